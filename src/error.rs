@@ -1,0 +1,211 @@
+//! Why there is no token.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A boxed error, as tower's own middleware returns it.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why a [`TokenSource`](crate::TokenSource) has no token to give.
+///
+/// One of four kinds, which decide what happens next:
+///
+/// | kind | what it means | what the [`Credentials`](crate::Credentials) do |
+/// |---|---|---|
+/// | [transient](Self::transient) | may work later | ask again after a cooldown |
+/// | [ambiguous](Self::ambiguous) | was sent, and nobody knows whether it counted | ask again only when the access token at hand is used up |
+/// | [denied](Self::denied) | somebody must log in again | do not ask again until the credentials change |
+/// | [misconfigured](Self::misconfigured) | a human must mend the set-up | ask again, rarely |
+///
+/// Cloning is cheap: everybody who waited for the same refresh gets the same error.
+///
+/// # Secrets
+///
+/// What the crate itself puts here never contains a token, a client secret, a body or a URL's query. What your own
+/// source puts here is shown as it is.
+#[derive(Clone)]
+pub struct TokenError {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    kind: Kind,
+    error: Arc<dyn Error + Send + Sync>,
+    code: Option<Cow<'static, str>>,
+    description: Option<String>,
+    retry_after: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Transient,
+    Ambiguous,
+    Denied,
+    Misconfigured,
+}
+
+impl TokenError {
+    /// Makes an error for what may work later: the token endpoint was not reached, or said "not now".
+    pub fn transient(error: impl Into<BoxError>) -> Self {
+        Self::new(Kind::Transient, error.into())
+    }
+
+    /// Makes an error for a request that was sent and whose outcome nobody knows: the refresh token may be spent.
+    pub fn ambiguous(error: impl Into<BoxError>) -> Self {
+        Self::new(Kind::Ambiguous, error.into())
+    }
+
+    /// Makes an error for a grant that the token endpoint no longer accepts: somebody must log in again.
+    pub fn denied(error: impl Into<BoxError>) -> Self {
+        Self::new(Kind::Denied, error.into())
+    }
+
+    /// Makes an error for a set-up that a human must mend.
+    pub fn misconfigured(error: impl Into<BoxError>) -> Self {
+        Self::new(Kind::Misconfigured, error.into())
+    }
+
+    fn new(kind: Kind, error: BoxError) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                kind,
+                error: error.into(),
+                code: None,
+                description: None,
+                retry_after: None,
+            }),
+        }
+    }
+
+    /// Adds the error code that the token endpoint gave (RFC 6749 §5.2), such as `invalid_grant`.
+    #[must_use]
+    pub fn with_code(mut self, code: impl Into<Cow<'static, str>>) -> Self {
+        self.edit().code = Some(code.into());
+        self
+    }
+
+    /// Adds the description that the token endpoint gave (RFC 6749 §5.2).
+    #[must_use]
+    pub fn with_description(mut self, description: impl Into<String>) -> Self {
+        self.edit().description = Some(description.into());
+        self
+    }
+
+    /// Adds how long the token endpoint asked to be left alone (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
+        self.edit().retry_after = Some(retry_after);
+        self
+    }
+
+    fn edit(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.inner)
+    }
+
+    /// Returns whether it may work later.
+    pub fn is_transient(&self) -> bool {
+        self.inner.kind == Kind::Transient
+    }
+
+    /// Returns whether a request was sent whose outcome nobody knows.
+    pub fn is_ambiguous(&self) -> bool {
+        self.inner.kind == Kind::Ambiguous
+    }
+
+    /// Returns whether somebody must log in again.
+    pub fn is_denied(&self) -> bool {
+        self.inner.kind == Kind::Denied
+    }
+
+    /// Returns whether a human must mend the set-up.
+    pub fn is_misconfigured(&self) -> bool {
+        self.inner.kind == Kind::Misconfigured
+    }
+
+    /// Returns the error code that the token endpoint gave (RFC 6749 §5.2), such as `invalid_grant`.
+    pub fn code(&self) -> Option<&str> {
+        self.inner.code.as_deref()
+    }
+
+    /// Returns the description that the token endpoint gave (RFC 6749 §5.2).
+    pub fn description(&self) -> Option<&str> {
+        self.inner.description.as_deref()
+    }
+
+    /// Returns how long the token endpoint asked to be left alone (RFC 9110 §10.2.3).
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.inner.retry_after
+    }
+
+    /// Returns the error that this one was made of.
+    pub fn get_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.inner.error
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.inner.kind {
+            Kind::Transient => "no token for now",
+            Kind::Ambiguous => "outcome of the token request unknown",
+            Kind::Denied => "token denied",
+            Kind::Misconfigured => "token set-up is wrong",
+        };
+        write!(f, "{kind}: {}", self.inner.error)?;
+        if let Some(code) = self.code() {
+            write!(f, ": {code}")?;
+        }
+        if let Some(description) = self.description() {
+            write!(f, " ({description})")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenError")
+            .field("kind", &self.inner.kind)
+            .field("error", &self.inner.error)
+            .field("code", &self.inner.code)
+            .field("description", &self.inner.description)
+            .field("retry_after", &self.inner.retry_after)
+            .finish()
+    }
+}
+
+// As with `std::io::Error`: the error it was made of is shown by `Display`, so that its source is the next in the chain.
+impl Error for TokenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.inner.error.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_it_is_and_what_the_server_said() {
+        let error = TokenError::denied("the token endpoint refused the refresh token")
+            .with_code("invalid_grant")
+            .with_description("expired");
+        assert!(error.is_denied());
+        assert_eq!(
+            error.to_string(),
+            "token denied: the token endpoint refused the refresh token: invalid_grant (expired)"
+        );
+    }
+
+    #[test]
+    fn does_not_repeat_its_cause() {
+        let error = TokenError::transient(std::io::Error::other("connection refused"));
+        assert_eq!(error.to_string(), "no token for now: connection refused");
+        assert!(error.source().is_none());
+        assert!(error.get_ref().is::<std::io::Error>());
+    }
+}

@@ -1,0 +1,14 @@
+//! tower-refresh
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod classify;
+mod clock;
+mod error;
+mod source;
+mod token;
+
+pub use self::classify::Challenge;
+pub use self::clock::{Clock, Now};
+pub use self::error::{BoxError, TokenError};
+pub use self::source::{Cause, Renewal, TokenSource, source_fn};
+pub use self::token::{AccessToken, RefreshToken, TokenSet, TokenSetBuilder};

@@ -1,0 +1,144 @@
+//! Where tokens come from.
+
+use std::future::Future;
+
+use crate::classify::Challenge;
+use crate::error::TokenError;
+use crate::token::TokenSet;
+
+/// Obtains a token set.
+///
+/// A source is stateless: the previous token set goes in, the new one comes out. It is asked for one token set at a
+/// time, in a task of its own, so that whoever asked may go away without the answer being lost.
+///
+/// Most programs use one from [`oauth2`](crate::oauth2), or a closure:
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::{Credentials, Renewal, TokenSet};
+///
+/// let credentials = Credentials::new(|renewal: Renewal| async move {
+///     let token = "…ask whoever hands out tokens…".replace(|c: char| !c.is_ascii_lowercase(), "");
+///     TokenSet::bearer(token).map(|tokens| tokens.expires_in(Duration::from_secs(300)))
+/// });
+/// ```
+pub trait TokenSource: Send + Sync + 'static {
+    /// Obtains a new token set in place of the one in `renewal`.
+    ///
+    /// # Errors
+    ///
+    /// The kind of the [`TokenError`] decides what happens next; see there.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is never dropped before it is ready, unless its runtime is shut down.
+    fn fetch(&self, renewal: Renewal) -> impl Future<Output = Result<TokenSet, TokenError>> + Send;
+
+    /// Is told that the application itself logged in (with these tokens) or out (with none).
+    ///
+    /// Does nothing by default; a source that keeps tokens writes it down.
+    ///
+    /// # Errors
+    ///
+    /// What [`Credentials::replace`](crate::Credentials::replace) and [`Credentials::forget`](crate::Credentials::forget)
+    /// then return.
+    fn adopt(
+        &self,
+        tokens: Option<&TokenSet>,
+    ) -> impl Future<Output = Result<(), TokenError>> + Send {
+        let _ = tokens;
+        std::future::ready(Ok(()))
+    }
+}
+
+impl<F, Fut, T> TokenSource for F
+where
+    F: Fn(Renewal) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T, TokenError>> + Send,
+    T: Into<TokenSet>,
+{
+    async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+        self(renewal).await.map(Into::into)
+    }
+}
+
+/// Makes a source out of a closure, where the bare closure's argument or error would not be inferred.
+///
+/// ```
+/// use tower_refresh::{Credentials, TokenSet, source_fn};
+///
+/// let credentials = Credentials::new(source_fn(|renewal| async move {
+///     Ok(TokenSet::bearer("sesame")?.build())
+/// }));
+/// ```
+pub fn source_fn<F, Fut>(f: F) -> F
+where
+    F: Fn(Renewal) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<TokenSet, TokenError>> + Send,
+{
+    f
+}
+
+/// What a source is asked: the previous token set, and why it will not do.
+#[derive(Clone, Debug)]
+pub struct Renewal {
+    previous: Option<TokenSet>,
+    cause: Cause,
+    challenge: Option<Challenge>,
+}
+
+impl Renewal {
+    /// Makes a renewal, as a test of a source needs one.
+    pub fn new(cause: Cause) -> Self {
+        Self {
+            previous: None,
+            cause,
+            challenge: None,
+        }
+    }
+
+    /// Sets the previous token set.
+    #[must_use]
+    pub fn with_previous(mut self, previous: impl Into<Option<TokenSet>>) -> Self {
+        self.previous = previous.into();
+        self
+    }
+
+    /// Sets the challenge of the answer that rejected the previous token.
+    #[must_use]
+    pub fn with_challenge(mut self, challenge: impl Into<Option<Challenge>>) -> Self {
+        self.challenge = challenge.into();
+        self
+    }
+
+    /// Returns the token set to be renewed; none at first, and after [`Credentials::forget`](crate::Credentials::forget).
+    pub fn previous(&self) -> Option<&TokenSet> {
+        self.previous.as_ref()
+    }
+
+    /// Returns why a new token set is wanted.
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// Returns the challenge (RFC 9110 §11.6.1) of the answer that rejected the previous token, if there was one.
+    pub fn challenge(&self) -> Option<&Challenge> {
+        self.challenge.as_ref()
+    }
+}
+
+/// Why a new token set is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// There is none.
+    Missing,
+    /// The one at hand expires soon, and is used meanwhile.
+    Expiring,
+    /// The one at hand has expired.
+    Expired,
+    /// A resource server rejected the one at hand.
+    Rejected,
+    /// The application asked for it.
+    Forced,
+}

@@ -1,0 +1,347 @@
+//! Tokens: parsed once, sent often, never shown.
+
+mod secret;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use zeroize::Zeroizing;
+
+pub use self::secret::RefreshToken;
+pub(crate) use self::secret::Secret;
+use crate::clock::since_epoch;
+use crate::error::TokenError;
+
+/// The scheme that goes before an access token in a header (RFC 6750 §2.1).
+const SCHEME: &[u8] = b"Bearer ";
+
+/// An access token (RFC 6749 §1.4) of the bearer type (RFC 6750), ready to be sent.
+///
+/// It is parsed once, into a header value that is marked sensitive; attaching it cannot fail, and cloning it does not
+/// allocate. It is redacted in `Debug` and wiped from memory when the last clone, on whichever request, is dropped.
+#[derive(Clone)]
+pub struct AccessToken {
+    // `Bearer <token>`; both values share one buffer.
+    with_scheme: HeaderValue,
+    bare: HeaderValue,
+}
+
+impl AccessToken {
+    /// Parses an access token.
+    ///
+    /// # Errors
+    ///
+    /// A [misconfigured](TokenError::is_misconfigured) error if the token is empty, or contains anything but visible
+    /// ASCII characters (RFC 6750 §2.1 allows fewer still), such as a line break at its end.
+    pub fn new(token: impl AsRef<str>) -> Result<Self, TokenError> {
+        let token = token.as_ref().as_bytes();
+        if token.is_empty() {
+            return Err(TokenError::misconfigured("the access token is empty"));
+        }
+        if let Some(at) = token.iter().position(|byte| !byte.is_ascii_graphic()) {
+            return Err(TokenError::misconfigured(format!(
+                "the access token contains a character at byte {at} that is not visible ASCII; trim it or look at where it came from"
+            )));
+        }
+
+        let mut buffer = Zeroizing::new(Vec::with_capacity(SCHEME.len() + token.len()));
+        buffer.extend_from_slice(SCHEME);
+        buffer.extend_from_slice(token);
+        let with_scheme = Bytes::from_owner(buffer);
+        let bare = with_scheme.slice(SCHEME.len()..);
+        let value = |bytes| {
+            let mut value =
+                HeaderValue::from_maybe_shared(bytes).map_err(TokenError::misconfigured)?;
+            value.set_sensitive(true);
+            Ok::<_, TokenError>(value)
+        };
+        Ok(Self {
+            with_scheme: value(with_scheme)?,
+            bare: value(bare)?,
+        })
+    }
+
+    /// Returns the token itself.
+    pub fn expose_secret(&self) -> &str {
+        // Nothing but visible ASCII got in.
+        self.bare.to_str().unwrap_or_default()
+    }
+
+    /// Returns `Bearer <token>`, a header value marked sensitive.
+    pub fn header_value(&self) -> &HeaderValue {
+        &self.with_scheme
+    }
+
+    /// Returns the token alone, a header value marked sensitive.
+    pub fn bare_header_value(&self) -> &HeaderValue {
+        &self.bare
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessToken([redacted])")
+    }
+}
+
+/// An access token, and what came with it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::TokenSet;
+///
+/// let tokens = TokenSet::bearer("eyJhbGciOi…".replace('…', "."))?
+///     .expires_in(Duration::from_secs(3600))
+///     .refresh_token("tGzv3JOkF0XG5Qx2TlKWIA")
+///     .build();
+/// assert!(tokens.refresh_token().is_some());
+/// # Ok::<(), tower_refresh::TokenError>(())
+/// ```
+///
+/// Cloning it is cheap.
+#[derive(Clone)]
+pub struct TokenSet {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    access_token: AccessToken,
+    expiry: Option<Expiry>,
+    refresh_in: Option<Duration>,
+    refresh_token: Option<RefreshToken>,
+    refresh_token_expires_at: Option<SystemTime>,
+    scope: Option<Arc<str>>,
+    id_token: Option<Secret>,
+}
+
+/// When an access token expires, as its source told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    /// So long after the request for it was made.
+    In(Duration),
+    /// At this time of day, since 1970.
+    At(Duration),
+}
+
+impl TokenSet {
+    /// Begins a token set with an access token of the bearer type.
+    ///
+    /// # Errors
+    ///
+    /// As [`AccessToken::new`].
+    pub fn bearer(token: impl AsRef<str>) -> Result<TokenSetBuilder, TokenError> {
+        AccessToken::new(token).map(Self::builder)
+    }
+
+    /// Begins a token set with an access token that is already parsed.
+    pub fn builder(access_token: AccessToken) -> TokenSetBuilder {
+        TokenSetBuilder {
+            inner: Inner {
+                access_token,
+                expiry: None,
+                refresh_in: None,
+                refresh_token: None,
+                refresh_token_expires_at: None,
+                scope: None,
+                id_token: None,
+            },
+        }
+    }
+
+    /// Begins a token set that is like this one.
+    pub fn to_builder(&self) -> TokenSetBuilder {
+        TokenSetBuilder {
+            inner: Inner::clone(&self.inner),
+        }
+    }
+
+    /// Returns the access token.
+    pub fn access_token(&self) -> &AccessToken {
+        &self.inner.access_token
+    }
+
+    /// Returns the refresh token, if one came with it or was kept from before.
+    pub fn refresh_token(&self) -> Option<&RefreshToken> {
+        self.inner.refresh_token.as_ref()
+    }
+
+    /// Returns when the refresh token expires, if the server said so.
+    pub fn refresh_token_expires_at(&self) -> Option<SystemTime> {
+        self.inner.refresh_token_expires_at
+    }
+
+    /// Returns the scope of the access token (RFC 6749 §3.3): words with spaces between them.
+    pub fn scope(&self) -> Option<&str> {
+        self.inner.scope.as_deref()
+    }
+
+    /// Returns the id token (OpenID Connect Core §2), as it was received and not verified.
+    ///
+    /// It is personal data, so that it is redacted in `Debug` like the tokens.
+    pub fn id_token(&self) -> Option<&str> {
+        self.inner.id_token.as_ref().map(Secret::expose)
+    }
+
+    /// Returns the lifetime of the access token, counted from `wall`; nothing if it is not known.
+    ///
+    /// For a token set that was given its lifetime by [`expires_in`](TokenSetBuilder::expires_in), that lifetime.
+    pub fn lifetime_at(&self, wall: SystemTime) -> Option<Duration> {
+        match self.inner.expiry? {
+            Expiry::In(lifetime) => Some(lifetime),
+            Expiry::At(at) => Some(at.saturating_sub(since_epoch(wall))),
+        }
+    }
+
+    pub(crate) fn expiry(&self) -> Option<Expiry> {
+        self.inner.expiry
+    }
+
+    pub(crate) fn refresh_in(&self) -> Option<Duration> {
+        self.inner.refresh_in
+    }
+}
+
+impl fmt::Debug for TokenSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenSet")
+            .field("access_token", &self.inner.access_token)
+            .field("expiry", &self.inner.expiry)
+            .field("refresh_in", &self.inner.refresh_in)
+            .field("refresh_token", &self.inner.refresh_token)
+            .field(
+                "refresh_token_expires_at",
+                &self.inner.refresh_token_expires_at,
+            )
+            .field("scope", &self.inner.scope)
+            .field("id_token", &self.inner.id_token)
+            .finish()
+    }
+}
+
+/// Puts a [`TokenSet`] together.
+///
+/// A closure that is a source may return it as it is.
+#[derive(Clone)]
+#[must_use = "call `build` for the token set"]
+pub struct TokenSetBuilder {
+    inner: Inner,
+}
+
+impl TokenSetBuilder {
+    /// Sets the lifetime of the access token, counted from before the token was asked for.
+    ///
+    /// Without a lifetime the token is used until a server rejects it. Zero is a token that serves those who waited for
+    /// it and nobody else. Anything above ten years counts as ten years.
+    pub fn expires_in(mut self, lifetime: Duration) -> Self {
+        self.inner.expiry = Some(Expiry::In(lifetime));
+        self
+    }
+
+    /// Sets the time of day at which the access token expires.
+    ///
+    /// Prefer [`expires_in`](Self::expires_in) where there is a choice: this one is as wrong as the machine's clock.
+    pub fn expires_at(mut self, at: SystemTime) -> Self {
+        self.inner.expiry = Some(Expiry::At(since_epoch(at)));
+        self
+    }
+
+    /// Sets when to begin to renew, counted from before the token was asked for, in place of the policy's refresh-ahead.
+    ///
+    /// The token itself stays usable until it expires. Some servers send such a figure, as `refresh_in`.
+    pub fn refresh_in(mut self, after: Duration) -> Self {
+        self.inner.refresh_in = Some(after);
+        self
+    }
+
+    /// Sets the refresh token. An empty one counts as none.
+    pub fn refresh_token(mut self, token: impl Into<RefreshToken>) -> Self {
+        self.inner.refresh_token =
+            Some(token.into()).filter(|token| !token.expose_secret().is_empty());
+        self
+    }
+
+    /// Sets the time of day at which the refresh token expires.
+    pub fn refresh_token_expires_at(mut self, at: SystemTime) -> Self {
+        self.inner.refresh_token_expires_at = Some(at);
+        self
+    }
+
+    /// Sets the scope (RFC 6749 §3.3): words with spaces between them.
+    pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
+        self.inner.scope = Some(scope.as_ref().into());
+        self
+    }
+
+    /// Sets the id token (OpenID Connect Core §2).
+    pub fn id_token(mut self, token: impl Into<String>) -> Self {
+        self.inner.id_token = Some(Secret::new(token));
+        self
+    }
+
+    /// Returns the token set.
+    #[must_use]
+    pub fn build(self) -> TokenSet {
+        TokenSet {
+            inner: Arc::new(self.inner),
+        }
+    }
+}
+
+impl From<TokenSetBuilder> for TokenSet {
+    fn from(builder: TokenSetBuilder) -> Self {
+        builder.build()
+    }
+}
+
+impl fmt::Debug for TokenSetBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.clone().build().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_cannot_go_into_a_header_is_refused_and_not_shown() {
+        for bad in ["", "sesame\n", "ses ame", "sésame", "\u{7f}sesame"] {
+            let error = AccessToken::new(bad).unwrap_err();
+            assert!(error.is_misconfigured());
+            assert!(bad.is_empty() || !format!("{error} {error:?}").contains("ses"));
+        }
+    }
+
+    #[test]
+    fn header_values_are_ready_and_sensitive() {
+        let token = AccessToken::new("sesame").unwrap();
+        assert_eq!(token.header_value(), "Bearer sesame");
+        assert_eq!(token.bare_header_value(), "sesame");
+        assert!(token.header_value().is_sensitive() && token.bare_header_value().is_sensitive());
+        assert_eq!(token.expose_secret(), "sesame");
+    }
+
+    #[test]
+    fn an_empty_refresh_token_is_none() {
+        let tokens = TokenSet::bearer("a").unwrap().refresh_token("").build();
+        assert!(tokens.refresh_token().is_none());
+    }
+
+    #[test]
+    fn nothing_that_can_be_formatted_shows_a_secret() {
+        let builder = TokenSet::bearer("sesame-a")
+            .unwrap()
+            .refresh_token("sesame-r")
+            .id_token("sesame-i");
+        let shown = format!(
+            "{builder:?} {:?} {:?}",
+            builder.clone().build(),
+            AccessToken::new("sesame")
+        );
+        assert!(!shown.contains("sesame"), "{shown}");
+    }
+}
