@@ -1,13 +1,14 @@
 //! tower-refresh
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[allow(
-    dead_code,
-    reason = "joined by the request's future, which is not here yet"
-)]
+#[allow(dead_code, reason = "the request's future will use it")]
+mod attach;
+#[allow(dead_code, reason = "the request's future will use it")]
 mod classify;
 mod clock;
 mod error;
+#[allow(dead_code, reason = "the request's future will use it")]
+mod origin;
 mod source;
 mod token;
 

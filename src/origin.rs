@@ -1,0 +1,616 @@
+//! Where the token may go.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use http::header::HOST;
+use http::uri::{Authority, Scheme as UriScheme};
+use http::{HeaderMap, Method, Uri};
+
+use crate::error::TokenError;
+
+/// The origins that the token may go to, as they were named.
+///
+/// A request is compared by what it says itself: its URI's authority, or its `Host` header if the URI has none. One that
+/// says nothing goes wherever the client below is connected to, and that is its owner's choice.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Origins {
+    named: Vec<Origin>,
+    any_https: bool,
+    plaintext_allowed: bool,
+    /// The first thing that is wrong with what was named; setters cannot fail, so that a request tells it.
+    invalid: Option<TokenError>,
+}
+
+/// Whether a request carries the token.
+#[derive(Debug)]
+pub(crate) enum Carry {
+    /// The token is attached.
+    Yes,
+    /// The request passes as it is.
+    No,
+    /// The request fails, and is not sent.
+    Refuse(TokenError),
+}
+
+impl Origins {
+    /// Names an origin: `https://api.example.com`, with a port if it is not the usual one.
+    pub(crate) fn origin(&mut self, origin: &str) {
+        match Origin::parse(origin) {
+            Ok(origin) => self.named.push(origin),
+            Err(error) => drop(self.invalid.get_or_insert(error)),
+        }
+    }
+
+    /// Names several origins.
+    pub(crate) fn origins<O: AsRef<str>>(&mut self, origins: impl IntoIterator<Item = O>) {
+        for origin in origins {
+            self.origin(origin.as_ref());
+        }
+    }
+
+    /// Names every origin whose scheme is `https`.
+    pub(crate) fn any_https_origin(&mut self) {
+        self.any_https = true;
+    }
+
+    /// Allows named origins to be plaintext ones.
+    pub(crate) fn allow_plaintext(&mut self) {
+        self.plaintext_allowed = true;
+    }
+
+    /// Decides whether a request carries the token. Allocates nothing unless it refuses.
+    pub(crate) fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Carry {
+        if let Some(error) = &self.invalid {
+            return Carry::Refuse(error.clone());
+        }
+        if !self.plaintext_allowed
+            && let Some(origin) = self.named.iter().find(|origin| origin.is_open_plaintext())
+        {
+            return Carry::Refuse(origin.plaintext_refused());
+        }
+        // A CONNECT request's headers are for the proxy; a TRACE request's come back to whoever asked (RFC 9110 §9.3.6,
+        // §9.3.8).
+        if method == Method::CONNECT || method == Method::TRACE {
+            return Carry::No;
+        }
+        if let Some(authority) = uri.authority() {
+            return self.check_authority(uri.scheme(), authority.as_str());
+        }
+        let mut carry = Carry::Yes;
+        for host in headers.get_all(HOST) {
+            // A second `Host` makes the request invalid (RFC 9112 §3.2); servers differ in which one they believe.
+            carry = self.check_authority(None, host.to_str().unwrap_or_default());
+            if !matches!(carry, Carry::Yes) {
+                break;
+            }
+        }
+        carry
+    }
+
+    fn check_authority(&self, scheme: Option<&UriScheme>, authority: &str) -> Carry {
+        if self.named.is_empty() && !self.any_https {
+            return Carry::Refuse(none_named(scheme, authority));
+        }
+        let scheme = match scheme.map(Scheme::of) {
+            Some(None) => return Carry::No,
+            Some(scheme) => scheme,
+            None => None,
+        };
+        let Some(target) = Target::parse(authority) else {
+            return Carry::No;
+        };
+        let any_https = self.any_https && scheme == Some(Scheme::Https);
+        if !any_https
+            && !self
+                .named
+                .iter()
+                .any(|named| named.matches(scheme, &target))
+        {
+            return Carry::No;
+        }
+        if target.has_userinfo {
+            // RFC 9110 §4.2.4: it is how a link is made to look as if it led elsewhere.
+            return Carry::Refuse(TokenError::misconfigured(
+                "the request's URI has userinfo (what stands before the `@`): remove it, or the token is not attached",
+            ));
+        }
+        Carry::Yes
+    }
+}
+
+/// One named origin (RFC 6454 §4): scheme, host and port.
+#[derive(Clone, Debug)]
+struct Origin {
+    scheme: Scheme,
+    host: NamedHost,
+    port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum NamedHost {
+    /// A name or an IPv4 address, without the dot that a fully qualified name may end in.
+    Name(Box<str>),
+    V6(Ipv6Addr),
+}
+
+impl Origin {
+    fn parse(origin: &str) -> Result<Self, TokenError> {
+        let Some((scheme, rest)) = origin.split_once("://") else {
+            let (authority, _) = split_authority(origin);
+            return Err(match shown(authority) {
+                Some(host) => invalid(format_args!(
+                    "an origin begins with its scheme: write .origin(\"https://{host}\")"
+                )),
+                None => not_an_origin(),
+            });
+        };
+        let (authority, path) = split_authority(rest);
+        let Some(host) = shown(authority) else {
+            return Err(not_an_origin());
+        };
+        let Some(scheme) = Scheme::parse(scheme) else {
+            return Err(invalid(format_args!(
+                "a token goes over https, or http: write .origin(\"https://{host}\")"
+            )));
+        };
+        let written = format!("write .origin(\"{}://{host}\")", scheme.as_str());
+        let Some(target) = Target::parse(authority) else {
+            return Err(not_an_origin());
+        };
+        if target.has_userinfo {
+            return Err(invalid(format_args!(
+                "an origin has no userinfo: {written}"
+            )));
+        }
+        // The empty path and `/` are the same (RFC 9110 §4.2.3).
+        if !matches!(path, "" | "/") {
+            return Err(invalid(format_args!(
+                "an origin has no path and no query, and covers all of them: {written}"
+            )));
+        }
+        if authority.contains('*') {
+            return Err(invalid(format_args!(
+                "an origin is one host, without a wildcard: name each with .origin(..), or all with .any_https_origin()"
+            )));
+        }
+        Ok(Self {
+            scheme,
+            host: match target.host {
+                Host::Name(name) => NamedHost::Name(name.to_ascii_lowercase().into()),
+                Host::V6(address) => NamedHost::V6(address),
+            },
+            port: target.port.unwrap_or(scheme.default_port()),
+        })
+    }
+
+    /// Returns whether a target is this origin; where its scheme is not known, host and port decide.
+    fn matches(&self, scheme: Option<Scheme>, target: &Target<'_>) -> bool {
+        let host = match (&self.host, target.host) {
+            (NamedHost::Name(named), Host::Name(name)) => named.eq_ignore_ascii_case(name),
+            (NamedHost::V6(named), Host::V6(address)) => *named == address,
+            _ => false,
+        };
+        host && scheme.is_none_or(|scheme| scheme == self.scheme)
+            && target.port.unwrap_or(self.scheme.default_port()) == self.port
+    }
+
+    /// Returns whether the token would cross a network in the open.
+    fn is_open_plaintext(&self) -> bool {
+        self.scheme == Scheme::Http && !self.is_loopback()
+    }
+
+    fn is_loopback(&self) -> bool {
+        match &self.host {
+            // No other name: whether it leads to this machine is up to a resolver.
+            NamedHost::Name(name) => {
+                &**name == "localhost" || name.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
+            }
+            NamedHost::V6(address) => *address == Ipv6Addr::LOCALHOST,
+        }
+    }
+
+    fn plaintext_refused(&self) -> TokenError {
+        let host = match &self.host {
+            NamedHost::Name(name) => name.to_string(),
+            NamedHost::V6(address) => format!("[{address}]"),
+        };
+        TokenError::misconfigured(format!(
+            "the origin http://{host} is plaintext, so that everybody on the way could read the token: name it as https, or add .allow_plaintext()"
+        ))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// RFC 3986 §3.1: schemes compare without regard to case.
+    fn parse(scheme: &str) -> Option<Self> {
+        if scheme.eq_ignore_ascii_case("https") {
+            Some(Self::Https)
+        } else if scheme.eq_ignore_ascii_case("http") {
+            Some(Self::Http)
+        } else {
+            None
+        }
+    }
+
+    fn of(scheme: &UriScheme) -> Option<Self> {
+        Self::parse(scheme.as_str())
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// What an authority says (RFC 3986 §3.2).
+struct Target<'a> {
+    has_userinfo: bool,
+    host: Host<'a>,
+    /// None if there is none, or an empty one: the scheme's own.
+    port: Option<u16>,
+}
+
+#[derive(Clone, Copy)]
+enum Host<'a> {
+    Name(&'a str),
+    V6(Ipv6Addr),
+}
+
+impl<'a> Target<'a> {
+    /// Parses an authority; none if two readers could read it differently.
+    ///
+    /// Not `Authority::port_u16`, which has no port for `:99999` just as for no port at all.
+    fn parse(authority: &'a str) -> Option<Self> {
+        let (userinfo, host_port) = match authority.rsplit_once('@') {
+            Some((userinfo, host_port)) => (Some(userinfo), host_port),
+            None => (None, authority),
+        };
+        let (host, port) = if let Some(literal) = host_port.strip_prefix('[') {
+            let (address, port) = literal.split_once(']')?;
+            (Host::V6(address.parse().ok()?), port)
+        } else {
+            let (name, port) = host_port.split_at(host_port.find(':').unwrap_or(host_port.len()));
+            // A name may be fully qualified: `api.example.com.` is `api.example.com`.
+            let name = name.strip_suffix('.').unwrap_or(name);
+            if name.is_empty() {
+                return None;
+            }
+            (Host::Name(name), port)
+        };
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => None,
+            None => return None,
+            Some("") => None,
+            // `parse` alone would take a sign.
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(digits.parse().ok()?)
+            }
+            Some(_) => return None,
+        };
+        Some(Self {
+            has_userinfo: userinfo.is_some(),
+            host,
+            port,
+        })
+    }
+}
+
+fn split_authority(rest: &str) -> (&str, &str) {
+    rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()))
+}
+
+/// Returns host and port as they may be shown: without userinfo, and only if they are what they should be.
+fn shown(authority: &str) -> Option<&str> {
+    let (_, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    Authority::try_from(host).ok()?;
+    Target::parse(host)?;
+    Some(host)
+}
+
+fn none_named(scheme: Option<&UriScheme>, authority: &str) -> TokenError {
+    const WHY: &str = "no origin is named that the token may go to";
+
+    let Some(host) = shown(authority) else {
+        return TokenError::misconfigured(format!(
+            "{WHY}: add .origin(\"https://…\") with the API's host"
+        ));
+    };
+    let plaintext = scheme.and_then(Scheme::of) == Some(Scheme::Http);
+    let scheme = if plaintext { "http" } else { "https" };
+    let call = format!("{scheme}://{host}");
+    match Origin::parse(&call) {
+        Ok(origin) if origin.is_open_plaintext() => TokenError::misconfigured(format!(
+            "{WHY}: add .origin(\"{call}\"), and .allow_plaintext() if it is to be readable on the way"
+        )),
+        _ => TokenError::misconfigured(format!("{WHY}: add .origin(\"{call}\")")),
+    }
+}
+
+fn not_an_origin() -> TokenError {
+    invalid(format_args!(
+        "what was given to .origin(..) has no host in it: write .origin(\"https://api.example.com\")"
+    ))
+}
+
+fn invalid(message: std::fmt::Arguments<'_>) -> TokenError {
+    TokenError::misconfigured(message.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn named(origins: &[&str]) -> Origins {
+        let mut named = Origins::default();
+        named.origins(origins);
+        named
+    }
+
+    fn any_https() -> Origins {
+        let mut origins = Origins::default();
+        origins.any_https_origin();
+        origins
+    }
+
+    fn check(origins: &Origins, uri: &str) -> String {
+        told(origins.check(&Method::GET, &uri.parse().unwrap(), &HeaderMap::new()))
+    }
+
+    fn check_host(origins: &Origins, hosts: &[&'static str]) -> String {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(HOST, HeaderValue::from_static(host));
+        }
+        told(origins.check(&Method::GET, &Uri::from_static("/a"), &headers))
+    }
+
+    fn told(carry: Carry) -> String {
+        match carry {
+            Carry::Yes => "yes".into(),
+            Carry::No => "no".into(),
+            Carry::Refuse(error) => {
+                assert!(error.is_misconfigured());
+                error.get_ref().to_string()
+            }
+        }
+    }
+
+    #[test]
+    fn with_no_origin_named_the_request_is_told_which_call_to_add() {
+        let none = Origins::default();
+        assert_eq!(
+            check(&none, "https://u:p@API.example.com/path?query=secret"),
+            "no origin is named that the token may go to: add .origin(\"https://API.example.com\")"
+        );
+        for (uri, call) in [
+            (
+                "http://127.0.0.1:8080/a",
+                "add .origin(\"http://127.0.0.1:8080\")",
+            ),
+            ("http://[::1]:8080/a", "add .origin(\"http://[::1]:8080\")"),
+            (
+                "http://a.example/a",
+                "add .origin(\"http://a.example\"), and .allow_plaintext() if it is to be readable on the way",
+            ),
+            ("wss://a.example/a", "add .origin(\"https://a.example\")"),
+        ] {
+            assert!(check(&none, uri).ends_with(call), "{}", check(&none, uri));
+        }
+        assert!(check_host(&none, &["a.example:8443"]).contains("https://a.example:8443\""));
+        assert!(check_host(&none, &["a b/c"]).contains("https://…"));
+        assert!(check_host(&none, &[""]).contains("https://…"));
+    }
+
+    #[test]
+    fn a_request_that_names_no_authority_carries_the_token() {
+        assert_eq!(check(&Origins::default(), "/a"), "yes");
+        assert_eq!(check(&named(&["https://a.example"]), "/a"), "yes");
+        assert_eq!(check(&any_https(), "/a"), "yes");
+    }
+
+    #[test]
+    fn one_origin_is_itself_however_it_is_spelled() {
+        let origins = named(&["https://api.example.com", "https://[2001:DB8::1]:8443"]);
+        for uri in [
+            "https://api.example.com",
+            "https://api.example.com/a?b",
+            "HTTPS://API.Example.COM/",
+            "https://api.example.com:443/",
+            "https://api.example.com:0443/",
+            "https://api.example.com:/",
+            "https://api.example.com./",
+            "https://[2001:db8:0::0:1]:8443/",
+        ] {
+            assert_eq!(check(&origins, uri), "yes", "{uri}");
+        }
+        let origins = named(&["HTTPS://API.Example.COM.:443/"]);
+        assert_eq!(check(&origins, "https://api.example.com"), "yes");
+    }
+
+    #[test]
+    fn a_foreign_origin_passes_untouched_however_it_is_spelled() {
+        let origins = named(&["https://api.example.com", "https://[2001:db8::1]"]);
+        for uri in [
+            "http://api.example.com/",
+            "http://api.example.com:443/",
+            "https://api.example.com:80/",
+            "https://api.example.com:8443/",
+            "https://api.example.com:99999/",
+            "https://api.example.com.evil.example/",
+            "https://api.example.com../",
+            "https://evil-api.example.com/",
+            "https://example.com/",
+            "https://api.example.com@evil.example/",
+            "https://user:password@evil.example/",
+            "https://api%2eexample.com/",
+            "https://[2001:db8::2]/",
+            "wss://api.example.com/",
+        ] {
+            let Ok(parsed) = uri.parse::<Uri>() else {
+                continue;
+            };
+            let carry = origins.check(&Method::GET, &parsed, &HeaderMap::new());
+            assert_eq!(told(carry), "no", "{uri}");
+        }
+    }
+
+    #[test]
+    fn userinfo_before_a_host_that_would_carry_the_token_is_refused_and_not_shown() {
+        let uri = "https://sesame:open@api.example.com/";
+        for origins in [named(&["https://api.example.com"]), any_https()] {
+            let told = check(&origins, uri);
+            assert!(
+                told.contains("remove it") && !told.contains("sesame"),
+                "{told}"
+            );
+        }
+        let told = check_host(&named(&["https://a.example"]), &["b@a.example"]);
+        assert!(told.contains("remove it"), "{told}");
+    }
+
+    #[test]
+    fn a_host_header_stands_in_for_a_missing_authority() {
+        let origins = named(&["https://a.example", "http://127.0.0.1:8080"]);
+        for host in ["a.example", "A.example.", "a.example:443", "127.0.0.1:8080"] {
+            assert_eq!(check_host(&origins, &[host]), "yes", "{host}");
+        }
+        for host in [
+            "b.example",
+            "a.example:80",
+            "a.example:8443",
+            "127.0.0.1",
+            "",
+            "a b",
+            ":443",
+        ] {
+            assert_eq!(check_host(&origins, &[host]), "no", "{host}");
+        }
+        assert_eq!(check_host(&origins, &["a.example", "b.example"]), "no");
+        assert_eq!(check_host(&origins, &["b.example", "a.example"]), "no");
+        // Nothing says that it would go over https.
+        assert_eq!(check_host(&any_https(), &["a.example"]), "no");
+    }
+
+    #[test]
+    fn the_uris_authority_goes_before_the_host_header() {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static("a.example"));
+        let origins = named(&["https://a.example"]);
+        let uri = Uri::from_static("https://evil.example/");
+        assert_eq!(told(origins.check(&Method::GET, &uri, &headers)), "no");
+    }
+
+    #[test]
+    fn any_https_origin_is_https_and_nothing_else() {
+        let mut origins = any_https();
+        assert_eq!(check(&origins, "https://anything.example:8443/"), "yes");
+        assert_eq!(check(&origins, "http://anything.example/"), "no");
+        assert_eq!(check(&origins, "http://localhost/"), "no");
+        assert_eq!(check(&origins, "wss://anything.example/"), "no");
+        assert_eq!(check(&origins, "https://anything.example:99999/"), "no");
+        origins.origin("http://localhost:8080");
+        assert_eq!(check(&origins, "http://localhost:8080/"), "yes");
+    }
+
+    #[test]
+    fn plaintext_is_for_loopback_unless_it_is_allowed() {
+        for origin in [
+            "http://127.0.0.1:8080",
+            "http://127.8.9.10",
+            "http://[::1]:80",
+            "http://[0:0:0:0:0:0:0:1]",
+            "http://localhost:1",
+            "http://LOCALHOST",
+        ] {
+            assert_eq!(check(&named(&[origin]), origin), "yes", "{origin}");
+        }
+        for origin in [
+            "http://a.example",
+            "http://128.0.0.1",
+            "http://127.0.0.1.example",
+            "http://127.1",
+            "http://[::2]",
+            "http://localhost.example",
+            "http://a.localhost",
+        ] {
+            let mut origins = named(&[origin]);
+            let told = check(&origins, origin);
+            assert!(
+                told.contains(origin) && told.contains("add .allow_plaintext()"),
+                "{told}"
+            );
+            origins.allow_plaintext();
+            assert_eq!(check(&origins, origin), "yes", "{origin}");
+        }
+    }
+
+    #[test]
+    fn connect_and_trace_never_carry_the_token() {
+        let origins = named(&["https://a.example"]);
+        let uri = Uri::from_static("https://a.example/");
+        for method in [Method::CONNECT, Method::TRACE] {
+            assert_eq!(told(origins.check(&method, &uri, &HeaderMap::new())), "no");
+        }
+        let connect = Uri::from_static("a.example:443");
+        let carry = origins.check(&Method::CONNECT, &connect, &HeaderMap::new());
+        assert_eq!(told(carry), "no");
+    }
+
+    #[test]
+    fn what_is_no_origin_is_told_with_what_to_write() {
+        for (origin, what) in [
+            (
+                "api.example.com",
+                "write .origin(\"https://api.example.com\")",
+            ),
+            (
+                "https://a.example/v1",
+                "no path and no query, and covers all of them: write .origin(\"https://a.example\")",
+            ),
+            (
+                "https://a.example:8443?key=sesame",
+                "write .origin(\"https://a.example:8443\")",
+            ),
+            (
+                "http://sesame:b@a.example",
+                "no userinfo: write .origin(\"http://a.example\")",
+            ),
+            ("wss://a.example", "write .origin(\"https://a.example\")"),
+            ("https://*.example.com", "without a wildcard"),
+            ("https://a.example:99999", "no host"),
+            ("https://", "no host"),
+            ("", "no host"),
+            ("https://bücher.example", "no host"),
+            ("https://[::1", "no host"),
+        ] {
+            let mut origins = named(&[origin]);
+            // Told at the first request, wherever it goes, and not outdone by what is named after it.
+            origins.origin("https://good.example");
+            origins.origin("bad too");
+            for uri in ["https://good.example/", "/a"] {
+                let told = check(&origins, uri);
+                assert!(
+                    told.contains(what) && !told.contains("sesame"),
+                    "{origin}: {told}"
+                );
+            }
+        }
+    }
+}
