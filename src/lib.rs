@@ -9,11 +9,14 @@ mod clock;
 mod error;
 #[allow(dead_code, reason = "the request's future will use it")]
 mod origin;
+#[allow(dead_code, unused_imports, reason = "the request's future will use it")]
+mod replay;
 mod source;
 mod token;
 
 pub use self::classify::{Challenge, Classify, Unauthorized, Verdict};
 pub use self::clock::{Clock, Now};
 pub use self::error::{BoxError, TokenError};
+pub use self::replay::{ByType, NoRetry, ReplayBody, ReplayWith, Retry};
 pub use self::source::{Cause, Renewal, TokenSource, source_fn};
 pub use self::token::{AccessToken, RefreshToken, TokenSet, TokenSetBuilder};

@@ -1,0 +1,274 @@
+//! A request's head, kept small.
+
+use bytes::{BufMut, Bytes};
+use http::header::{HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
+
+/// What it takes to make a request's head again, in one allocation.
+///
+/// A clone of `http::request::Parts` costs an allocation for the map, more for its values and its URI, and hashes; most
+/// requests never need it. Here all of it that has bytes lies in one buffer, one after the other, to be parsed again for
+/// the rare second attempt:
+///
+/// ```text
+/// scheme authority path-and-query ( lengths name value )*
+/// ```
+///
+/// Only extensions are cloned as they are, which allocates if there are any.
+///
+/// It is taken before the token is attached, so that no token is in it.
+pub(crate) struct SpareHead {
+    method: Method,
+    version: Version,
+    extensions: Extensions,
+    /// The lengths of the URI's three components; a component of length zero is not there.
+    uri: [u32; 3],
+    /// How many header names there are, so that the map is made in one piece.
+    names: usize,
+    buffer: Vec<u8>,
+}
+
+impl SpareHead {
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        let uri = components(request.uri());
+        let headers = request.headers();
+
+        let of_headers = |(name, value): (&HeaderName, &HeaderValue)| {
+            size_of::<u64>() + name.as_str().len() + value.len()
+        };
+        let capacity = uri.iter().map(|component| component.len()).sum::<usize>()
+            + headers.iter().map(of_headers).sum::<usize>();
+        let mut buffer = Vec::with_capacity(capacity);
+        for component in uri {
+            buffer.put_slice(component.as_bytes());
+        }
+        for (name, value) in headers {
+            buffer.put_u64_ne(Lengths::of(name, value).0);
+            buffer.put_slice(name.as_str().as_bytes());
+            buffer.put_slice(value.as_bytes());
+        }
+
+        Self {
+            method: request.method().clone(),
+            version: request.version(),
+            extensions: request.extensions().clone(),
+            // `http` allows a URI of 65,534 bytes.
+            uri: uri.map(|component| u32::try_from(component.len()).unwrap_or(u32::MAX)),
+            names: headers.keys_len(),
+            buffer,
+        }
+    }
+
+    /// Makes the request again, with `body`.
+    ///
+    /// Returns none if `http` no longer takes what it once gave, which is no request that may be sent.
+    pub(crate) fn rebuild<B>(self, body: B) -> Option<Request<B>> {
+        let mut bytes = Bytes::from(self.buffer);
+        let uri = uri(self.uri, &mut bytes)?;
+        let mut headers = HeaderMap::try_with_capacity(self.names).ok()?;
+        while !bytes.is_empty() {
+            let (name, value) = header(&mut bytes)?;
+            headers.try_append(name, value).ok()?;
+        }
+
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = uri;
+        *request.version_mut() = self.version;
+        *request.headers_mut() = headers;
+        *request.extensions_mut() = self.extensions;
+        Some(request)
+    }
+}
+
+/// The lengths of a header's name (16 bits; `http` allows no longer one) and value (47 bits), and whether the value is
+/// sensitive (1 bit).
+struct Lengths(u64);
+
+impl Lengths {
+    fn of(name: &HeaderName, value: &HeaderValue) -> Self {
+        let sensitive = u64::from(value.is_sensitive());
+        Self((value.len() as u64) << 17 | (name.as_str().len() as u64) << 1 | sensitive)
+    }
+
+    fn name(&self) -> usize {
+        (self.0 >> 1 & 0xffff) as usize
+    }
+
+    fn value(&self) -> usize {
+        (self.0 >> 17) as usize
+    }
+
+    fn is_sensitive(&self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
+fn components(uri: &Uri) -> [&str; 3] {
+    [
+        uri.scheme_str().unwrap_or_default(),
+        uri.authority().map(Authority::as_str).unwrap_or_default(),
+        // A CONNECT request's authority has no path.
+        uri.path_and_query()
+            .map(PathAndQuery::as_str)
+            .unwrap_or_default(),
+    ]
+}
+
+fn uri(lengths: [u32; 3], bytes: &mut Bytes) -> Option<Uri> {
+    let [scheme, authority, path] = lengths;
+    let mut parts = http::uri::Parts::default();
+    if let Some(scheme) = take_some(bytes, scheme)? {
+        parts.scheme = Some(Scheme::try_from(&*scheme).ok()?);
+    }
+    if let Some(authority) = take_some(bytes, authority)? {
+        parts.authority = Some(Authority::from_maybe_shared(authority).ok()?);
+    }
+    if let Some(path) = take_some(bytes, path)? {
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(path).ok()?);
+    }
+    Uri::from_parts(parts).ok()
+}
+
+fn header(bytes: &mut Bytes) -> Option<(HeaderName, HeaderValue)> {
+    let lengths = take(bytes, size_of::<u64>())?;
+    let lengths = Lengths(u64::from_ne_bytes(lengths.as_ref().try_into().ok()?));
+    let name = HeaderName::from_lowercase(&take(bytes, lengths.name())?).ok()?;
+    let mut value = HeaderValue::from_maybe_shared(take(bytes, lengths.value())?).ok()?;
+    value.set_sensitive(lengths.is_sensitive());
+    Some((name, value))
+}
+
+fn take(bytes: &mut Bytes, length: usize) -> Option<Bytes> {
+    (length <= bytes.len()).then(|| bytes.split_to(length))
+}
+
+/// As [`take`], and none within if there is nothing to take.
+fn take_some(bytes: &mut Bytes, length: u32) -> Option<Option<Bytes>> {
+    match usize::try_from(length).ok()? {
+        0 => Some(None),
+        length => take(bytes, length).map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn assert_same(request: Request<()>) {
+        let rebuilt = SpareHead::of(&request).rebuild(()).unwrap();
+        assert_eq!(rebuilt.method(), request.method());
+        assert_eq!(rebuilt.uri(), request.uri());
+        assert_eq!(rebuilt.uri().to_string(), request.uri().to_string());
+        assert_eq!(rebuilt.version(), request.version());
+        let list = |request: &Request<()>| -> Vec<_> {
+            let headers = request.headers().iter();
+            headers
+                .map(|(n, v)| (n.clone(), v.clone(), v.is_sensitive()))
+                .collect()
+        };
+        assert_eq!(list(&rebuilt), list(&request));
+    }
+
+    #[test]
+    fn every_form_of_uri_comes_back() {
+        for uri in [
+            "/",
+            "/a/b?c=d%20e",
+            "*",
+            "https://user:password@a.example:8443/a?b",
+            "http://a.example",
+            "http://a.example?b",
+            "HTTP://A.example/",
+            "unix://a.example/b",
+            "a.example:443",
+            "http://[::1]:80/a",
+            "/?",
+            "/caf\u{e9}",
+        ] {
+            let Ok(uri) = uri.parse::<Uri>() else {
+                panic!("{uri}")
+            };
+            assert_same(Request::builder().uri(uri).body(()).unwrap());
+        }
+        assert_same(Request::builder().uri(Uri::default()).body(()).unwrap());
+    }
+
+    #[test]
+    fn extensions_and_methods_of_ones_own_come_back() {
+        let request = Request::builder()
+            .method("A-METHOD-WITH-A-LONG-NAME")
+            .version(Version::HTTP_2)
+            .extension("extension")
+            .body(())
+            .unwrap();
+        let rebuilt = SpareHead::of(&request).rebuild("body").unwrap();
+        assert_eq!(rebuilt.method(), "A-METHOD-WITH-A-LONG-NAME");
+        assert_eq!(rebuilt.version(), Version::HTTP_2);
+        assert_eq!(rebuilt.extensions().get(), Some(&"extension"));
+        assert_eq!(*rebuilt.body(), "body");
+    }
+
+    #[test]
+    fn the_buffer_is_exactly_as_large_as_what_it_holds() {
+        let request = Request::builder()
+            .uri("https://a.example/b?c")
+            .header("a", "b")
+            .header("a", "c")
+            .body(())
+            .unwrap();
+        let spare = SpareHead::of(&request);
+        // So that it neither grew nor is copied when it is cut up.
+        assert_eq!(spare.buffer.capacity(), spare.buffer.len());
+    }
+
+    #[test]
+    fn a_value_of_many_bytes_comes_back() {
+        let long = HeaderValue::from_bytes(&vec![b'a'; 1 << 20]).unwrap();
+        assert_same(Request::builder().header("a", long).body(()).unwrap());
+    }
+
+    fn method() -> impl Strategy<Value = Method> {
+        "[A-Z-]{1,20}".prop_map(|method| Method::from_bytes(method.as_bytes()).unwrap())
+    }
+
+    fn header() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
+        let name = prop_oneof![
+            "[a-z]{1,2}".boxed(),
+            "[A-Za-z0-9-]{1,80}".boxed(),
+            prop::sample::select(vec!["accept".to_owned(), "cookie".into(), "te".into()]).boxed(),
+        ];
+        let value = prop::collection::vec(prop_oneof![Just(9_u8), 32..127_u8, 128..=255_u8], 0..40);
+        (name, value, any::<bool>()).prop_map(|(name, value, sensitive)| {
+            let mut value = HeaderValue::from_bytes(&value).unwrap();
+            value.set_sensitive(sensitive);
+            (HeaderName::from_bytes(name.as_bytes()).unwrap(), value)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_rebuilt_head_equals_the_original(
+            method in method(),
+            uri in "(https?://([a-z]{1,9}@)?[a-z0-9.-]{1,20}(:[0-9]{1,4})?)?/[!-\"$-~]{0,30}",
+            headers in prop::collection::vec(header(), 0..60),
+            removed in any::<prop::sample::Index>(),
+        ) {
+            let Ok(uri) = uri.parse::<Uri>() else {
+                return Ok(());
+            };
+            let mut request = Request::builder().method(method).uri(uri).body(()).unwrap();
+            for (name, value) in &headers {
+                request.headers_mut().append(name, value.clone());
+            }
+            // A removal changes the order of the map.
+            if !headers.is_empty() {
+                request.headers_mut().remove(&headers[removed.index(headers.len())].0);
+            }
+            assert_same(request);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Bodies in memory.
+
+use bytes::Buf;
+use http_body::Body;
+use http_body_util::{Either, Empty, Full};
+
+use super::ReplayBody;
+use crate::error::BoxError;
+
+/// `D` is cloned, whatever the limit: the clone of a `Bytes` or a `&'static [u8]` takes no memory.
+impl<D: Buf + Clone> ReplayBody for Full<D> {
+    type Spare = Self;
+
+    fn split(self, _limit: usize) -> (Self, Option<Self>) {
+        (self.clone(), Some(self))
+    }
+
+    fn replay(spare: Self) -> Option<Self> {
+        Some(spare)
+    }
+}
+
+impl<D: Buf> ReplayBody for Empty<D> {
+    type Spare = ();
+
+    fn split(self, _limit: usize) -> (Self, Option<()>) {
+        (self, Some(()))
+    }
+
+    fn replay((): ()) -> Option<Self> {
+        Some(Self::new())
+    }
+}
+
+/// Copied, up to the limit. `Full<Bytes>` is cheaper.
+impl ReplayBody for String {
+    type Spare = Self;
+
+    fn split(self, limit: usize) -> (Self, Option<Self>) {
+        let spare = (self.len() <= limit).then(|| self.clone());
+        (self, spare)
+    }
+
+    fn replay(spare: Self) -> Option<Self> {
+        Some(spare)
+    }
+}
+
+impl<L, R> ReplayBody for Either<L, R>
+where
+    L: ReplayBody,
+    R: ReplayBody<Data = L::Data>,
+    L::Error: Into<BoxError>,
+    R::Error: Into<BoxError>,
+    Self: Body,
+{
+    type Spare = Either<L::Spare, R::Spare>;
+
+    fn split(self, limit: usize) -> (Self, Option<Self::Spare>) {
+        match self {
+            Self::Left(body) => {
+                let (body, spare) = body.split(limit);
+                (Self::Left(body), spare.map(Either::Left))
+            }
+            Self::Right(body) => {
+                let (body, spare) = body.split(limit);
+                (Self::Right(body), spare.map(Either::Right))
+            }
+        }
+    }
+
+    fn replay(spare: Self::Spare) -> Option<Self> {
+        match spare {
+            Either::Left(spare) => L::replay(spare).map(Self::Left),
+            Either::Right(spare) => R::replay(spare).map(Self::Right),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::FutureExt as _;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    /// Sends the first body, then replays, and returns what the two sent.
+    fn sent_twice<B>(body: B, limit: usize) -> (Bytes, Option<Bytes>)
+    where
+        B: ReplayBody,
+        B::Error: std::fmt::Debug,
+    {
+        let hint = body.size_hint().exact();
+        let (body, spare) = body.split(limit);
+        assert_eq!(body.size_hint().exact(), hint);
+        let collect = |body: B| body.collect().now_or_never().unwrap().unwrap().to_bytes();
+        let first = collect(body);
+        let second = spare.and_then(B::replay).map(|body| {
+            assert_eq!(body.size_hint().exact(), hint);
+            collect(body)
+        });
+        (first, second)
+    }
+
+    #[test]
+    fn what_is_in_memory_is_sent_again_in_full_after_it_was_sent() {
+        let full = Full::new(Bytes::from_static(b"body"));
+        let expected = ("body".into(), Some("body".into()));
+        assert_eq!(sent_twice(full.clone(), 0), expected);
+        assert_eq!(sent_twice(String::from("body"), 4), expected);
+        assert_eq!(sent_twice(Full::new(&b"body"[..]), 0), expected);
+        assert_eq!(
+            sent_twice(Either::<_, Empty<Bytes>>::Left(full.clone()), 0),
+            expected
+        );
+        assert_eq!(
+            sent_twice(Either::<Empty<Bytes>, _>::Right(full), 0),
+            expected
+        );
+        let nothing = (Bytes::new(), Some(Bytes::new()));
+        assert_eq!(sent_twice(Empty::<Bytes>::new(), 0), nothing);
+        assert_eq!(sent_twice(Full::<Bytes>::default(), 0), nothing);
+    }
+
+    #[test]
+    fn a_string_over_the_limit_has_no_spare_and_is_sent_all_the_same() {
+        assert_eq!(
+            sent_twice(String::from("body"), 3),
+            (Bytes::from("body"), None)
+        );
+    }
+
+    #[test]
+    fn the_spare_of_a_full_body_shares_its_bytes() {
+        let bytes = Bytes::from(vec![7; 1 << 20]);
+        let (_, spare) = Full::new(bytes.clone()).split(0);
+        let spare = spare.and_then(Full::into_inner).unwrap();
+        assert_eq!(spare.as_ptr(), bytes.as_ptr());
+    }
+}
