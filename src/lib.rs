@@ -18,5 +18,8 @@ pub use self::classify::{Challenge, Classify, Unauthorized, Verdict};
 pub use self::clock::{Clock, Now};
 pub use self::error::{BoxError, TokenError};
 pub use self::replay::{ByType, NoRetry, ReplayBody, ReplayWith, Retry};
-pub use self::source::{Cause, Renewal, TokenSource, source_fn};
+pub use self::source::{
+    BoxTokenSource, Cause, Fallback, FallbackError, Renewal, StaticToken, TokenFile, TokenSource,
+    source_fn,
+};
 pub use self::token::{AccessToken, RefreshToken, TokenSet, TokenSetBuilder};

@@ -1,7 +1,16 @@
 //! Where tokens come from.
 
+mod boxed;
+mod fallback;
+mod file;
+mod fixed;
+
 use std::future::Future;
 
+pub use self::boxed::BoxTokenSource;
+pub use self::fallback::{Fallback, FallbackError};
+pub use self::file::TokenFile;
+pub use self::fixed::StaticToken;
 use crate::classify::Challenge;
 use crate::error::TokenError;
 use crate::token::TokenSet;
@@ -48,6 +57,23 @@ pub trait TokenSource: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), TokenError>> + Send {
         let _ = tokens;
         std::future::ready(Ok(()))
+    }
+
+    /// Makes a source whose type is not named, for a field or where the configuration chooses.
+    fn boxed(self) -> BoxTokenSource
+    where
+        Self: Sized,
+    {
+        BoxTokenSource::new(self)
+    }
+
+    /// Makes a source that asks `other` once this one is [denied](TokenError::is_denied): log in again.
+    fn or_else<S>(self, other: S) -> Fallback<Self, S>
+    where
+        Self: Sized,
+        S: TokenSource,
+    {
+        Fallback::new(self, other)
     }
 }
 
@@ -141,4 +167,57 @@ pub enum Cause {
     Rejected,
     /// The application asked for it.
     Forced,
+}
+
+#[cfg(test)]
+mod testing {
+    //! What the tests of the sources share.
+
+    use std::sync::Arc;
+
+    use arc_swap::ArcSwap;
+
+    use super::{Renewal, TokenSource};
+    use crate::error::TokenError;
+    use crate::token::TokenSet;
+
+    pub(super) fn tokens(token: &str) -> TokenSet {
+        TokenSet::bearer(token).unwrap().build()
+    }
+
+    /// A source that only remembers what it was told to adopt.
+    #[derive(Clone, Default)]
+    pub(super) struct Adopted {
+        seen: Arc<ArcSwap<Vec<String>>>,
+        fails: bool,
+    }
+
+    impl Adopted {
+        pub(super) fn failing() -> Self {
+            Self {
+                fails: true,
+                ..Self::default()
+            }
+        }
+
+        pub(super) fn seen(&self) -> Vec<String> {
+            self.seen.load().to_vec()
+        }
+    }
+
+    impl TokenSource for Adopted {
+        async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+            Err(TokenError::denied("only adopts"))
+        }
+
+        async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
+            let token = tokens.map_or("none", |tokens| tokens.access_token().expose_secret());
+            self.seen
+                .rcu(|seen| [&seen[..], &[token.to_owned()]].concat());
+            if self.fails {
+                return Err(TokenError::transient("cannot write it down"));
+            }
+            Ok(())
+        }
+    }
 }

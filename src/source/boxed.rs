@@ -1,0 +1,110 @@
+//! One type for every source.
+
+use std::any::{Any, type_name};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::{Renewal, TokenSource};
+use crate::error::TokenError;
+use crate::token::TokenSet;
+
+/// A [`TokenSource`] of a type that is not named: for a field, or where the configuration chooses.
+///
+/// Made by [`TokenSource::boxed`]. Clones share the source; a clone costs no allocation, a fetch two small ones.
+///
+/// ```
+/// use tower_refresh::{BoxTokenSource, StaticToken, TokenError, TokenFile, TokenSource};
+///
+/// fn source(path: Option<&str>) -> Result<BoxTokenSource, TokenError> {
+///     Ok(match path {
+///         Some(path) => TokenFile::new(path).boxed(),
+///         None => StaticToken::new("sesame")?.boxed(),
+///     })
+/// }
+/// # assert_eq!(format!("{:?}", source(None)?), "BoxTokenSource(tower_refresh::source::fixed::StaticToken)");
+/// # Ok::<(), TokenError>(())
+/// ```
+#[derive(Clone)]
+pub struct BoxTokenSource {
+    source: Arc<dyn DynTokenSource>,
+    name: &'static str,
+}
+
+impl BoxTokenSource {
+    /// Boxes a source. A boxed one is returned as it is.
+    pub fn new<S: TokenSource>(source: S) -> Self {
+        if let Some(boxed) = (&source as &dyn Any).downcast_ref::<Self>() {
+            return boxed.clone();
+        }
+        Self {
+            source: Arc::new(source),
+            name: type_name::<S>(),
+        }
+    }
+}
+
+impl TokenSource for BoxTokenSource {
+    async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+        self.source.dyn_fetch(renewal).await
+    }
+
+    async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
+        self.source.dyn_adopt(tokens).await
+    }
+}
+
+impl fmt::Debug for BoxTokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A source may hold secrets and need not be `Debug`.
+        write!(f, "BoxTokenSource({})", self.name)
+    }
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, TokenError>> + Send + 'a>>;
+
+/// [`TokenSource`], of which there can be trait objects.
+trait DynTokenSource: Send + Sync {
+    fn dyn_fetch(&self, renewal: Renewal) -> BoxFuture<'_, TokenSet>;
+
+    fn dyn_adopt<'a>(&'a self, tokens: Option<&'a TokenSet>) -> BoxFuture<'a, ()>;
+}
+
+impl<S: TokenSource> DynTokenSource for S {
+    fn dyn_fetch(&self, renewal: Renewal) -> BoxFuture<'_, TokenSet> {
+        Box::pin(self.fetch(renewal))
+    }
+
+    fn dyn_adopt<'a>(&'a self, tokens: Option<&'a TokenSet>) -> BoxFuture<'a, ()> {
+        Box::pin(self.adopt(tokens))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::testing::{Adopted, tokens};
+    use crate::source::{Cause, source_fn};
+
+    #[tokio::test]
+    async fn a_boxed_source_fetches_and_adopts_as_the_source_itself() {
+        let adopted = Adopted::default();
+        let boxed = adopted.clone().boxed();
+        boxed.adopt(Some(&tokens("a"))).await.unwrap();
+        boxed.adopt(None).await.unwrap();
+        assert_eq!(adopted.seen(), ["a", "none"]);
+
+        let boxed = source_fn(|_| async { Ok(tokens("b")) }).boxed();
+        let fetched = boxed.clone().fetch(Renewal::new(Cause::Missing)).await;
+        assert_eq!(fetched.unwrap().access_token().expose_secret(), "b");
+    }
+
+    #[test]
+    fn boxing_a_box_does_not_nest() {
+        let once = source_fn(|_| async { Ok(tokens("a")) }).boxed();
+        let twice = once.clone().boxed();
+        assert!(Arc::ptr_eq(&once.source, &twice.source));
+        assert_eq!(format!("{once:?}"), format!("{twice:?}"));
+    }
+}
