@@ -1,7 +1,6 @@
 //! Bodies in memory.
 
 use bytes::Buf;
-use http_body::Body;
 use http_body_util::{Either, Empty, Full};
 
 use super::ReplayBody;
@@ -52,7 +51,6 @@ where
     R: ReplayBody<Data = L::Data>,
     L::Error: Into<BoxError>,
     R::Error: Into<BoxError>,
-    Self: Body,
 {
     type Spare = Either<L::Spare, R::Spare>;
 

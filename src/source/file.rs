@@ -63,23 +63,22 @@ impl TokenFile {
 
     /// Reads the file until two readings agree.
     async fn read_settled(&self) -> Result<Content, TokenError> {
-        let mut last = None;
-        for _ in 0..READINGS {
-            if last.is_some() {
-                tokio::time::sleep(BETWEEN_READINGS).await;
-            }
-            let content = Some(self.read().await?);
+        let mut last = self.read().await?;
+        for _ in 1..READINGS {
+            tokio::time::sleep(BETWEEN_READINGS).await;
+            let content = self.read().await?;
             // An empty file is one that was truncated to be written, however often it is seen.
-            if content == last
-                && content
-                    .as_deref()
-                    .is_some_and(|content| !content.is_empty())
-            {
-                break;
+            if content == last && !content.trim_ascii().is_empty() {
+                return Ok(content);
             }
             last = content;
         }
-        Ok(last.unwrap_or_default())
+        let path = self.path.display();
+        Err(TokenError::transient(if last.trim_ascii().is_empty() {
+            format!("the token file {path} is empty: see whether whoever writes it is running")
+        } else {
+            format!("the token file {path} did not stay the same for a moment: write it less often")
+        }))
     }
 
     async fn read(&self) -> Result<Content, TokenError> {
@@ -106,11 +105,6 @@ impl TokenSource for TokenFile {
                 ))
             })?
             .trim();
-        if token.is_empty() {
-            return Err(TokenError::transient(format!(
-                "the token file {path} is empty: see whether whoever writes it is running"
-            )));
-        }
         let unchanged = renewal
             .previous()
             .is_some_and(|previous| previous.access_token().expose_secret() == token);
@@ -261,11 +255,33 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_empty_file_is_transient_and_given_up_in_time() {
         let folder = Folder::new();
-        let path = folder.file("");
+        let path = folder.file(" \n");
         let told = tokio::time::timeout(Duration::from_millis(100), fetch(&path, missing()));
         let error = told.await.unwrap().unwrap_err();
         assert!(
             error.is_transient() && error.to_string().contains("is empty"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_never_stays_the_same_is_not_taken_for_a_token() {
+        let folder = Folder::new();
+        let path = folder.file("0");
+        let mut fetched = tokio::spawn(fetch(path, missing()));
+        tokio::time::sleep(BETWEEN_READINGS / 2).await;
+        let mut written = 0;
+        let told = loop {
+            written += 1;
+            folder.file(written.to_string());
+            tokio::select! {
+                told = &mut fetched => break told.unwrap(),
+                () = tokio::time::sleep(BETWEEN_READINGS) => {}
+            }
+        };
+        let error = told.unwrap_err();
+        assert!(
+            error.is_transient() && error.to_string().contains("did not stay the same"),
             "{error}"
         );
     }
