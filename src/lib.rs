@@ -12,6 +12,9 @@ mod origin;
 #[allow(dead_code, unused_imports, reason = "the request's future will use it")]
 mod replay;
 mod source;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 mod token;
 
 pub use self::classify::{Challenge, Classify, Unauthorized, Verdict};

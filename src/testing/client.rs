@@ -1,0 +1,151 @@
+//! Who the client says it is (RFC 6749 §2.3).
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+use super::form::Form;
+
+/// The client that the server knows.
+#[derive(Clone, Default)]
+pub(super) enum Client {
+    /// Whoever asks.
+    #[default]
+    Anybody,
+    /// One without a secret, which names itself in the body (RFC 6749 §3.2.1).
+    Public { id: String },
+    /// One with a secret.
+    Confidential {
+        id: String,
+        secret: String,
+        /// Whether id and secret go into a Basic header as they are, against RFC 6749 §2.3.1.
+        unencoded: bool,
+    },
+}
+
+/// What is wrong with a client's authentication.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unauthenticated {
+    /// `invalid_client`, and why.
+    Invalid(&'static str),
+    /// More than one method at once, which RFC 6749 §2.3 forbids: `invalid_request`.
+    Twice,
+}
+
+impl Client {
+    pub(super) fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        form: &Form,
+    ) -> Result<(), Unauthenticated> {
+        let (id, secret) = match self {
+            Client::Anybody => return Ok(()),
+            Client::Public { id } => {
+                return match form.get("client_id") == Some(id) {
+                    true => Ok(()),
+                    false => Err(Unauthenticated::Invalid(
+                        "the body must name the client: client_id",
+                    )),
+                };
+            }
+            Client::Confidential { id, secret, .. } => (id, secret),
+        };
+
+        let in_body = form.get("client_secret");
+        let Some(header) = headers.get(AUTHORIZATION) else {
+            return match (form.get("client_id"), in_body) {
+                (Some(given), Some(given_secret)) if given == id && given_secret == secret => {
+                    Ok(())
+                }
+                (None, None) => Err(Unauthenticated::Invalid("no client authentication")),
+                _ => Err(Unauthenticated::Invalid("unknown client or wrong secret")),
+            };
+        };
+        if in_body.is_some() {
+            return Err(Unauthenticated::Twice);
+        }
+        let (given, given_secret) = self.read_basic(header.as_bytes())?;
+        // A `client_id` beside the header is no second authentication, as long as it is the same.
+        let same = form.get("client_id").is_none_or(|named| *named == given);
+        match same && given == *id && given_secret == *secret {
+            true => Ok(()),
+            false => Err(Unauthenticated::Invalid("unknown client or wrong secret")),
+        }
+    }
+
+    fn read_basic(&self, header: &[u8]) -> Result<(String, String), Unauthenticated> {
+        let not_basic = Unauthenticated::Invalid("the Authorization header is not Basic");
+        let (scheme, rest) = header.split_at_checked(6).ok_or(not_basic)?;
+        if !scheme.eq_ignore_ascii_case(b"Basic ") {
+            return Err(not_basic);
+        }
+        let pair = STANDARD.decode(rest).map_err(|_| not_basic)?;
+        let pair = String::from_utf8(pair).map_err(|_| not_basic)?;
+        let (id, secret) = pair.split_once(':').ok_or(not_basic)?;
+        if let Client::Confidential {
+            unencoded: true, ..
+        } = self
+        {
+            return Ok((id.to_owned(), secret.to_owned()));
+        }
+        match (form_decode(id), form_decode(secret)) {
+            (Some(id), Some(secret)) => Ok((id, secret)),
+            _ => Err(Unauthenticated::Invalid(
+                "id and secret must be form-encoded before base64 (RFC 6749, section 2.3.1)",
+            )),
+        }
+    }
+
+    pub(super) fn may_act_for_itself(&self) -> bool {
+        // RFC 6749 §4.4: client_credentials is for confidential clients only.
+        !matches!(self, Client::Public { .. })
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Client::Anybody => "anybody",
+            Client::Public { .. } => "public",
+            Client::Confidential { .. } => "confidential",
+        })
+    }
+}
+
+/// Decodes strictly what `application/x-www-form-urlencoded` makes of one value, so that a client that does not encode
+/// is found out; the marks that some encoders leave as they are count as encoded.
+fn form_decode(value: &str) -> Option<String> {
+    let mut bytes = value.bytes();
+    let mut decoded = Vec::with_capacity(value.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                u8::try_from(digit()? * 16 + digit()?).ok()?
+            }
+            byte if byte.is_ascii_alphanumeric() || b"-._~*!'()".contains(&byte) => byte,
+            _ => return None,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_form_encoded_is_refused() {
+        assert_eq!(
+            form_decode("s3cr3t%3Awith%2Fodd%25chars%2B%26%3D+%C3%A9").as_deref(),
+            Some("s3cr3t:with/odd%chars+&= é")
+        );
+        for raw in ["a:b", "a/b", "100%", "%zz", "%2", "a b", "é", "a&b", "%ff"] {
+            assert_eq!(form_decode(raw), None, "{raw}");
+        }
+    }
+}

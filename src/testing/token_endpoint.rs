@@ -1,0 +1,235 @@
+//! The token endpoint (RFC 6749 §3.2) and the revocation endpoint (RFC 7009), as an honest server answers.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, PRAGMA, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
+use serde_json::{Map, Value};
+
+use super::client::Unauthenticated;
+use super::form::Form;
+use super::shared::{Counted, Shared};
+use super::tokens::{Denied, Granted};
+
+/// A request to either endpoint, read and not yet processed.
+pub(super) struct TokenRequest {
+    head: Parts,
+    form: Result<Form, &'static str>,
+}
+
+impl TokenRequest {
+    /// `body` is nothing if it could not be read.
+    pub(super) fn read(head: Parts, body: Option<&Bytes>) -> Self {
+        let form = Form::read(&head, body);
+        Self { head, form }
+    }
+
+    /// Where the grant is counted.
+    pub(super) fn grant(&self) -> Counted {
+        let grant = self
+            .form
+            .as_ref()
+            .ok()
+            .and_then(|form| form.get("grant_type"));
+        match grant.map(String::as_str) {
+            Some("refresh_token") => |counters| &mut counters.refresh_token_requests,
+            Some("client_credentials") => |counters| &mut counters.client_credentials_requests,
+            Some("password") => |counters| &mut counters.password_requests,
+            _ => |counters| &mut counters.other_grant_requests,
+        }
+    }
+
+    /// Answers as the token endpoint.
+    pub(super) fn process(&self, shared: &Shared) -> Response<Bytes> {
+        match self.tokens(shared) {
+            Ok(granted) => granted_response(shared, granted),
+            Err(refusal) => {
+                *shared
+                    .lock()
+                    .counters
+                    .refusals
+                    .entry(refusal.code)
+                    .or_default() += 1;
+                refusal.into_response()
+            }
+        }
+    }
+
+    fn tokens(&self, shared: &Shared) -> Result<Granted, Refusal> {
+        let form = self.authenticated(shared)?;
+        let scope = form.get("scope").map(String::as_str);
+        let now = shared.now();
+        match form.get("grant_type").map(String::as_str) {
+            Some("refresh_token") => {
+                let token = form
+                    .get("refresh_token")
+                    .ok_or(Refusal::request("refresh_token is missing"))?;
+                Ok(shared.lock().tokens.refresh(now, token, scope)?)
+            }
+            Some("client_credentials") => {
+                if !shared.config.client.may_act_for_itself() {
+                    let why = "a public client has no client credentials";
+                    return Err(Refusal::bad("unauthorized_client", why));
+                }
+                Ok(shared.lock().tokens.for_client(now, scope)?)
+            }
+            Some("password") => {
+                let (Some(name), Some(password)) = (form.get("username"), form.get("password"))
+                else {
+                    return Err(Refusal::request("username or password is missing"));
+                };
+                let known = |(user, word): &(String, String)| user == name && word == password;
+                if !shared.config.users.iter().any(known) {
+                    let why = "unknown user or wrong password";
+                    return Err(Refusal::bad("invalid_grant", why));
+                }
+                Ok(shared.lock().tokens.log_in_for(now, scope)?)
+            }
+            Some(_) => Err(Refusal::bad(
+                "unsupported_grant_type",
+                "the server knows refresh_token, client_credentials and password",
+            )),
+            None => Err(Refusal::request("grant_type is missing")),
+        }
+    }
+
+    /// Answers as the revocation endpoint.
+    pub(super) fn revoke(&self, shared: &Shared) -> Response<Bytes> {
+        shared.lock().counters.revocation_requests += 1;
+        let token = self.authenticated(shared).and_then(|form| {
+            form.get("token")
+                .ok_or(Refusal::request("token is missing"))
+        });
+        match token {
+            Ok(token) => {
+                let tokens = &mut shared.lock().tokens;
+                // The hint need not be looked at (RFC 7009 §2.1).
+                if !tokens.revoke_refresh_token(token) {
+                    tokens.revoke_access_token(token);
+                }
+                // An unknown token is revoked as well as it can be (RFC 7009 §2.2).
+                Response::new(Bytes::new())
+            }
+            Err(refusal) => refusal.into_response(),
+        }
+    }
+
+    fn authenticated(&self, shared: &Shared) -> Result<&Form, Refusal> {
+        if self.head.method != Method::POST {
+            return Err(Refusal {
+                status: StatusCode::METHOD_NOT_ALLOWED,
+                ..Refusal::request("the method must be POST")
+            });
+        }
+        let form = self.form.as_ref().map_err(|why| Refusal::request(why))?;
+        shared
+            .config
+            .client
+            .authenticate(&self.head.headers, form)?;
+        Ok(form)
+    }
+}
+
+/// An error response (RFC 6749 §5.2).
+struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    description: &'static str,
+}
+
+impl Refusal {
+    fn request(description: &'static str) -> Self {
+        Self::bad("invalid_request", description)
+    }
+
+    fn bad(code: &'static str, description: &'static str) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code,
+            description,
+        }
+    }
+
+    fn into_response(self) -> Response<Bytes> {
+        let mut body = Map::new();
+        body.insert("error".into(), self.code.into());
+        body.insert("error_description".into(), self.description.into());
+        let mut response = json(self.status, body);
+        let headers = response.headers_mut();
+        match self.status {
+            StatusCode::UNAUTHORIZED => {
+                let challenge = HeaderValue::from_static(r#"Basic realm="token endpoint""#);
+                headers.insert(WWW_AUTHENTICATE, challenge);
+            }
+            StatusCode::METHOD_NOT_ALLOWED => {
+                headers.insert(ALLOW, HeaderValue::from_static("POST"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<Unauthenticated> for Refusal {
+    fn from(error: Unauthenticated) -> Self {
+        match error {
+            Unauthenticated::Invalid(why) => Self {
+                status: StatusCode::UNAUTHORIZED,
+                ..Self::bad("invalid_client", why)
+            },
+            Unauthenticated::Twice => Self::request("client authentication is given twice"),
+        }
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        let (code, why) = match denied {
+            Denied::Unknown => ("invalid_grant", "the refresh token is not known"),
+            Denied::Expired => ("invalid_grant", "the refresh token is expired"),
+            Denied::Revoked => ("invalid_grant", "the refresh token is revoked"),
+            Denied::Reused => (
+                "invalid_grant",
+                "the refresh token was spent before, and its family is revoked",
+            ),
+            Denied::Scope => ("invalid_scope", "the scope exceeds what was granted"),
+        };
+        Self::bad(code, why)
+    }
+}
+
+/// A successful response (RFC 6749 §5.1).
+fn granted_response(shared: &Shared, granted: Granted) -> Response<Bytes> {
+    let rules = &shared.config.rules;
+    let mut body = Map::new();
+    body.insert("access_token".into(), granted.access_token.into());
+    body.insert("token_type".into(), "Bearer".into());
+    body.insert("expires_in".into(), seconds(rules.access_token_lifetime));
+    if let Some(token) = granted.refresh_token {
+        body.insert("refresh_token".into(), token.into());
+        if let Some(lifetime) = rules.refresh_token_lifetime {
+            body.insert("refresh_token_expires_in".into(), seconds(lifetime));
+        }
+    }
+    if let Some(scope) = granted.scope {
+        body.insert("scope".into(), scope.into());
+    }
+    json(StatusCode::OK, body)
+}
+
+fn seconds(lifetime: std::time::Duration) -> Value {
+    match lifetime.subsec_nanos() {
+        0 => lifetime.as_secs().into(),
+        _ => lifetime.as_secs_f64().into(),
+    }
+}
+
+fn json(status: StatusCode, body: Map<String, Value>) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(Value::from(body).to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+    response
+}
