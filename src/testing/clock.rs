@@ -212,6 +212,9 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(3600)).await;
         let hour = Duration::from_secs(3600);
         assert_eq!(clock.now().monotonic() - start.monotonic(), hour);
-        assert_eq!(clock.clone().now().since_epoch() - start.since_epoch(), hour);
+        assert_eq!(
+            clock.clone().now().since_epoch() - start.since_epoch(),
+            hour
+        );
     }
 }

@@ -113,7 +113,10 @@ impl ResourceRequest {
             headers.insert(CONTENT_TYPE, content_type.clone());
         }
         for (name, value) in [
-            (ECHO_METHOD, HeaderValue::from_str(self.head.method.as_str())),
+            (
+                ECHO_METHOD,
+                HeaderValue::from_str(self.head.method.as_str()),
+            ),
             (ECHO_PATH, HeaderValue::from_str(self.head.uri.path())),
             (ECHO_LENGTH, Ok(length.into())),
             (ECHO_TOKEN, HeaderValue::from_str(&format!("at-{number}"))),

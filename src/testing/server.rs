@@ -116,7 +116,10 @@ impl AuthorizationServer {
     ///
     /// Such a family is not counted in [`Counters::families_revoked`].
     pub fn revoke_refresh_token(&self, refresh_token: &str) -> bool {
-        self.shared.lock().tokens.revoke_refresh_token(refresh_token)
+        self.shared
+            .lock()
+            .tokens
+            .revoke_refresh_token(refresh_token)
     }
 
     // ===== faults and counters =====

@@ -89,7 +89,8 @@ pub struct ResponseFuture {
     inner: Answer,
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, ConnectionDropped>> + Send>>;
+type Answer =
+    Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, ConnectionDropped>> + Send>>;
 
 impl Future for ResponseFuture {
     type Output = Result<Response<ResponseBody>, ConnectionDropped>;
