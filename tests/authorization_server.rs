@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_test::{assert_pending, task};
 use tower::{Service, ServiceExt};
+use tower_refresh::Clock;
 use tower_refresh::testing::{
     AuthorizationServer, ConnectionDropped, Fault, ManualClock, ResponseBody, Rotation, TokioClock,
 };
@@ -607,7 +608,7 @@ async fn the_path_delays_the_answer_or_its_body_but_not_the_decision() {
         .build();
     let tokens = server.issue();
     let token = tokens.access_token().expose_secret();
-    let start = tokio::time::Instant::now();
+    let start = TokioClock::new();
 
     // Good when it arrives, expired when it is answered.
     let response = server
@@ -616,7 +617,7 @@ async fn the_path_delays_the_answer_or_its_body_but_not_the_decision() {
         .await
         .unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    assert_eq!(start.elapsed().as_millis(), 250);
+    assert_eq!(start.now().monotonic().as_millis(), 250);
 
     let response = server
         .service()
@@ -624,10 +625,10 @@ async fn the_path_delays_the_answer_or_its_body_but_not_the_decision() {
         .await
         .unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(start.elapsed().as_millis(), 250);
+    assert_eq!(start.now().monotonic().as_millis(), 250);
     assert!(!bytes(response).await.is_empty());
     // tokio rounds up to the next millisecond.
-    assert!((270..=271).contains(&start.elapsed().as_millis()));
+    assert!((270..=271).contains(&start.now().monotonic().as_millis()));
 }
 
 #[tokio::test]
@@ -731,12 +732,12 @@ async fn a_delay_comes_before_processing_or_after_it() {
         } else {
             fault
         });
-        let start = tokio::time::Instant::now();
+        let start = TokioClock::new();
         let mut answer = task::spawn(refresh(&server, token.expose_secret()));
         assert_pending!(answer.poll());
         assert_eq!(server.is_unspent(token.expose_secret()), !after);
         answer.await.json(StatusCode::OK).await;
-        assert_eq!(start.elapsed().as_secs(), 3);
+        assert_eq!(start.now().monotonic().as_secs(), 3);
     }
 }
 
@@ -771,9 +772,9 @@ async fn a_dripped_body_comes_byte_by_byte() {
     let token = server.issue_refresh_token();
     let drip = Fault::honest().drip(3, Duration::from_millis(100));
     server.token_faults().once(drip);
-    let start = tokio::time::Instant::now();
+    let start = TokioClock::new();
     let mut response = refresh(&server, token.expose_secret()).await.unwrap();
-    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(start.now().monotonic(), Duration::ZERO);
 
     let length = response.size_hint().exact().unwrap() as usize;
     let mut pieces = Vec::new();
@@ -781,7 +782,10 @@ async fn a_dripped_body_comes_byte_by_byte() {
         pieces.push(frame.unwrap().into_data().unwrap());
     }
     assert!(pieces.len() > 20 && pieces.iter().all(|piece| piece.len() <= 3));
-    assert_eq!(start.elapsed().as_millis() as usize / 100, pieces.len() - 1);
+    assert_eq!(
+        start.now().monotonic().as_millis() as usize / 100,
+        pieces.len() - 1
+    );
     let whole = pieces.concat();
     assert_eq!(whole.len(), length);
     let answer: Value = serde_json::from_slice(&whole).unwrap();
@@ -818,11 +822,11 @@ async fn a_late_body_follows_its_head() {
         .body("no")
         .late_body(Duration::from_secs(1));
     server.resource_faults().once(fault);
-    let start = tokio::time::Instant::now();
+    let start = TokioClock::new();
     let response = server.service().oneshot(get("/", "x")).await.unwrap();
-    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(start.now().monotonic(), Duration::ZERO);
     assert_eq!(bytes(response).await, "no");
-    assert_eq!(start.elapsed().as_secs(), 1);
+    assert_eq!(start.now().monotonic().as_secs(), 1);
 }
 
 #[tokio::test]

@@ -92,7 +92,8 @@ impl ResourceRequest {
                 return refused(StatusCode::BAD_REQUEST, Some(challenge), why);
             }
         };
-        let live = shared.lock().tokens.live(shared.now(), token);
+        let now = shared.now();
+        let live = shared.lock().tokens.live(now, token);
         let Some(number) = live.filter(|_| !self.unauthorized) else {
             let challenge = r#"Bearer realm="resource", error="invalid_token""#;
             let why = "the access token is not accepted\n";

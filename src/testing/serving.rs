@@ -22,6 +22,7 @@ use super::shared::Shared;
 ///
 /// It speaks HTTP/1.1 and HTTP/2 without TLS (h2c, prior knowledge). Dropping it stops everything that it has started:
 /// the listener, the connections, whatever hangs. [`shutdown`](Self::shutdown) does so in an orderly way.
+#[must_use = "dropping it stops the server"]
 pub struct Serving {
     address: SocketAddr,
     connections: Arc<AtomicU64>,
