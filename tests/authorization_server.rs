@@ -221,6 +221,22 @@ async fn lifetimes_are_sent_as_integers_or_with_a_fraction() {
     }
 }
 
+#[test]
+fn a_log_in_by_the_test_brings_what_a_client_would_have_got() {
+    let server = AuthorizationServer::builder()
+        .access_token_lifetime(Duration::from_millis(1_500))
+        .scope("a b")
+        .build();
+    let tokens = server.issue();
+    let lifetime = tokens.lifetime_at(std::time::SystemTime::UNIX_EPOCH);
+    assert_eq!(lifetime, Some(Duration::from_millis(1_500)));
+    assert_eq!(tokens.scope(), Some("a b"));
+    assert!(server.is_live(tokens.access_token().expose_secret()));
+    assert!(server.is_unspent(tokens.refresh_token().unwrap().expose_secret()));
+    // No request was made.
+    assert_eq!(server.counters().token_requests, 0);
+}
+
 #[tokio::test]
 async fn tokens_do_not_repeat() {
     let server = AuthorizationServer::new();
@@ -968,6 +984,34 @@ async fn it_serves_http_1_and_2_on_one_port_and_counts_connections() {
     assert_eq!(server.serve().await.unwrap().connections(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_sixteen_concurrent_uses_over_sockets_one_succeeds() {
+    let server = AuthorizationServer::new();
+    let serving = server.serve().await.unwrap();
+    let token = server.issue_refresh_token();
+    let client = client(false);
+    let uses = (0..16).map(|_| {
+        let body = format!(
+            "grant_type=refresh_token&refresh_token={}",
+            token.expose_secret()
+        );
+        let mut request = post(&body);
+        *request.uri_mut() = serving.url("/token").parse().unwrap();
+        tokio::spawn(client.request(request))
+    });
+    let uses = join_all(uses.collect::<Vec<_>>()).await;
+    let statuses = uses
+        .into_iter()
+        .map(|answer| answer.unwrap().unwrap().status());
+    let (granted, refused) = statuses.partition::<Vec<_>, _>(|status| status.is_success());
+    assert_eq!(
+        (granted.len(), refused),
+        (1, vec![StatusCode::BAD_REQUEST; 15])
+    );
+    assert_eq!(server.counters().families_revoked, 1);
+    assert_eq!(server.counters().connections, serving.connections());
+}
+
 #[tokio::test]
 async fn a_dropped_connection_is_closed_without_a_byte() {
     let server = AuthorizationServer::new();
@@ -999,7 +1043,8 @@ async fn a_dropped_connection_is_closed_without_a_byte() {
         .request(get(&serving.url("/"), "x"))
         .await
         .unwrap_err();
-    hanging.await.unwrap().unwrap_err();
+    let hanging = timeout(LIMIT, hanging).await.unwrap();
+    hanging.unwrap().unwrap_err();
     assert_eq!(serving.connections(), 3);
 }
 
@@ -1039,7 +1084,9 @@ async fn a_dripped_body_leaves_in_pieces() {
     while let Some(frame) = body.frame().await {
         pieces.push(frame.unwrap().into_data().unwrap());
     }
-    assert_eq!(pieces, ["a", "b", "c"]);
+    // A busy machine may read two of them at once.
+    assert!(pieces.len() > 1, "{pieces:?}");
+    assert_eq!(pieces.concat(), b"abc");
 }
 
 #[tokio::test]
@@ -1060,7 +1107,8 @@ async fn dropping_what_serves_ends_every_task_and_connection() {
 
     assert_eq!(rest(&mut idle).await, "");
     assert_eq!(rest(&mut hanging).await, "");
-    multiplexed.await.unwrap().unwrap_err();
+    let multiplexed = timeout(LIMIT, multiplexed).await.unwrap();
+    multiplexed.unwrap().unwrap_err();
     drop(client);
     wait_until(|| tasks() == before).await;
     TcpStream::connect(address).await.unwrap_err();

@@ -98,9 +98,9 @@
 //!
 //! [`Rotation`] is what becomes of a refresh token that is used. [`Strict`](Rotation::Strict), the default, is the
 //! hardest: every refresh token can be spent once, and whoever spends it again kills everything that came of the same
-//! log-in, the newest refresh token and the live access tokens too. A client that passes with it passes with the others,
-//! except that [`Grace`](Rotation::Grace) and [`Never`](Rotation::Never) answer where `Strict` does not: the first with
-//! a refresh token that the client may have seen before, the second with none at all.
+//! log-in, the newest refresh token and the live access tokens too. [`Grace`](Rotation::Grace) forgives that for a
+//! while, and answers with a refresh token that the client may have seen before. [`Never`](Rotation::Never) answers
+//! with none, and the client must keep the one it has.
 //!
 //! The [builder](AuthorizationServerBuilder) sets lifetimes (of milliseconds, if need be), the client authentication
 //! that is expected, whether a new access token [revokes](AuthorizationServerBuilder::revokes_previous) the one before,

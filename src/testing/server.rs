@@ -53,6 +53,7 @@ impl AuthorizationServer {
     /// Logs somebody in without HTTP, and returns what a client would have got: an access token with its lifetime, and
     /// the first refresh token of a new family.
     pub fn issue(&self) -> TokenSet {
+        // A log-in always comes with a refresh token.
         let granted = self.log_in();
         let refresh_token = granted.refresh_token.unwrap_or_default();
         #[expect(
