@@ -13,20 +13,14 @@ pub(crate) struct Attach {
 }
 
 impl Attach {
-    /// `Bearer <token>` in this header.
-    pub(crate) fn with_scheme(name: HeaderName) -> Self {
-        Self {
-            name,
-            with_scheme: true,
-        }
+    /// Names the header.
+    pub(crate) fn header(&mut self, name: HeaderName) {
+        self.name = name;
     }
 
-    /// The token alone in this header.
-    pub(crate) fn bare(name: HeaderName) -> Self {
-        Self {
-            name,
-            with_scheme: false,
-        }
+    /// Leaves the scheme out: the token alone.
+    pub(crate) fn without_scheme(&mut self) {
+        self.with_scheme = false;
     }
 
     /// Returns whether the request brings the header itself: it keeps it, and the answer says nothing of our token.
@@ -36,11 +30,7 @@ impl Attach {
 
     /// Puts the token into the header. Allocates nothing beyond what the header map does for another header.
     pub(crate) fn attach(&self, headers: &mut HeaderMap, token: &AccessToken) {
-        let value = if self.with_scheme {
-            token.header_value()
-        } else {
-            token.bare_header_value()
-        };
+        let value = if self.with_scheme { token.header_value() } else { token.bare_header_value() };
         headers.insert(self.name.clone(), value.clone());
     }
 }
@@ -48,7 +38,7 @@ impl Attach {
 impl Default for Attach {
     /// RFC 6750 §2.1
     fn default() -> Self {
-        Self::with_scheme(AUTHORIZATION)
+        Self { name: AUTHORIZATION, with_scheme: true }
     }
 }
 
@@ -74,11 +64,14 @@ mod tests {
     fn another_header_may_have_the_token_bare() {
         let name = HeaderName::from_static("x-api-token");
         let mut headers = HeaderMap::new();
-        Attach::bare(name.clone()).attach(&mut headers, &token());
+        let mut attach = Attach::default();
+        attach.header(name.clone());
+        attach.attach(&mut headers, &token());
+        assert_eq!(headers[&name], "Bearer sesame");
+        attach.without_scheme();
+        attach.attach(&mut headers, &token());
         assert_eq!(headers[&name], "sesame");
         assert!(headers[&name].is_sensitive());
-        Attach::with_scheme(name.clone()).attach(&mut headers, &token());
-        assert_eq!(headers[&name], "Bearer sesame");
         assert_eq!(headers.len(), 1);
     }
 

@@ -30,10 +30,7 @@ impl Now {
     ///
     /// A time of day before 1970 counts as 1970.
     pub fn new(monotonic: Duration, wall: SystemTime) -> Self {
-        Self {
-            monotonic,
-            wall: since_epoch(wall),
-        }
+        Self { monotonic, wall: since_epoch(wall) }
     }
 
     /// Returns the time since a fixed but arbitrary moment; it never goes back.
@@ -49,9 +46,7 @@ impl Now {
     /// Returns the time of day.
     pub fn wall(&self) -> SystemTime {
         // A reading was a `SystemTime` once, so that it fits again; a year beyond the type's range stays at 1970.
-        SystemTime::UNIX_EPOCH
-            .checked_add(self.wall)
-            .unwrap_or(SystemTime::UNIX_EPOCH)
+        SystemTime::UNIX_EPOCH.checked_add(self.wall).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 
@@ -66,8 +61,7 @@ impl fmt::Debug for Now {
 
 /// Returns the time since 1970, and nothing for a time before it.
 pub(crate) fn since_epoch(wall: SystemTime) -> Duration {
-    wall.duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
+    wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The operating system's clocks: coarse where there are coarse ones.
@@ -115,10 +109,7 @@ mod tests {
     #[test]
     fn a_time_before_1970_is_1970() {
         let early = SystemTime::UNIX_EPOCH - Duration::from_secs(5);
-        assert_eq!(
-            Now::new(Duration::ZERO, early).since_epoch(),
-            Duration::ZERO
-        );
+        assert_eq!(Now::new(Duration::ZERO, early).since_epoch(), Duration::ZERO);
     }
 
     #[test]

@@ -100,12 +100,7 @@ impl Origins {
             return Carry::No;
         };
         let any_https = self.any_https && scheme == Some(Scheme::Https);
-        if !any_https
-            && !self
-                .named
-                .iter()
-                .any(|named| named.matches(scheme, &target))
-        {
+        if !any_https && !self.named.iter().any(|named| named.matches(scheme, &target)) {
             return Carry::No;
         }
         if target.has_userinfo {
@@ -158,9 +153,7 @@ impl Origin {
             return Err(not_an_origin());
         };
         if target.has_userinfo {
-            return Err(invalid(format_args!(
-                "an origin has no userinfo: {written}"
-            )));
+            return Err(invalid(format_args!("an origin has no userinfo: {written}")));
         }
         // The empty path and `/` are the same (RFC 9110 §4.2.3).
         if !matches!(path, "" | "/") {
@@ -302,11 +295,7 @@ impl<'a> Target<'a> {
             }
             Some(_) => return None,
         };
-        Some(Self {
-            has_userinfo: userinfo.is_some(),
-            host,
-            port,
-        })
+        Some(Self { has_userinfo: userinfo.is_some(), host, port })
     }
 }
 
@@ -400,10 +389,7 @@ mod tests {
             "no origin is named that the token may go to: add .origin(\"https://API.example.com\")"
         );
         for (uri, call) in [
-            (
-                "http://127.0.0.1:8080/a",
-                "add .origin(\"http://127.0.0.1:8080\")",
-            ),
+            ("http://127.0.0.1:8080/a", "add .origin(\"http://127.0.0.1:8080\")"),
             ("http://[::1]:8080/a", "add .origin(\"http://[::1]:8080\")"),
             (
                 "http://a.example/a",
@@ -476,10 +462,7 @@ mod tests {
         let uri = "https://sesame:open@api.example.com/";
         for origins in [named(&["https://api.example.com"]), any_https()] {
             let told = check(&origins, uri);
-            assert!(
-                told.contains("remove it") && !told.contains("sesame"),
-                "{told}"
-            );
+            assert!(told.contains("remove it") && !told.contains("sesame"), "{told}");
         }
         let told = check_host(&named(&["https://a.example"]), &["b@a.example"]);
         assert!(told.contains("remove it"), "{told}");
@@ -491,15 +474,8 @@ mod tests {
         for host in ["a.example", "A.example.", "a.example:443", "127.0.0.1:8080"] {
             assert_eq!(check_host(&origins, &[host]), "yes", "{host}");
         }
-        for host in [
-            "b.example",
-            "a.example:80",
-            "a.example:8443",
-            "127.0.0.1",
-            "",
-            "a b",
-            ":443",
-        ] {
+        for host in ["b.example", "a.example:80", "a.example:8443", "127.0.0.1", "", "a b", ":443"]
+        {
             assert_eq!(check_host(&origins, &[host]), "no", "{host}");
         }
         assert_eq!(check_host(&origins, &["a.example", "b.example"]), "no");
@@ -552,10 +528,7 @@ mod tests {
         ] {
             let mut origins = named(&[origin]);
             let told = check(&origins, origin);
-            assert!(
-                told.contains(origin) && told.contains("add .allow_plaintext()"),
-                "{told}"
-            );
+            assert!(told.contains(origin) && told.contains("add .allow_plaintext()"), "{told}");
             origins.allow_plaintext();
             assert_eq!(check(&origins, origin), "yes", "{origin}");
         }
@@ -576,22 +549,13 @@ mod tests {
     #[test]
     fn what_is_no_origin_is_told_with_what_to_write() {
         for (origin, what) in [
-            (
-                "api.example.com",
-                "write .origin(\"https://api.example.com\")",
-            ),
+            ("api.example.com", "write .origin(\"https://api.example.com\")"),
             (
                 "https://a.example/v1",
                 "no path and no query, and covers all of them: write .origin(\"https://a.example\")",
             ),
-            (
-                "https://a.example:8443?key=sesame",
-                "write .origin(\"https://a.example:8443\")",
-            ),
-            (
-                "http://sesame:b@a.example",
-                "no userinfo: write .origin(\"http://a.example\")",
-            ),
+            ("https://a.example:8443?key=sesame", "write .origin(\"https://a.example:8443\")"),
+            ("http://sesame:b@a.example", "no userinfo: write .origin(\"http://a.example\")"),
             ("wss://a.example", "write .origin(\"https://a.example\")"),
             ("https://*.example.com", "without a wildcard"),
             ("https://a.example:99999", "no host"),
@@ -606,10 +570,7 @@ mod tests {
             origins.origin("bad too");
             for uri in ["https://good.example/", "/a"] {
                 let told = check(&origins, uri);
-                assert!(
-                    told.contains(what) && !told.contains("sesame"),
-                    "{origin}: {told}"
-                );
+                assert!(told.contains(what) && !told.contains("sesame"), "{origin}: {told}");
             }
         }
     }

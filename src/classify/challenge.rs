@@ -198,9 +198,7 @@ impl<'a> Parser<'a> {
         self.take_while(is_space);
         let Some(b'"') = self.rest.first() else {
             // Not only a token: servers write URLs without quotes.
-            return Some(text(
-                self.take_while(|byte| !is_space(byte) && byte != b','),
-            ));
+            return Some(text(self.take_while(|byte| !is_space(byte) && byte != b',')));
         };
         self.quoted_string()
     }
@@ -283,9 +281,7 @@ mod tests {
         (
             challenge.scheme().to_owned(),
             challenge.token68().map(str::to_owned),
-            params
-                .map(|(name, value)| (name.to_string(), value.to_string()))
-                .collect(),
+            params.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         )
     }
 
@@ -317,10 +313,7 @@ mod tests {
             parse(&[
                 r#"Basic realm="simple", Newauth realm="apps", type=1, title="Login to \"apps\"""#
             ]),
-            [
-                "Basic{realm=simple}",
-                r#"Newauth{realm=apps,type=1,title=Login to "apps"}"#
-            ]
+            ["Basic{realm=simple}", r#"Newauth{realm=apps,type=1,title=Login to "apps"}"#]
         );
         // RFC 6750 §3
         assert_eq!(
@@ -336,14 +329,8 @@ mod tests {
     #[test]
     fn several_challenges_may_share_a_field_or_have_one_each() {
         let expected = ["Negotiate{}", "Basic{realm=a}", "Bearer{error=b}"];
-        assert_eq!(
-            parse(&["Negotiate, Basic realm=a, Bearer error=b"]),
-            expected
-        );
-        assert_eq!(
-            parse(&["Negotiate", "Basic realm=a", "Bearer error=b"]),
-            expected
-        );
+        assert_eq!(parse(&["Negotiate, Basic realm=a, Bearer error=b"]), expected);
+        assert_eq!(parse(&["Negotiate", "Basic realm=a", "Bearer error=b"]), expected);
     }
 
     #[test]
@@ -382,14 +369,8 @@ mod tests {
             ["Basic{}", "Bearer{error=a}"]
         );
         // The next challenge of the field.
-        assert_eq!(
-            parse(&["Basic: realm=\"a\", b=c, Bearer error=d"]),
-            ["Bearer{error=d}"]
-        );
-        assert_eq!(
-            parse(&["@?, \"x, y\" z, Bearer error=a"]),
-            ["Bearer{error=a}"]
-        );
+        assert_eq!(parse(&["Basic: realm=\"a\", b=c, Bearer error=d"]), ["Bearer{error=d}"]);
+        assert_eq!(parse(&["@?, \"x, y\" z, Bearer error=a"]), ["Bearer{error=a}"]);
         assert_eq!(parse(&["a=b, Bearer error=c"]), ["Bearer{error=c}"]);
         // The next parameter of the challenge.
         assert_eq!(parse(&["Bearer ;, error=b"]), ["Bearer{error=b}"]);
@@ -398,10 +379,7 @@ mod tests {
             ["Bearer{realm=https://a/b?c,d=e,error=h}"]
         );
         assert_eq!(parse(&["Bearer, error=a"]), ["Bearer{error=a}"]);
-        assert_eq!(
-            parse(&["Bearer realm=, error=a"]),
-            ["Bearer:realm={error=a}"]
-        );
+        assert_eq!(parse(&["Bearer realm=, error=a"]), ["Bearer:realm={error=a}"]);
     }
 
     #[test]
@@ -434,20 +412,11 @@ mod tests {
     fn a_source_is_told_the_bearer_challenge_that_says_most() {
         let chosen = |fields: &[&str]| {
             let chosen = Challenge::for_source(&headers(fields))?;
-            Some((
-                chosen.scheme().to_owned(),
-                chosen.error().map(str::to_owned),
-            ))
+            Some((chosen.scheme().to_owned(), chosen.error().map(str::to_owned)))
         };
         assert_eq!(chosen(&[]), None);
-        assert_eq!(
-            chosen(&["Basic error=a, Negotiate"]),
-            Some(("Basic".into(), Some("a".into())))
-        );
-        assert_eq!(
-            chosen(&["Basic error=a, Bearer"]),
-            Some(("Bearer".into(), None))
-        );
+        assert_eq!(chosen(&["Basic error=a, Negotiate"]), Some(("Basic".into(), Some("a".into()))));
+        assert_eq!(chosen(&["Basic error=a, Bearer"]), Some(("Bearer".into(), None)));
         assert_eq!(
             chosen(&["Bearer realm=a", "bearer error=b, BEARER error=c"]),
             Some(("bearer".into(), Some("b".into())))
@@ -472,9 +441,7 @@ mod tests {
     /// Writes challenges in any way that the grammar allows; `seed` chooses.
     fn write(challenges: &[Plain], mut seed: u64) -> String {
         let mut flip = |n: u64| {
-            seed = seed
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (seed >> 33) % n
         };
         let mut field = String::new();
@@ -485,11 +452,7 @@ mod tests {
                 field += &format!(" {token68}");
             }
             for (at, (name, value)) in params.iter().enumerate() {
-                field += if at == 0 {
-                    " "
-                } else {
-                    [",", ", ", " ,,"][flip(3) as usize]
-                };
+                field += if at == 0 { " " } else { [",", ", ", " ,,"][flip(3) as usize] };
                 let bws = ["", " ", "\t"][flip(3) as usize];
                 let token = !value.is_empty() && value.bytes().all(is_tchar);
                 let value = if token && flip(2) == 0 {
@@ -499,10 +462,7 @@ mod tests {
                         .chars()
                         .flat_map(|c| {
                             let must = matches!(c, '"' | '\\');
-                            (must || flip(4) == 0)
-                                .then_some('\\')
-                                .into_iter()
-                                .chain([c])
+                            (must || flip(4) == 0).then_some('\\').into_iter().chain([c])
                         })
                         .collect();
                     format!("\"{escaped}\"")

@@ -52,9 +52,7 @@ impl Unauthorized {
 
 impl Default for Unauthorized {
     fn default() -> Self {
-        Self {
-            statuses: Arc::new([StatusCode::UNAUTHORIZED]),
-        }
+        Self { statuses: Arc::new([StatusCode::UNAUTHORIZED]) }
     }
 }
 
@@ -75,10 +73,7 @@ impl Classify for Unauthorized {
 /// Judges an answer that looks like a rejection by its challenges.
 fn challenged(headers: &HeaderMap) -> Verdict {
     let challenges = Challenge::parse(headers);
-    let mut bearer = challenges
-        .iter()
-        .filter(|challenge| challenge.is_bearer())
-        .peekable();
+    let mut bearer = challenges.iter().filter(|challenge| challenge.is_bearer()).peekable();
     // Other schemes' challenges say nothing of a bearer token, and no challenge at all says nothing else than "no".
     if bearer.peek().is_some() && bearer.all(token_is_good) {
         Verdict::Accepted
@@ -89,10 +84,7 @@ fn challenged(headers: &HeaderMap) -> Verdict {
 
 /// Returns whether the challenge is about something else than the token (RFC 6750 §3.1).
 fn token_is_good(challenge: &Challenge) -> bool {
-    matches!(
-        challenge.error(),
-        Some("insufficient_scope" | "invalid_request")
-    )
+    matches!(challenge.error(), Some("insufficient_scope" | "invalid_request"))
 }
 
 #[cfg(test)]
@@ -121,15 +113,9 @@ mod tests {
         assert_eq!(unauthorized(&["Basic realm=\"a\""]), Verdict::Rejected);
         assert_eq!(unauthorized(&["Bearer"]), Verdict::Rejected);
         assert_eq!(unauthorized(&["\"?!"]), Verdict::Rejected);
-        assert_eq!(
-            unauthorized(&["bearer error=invalid_token"]),
-            Verdict::Rejected
-        );
+        assert_eq!(unauthorized(&["bearer error=invalid_token"]), Verdict::Rejected);
         // The error of another scheme is not about this token.
-        assert_eq!(
-            unauthorized(&["DPoP error=\"insufficient_scope\""]),
-            Verdict::Rejected
-        );
+        assert_eq!(unauthorized(&["DPoP error=\"insufficient_scope\""]), Verdict::Rejected);
     }
 
     #[test]
@@ -171,20 +157,11 @@ mod tests {
         let expired = StatusCode::from_u16(419).unwrap();
         let both = Unauthorized::default().status(expired);
         assert_eq!(both.classify(expired, &HeaderMap::new()), Verdict::Rejected);
-        assert_eq!(
-            both.classify(StatusCode::UNAUTHORIZED, &HeaderMap::new()),
-            Verdict::Rejected
-        );
+        assert_eq!(both.classify(StatusCode::UNAUTHORIZED, &HeaderMap::new()), Verdict::Rejected);
 
         let other = Unauthorized::default().statuses([expired]);
-        assert_eq!(
-            other.classify(StatusCode::UNAUTHORIZED, &HeaderMap::new()),
-            Verdict::Accepted
-        );
-        assert_eq!(
-            other.classify(expired, &HeaderMap::new()),
-            Verdict::Rejected
-        );
+        assert_eq!(other.classify(StatusCode::UNAUTHORIZED, &HeaderMap::new()), Verdict::Accepted);
+        assert_eq!(other.classify(expired, &HeaderMap::new()), Verdict::Rejected);
     }
 
     #[test]
@@ -192,13 +169,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-status", HeaderValue::from_static("16"));
         let classify = Unauthorized::default();
-        assert_eq!(
-            classify.classify(StatusCode::OK, &headers),
-            Verdict::Rejected
-        );
-        assert_eq!(
-            classify.classify(StatusCode::BAD_GATEWAY, &headers),
-            Verdict::Unknown
-        );
+        assert_eq!(classify.classify(StatusCode::OK, &headers), Verdict::Rejected);
+        assert_eq!(classify.classify(StatusCode::BAD_GATEWAY, &headers), Verdict::Unknown);
     }
 }

@@ -110,9 +110,7 @@ fn components(uri: &Uri) -> [&str; 3] {
         uri.scheme_str().unwrap_or_default(),
         uri.authority().map(Authority::as_str).unwrap_or_default(),
         // A CONNECT request's authority has no path.
-        uri.path_and_query()
-            .map(PathAndQuery::as_str)
-            .unwrap_or_default(),
+        uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default(),
     ]
 }
 
@@ -166,9 +164,7 @@ mod tests {
         assert_eq!(rebuilt.version(), request.version());
         let list = |request: &Request<()>| -> Vec<_> {
             let headers = request.headers().iter();
-            headers
-                .map(|(n, v)| (n.clone(), v.clone(), v.is_sensitive()))
-                .collect()
+            headers.map(|(n, v)| (n.clone(), v.clone(), v.is_sensitive())).collect()
         };
         assert_eq!(list(&rebuilt), list(&request));
     }
@@ -189,9 +185,7 @@ mod tests {
             "/?",
             "/caf\u{e9}",
         ] {
-            let Ok(uri) = uri.parse::<Uri>() else {
-                panic!("{uri}")
-            };
+            let Ok(uri) = uri.parse::<Uri>() else { panic!("{uri}") };
             assert_same(Request::builder().uri(uri).body(()).unwrap());
         }
         assert_same(Request::builder().uri(Uri::default()).body(()).unwrap());

@@ -108,14 +108,8 @@ mod tests {
         assert_eq!(sent_twice(full.clone(), 0), expected);
         assert_eq!(sent_twice(String::from("body"), 4), expected);
         assert_eq!(sent_twice(Full::new(&b"body"[..]), 0), expected);
-        assert_eq!(
-            sent_twice(Either::<_, Empty<Bytes>>::Left(full.clone()), 0),
-            expected
-        );
-        assert_eq!(
-            sent_twice(Either::<Empty<Bytes>, _>::Right(full), 0),
-            expected
-        );
+        assert_eq!(sent_twice(Either::<_, Empty<Bytes>>::Left(full.clone()), 0), expected);
+        assert_eq!(sent_twice(Either::<Empty<Bytes>, _>::Right(full), 0), expected);
         let nothing = (Bytes::new(), Some(Bytes::new()));
         assert_eq!(sent_twice(Empty::<Bytes>::new(), 0), nothing);
         assert_eq!(sent_twice(Full::<Bytes>::default(), 0), nothing);
@@ -123,10 +117,7 @@ mod tests {
 
     #[test]
     fn a_string_over_the_limit_has_no_spare_and_is_sent_all_the_same() {
-        assert_eq!(
-            sent_twice(String::from("body"), 3),
-            (Bytes::from("body"), None)
-        );
+        assert_eq!(sent_twice(String::from("body"), 3), (Bytes::from("body"), None));
     }
 
     #[test]

@@ -104,10 +104,7 @@ impl<B> Retry<B> for NoRetry {
 }
 
 mod sealed {
-    #[expect(
-        unnameable_types,
-        reason = "what nobody can name, nobody can implement"
-    )]
+    #[expect(unnameable_types, reason = "what nobody can name, nobody can implement")]
     pub trait Sealed {}
 
     impl Sealed for super::ByType {}

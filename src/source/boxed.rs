@@ -38,10 +38,7 @@ impl BoxTokenSource {
         if let Some(boxed) = (&source as &dyn Any).downcast_ref::<Self>() {
             return boxed.clone();
         }
-        Self {
-            source: Arc::new(source),
-            name: type_name::<S>(),
-        }
+        Self { source: Arc::new(source), name: type_name::<S>() }
     }
 }
 

@@ -155,10 +155,7 @@ mod tests {
     fn echo() -> impl TokenSource {
         source_fn(|renewal: Renewal| async move {
             assert_eq!(renewal.cause(), Cause::Rejected);
-            renewal
-                .previous()
-                .cloned()
-                .ok_or_else(|| TokenError::denied("no previous"))
+            renewal.previous().cloned().ok_or_else(|| TokenError::denied("no previous"))
         })
     }
 
@@ -176,11 +173,9 @@ mod tests {
     #[tokio::test]
     async fn a_first_that_fails_otherwise_or_succeeds_is_the_answer() {
         let unasked = || source_fn(|_| async { panic!("the second was asked") });
-        for error in [
-            TokenError::transient("a"),
-            TokenError::ambiguous("a"),
-            TokenError::misconfigured("a"),
-        ] {
+        for error in
+            [TokenError::transient("a"), TokenError::ambiguous("a"), TokenError::misconfigured("a")]
+        {
             let source = failing(error.clone()).or_else(unasked());
             let told = source.fetch(renewal()).await.unwrap_err();
             assert_eq!(told.to_string(), error.to_string());
@@ -231,10 +226,7 @@ mod tests {
         let (first, second) = (Adopted::failing(), Adopted::default());
         let source = first.clone().or_else(second.clone());
         assert!(source.adopt(None).await.is_err());
-        assert_eq!(
-            (first.seen(), second.seen()),
-            (vec!["none".into()], vec!["none".into()])
-        );
+        assert_eq!((first.seen(), second.seen()), (vec!["none".into()], vec!["none".into()]));
 
         let source = second.clone().or_else(first);
         assert!(source.adopt(Some(&tokens("a"))).await.is_err());

@@ -46,10 +46,7 @@ pub struct TokenFile {
 impl TokenFile {
     /// Makes a source of the token in this file. It is first read when a token is wanted.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            reread_every: REREAD_EVERY,
-        }
+        Self { path: path.into(), reread_every: REREAD_EVERY }
     }
 
     /// Sets how long a token is used before the file is read again; 60 seconds by default.
@@ -116,9 +113,7 @@ impl TokenSource for TokenFile {
         let token = AccessToken::new(token).map_err(|error| {
             TokenError::misconfigured(format!("the token file {path}: {}", error.get_ref()))
         })?;
-        Ok(TokenSet::builder(token)
-            .refresh_in(self.reread_every)
-            .build())
+        Ok(TokenSet::builder(token).refresh_in(self.reread_every).build())
     }
 }
 
@@ -142,11 +137,7 @@ fn read(path: &Path) -> Result<Content, TokenError> {
     // Before it is opened, since to open a pipe waits for its writer.
     let metadata = fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
-        let what = if metadata.is_dir() {
-            "is a directory"
-        } else {
-            "is not a regular file"
-        };
+        let what = if metadata.is_dir() { "is a directory" } else { "is not a regular file" };
         return Err(TokenError::misconfigured(format!(
             "the token file {} {what}: name the file that holds the token",
             path.display()
@@ -156,9 +147,7 @@ fn read(path: &Path) -> Result<Content, TokenError> {
     let file = File::open(path).map_err(failed)?;
     // In one piece from the start: what a growing vector leaves behind is not wiped.
     let mut content = Zeroizing::new(Vec::with_capacity(MAX_LENGTH + 1));
-    file.take(MAX_LENGTH as u64 + 1)
-        .read_to_end(&mut content)
-        .map_err(failed)?;
+    file.take(MAX_LENGTH as u64 + 1).read_to_end(&mut content).map_err(failed)?;
     if content.len() > MAX_LENGTH {
         return Err(TokenError::misconfigured(format!(
             "the token file {} is longer than {MAX_LENGTH} bytes: it should hold the token and nothing else",
@@ -258,10 +247,7 @@ mod tests {
         let path = folder.file(" \n");
         let told = tokio::time::timeout(Duration::from_millis(100), fetch(&path, missing()));
         let error = told.await.unwrap().unwrap_err();
-        assert!(
-            error.is_transient() && error.to_string().contains("is empty"),
-            "{error}"
-        );
+        assert!(error.is_transient() && error.to_string().contains("is empty"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -292,10 +278,7 @@ mod tests {
         let path = folder.file("sesame\n");
         let rejected = || Renewal::new(Cause::Rejected).with_previous(tokens("sesame"));
         let error = fetch(&path, rejected()).await.unwrap_err();
-        assert!(
-            error.is_transient() && error.to_string().contains("has not changed"),
-            "{error}"
-        );
+        assert!(error.is_transient() && error.to_string().contains("has not changed"), "{error}");
 
         let expiring = Renewal::new(Cause::Expiring).with_previous(tokens("sesame"));
         assert_eq!(fetch(&path, expiring).await.unwrap(), "sesame");
@@ -345,10 +328,7 @@ mod tests {
             return;
         }
         let error = fetch(&path, missing()).await.unwrap_err();
-        assert!(
-            error.is_misconfigured() && error.to_string().contains("owner or mode"),
-            "{error}"
-        );
+        assert!(error.is_misconfigured() && error.to_string().contains("owner or mode"), "{error}");
     }
 
     #[cfg(unix)]

@@ -116,11 +116,7 @@ pub struct Renewal {
 impl Renewal {
     /// Makes a renewal, as a test of a source needs one.
     pub fn new(cause: Cause) -> Self {
-        Self {
-            previous: None,
-            cause,
-            challenge: None,
-        }
+        Self { previous: None, cause, challenge: None }
     }
 
     /// Sets the previous token set.
@@ -194,10 +190,7 @@ mod testing {
 
     impl Adopted {
         pub(super) fn failing() -> Self {
-            Self {
-                fails: true,
-                ..Self::default()
-            }
+            Self { fails: true, ..Self::default() }
         }
 
         pub(super) fn seen(&self) -> Vec<String> {
@@ -212,8 +205,7 @@ mod testing {
 
         async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
             let token = tokens.map_or("none", |tokens| tokens.access_token().expose_secret());
-            self.seen
-                .rcu(|seen| [&seen[..], &[token.to_owned()]].concat());
+            self.seen.rcu(|seen| [&seen[..], &[token.to_owned()]].concat());
             if self.fails {
                 return Err(TokenError::transient("cannot write it down"));
             }

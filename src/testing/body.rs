@@ -33,12 +33,7 @@ pub(super) struct Pieces {
 
 impl ResponseBody {
     pub(super) fn new(bytes: Bytes) -> Self {
-        Self {
-            rest: bytes,
-            cut_off: None,
-            pieces: None,
-            wait: None,
-        }
+        Self { rest: bytes, cut_off: None, pieces: None, wait: None }
     }
 
     /// Nothing of it comes before `delay` from now.

@@ -46,9 +46,9 @@ impl Client {
             Client::Public { id } => {
                 return match form.get("client_id") == Some(id) {
                     true => Ok(()),
-                    false => Err(Unauthenticated::Invalid(
-                        "the body must name the client: client_id",
-                    )),
+                    false => {
+                        Err(Unauthenticated::Invalid("the body must name the client: client_id"))
+                    }
                 };
             }
             Client::Confidential { id, secret, .. } => (id, secret),
@@ -85,10 +85,7 @@ impl Client {
         let pair = STANDARD.decode(rest).map_err(|_| not_basic)?;
         let pair = String::from_utf8(pair).map_err(|_| not_basic)?;
         let (id, secret) = pair.split_once(':').ok_or(not_basic)?;
-        if let Client::Confidential {
-            unencoded: true, ..
-        } = self
-        {
+        if let Client::Confidential { unencoded: true, .. } = self {
             return Ok((id.to_owned(), secret.to_owned()));
         }
         match (form_decode(id), form_decode(secret)) {

@@ -59,9 +59,7 @@ impl ManualClock {
             monotonic: Duration::from_secs(1000),
             wall,
         });
-        Self {
-            time: Arc::new(time),
-        }
+        Self { time: Arc::new(time) }
     }
 
     /// Moves both readings forward: time passes.
@@ -143,9 +141,7 @@ impl TokioClock {
         reason = "a `Clock` itself: what everything else is to read the time by"
     )]
     pub fn new() -> Self {
-        Self {
-            start: tokio::time::Instant::now(),
-        }
+        Self { start: tokio::time::Instant::now() }
     }
 }
 
@@ -212,9 +208,6 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(3600)).await;
         let hour = Duration::from_secs(3600);
         assert_eq!(clock.now().monotonic() - start.monotonic(), hour);
-        assert_eq!(
-            clock.clone().now().since_epoch() - start.since_epoch(),
-            hour
-        );
+        assert_eq!(clock.clone().now().since_epoch() - start.since_epoch(), hour);
     }
 }

@@ -51,11 +51,7 @@ enum Answer {
     /// The right one.
     Honest,
     /// This one.
-    Fixed {
-        status: StatusCode,
-        headers: HeaderMap,
-        body: Bytes,
-    },
+    Fixed { status: StatusCode, headers: HeaderMap, body: Bytes },
     /// None: the connection is closed.
     Dropped,
     /// None, and the connection stays open.
@@ -70,11 +66,7 @@ impl Fault {
 
     /// Answers with this status, and with the [headers](Self::header) and the [body](Self::body) that are set.
     pub fn status(status: StatusCode) -> Self {
-        Self::new(Answer::Fixed {
-            status,
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-        })
+        Self::new(Answer::Fixed { status, headers: HeaderMap::new(), body: Bytes::new() })
     }
 
     /// Answers 503 Service Unavailable; with [`retry_after`](Self::retry_after), says when to come back.
@@ -149,10 +141,7 @@ impl Fault {
 
     /// Sends the body in pieces of `bytes` (at least 1), with `interval` between them.
     pub fn drip(mut self, bytes: usize, interval: Duration) -> Self {
-        self.pieces = Some(Pieces {
-            size: bytes,
-            interval,
-        });
+        self.pieces = Some(Pieces { size: bytes, interval });
         self
     }
 
@@ -214,18 +203,11 @@ impl Fault {
                 let honest = done.unwrap_or_else(|process| process());
                 honest.answer().await
             }
-            Answer::Fixed {
-                status,
-                headers,
-                body,
-            } => {
+            Answer::Fixed { status, headers, body } => {
                 let mut response = Response::new(ResponseBody::new(body));
                 *response.status_mut() = status;
                 *response.headers_mut() = headers;
-                Struck {
-                    response,
-                    honest: false,
-                }
+                Struck { response, honest: false }
             }
             Answer::Dropped => return Err(ConnectionDropped::new()),
             Answer::Never => std::future::pending().await,
@@ -276,11 +258,7 @@ pub(super) struct Honest {
 
 impl Honest {
     pub(super) fn new(response: Response<Bytes>) -> Self {
-        Self {
-            response,
-            delay: Duration::ZERO,
-            late: Duration::ZERO,
-        }
+        Self { response, delay: Duration::ZERO, late: Duration::ZERO }
     }
 
     pub(super) async fn answer(self) -> Struck {
@@ -288,9 +266,7 @@ impl Honest {
             sleep(self.delay).await;
         }
         Struck {
-            response: self
-                .response
-                .map(|bytes| ResponseBody::new(bytes).late(self.late)),
+            response: self.response.map(|bytes| ResponseBody::new(bytes).late(self.late)),
             honest: true,
         }
     }

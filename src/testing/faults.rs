@@ -47,10 +47,7 @@ enum Standing {
 
 impl Faults {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            orders: Arc::default(),
-        }
+        Self { clock, orders: Arc::default() }
     }
 
     /// Orders a fault for the next request that has none yet.

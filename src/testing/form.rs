@@ -19,10 +19,7 @@ impl Form {
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.split(';').next())
             .unwrap_or_default();
-        if !content_type
-            .trim()
-            .eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        {
+        if !content_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err("the content type must be application/x-www-form-urlencoded");
         }
 
@@ -39,8 +36,6 @@ impl Form {
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&String> {
-        self.0
-            .iter()
-            .find_map(|(known, value)| (known == name).then_some(value))
+        self.0.iter().find_map(|(known, value)| (known == name).then_some(value))
     }
 }

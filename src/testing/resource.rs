@@ -71,11 +71,7 @@ impl ResourceRequest {
         if self.head.method == Method::HEAD {
             response.body_mut().clear();
         }
-        Honest {
-            delay: self.delay,
-            late: self.late,
-            ..Honest::new(response)
-        }
+        Honest { delay: self.delay, late: self.late, ..Honest::new(response) }
     }
 
     fn answer(&self, shared: &Shared, body: Bytes) -> Response<Bytes> {
@@ -114,10 +110,7 @@ impl ResourceRequest {
             headers.insert(CONTENT_TYPE, content_type.clone());
         }
         for (name, value) in [
-            (
-                ECHO_METHOD,
-                HeaderValue::from_str(self.head.method.as_str()),
-            ),
+            (ECHO_METHOD, HeaderValue::from_str(self.head.method.as_str())),
             (ECHO_PATH, HeaderValue::from_str(self.head.uri.path())),
             (ECHO_LENGTH, Ok(length.into())),
             (ECHO_TOKEN, HeaderValue::from_str(&format!("at-{number}"))),
@@ -148,9 +141,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
     if values.next().is_some() {
         return Err("the Authorization header is repeated\n");
     }
-    let value = value
-        .to_str()
-        .map_err(|_| "the Authorization header is not visible ASCII\n")?;
+    let value = value.to_str().map_err(|_| "the Authorization header is not visible ASCII\n")?;
     Ok(value
         .split_once(' ')
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))

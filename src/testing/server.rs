@@ -117,10 +117,7 @@ impl AuthorizationServer {
     ///
     /// Such a family is not counted in [`Counters::families_revoked`].
     pub fn revoke_refresh_token(&self, refresh_token: &str) -> bool {
-        self.shared
-            .lock()
-            .tokens
-            .revoke_refresh_token(refresh_token)
+        self.shared.lock().tokens.revoke_refresh_token(refresh_token)
     }
 
     // ===== faults and counters =====
@@ -254,11 +251,8 @@ impl AuthorizationServerBuilder {
     ///
     /// A header without the form-encoding is refused where it makes a difference. By default any client will do.
     pub fn client(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
-        self.config.client = Client::Confidential {
-            id: id.into(),
-            secret: secret.into(),
-            unencoded: false,
-        };
+        self.config.client =
+            Client::Confidential { id: id.into(), secret: secret.into(), unencoded: false };
         self
     }
 
@@ -266,11 +260,8 @@ impl AuthorizationServerBuilder {
     ///
     /// RFC 6749 knows no such thing; many servers do.
     pub fn client_unencoded(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
-        self.config.client = Client::Confidential {
-            id: id.into(),
-            secret: secret.into(),
-            unencoded: true,
-        };
+        self.config.client =
+            Client::Confidential { id: id.into(), secret: secret.into(), unencoded: true };
         self
     }
 
@@ -298,9 +289,7 @@ impl AuthorizationServerBuilder {
     /// Returns the server.
     #[must_use]
     pub fn build(self) -> AuthorizationServer {
-        AuthorizationServer {
-            shared: Arc::new(Shared::new(self.config, self.clock)),
-        }
+        AuthorizationServer { shared: Arc::new(Shared::new(self.config, self.clock)) }
     }
 }
 

@@ -72,9 +72,7 @@ where
 
 impl fmt::Debug for ServerService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerService")
-            .field("route", &self.route)
-            .finish_non_exhaustive()
+        f.debug_struct("ServerService").field("route", &self.route).finish_non_exhaustive()
     }
 }
 

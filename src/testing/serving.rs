@@ -45,11 +45,7 @@ impl Serving {
         let (phase, tasks) = watch::channel(Phase::Open);
         let tasks = Tasks { phase: tasks };
         tasks.spawn(accept(listener, shared, connections.clone(), tasks.clone()));
-        Ok(Self {
-            address,
-            connections,
-            phase,
-        })
+        Ok(Self { address, connections, phase })
     }
 
     /// Returns the address that it listens on: 127.0.0.1 and a port that the system has chosen.

@@ -26,11 +26,7 @@ impl TokenRequest {
 
     /// Where the grant is counted.
     pub(super) fn grant(&self) -> Counted {
-        let grant = self
-            .form
-            .as_ref()
-            .ok()
-            .and_then(|form| form.get("grant_type"));
+        let grant = self.form.as_ref().ok().and_then(|form| form.get("grant_type"));
         match grant.map(String::as_str) {
             Some("refresh_token") => |counters| &mut counters.refresh_token_requests,
             Some("client_credentials") => |counters| &mut counters.client_credentials_requests,
@@ -44,12 +40,7 @@ impl TokenRequest {
         match self.tokens(shared) {
             Ok(granted) => granted_response(shared, granted),
             Err(refusal) => {
-                *shared
-                    .lock()
-                    .counters
-                    .refusals
-                    .entry(refusal.code)
-                    .or_default() += 1;
+                *shared.lock().counters.refusals.entry(refusal.code).or_default() += 1;
                 refusal.into_response()
             }
         }
@@ -96,10 +87,9 @@ impl TokenRequest {
     /// Answers as the revocation endpoint.
     pub(super) fn revoke(&self, shared: &Shared) -> Response<Bytes> {
         shared.lock().counters.revocation_requests += 1;
-        let token = self.authenticated(shared).and_then(|form| {
-            form.get("token")
-                .ok_or(Refusal::request("token is missing"))
-        });
+        let token = self
+            .authenticated(shared)
+            .and_then(|form| form.get("token").ok_or(Refusal::request("token is missing")));
         match token {
             Ok(token) => {
                 let tokens = &mut shared.lock().tokens;
@@ -122,10 +112,7 @@ impl TokenRequest {
             });
         }
         let form = self.form.as_ref().map_err(|why| Refusal::request(why))?;
-        shared
-            .config
-            .client
-            .authenticate(&self.head.headers, form)?;
+        shared.config.client.authenticate(&self.head.headers, form)?;
         Ok(form)
     }
 }
@@ -143,11 +130,7 @@ impl Refusal {
     }
 
     fn bad(code: &'static str, description: &'static str) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            code,
-            description,
-        }
+        Self { status: StatusCode::BAD_REQUEST, code, description }
     }
 
     fn into_response(self) -> Response<Bytes> {
@@ -173,10 +156,9 @@ impl Refusal {
 impl From<Unauthenticated> for Refusal {
     fn from(error: Unauthenticated) -> Self {
         match error {
-            Unauthenticated::Invalid(why) => Self {
-                status: StatusCode::UNAUTHORIZED,
-                ..Self::bad("invalid_client", why)
-            },
+            Unauthenticated::Invalid(why) => {
+                Self { status: StatusCode::UNAUTHORIZED, ..Self::bad("invalid_client", why) }
+            }
             Unauthenticated::Twice => Self::request("client authentication is given twice"),
         }
     }
@@ -188,10 +170,9 @@ impl From<Denied> for Refusal {
             Denied::Unknown => ("invalid_grant", "the refresh token is not known"),
             Denied::Expired => ("invalid_grant", "the refresh token is expired"),
             Denied::Revoked => ("invalid_grant", "the refresh token is revoked"),
-            Denied::Reused => (
-                "invalid_grant",
-                "the refresh token was spent before, and its family is revoked",
-            ),
+            Denied::Reused => {
+                ("invalid_grant", "the refresh token was spent before, and its family is revoked")
+            }
             Denied::Scope => ("invalid_scope", "the scope exceeds what was granted"),
         };
         Self::bad(code, why)

@@ -184,10 +184,7 @@ impl Tokens {
         }
         let successor = self.add_refresh_token(now, number);
         if let Some(used) = self.refresh.get_mut(token) {
-            used.spent = Some(Spent {
-                at: now,
-                successor: successor.clone(),
-            });
+            used.spent = Some(Spent { at: now, successor: successor.clone() });
         }
         Ok(self.grant(now, number, Some(successor), scope))
     }
@@ -211,11 +208,7 @@ impl Tokens {
         };
         self.access.insert(access_token.clone(), access);
         self.families[family].access.push(access_token.clone());
-        Granted {
-            access_token,
-            refresh_token,
-            scope,
-        }
+        Granted { access_token, refresh_token, scope }
     }
 
     fn add_refresh_token(&mut self, now: Duration, family: usize) -> String {
@@ -298,26 +291,17 @@ impl Tokens {
     }
 
     pub(super) fn uses_of(&self, refresh_token: &str) -> u64 {
-        self.refresh
-            .get(refresh_token)
-            .map_or(0, |refresh| refresh.uses)
+        self.refresh.get(refresh_token).map_or(0, |refresh| refresh.uses)
     }
 
     pub(super) fn uses(&self) -> BTreeMap<u64, u64> {
-        self.refresh
-            .values()
-            .map(|refresh| (refresh.number, refresh.uses))
-            .collect()
+        self.refresh.values().map(|refresh| (refresh.number, refresh.uses)).collect()
     }
 }
 
 impl Family {
     fn new(scope: Option<String>) -> Self {
-        Self {
-            revoked: false,
-            scope,
-            access: Vec::new(),
-        }
+        Self { revoked: false, scope, access: Vec::new() }
     }
 }
 
@@ -329,9 +313,7 @@ fn narrow(granted: Option<&str>, asked: Option<&str>) -> Result<Option<String>, 
     let Some(granted) = granted else {
         return Ok(Some(asked.to_owned()));
     };
-    let within = asked
-        .split(' ')
-        .all(|word| granted.split(' ').any(|other| other == word));
+    let within = asked.split(' ').all(|word| granted.split(' ').any(|other| other == word));
     match within {
         true => Ok(Some(asked.to_owned())),
         false => Err(Denied::Scope),

@@ -58,10 +58,7 @@ impl AccessToken {
             value.set_sensitive(true);
             Ok::<_, TokenError>(value)
         };
-        Ok(Self {
-            with_scheme: value(with_scheme)?,
-            bare: value(bare)?,
-        })
+        Ok(Self { with_scheme: value(with_scheme)?, bare: value(bare)? })
     }
 
     /// Returns the token itself.
@@ -154,9 +151,7 @@ impl TokenSet {
 
     /// Begins a token set that is like this one.
     pub fn to_builder(&self) -> TokenSetBuilder {
-        TokenSetBuilder {
-            inner: Inner::clone(&self.inner),
-        }
+        TokenSetBuilder { inner: Inner::clone(&self.inner) }
     }
 
     /// Returns the access token.
@@ -212,10 +207,7 @@ impl fmt::Debug for TokenSet {
             .field("expiry", &self.inner.expiry)
             .field("refresh_in", &self.inner.refresh_in)
             .field("refresh_token", &self.inner.refresh_token)
-            .field(
-                "refresh_token_expires_at",
-                &self.inner.refresh_token_expires_at,
-            )
+            .field("refresh_token_expires_at", &self.inner.refresh_token_expires_at)
             .field("scope", &self.inner.scope)
             .field("id_token", &self.inner.id_token)
             .finish()
@@ -285,9 +277,7 @@ impl TokenSetBuilder {
     /// Returns the token set.
     #[must_use]
     pub fn build(self) -> TokenSet {
-        TokenSet {
-            inner: Arc::new(self.inner),
-        }
+        TokenSet { inner: Arc::new(self.inner) }
     }
 }
 
@@ -333,15 +323,10 @@ mod tests {
 
     #[test]
     fn nothing_that_can_be_formatted_shows_a_secret() {
-        let builder = TokenSet::bearer("sesame-a")
-            .unwrap()
-            .refresh_token("sesame-r")
-            .id_token("sesame-i");
-        let shown = format!(
-            "{builder:?} {:?} {:?}",
-            builder.clone().build(),
-            AccessToken::new("sesame")
-        );
+        let builder =
+            TokenSet::bearer("sesame-a").unwrap().refresh_token("sesame-r").id_token("sesame-i");
+        let shown =
+            format!("{builder:?} {:?} {:?}", builder.clone().build(), AccessToken::new("sesame"));
         assert!(!shown.contains("sesame"), "{shown}");
     }
 }

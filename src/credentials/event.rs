@@ -1,0 +1,104 @@
+//! What happens to the credentials, for whoever wants to watch.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use crate::error::TokenError;
+use crate::source::Cause;
+use crate::trace;
+
+/// How many events a slow subscriber may fall behind.
+pub(super) const CAPACITY: usize = 64;
+
+/// Something that happened to the [`Credentials`](crate::Credentials).
+///
+/// No event contains a token.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A refresh began.
+    #[non_exhaustive]
+    Started {
+        /// Why.
+        cause: Cause,
+    },
+    /// A new token set was issued to the requests.
+    #[non_exhaustive]
+    Renewed {
+        /// Its number; each new token set has a higher one.
+        generation: u64,
+        /// How long it may be used, leeway deducted; none if that is not known.
+        usable_for: Option<Duration>,
+    },
+    /// A refresh failed.
+    #[non_exhaustive]
+    Failed {
+        /// Why.
+        error: TokenError,
+        /// How long the source is now left alone; none if until the credentials change.
+        retry_in: Option<Duration>,
+    },
+    /// A refresh did not land within ten timeouts and is no longer waited for.
+    Lost,
+    /// A refresh landed after others had brought newer credentials, and was published to nobody.
+    Superseded,
+    /// A renewed token was rejected as well: rejections no longer lead to a renewal for a while.
+    #[non_exhaustive]
+    Braked {
+        /// For how long.
+        duration: Duration,
+    },
+    /// A renewed token was accepted after the brake had been on.
+    Released,
+    /// The application brought a token set of its own.
+    #[non_exhaustive]
+    Replaced {
+        /// Its number.
+        generation: u64,
+    },
+    /// The application forgot its tokens.
+    Forgotten,
+    /// The subscriber was too slow and missed this many events.
+    Lagged(u64),
+}
+
+impl Event {
+    pub(super) fn trace(&self) {
+        match self {
+            Self::Failed { error, .. } => trace::warning!(%error, "refresh failed"),
+            Self::Lost => trace::warning!("refresh lost"),
+            Self::Braked { duration } => trace::warning!(?duration, "renewed token rejected too"),
+            event => trace::debug!(?event, "credentials"),
+        }
+        // Without the `tracing` feature nothing above uses its bindings.
+        let _ = self;
+    }
+}
+
+/// The events of [`Credentials`](crate::Credentials), from the moment of [`subscribe`](crate::Credentials::subscribe) on.
+#[derive(Debug)]
+pub struct Events {
+    receiver: broadcast::Receiver<Event>,
+}
+
+impl Events {
+    pub(super) fn new(receiver: broadcast::Receiver<Event>) -> Self {
+        Self { receiver }
+    }
+
+    /// Returns the next event, or none once the credentials are gone.
+    ///
+    /// A subscriber that falls more than 64 events behind gets [`Event::Lagged`] in place of those that it missed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this future loses no event.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.receiver.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Event::Lagged(missed)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! One refresh under way: the task that fetches, and those who wait for it.
+//!
+//! A flight outlives its callers. It runs in a task of its own, because the response is the only copy of the next
+//! refresh token; a caller that is dropped, timed out or cancelled changes nothing. However the task ends, also when
+//! the source panics or the runtime goes, its guard lands the flight, so that nobody waits for ever.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::FutureExt as _;
+use futures_util::future::Shared;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::time::Sleep;
+
+use super::Credentials;
+use super::state::{Adoption, Departure, FlightId, Generation, Issued, Proof};
+use crate::classify::Challenge;
+use crate::clock::Now;
+use crate::error::TokenError;
+use crate::source::{Renewal, TokenSource};
+use crate::token::TokenSet;
+
+/// Whoever uses the source holds this: a flight, or an adoption. First come, first served.
+pub(super) type Turn = Arc<Mutex<()>>;
+
+/// Where a flight's outcome is told to all who joined it.
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) id: FlightId,
+    sender: oneshot::Sender<Outcome>,
+    receiver: Shared<oneshot::Receiver<Outcome>>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    Landed(Result<Arc<Issued>, TokenError>),
+    /// Something else happened, such as a log-in: ask again.
+    AskAgain,
+}
+
+impl Gate {
+    pub(super) fn new(id: FlightId) -> Self {
+        let (sender, receiver) = oneshot::channel();
+        Self { id, sender, receiver: receiver.shared() }
+    }
+
+    pub(super) fn open(self, outcome: Outcome) {
+        // That nobody waits is not an error.
+        let _ = self.sender.send(outcome);
+    }
+
+    pub(super) fn join(&self) -> Shared<oneshot::Receiver<Outcome>> {
+        self.receiver.clone()
+    }
+}
+
+// ===== those who wait =====
+
+/// What somebody wants of the credentials.
+#[derive(Clone, Debug)]
+pub(crate) enum Want {
+    /// A token that may be sent.
+    Token,
+    /// A newer one than this, which a resource server rejected.
+    NewerThanRejected(Generation, Option<Challenge>),
+    /// A newer one than this, because the application says so.
+    NewerThan(Generation),
+}
+
+/// What the credentials answer.
+pub(crate) enum Answer<S: TokenSource> {
+    Use(Arc<Issued>),
+    Wait(Waiting<S>),
+    Refuse(TokenError),
+}
+
+/// Waits for a usable token, whoever brings it.
+///
+/// Ready with the token and, for the request whose rejection started the flight, with the debt of a proof. Dropping it
+/// does not stop the flight.
+pub(crate) struct Waiting<S: TokenSource> {
+    credentials: Credentials<S>,
+    want: Want,
+    outcome: Shared<oneshot::Receiver<Outcome>>,
+    // Each waiter on its own runtime: a flight on a runtime that nobody polls holds up nobody else.
+    timeout: Option<Pin<Box<Sleep>>>,
+    /// Of the request whose rejection started the flight.
+    debt: Option<Debt<S>>,
+}
+
+impl<S: TokenSource> Waiting<S> {
+    pub(super) fn new(
+        credentials: Credentials<S>,
+        want: Want,
+        outcome: Shared<oneshot::Receiver<Outcome>>,
+        debt: Option<Debt<S>>,
+    ) -> Self {
+        let timeout = credentials.sleep(credentials.timeout());
+        Self { credentials, want, outcome, timeout, debt }
+    }
+}
+
+impl<S: TokenSource> Future for Waiting<S> {
+    type Output = Result<(Arc<Issued>, Option<Debt<S>>), TokenError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            match this.outcome.poll_unpin(cx) {
+                Poll::Ready(Ok(Outcome::Landed(Ok(issued)))) => {
+                    return Poll::Ready(Ok((issued, this.debt.take())));
+                }
+                Poll::Ready(Ok(Outcome::Landed(Err(error)))) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(Outcome::AskAgain)) => {
+                    this.debt = None;
+                    match this.credentials.ask(this.want.clone()) {
+                        Answer::Use(issued) => return Poll::Ready(Ok((issued, None))),
+                        Answer::Refuse(error) => return Poll::Ready(Err(error)),
+                        // The time that it has waited so far counts.
+                        Answer::Wait(next) => {
+                            this.outcome = next.outcome;
+                            this.debt = next.debt;
+                        }
+                    }
+                }
+                Poll::Ready(Err(_)) => {
+                    return Poll::Ready(Err(TokenError::transient(
+                        "the refresh that this request waited for is gone",
+                    )));
+                }
+                Poll::Pending => {
+                    // There is a timer: whoever has no runtime is not let wait.
+                    let Some(timeout) = &mut this.timeout else {
+                        return Poll::Pending;
+                    };
+                    ready!(timeout.as_mut().poll(cx));
+                    return Poll::Ready(Err(TokenError::transient(format!(
+                        "no token within {:?}; the refresh goes on and its answer will be used",
+                        this.credentials.timeout()
+                    ))));
+                }
+            }
+        }
+    }
+}
+
+impl<S: TokenSource> fmt::Debug for Waiting<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting").field("want", &self.want).finish_non_exhaustive()
+    }
+}
+
+/// Owed by the request whose rejection started a flight: whether the renewed token is any better.
+///
+/// Dropped unpaid, it counts as [`Proof::Missing`].
+pub(crate) struct Debt<S: TokenSource> {
+    credentials: Credentials<S>,
+    flight: FlightId,
+    proof: Proof,
+}
+
+impl<S: TokenSource> Debt<S> {
+    pub(super) fn new(credentials: &Credentials<S>, flight: FlightId) -> Self {
+        Self { credentials: credentials.clone(), flight, proof: Proof::Missing }
+    }
+
+    pub(crate) fn pay(mut self, proof: Proof) {
+        self.proof = proof;
+    }
+}
+
+impl<S: TokenSource> Drop for Debt<S> {
+    fn drop(&mut self) {
+        self.credentials.prove(self.flight, self.proof);
+    }
+}
+
+// ===== the one who fetches =====
+
+tokio::task_local! {
+    /// The credentials that the current task fetches for, and those that wait for these.
+    static FETCHING_FOR: Vec<u64>;
+}
+
+/// Returns whether the current task is a fetch for these credentials: waiting for them here would be waiting for itself.
+pub(super) fn is_fetching_for(id: u64) -> bool {
+    FETCHING_FOR.try_with(|ids| ids.contains(&id)).unwrap_or(false)
+}
+
+fn spawn<S: TokenSource>(
+    credentials: &Credentials<S>,
+    runtime: &Handle,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    let mut ids = FETCHING_FOR.try_with(Clone::clone).unwrap_or_default();
+    ids.push(credentials.id());
+    // A runtime that is already gone drops the task here, and its guard lands it.
+    drop(runtime.spawn(FETCHING_FOR.scope(ids, task)));
+}
+
+/// Starts a flight. Not to be called under the lock.
+pub(super) fn start<S: TokenSource>(
+    credentials: &Credentials<S>,
+    departure: Departure,
+    challenge: Option<Challenge>,
+    turn: Turn,
+    runtime: &Handle,
+) {
+    let flight =
+        InFlight { work: Working::begin(credentials), departure, asked: None, landed: false };
+    spawn(credentials, runtime, flight.fly(challenge, turn));
+}
+
+/// Counts as work under way until dropped: `settled` waits for it.
+struct Working<S: TokenSource> {
+    credentials: Credentials<S>,
+}
+
+impl<S: TokenSource> Working<S> {
+    fn begin(credentials: &Credentials<S>) -> Self {
+        credentials.working(1);
+        Self { credentials: credentials.clone() }
+    }
+}
+
+impl<S: TokenSource> Drop for Working<S> {
+    fn drop(&mut self) {
+        self.credentials.working(-1);
+    }
+}
+
+/// The task of a flight. Dropped before it landed, it lands with an error.
+struct InFlight<S: TokenSource> {
+    departure: Departure,
+    /// When the source was asked.
+    asked: Option<Now>,
+    landed: bool,
+    // Last, so that the work is over when the rest is.
+    work: Working<S>,
+}
+
+impl<S: TokenSource> InFlight<S> {
+    async fn fly(mut self, challenge: Option<Challenge>, turn: Turn) {
+        let _turn: OwnedMutexGuard<()> = turn.lock_owned().await;
+        let credentials = self.work.credentials.clone();
+        if !credentials.wants(self.departure.id) {
+            // The application logged in or out meanwhile.
+            self.landed = true;
+            return;
+        }
+        let renewal = Renewal::new(self.departure.cause)
+            .with_previous(self.departure.previous.clone())
+            .with_challenge(challenge);
+        let asked = credentials.now();
+        self.asked = Some(asked);
+        let result = credentials.source().fetch(renewal).await;
+        self.landed = true;
+        credentials.land(&self.departure, asked, result);
+    }
+}
+
+impl<S: TokenSource> Drop for InFlight<S> {
+    fn drop(&mut self) {
+        if self.landed {
+            return;
+        }
+        let credentials = &self.work.credentials;
+        let error = match self.asked {
+            None => TokenError::transient("the runtime was shut down before the refresh began"),
+            Some(_) if std::thread::panicking() => {
+                TokenError::ambiguous("the token source panicked")
+            }
+            Some(_) => TokenError::ambiguous("the runtime was shut down during the refresh"),
+        };
+        credentials.land(
+            &self.departure,
+            self.asked.unwrap_or_else(|| credentials.now()),
+            Err(error),
+        );
+    }
+}
+
+/// Starts to tell the source what the application did itself. Not to be called under the lock.
+pub(super) fn start_adoption<S: TokenSource>(
+    credentials: &Credentials<S>,
+    adoption: Adoption,
+    tokens: Option<TokenSet>,
+    turn: Turn,
+    runtime: &Handle,
+) -> oneshot::Receiver<Result<(), TokenError>> {
+    let (sender, receiver) = oneshot::channel();
+    let adopting = Adopting { adoption, work: Working::begin(credentials) };
+    spawn(credentials, runtime, async move {
+        let _turn: OwnedMutexGuard<()> = turn.lock_owned().await;
+        let credentials = &adopting.work.credentials;
+        let result = if credentials.wants(adoption.id) {
+            credentials.source().adopt(tokens.as_ref()).await
+        } else {
+            // A later log-in or log-out has the last word.
+            Ok(())
+        };
+        drop(adopting);
+        // The caller may be gone.
+        let _ = sender.send(result);
+    });
+    receiver
+}
+
+/// The task of an adoption. However it ends, those who wait are let go.
+struct Adopting<S: TokenSource> {
+    adoption: Adoption,
+    work: Working<S>,
+}
+
+impl<S: TokenSource> Drop for Adopting<S> {
+    fn drop(&mut self) {
+        self.work.credentials.adopted(self.adoption);
+    }
+}

@@ -1,0 +1,581 @@
+//! Who holds the token, and who fetches the next.
+
+mod event;
+mod flight;
+mod policy;
+mod state;
+
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::runtime::Handle;
+use tokio::sync::{broadcast, watch};
+use tokio::time::Sleep;
+
+pub use self::event::{Event, Events};
+pub(crate) use self::flight::{Answer, Debt, Waiting, Want};
+use self::flight::{Gate, Outcome, Turn};
+pub use self::policy::RefreshPolicy;
+use self::state::{Adoption, Deadline, Decision, Departure, FlightId, State};
+pub(crate) use self::state::{Generation, Issued, Proof};
+use crate::clock::Now;
+use crate::error::TokenError;
+use crate::source::{BoxTokenSource, TokenSource};
+use crate::token::TokenSet;
+
+/// The shared handle: the current token set, and who is fetching the next.
+///
+/// Clones share everything. One of them can serve several layers and clients, so that all of them together renew once:
+///
+/// ```
+/// use tower_refresh::{Credentials, RefreshLayer, StaticToken};
+///
+/// let credentials = Credentials::new(StaticToken::new("sesame")?);
+/// let api = RefreshLayer::with_credentials(credentials.clone()).origin("https://api.example.com");
+/// let files = RefreshLayer::with_credentials(credentials.clone()).origin("https://files.example.com");
+/// # Ok::<(), tower_refresh::TokenError>(())
+/// ```
+///
+/// # What is promised
+///
+/// - One refresh at a time, however many requests want one. All who wait share its outcome, be it a token or an error.
+/// - A refresh runs in a task of its own. Dropping those who wait does not stop it, and its answer is used.
+/// - A token that still works is used until it expires, whatever happens to its renewal.
+/// - An idle program refreshes nothing: there is no background loop.
+///
+/// # Before the runtime ends
+///
+/// Await [`settled`](Self::settled): a refresh that is under way carries the only copy of the next refresh token.
+///
+/// # Fork
+///
+/// A process that forks after the first refresh has two owners of one refresh token; that is not supported.
+pub struct Credentials<S = BoxTokenSource> {
+    shared: Arc<Shared<S>>,
+}
+
+/// Readers of a fresh token look at `published` and nothing else. Everything else is decided by the state, under the
+/// lock, and done after it: no await, spawn, send, wake, clock or user code while it is held.
+struct Shared<S> {
+    id: u64,
+    source: S,
+    policy: RefreshPolicy,
+    /// Written only under the lock, so that it never goes back in time.
+    published: ArcSwapOption<Published>,
+    #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
+    inner: std::sync::Mutex<Inner>,
+    events: broadcast::Sender<Event>,
+    /// How many flights and adoptions are under way, those that nobody waits for included.
+    working: watch::Sender<usize>,
+}
+
+struct Inner {
+    state: State,
+    /// There is a gate exactly while the state has a flight or an adoption, and it is of the same id.
+    gate: Option<Gate>,
+    turn: Turn,
+}
+
+/// The token that requests use without asking.
+struct Published {
+    issued: Arc<Issued>,
+    until: Deadline,
+}
+
+impl<S: TokenSource> Credentials<S> {
+    /// Makes credentials that obtain their tokens from `source`, with the default policy.
+    ///
+    /// Nothing is fetched until the first token is wanted.
+    pub fn new(source: S) -> Self {
+        Self::with_policy(source, RefreshPolicy::default())
+    }
+
+    /// Makes credentials that obtain their tokens from `source`.
+    pub fn with_policy(source: S, policy: RefreshPolicy) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        let seed = RandomState::new().hash_one(id);
+        Self {
+            shared: Arc::new(Shared {
+                id,
+                source,
+                published: ArcSwapOption::empty(),
+                #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
+                inner: std::sync::Mutex::new(Inner {
+                    state: State::new(policy.timing, seed),
+                    gate: None,
+                    turn: Turn::default(),
+                }),
+                policy,
+                events: broadcast::Sender::new(event::CAPACITY),
+                working: watch::Sender::new(0),
+            }),
+        }
+    }
+
+    /// Returns the source.
+    pub fn source(&self) -> &S {
+        &self.shared.source
+    }
+
+    /// Returns a token set that may be used now, and obtains one if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none; see [`TokenError`]. A [transient](TokenError::is_transient) error if there is none within the
+    /// policy's timeout. A [misconfigured](TokenError::is_misconfigured) one if a refresh is needed and there is no
+    /// tokio runtime, or if it is called from within the source itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this future does not stop the refresh; its answer is used.
+    pub async fn token(&self) -> Result<TokenSet, TokenError> {
+        if let Some(issued) = self.fresh() {
+            return Ok(issued.tokens.clone());
+        }
+        self.wait_for(Want::Token).await
+    }
+
+    /// Obtains a newer token set than the current one.
+    ///
+    /// A refresh that is under way is joined. After a failure the source is left alone as the policy says, and the
+    /// remembered error is returned.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`token`](Self::token).
+    pub async fn renew(&self) -> Result<TokenSet, TokenError> {
+        let generation = self.lock().state.generation();
+        self.wait_for(Want::NewerThan(generation)).await
+    }
+
+    async fn wait_for(&self, want: Want) -> Result<TokenSet, TokenError> {
+        match self.ask(want) {
+            Answer::Use(issued) => Ok(issued.tokens.clone()),
+            Answer::Wait(waiting) => waiting.await.map(|(issued, _)| issued.tokens.clone()),
+            Answer::Refuse(error) => Err(error),
+        }
+    }
+
+    /// Obtains the first token, at start-up rather than at the first request.
+    ///
+    /// Does nothing if there is a token that may be used.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`token`](Self::token).
+    pub async fn prime(&self) -> Result<(), TokenError> {
+        self.token().await.map(drop)
+    }
+
+    /// Uses this token set from now on: the application has logged in itself.
+    ///
+    /// It is seen at once by every request. What a refresh that is under way brings is published to nobody, and
+    /// remembered failures are forgotten. Then the source is told, once the refresh has ended.
+    ///
+    /// # Errors
+    ///
+    /// What the source's [`adopt`](TokenSource::adopt) says; the token set is used all the same. A
+    /// [misconfigured](TokenError::is_misconfigured) error, and nothing happens, if there is no tokio runtime or if it
+    /// is called from within the source itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, dropping this future does not stop it.
+    pub async fn replace(&self, tokens: impl Into<TokenSet>) -> Result<(), TokenError> {
+        self.adopt(Some(tokens.into())).await
+    }
+
+    /// Forgets the tokens: the application has logged out.
+    ///
+    /// It is seen at once by every request. What a refresh that is under way brings is published to nobody. Then the
+    /// source is told, once the refresh has ended. A request that is sent afterwards asks the source anew: one that has
+    /// nothing but a refresh token denies it.
+    ///
+    /// # Errors
+    ///
+    /// As [`replace`](Self::replace).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`replace`](Self::replace).
+    pub async fn forget(&self) -> Result<(), TokenError> {
+        self.adopt(None).await
+    }
+
+    async fn adopt(&self, tokens: Option<TokenSet>) -> Result<(), TokenError> {
+        let runtime = self.runtime()?;
+        self.refuse_recursion()?;
+        let (adoption, turn) = self.decide(
+            |state, now| (state.adopt(now, tokens.clone()), None),
+            |inner, adoption| (adoption, Arc::clone(&inner.turn)),
+        );
+        let told = flight::start_adoption(self, adoption, tokens, turn, &runtime);
+        told.await.unwrap_or_else(|_| {
+            Err(TokenError::ambiguous(
+                "the source panicked or its runtime was shut down while it was told",
+            ))
+        })
+    }
+
+    /// Returns what the credentials are up to.
+    pub fn status(&self) -> Status {
+        let now = self.now();
+        let view = self.lock().state.view(now);
+        let token = match &view.current {
+            None => TokenStatus::Missing,
+            Some(current) if current.is_expired(now) => TokenStatus::Expired,
+            Some(_) if view.rejected => TokenStatus::Rejected,
+            Some(current) if current.is_stale(now) => TokenStatus::Stale,
+            Some(_) => TokenStatus::Fresh,
+        };
+        Status {
+            token,
+            generation: view.current.as_ref().map(|current| current.generation.0),
+            usable_for: view.current.as_ref().and_then(|current| current.usable_for(now)),
+            refreshing: view.in_flight,
+            error: view.error,
+            cooldown: view.cooldown,
+            brake: view.brake,
+        }
+    }
+
+    /// Returns the events from now on.
+    pub fn subscribe(&self) -> Events {
+        Events::new(self.shared.events.subscribe())
+    }
+
+    /// Waits until no refresh is under way and the source was told everything.
+    ///
+    /// Await it before the runtime ends, within a time limit of your own.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this future changes nothing.
+    pub async fn settled(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.shared.working.subscribe().wait_for(|working| *working == 0).await;
+    }
+
+    // ===== for requests =====
+
+    /// Returns the token that may be used without asking. Takes no lock and allocates nothing.
+    pub(crate) fn fresh(&self) -> Option<Arc<Issued>> {
+        let published = self.shared.published.load();
+        let published = published.as_ref()?;
+        (!published.until.has_come(self.now())).then(|| Arc::clone(&published.issued))
+    }
+
+    /// Answers somebody who wants a token, and starts a flight if that is what it takes.
+    pub(crate) fn ask(&self, want: Want) -> Answer<S> {
+        let runtime = self.runtime().and_then(|runtime| self.refuse_recursion().map(|()| runtime));
+        let (decision, gate, turn) = self.decide(
+            |state, now| {
+                let decision = match &want {
+                    Want::Token => state.token(now),
+                    Want::NewerThanRejected(generation, _) => state.rejected(now, *generation),
+                    Want::NewerThan(generation) => state.forced(now, *generation),
+                };
+                let decision = match (decision, &runtime) {
+                    (Decision::Start(departure), Err(error)) => {
+                        state.call_off(&departure);
+                        Decision::Refuse(error.clone())
+                    }
+                    // The token is used all the same, while it lasts.
+                    (Decision::UseAndStart(issued, departure), Err(_)) => {
+                        state.call_off(&departure);
+                        Decision::Use(issued)
+                    }
+                    (decision, _) => decision,
+                };
+                (decision, None)
+            },
+            |inner, decision| {
+                (decision, inner.gate.as_ref().map(Gate::join), Arc::clone(&inner.turn))
+            },
+        );
+
+        let (departure, answer) = match decision {
+            Decision::Use(issued) => return Answer::Use(issued),
+            Decision::Refuse(error) => return Answer::Refuse(error),
+            Decision::UseAndStart(issued, departure) => (Some(departure), Some(issued)),
+            Decision::Start(departure) => (Some(departure), None),
+            Decision::Join => (None, None),
+        };
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return Answer::Refuse(error),
+        };
+        let mut debt = None;
+        if let Some(departure) = departure {
+            let challenge = match &want {
+                Want::NewerThanRejected(_, challenge) => {
+                    debt = Some(Debt::new(self, departure.id));
+                    challenge.clone()
+                }
+                _ => None,
+            };
+            flight::start(self, departure, challenge, turn, &runtime);
+        }
+        match (answer, gate) {
+            (Some(issued), _) => Answer::Use(issued),
+            (None, Some(gate)) => Answer::Wait(Waiting::new(self.clone(), want, gate, debt)),
+            // There is a gate whenever there is a flight.
+            (None, None) => Answer::Refuse(TokenError::transient("the refresh is gone")),
+        }
+    }
+
+    /// Returns a timer on the runtime of whoever asks; none if there is no runtime.
+    pub(crate) fn sleep(&self, duration: Duration) -> Option<Pin<Box<Sleep>>> {
+        let runtime = Handle::try_current().or_else(|_| self.runtime()).ok()?;
+        let _context = runtime.enter();
+        Some(Box::pin(tokio::time::sleep(duration)))
+    }
+
+    /// Tells what became of the retry of the request whose rejection started this flight.
+    fn prove(&self, flight: FlightId, proof: Proof) {
+        self.decide(|state, now| (state.prove(now, flight, proof), None), |_, ()| ());
+    }
+
+    // ===== for flights =====
+
+    fn wants(&self, id: FlightId) -> bool {
+        self.lock().state.wants(id)
+    }
+
+    fn land(&self, departure: &Departure, asked: Now, result: Result<TokenSet, TokenError>) {
+        self.decide(
+            |state, now| {
+                let outcome = state.land(now, departure, asked, result);
+                ((), outcome.map(Outcome::Landed))
+            },
+            |_, ()| (),
+        );
+    }
+
+    fn adopted(&self, adoption: Adoption) {
+        self.decide(|state, _| (state.adopted(adoption), None), |_, ()| ());
+    }
+
+    fn working(&self, change: isize) {
+        self.shared.working.send_modify(|working| *working = working.saturating_add_signed(change));
+    }
+
+    // ===== the lock =====
+
+    /// Decides under the lock, and acts after it.
+    ///
+    /// `decide` also returns what those who waited so far are told, if the flight that they joined is over.
+    /// `take` then picks what the caller needs from what the decision led to.
+    fn decide<T, U>(
+        &self,
+        decide: impl FnOnce(&mut State, Now) -> (T, Option<Outcome>),
+        take: impl FnOnce(&Inner, T) -> U,
+    ) -> U {
+        let now = self.now();
+        let (taken, gate, outcome, news) = {
+            let mut inner = self.lock();
+            let (decision, outcome) = decide(&mut inner.state, now);
+            if inner.state.take_lost() {
+                // The lost flight keeps the old turn; nobody is to wait for that.
+                inner.turn = Turn::default();
+            }
+            let id = inner.state.flight_id();
+            let gate = if inner.gate.as_ref().map(|gate| gate.id) == id {
+                None
+            } else {
+                std::mem::replace(&mut inner.gate, id.map(Gate::new))
+            };
+            self.publish(&inner.state);
+            let news = inner.state.take_news();
+            (take(&inner, decision), gate, outcome, news)
+        };
+        if let Some(gate) = gate {
+            gate.open(outcome.unwrap_or(Outcome::AskAgain));
+        }
+        for event in news {
+            event.trace();
+            // That nobody listens is not an error.
+            let _ = self.shared.events.send(event);
+        }
+        taken
+    }
+
+    fn publish(&self, state: &State) {
+        let published = self.shared.published.load();
+        let unchanged = match (&*published, state.published()) {
+            (None, None) => true,
+            (Some(old), Some((issued, until))) => {
+                Arc::ptr_eq(&old.issued, issued) && old.until == until
+            }
+            _ => false,
+        };
+        if !unchanged {
+            let next = state
+                .published()
+                .map(|(issued, until)| Arc::new(Published { issued: Arc::clone(issued), until }));
+            self.shared.published.store(next);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        // Nothing that can panic runs under it; were it so, the state would still be whole between two decisions.
+        self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Now {
+        self.shared.policy.clock.now()
+    }
+
+    fn id(&self) -> u64 {
+        self.shared.id
+    }
+
+    fn timeout(&self) -> Duration {
+        self.shared.policy.timing.timeout
+    }
+
+    /// The runtime that refreshes run on.
+    fn runtime(&self) -> Result<Handle, TokenError> {
+        if let Some(runtime) = &self.shared.policy.runtime {
+            return Ok(runtime.clone());
+        }
+        Handle::try_current().map_err(|_| {
+            TokenError::misconfigured(
+                "a refresh needs a tokio runtime: call from within one, or name one with RefreshPolicy::runtime",
+            )
+        })
+    }
+
+    fn refuse_recursion(&self) -> Result<(), TokenError> {
+        if flight::is_fetching_for(self.shared.id) {
+            return Err(TokenError::misconfigured(
+                "the token source waits for its own token: its HTTP client must not pass through the RefreshLayer that it feeds",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl<S> Clone for Credentials<S> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<S> fmt::Debug for Credentials<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("policy", &self.shared.policy).finish_non_exhaustive()
+    }
+}
+
+/// What [`Credentials`] are up to, as [`Credentials::status`] saw it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// What the current token is worth.
+    pub token: TokenStatus,
+    /// The number of the current token set; each new one has a higher one.
+    pub generation: Option<u64>,
+    /// How long the current token may be used, leeway deducted; none if that is not known, or if there is no token.
+    pub usable_for: Option<Duration>,
+    /// Whether a refresh is under way, or the source is being told of a log-in or log-out.
+    pub refreshing: bool,
+    /// The last failure, if nothing better has happened since.
+    pub error: Option<TokenError>,
+    /// How long the source is left alone after that failure; none if it may be asked now, or if it is
+    /// [denied](TokenError::is_denied) and will not be asked until the credentials change.
+    pub cooldown: Option<Duration>,
+    /// How long rejections lead to no renewal, because a renewed token was rejected as well.
+    pub brake: Option<Duration>,
+}
+
+/// What a token is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TokenStatus {
+    /// There is none.
+    Missing,
+    /// It is used.
+    Fresh,
+    /// It is used, and renewed behind the requests.
+    Stale,
+    /// A resource server rejected it, and it is being renewed.
+    Rejected,
+    /// It is not used.
+    Expired,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use tower::{ServiceBuilder, ServiceExt as _};
+
+    use super::*;
+    use crate::{RefreshLayer, Renewal};
+
+    #[test]
+    fn a_request_with_a_fresh_token_takes_no_lock() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let credentials = Credentials::new(|_: Renewal| async { TokenSet::bearer("t") });
+        runtime.block_on(credentials.prime()).unwrap();
+        let layer = RefreshLayer::with_credentials(credentials.clone()).origin("https://api.test");
+        let client =
+            ServiceBuilder::new().layer(layer).service_fn(|_: Request<Full<Bytes>>| async {
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+            });
+
+        let locked = credentials.lock();
+        let (done, is_done) = mpsc::channel();
+        let sender = thread::spawn(move || {
+            let request = Request::get("https://api.test/").body(Full::default()).unwrap();
+            let answer = runtime.block_on(client.oneshot(request));
+            done.send(answer.is_ok())
+        });
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(true));
+        drop(locked);
+        sender.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn there_is_a_gate_exactly_while_there_is_a_flight() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let credentials = Credentials::new(|_: Renewal| async { TokenSet::bearer("t") });
+        let gate_is_right = || {
+            let inner = credentials.lock();
+            assert_eq!(inner.gate.as_ref().map(|gate| gate.id), inner.state.flight_id());
+            inner.gate.is_some()
+        };
+        runtime.block_on(async {
+            assert!(!gate_is_right());
+            let Answer::Wait(waiting) = credentials.ask(Want::Token) else {
+                panic!("there is no token yet")
+            };
+            assert!(gate_is_right());
+            waiting.await.unwrap();
+            assert!(!gate_is_right());
+            credentials.forget().await.unwrap();
+            assert!(!gate_is_right());
+        });
+    }
+}

@@ -1,0 +1,940 @@
+//! Every decision about the token, and nothing else: no clock, no lock, no runtime, no I/O. `now` is an argument.
+//!
+//! What always holds:
+//!
+//! - There is at most one flight whose landing is waited for, and a token set is issued only to the epoch, and in
+//!   place of the generation, that its flight departed from. Whatever lands otherwise changes nothing.
+//! - Generations only grow, over `replace` and `forget` too, so that "newer than" needs no second thought.
+//! - A failure never displaces a token that still works.
+
+use std::cmp::{max, min};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event::Event;
+use super::policy::Timing;
+use crate::clock::Now;
+use crate::error::TokenError;
+use crate::source::Cause;
+use crate::token::{Expiry, TokenSet};
+
+/// No lifetime is taken for longer, so that no arithmetic has to fear what a server sends.
+const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 86400);
+/// No server is left alone for longer because it asked for it.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(5 * 60);
+/// How often a set-up that a human must mend is tried again.
+const MISCONFIGURED_PROBE: Duration = Duration::from_secs(5 * 60);
+/// After how many timeouts a flight is taken for lost.
+const LOST_AFTER: u32 = 10;
+
+/// Who holds the token, and who fetches the next.
+#[derive(Debug)]
+pub(super) struct State {
+    timing: Timing,
+    dice: Dice,
+    /// This instance's share of the refresh-ahead's jitter, drawn once.
+    share: f64,
+    /// Begun anew by `replace` and `forget`.
+    epoch: u64,
+    /// The newest number given out; that of `current`, if there is one.
+    generation: Generation,
+    /// Kept when it has expired: its refresh token is what renews it.
+    current: Option<Arc<Issued>>,
+    flight: Option<Flight>,
+    flights: u64,
+    failure: Option<Failure>,
+    brake: Brake,
+    /// A flight was declared lost, and still occupies the source.
+    lost: bool,
+    news: Vec<Event>,
+}
+
+/// The number of a token set that was issued to requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Generation(pub(super) u64);
+
+/// A token set that was issued to requests.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    pub(crate) tokens: TokenSet,
+    pub(crate) generation: Generation,
+    stale: Deadline,
+    expired: Deadline,
+}
+
+/// A flight that was decided on and is now to be started.
+#[derive(Clone, Debug)]
+pub(super) struct Departure {
+    pub(super) id: FlightId,
+    pub(super) cause: Cause,
+    pub(super) previous: Option<TokenSet>,
+    epoch: u64,
+    parent: Generation,
+}
+
+/// An adoption that was decided on: the source is now to be told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Adoption {
+    pub(super) id: FlightId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FlightId(u64);
+
+/// What occupies the source, or waits for its turn to.
+#[derive(Debug)]
+struct Flight {
+    id: FlightId,
+    kind: FlightKind,
+    lost: Deadline,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum FlightKind {
+    /// Fetches while the token at hand is used.
+    Renewing,
+    /// Fetches because the token at hand was rejected: new requests wait rather than be sent to certain failure.
+    Replacing,
+    /// Tells the source of what the application did itself.
+    Adopting,
+}
+
+/// The last failure, remembered until something better happens.
+#[derive(Debug)]
+struct Failure {
+    error: TokenError,
+    /// How many in a row.
+    streak: u32,
+    /// When the source may be asked again; never, if denied.
+    until: Deadline,
+}
+
+/// Keeps an endpoint that rejects every token from costing a refresh per request.
+#[derive(Debug, Default)]
+struct Brake {
+    /// How many renewals in a row were followed by another rejection.
+    strikes: u32,
+    on_until: Option<Deadline>,
+    /// The flight that a rejection started, whose token has yet to prove better than the one before.
+    on_trial: Option<FlightId>,
+    /// The request that started that flight has gone before it landed.
+    unattended: bool,
+}
+
+/// What is to be done about one request's wish for a token.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// Use this one.
+    Use(Arc<Issued>),
+    /// Use this one, and start a flight that nobody waits for.
+    UseAndStart(Arc<Issued>, Departure),
+    /// Start a flight, and wait for it.
+    Start(Departure),
+    /// Wait for the flight that is under way.
+    Join,
+    /// There is none to be had now.
+    Refuse(TokenError),
+}
+
+/// What a token that was renewed because of a rejection turned out to be worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// It was accepted.
+    Accepted,
+    /// It was rejected as well.
+    Rejected,
+    /// Nobody found out: the request was dropped, could not be sent again, or failed otherwise.
+    Missing,
+}
+
+/// What the state looks like from outside.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) current: Option<Arc<Issued>>,
+    pub(super) in_flight: bool,
+    pub(super) rejected: bool,
+    pub(super) error: Option<TokenError>,
+    pub(super) cooldown: Option<Duration>,
+    pub(super) brake: Option<Duration>,
+}
+
+impl State {
+    pub(super) fn new(timing: Timing, seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let share = dice.roll();
+        Self {
+            timing,
+            dice,
+            share,
+            epoch: 0,
+            generation: Generation(0),
+            current: None,
+            flight: None,
+            flights: 0,
+            failure: None,
+            brake: Brake::default(),
+            lost: false,
+            news: Vec::new(),
+        }
+    }
+
+    // ===== what requests ask =====
+
+    /// A request wants a token.
+    pub(super) fn token(&mut self, now: Now) -> Decision {
+        self.give_up_on_lost(now);
+        let Some(current) = self.usable(now) else {
+            let cause = if self.current.is_some() { Cause::Expired } else { Cause::Missing };
+            return self.need(now, cause);
+        };
+        match &self.flight {
+            Some(Flight { kind: FlightKind::Replacing, .. }) => Decision::Join,
+            Some(_) => Decision::Use(current),
+            None if current.stale.has_come(now) && self.may_renew_early(now) => {
+                let departure = self.depart(now, Cause::Expiring);
+                Decision::UseAndStart(current, departure)
+            }
+            None => Decision::Use(current),
+        }
+    }
+
+    /// A resource server rejected the token of this generation; the request wants a newer one.
+    pub(super) fn rejected(&mut self, now: Now, generation: Generation) -> Decision {
+        self.give_up_on_lost(now);
+        if generation < self.generation {
+            // Somebody was faster. A thousand late rejections of one token cost one refresh.
+            return self.token(now);
+        }
+        if let Some(flight) = &mut self.flight {
+            if flight.kind == FlightKind::Renewing {
+                flight.kind = FlightKind::Replacing;
+            }
+            return Decision::Join;
+        }
+        if let Some(error) = self.blocked(now) {
+            return Decision::Refuse(error);
+        }
+        if let Some(left) = self.brake.left(now) {
+            return Decision::Refuse(TokenError::transient(format!(
+                "the token was renewed and rejected again, so that rejections lead to no renewal for {left:.1?}"
+            )));
+        }
+        Decision::Start(self.depart(now, Cause::Rejected))
+    }
+
+    /// The application wants a token newer than this generation.
+    pub(super) fn forced(&mut self, now: Now, generation: Generation) -> Decision {
+        self.give_up_on_lost(now);
+        if generation < self.generation {
+            return self.token(now);
+        }
+        if self.flight.is_none() && self.usable(now).is_some() {
+            // A refresh token whose fate is unknown is not sent while the access token works.
+            if let Some(failure) =
+                self.failure.as_ref().filter(|failure| failure.error.is_ambiguous())
+            {
+                return Decision::Refuse(failure.error.clone());
+            }
+        }
+        self.need(now, Cause::Forced)
+    }
+
+    /// Wants a newer token, and waits for it.
+    fn need(&mut self, now: Now, cause: Cause) -> Decision {
+        if self.flight.is_some() {
+            return Decision::Join;
+        }
+        if let Some(error) = self.blocked(now) {
+            return Decision::Refuse(error);
+        }
+        Decision::Start(self.depart(now, cause))
+    }
+
+    fn usable(&self, now: Now) -> Option<Arc<Issued>> {
+        self.current.as_ref().filter(|current| !current.expired.has_come(now)).cloned()
+    }
+
+    /// The error that is handed out instead of asking the source.
+    fn blocked(&self, now: Now) -> Option<TokenError> {
+        let failure = self.failure.as_ref()?;
+        (!failure.until.has_come(now)).then(|| failure.error.clone())
+    }
+
+    fn may_renew_early(&self, now: Now) -> bool {
+        match &self.failure {
+            Some(failure) if failure.error.is_ambiguous() => false,
+            Some(failure) => failure.until.has_come(now),
+            None => true,
+        }
+    }
+
+    // ===== flights =====
+
+    fn depart(&mut self, now: Now, cause: Cause) -> Departure {
+        let kind = match cause {
+            Cause::Rejected => FlightKind::Replacing,
+            _ => FlightKind::Renewing,
+        };
+        let id = self.occupy(now, kind);
+        if cause == Cause::Rejected {
+            self.brake.on_trial = Some(id);
+            self.brake.unattended = false;
+        }
+        self.news.push(Event::Started { cause });
+        Departure {
+            id,
+            cause,
+            previous: self.current.as_ref().map(|current| current.tokens.clone()),
+            epoch: self.epoch,
+            parent: self.generation,
+        }
+    }
+
+    fn occupy(&mut self, now: Now, kind: FlightKind) -> FlightId {
+        self.flights += 1;
+        let id = FlightId(self.flights);
+        let lost = Deadline::after(now, self.timing.timeout.saturating_mul(LOST_AFTER));
+        self.flight = Some(Flight { id, kind, lost });
+        id
+    }
+
+    fn give_up_on_lost(&mut self, now: Now) {
+        if self.flight.as_ref().is_some_and(|flight| flight.lost.has_come(now)) {
+            self.flight = None;
+            self.brake.on_trial = None;
+            self.lost = true;
+            self.news.push(Event::Lost);
+            self.failure = Some(Failure {
+                error: TokenError::ambiguous("a refresh did not end, and is no longer waited for"),
+                streak: self.failure.as_ref().map_or(1, |failure| failure.streak.saturating_add(1)),
+                // Nothing more is to be had from waiting: if the token is used up, the next one asks at once.
+                until: Deadline::PAST,
+            });
+        }
+    }
+
+    /// Takes back a departure that could not be started.
+    pub(super) fn call_off(&mut self, departure: &Departure) {
+        if self.flight_id() == Some(departure.id) {
+            self.flight = None;
+            self.brake.on_trial = None;
+            self.news.retain(|event| !matches!(event, Event::Started { .. }));
+        }
+    }
+
+    /// Whether a flight or an adoption that now has its turn is still wanted.
+    pub(super) fn wants(&self, id: FlightId) -> bool {
+        self.flight_id() == Some(id)
+    }
+
+    /// A flight ends. Returns what those who wait are told, or nothing if it concerns nobody any more.
+    pub(super) fn land(
+        &mut self,
+        now: Now,
+        departure: &Departure,
+        asked: Now,
+        result: Result<TokenSet, TokenError>,
+    ) -> Option<Result<Arc<Issued>, TokenError>> {
+        let waited_for = self.wants(departure.id);
+        // The first to land wins: a flight that was given up on may still bring the only copy of the next refresh
+        // token, but not once something newer was issued, and not to another session.
+        if departure.epoch != self.epoch || departure.parent != self.generation {
+            self.news.push(Event::Superseded);
+            return None;
+        }
+        match result {
+            Ok(tokens) => {
+                self.flight = None;
+                self.failure = None;
+                let issued = self.issue(now, asked, tokens);
+                self.news.push(Event::Renewed {
+                    generation: issued.generation.0,
+                    usable_for: issued.expired.left(now),
+                });
+                self.try_out(now, departure);
+                Some(Ok(issued))
+            }
+            Err(error) if waited_for => {
+                self.flight = None;
+                self.brake.on_trial = None;
+                self.fail(now, error.clone());
+                Some(Err(error))
+            }
+            Err(_) => {
+                self.news.push(Event::Superseded);
+                None
+            }
+        }
+    }
+
+    fn issue(&mut self, now: Now, asked: Now, tokens: TokenSet) -> Arc<Issued> {
+        self.generation.0 += 1;
+        let (lifetime, expiry) = match tokens.expiry() {
+            None => (None, Deadline::NEVER),
+            Some(Expiry::In(lifetime)) => {
+                let lifetime = min(lifetime, LIFETIME_MAX);
+                (Some(lifetime), Deadline::after(asked, lifetime))
+            }
+            Some(Expiry::At(at)) => {
+                let lifetime = min(at.saturating_sub(now.since_epoch()), LIFETIME_MAX);
+                (Some(lifetime), Deadline::after(now, lifetime))
+            }
+        };
+        let expired = expiry
+            .before(lifetime.map_or(Duration::ZERO, |lifetime| self.timing.leeway_of(lifetime)));
+        let stale = match (tokens.refresh_in(), lifetime) {
+            (Some(after), _) => Deadline::after(asked, min(after, LIFETIME_MAX)),
+            (None, Some(lifetime)) => {
+                expiry.before(self.timing.refresh_ahead_of(lifetime, self.share))
+            }
+            (None, None) => Deadline::NEVER,
+        };
+        let issued = Arc::new(Issued {
+            tokens,
+            generation: self.generation,
+            stale: stale.or_earlier(expired),
+            expired,
+        });
+        self.current = Some(Arc::clone(&issued));
+        issued
+    }
+
+    fn fail(&mut self, now: Now, error: TokenError) {
+        let streak = self.failure.as_ref().map_or(1, |failure| failure.streak.saturating_add(1));
+        let pause = if error.is_denied() {
+            None
+        } else if error.is_misconfigured() {
+            Some(MISCONFIGURED_PROBE)
+        } else {
+            let (first, most) = self.timing.cooldown;
+            // Between half of it and all of it, so that a fleet does not come back in step.
+            let pause = doubled(first, streak, most).mul_f64(0.5 + self.dice.roll() / 2.0);
+            Some(max(pause, min(error.retry_after().unwrap_or_default(), RETRY_AFTER_MAX)))
+        };
+        self.news.push(Event::Failed { error: error.clone(), retry_in: pause });
+        self.failure = Some(Failure {
+            error,
+            streak,
+            until: pause.map_or(Deadline::NEVER, |pause| Deadline::after(now, pause)),
+        });
+    }
+
+    // ===== what the application does itself =====
+
+    /// The application logs in (with tokens) or out (with none): seen at once, by everybody.
+    pub(super) fn adopt(&mut self, now: Now, tokens: Option<TokenSet>) -> Adoption {
+        self.epoch += 1;
+        self.failure = None;
+        self.brake = Brake::default();
+        if let Some(tokens) = tokens {
+            let generation = self.issue(now, now, tokens).generation.0;
+            self.news.push(Event::Replaced { generation });
+        } else {
+            self.generation.0 += 1;
+            self.current = None;
+            self.news.push(Event::Forgotten);
+        }
+        Adoption { id: self.occupy(now, FlightKind::Adopting) }
+    }
+
+    /// The source was told.
+    pub(super) fn adopted(&mut self, adoption: Adoption) {
+        if self.wants(adoption.id) {
+            self.flight = None;
+        }
+    }
+
+    // ===== the brake =====
+
+    /// The request whose rejection started a flight tells what became of its retry.
+    pub(super) fn prove(&mut self, now: Now, flight: FlightId, proof: Proof) {
+        if self.brake.on_trial != Some(flight) {
+            // A rejection of a superseded generation says nothing about the one at hand.
+            return;
+        }
+        if self.wants(flight) {
+            self.brake.unattended = true;
+            return;
+        }
+        self.brake.on_trial = None;
+        match proof {
+            Proof::Accepted => {
+                if self.brake.strikes > 0 {
+                    self.news.push(Event::Released);
+                }
+                self.brake = Brake::default();
+            }
+            Proof::Rejected => {
+                self.brake.strikes = self.brake.strikes.saturating_add(1);
+                let (first, most) = self.timing.brake;
+                self.put_brake_on(now, doubled(first, self.brake.strikes, most));
+            }
+            // Without this, requests that cannot be sent again would cost a refresh each at an endpoint that rejects
+            // everything. It is no proof either, so that it does not add up.
+            Proof::Missing => self.put_brake_on(now, self.timing.brake.0),
+        }
+    }
+
+    /// A flight landed with a new token.
+    fn try_out(&mut self, now: Now, departure: &Departure) {
+        if self.brake.on_trial != Some(departure.id) {
+            // The token at hand is not the one on trial. What the brake protected is gone as well.
+            self.brake.on_trial = None;
+            self.brake.on_until = None;
+        } else if self.brake.unattended {
+            self.prove(now, departure.id, Proof::Missing);
+        }
+    }
+
+    fn put_brake_on(&mut self, now: Now, pause: Duration) {
+        let expired = self.current.as_ref().map_or(Deadline::NEVER, |current| current.expired);
+        self.brake.on_until = Some(Deadline::after(now, pause).or_earlier(expired));
+        self.news.push(Event::Braked { duration: pause });
+    }
+
+    // ===== what others may know =====
+
+    pub(super) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub(super) fn flight_id(&self) -> Option<FlightId> {
+        self.flight.as_ref().map(|flight| flight.id)
+    }
+
+    /// The token that requests may use without asking, and until when: exactly while `token` would answer `Use` with it.
+    pub(super) fn published(&self) -> Option<(&Arc<Issued>, Deadline)> {
+        let current = self.current.as_ref()?;
+        let quiet_until = match (&self.flight, &self.failure) {
+            (Some(Flight { kind: FlightKind::Replacing, .. }), _) => return None,
+            (Some(flight), _) => flight.lost,
+            (None, Some(failure)) if failure.error.is_ambiguous() => Deadline::NEVER,
+            (None, Some(failure)) => current.stale.or_later(failure.until),
+            (None, None) => current.stale,
+        };
+        Some((current, quiet_until.or_earlier(current.expired)))
+    }
+
+    /// Returns whether a flight was declared lost since the last call.
+    pub(super) fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// Returns what happened since the last call.
+    pub(super) fn take_news(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.news)
+    }
+
+    pub(super) fn view(&self, now: Now) -> View {
+        View {
+            current: self.current.clone(),
+            in_flight: self.flight.is_some(),
+            rejected: self
+                .flight
+                .as_ref()
+                .is_some_and(|flight| flight.kind == FlightKind::Replacing),
+            error: self.failure.as_ref().map(|failure| failure.error.clone()),
+            cooldown: self
+                .failure
+                .as_ref()
+                .and_then(|failure| failure.until.left(now))
+                .filter(|left| !left.is_zero()),
+            brake: self.brake.left(now),
+        }
+    }
+}
+
+impl Issued {
+    pub(super) fn is_stale(&self, now: Now) -> bool {
+        self.stale.has_come(now)
+    }
+
+    pub(super) fn is_expired(&self, now: Now) -> bool {
+        self.expired.has_come(now)
+    }
+
+    pub(super) fn usable_for(&self, now: Now) -> Option<Duration> {
+        self.expired.left(now)
+    }
+}
+
+impl Brake {
+    /// How much longer it is on.
+    fn left(&self, now: Now) -> Option<Duration> {
+        self.on_until?.left(now).filter(|left| !left.is_zero())
+    }
+}
+
+/// `first`, doubled with each strike after the first, at most `most`.
+fn doubled(first: Duration, strikes: u32, most: Duration) -> Duration {
+    let factor = 1_u32.checked_shl(strikes.saturating_sub(1)).unwrap_or(u32::MAX);
+    min(first.saturating_mul(factor), min(most, LIFETIME_MAX))
+}
+
+/// A moment on both clocks. It has come as soon as either clock says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Deadline {
+    monotonic: Duration,
+    wall: Duration,
+}
+
+impl Deadline {
+    const NEVER: Self = Self { monotonic: Duration::MAX, wall: Duration::MAX };
+    const PAST: Self = Self { monotonic: Duration::ZERO, wall: Duration::ZERO };
+
+    fn after(now: Now, pause: Duration) -> Self {
+        Self {
+            monotonic: now.monotonic().saturating_add(pause),
+            wall: now.since_epoch().saturating_add(pause),
+        }
+    }
+
+    fn before(self, pause: Duration) -> Self {
+        if self == Self::NEVER {
+            return self;
+        }
+        Self {
+            monotonic: self.monotonic.saturating_sub(pause),
+            wall: self.wall.saturating_sub(pause),
+        }
+    }
+
+    fn or_earlier(self, other: Self) -> Self {
+        Self { monotonic: min(self.monotonic, other.monotonic), wall: min(self.wall, other.wall) }
+    }
+
+    fn or_later(self, other: Self) -> Self {
+        Self { monotonic: max(self.monotonic, other.monotonic), wall: max(self.wall, other.wall) }
+    }
+
+    pub(super) fn has_come(self, now: Now) -> bool {
+        now.monotonic() >= self.monotonic || now.since_epoch() >= self.wall
+    }
+
+    /// How long until it comes; none if never.
+    fn left(self, now: Now) -> Option<Duration> {
+        (self != Self::NEVER).then(|| {
+            min(
+                self.monotonic.saturating_sub(now.monotonic()),
+                self.wall.saturating_sub(now.since_epoch()),
+            )
+        })
+    }
+}
+
+/// Numbers for jitter: good enough not to be in step with others, and repeatable in a test (xorshift64*).
+#[derive(Debug)]
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    /// At least 0, less than 1.
+    fn roll(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
+        bits as f64 / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+
+    use super::super::policy::RefreshPolicy;
+    use super::*;
+
+    /// What can happen to the credentials.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Token,
+        Rejected { age: u64 },
+        Forced { age: u64 },
+        Land { which: usize, result: Landing },
+        Replace { lifetime: Option<u64> },
+        Forget,
+        Adopted { which: usize },
+        Prove { which: usize, proof: u8 },
+        Pass { milliseconds: u64 },
+        Suspend { milliseconds: u64 },
+        SetBack { milliseconds: u64 },
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Landing {
+        Tokens { lifetime: Option<u64> },
+        Transient,
+        Ambiguous,
+        Denied,
+        Misconfigured,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let lifetime = || {
+            proptest::option::of(prop_oneof![
+                Just(0),
+                1..5000_u64,
+                5000..4_000_000_u64,
+                Just(u64::MAX)
+            ])
+        };
+        let landing = prop_oneof![
+            4 => lifetime().prop_map(|lifetime| Landing::Tokens { lifetime }),
+            1 => Just(Landing::Transient),
+            1 => Just(Landing::Ambiguous),
+            1 => Just(Landing::Denied),
+            1 => Just(Landing::Misconfigured),
+        ];
+        let milliseconds = || prop_oneof![0..50_u64, 0..5000_u64, 0..400_000_u64];
+        prop_oneof![
+            6 => Just(Step::Token),
+            3 => (0..3_u64).prop_map(|age| Step::Rejected { age }),
+            1 => (0..2_u64).prop_map(|age| Step::Forced { age }),
+            6 => (0..4_usize, landing).prop_map(|(which, result)| Step::Land { which, result }),
+            1 => lifetime().prop_map(|lifetime| Step::Replace { lifetime }),
+            1 => Just(Step::Forget),
+            2 => (0..4_usize).prop_map(|which| Step::Adopted { which }),
+            2 => (0..4_usize, 0..3_u8).prop_map(|(which, proof)| Step::Prove { which, proof }),
+            4 => milliseconds().prop_map(|milliseconds| Step::Pass { milliseconds }),
+            1 => milliseconds().prop_map(|milliseconds| Step::Suspend { milliseconds }),
+            1 => milliseconds().prop_map(|milliseconds| Step::SetBack { milliseconds }),
+        ]
+    }
+
+    /// Drives a state through steps, and checks after each what must always hold.
+    struct Model {
+        state: State,
+        monotonic: Duration,
+        wall: Duration,
+        flying: Vec<(Departure, Now)>,
+        adopting: Vec<Adoption>,
+        started: Vec<FlightId>,
+        newest: Generation,
+        epoch: u64,
+    }
+
+    impl Model {
+        fn new(seed: u64) -> Self {
+            Self {
+                state: State::new(RefreshPolicy::default().timing, seed),
+                monotonic: Duration::from_secs(1000),
+                wall: Duration::from_secs(1_700_000_000),
+                flying: Vec::new(),
+                adopting: Vec::new(),
+                started: Vec::new(),
+                newest: Generation(0),
+                epoch: 0,
+            }
+        }
+
+        fn now(&self) -> Now {
+            Now::new(self.monotonic, SystemTime::UNIX_EPOCH + self.wall)
+        }
+
+        fn tokens(lifetime: Option<u64>) -> TokenSet {
+            let tokens = TokenSet::bearer("t").unwrap();
+            match lifetime {
+                Some(lifetime) => tokens.expires_in(Duration::from_millis(lifetime)).build(),
+                None => tokens.build(),
+            }
+        }
+
+        fn decided(&mut self, decision: Decision, newer_than: Option<Generation>) {
+            let now = self.now();
+            match decision {
+                Decision::Use(issued) => self.usable(&issued, newer_than),
+                Decision::UseAndStart(issued, departure) => {
+                    self.usable(&issued, newer_than);
+                    assert!(issued.is_stale(now), "renewed before it was stale");
+                    self.departed(departure);
+                }
+                Decision::Start(departure) => self.departed(departure),
+                Decision::Join => assert!(self.state.flight.is_some(), "nobody to wait for"),
+                Decision::Refuse(_) => {
+                    assert!(
+                        self.state.flight.is_none(),
+                        "refused although there is something to wait for"
+                    );
+                }
+            }
+        }
+
+        fn usable(&self, issued: &Issued, newer_than: Option<Generation>) {
+            assert!(!issued.is_expired(self.now()), "an expired token is used");
+            assert_eq!(issued.generation, self.newest, "an old token is used");
+            assert!(
+                newer_than.is_none_or(|old| issued.generation > old),
+                "the rejected token is used again"
+            );
+        }
+
+        fn departed(&mut self, departure: Departure) {
+            assert_eq!(self.state.flight_id(), Some(departure.id));
+            assert_eq!(departure.parent, self.newest);
+            self.started.push(departure.id);
+            self.flying.push((departure, self.now()));
+        }
+
+        fn apply(&mut self, step: Step) {
+            let now = self.now();
+            let before = self.state.flight_id();
+            match step {
+                Step::Token => {
+                    let decision = self.state.token(now);
+                    if let Some((_, until)) = self.state.published()
+                        && !until.has_come(now)
+                    {
+                        assert!(
+                            matches!(decision, Decision::Use(_) | Decision::UseAndStart(..)),
+                            "what is published is not what is decided: {decision:?}"
+                        );
+                    }
+                    self.decided(decision, None);
+                }
+                Step::Rejected { age } => {
+                    let generation = Generation(self.newest.0.saturating_sub(age));
+                    let decision = self.state.rejected(now, generation);
+                    self.decided(decision, Some(generation));
+                }
+                Step::Forced { age } => {
+                    let generation = Generation(self.newest.0.saturating_sub(age));
+                    let decision = self.state.forced(now, generation);
+                    self.decided(decision, Some(generation));
+                }
+                Step::Land { which, result } if which < self.flying.len() => {
+                    let (departure, asked) = self.flying.remove(which);
+                    let result = match result {
+                        Landing::Tokens { lifetime } => Ok(Self::tokens(lifetime)),
+                        Landing::Transient => Err(TokenError::transient("x")),
+                        Landing::Ambiguous => Err(TokenError::ambiguous("x")),
+                        Landing::Denied => Err(TokenError::denied("x")),
+                        Landing::Misconfigured => Err(TokenError::misconfigured("x")),
+                    };
+                    let landed = self.state.land(now, &departure, asked, result);
+                    let is_current =
+                        departure.parent == self.newest && departure.epoch == self.epoch;
+                    match landed {
+                        Some(Ok(issued)) => {
+                            assert!(is_current, "an old flight was published");
+                            assert!(issued.generation > self.newest);
+                            self.newest = issued.generation;
+                        }
+                        Some(Err(_)) => assert!(is_current && before == Some(departure.id)),
+                        None => assert_eq!(
+                            self.state.flight_id(),
+                            before,
+                            "a late landing changed the flight"
+                        ),
+                    }
+                }
+                Step::Replace { lifetime } => {
+                    let adoption = self.state.adopt(now, Some(Self::tokens(lifetime)));
+                    self.adopted(adoption);
+                    assert!(self.state.current.is_some());
+                }
+                Step::Forget => {
+                    let adoption = self.state.adopt(now, None);
+                    self.adopted(adoption);
+                    assert!(self.state.current.is_none());
+                }
+                Step::Adopted { which } if which < self.adopting.len() => {
+                    let adoption = self.adopting.remove(which);
+                    self.state.adopted(adoption);
+                    assert_ne!(self.state.flight_id(), Some(adoption.id));
+                }
+                Step::Prove { which, proof } if which < self.started.len() => {
+                    let proof =
+                        [Proof::Accepted, Proof::Rejected, Proof::Missing][usize::from(proof)];
+                    let flight = self.started[self.started.len() - 1 - which];
+                    self.state.prove(now, flight, proof);
+                }
+                Step::Pass { milliseconds } => {
+                    self.monotonic += Duration::from_millis(milliseconds);
+                    self.wall += Duration::from_millis(milliseconds);
+                }
+                Step::Suspend { milliseconds } => self.wall += Duration::from_millis(milliseconds),
+                Step::SetBack { milliseconds } => self.wall -= Duration::from_millis(milliseconds),
+                Step::Land { .. } | Step::Adopted { .. } | Step::Prove { .. } => {}
+            }
+            self.state.take_lost();
+            self.state.take_news();
+            self.holds();
+        }
+
+        fn adopted(&mut self, adoption: Adoption) {
+            self.adopting.push(adoption);
+            self.epoch += 1;
+            assert!(self.state.generation() > self.newest);
+            self.newest = self.state.generation();
+        }
+
+        fn holds(&self) {
+            let now = self.now();
+            assert_eq!(self.state.generation(), self.newest);
+            if let Some((issued, until)) = self.state.published() {
+                assert_eq!(issued.generation, self.newest);
+                assert!(
+                    until.has_come(now) || !issued.is_expired(now),
+                    "an expired token is published"
+                );
+            }
+            let view = self.state.view(now);
+            assert!(
+                view.brake.is_none()
+                    || view.current.is_some_and(|current| !current.is_expired(now))
+            );
+            // Whoever is told to wait is waiting for something that somebody will end.
+            if let Some(id) = self.state.flight_id() {
+                let flying = self.flying.iter().any(|(departure, _)| departure.id == id);
+                let adopting = self.adopting.iter().any(|adoption| adoption.id == id);
+                assert!(flying || adopting, "a flight that nobody flies");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_happens_the_invariants_hold(seed: u64, steps in proptest::collection::vec(step(), 1..120)) {
+            let mut model = Model::new(seed);
+            for step in steps {
+                model.apply(step);
+            }
+        }
+
+        #[test]
+        fn whatever_happened_a_client_that_logs_in_works_again(
+            seed: u64,
+            steps in proptest::collection::vec(step(), 1..60),
+        ) {
+            let mut model = Model::new(seed);
+            for step in steps {
+                model.apply(step);
+            }
+            let now = model.now();
+            model.state.adopt(now, Some(Model::tokens(Some(3_600_000))));
+            prop_assert!(matches!(model.state.token(now), Decision::Use(_)));
+        }
+
+        #[test]
+        fn an_outage_never_ends_in_silence(seed: u64, failures in 1..100_u32) {
+            // However many failures in a row, the source is asked again within the longest cooldown.
+            let mut model = Model::new(seed);
+            for _ in 0..failures {
+                let now = model.now();
+                let Decision::Start(departure) = model.state.token(now) else {
+                    panic!("not asked again");
+                };
+                model.state.land(now, &departure, now, Err(TokenError::transient("x")));
+                model.apply(Step::Pass { milliseconds: 60_000 });
+            }
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! The way of one request: acquire, send, classify, and at most once renew and send again.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Buf as _;
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+use tower_service::Service;
+
+use crate::classify::{Challenge, Classify, Verdict};
+use crate::credentials::{Answer, Debt, Generation, Issued, Proof, Waiting, Want};
+use crate::error::{BoxError, TokenError};
+use crate::layer::RefreshLayer;
+use crate::replay::Retry;
+use crate::service::Spare;
+use crate::source::TokenSource;
+
+/// How much of a rejected answer is read, so that its connection can be used again.
+const DRAIN_BYTES: usize = 16 * 1024;
+/// How long a rejected answer is read.
+const DRAIN_TIME: Duration = Duration::from_millis(50);
+
+pin_project! {
+    /// The response of a [`Refresh`](crate::Refresh).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the request, and does not stop a refresh.
+    pub struct ResponseFuture<I, S, C, R, B, D>
+    where
+        I: Service<Request<B>>,
+        S: TokenSource,
+        R: Retry<B>,
+    {
+        layer: Arc<RefreshLayer<S, C, R>>,
+        #[pin]
+        state: State<I, S, R, B, D>,
+    }
+}
+
+pin_project! {
+    /// At most one retry, by shape: only `Sending` leads to `Renewing`, only with `Round::First`, and every way from
+    /// there to another `Sending` has `Round::Second`.
+    ///
+    /// Nothing is awaited between a service that is ready and its call.
+    #[project = StateProj]
+    #[project_replace = StateOwned]
+    enum State<I, S, R, B, D>
+    where
+        I: Service<Request<B>>,
+        S: TokenSource,
+        R: Retry<B>,
+    {
+        /// Waits for a token. The service is not ready, so that nothing is held up meanwhile.
+        Waiting { waiting: Waiting<S>, request: Request<B>, service: I },
+        /// Has a token, and readies the service.
+        Readying { token: Arc<Issued>, request: Request<B>, service: I, round: NextRound<S> },
+        /// Waits for the answer.
+        Sending { #[pin] response: I::Future, round: Round<I, S, R::Spare> },
+        /// Was rejected, and waits for a newer token with the answer untouched.
+        Renewing { waiting: Waiting<S>, rejected: Response<D>, spare: Spare<R::Spare>, service: I },
+        /// Has a newer token, and reads the rejected answer out.
+        Draining {
+            #[pin]
+            rejected: D,
+            left: usize,
+            deadline: Option<Pin<Box<Sleep>>>,
+            token: Arc<Issued>,
+            request: Request<B>,
+            service: I,
+            debt: Option<Debt<S>>,
+        },
+        /// Fails before anything was sent.
+        Failed { error: TokenError },
+        /// Is over, or between two states.
+        Over,
+    }
+}
+
+/// Which attempt is under way, and what it takes for the next.
+pub(crate) enum Round<I, S: TokenSource, T> {
+    /// Not ours: no token was attached.
+    Untouched,
+    /// The first, with the token of this generation.
+    First(Generation, Option<(Spare<T>, I)>),
+    /// The second and last.
+    Second(Option<Debt<S>>),
+}
+
+/// Which attempt a service is being readied for.
+enum NextRound<S: TokenSource> {
+    First,
+    Second(Option<Debt<S>>),
+}
+
+impl<I, S, C, R, B, D> ResponseFuture<I, S, C, R, B, D>
+where
+    I: Service<Request<B>>,
+    S: TokenSource,
+    R: Retry<B>,
+{
+    fn new(layer: &Arc<RefreshLayer<S, C, R>>, state: State<I, S, R, B, D>) -> Self {
+        Self { layer: Arc::clone(layer), state }
+    }
+
+    pub(crate) fn untouched(layer: &Arc<RefreshLayer<S, C, R>>, response: I::Future) -> Self {
+        Self::sending(layer, response, Round::Untouched)
+    }
+
+    pub(crate) fn sending(
+        layer: &Arc<RefreshLayer<S, C, R>>,
+        response: I::Future,
+        round: Round<I, S, R::Spare>,
+    ) -> Self {
+        Self::new(layer, State::Sending { response, round })
+    }
+
+    pub(crate) fn waiting(
+        layer: &Arc<RefreshLayer<S, C, R>>,
+        waiting: Waiting<S>,
+        request: Request<B>,
+        service: I,
+    ) -> Self {
+        Self::new(layer, State::Waiting { waiting, request, service })
+    }
+
+    pub(crate) fn failed(layer: &Arc<RefreshLayer<S, C, R>>, error: TokenError) -> Self {
+        Self::new(layer, State::Failed { error })
+    }
+}
+
+impl<I, S, C, R, B, D> Future for ResponseFuture<I, S, C, R, B, D>
+where
+    I: Service<Request<B>, Response = Response<D>>,
+    I::Error: Into<BoxError>,
+    S: TokenSource,
+    C: Classify,
+    R: Retry<B>,
+    D: Body,
+{
+    type Output = Result<Response<D>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let layer = &**this.layer;
+        loop {
+            let next = match this.state.as_mut().project() {
+                // ## Waiting => (Readying | error)
+                StateProj::Waiting { waiting, .. } => {
+                    let (token, _) = match ready!(Pin::new(waiting).poll(cx)) {
+                        Ok(landed) => landed,
+                        Err(error) => return this.state.end(Err(error.into())),
+                    };
+                    let StateOwned::Waiting { request, service, .. } = this.state.as_mut().take()
+                    else {
+                        unreachable!()
+                    };
+                    State::Readying { token, request, service, round: NextRound::First }
+                }
+
+                // ## Readying => (Sending | error)
+                StateProj::Readying { service, .. } => {
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        return this.state.end(Err(error.into()));
+                    }
+                    let StateOwned::Readying { token, request, mut service, round } =
+                        this.state.as_mut().take()
+                    else {
+                        unreachable!()
+                    };
+                    // The service may have taken its time; there may be a newer token by now.
+                    let token = layer.credentials.fresh().unwrap_or(token);
+                    match round {
+                        NextRound::First => {
+                            let (request, spare) = layer.arm(request, &token);
+                            let response = service.call(request);
+                            let spare = spare.map(|spare| (spare, service));
+                            State::Sending {
+                                response,
+                                round: Round::First(token.generation, spare),
+                            }
+                        }
+                        NextRound::Second(debt) => {
+                            let mut request = request;
+                            layer.attach.attach(request.headers_mut(), token.tokens.access_token());
+                            State::Sending {
+                                response: service.call(request),
+                                round: Round::Second(debt),
+                            }
+                        }
+                    }
+                }
+
+                // ## Sending => (response | error | Renewing | Draining)
+                StateProj::Sending { response, .. } => {
+                    let mut response = match ready!(response.poll(cx)) {
+                        Ok(response) => response,
+                        Err(error) => return this.state.end(Err(error.into())),
+                    };
+                    let StateOwned::Sending { round, .. } = this.state.as_mut().take() else {
+                        unreachable!()
+                    };
+                    let verdict = || layer.classify.classify(response.status(), response.headers());
+                    let (generation, spare) = match round {
+                        Round::Untouched => return Poll::Ready(Ok(response)),
+                        Round::Second(debt) => {
+                            if let Some(debt) = debt {
+                                debt.pay(match verdict() {
+                                    Verdict::Accepted => Proof::Accepted,
+                                    Verdict::Rejected => Proof::Rejected,
+                                    Verdict::Unknown => Proof::Missing,
+                                });
+                            }
+                            return Poll::Ready(Ok(response));
+                        }
+                        Round::First(..) if verdict() != Verdict::Rejected => {
+                            return Poll::Ready(Ok(response));
+                        }
+                        Round::First(generation, spare) => (generation, spare),
+                    };
+
+                    let challenge = Challenge::for_source(response.headers());
+                    let answer =
+                        layer.credentials.ask(Want::NewerThanRejected(generation, challenge));
+                    match (answer, spare) {
+                        (Answer::Refuse(error), _) => {
+                            response.extensions_mut().insert(error);
+                            return Poll::Ready(Ok(response));
+                        }
+                        // The refresh goes on without this request.
+                        (_, None) => return Poll::Ready(Ok(response)),
+                        (Answer::Wait(waiting), Some((spare, service))) => {
+                            State::Renewing { waiting, rejected: response, spare, service }
+                        }
+                        (Answer::Use(token), Some((spare, service))) => {
+                            let Some(request) = spare.replay(&*layer.retry) else {
+                                return Poll::Ready(Ok(response));
+                            };
+                            drain(layer, response, token, request, service, None)
+                        }
+                    }
+                }
+
+                // ## Renewing => (Draining | response)
+                StateProj::Renewing { waiting, .. } => {
+                    let landed = ready!(Pin::new(waiting).poll(cx));
+                    let StateOwned::Renewing { mut rejected, spare, service, .. } =
+                        this.state.as_mut().take()
+                    else {
+                        unreachable!()
+                    };
+                    match landed {
+                        Ok((token, debt)) => {
+                            let Some(request) = spare.replay(&*layer.retry) else {
+                                return Poll::Ready(Ok(rejected));
+                            };
+                            drain(layer, rejected, token, request, service, debt)
+                        }
+                        // An answer from the server beats an error of ours.
+                        Err(error) => {
+                            rejected.extensions_mut().insert(error);
+                            return Poll::Ready(Ok(rejected));
+                        }
+                    }
+                }
+
+                // ## Draining => Readying
+                StateProj::Draining { rejected, left, deadline, .. } => {
+                    ready!(poll_drained(rejected, left, deadline, cx));
+                    let StateOwned::Draining { token, request, service, debt, .. } =
+                        this.state.as_mut().take()
+                    else {
+                        unreachable!()
+                    };
+                    State::Readying { token, request, service, round: NextRound::Second(debt) }
+                }
+
+                StateProj::Failed { .. } => {
+                    let StateOwned::Failed { error } = this.state.as_mut().take() else {
+                        unreachable!()
+                    };
+                    return Poll::Ready(Err(error.into()));
+                }
+
+                #[expect(
+                    clippy::panic,
+                    reason = "as every future: polling it after its end is a bug of the caller"
+                )]
+                StateProj::Over => panic!("`ResponseFuture` polled after it was ready"),
+            };
+            this.state.set(next);
+        }
+    }
+}
+
+/// The second attempt is put together; the first answer's body is in its way.
+fn drain<I, S, C, R, B, D>(
+    layer: &RefreshLayer<S, C, R>,
+    rejected: Response<D>,
+    token: Arc<Issued>,
+    request: Request<B>,
+    service: I,
+    debt: Option<Debt<S>>,
+) -> State<I, S, R, B, D>
+where
+    I: Service<Request<B>>,
+    S: TokenSource,
+    R: Retry<B>,
+    D: Body,
+{
+    let rejected = rejected.into_body();
+    // A body that is not there needs no time.
+    let deadline =
+        if rejected.is_end_stream() { None } else { layer.credentials.sleep(DRAIN_TIME) };
+    State::Draining { rejected, left: DRAIN_BYTES, deadline, token, request, service, debt }
+}
+
+/// Reads a body to its end, within limits.
+fn poll_drained<D: Body>(
+    mut body: Pin<&mut D>,
+    left: &mut usize,
+    deadline: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    while !body.is_end_stream() {
+        match body.as_mut().poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, |data| data.remaining());
+                if length > *left {
+                    break;
+                }
+                *left -= length;
+            }
+            Poll::Ready(Some(Err(_)) | None) => break,
+            Poll::Pending => match deadline {
+                Some(deadline) => return deadline.as_mut().poll(cx),
+                // Without a timer there is no waiting.
+                None => break,
+            },
+        }
+    }
+    Poll::Ready(())
+}
+
+impl<I, S, R, B, D> State<I, S, R, B, D>
+where
+    I: Service<Request<B>>,
+    S: TokenSource,
+    R: Retry<B>,
+{
+    fn take(self: Pin<&mut Self>) -> StateOwned<I, S, R, B, D> {
+        self.project_replace(Self::Over)
+    }
+
+    /// Drops what the state holds, and returns the outcome.
+    fn end<T>(mut self: Pin<&mut Self>, outcome: T) -> Poll<T> {
+        self.set(Self::Over);
+        Poll::Ready(outcome)
+    }
+}
+
+impl<I, S, C, R, B, D> fmt::Debug for ResponseFuture<I, S, C, R, B, D>
+where
+    I: Service<Request<B>>,
+    S: TokenSource,
+    R: Retry<B>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Waiting { .. } => "Waiting",
+            State::Readying { .. } => "Readying",
+            State::Sending { .. } => "Sending",
+            State::Renewing { .. } => "Renewing",
+            State::Draining { .. } => "Draining",
+            State::Failed { .. } => "Failed",
+            State::Over => "Over",
+        };
+        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+    }
+}

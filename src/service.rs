@@ -1,0 +1,209 @@
+//! The service: what becomes of a request when it is called.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use crate::classify::{Classify, Unauthorized};
+use crate::credentials::{Answer, Credentials, Issued, Want};
+use crate::error::BoxError;
+use crate::future::{ResponseFuture, Round};
+use crate::layer::RefreshLayer;
+use crate::origin::Carry;
+use crate::replay::{ByType, Retry, SpareHead};
+use crate::source::TokenSource;
+
+/// Attaches an access token to requests, and renews it when it expires or is rejected: the service of [`RefreshLayer`].
+///
+/// The inner service must be `Clone`; one that is not takes a `tower::buffer::BufferLayer` beneath.
+///
+/// # Errors
+///
+/// A boxed one, as with tower's `Timeout` and `Buffer`. A [`TokenError`](crate::TokenError) downcasts out of it, and
+/// comes only when the request was never sent. Whatever else comes is the inner service's.
+///
+/// An answer that rejects the token reaches the caller as it is if there is no newer token, or if the request cannot be
+/// sent again, or if the newer token is rejected too. Why there is no newer token is then in the response's extensions,
+/// as a [`TokenError`](crate::TokenError).
+///
+/// # Readiness
+///
+/// `poll_ready` forwards to the inner service. A request that finds a token at hand uses the service that is ready; one
+/// that must wait for a token lets go of it first, so that it holds no permit and no place in a queue meanwhile.
+///
+/// # Cancel safety
+///
+/// Dropping the response future drops the request. It does not stop a refresh.
+pub struct Refresh<I, S, C = Unauthorized, R = ByType> {
+    inner: I,
+    layer: Arc<RefreshLayer<S, C, R>>,
+}
+
+/// Asks, in a request's extensions, that part of the layer's work be skipped.
+///
+/// ```
+/// use http::Request;
+/// use tower_refresh::Skip;
+///
+/// let request = Request::post("https://api.example.com/v1/payments")
+///     .extension(Skip::Retry)
+///     .body(())?;
+/// # Ok::<(), http::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Skip {
+    /// Leaves the request as it is: no token is attached, and its answer says nothing about the token.
+    Token,
+    /// Sends the request once: an answer that rejects the token reaches the caller. The token is renewed all the same.
+    Retry,
+}
+
+impl<I, S, C, R> Refresh<I, S, C, R> {
+    pub(crate) fn new(inner: I, layer: RefreshLayer<S, C, R>) -> Self {
+        Self { inner, layer: Arc::new(layer) }
+    }
+
+    /// Returns the credentials.
+    pub fn credentials(&self) -> &Credentials<S> {
+        &self.layer.credentials
+    }
+
+    /// Returns the inner service.
+    pub fn get_ref(&self) -> &I {
+        &self.inner
+    }
+
+    /// Returns the inner service.
+    ///
+    /// What is sent through it directly carries no token.
+    pub fn get_mut(&mut self) -> &mut I {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> I {
+        self.inner
+    }
+}
+
+impl<I, S, C, R, B, D> Service<Request<B>> for Refresh<I, S, C, R>
+where
+    I: Service<Request<B>, Response = Response<D>> + Clone,
+    I::Error: Into<BoxError>,
+    S: TokenSource,
+    C: Classify,
+    R: Retry<B>,
+    D: Body,
+{
+    type Response = Response<D>;
+    type Error = BoxError;
+    type Future = ResponseFuture<I, S, C, R, B, D>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let layer = &self.layer;
+        if request.extensions().get() == Some(&Skip::Token)
+            || layer.attach.carries_own(request.headers())
+        {
+            return ResponseFuture::untouched(layer, self.inner.call(request));
+        }
+        match layer.origins.check(request.method(), request.uri(), request.headers()) {
+            Carry::Yes => {}
+            Carry::No => return ResponseFuture::untouched(layer, self.inner.call(request)),
+            Carry::Refuse(error) => {
+                self.let_go();
+                return ResponseFuture::failed(&self.layer, error);
+            }
+        }
+
+        let issued = match layer.credentials.fresh() {
+            Some(issued) => issued,
+            None => match layer.credentials.ask(Want::Token) {
+                Answer::Use(issued) => issued,
+                Answer::Wait(waiting) => {
+                    let inner = self.let_go();
+                    return ResponseFuture::waiting(&self.layer, waiting, request, inner);
+                }
+                Answer::Refuse(error) => {
+                    self.let_go();
+                    return ResponseFuture::failed(&self.layer, error);
+                }
+            },
+        };
+        let (request, spare) = layer.arm(request, &issued);
+        // With nothing to send again there is nothing to send it with.
+        let spare = spare.map(|spare| (spare, self.inner.clone()));
+        ResponseFuture::sending(
+            layer,
+            self.inner.call(request),
+            Round::First(issued.generation, spare),
+        )
+    }
+}
+
+impl<I: Clone, S, C, R> Refresh<I, S, C, R> {
+    /// Gives up the readiness of the inner service, and with it a permit or a place in a queue. Returns a service to be
+    /// readied later.
+    fn let_go(&mut self) -> I {
+        let unready = self.inner.clone();
+        self.inner = unready.clone();
+        unready
+    }
+}
+
+impl<S, C, R> RefreshLayer<S, C, R> {
+    /// Attaches the token, and keeps what it takes to send the request again.
+    pub(crate) fn arm<B>(
+        &self,
+        request: Request<B>,
+        issued: &Issued,
+    ) -> (Request<B>, Option<Spare<R::Spare>>)
+    where
+        R: Retry<B>,
+    {
+        let (parts, body) = request.into_parts();
+        let (body, spare) = if parts.extensions.get() == Some(&Skip::Retry) {
+            (body, None)
+        } else {
+            self.retry.split(body)
+        };
+        let mut request = Request::from_parts(parts, body);
+        let spare = spare.map(|body| Spare { head: SpareHead::of(&request), body });
+        self.attach.attach(request.headers_mut(), issued.tokens.access_token());
+        (request, spare)
+    }
+}
+
+/// What it takes to send a request again. The token is not in it.
+pub(crate) struct Spare<T> {
+    head: SpareHead,
+    body: T,
+}
+
+impl<T> Spare<T> {
+    /// Returns the request, if its body can be had again.
+    pub(crate) fn replay<B, R: Retry<B, Spare = T>>(self, retry: &R) -> Option<Request<B>> {
+        let body = retry.replay(self.body)?;
+        self.head.rebuild(body)
+    }
+}
+
+impl<I: Clone, S, C, R> Clone for Refresh<I, S, C, R> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), layer: Arc::clone(&self.layer) }
+    }
+}
+
+impl<I: fmt::Debug, S, C, R> fmt::Debug for Refresh<I, S, C, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refresh").field("inner", &self.inner).field("layer", &self.layer).finish()
+    }
+}
