@@ -43,27 +43,18 @@ async fn strict_rotation_revokes_the_family_on_reuse_live_access_token_included(
     assert!(server.is_live(access) && server.is_unspent(newest) && !server.is_unspent(spent));
     assert!(server.is_live(first.access_token().expose_secret()));
 
-    let error = refresh(&server, spent)
-        .await
-        .json(StatusCode::BAD_REQUEST)
-        .await;
+    let error = refresh(&server, spent).await.json(StatusCode::BAD_REQUEST).await;
 
     assert_eq!(text(&error, "error"), "invalid_grant");
     assert!(!server.is_live(access) && !server.is_unspent(newest));
     assert!(!server.is_live(first.access_token().expose_secret()));
-    let error = refresh(&server, newest)
-        .await
-        .json(StatusCode::BAD_REQUEST)
-        .await;
+    let error = refresh(&server, newest).await.json(StatusCode::BAD_REQUEST).await;
     assert_eq!(text(&error, "error"), "invalid_grant");
     let counters = server.counters();
     assert_eq!(counters.refresh_token_reuses, 1);
     assert_eq!(counters.families_revoked, 1);
     assert_eq!(server.refresh_token_uses(spent), 2);
-    assert_eq!(
-        counters.refresh_token_uses.into_iter().collect::<Vec<_>>(),
-        [(1, 2), (2, 1)]
-    );
+    assert_eq!(counters.refresh_token_uses.into_iter().collect::<Vec<_>>(), [(1, 2), (2, 1)]);
 }
 
 #[tokio::test]
@@ -101,13 +92,7 @@ async fn of_sixteen_concurrent_uses_one_succeeds_and_the_family_is_dead() {
     assert_eq!(counters.refresh_token_reuses, 15);
     assert_eq!(counters.families_revoked, 1);
     assert_eq!(server.refresh_token_uses(token.expose_secret()), 16);
-    assert_eq!(
-        (
-            counters.token_requests_granted,
-            counters.token_requests_refused
-        ),
-        (1, 15)
-    );
+    assert_eq!((counters.token_requests_granted, counters.token_requests_refused), (1, 15));
     assert_eq!(counters.refusals["invalid_grant"], 15);
 }
 
@@ -119,16 +104,10 @@ async fn inside_the_grace_window_a_spent_token_brings_the_same_successor_and_out
         .clock(clock.clone())
         .build();
     let token = server.issue_refresh_token();
-    let first = refresh(&server, token.expose_secret())
-        .await
-        .json(StatusCode::OK)
-        .await;
+    let first = refresh(&server, token.expose_secret()).await.json(StatusCode::OK).await;
 
     clock.advance(Duration::from_millis(9_999));
-    let second = refresh(&server, token.expose_secret())
-        .await
-        .json(StatusCode::OK)
-        .await;
+    let second = refresh(&server, token.expose_secret()).await.json(StatusCode::OK).await;
     assert_eq!(first["refresh_token"], second["refresh_token"]);
     assert_ne!(first["access_token"], second["access_token"]);
     assert!(server.is_live(text(&first, "access_token")));
@@ -136,25 +115,17 @@ async fn inside_the_grace_window_a_spent_token_brings_the_same_successor_and_out
     assert_eq!(server.counters().refresh_token_reuses, 0);
 
     clock.advance(Duration::from_millis(1));
-    refresh(&server, token.expose_secret())
-        .await
-        .json(StatusCode::BAD_REQUEST)
-        .await;
+    refresh(&server, token.expose_secret()).await.json(StatusCode::BAD_REQUEST).await;
     assert_eq!(server.counters().refresh_token_reuses, 1);
     assert!(!server.is_live(text(&second, "access_token")));
 }
 
 #[tokio::test]
 async fn without_rotation_the_token_stays_and_the_answer_has_none() {
-    let server = AuthorizationServer::builder()
-        .rotation(Rotation::Never)
-        .build();
+    let server = AuthorizationServer::builder().rotation(Rotation::Never).build();
     let token = server.issue_refresh_token();
     for _ in 0..3 {
-        let answer = refresh(&server, token.expose_secret())
-            .await
-            .json(StatusCode::OK)
-            .await;
+        let answer = refresh(&server, token.expose_secret()).await.json(StatusCode::OK).await;
         assert!(answer.get("refresh_token").is_none());
     }
     assert!(server.is_unspent(token.expose_secret()));
@@ -164,9 +135,7 @@ async fn without_rotation_the_token_stays_and_the_answer_has_none() {
 
 #[tokio::test]
 async fn revokes_previous_kills_the_access_token_before_and_of_this_log_in_only() {
-    let server = AuthorizationServer::builder()
-        .revokes_previous(true)
-        .build();
+    let server = AuthorizationServer::builder().revokes_previous(true).build();
     let (first, other) = (server.issue(), server.issue());
     let answer = refresh(&server, first.refresh_token().unwrap().expose_secret()).await;
     let answer = answer.json(StatusCode::OK).await;
@@ -195,10 +164,7 @@ async fn tokens_expire_by_the_monotonic_clock_of_the_server() {
     clock.advance(Duration::from_secs(58));
     let token = tokens.refresh_token().unwrap().expose_secret();
     assert!(!server.is_unspent(token));
-    let error = refresh(&server, token)
-        .await
-        .json(StatusCode::BAD_REQUEST)
-        .await;
+    let error = refresh(&server, token).await.json(StatusCode::BAD_REQUEST).await;
     assert_eq!(text(&error, "error"), "invalid_grant");
     assert_eq!(server.counters().refresh_token_reuses, 0);
 }
@@ -211,10 +177,7 @@ async fn lifetimes_are_sent_as_integers_or_with_a_fraction() {
             .refresh_token_lifetime(Duration::from_millis(lifetime + 1_000))
             .build();
         let token = server.issue_refresh_token();
-        let answer = refresh(&server, token.expose_secret())
-            .await
-            .json(StatusCode::OK)
-            .await;
+        let answer = refresh(&server, token.expose_secret()).await.json(StatusCode::OK).await;
         assert_eq!(answer["expires_in"].to_string(), sent);
         assert!(answer["refresh_token_expires_in"].is_number());
         assert_eq!(answer["token_type"], "Bearer");
@@ -253,79 +216,40 @@ async fn tokens_do_not_repeat() {
 #[tokio::test]
 async fn a_client_with_a_secret_is_known_by_header_or_body() {
     const SECRET: &str = "s3cr3t:with/odd%chars+&= é";
-    let server = AuthorizationServer::builder()
-        .client("com:pass", SECRET)
-        .build();
+    let server = AuthorizationServer::builder().client("com:pass", SECRET).build();
     let token = server.issue_refresh_token();
-    let body = format!(
-        "grant_type=refresh_token&refresh_token={}",
-        token.expose_secret()
-    );
+    let body = format!("grant_type=refresh_token&refresh_token={}", token.expose_secret());
     let encode = |raw: &str| form_urlencoded::byte_serialize(raw.as_bytes()).collect::<String>();
     let basic =
         |id: &str, secret: &str| format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")));
-    let both = format!(
-        "{body}&client_id=com%3Apass&client_secret={}",
-        encode(SECRET)
-    );
+    let both = format!("{body}&client_id=com%3Apass&client_secret={}", encode(SECRET));
 
     let refused = [
         (None, body.clone(), "invalid_client"),
-        (
-            Some(basic("com%3Apass", "wrong")),
-            body.clone(),
-            "invalid_client",
-        ),
-        (
-            Some(basic("com%3Apass", SECRET)),
-            body.clone(),
-            "invalid_client",
-        ),
+        (Some(basic("com%3Apass", "wrong")), body.clone(), "invalid_client"),
+        (Some(basic("com%3Apass", SECRET)), body.clone(), "invalid_client"),
         (Some("Bearer x".to_owned()), body.clone(), "invalid_client"),
         (Some("x".to_owned()), body.clone(), "invalid_client"),
-        (
-            None,
-            format!("{body}&client_id=com%3Apass"),
-            "invalid_client",
-        ),
+        (None, format!("{body}&client_id=com%3Apass"), "invalid_client"),
         (
             Some(basic("com%3Apass", &encode(SECRET))),
             format!("{body}&client_id=x"),
             "invalid_client",
         ),
-        (
-            Some(basic("com%3Apass", &encode(SECRET))),
-            both.clone(),
-            "invalid_request",
-        ),
+        (Some(basic("com%3Apass", &encode(SECRET))), both.clone(), "invalid_request"),
     ];
     for (header, body, code) in refused {
         let mut request = post(&body);
         if let Some(header) = &header {
-            request
-                .headers_mut()
-                .insert(AUTHORIZATION, header.parse().unwrap());
+            request.headers_mut().insert(AUTHORIZATION, header.parse().unwrap());
         }
         let response = server.token_service().oneshot(request).await.unwrap();
         if code == "invalid_client" {
-            assert!(
-                response.headers()[WWW_AUTHENTICATE]
-                    .to_str()
-                    .unwrap()
-                    .starts_with("Basic")
-            );
-            assert_eq!(
-                response.status(),
-                StatusCode::UNAUTHORIZED,
-                "{header:?} {body}"
-            );
+            assert!(response.headers()[WWW_AUTHENTICATE].to_str().unwrap().starts_with("Basic"));
+            assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{header:?} {body}");
         }
         let status = response.status();
-        assert_eq!(
-            text(&Ok(response).json(status).await, "error"),
-            code,
-            "{header:?} {body}"
-        );
+        assert_eq!(text(&Ok(response).json(status).await, "error"), code, "{header:?} {body}");
     }
     // None of this was a use.
     assert_eq!(server.refresh_token_uses(token.expose_secret()), 0);
@@ -333,26 +257,16 @@ async fn a_client_with_a_secret_is_known_by_header_or_body() {
 
     let answer = server.token_service().oneshot(post(&both)).await;
     let token = answer.json(StatusCode::OK).await;
-    let body = format!(
-        "grant_type=refresh_token&refresh_token={}",
-        text(&token, "refresh_token")
-    );
+    let body = format!("grant_type=refresh_token&refresh_token={}", text(&token, "refresh_token"));
     let mut request = post(&body);
     let header = basic("com%3Apass", &encode(SECRET)).parse().unwrap();
     request.headers_mut().insert(AUTHORIZATION, header);
-    server
-        .token_service()
-        .oneshot(request)
-        .await
-        .json(StatusCode::OK)
-        .await;
+    server.token_service().oneshot(request).await.json(StatusCode::OK).await;
 }
 
 #[tokio::test]
 async fn a_server_that_got_basic_wrong_takes_it_as_it_is() {
-    let server = AuthorizationServer::builder()
-        .client_unencoded("id", "a%2Bb:c+")
-        .build();
+    let server = AuthorizationServer::builder().client_unencoded("id", "a%2Bb:c+").build();
     for (pair, status) in [("id:a%2Bb:c+", 200), ("id:a%252Bb%3Ac%2B", 401)] {
         let mut request = post("grant_type=client_credentials");
         let header = format!("basic {}", STANDARD.encode(pair)).parse().unwrap();
@@ -364,15 +278,10 @@ async fn a_server_that_got_basic_wrong_takes_it_as_it_is() {
 
 #[tokio::test]
 async fn grants_bring_what_they_should() {
-    let server = AuthorizationServer::builder()
-        .user("ann", "pass word")
-        .build();
+    let server = AuthorizationServer::builder().user("ann", "pass word").build();
     let ask = |body: &str| server.token_service().oneshot(post(body));
 
-    let client = ask("grant_type=client_credentials&scope=a+b")
-        .await
-        .json(StatusCode::OK)
-        .await;
+    let client = ask("grant_type=client_credentials&scope=a+b").await.json(StatusCode::OK).await;
     assert!(client.get("refresh_token").is_none());
     assert_eq!(client["scope"], "a b");
     assert!(server.is_live(text(&client, "access_token")));
@@ -391,10 +300,7 @@ async fn grants_bring_what_they_should() {
 
 #[tokio::test]
 async fn errors_are_those_of_rfc_6749() {
-    let server = AuthorizationServer::builder()
-        .scope("a b")
-        .user("ann", "secret")
-        .build();
+    let server = AuthorizationServer::builder().scope("a b").user("ann", "secret").build();
     let token = server.issue_refresh_token();
     let token = token.expose_secret();
     for (body, code) in [
@@ -403,34 +309,19 @@ async fn errors_are_those_of_rfc_6749() {
         ("grant_type=device", "unsupported_grant_type"),
         ("grant_type=refresh_token", "invalid_request"),
         ("grant_type=refresh_token&refresh_token=", "invalid_request"),
-        (
-            "grant_type=refresh_token&refresh_token=nobody",
-            "invalid_grant",
-        ),
+        ("grant_type=refresh_token&refresh_token=nobody", "invalid_grant"),
         (
             &format!("grant_type=refresh_token&refresh_token={token}&refresh_token={token}"),
             "invalid_request",
         ),
-        (
-            &format!("grant_type=refresh_token&refresh_token={token}&scope=a+c"),
-            "invalid_scope",
-        ),
+        (&format!("grant_type=refresh_token&refresh_token={token}&scope=a+c"), "invalid_scope"),
         ("grant_type=client_credentials&scope=c", "invalid_scope"),
         ("grant_type=password&username=ann", "invalid_request"),
-        (
-            "grant_type=password&username=ann&password=wrong",
-            "invalid_grant",
-        ),
+        ("grant_type=password&username=ann&password=wrong", "invalid_grant"),
     ] {
         let response = server.token_service().oneshot(post(body)).await;
-        assert_eq!(
-            response.as_ref().unwrap().headers()[CACHE_CONTROL],
-            "no-store"
-        );
-        assert_eq!(
-            response.as_ref().unwrap().headers()[CONTENT_TYPE],
-            "application/json"
-        );
+        assert_eq!(response.as_ref().unwrap().headers()[CACHE_CONTROL], "no-store");
+        assert_eq!(response.as_ref().unwrap().headers()[CONTENT_TYPE], "application/json");
         let error = response.json(StatusCode::BAD_REQUEST).await;
         assert_eq!(text(&error, "error"), code, "{body}");
     }
@@ -445,32 +336,17 @@ async fn errors_are_those_of_rfc_6749() {
     );
 
     let mut request = post("grant_type=client_credentials");
-    request
-        .headers_mut()
-        .insert(CONTENT_TYPE, "application/json".parse().unwrap());
-    server
-        .token_service()
-        .oneshot(request)
-        .await
-        .json(StatusCode::BAD_REQUEST)
-        .await;
+    request.headers_mut().insert(CONTENT_TYPE, "application/json".parse().unwrap());
+    server.token_service().oneshot(request).await.json(StatusCode::BAD_REQUEST).await;
 
     let public = AuthorizationServer::builder().public_client("app").build();
     let ask = |body: &str| public.token_service().oneshot(post(body));
     let error = ask("grant_type=client_credentials&client_id=app").await;
-    assert_eq!(
-        text(&error.json(StatusCode::BAD_REQUEST).await, "error"),
-        "unauthorized_client"
-    );
-    ask("grant_type=client_credentials")
-        .await
-        .json(StatusCode::UNAUTHORIZED)
-        .await;
+    assert_eq!(text(&error.json(StatusCode::BAD_REQUEST).await, "error"), "unauthorized_client");
+    ask("grant_type=client_credentials").await.json(StatusCode::UNAUTHORIZED).await;
     let token = public.issue_refresh_token();
-    let body = format!(
-        "grant_type=refresh_token&client_id=app&refresh_token={}",
-        token.expose_secret()
-    );
+    let body =
+        format!("grant_type=refresh_token&client_id=app&refresh_token={}", token.expose_secret());
     ask(&body).await.json(StatusCode::OK).await;
 }
 
@@ -519,18 +395,8 @@ async fn the_resource_answers_as_rfc_6750_says() {
     let good = format!("bearer {}", tokens.access_token().expose_secret());
     for (header, path, status, challenge) in [
         (None, "/a", 401, Some(r#"Bearer realm="resource""#)),
-        (
-            Some("Basic eDp5"),
-            "/a",
-            401,
-            Some(r#"Bearer realm="resource""#),
-        ),
-        (
-            Some("Bearer x"),
-            "/a",
-            401,
-            Some(r#"Bearer realm="resource", error="invalid_token""#),
-        ),
+        (Some("Basic eDp5"), "/a", 401, Some(r#"Bearer realm="resource""#)),
+        (Some("Bearer x"), "/a", 401, Some(r#"Bearer realm="resource", error="invalid_token""#)),
         (Some(&*good), "/a", 200, None),
         (
             Some(&*good),
@@ -538,12 +404,7 @@ async fn the_resource_answers_as_rfc_6750_says() {
             401,
             Some(r#"Bearer realm="resource", error="invalid_token""#),
         ),
-        (
-            None,
-            "/unauthorized",
-            401,
-            Some(r#"Bearer realm="resource""#),
-        ),
+        (None, "/unauthorized", 401, Some(r#"Bearer realm="resource""#)),
         (
             Some(&*good),
             "/forbidden",
@@ -566,11 +427,7 @@ async fn the_resource_answers_as_rfc_6750_says() {
         let response = server.resource_service().oneshot(request).await.unwrap();
         assert_eq!(response.status(), status, "{header:?} {path}");
         let sent = response.headers().get(WWW_AUTHENTICATE);
-        assert_eq!(
-            sent.map(|value| value.to_str().unwrap()),
-            challenge,
-            "{path}"
-        );
+        assert_eq!(sent.map(|value| value.to_str().unwrap()), challenge, "{path}");
     }
     let request = Request::get("/")
         .header(AUTHORIZATION, &good)
@@ -606,10 +463,7 @@ async fn the_resource_echoes_and_says_which_token_it_saw() {
     }
     assert_eq!(bytes(response).await, "hello");
 
-    let request = get(
-        "/size/20000/unauthorized",
-        tokens.access_token().expose_secret(),
-    );
+    let request = get("/size/20000/unauthorized", tokens.access_token().expose_secret());
     let response = server.service().oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(bytes(response).await.len(), 20_000);
@@ -627,19 +481,11 @@ async fn the_path_delays_the_answer_or_its_body_but_not_the_decision() {
     let start = TokioClock::new();
 
     // Good when it arrives, expired when it is answered.
-    let response = server
-        .service()
-        .oneshot(get("/delay/250", token))
-        .await
-        .unwrap();
+    let response = server.service().oneshot(get("/delay/250", token)).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(start.now().monotonic().as_millis(), 250);
 
-    let response = server
-        .service()
-        .oneshot(get("/late/20", token))
-        .await
-        .unwrap();
+    let response = server.service().oneshot(get("/late/20", token)).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(start.now().monotonic().as_millis(), 250);
     assert!(!bytes(response).await.is_empty());
@@ -669,19 +515,10 @@ async fn dropped_before_the_token_is_spent_it_can_be_sent_again() {
     let error = refresh(&server, token.expose_secret()).await.unwrap_err();
     assert!(error.to_string().contains("dropped the connection"));
     assert!(server.is_unspent(token.expose_secret()));
-    refresh(&server, token.expose_secret())
-        .await
-        .json(StatusCode::OK)
-        .await;
+    refresh(&server, token.expose_secret()).await.json(StatusCode::OK).await;
 
     let counters = server.counters();
-    assert_eq!(
-        (
-            counters.token_requests_faulted,
-            counters.token_requests_granted
-        ),
-        (1, 1)
-    );
+    assert_eq!((counters.token_requests_faulted, counters.token_requests_granted), (1, 1));
     assert_eq!(counters.refresh_token_reuses, 0);
     assert_eq!(server.refresh_token_uses(token.expose_secret()), 1);
 }
@@ -691,18 +528,13 @@ async fn dropped_after_the_token_was_spent_sending_it_again_is_reuse() {
     let server = AuthorizationServer::new();
     let tokens = server.issue();
     let token = tokens.refresh_token().unwrap().expose_secret();
-    server
-        .token_faults()
-        .once(Fault::drop_connection().after_processing());
+    server.token_faults().once(Fault::drop_connection().after_processing());
 
     refresh(&server, token).await.unwrap_err();
     assert!(!server.is_unspent(token));
     assert!(server.is_live(tokens.access_token().expose_secret()));
     assert_eq!(server.counters().access_tokens_issued, 2);
-    let error = refresh(&server, token)
-        .await
-        .json(StatusCode::BAD_REQUEST)
-        .await;
+    let error = refresh(&server, token).await.json(StatusCode::BAD_REQUEST).await;
     assert_eq!(text(&error, "error"), "invalid_grant");
     assert_eq!(server.counters().refresh_token_reuses, 1);
     assert_eq!(server.counters().families_revoked, 1);
@@ -724,10 +556,7 @@ async fn any_status_headers_and_body_before_or_after_processing() {
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     assert_eq!(response.headers()[CONTENT_TYPE], "text/html");
     assert_eq!(bytes(response).await, "<h1>oops</h1>");
-    let error = refresh(&server, token.expose_secret())
-        .await
-        .json(StatusCode::BAD_REQUEST)
-        .await;
+    let error = refresh(&server, token.expose_secret()).await.json(StatusCode::BAD_REQUEST).await;
     assert_eq!(text(&error, "error"), "slow_down");
     assert!(server.is_unspent(token.expose_secret()));
 
@@ -743,11 +572,7 @@ async fn a_delay_comes_before_processing_or_after_it() {
     for after in [false, true] {
         let token = server.issue_refresh_token();
         let fault = Fault::honest().delay(Duration::from_secs(3));
-        server.token_faults().once(if after {
-            fault.after_processing()
-        } else {
-            fault
-        });
+        server.token_faults().once(if after { fault.after_processing() } else { fault });
         let start = TokioClock::new();
         let mut answer = task::spawn(refresh(&server, token.expose_secret()));
         assert_pending!(answer.poll());
@@ -763,22 +588,13 @@ async fn a_caller_that_goes_away_leaves_the_token_as_it_was_or_spent() {
     for after in [false, true] {
         let token = server.issue_refresh_token();
         let fault = Fault::hang();
-        server.token_faults().once(if after {
-            fault.after_processing()
-        } else {
-            fault
-        });
+        server.token_faults().once(if after { fault.after_processing() } else { fault });
         let limit = Duration::from_secs(3600);
-        tokio::time::timeout(limit, refresh(&server, token.expose_secret()))
-            .await
-            .unwrap_err();
+        tokio::time::timeout(limit, refresh(&server, token.expose_secret())).await.unwrap_err();
         assert_eq!(server.is_unspent(token.expose_secret()), !after);
     }
     let counters = server.counters();
-    assert_eq!(
-        (counters.token_requests, counters.token_requests_abandoned),
-        (2, 2)
-    );
+    assert_eq!((counters.token_requests, counters.token_requests_abandoned), (2, 2));
     assert_eq!(counters.max_concurrent_token_requests, 1);
 }
 
@@ -798,10 +614,7 @@ async fn a_dripped_body_comes_byte_by_byte() {
         pieces.push(frame.unwrap().into_data().unwrap());
     }
     assert!(pieces.len() > 20 && pieces.iter().all(|piece| piece.len() <= 3));
-    assert_eq!(
-        start.now().monotonic().as_millis() as usize / 100,
-        pieces.len() - 1
-    );
+    assert_eq!(start.now().monotonic().as_millis() as usize / 100, pieces.len() - 1);
     let whole = pieces.concat();
     assert_eq!(whole.len(), length);
     let answer: Value = serde_json::from_slice(&whole).unwrap();
@@ -816,13 +629,7 @@ async fn a_cut_body_ends_in_an_error_half_way() {
     let mut response = refresh(&server, token.expose_secret()).await.unwrap();
     let length = response.size_hint().exact().unwrap() as usize;
 
-    let half = response
-        .frame()
-        .await
-        .unwrap()
-        .unwrap()
-        .into_data()
-        .unwrap();
+    let half = response.frame().await.unwrap().unwrap().into_data().unwrap();
     assert_eq!(half.len(), length / 2);
     assert!(!response.is_end_stream());
     response.frame().await.unwrap().unwrap_err();
@@ -834,9 +641,8 @@ async fn a_cut_body_ends_in_an_error_half_way() {
 #[tokio::test(start_paused = true)]
 async fn a_late_body_follows_its_head() {
     let server = AuthorizationServer::new();
-    let fault = Fault::status(StatusCode::UNAUTHORIZED)
-        .body("no")
-        .late_body(Duration::from_secs(1));
+    let fault =
+        Fault::status(StatusCode::UNAUTHORIZED).body("no").late_body(Duration::from_secs(1));
     server.resource_faults().once(fault);
     let start = TokioClock::new();
     let response = server.service().oneshot(get("/", "x")).await.unwrap();
@@ -852,29 +658,17 @@ async fn an_outage_lasts_as_long_as_its_window() {
     let window = Duration::from_secs(3)..Duration::from_secs(5);
     let outage = Fault::unavailable().retry_after(Duration::from_millis(1_200));
     server.token_faults().during(window, outage);
-    server
-        .resource_faults()
-        .during(Duration::ZERO..Duration::from_secs(4), Fault::unavailable());
+    server.resource_faults().during(Duration::ZERO..Duration::from_secs(4), Fault::unavailable());
 
-    for (seconds, token_down, resource_down) in [
-        (0, false, true),
-        (2, false, true),
-        (3, true, true),
-        (4, true, false),
-        (5, false, false),
-    ] {
+    for (seconds, token_down, resource_down) in
+        [(0, false, true), (2, false, true), (3, true, true), (4, true, false), (5, false, false)]
+    {
         let tokens = server.issue();
         let token = tokens.refresh_token().unwrap();
         let response = refresh(&server, token.expose_secret()).await.unwrap();
         let down = response.status() == StatusCode::SERVICE_UNAVAILABLE;
         assert_eq!(down, token_down, "{seconds}");
-        assert_eq!(
-            response
-                .headers()
-                .get(RETRY_AFTER)
-                .is_some_and(|value| value == "2"),
-            down
-        );
+        assert_eq!(response.headers().get(RETRY_AFTER).is_some_and(|value| value == "2"), down);
         let request = get("/", tokens.access_token().expose_secret());
         let response = server.service().oneshot(request).await.unwrap();
         let down = response.status() == StatusCode::SERVICE_UNAVAILABLE;
@@ -914,19 +708,10 @@ async fn a_fault_may_ask_for_the_status_of_the_honest_answer() {
     let fault = Fault::drop_connection().only_if(StatusCode::UNAUTHORIZED);
     server.resource_faults().always(fault);
     let good = get("/", tokens.access_token().expose_secret());
-    assert_eq!(
-        server.service().oneshot(good).await.unwrap().status(),
-        StatusCode::OK
-    );
+    assert_eq!(server.service().oneshot(good).await.unwrap().status(), StatusCode::OK);
     server.service().oneshot(get("/", "x")).await.unwrap_err();
     let counters = server.counters();
-    assert_eq!(
-        (
-            counters.resource_requests_ok,
-            counters.resource_requests_dropped
-        ),
-        (1, 1)
-    );
+    assert_eq!((counters.resource_requests_ok, counters.resource_requests_dropped), (1, 1));
 }
 
 #[tokio::test]
@@ -941,10 +726,7 @@ async fn the_closure_that_decides_may_use_the_server() {
     let token = server.issue_refresh_token();
     let response = refresh(&server, token.expose_secret()).await.unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    refresh(&server, token.expose_secret())
-        .await
-        .json(StatusCode::OK)
-        .await;
+    refresh(&server, token.expose_secret()).await.json(StatusCode::OK).await;
 }
 
 // ===== over a socket =====
@@ -956,19 +738,15 @@ async fn it_serves_http_1_and_2_on_one_port_and_counts_connections() {
     assert_eq!(serving.origin(), format!("http://{}", serving.address()));
     assert_eq!(serving.url("token"), serving.url("/token"));
 
-    for (client, version, connections) in [
-        (client(false), Version::HTTP_11, 1),
-        (client(true), Version::HTTP_2, 2),
-    ] {
+    for (client, version, connections) in
+        [(client(false), Version::HTTP_11, 1), (client(true), Version::HTTP_2, 2)]
+    {
         let tokens = server.issue();
         for _ in 0..3 {
             let token = tokens.access_token().expose_secret();
             let request = get(&serving.url("/things"), token);
             let response = client.request(request).await.unwrap();
-            assert_eq!(
-                (response.status(), response.version()),
-                (StatusCode::OK, version)
-            );
+            assert_eq!((response.status(), response.version()), (StatusCode::OK, version));
             response.into_body().collect().await.unwrap();
         }
         let token = tokens.refresh_token().unwrap().expose_secret();
@@ -991,23 +769,15 @@ async fn of_sixteen_concurrent_uses_over_sockets_one_succeeds() {
     let token = server.issue_refresh_token();
     let client = client(false);
     let uses = (0..16).map(|_| {
-        let body = format!(
-            "grant_type=refresh_token&refresh_token={}",
-            token.expose_secret()
-        );
+        let body = format!("grant_type=refresh_token&refresh_token={}", token.expose_secret());
         let mut request = post(&body);
         *request.uri_mut() = serving.url("/token").parse().unwrap();
         tokio::spawn(client.request(request))
     });
     let uses = join_all(uses.collect::<Vec<_>>()).await;
-    let statuses = uses
-        .into_iter()
-        .map(|answer| answer.unwrap().unwrap().status());
+    let statuses = uses.into_iter().map(|answer| answer.unwrap().unwrap().status());
     let (granted, refused) = statuses.partition::<Vec<_>, _>(|status| status.is_success());
-    assert_eq!(
-        (granted.len(), refused),
-        (1, vec![StatusCode::BAD_REQUEST; 15])
-    );
+    assert_eq!((granted.len(), refused), (1, vec![StatusCode::BAD_REQUEST; 15]));
     assert_eq!(server.counters().families_revoked, 1);
     assert_eq!(server.counters().connections, serving.connections());
 }
@@ -1019,15 +789,8 @@ async fn a_dropped_connection_is_closed_without_a_byte() {
     for after in [false, true] {
         let token = server.issue_refresh_token();
         let fault = Fault::drop_connection();
-        server.token_faults().once(if after {
-            fault.after_processing()
-        } else {
-            fault
-        });
-        let body = format!(
-            "grant_type=refresh_token&refresh_token={}",
-            token.expose_secret()
-        );
+        server.token_faults().once(if after { fault.after_processing() } else { fault });
+        let body = format!("grant_type=refresh_token&refresh_token={}", token.expose_secret());
         let mut stream = send(serving.address(), "POST /token", &body).await;
         assert_eq!(rest(&mut stream).await, "");
         assert_eq!(server.is_unspent(token.expose_secret()), !after);
@@ -1039,10 +802,7 @@ async fn a_dropped_connection_is_closed_without_a_byte() {
     let hanging = tokio::spawn(client.request(get(&serving.url("/"), "x")));
     wait_until(|| server.counters().resource_requests == 1).await;
     server.resource_faults().once(Fault::drop_connection());
-    client
-        .request(get(&serving.url("/"), "x"))
-        .await
-        .unwrap_err();
+    client.request(get(&serving.url("/"), "x")).await.unwrap_err();
     let hanging = timeout(LIMIT, hanging).await.unwrap();
     hanging.unwrap().unwrap_err();
     assert_eq!(serving.connections(), 3);
@@ -1060,10 +820,7 @@ async fn a_cut_body_is_seen_to_be_cut() {
     assert!(answer.contains("content-length: 10\r\n"), "{answer}");
     assert!(answer.ends_with("\r\n\r\n01234"), "{answer}");
 
-    let response = client(true)
-        .request(get(&serving.url("/"), "x"))
-        .await
-        .unwrap();
+    let response = client(true).request(get(&serving.url("/"), "x")).await.unwrap();
     response.into_body().collect().await.unwrap_err();
 }
 
@@ -1071,14 +828,9 @@ async fn a_cut_body_is_seen_to_be_cut() {
 async fn a_dripped_body_leaves_in_pieces() {
     let server = AuthorizationServer::new();
     let serving = server.serve().await.unwrap();
-    let drip = Fault::status(StatusCode::OK)
-        .body("abc")
-        .drip(1, Duration::from_millis(30));
+    let drip = Fault::status(StatusCode::OK).body("abc").drip(1, Duration::from_millis(30));
     server.resource_faults().once(drip);
-    let response = client(false)
-        .request(get(&serving.url("/"), "x"))
-        .await
-        .unwrap();
+    let response = client(false).request(get(&serving.url("/"), "x")).await.unwrap();
     let mut body = response.into_body();
     let mut pieces = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -1120,9 +872,7 @@ async fn shutdown_lets_the_answer_under_way_finish() {
     let server = AuthorizationServer::new();
     let serving = server.serve().await.unwrap();
     let address = serving.address();
-    let slow = Fault::status(StatusCode::OK)
-        .body("done")
-        .delay(Duration::from_millis(50));
+    let slow = Fault::status(StatusCode::OK).body("done").delay(Duration::from_millis(50));
     server.resource_faults().always(slow);
     let mut stream = send(address, "GET /", "").await;
     let mut idle = TcpStream::connect(address).await.unwrap();
@@ -1166,10 +916,7 @@ async fn nothing_that_can_be_formatted_shows_a_secret() {
         server.counters(),
     );
     assert!(!shown.contains("sesame"), "{shown}");
-    assert!(
-        !shown.contains("at-1") && !shown.contains("rt-1"),
-        "{shown}"
-    );
+    assert!(!shown.contains("at-1") && !shown.contains("rt-1"), "{shown}");
 }
 
 #[test]
@@ -1208,9 +955,7 @@ fn post(body: &str) -> Request<Full<Bytes>> {
 }
 
 fn client(http2: bool) -> Client<HttpConnector, Full<Bytes>> {
-    Client::builder(TokioExecutor::new())
-        .http2_only(http2)
-        .build_http()
+    Client::builder(TokioExecutor::new()).http2_only(http2).build_http()
 }
 
 /// Sends a request by hand, so that what comes back can be seen to the last byte.
@@ -1228,10 +973,7 @@ async fn send(address: std::net::SocketAddr, start: &str, body: &str) -> TcpStre
 /// Everything until the server closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut rest = String::new();
-    timeout(LIMIT, stream.read_to_string(&mut rest))
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(LIMIT, stream.read_to_string(&mut rest)).await.unwrap().unwrap();
     rest
 }
 

@@ -1,0 +1,147 @@
+//! What the layer costs a request whose token is at hand.
+//!
+//! `cargo bench --bench overhead`. Each bench builds a request, sends it through the stack, and drops the answer. The
+//! stacks differ in one layer only, so that their difference is what that layer costs; `bare` is the floor. divan
+//! counts the allocations beside the times.
+#![allow(clippy::expect_used, reason = "a bench that fails is one that panics")]
+
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use divan::{AllocProfiler, Bencher, black_box};
+use http::{HeaderName, HeaderValue, Request, Response};
+use http_body_util::Full;
+use tower::{Layer as _, Service};
+use tower_http::auth::AddAuthorizationLayer;
+use tower_refresh::{Credentials, RefreshLayer, Renewal, TokenSet, TokenSource};
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+
+/// How many headers a request has beside the token.
+const HEADERS: [usize; 3] = [0, 8, 20];
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(args = HEADERS)]
+fn bare(bencher: Bencher<'_, '_>, headers: usize) {
+    run(bencher, headers, Api);
+}
+
+#[divan::bench(args = HEADERS)]
+fn static_header(bencher: Bencher<'_, '_>, headers: usize) {
+    run(bencher, headers, AddAuthorizationLayer::bearer(TOKEN).layer(Api));
+}
+
+#[divan::bench(args = HEADERS)]
+fn refresh_without_retry(bencher: Bencher<'_, '_>, headers: usize) {
+    run(bencher, headers, refresh().without_retry().layer(Api));
+}
+
+#[divan::bench(args = HEADERS)]
+fn refresh_with_retry(bencher: Bencher<'_, '_>, headers: usize) {
+    run(bencher, headers, refresh().layer(Api));
+}
+
+/// Many threads at once: a fresh token takes no lock.
+#[divan::bench(threads = [1, 2])]
+fn refresh_without_retry_shared(bencher: Bencher<'_, '_>) {
+    let service = refresh().without_retry().layer(Api);
+    bencher.bench(|| answer(service.clone().call(request(0))));
+}
+
+const TOKEN: &str =
+    "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.c2lnbmF0dXJlLW9mLXNvbWUtbGVuZ3Ro";
+
+fn refresh() -> RefreshLayer<impl TokenSource> {
+    let credentials = Credentials::new(|_: Renewal| async {
+        TokenSet::bearer(TOKEN).map(|tokens| tokens.expires_in(Duration::from_secs(3600)))
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(credentials.prime()).expect("a token");
+    RefreshLayer::with_credentials(credentials).origin("https://api.example.com")
+}
+
+fn run<S>(bencher: Bencher<'_, '_>, headers: usize, mut service: S)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>>,
+    S::Error: std::fmt::Debug,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    bencher.bench_local(|| {
+        assert!(service.poll_ready(&mut cx).is_ready());
+        answer(service.call(request(headers)))
+    });
+}
+
+fn request(headers: usize) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(Bytes::from_static(b"{}")));
+    *request.uri_mut() = http::Uri::from_static("https://api.example.com/v1/things");
+    for name in &NAMES[..headers] {
+        request.headers_mut().insert(name.clone(), VALUE.clone());
+    }
+    black_box(request)
+}
+
+fn answer<F, E>(future: F) -> Response<Full<Bytes>>
+where
+    F: Future<Output = Result<Response<Full<Bytes>>, E>>,
+    E: std::fmt::Debug,
+{
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer.expect("an answer"),
+        Poll::Pending => unreachable!("the token is at hand"),
+    }
+}
+
+#[derive(Clone)]
+struct Api;
+
+impl Service<Request<Full<Bytes>>> for Api {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        black_box(&request);
+        ready(Ok(Response::new(Full::default())))
+    }
+}
+
+static VALUE: HeaderValue = HeaderValue::from_static("some-value-of-usual-length");
+
+static NAMES: [HeaderName; 20] = {
+    use http::header::*;
+    [
+        ACCEPT,
+        ACCEPT_CHARSET,
+        ACCEPT_ENCODING,
+        ACCEPT_LANGUAGE,
+        CACHE_CONTROL,
+        CONTENT_TYPE,
+        COOKIE,
+        DATE,
+        DNT,
+        EXPECT,
+        FORWARDED,
+        FROM,
+        IF_MATCH,
+        IF_NONE_MATCH,
+        ORIGIN,
+        PRAGMA,
+        RANGE,
+        REFERER,
+        TE,
+        USER_AGENT,
+    ]
+};

@@ -1,0 +1,106 @@
+//! What a request with a fresh token allocates: nothing of its own, or one buffer if it may have to be sent again.
+
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::Full;
+use tower::{Layer as _, Service};
+use tower_refresh::{AccessToken, Credentials, RefreshLayer, Renewal, TokenSet, TokenSource};
+
+#[test]
+fn without_retry_it_allocates_what_the_header_map_needs_and_nothing_else() {
+    let mut service = refresh().without_retry().layer(Api);
+    for headers in [0, 1, 3, 8, 20] {
+        assert_eq!(
+            allocations(&mut service, headers),
+            allocations(&mut by_hand(), headers),
+            "{headers} headers"
+        );
+    }
+}
+
+#[test]
+fn with_retry_armed_it_allocates_one_buffer_more() {
+    let mut service = refresh().layer(Api);
+    for headers in [1, 3, 8, 20] {
+        assert_eq!(
+            allocations(&mut service, headers),
+            allocations(&mut by_hand(), headers) + 1,
+            "{headers} headers"
+        );
+    }
+}
+
+#[test]
+fn a_token_is_cloned_without_allocating() {
+    let token = AccessToken::new("sesame").unwrap();
+    assert_eq!(measure(|| drop(token.header_value().clone())).count_total, 0);
+    let tokens = TokenSet::builder(token).refresh_token("r").build();
+    assert_eq!(measure(|| drop(tokens.clone())).count_total, 0);
+}
+
+fn refresh() -> RefreshLayer<impl TokenSource> {
+    let credentials = Credentials::new(|_: Renewal| async {
+        TokenSet::bearer("sesame").map(|tokens| tokens.expires_in(Duration::from_secs(3600)))
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(credentials.prime()).unwrap();
+    RefreshLayer::with_credentials(credentials).origin("https://api.example.com")
+}
+
+/// What somebody would write by hand, with a token that never changes.
+fn by_hand() -> impl Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>> {
+    let token = AccessToken::new("sesame").unwrap();
+    tower::util::MapRequest::new(Api, move |mut request: Request<Full<Bytes>>| {
+        request.headers_mut().insert(header::AUTHORIZATION, token.header_value().clone());
+        request
+    })
+}
+
+fn allocations<S>(service: &mut S, headers: usize) -> u64
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>>,
+{
+    let send = |service: &mut S, request| {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(service.poll_ready(&mut cx).is_ready());
+        let Poll::Ready(Ok(_)) = pin!(service.call(request)).poll(&mut cx) else {
+            panic!("the token is at hand");
+        };
+    };
+    // The first request of a thread sets up what the next ones reuse.
+    send(service, request(headers));
+    let request = request(headers);
+    measure(|| send(service, request)).count_total
+}
+
+fn request(headers: usize) -> Request<Full<Bytes>> {
+    let mut request = Request::get("https://api.example.com/v1/things");
+    for number in 0..headers {
+        request = request.header(format!("x-header-{number}"), format!("value {number}"));
+    }
+    request.body(Full::new(Bytes::from_static(b"{}"))).unwrap()
+}
+
+#[derive(Clone)]
+struct Api;
+
+impl Service<Request<Full<Bytes>>> for Api {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        ready(Ok(Response::new(Full::default())))
+    }
+}

@@ -1,0 +1,499 @@
+//! One refresh for everybody, whoever comes, goes or breaks.
+#![allow(clippy::disallowed_methods, reason = "tests read paused time")]
+
+mod harness;
+
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use harness::{HOUR, Mint, accept, client, get, let_others_run, policy, puppet, tokens};
+use http::StatusCode;
+use tokio::time::{Instant, advance, sleep, timeout};
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{Service as _, ServiceExt as _};
+use tower_refresh::{
+    Cause, Credentials, RefreshLayer, RefreshPolicy, Renewal, TokenError, TokenSet, TokenStatus,
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_requests_without_a_token_cost_one_fetch() {
+    let mint = Mint::new(HOUR);
+    let client = client(RefreshLayer::with_policy(mint.clone(), policy()), accept);
+    let answers = join_all((0..1000).map(|_| client.clone().oneshot(get("/")))).await;
+    assert!(answers.into_iter().all(|answer| answer.unwrap().status() == StatusCode::OK));
+    assert_eq!(mint.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_requests_with_a_stale_token_cost_one_fetch_and_none_of_them_waits() {
+    let (source, mut strings) = puppet();
+    let layer = RefreshLayer::with_policy(source, policy());
+    let credentials = layer.credentials().clone();
+    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    let client = client(layer, accept);
+    advance(HOUR - Duration::from_secs(200)).await;
+    assert_eq!(credentials.status().token, TokenStatus::Stale);
+
+    for _ in 0..1000 {
+        let mut client = client.clone();
+        let mut answer = task::spawn(async move { client.ready().await?.call(get("/")).await });
+        // Ready when first polled: the test never gives the flight a chance to run.
+        assert_ready!(answer.poll()).unwrap();
+    }
+
+    let asked = strings.next().await;
+    assert_eq!(asked.renewal.cause(), Cause::Expiring);
+    assert_eq!(strings.count(), 0);
+    asked.answer(tokens("new").expires_in(HOUR));
+    credentials.settled().await;
+    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_cooldown() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    let waiting = join_all((0..100).map(|_| credentials.token()));
+    let (errors, ()) = tokio::join!(waiting, async {
+        strings.next().await.fail(TokenError::transient("overloaded"));
+    });
+    let start = Instant::now();
+    for error in errors {
+        assert_eq!(error.unwrap_err().to_string(), "no token for now: overloaded");
+    }
+    assert_eq!(strings.count(), 0);
+
+    // The remembered error is handed out at once; the source is left alone.
+    assert!(credentials.token().await.unwrap_err().is_transient());
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(strings.count(), 0);
+    let cooldown = credentials.status().cooldown.unwrap();
+    assert!(
+        cooldown >= Duration::from_millis(500) && cooldown <= Duration::from_secs(1),
+        "{cooldown:?}"
+    );
+
+    advance(cooldown).await;
+    let (token, ()) = tokio::join!(credentials.token(), async {
+        strings.next().await.answer(tokens("t"));
+    });
+    assert_eq!(token.unwrap().access_token().expose_secret(), "t");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    advance(HOUR - Duration::from_secs(200)).await;
+    for error in [
+        TokenError::transient("later"),
+        TokenError::misconfigured("mend me"),
+        TokenError::ambiguous("who knows"),
+    ] {
+        assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
+        strings.next().await.fail(error);
+        credentials.settled().await;
+        assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
+        let Some(cooldown) = credentials.status().cooldown else {
+            break;
+        };
+        // Far enough for the next one, and still before expiry.
+        credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+        advance((HOUR - Duration::from_secs(200)).max(cooldown)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_unknown_outcome_nothing_is_sent_while_the_token_works_and_then_once() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    advance(HOUR - Duration::from_secs(300)).await;
+    credentials.token().await.unwrap();
+    strings.next().await.fail(TokenError::ambiguous("the connection was cut"));
+    credentials.settled().await;
+
+    for _ in 0..28 {
+        advance(Duration::from_secs(10)).await;
+        assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
+        assert!(credentials.renew().await.unwrap_err().is_ambiguous());
+    }
+    credentials.settled().await;
+    assert_eq!(strings.count(), 0);
+
+    advance(Duration::from_secs(30)).await;
+    let (token, ()) = tokio::join!(credentials.token(), async {
+        let asked = strings.next().await;
+        assert_eq!(asked.renewal.cause(), Cause::Expired);
+        asked.answer(tokens("new"));
+    });
+    assert_eq!(token.unwrap().access_token().expose_secret(), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn denied_stays_until_the_credentials_change() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    let (error, ()) = tokio::join!(credentials.token(), async {
+        strings.next().await.fail(TokenError::denied("log in again").with_code("invalid_grant"));
+    });
+    assert_eq!(error.unwrap_err().code(), Some("invalid_grant"));
+    advance(100 * 24 * HOUR).await;
+    assert!(credentials.token().await.unwrap_err().is_denied());
+    assert!(credentials.renew().await.unwrap_err().is_denied());
+    assert_eq!(strings.count(), 0);
+
+    credentials.replace(tokens("new").expires_in(HOUR)).await.unwrap();
+    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "new");
+    assert!(credentials.status().error.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_kept_up_to_five_minutes() {
+    for (asked_for, kept) in [(30, 30), (86400, 300)] {
+        let (source, mut strings) = puppet();
+        let credentials = Credentials::with_policy(source, policy());
+        let retry_after = Duration::from_secs(asked_for);
+        let (error, ()) = tokio::join!(credentials.token(), async {
+            strings.next().await.fail(TokenError::transient("busy").with_retry_after(retry_after));
+        });
+        assert!(error.is_err());
+        assert_eq!(credentials.status().cooldown, Some(Duration::from_secs(kept)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cooldown_grows_to_its_limit_and_survives_a_thousand_failures() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let credentials = Credentials::with_policy(
+        move |_: Renewal| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async { Err::<TokenSet, _>(TokenError::transient("down")) }
+        },
+        policy(),
+    );
+    let mut longest = Duration::ZERO;
+    for call in 1..=1000 {
+        assert!(credentials.token().await.is_err());
+        assert_eq!(calls.load(Ordering::SeqCst), call);
+        let cooldown = credentials.status().cooldown.unwrap();
+        longest = longest.max(cooldown);
+        advance(cooldown).await;
+    }
+    assert!(longest > Duration::from_secs(30) && longest <= Duration::from_secs(60), "{longest:?}");
+}
+
+// ===== whoever asked goes away =====
+
+#[tokio::test(start_paused = true)]
+async fn the_caller_that_started_a_flight_may_be_dropped_at_any_point() {
+    // How often the caller is polled before it is dropped, with others running in between.
+    for polls in 0..6 {
+        let (source, mut strings) = puppet();
+        let credentials = Credentials::with_policy(source, policy());
+        let layer = RefreshLayer::with_credentials(credentials.clone());
+        let mut caller = Box::pin(client(layer, accept).oneshot(get("/")));
+        for _ in 0..polls {
+            poll_fn(|cx| {
+                let _ = caller.as_mut().poll(cx);
+                Poll::Ready(())
+            })
+            .await;
+            let_others_run().await;
+        }
+        drop(caller);
+
+        if polls == 0 {
+            assert_eq!(strings.count(), 0);
+            continue;
+        }
+        strings.next().await.answer(tokens("t"));
+        credentials.settled().await;
+        assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t");
+        assert_eq!(strings.count(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_callers_are_dropped_the_flight_lands_and_its_token_is_used() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    {
+        let mut callers: Vec<_> =
+            (0..100).map(|_| task::spawn(async { credentials.token().await })).collect();
+        for caller in &mut callers {
+            assert_pending!(caller.poll());
+        }
+        let_others_run().await;
+    }
+    strings.next().await.answer(tokens("t"));
+    credentials.settled().await;
+    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t");
+    assert_eq!(strings.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_is_released_at_its_timeout_and_the_late_answer_is_used() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy().timeout(Duration::from_secs(3)));
+    let start = Instant::now();
+    let error = credentials.token().await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("3s"), "{error}");
+    assert_eq!(start.elapsed(), Duration::from_secs(3));
+
+    strings.next().await.answer(tokens("late"));
+    credentials.settled().await;
+    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "late");
+    assert_eq!(strings.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_ten_timeouts_the_flight_is_lost_and_the_first_to_land_wins() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy().timeout(Duration::from_secs(1)));
+    assert!(credentials.token().await.is_err());
+    let lost = strings.next().await;
+    for _ in 0..9 {
+        assert!(credentials.token().await.is_err());
+        assert_eq!(strings.count(), 0);
+    }
+
+    // Ten timeouts have passed. The next one asks again, and is not held up by the lost one.
+    let mut next = task::spawn(async { credentials.token().await });
+    assert_pending!(next.poll());
+    let second = strings.next().await;
+    lost.answer(tokens("first"));
+    let_others_run().await;
+    assert_eq!(assert_ready!(next.poll()).unwrap().access_token().expose_secret(), "first");
+    second.answer(tokens("second"));
+    credentials.settled().await;
+    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "first");
+}
+
+// ===== the source or the runtime breaks =====
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_panics_is_an_error_and_the_next_fetch_works() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let credentials = Credentials::with_policy(
+        move |_: Renewal| {
+            let call = calls.fetch_add(1, Ordering::SeqCst);
+            assert!(call != 0, "on purpose: before there is a future");
+            async move {
+                assert!(call != 1, "on purpose: within the future");
+                TokenSet::bearer("t")
+            }
+        },
+        policy(),
+    );
+    for _ in 0..2 {
+        let errors = join_all((0..10).map(|_| credentials.token())).await;
+        for error in errors {
+            let error = error.unwrap_err();
+            assert!(error.is_ambiguous() && error.to_string().contains("panicked"), "{error}");
+        }
+        advance(Duration::from_secs(60)).await;
+    }
+    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t");
+}
+
+#[test]
+fn a_runtime_that_is_shut_down_during_a_flight_is_an_error_and_another_works() {
+    let first =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let second = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let credentials = Credentials::with_policy(
+        move |_: Renewal| {
+            let call = calls.fetch_add(1, Ordering::SeqCst);
+            async move {
+                if call == 0 {
+                    pending::<()>().await;
+                }
+                TokenSet::bearer("t")
+            }
+        },
+        RefreshPolicy::default().cooldown(Duration::ZERO, Duration::ZERO),
+    );
+
+    // The flight runs on the first runtime, the one who waits on the second.
+    let mut waiting = pin!(credentials.token());
+    first.block_on(poll_fn(|cx| {
+        assert!(waiting.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    }));
+    first.block_on(async { sleep(Duration::from_millis(20)).await });
+    first.shutdown_timeout(Duration::from_secs(5));
+    let error = second.block_on(waiting).unwrap_err();
+    assert!(error.is_ambiguous() && error.to_string().contains("shut down"), "{error}");
+
+    let token = second.block_on(credentials.token()).unwrap();
+    assert_eq!(token.access_token().expose_secret(), "t");
+}
+
+#[test]
+fn without_a_runtime_there_is_an_error_and_no_panic() {
+    let credentials = Credentials::new(|_: Renewal| async { TokenSet::bearer("t") });
+    let layer = RefreshLayer::with_credentials(credentials.clone());
+    for _ in 0..2 {
+        let error = futures_executor(credentials.token()).unwrap_err();
+        assert!(error.is_misconfigured() && error.to_string().contains("runtime"), "{error}");
+        let error = futures_executor(client(layer.clone(), accept).oneshot(get("/"))).unwrap_err();
+        assert!(error.downcast_ref::<TokenError>().unwrap().is_misconfigured());
+        assert!(futures_executor(credentials.replace(tokens("x"))).unwrap_err().is_misconfigured());
+    }
+
+    // Nothing of it is held against the next one, which has a runtime; and a fresh token needs none.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert!(runtime.block_on(credentials.token()).is_ok());
+    drop(runtime);
+    assert!(futures_executor(credentials.token()).is_ok());
+    assert!(futures_executor(client(layer, accept).oneshot(get("/"))).is_ok());
+}
+
+#[test]
+fn a_runtime_named_in_the_policy_serves_callers_without_one() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let policy = RefreshPolicy::default().runtime(runtime.handle().clone());
+    let credentials =
+        Credentials::with_policy(|_: Renewal| async { TokenSet::bearer("t") }, policy);
+    assert!(futures_executor(credentials.token()).is_ok());
+}
+
+#[test]
+fn a_flight_on_a_runtime_that_nobody_polls_holds_up_nobody_else() {
+    let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let other = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let (source, mut strings) = puppet();
+    let credentials = other.block_on(async { Credentials::with_policy(source, policy()) });
+
+    let mut starter = pin!(credentials.token());
+    idle.block_on(poll_fn(|cx| {
+        assert!(starter.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    }));
+    // The flight is on `idle`, which is not polled now.
+    other.block_on(async {
+        let start = Instant::now();
+        assert!(credentials.token().await.unwrap_err().is_transient());
+        assert_eq!(start.elapsed(), Duration::from_secs(30));
+    });
+    idle.block_on(async {
+        let asked = timeout(Duration::from_secs(5), strings.next()).await.unwrap();
+        asked.answer(tokens("late"));
+        credentials.settled().await;
+    });
+    let token = other.block_on(credentials.token()).unwrap();
+    assert_eq!(token.access_token().expose_secret(), "late");
+}
+
+// ===== recursion =====
+
+#[tokio::test(start_paused = true)]
+async fn a_token_endpoint_behind_its_own_layer_is_a_clear_error_at_once() {
+    let slot: Arc<std::sync::OnceLock<harness::Client>> = Arc::default();
+    let inside = Arc::clone(&slot);
+    let credentials = Credentials::with_policy(
+        move |_: Renewal| {
+            let client = inside.get().cloned().unwrap();
+            async move {
+                match client.oneshot(get("/token")).await {
+                    Ok(_) => TokenSet::bearer("t"),
+                    Err(error) => Err(TokenError::transient(error)),
+                }
+            }
+        },
+        policy(),
+    );
+    let client = client(RefreshLayer::with_credentials(credentials.clone()), accept);
+    slot.set(client.clone()).ok().unwrap();
+
+    let start = Instant::now();
+    let error = client.oneshot(get("/")).await.unwrap_err();
+    assert!(
+        error.to_string().contains("must not pass through the RefreshLayer that it feeds"),
+        "{error}"
+    );
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_credentials_that_wait_for_each_other_are_a_clear_error() {
+    let second: Arc<std::sync::OnceLock<Credentials<tower_refresh::BoxTokenSource>>> =
+        Arc::default();
+    let inside = Arc::clone(&second);
+    let first = Credentials::with_policy(
+        move |_: Renewal| {
+            let second = inside.get().cloned().unwrap();
+            async move { second.token().await }
+        },
+        policy(),
+    );
+    let back = first.clone();
+    let source = tower_refresh::TokenSource::boxed(move |_: Renewal| {
+        let first = back.clone();
+        async move { first.token().await }
+    });
+    second.set(Credentials::with_policy(source, policy())).ok().unwrap();
+
+    let error = first.token().await.unwrap_err();
+    assert!(error.to_string().contains("waits for its own token"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn recursion_that_leaves_the_task_ends_at_the_timeout() {
+    let slot: Arc<std::sync::OnceLock<harness::Client>> = Arc::default();
+    let inside = Arc::clone(&slot);
+    let credentials = Credentials::with_policy(
+        move |_: Renewal| {
+            let client = inside.get().cloned().unwrap();
+            async move {
+                let answer = tokio::spawn(client.oneshot(get("/token"))).await.unwrap();
+                match answer {
+                    Ok(_) => TokenSet::bearer("t"),
+                    Err(error) => Err(TokenError::transient(error)),
+                }
+            }
+        },
+        policy(),
+    );
+    let client = client(RefreshLayer::with_credentials(credentials.clone()), accept);
+    slot.set(client.clone()).ok().unwrap();
+    let start = Instant::now();
+    assert!(client.oneshot(get("/")).await.is_err());
+    assert_eq!(start.elapsed(), Duration::from_secs(30));
+}
+
+// ===== helpers =====
+
+/// Runs a future on this thread without any runtime.
+fn futures_executor<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut cx = std::task::Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

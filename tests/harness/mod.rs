@@ -1,0 +1,189 @@
+//! A token source and a resource server that a test holds in its hand.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::expect_used,
+    reason = "compiled into each test file, which uses its own part"
+)]
+
+use std::convert::Infallible;
+use std::future::{Future, pending};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::Full;
+use tokio::sync::{mpsc, oneshot};
+use tower::util::BoxCloneSyncService;
+use tower_refresh::testing::TokioClock;
+use tower_refresh::{
+    RefreshLayer, RefreshPolicy, Renewal, TokenError, TokenSet, TokenSetBuilder, TokenSource,
+};
+
+pub const HOUR: Duration = Duration::from_secs(3600);
+
+/// A policy that follows tokio's paused time, and whose windows a test can reckon with.
+pub fn policy() -> RefreshPolicy {
+    RefreshPolicy::default().clock(TokioClock::new()).jitter(Duration::ZERO)
+}
+
+pub fn tokens(token: &str) -> TokenSetBuilder {
+    TokenSet::bearer(token).expect("a good token").refresh_token(format!("refresh-{token}"))
+}
+
+// ===== a source that answers when the test says so =====
+
+/// Each fetch is handed to the test, which answers it, or drops it to leave it hanging.
+#[derive(Clone, Debug)]
+pub struct Puppet {
+    asked: mpsc::UnboundedSender<Asked>,
+    adopted: mpsc::UnboundedSender<Option<TokenSet>>,
+}
+
+#[derive(Debug)]
+pub struct Strings {
+    asked: mpsc::UnboundedReceiver<Asked>,
+    pub adopted: mpsc::UnboundedReceiver<Option<TokenSet>>,
+}
+
+#[derive(Debug)]
+pub struct Asked {
+    pub renewal: Renewal,
+    answer: oneshot::Sender<Result<TokenSet, TokenError>>,
+}
+
+pub fn puppet() -> (Puppet, Strings) {
+    let (asked, asked_receiver) = mpsc::unbounded_channel();
+    let (adopted, adopted_receiver) = mpsc::unbounded_channel();
+    (Puppet { asked, adopted }, Strings { asked: asked_receiver, adopted: adopted_receiver })
+}
+
+impl TokenSource for Puppet {
+    async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.asked.send(Asked { renewal, answer });
+        match answered.await {
+            Ok(answer) => answer,
+            Err(_) => pending().await,
+        }
+    }
+
+    async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
+        let _ = self.adopted.send(tokens.cloned());
+        Ok(())
+    }
+}
+
+impl Strings {
+    pub async fn next(&mut self) -> Asked {
+        self.asked.recv().await.expect("the source is still there")
+    }
+
+    /// The fetches that the test has not taken yet.
+    pub fn count(&mut self) -> usize {
+        std::iter::from_fn(|| self.asked.try_recv().ok()).count()
+    }
+}
+
+impl Asked {
+    pub fn answer(self, tokens: impl Into<TokenSet>) {
+        self.answer.send(Ok(tokens.into())).expect("the fetch still waits");
+    }
+
+    pub fn fail(self, error: TokenError) {
+        self.answer.send(Err(error)).expect("the fetch still waits");
+    }
+}
+
+// ===== a source that answers by itself =====
+
+/// Issues `t1`, `t2`, … of one lifetime, each after a delay, and counts.
+#[derive(Clone, Debug)]
+pub struct Mint {
+    calls: Arc<AtomicUsize>,
+    delay: Duration,
+    lifetime: Option<Duration>,
+}
+
+impl Mint {
+    pub fn new(lifetime: Duration) -> Self {
+        Self { calls: Arc::default(), delay: Duration::from_millis(50), lifetime: Some(lifetime) }
+    }
+
+    pub fn without_expiry() -> Self {
+        Self { lifetime: None, ..Self::new(HOUR) }
+    }
+
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// The token that was issued last.
+    pub fn newest(&self) -> String {
+        format!("t{}", self.calls())
+    }
+}
+
+impl TokenSource for Mint {
+    async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        tokio::time::sleep(self.delay).await;
+        let tokens = tokens(&format!("t{number}"));
+        Ok(match self.lifetime {
+            Some(lifetime) => tokens.expires_in(lifetime).build(),
+            None => tokens.build(),
+        })
+    }
+}
+
+// ===== a resource server =====
+
+pub type Client = BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, tower::BoxError>;
+
+/// Puts the layer over a resource server that answers what `answer` makes of the request's token and path.
+pub fn client<S, F, Fut>(layer: RefreshLayer<S>, answer: F) -> Client
+where
+    S: TokenSource,
+    F: Fn(String, String) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = StatusCode> + Send + 'static,
+{
+    let api = tower::service_fn(move |request: Request<Full<Bytes>>| {
+        let token = token_of(&request).unwrap_or_default().to_owned();
+        let answered = answer(token, request.uri().path().to_owned());
+        async move {
+            let status = answered.await;
+            let mut response = Response::new(Full::from(status.as_str().to_owned()));
+            *response.status_mut() = status;
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let layer = layer.origin("https://api.test");
+    BoxCloneSyncService::new(tower::ServiceBuilder::new().layer(layer).service(api))
+}
+
+/// A resource server that accepts every token.
+pub async fn accept(_: String, _: String) -> StatusCode {
+    StatusCode::OK
+}
+
+pub fn token_of<B>(request: &Request<B>) -> Option<&str> {
+    request.headers().get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+pub fn get(path: &str) -> Request<Full<Bytes>> {
+    Request::get(format!("https://api.test{path}")).body(Full::default()).expect("a good request")
+}
+
+/// Lets every task that can run do so; with the clock paused, no time passes.
+pub async fn let_others_run() {
+    for _ in 0..32 {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,214 @@
+//! Lifetimes of every length, and clocks that do not agree.
+#![allow(clippy::disallowed_methods, reason = "tests read paused time")]
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{HOUR, Mint, policy, puppet, tokens};
+use tokio::time::{Instant, advance};
+use tower_refresh::testing::ManualClock;
+use tower_refresh::{Cause, Clock, Credentials, RefreshPolicy, TokenSource, TokenStatus};
+
+const DAY: Duration = Duration::from_secs(86400);
+
+/// Asks a hundred times in each lifetime, and returns how often the source was asked in ten of them.
+async fn fetches_in_ten_lifetimes(lifetime: Duration) -> usize {
+    let mint = Mint::new(lifetime).delay((lifetime / 200).min(Duration::from_secs(1)));
+    let credentials = Credentials::with_policy(mint.clone(), policy());
+    for _ in 0..1000 {
+        credentials.token().await.unwrap();
+        // Whatever is at hand is used before it expires.
+        assert!(credentials.status().usable_for.unwrap() > Duration::ZERO);
+        advance(lifetime / 100).await;
+        harness::let_others_run().await;
+    }
+    mint.calls()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_lifetime_costs_about_one_fetch() {
+    for lifetime in [Duration::from_secs(1), Duration::from_secs(5), HOUR, 30 * DAY] {
+        let fetches = fetches_in_ten_lifetimes(lifetime).await;
+        // A fifth is the largest share that early renewal takes, a tenth the largest leeway.
+        assert!((10..=14).contains(&fetches), "{lifetime:?}: {fetches}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_lifetime_the_token_is_used_until_it_is_rejected() {
+    let mint = Mint::without_expiry();
+    let credentials = Credentials::with_policy(mint.clone(), policy());
+    for _ in 0..100 {
+        credentials.token().await.unwrap();
+        advance(365 * DAY).await;
+    }
+    assert_eq!(mint.calls(), 1);
+    assert_eq!(credentials.status().usable_for, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lifetime_of_zero_serves_those_who_waited_for_it() {
+    let mint = Mint::new(Duration::ZERO);
+    let credentials = Credentials::with_policy(mint.clone(), policy());
+    let tokens = futures_util::future::join_all((0..100).map(|_| credentials.token())).await;
+    assert!(tokens.into_iter().all(|token| token.unwrap().access_token().expose_secret() == "t1"));
+    assert_eq!(credentials.status().token, TokenStatus::Expired);
+    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absurd_lifetime_is_ten_years() {
+    for lifetime in [Duration::MAX, Duration::from_secs(u64::MAX), 10_000 * 365 * DAY] {
+        let mint = Mint::new(lifetime);
+        let credentials = Credentials::with_policy(mint.clone(), policy());
+        credentials.token().await.unwrap();
+        let usable = credentials.status().usable_for.unwrap();
+        assert!(usable > 3649 * DAY && usable <= 3650 * DAY, "{usable:?}");
+    }
+    let (source, _strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    let far = std::time::SystemTime::UNIX_EPOCH + 100_000 * DAY;
+    credentials.replace(tokens("t").expires_at(far)).await.unwrap();
+    credentials.token().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lifetime_counts_from_before_the_token_was_asked_for() {
+    let mint = Mint::new(Duration::from_secs(100)).delay(Duration::from_secs(20));
+    let credentials = Credentials::with_policy(mint, policy());
+    let start = Instant::now();
+    credentials.token().await.unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(20));
+    // 100 s, less 20 s on the way, less 10 s of leeway.
+    assert_eq!(credentials.status().usable_for, Some(Duration::from_secs(70)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_may_say_when_to_renew() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    let set = tokens("t").expires_in(HOUR).refresh_in(Duration::from_secs(60));
+    credentials.replace(set).await.unwrap();
+    advance(Duration::from_secs(59)).await;
+    assert_eq!(credentials.status().token, TokenStatus::Fresh);
+    advance(Duration::from_secs(1)).await;
+    credentials.token().await.unwrap();
+    assert_eq!(strings.next().await.renewal.cause(), Cause::Expiring);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_ahead_of_zero_renews_at_expiry_and_not_before() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy().refresh_ahead(Duration::ZERO));
+    credentials.replace(tokens("t").expires_in(HOUR)).await.unwrap();
+    advance(HOUR - Duration::from_secs(11)).await;
+    credentials.token().await.unwrap();
+    assert_eq!(strings.count(), 0);
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(credentials.status().token, TokenStatus::Expired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_of_a_fleet_do_not_renew_in_step() {
+    let mut stale_at = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let clock = ManualClock::new();
+        let (source, _strings) = puppet();
+        let policy = RefreshPolicy::default().clock(clock.clone());
+        let credentials = Credentials::with_policy(source, policy);
+        credentials.replace(tokens("t").expires_in(HOUR)).await.unwrap();
+        clock.advance(HOUR - Duration::from_secs(370));
+        let mut seconds = 0;
+        while credentials.status().token == TokenStatus::Fresh {
+            clock.advance(Duration::from_secs(1));
+            seconds += 1;
+        }
+        assert!((10..=71).contains(&seconds), "{seconds}");
+        stale_at.insert(seconds);
+    }
+    assert!(stale_at.len() > 5, "{stale_at:?}");
+}
+
+// ===== clocks that do not agree =====
+
+async fn with_clock<S: TokenSource>(source: S) -> (Credentials<S>, ManualClock) {
+    let clock = ManualClock::new();
+    let policy = RefreshPolicy::default().clock(clock.clone()).jitter(Duration::ZERO);
+    let credentials = Credentials::with_policy(source, policy);
+    credentials.replace(tokens("t").expires_in(HOUR)).await.unwrap();
+    (credentials, clock)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_machine_knows_that_its_token_has_expired() {
+    let (source, _strings) = puppet();
+    let (credentials, clock) = with_clock(source).await;
+    let before = clock.now().monotonic();
+    clock.suspend(2 * HOUR);
+    assert_eq!(clock.now().monotonic(), before);
+    assert_eq!(credentials.status().token, TokenStatus::Expired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_is_set_back_does_not_prolong_a_token() {
+    let (source, _strings) = puppet();
+    let (credentials, clock) = with_clock(source).await;
+    clock.step_back(10 * DAY);
+    assert_eq!(credentials.status().token, TokenStatus::Fresh);
+    clock.advance(HOUR);
+    assert_eq!(credentials.status().token, TokenStatus::Expired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_is_set_forward_costs_one_refresh_and_no_loop() {
+    let mint = Mint::new(HOUR);
+    let (credentials, clock) = with_clock(mint.clone()).await;
+    clock.step_forward(10 * DAY);
+    for _ in 0..10 {
+        credentials.token().await.unwrap();
+    }
+    assert_eq!(mint.calls(), 1);
+    assert_eq!(credentials.status().token, TokenStatus::Fresh);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clocks_before_1970_and_at_the_end_of_time_do_no_harm() {
+    for wall in [
+        std::time::SystemTime::UNIX_EPOCH - 100 * DAY,
+        std::time::SystemTime::UNIX_EPOCH,
+        std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(i64::MAX as u64 - 1),
+    ] {
+        let clock = ManualClock::at(wall);
+        let mint = Mint::new(Duration::MAX);
+        let credentials =
+            Credentials::with_policy(mint.clone(), RefreshPolicy::default().clock(clock.clone()));
+        for _ in 0..3 {
+            credentials.token().await.unwrap();
+            credentials.renew().await.unwrap();
+            clock.advance(Duration::from_secs(1));
+        }
+        assert_eq!(mint.calls(), 4);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn absurd_policies_do_no_harm() {
+    for figure in [Duration::ZERO, Duration::MAX] {
+        let (source, mut strings) = puppet();
+        let policy = policy()
+            .leeway(figure)
+            .refresh_ahead(figure)
+            .jitter(figure)
+            .cooldown(figure, figure)
+            .brake(figure, figure)
+            .timeout(figure.max(Duration::from_secs(1)));
+        let credentials = Credentials::with_policy(source, policy);
+        credentials.replace(tokens("t").expires_in(HOUR)).await.unwrap();
+        let (error, ()) = tokio::join!(credentials.renew(), async {
+            strings.next().await.fail(tower_refresh::TokenError::transient("x"));
+        });
+        assert!(error.is_err());
+        assert!(credentials.token().await.is_ok());
+    }
+}
