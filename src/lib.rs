@@ -8,6 +8,9 @@ mod credentials;
 mod error;
 mod future;
 mod layer;
+#[cfg(feature = "oauth2")]
+#[cfg_attr(docsrs, doc(cfg(feature = "oauth2")))]
+pub mod oauth2;
 mod origin;
 mod replay;
 mod service;

@@ -1,0 +1,551 @@
+//! The grants, each a source of tokens.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::endpoint::TokenEndpoint;
+use super::request::Parameters;
+use super::response;
+use crate::clock::Now;
+use crate::error::TokenError;
+use crate::source::{Renewal, TokenSource};
+use crate::token::{RefreshToken, TokenSet};
+
+/// The refresh token grant (RFC 6749 §6).
+///
+/// It spends the refresh token of the token set that is to be renewed, and at first the one it was made with:
+///
+/// ```
+/// # use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+/// # fn example(endpoint: TokenEndpoint) -> RefreshTokenGrant {
+/// let refresh_token = std::env::var("REFRESH_TOKEN").unwrap_or_default();
+/// RefreshTokenGrant::new(endpoint, refresh_token).scope("mail contacts")
+/// # }
+/// ```
+///
+/// What an answer leaves out is kept from before: the refresh token, the scope, the id token.
+///
+/// # A refresh token is spent once
+///
+/// The configured refresh token is not sent again once the server has replaced or refused it, nor after the application
+/// logged in or out itself ([`Credentials::replace`](crate::Credentials::replace),
+/// [`forget`](crate::Credentials::forget)): somebody must then log in, and the error is
+/// [denied](TokenError::is_denied). After a restart the configured token is sent again, unless a store knows better.
+///
+/// If the answer to a request is lost, nobody knows whether the token was spent; the error is
+/// [ambiguous](TokenError::is_ambiguous), and whoever asks decides when it is worth the risk to ask again. Only with a
+/// dialect that names a [`reuse_grace`](super::Dialect::reuse_grace) it is sent again at once, one time, while that lasts.
+///
+/// A refresh token that the server said would expire, and that did so more than 5 minutes ago, is not sent.
+#[derive(Clone)]
+pub struct RefreshTokenGrant {
+    request: TokenRequest,
+    configured: RefreshToken,
+    state: Arc<Shared>,
+}
+
+/// What is known of refresh tokens that were sent.
+#[derive(Default)]
+struct State {
+    /// Why the configured refresh token is not to be sent any more.
+    given_up: Option<GivenUp>,
+    /// The refresh token that was sent last without a clear answer.
+    unanswered: Option<Unanswered>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum GivenUp {
+    /// The server issued another in its place.
+    Rotated,
+    /// The server refused it.
+    Denied,
+    /// The application brought other tokens.
+    Replaced,
+    /// The application logged out.
+    LoggedOut,
+}
+
+struct Unanswered {
+    token: RefreshToken,
+    first_sent: Now,
+    /// Whether an answer was lost; if not, it was not sent, or the server said that it did not count.
+    is_lost: bool,
+    /// Whether it was sent again in the grace window; that is done once.
+    sent_again: bool,
+}
+
+impl RefreshTokenGrant {
+    /// Makes a source of an endpoint and the refresh token to begin with.
+    ///
+    /// An empty one is none: nothing is sent until [`Credentials::replace`](crate::Credentials::replace) or a store
+    /// brings one.
+    pub fn new(endpoint: TokenEndpoint, refresh_token: impl Into<RefreshToken>) -> Self {
+        Self {
+            request: TokenRequest::new(endpoint, "refresh_token"),
+            configured: refresh_token.into(),
+            state: Arc::default(),
+        }
+    }
+
+    /// Asks for a scope (RFC 6749 §3.3): words with spaces between them. By default none is named, and the scope stays
+    /// what it was.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.request.scope = Some(scope.into());
+        self
+    }
+
+    /// Asks for a token for a resource (RFC 8707). May be called several times.
+    #[must_use]
+    pub fn resource(mut self, resource: impl Into<String>) -> Self {
+        self.request.parameters.push("resource", resource);
+        self
+    }
+
+    /// Adds a parameter.
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.parameters.push(name, value);
+        self
+    }
+
+    /// Chooses the refresh token to send.
+    fn choose(&self, previous: Option<&TokenSet>) -> Result<RefreshToken, TokenError> {
+        let given_up = self.state.with(|state| state.given_up);
+        let Some((previous, token)) =
+            previous.and_then(|previous| previous.refresh_token().map(|token| (previous, token)))
+        else {
+            return match given_up {
+                Some(why) => Err(why.error()),
+                None if is_empty(&self.configured) => Err(TokenError::denied(
+                    "there is no refresh token; somebody must log in",
+                )),
+                None => Ok(self.configured.clone()),
+            };
+        };
+
+        // The application may bring the configured token itself, and then means it; but a server's word stands.
+        let by_server = given_up.filter(|why| matches!(why, GivenUp::Rotated | GivenUp::Denied));
+        if let Some(why) = by_server.filter(|_| is_same(token, &self.configured)) {
+            return Err(why.error());
+        }
+        let now = self.request.endpoint.now().wall();
+        let is_past = previous
+            .refresh_token_expires_at()
+            .and_then(|at| now.duration_since(at).ok())
+            .is_some_and(|past| past > PAST_EXPIRY);
+        if is_past {
+            return Err(TokenError::denied(
+                "the refresh token has expired; somebody must log in again",
+            ));
+        }
+        Ok(token.clone())
+    }
+
+    /// Sends the token, and once more if the answer was lost and the server is known to bear it.
+    async fn spend(&self, token: &RefreshToken, renewal: &Renewal) -> Result<TokenSet, TokenError> {
+        let first_sent = self
+            .state
+            .with(|state| state.sending(token, self.request.endpoint.now()));
+        let lost = match self.send(token, renewal).await {
+            Err(error) if error.is_ambiguous() => error,
+            outcome => return outcome,
+        };
+        let dialect = self.request.endpoint.checked_dialect()?;
+        let is_borne = dialect
+            .reuse_grace
+            .is_some_and(|grace| elapsed(first_sent, self.request.endpoint.now()) < grace);
+        if !is_borne || !self.state.with(|state| state.send_again()) {
+            return Err(lost);
+        }
+        match self.send(token, renewal).await {
+            // It says nothing about the first request.
+            Err(error) if error.is_transient() => Err(match error.retry_after() {
+                Some(retry_after) => lost.with_retry_after(retry_after),
+                None => lost,
+            }),
+            outcome => outcome,
+        }
+    }
+
+    async fn send(&self, token: &RefreshToken, renewal: &Renewal) -> Result<TokenSet, TokenError> {
+        let mut first = Parameters::default();
+        first.push("refresh_token", token.expose_secret());
+        self.request.send(first, renewal).await
+    }
+
+    /// Remembers what came of it.
+    fn note(&self, token: &RefreshToken, outcome: &Result<TokenSet, TokenError>) {
+        let given_up = match outcome {
+            Ok(tokens) => tokens
+                .refresh_token()
+                .filter(|next| !is_same(next, token))
+                .map(|_| GivenUp::Rotated),
+            Err(error) => error.is_denied().then_some(GivenUp::Denied),
+        };
+        let is_lost = matches!(outcome, Err(error) if error.is_ambiguous());
+        let is_settled = match outcome {
+            Ok(_) => true,
+            Err(error) => error.is_denied(),
+        };
+        self.state.with(|state| {
+            match &mut state.unanswered {
+                Some(unanswered) if is_lost => unanswered.is_lost = true,
+                // Nothing came of this attempt, and an earlier one is as open as it was.
+                Some(unanswered) if unanswered.is_lost && !is_settled => {}
+                _ => state.unanswered = None,
+            }
+            if given_up.is_some() && is_same(token, &self.configured) {
+                state.given_up = given_up;
+            }
+        });
+    }
+}
+
+impl TokenSource for RefreshTokenGrant {
+    async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+        let token = self.choose(renewal.previous())?;
+        let outcome = self.spend(&token, &renewal).await;
+        self.note(&token, &outcome);
+        let tokens = outcome?;
+
+        let previous = renewal.previous();
+        let mut kept = tokens.to_builder();
+        if tokens.refresh_token().is_none() {
+            kept = kept.refresh_token(token);
+            let expiry = previous.and_then(TokenSet::refresh_token_expires_at);
+            if let (None, Some(at)) = (tokens.refresh_token_expires_at(), expiry) {
+                kept = kept.refresh_token_expires_at(at);
+            }
+        }
+        if let (None, Some(scope)) = (
+            tokens.scope(),
+            previous
+                .and_then(TokenSet::scope)
+                .or(self.request.scope.as_deref()),
+        ) {
+            kept = kept.scope(scope);
+        }
+        if let (None, Some(id_token)) = (tokens.id_token(), previous.and_then(TokenSet::id_token)) {
+            kept = kept.id_token(id_token);
+        }
+        Ok(kept.build())
+    }
+
+    async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
+        let why = match tokens {
+            Some(_) => GivenUp::Replaced,
+            None => GivenUp::LoggedOut,
+        };
+        self.state.with(|state| {
+            state.given_up = Some(why);
+            state.unanswered = None;
+        });
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RefreshTokenGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshTokenGrant")
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Notes that a token is about to be sent, and returns when that was first done.
+    fn sending(&mut self, token: &RefreshToken, now: Now) -> Now {
+        match &self.unanswered {
+            Some(unanswered) if is_same(&unanswered.token, token) => unanswered.first_sent,
+            _ => {
+                self.unanswered = Some(Unanswered {
+                    token: token.clone(),
+                    first_sent: now,
+                    is_lost: false,
+                    sent_again: false,
+                });
+                now
+            }
+        }
+    }
+
+    /// Returns whether the token may be sent again; it may once.
+    fn send_again(&mut self) -> bool {
+        match &mut self.unanswered {
+            Some(unanswered) => !std::mem::replace(&mut unanswered.sent_again, true),
+            None => false,
+        }
+    }
+}
+
+impl GivenUp {
+    fn error(self) -> TokenError {
+        TokenError::denied(match self {
+            Self::Rotated => {
+                "the server has replaced the configured refresh token, and its successor is gone; somebody must log in again"
+            }
+            Self::Denied => {
+                "the server has refused the configured refresh token; somebody must log in again"
+            }
+            Self::Replaced => {
+                "there is no refresh token: other tokens took the place of the configured one; somebody must log in again"
+            }
+            Self::LoggedOut => "there is no refresh token after logging out; somebody must log in",
+        })
+    }
+}
+
+/// The state behind its lock, which is held for a moment and never across an await.
+#[derive(Default)]
+#[expect(
+    clippy::disallowed_types,
+    reason = "a source has no access to the credentials' lock; taken a few times for each token request"
+)]
+struct Shared(std::sync::Mutex<State>);
+
+impl Shared {
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The client credentials grant (RFC 6749 §4.4): the client acts for itself.
+///
+/// ```
+/// # use tower_refresh::oauth2::{ClientCredentialsGrant, TokenEndpoint};
+/// # fn example(endpoint: TokenEndpoint) -> ClientCredentialsGrant {
+/// ClientCredentialsGrant::new(endpoint).scope("reports:read")
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ClientCredentialsGrant {
+    request: TokenRequest,
+}
+
+impl ClientCredentialsGrant {
+    /// Makes a source of an endpoint, which must have a [`ClientAuth`](super::ClientAuth).
+    pub fn new(endpoint: TokenEndpoint) -> Self {
+        Self {
+            request: TokenRequest::new(endpoint, "client_credentials"),
+        }
+    }
+
+    /// Asks for a scope (RFC 6749 §3.3): words with spaces between them.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.request.scope = Some(scope.into());
+        self
+    }
+
+    /// Asks for a token for a resource (RFC 8707). May be called several times.
+    #[must_use]
+    pub fn resource(mut self, resource: impl Into<String>) -> Self {
+        self.request.parameters.push("resource", resource);
+        self
+    }
+
+    /// Adds a parameter, such as `audience`.
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.parameters.push(name, value);
+        self
+    }
+}
+
+impl TokenSource for ClientCredentialsGrant {
+    async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+        self.request.send_alone(&renewal).await
+    }
+}
+
+impl fmt::Debug for ClientCredentialsGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientCredentialsGrant")
+            .field("request", &self.request)
+            .finish()
+    }
+}
+
+/// Any other grant: password, token exchange (RFC 8693), JWT bearer (RFC 7523).
+///
+/// To log in again when the refresh token is gone:
+///
+/// ```
+/// # use tower_refresh::oauth2::{Grant, TokenEndpoint};
+/// # fn example(endpoint: TokenEndpoint) -> Grant {
+/// let password = std::env::var("PASSWORD").unwrap_or_default();
+/// Grant::new(endpoint, "password")
+///     .param("username", "compass")
+///     .param("password", password)
+/// # }
+/// ```
+///
+/// Parameters that must be fresh each time come from a closure:
+///
+/// ```
+/// # use tower_refresh::oauth2::{Grant, TokenEndpoint};
+/// # async fn sign() -> String { String::new() }
+/// # fn example(endpoint: TokenEndpoint) -> Grant {
+/// Grant::new(endpoint, "urn:ietf:params:oauth:grant-type:jwt-bearer")
+///     .params_with(|_renewal| async { Ok([("assertion", sign().await)]) })
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Grant {
+    request: TokenRequest,
+}
+
+impl Grant {
+    /// Makes a source of an endpoint and a grant type, such as `password`.
+    pub fn new(endpoint: TokenEndpoint, grant_type: impl Into<String>) -> Self {
+        Self {
+            request: TokenRequest::new(endpoint, grant_type),
+        }
+    }
+
+    /// Asks for a scope (RFC 6749 §3.3): words with spaces between them.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.request.scope = Some(scope.into());
+        self
+    }
+
+    /// Asks for a token for a resource (RFC 8707). May be called several times.
+    #[must_use]
+    pub fn resource(mut self, resource: impl Into<String>) -> Self {
+        self.request.parameters.push("resource", resource);
+        self
+    }
+
+    /// Adds a parameter. Its value counts as a secret, unless it is known to be none.
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.parameters.push(name, value);
+        self
+    }
+
+    /// Asks a closure for more parameters, anew for each attempt.
+    ///
+    /// The time it takes counts towards [`TokenEndpoint::timeout`].
+    #[must_use]
+    pub fn params_with<F, Fut, P, N, V>(mut self, f: F) -> Self
+    where
+        F: Fn(Renewal) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<P, TokenError>> + Send + 'static,
+        P: IntoIterator<Item = (N, V)>,
+        N: Into<String>,
+        V: Into<String>,
+    {
+        self.request.more = Some(Arc::new(move |renewal| {
+            let parameters = f(renewal);
+            Box::pin(async move {
+                let mut all = Parameters::default();
+                for (name, value) in parameters.await? {
+                    all.push(name, value);
+                }
+                Ok(all)
+            })
+        }));
+        self
+    }
+}
+
+impl TokenSource for Grant {
+    async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+        self.request.send_alone(&renewal).await
+    }
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant")
+            .field("request", &self.request)
+            .finish()
+    }
+}
+
+/// What every grant sends.
+#[derive(Clone)]
+struct TokenRequest {
+    endpoint: TokenEndpoint,
+    grant_type: String,
+    scope: Option<String>,
+    parameters: Parameters,
+    more: Option<Arc<More>>,
+}
+
+type More = dyn Fn(Renewal) -> BoxFuture<'static, Result<Parameters, TokenError>> + Send + Sync;
+
+impl TokenRequest {
+    fn new(endpoint: TokenEndpoint, grant_type: impl Into<String>) -> Self {
+        Self {
+            endpoint,
+            grant_type: grant_type.into(),
+            scope: None,
+            parameters: Parameters::default(),
+            more: None,
+        }
+    }
+
+    /// Sends it with the grant's own parameters first, as the examples of RFC 6749 have them.
+    async fn send(&self, first: Parameters, renewal: &Renewal) -> Result<TokenSet, TokenError> {
+        let mut parameters = Parameters::default();
+        parameters.push("grant_type", &self.grant_type);
+        parameters.extend(&first);
+        if let Some(scope) = &self.scope {
+            parameters.push("scope", scope);
+        }
+        parameters.extend(&self.parameters);
+        let more = async {
+            match &self.more {
+                Some(more) => more(renewal.clone()).await,
+                None => Ok(Parameters::default()),
+            }
+        };
+        self.endpoint.post(parameters, more, response::read).await
+    }
+
+    /// Sends it; what the answer does not say of the scope is as it was asked for (RFC 6749 §5.1).
+    async fn send_alone(&self, renewal: &Renewal) -> Result<TokenSet, TokenError> {
+        let tokens = self.send(Parameters::default(), renewal).await?;
+        Ok(match (tokens.scope(), &self.scope) {
+            (None, Some(scope)) => tokens.to_builder().scope(scope).build(),
+            _ => tokens,
+        })
+    }
+}
+
+impl fmt::Debug for TokenRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenRequest")
+            .field("endpoint", &self.endpoint)
+            .field("grant_type", &self.grant_type)
+            .field("scope", &self.scope)
+            .field("parameters", &self.parameters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Returns how much time passed, by whichever clock says more: the monotonic one stands still in suspend.
+fn elapsed(from: Now, to: Now) -> Duration {
+    let monotonic = to.monotonic().saturating_sub(from.monotonic());
+    let wall = to.since_epoch().saturating_sub(from.since_epoch());
+    monotonic.max(wall)
+}
+
+/// Compares two tokens that are both ours: there is nobody to time it.
+fn is_same(one: &RefreshToken, other: &RefreshToken) -> bool {
+    one.expose_secret() == other.expose_secret()
+}
+
+fn is_empty(token: &RefreshToken) -> bool {
+    token.expose_secret().is_empty()
+}
+
+/// How long after its expiry a refresh token is sent all the same: clocks differ.
+const PAST_EXPIRY: Duration = Duration::from_secs(5 * 60);
