@@ -1,4 +1,121 @@
 //! Sources that speak to an OAuth 2.0 token endpoint (RFC 6749).
+//!
+//! A token endpoint is four things: an HTTP client that you bring, a URL, how the client identifies itself there
+//! ([`ClientAuth`]), and in which words it is spoken to ([`Dialect`]). A grant makes a
+//! [`TokenSource`](crate::TokenSource) of it:
+//!
+//! ```no_run
+//! use bytes::Bytes;
+//! use http_body_util::Full;
+//! use hyper_util::client::legacy::Client;
+//! use hyper_util::rt::TokioExecutor;
+//! use tower::ServiceBuilder;
+//! use tower_refresh::RefreshLayer;
+//! use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Plain HTTP does for loopback; anything else is https, over a client that can.
+//! let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+//! let endpoint = TokenEndpoint::new(client.clone(), "http://localhost:8080/token")?
+//!     .client_auth(ClientAuth::basic("my-client", std::env::var("CLIENT_SECRET")?));
+//! let source = RefreshTokenGrant::new(endpoint, std::env::var("REFRESH_TOKEN")?);
+//!
+//! let api = ServiceBuilder::new()
+//!     .layer(RefreshLayer::new(source).origin("https://api.example.com"))
+//!     .service(client);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | grant | when |
+//! |---|---|
+//! | [`RefreshTokenGrant`] | somebody logged in once, and the program has the refresh token (RFC 6749 §6) |
+//! | [`ClientCredentialsGrant`] | the program acts for itself (RFC 6749 §4.4) |
+//! | [`Grant`] | anything else: password, token exchange (RFC 8693), JWT bearer (RFC 7523) |
+//!
+//! [`Revocation`] logs out at the server (RFC 7009).
+//!
+//! # Four endpoints, four configurations
+//!
+//! Token endpoints differ from the RFC and from each other. These four are documented by those who run them.
+//!
+//! **A. Client id and secret in the form body**, else by the book:
+//!
+//! ```
+//! # use tower_refresh::oauth2::{ClientAuth, Dialect, TokenEndpoint};
+//! # fn a(endpoint: TokenEndpoint, secret: String) -> TokenEndpoint {
+//! // POST /connect/token
+//! // grant_type=refresh_token&refresh_token=…&client_id=compass&client_secret=…
+//! endpoint
+//!     .client_auth(ClientAuth::body("compass", secret))
+//!     .dialect(Dialect::credentials_in_body())
+//! # }
+//! ```
+//!
+//! **B. camelCase parameters**, times of expiry instead of lifetimes, and no client authentication:
+//!
+//! ```
+//! # use tower_refresh::oauth2::{Dialect, TokenEndpoint};
+//! # fn b(endpoint: TokenEndpoint) -> TokenEndpoint {
+//! // POST /api/oauth2/token
+//! // grantType=RefreshToken&refreshToken=…
+//! //
+//! // {"access_token": …, "accessTokenExpiresAt": "2022-11-01T13:43:43.7826152Z", …}
+//! endpoint.dialect(Dialect::camel_case())
+//! # }
+//! ```
+//!
+//! The lifetime is the difference between that time and the answer's `Date`, so that a wrong clock on this side does no
+//! harm.
+//!
+//! **C. Basic client authentication**, and a refresh token that may or may not be replaced:
+//!
+//! ```
+//! # use tower_refresh::oauth2::{ClientAuth, Dialect, TokenEndpoint};
+//! # fn c(endpoint: TokenEndpoint, secret: String) -> TokenEndpoint {
+//! // POST /oauth2/token
+//! // authorization: Basic …
+//! //
+//! // grant_type=refresh_token&refresh_token=…
+//! endpoint
+//!     .client_auth(ClientAuth::basic("my-client", secret))
+//!     .dialect(Dialect::basic_credentials())
+//! # }
+//! ```
+//!
+//! Id and secret are form-encoded first, as RFC 6749 §2.3.1 has it. If they contain more than letters and digits and the
+//! server takes them as they are, say [`ClientAuth::basic_unencoded`].
+//!
+//! **D. A JSON body without a grant type**, and an error code of its own:
+//!
+//! ```
+//! # use tower_refresh::oauth2::{Dialect, TokenEndpoint};
+//! # fn d(endpoint: TokenEndpoint) -> TokenEndpoint {
+//! // POST /user-management-services-ws/oauth2/002/refreshIdToken
+//! // {"refresh_token": "…"}
+//! //
+//! // 403 {"error": "access_denied", …}
+//! endpoint.dialect(Dialect::json_body())
+//! # }
+//! ```
+//!
+//! A fifth is a matter of configuration, since a [`Dialect`] is plain data.
+//!
+//! # What an answer means
+//!
+//! | the endpoint answers | the error is |
+//! |---|---|
+//! | 4xx with `invalid_grant`, or a code that the dialect names | [denied](crate::TokenError::is_denied): somebody must log in again |
+//! | 4xx with another OAuth error | [misconfigured](crate::TokenError::is_misconfigured) |
+//! | 3xx | misconfigured: a refresh token follows no redirect |
+//! | 429, 503, `temporarily_unavailable`, `slow_down` | [transient](crate::TokenError::is_transient), with the server's `Retry-After` |
+//! | nothing: the request could not be sent | transient |
+//! | anything else: a page of a proxy, 502, a cut connection, a 200 that cannot be read, silence | [ambiguous](crate::TokenError::is_ambiguous) if a refresh token was sent that the server may have replaced, else transient |
+//!
+//! # Secrets caveat
+//!
+//! No error contains a body, a URL's query, or anything secret that was sent, even if the server or the HTTP client
+//! quotes it. What your HTTP client logs by itself is its own affair.
 
 mod client_auth;
 mod dialect;

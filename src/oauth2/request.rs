@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
@@ -87,9 +87,11 @@ pub(super) fn compose(
         let value = HeaderValue::try_from(value).map_err(TokenError::misconfigured)?;
         headers.insert(name, value);
     }
-    if let Some(content_type) = content_type {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    }
+    match content_type {
+        Some(content_type) => headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        // RFC 9110 §8.6: a POST without a body says so, which hyper leaves to us.
+        None => headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0")),
+    };
     for name in authentication.headers.keys() {
         if is_reserved_header(name) {
             return Err(TokenError::misconfigured(format!(

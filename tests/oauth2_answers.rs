@@ -1,0 +1,733 @@
+//! What real token endpoints answer, and what must come of it.
+#![cfg(feature = "oauth2")]
+
+mod oauth2_support;
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use base64::Engine as _;
+use oauth2_support::{
+    Manual, Reply, START, START_DATE, answer, answer_with, endpoint, json, refused, reset, response,
+};
+use tower_refresh::oauth2::{
+    ClientAuth, ClientCredentialsGrant, Dialect, RefreshTokenGrant, TokenEndpoint,
+};
+use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource};
+
+const REFRESH_TOKEN: &str = "old-refresh-token";
+
+fn missing() -> Renewal {
+    Renewal::new(Cause::Missing)
+}
+
+async fn fetch(endpoint: TokenEndpoint) -> Result<TokenSet, TokenError> {
+    RefreshTokenGrant::new(endpoint, REFRESH_TOKEN)
+        .fetch(missing())
+        .await
+}
+
+/// One refresh, answered so, in a dialect.
+async fn refresh_in(dialect: Dialect, reply: Reply) -> Result<TokenSet, TokenError> {
+    let (endpoint, _) = endpoint([reply]);
+    fetch(endpoint.dialect(dialect).clock(Manual::new())).await
+}
+
+async fn refresh(reply: Reply) -> Result<TokenSet, TokenError> {
+    refresh_in(Dialect::rfc6749(), reply).await
+}
+
+async fn accepted(body: &str) -> TokenSet {
+    refresh(json(body))
+        .await
+        .unwrap_or_else(|error| panic!("{body}: {error}"))
+}
+
+async fn lifetime(body: &str) -> Option<Duration> {
+    accepted(body).await.lifetime_at(UNIX_EPOCH)
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn jwt(claims: &str) -> String {
+    let encode = |part: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(part);
+    format!("{}.{}.c2ln", encode(r#"{"alg":"none"}"#), encode(claims))
+}
+
+fn kind(error: &TokenError) -> &'static str {
+    match error {
+        error if error.is_denied() => "denied",
+        error if error.is_transient() => "transient",
+        error if error.is_ambiguous() => "ambiguous",
+        _ => "misconfigured",
+    }
+}
+
+// ===== Lifetimes =====
+
+#[tokio::test]
+async fn expires_in_may_be_a_string_or_a_fraction() {
+    for (value, expected) in [
+        (r#""3600""#, seconds(3600)),
+        ("3599.5", Duration::from_millis(3_599_500)),
+        (r#""3600.0""#, seconds(3600)),
+    ] {
+        let body = format!(r#"{{"access_token":"a","expires_in":{value}}}"#);
+        assert_eq!(lifetime(&body).await, Some(expected), "{value}");
+    }
+}
+
+#[tokio::test]
+async fn without_expires_in_the_dialects_default_counts_then_the_jwts_exp_then_nothing() {
+    let token = jwt(&format!(r#"{{"exp":{}}}"#, START + 900));
+    for field in [r#","expires_in":null"#, r#","expires_in":"""#, ""] {
+        let body = format!(r#"{{"access_token":"{token}"{field}}}"#);
+        let mut dialect = Dialect::rfc6749();
+        dialect.default_lifetime = Some(seconds(77));
+        let tokens = refresh_in(dialect, json(&body)).await.unwrap();
+        assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(77)), "{field}");
+
+        // By the server's clock, which is ten seconds ahead here.
+        let date = [("date", "Tue, 01 Nov 2022 13:13:53 GMT")];
+        let tokens = refresh(answer_with(200, &date, &body)).await.unwrap();
+        assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(890)));
+
+        // By ours, if the server does not show its own.
+        let tokens = refresh(json(&body)).await.unwrap();
+        let now = UNIX_EPOCH + seconds(START);
+        assert_eq!(tokens.lifetime_at(now), Some(seconds(900)));
+
+        let body = format!(r#"{{"access_token":"opaque"{field}}}"#);
+        assert_eq!(lifetime(&body).await, None);
+    }
+}
+
+#[tokio::test]
+async fn an_exp_before_the_time_of_receipt_is_ignored() {
+    for exp in [
+        "1",
+        "-5",
+        "1667308",
+        &(START - 1).to_string(),
+        "null",
+        "\"\"",
+    ] {
+        let token = jwt(&format!(r#"{{"exp":{exp}}}"#));
+        let body = format!(r#"{{"access_token":"{token}"}}"#);
+        assert_eq!(lifetime(&body).await, None, "{exp}");
+    }
+    // A JWE has five parts, and nothing in it can be read.
+    assert_eq!(lifetime(r#"{"access_token":"a.b.c.d.e"}"#).await, None);
+}
+
+#[tokio::test]
+async fn absurd_lifetimes_neither_overflow_nor_lose_the_answer() {
+    for value in ["0", "-1", "-1e400"] {
+        let body = format!(r#"{{"access_token":"a","expires_in":{value}}}"#);
+        assert_eq!(lifetime(&body).await, Some(Duration::ZERO), "{value}");
+    }
+    for value in ["99999999999", "1e400", "18446744073709551616", "\"1e400\""] {
+        let body = format!(r#"{{"access_token":"a","refresh_token":"r","expires_in":{value}}}"#);
+        let tokens = accepted(&body).await;
+        assert!(tokens.lifetime_at(UNIX_EPOCH).unwrap() > seconds(10 * 365 * 86_400));
+        assert_eq!(
+            tokens.refresh_token().unwrap().expose_secret(),
+            "r",
+            "{value}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn absolute_expiry_is_understood_under_the_usual_names() {
+    for field in [
+        r#""expires_at":1667310223"#,
+        r#""expires":1667310223000"#,
+        r#""expires_on":"1667310223""#,
+        r#""expiresAt":"2022-11-01T13:43:43Z""#,
+        r#""expires_at":"2022-11-01T13:43:43.000000000000Z""#,
+        r#""expires_at":"2022-11-01T14:43:43.0+01:00""#,
+    ] {
+        let body = format!(r#"{{"access_token":"a",{field}}}"#);
+        let date = [("date", START_DATE)];
+        let tokens = refresh(answer_with(200, &date, &body)).await.unwrap();
+        assert_eq!(
+            tokens.lifetime_at(UNIX_EPOCH),
+            Some(seconds(1800)),
+            "{field}"
+        );
+    }
+    assert_eq!(
+        lifetime(r#"{"access_token":"a","expires":3600}"#).await,
+        Some(seconds(3600))
+    );
+}
+
+// ===== Form of the answer =====
+
+#[tokio::test]
+async fn bearer_is_understood_however_it_is_spelled() {
+    for token_type in [
+        r#","token_type":"bearer""#,
+        r#","token_type":"BEARER""#,
+        r#","token_type":"BearerToken""#,
+        r#","token_type":null"#,
+        "",
+    ] {
+        let tokens = accepted(&format!(r#"{{"access_token":"a"{token_type}}}"#)).await;
+        assert_eq!(tokens.access_token().header_value(), "Bearer a");
+    }
+    let error = refresh(json(r#"{"access_token":"a","token_type":"mac"}"#))
+        .await
+        .unwrap_err();
+    assert!(error.is_misconfigured());
+    assert!(error.to_string().contains("`mac`"), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_is_read_for_what_it_is_and_not_for_what_it_is_labelled() {
+    let json = r#"{"access_token":"a","refresh_token":"r","expires_in":60}"#;
+    let form = "access_token=a&refresh_token=r&expires_in=60";
+    for (status, content_type, body) in [
+        (200, "application/x-www-form-urlencoded", form),
+        (200, "text/plain; charset=utf-8", form),
+        (200, "text/html", json),
+        (200, "text/plain", json),
+        (201, "application/json", json),
+        (200, "application/json", &format!("\u{feff}{json}")),
+    ] {
+        let reply = answer_with(status, &[("content-type", content_type)], body);
+        let tokens = refresh(reply).await.unwrap();
+        assert_eq!(tokens.access_token().expose_secret(), "a");
+        assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "r");
+        assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(60)));
+    }
+}
+
+#[tokio::test]
+async fn other_names_and_envelopes_are_a_matter_of_the_dialect() {
+    let dialect: Dialect = serde_json::from_str(
+        r#"{"root": "/data", "fields": {"access_token": "/accessToken", "refresh_token": ["/none", "/refreshToken"]}}"#,
+    )
+    .unwrap();
+    let body = r#"{"data":{"accessToken":"a","refreshToken":"r","expires_in":60}}"#;
+    let tokens = refresh_in(dialect.clone(), json(body)).await.unwrap();
+    assert_eq!(tokens.access_token().expose_secret(), "a");
+    assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "r");
+    assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(60)));
+
+    // An error often comes without the envelope.
+    let error = refresh_in(dialect, answer(400, r#"{"error":"invalid_grant"}"#)).await;
+    assert!(error.unwrap_err().is_denied());
+
+    let dialect: Dialect =
+        serde_json::from_str(r#"{"fields": {"access_token": "/token/access_token"}}"#).unwrap();
+    let tokens = refresh_in(dialect, json(r#"{"token":{"access_token":"a"}}"#)).await;
+    assert_eq!(tokens.unwrap().access_token().expose_secret(), "a");
+}
+
+#[tokio::test]
+async fn scope_may_be_a_string_or_an_array_and_is_else_the_previous_one() {
+    let previous = TokenSet::bearer("a")
+        .unwrap()
+        .refresh_token("r")
+        .scope("before")
+        .build();
+    for (scope, expected) in [
+        (r#","scope":"one two""#, "one two"),
+        (r#","scope":["one","two"]"#, "one two"),
+        (r#","scope":null"#, "before"),
+        (r#","scope":"""#, "before"),
+        ("", "before"),
+    ] {
+        let (endpoint, _) = endpoint([json(&format!(r#"{{"access_token":"a"{scope}}}"#))]);
+        let grant = RefreshTokenGrant::new(endpoint, REFRESH_TOKEN);
+        let tokens = grant.fetch(missing().with_previous(previous.clone())).await;
+        assert_eq!(tokens.unwrap().scope(), Some(expected), "{scope}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_new_refresh_token_the_old_one_is_kept() {
+    for field in [r#","refresh_token":"""#, r#","refresh_token":null"#, ""] {
+        let tokens = accepted(&format!(r#"{{"access_token":"a"{field}}}"#)).await;
+        assert_eq!(
+            tokens.refresh_token().unwrap().expose_secret(),
+            REFRESH_TOKEN
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_200_without_a_token_is_an_error_and_never_bearer_undefined() {
+    for body in [
+        r#"{"error":"invalid_grant"}"#,
+        r#"{"ok":false}"#,
+        r#"{"ok":false,"access_token":"a"}"#,
+        r#"{"error":"invalid_request","access_token":"a"}"#,
+        "<!doctype html><title>Log in</title>",
+        "",
+        "undefined",
+        "null",
+        "{}",
+        r#"{"access_token":""}"#,
+        r#"{"access_token":null}"#,
+        r#"{"access_token":"undefined"}"#,
+        r#"{"access_token":{"a":"b"}}"#,
+        r#"{"access_token":"a b"}"#,
+        r#"{"access_token":"a\n"}"#,
+        r#"{"access_token":"é"}"#,
+        r#"{"access_token":"a""#,
+    ] {
+        let error = refresh(json(body)).await.unwrap_err();
+        assert!(error.is_ambiguous(), "{body}: {error}");
+        let (endpoint, _) = endpoint([json(body)]);
+        let error = ClientCredentialsGrant::new(endpoint).fetch(missing()).await;
+        assert!(error.unwrap_err().is_transient(), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_answers_200_to_what_it_refuses_can_be_described() {
+    let dialect: Dialect =
+        serde_json::from_str(r#"{"errors_with_200": true, "denied": ["bad_refresh_token"]}"#)
+            .unwrap();
+    let error = refresh_in(dialect, json(r#"{"error":"bad_refresh_token"}"#))
+        .await
+        .unwrap_err();
+    assert!(error.is_denied());
+    assert_eq!(error.code(), Some("bad_refresh_token"));
+}
+
+// ===== Errors =====
+
+#[tokio::test]
+async fn an_error_is_found_wherever_it_is_and_classified_by_its_code() {
+    for (status, body, expected, code) in [
+        (
+            400,
+            r#"{"error":"invalid_grant"}"#,
+            "denied",
+            "invalid_grant",
+        ),
+        (
+            401,
+            r#"{"error":"invalid_grant"}"#,
+            "denied",
+            "invalid_grant",
+        ),
+        (
+            403,
+            r#"{"error":{"code":"invalid_grant"}}"#,
+            "denied",
+            "invalid_grant",
+        ),
+        (
+            404,
+            r#"{"error":{"error":"invalid_grant"}}"#,
+            "denied",
+            "invalid_grant",
+        ),
+        (
+            400,
+            r#"{"errors":[{"code":"invalid_grant"}]}"#,
+            "denied",
+            "invalid_grant",
+        ),
+        (
+            400,
+            r#"{"errors":[{"errorType":"invalid_grant"}]}"#,
+            "denied",
+            "invalid_grant",
+        ),
+        (
+            400,
+            r#"{"error_code":"invalid_grant"}"#,
+            "denied",
+            "invalid_grant",
+        ),
+        (
+            400,
+            r#"{"error":"Bad","error_code":"invalid_grant"}"#,
+            "denied",
+            "invalid_grant",
+        ),
+        (400, "error=invalid_grant&x=y", "denied", "invalid_grant"),
+        (
+            400,
+            r#"{"error":"interaction_required"}"#,
+            "denied",
+            "interaction_required",
+        ),
+        (
+            400,
+            r#"{"error":"login_required"}"#,
+            "denied",
+            "login_required",
+        ),
+        (
+            400,
+            r#"{"error":"consent_required"}"#,
+            "denied",
+            "consent_required",
+        ),
+        (
+            401,
+            r#"{"error":"invalid_client"}"#,
+            "misconfigured",
+            "invalid_client",
+        ),
+        (
+            400,
+            r#"{"error":"unauthorized_client"}"#,
+            "misconfigured",
+            "unauthorized_client",
+        ),
+        (
+            400,
+            r#"{"error":"unsupported_grant_type"}"#,
+            "misconfigured",
+            "unsupported_grant_type",
+        ),
+        (
+            400,
+            r#"{"error":"invalid_scope"}"#,
+            "misconfigured",
+            "invalid_scope",
+        ),
+        (
+            400,
+            r#"{"error":"invalid_target"}"#,
+            "misconfigured",
+            "invalid_target",
+        ),
+        (
+            400,
+            r#"{"error":"invalid_request"}"#,
+            "misconfigured",
+            "invalid_request",
+        ),
+        (
+            400,
+            r#"{"error":"never_heard_of"}"#,
+            "misconfigured",
+            "never_heard_of",
+        ),
+        (400, r#"{"error":{"code":4001}}"#, "misconfigured", "4001"),
+        (
+            403,
+            r#"{"error":"access_denied"}"#,
+            "misconfigured",
+            "access_denied",
+        ),
+        (
+            400,
+            r#"{"error":"temporarily_unavailable"}"#,
+            "transient",
+            "temporarily_unavailable",
+        ),
+        (400, r#"{"error":"slow_down"}"#, "transient", "slow_down"),
+        (
+            500,
+            r#"{"error":"invalid_grant"}"#,
+            "ambiguous",
+            "invalid_grant",
+        ),
+        (
+            502,
+            r#"{"error":"server_error"}"#,
+            "ambiguous",
+            "server_error",
+        ),
+        (
+            200,
+            r#"{"error":"invalid_grant"}"#,
+            "ambiguous",
+            "invalid_grant",
+        ),
+        (
+            503,
+            r#"{"error":"invalid_grant"}"#,
+            "transient",
+            "invalid_grant",
+        ),
+    ] {
+        let error = refresh(answer(status, body)).await.unwrap_err();
+        assert_eq!(kind(&error), expected, "{status} {body}");
+        assert_eq!(error.code(), Some(code), "{status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn the_dialect_knows_more_codes() {
+    for status in [400, 403] {
+        let body = r#"{"error":"access_denied","error_description":"Invalid username / password combination"}"#;
+        let error = refresh_in(Dialect::json_body(), answer(status, body))
+            .await
+            .unwrap_err();
+        assert!(error.is_denied());
+        assert_eq!(error.code(), Some("access_denied"));
+        assert_eq!(
+            error.description(),
+            Some("Invalid username / password combination")
+        );
+    }
+}
+
+#[tokio::test]
+async fn too_many_requests_and_unavailable_are_transient_and_may_say_for_how_long() {
+    for status in [429, 503] {
+        for body in ["", "<html>", r#"{"error":"slow_down"}"#, "{}"] {
+            let error = refresh(answer(status, body)).await.unwrap_err();
+            assert!(error.is_transient(), "{status} {body}");
+            assert_eq!(error.retry_after(), None);
+        }
+        for (headers, expected) in [
+            (&[("retry-after", "7")][..], Some(seconds(7))),
+            (&[("retry-after", "0")], Some(Duration::ZERO)),
+            // By the server's clock, not ours.
+            (
+                &[
+                    ("retry-after", "Thu, 01 Jan 1970 00:01:40 GMT"),
+                    ("date", "Thu, 01 Jan 1970 00:01:10 GMT"),
+                ],
+                Some(seconds(30)),
+            ),
+            (
+                &[("retry-after", "Tue, 01 Nov 2022 13:14:43 GMT")],
+                Some(seconds(60)),
+            ),
+            (
+                &[("retry-after", "Mon, 01 Nov 2021 13:14:43 GMT")],
+                Some(Duration::ZERO),
+            ),
+            (&[("retry-after", "soon")], None),
+            (&[("retry-after", "-1")], None),
+        ] {
+            let error = refresh(answer_with(status, headers, "")).await.unwrap_err();
+            assert_eq!(error.retry_after(), expected, "{headers:?}");
+        }
+        let headers = [("retry-after", "99999999999999999999999")];
+        let error = refresh(answer_with(status, &headers, ""))
+            .await
+            .unwrap_err();
+        assert!(error.retry_after().unwrap() > seconds(86_400));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_ambiguous_if_the_refresh_token_may_rotate_and_else_transient() {
+    let html = "<html>invalid_grant</html>";
+    let replies = || {
+        let mut replies: Vec<(String, Reply)> = Vec::new();
+        for status in [200, 400, 401, 403, 404, 500, 502, 504] {
+            replies.push((format!("{status} with HTML"), answer(status, html)));
+            replies.push((format!("{status} with nothing"), answer(status, "")));
+        }
+        replies.push((
+            "418 with other JSON".into(),
+            answer(418, r#"{"message":"no"}"#),
+        ));
+        replies.push((
+            "cut body".into(),
+            Reply::Cut(response(200, r#"{"access_token":"a""#)),
+        ));
+        replies.push(("reset".into(), reset()));
+        replies
+    };
+    for (name, reply) in replies() {
+        let error = refresh(reply).await.unwrap_err();
+        assert!(error.is_ambiguous(), "{name}: {error}");
+    }
+    for (name, reply) in replies() {
+        let mut dialect = Dialect::rfc6749();
+        dialect.rotates = false;
+        let error = refresh_in(dialect, reply).await.unwrap_err();
+        assert!(error.is_transient(), "{name}: {error}");
+    }
+    for (name, reply) in replies() {
+        let (endpoint, _) = endpoint([reply]);
+        let error = ClientCredentialsGrant::new(endpoint)
+            .fetch(missing())
+            .await
+            .unwrap_err();
+        assert!(error.is_transient(), "{name}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_sent_is_transient() {
+    let error = refresh(refused()).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+
+    let wrapped =
+        std::io::Error::other(std::io::Error::from(std::io::ErrorKind::NetworkUnreachable));
+    let error = refresh(Reply::Fail(wrapped.into())).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+
+    let (endpoint, _) = endpoint([Reply::Fail("no such host".into())]);
+    let endpoint = endpoint.not_sent(|error| error.to_string() == "no such host");
+    assert!(fetch(endpoint).await.unwrap_err().is_transient());
+}
+
+#[tokio::test]
+async fn a_client_that_never_becomes_ready_was_not_sent_anything() {
+    #[derive(Clone)]
+    struct NotReady;
+
+    impl tower::Service<http::Request<http_body_util::Full<bytes::Bytes>>> for NotReady {
+        type Response = http::Response<oauth2_support::TestBody>;
+        type Error = tower::BoxError;
+        type Future = std::future::Pending<Result<Self::Response, Self::Error>>;
+
+        fn poll_ready(
+            &mut self,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Result<(), Self::Error>> {
+            std::task::Poll::Ready(Err("pool closed".into()))
+        }
+
+        fn call(&mut self, _: http::Request<http_body_util::Full<bytes::Bytes>>) -> Self::Future {
+            panic!("called without being ready");
+        }
+    }
+
+    let endpoint = TokenEndpoint::new(NotReady, oauth2_support::URL).unwrap();
+    let error = fetch(endpoint).await.unwrap_err();
+    assert!(error.is_transient());
+    assert!(error.to_string().contains("pool closed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_redirect_is_misconfigured_and_not_followed() {
+    for status in [301, 302, 303, 307, 308] {
+        let (endpoint, log) = endpoint([
+            answer_with(status, &[("location", "https://elsewhere.example/")], ""),
+            json(r#"{"access_token":"a"}"#),
+        ]);
+        let error = fetch(endpoint).await.unwrap_err();
+        assert!(error.is_misconfigured(), "{status}");
+        assert_eq!(log.len(), 1);
+    }
+}
+
+// ===== Limits =====
+
+#[tokio::test]
+async fn an_answer_is_cut_at_the_limit() {
+    let body = format!(r#"{{"access_token":"a","x":"{}"}}"#, "x".repeat(300 * 1024));
+    let error = refresh(json(&body)).await.unwrap_err();
+    assert!(error.is_ambiguous());
+    assert!(error.to_string().contains("answer_limit"), "{error}");
+
+    let (endpoint, _) = endpoint([json(&body)]);
+    assert!(fetch(endpoint.answer_limit(1 << 20)).await.is_ok());
+
+    // What the status says does not depend on the body.
+    let error = refresh(answer(503, body)).await.unwrap_err();
+    assert!(error.is_transient());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_come_or_does_not_end_is_given_up_after_the_timeout() {
+    for reply in [Reply::Hang, Reply::Drip(response(200, r#"{"access_"#))] {
+        let (endpoint, _) = endpoint([reply]);
+        let start = tokio::time::sleep(Duration::ZERO).deadline();
+        let error = fetch(endpoint).await.unwrap_err();
+        assert!(error.is_ambiguous());
+        assert!(error.to_string().contains("120s"), "{error}");
+        let took = tokio::time::sleep(Duration::ZERO).deadline() - start;
+        assert!(took >= seconds(120) && took < seconds(121), "{took:?}");
+    }
+    let (endpoint, _) = endpoint([Reply::Drip(response(429, ""))]);
+    assert!(fetch(endpoint).await.unwrap_err().is_transient());
+
+    let slow = ClientAuth::custom(std::future::pending);
+    let (endpoint, log) = endpoint_once();
+    let error = fetch(endpoint.client_auth(slow).timeout(seconds(5)))
+        .await
+        .unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    assert_eq!(log.len(), 0);
+}
+
+fn endpoint_once() -> (TokenEndpoint, oauth2_support::Log) {
+    endpoint([json(r#"{"access_token":"a"}"#)])
+}
+
+// ===== Secrets =====
+
+#[tokio::test]
+async fn nothing_that_was_sent_comes_back_in_an_error() {
+    let secret = "cl1ent:secret/with%odd&chars";
+    let encode =
+        |text: &str| -> String { form_urlencoded::byte_serialize(text.as_bytes()).collect() };
+    let base64 = |text: String| base64::engine::general_purpose::STANDARD.encode(text);
+    let echo = [
+        REFRESH_TOKEN.to_owned(),
+        secret.to_owned(),
+        encode(secret),
+        encode(secret).to_lowercase(),
+        base64(format!("me:{}", encode(secret))),
+        format!("refresh_token={REFRESH_TOKEN}&x=y"),
+    ];
+    for quoted in &echo {
+        let body =
+            serde_json::json!({"error": quoted, "error_description": format!("bad \u{7}{quoted}")});
+        let body = body.to_string();
+        for (status, auth) in [400, 502, 200].into_iter().flat_map(|status| {
+            [
+                (status, ClientAuth::basic("me", secret)),
+                (status, ClientAuth::body("me", secret)),
+            ]
+        }) {
+            let (endpoint, _) = endpoint([answer(status, body.clone())]);
+            let grant = RefreshTokenGrant::new(endpoint.client_auth(auth), REFRESH_TOKEN);
+            let error = grant.fetch(missing()).await.unwrap_err();
+            let shown = format!("{grant:?} {error} {error:?} {:?}", error.get_ref());
+            for secret in [&echo[0], &echo[1], &echo[2], &echo[3]] {
+                assert!(!shown.contains(secret.as_str()), "{quoted}: {shown}");
+            }
+        }
+        let fail = Reply::Fail(
+            format!("cannot send {quoted} to (https://u:p@as.example.com/token?q={quoted})").into(),
+        );
+        let (endpoint, _) = endpoint([fail]);
+        let endpoint = endpoint.client_auth(ClientAuth::body("me", secret));
+        let error = fetch(endpoint).await.unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains("https://as.example.com/token)"), "{shown}");
+        assert!(!shown.contains("?q="), "{shown}");
+        for secret in [&echo[0], &echo[1], &echo[2], &echo[3]] {
+            assert!(!shown.contains(secret.as_str()), "{quoted}: {shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn descriptions_are_bounded_and_printable() {
+    let body = serde_json::json!({"error": "invalid_grant", "error_description": "\u{1b}[31mé\"\\\u{0}x".repeat(1000)});
+    let error = refresh(answer(400, body.to_string())).await.unwrap_err();
+    let description = error.description().unwrap();
+    assert!(description.len() <= 200);
+    // RFC 6749 §5.2
+    assert!(
+        description
+            .bytes()
+            .all(|byte| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+    );
+}
+
+#[tokio::test]
+async fn an_answer_of_an_invalid_dialect_is_never_asked_for() {
+    let (endpoint, log) = endpoint_once();
+    let mut dialect = Dialect::rfc6749();
+    dialect
+        .extra_headers
+        .insert("host".into(), "elsewhere.example".into());
+    let error = fetch(endpoint.dialect(dialect)).await.unwrap_err();
+    assert!(error.is_misconfigured());
+    assert!(error.to_string().contains("extra_headers.host"), "{error}");
+    assert_eq!(log.len(), 0);
+}

@@ -1,0 +1,273 @@
+//! Which refresh token is sent, and how often.
+#![cfg(feature = "oauth2")]
+
+mod oauth2_support;
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use oauth2_support::{
+    Log, Manual, Reply, START, answer, answer_with, endpoint, json, refused, reset,
+};
+use tower_refresh::oauth2::{Dialect, Grant, RefreshTokenGrant};
+use tower_refresh::{Cause, Renewal, TokenSet, TokenSource};
+
+fn missing() -> Renewal {
+    Renewal::new(Cause::Missing)
+}
+
+fn after(previous: &TokenSet) -> Renewal {
+    Renewal::new(Cause::Expired).with_previous(previous.clone())
+}
+
+fn grant(replies: impl IntoIterator<Item = Reply>) -> (RefreshTokenGrant, Log) {
+    let (endpoint, log) = endpoint(replies);
+    (RefreshTokenGrant::new(endpoint, "first"), log)
+}
+
+fn sent(token: &str) -> String {
+    format!("grant_type=refresh_token&refresh_token={token}")
+}
+
+const ROTATED: &str = r#"{"access_token":"a","refresh_token":"second"}"#;
+const KEPT: &str = r#"{"access_token":"a"}"#;
+
+#[tokio::test]
+async fn the_previous_sets_refresh_token_is_sent_rather_than_the_configured_one() {
+    let (grant, log) = grant([json(ROTATED), json(KEPT), json(KEPT)]);
+    let tokens = grant.fetch(missing()).await.unwrap();
+    let tokens = grant.fetch(after(&tokens)).await.unwrap();
+    grant.fetch(after(&tokens)).await.unwrap();
+    assert_eq!(
+        log.bodies(),
+        [sent("first"), sent("second"), sent("second")]
+    );
+}
+
+#[tokio::test]
+async fn a_configured_token_that_was_rotated_is_never_sent_again() {
+    let (grant, log) = grant([json(ROTATED)]);
+    grant.fetch(missing()).await.unwrap();
+    let stale = TokenSet::bearer("a")
+        .unwrap()
+        .refresh_token("first")
+        .build();
+    for renewal in [missing(), after(&stale)] {
+        let error = grant.fetch(renewal).await.unwrap_err();
+        assert!(error.is_denied());
+        assert!(error.to_string().contains("log in"), "{error}");
+    }
+    assert_eq!(log.len(), 1);
+}
+
+#[tokio::test]
+async fn a_configured_token_that_was_denied_is_never_sent_again() {
+    let (grant, log) = grant([answer(400, r#"{"error":"invalid_grant"}"#)]);
+    assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
+    assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
+    assert_eq!(log.len(), 1);
+}
+
+#[tokio::test]
+async fn a_configured_token_is_not_sent_after_logging_in_or_out() {
+    let other = TokenSet::bearer("a")
+        .unwrap()
+        .refresh_token("other")
+        .build();
+    for adopted in [None, Some(&other)] {
+        let (grant, log) = grant([json(KEPT)]);
+        grant.adopt(adopted).await.unwrap();
+        let error = grant.fetch(missing()).await.unwrap_err();
+        assert!(error.is_denied());
+        assert!(error.to_string().contains("log in"), "{error}");
+        assert_eq!(log.len(), 0);
+
+        grant.fetch(after(&other)).await.unwrap();
+        assert_eq!(log.bodies(), [sent("other")]);
+    }
+}
+
+#[tokio::test]
+async fn the_application_may_bring_the_configured_token_itself() {
+    let (grant, log) = grant([answer(400, r#"{"error":"invalid_grant"}"#), json(KEPT)]);
+    assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
+    let brought = TokenSet::bearer("a")
+        .unwrap()
+        .refresh_token("first")
+        .build();
+    grant.adopt(Some(&brought)).await.unwrap();
+    grant.fetch(after(&brought)).await.unwrap();
+    assert_eq!(log.len(), 2);
+}
+
+#[tokio::test]
+async fn without_any_refresh_token_nothing_is_sent() {
+    let (endpoint, log) = endpoint([json(KEPT)]);
+    let error = RefreshTokenGrant::new(endpoint, "")
+        .fetch(missing())
+        .await
+        .unwrap_err();
+    assert!(error.is_denied());
+    assert_eq!(log.len(), 0);
+}
+
+#[tokio::test]
+async fn after_a_lost_answer_the_configured_token_may_be_sent_again_but_not_by_itself() {
+    let (grant, log) = grant([reset(), answer(502, ""), json(ROTATED)]);
+    for attempts in [1, 2] {
+        assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
+        assert_eq!(log.len(), attempts);
+    }
+    grant.fetch(missing()).await.unwrap();
+    assert_eq!(log.bodies(), [sent("first"), sent("first"), sent("first")]);
+}
+
+#[tokio::test]
+async fn a_refresh_token_known_to_have_expired_is_not_sent() {
+    let expired = |ago: u64| {
+        TokenSet::bearer("a")
+            .unwrap()
+            .refresh_token("r")
+            .refresh_token_expires_at(UNIX_EPOCH + Duration::from_secs(START - ago))
+            .build()
+    };
+    let (endpoint, log) = endpoint([json(KEPT)]);
+    let grant = RefreshTokenGrant::new(endpoint.clock(Manual::new()), "first");
+    let error = grant.fetch(after(&expired(301))).await.unwrap_err();
+    assert!(error.is_denied());
+    assert_eq!(log.len(), 0);
+
+    // Clocks differ.
+    let tokens = grant.fetch(after(&expired(300))).await.unwrap();
+    assert_eq!(log.bodies(), [sent("r")]);
+    // The token was kept, and so was what is known of it.
+    assert_eq!(
+        tokens.refresh_token_expires_at(),
+        expired(300).refresh_token_expires_at()
+    );
+}
+
+#[tokio::test]
+async fn the_expiry_of_a_refresh_token_is_kept_in_the_time_of_our_clock() {
+    let body = r#"{"access_token":"a","refresh_token":"r","refresh_expires_in":FIELD}"#;
+    for (value, expected) in [("60", Some(START + 60)), ("0", None), ("null", None)] {
+        let (endpoint, _) = endpoint([json(&body.replace("FIELD", value))]);
+        let tokens = RefreshTokenGrant::new(endpoint.clock(Manual::new()), "first")
+            .fetch(missing())
+            .await
+            .unwrap();
+        let expected = expected.map(|at| UNIX_EPOCH + Duration::from_secs(at));
+        assert_eq!(tokens.refresh_token_expires_at(), expected, "{value}");
+    }
+    // The server's clock is a day behind ours.
+    let body = r#"{"access_token":"a","refresh_token":"r","refresh_token_expires_at":"2022-10-31T13:14:43Z"}"#;
+    let date = [("date", "Mon, 31 Oct 2022 13:13:43 GMT")];
+    let (endpoint, _) = endpoint([answer_with(200, &date, body)]);
+    let tokens = RefreshTokenGrant::new(endpoint.clock(Manual::new()), "first")
+        .fetch(missing())
+        .await
+        .unwrap();
+    assert_eq!(
+        tokens.refresh_token_expires_at(),
+        Some(UNIX_EPOCH + Duration::from_secs(START + 60))
+    );
+}
+
+#[tokio::test]
+async fn what_the_answer_leaves_out_is_kept() {
+    let previous = TokenSet::bearer("a")
+        .unwrap()
+        .refresh_token("r")
+        .scope("s")
+        .id_token("i")
+        .build();
+    let (grant, _) = grant([json(r#"{"access_token":"b"}"#)]);
+    let tokens = grant.fetch(after(&previous)).await.unwrap();
+    assert_eq!(tokens.access_token().expose_secret(), "b");
+    assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "r");
+    assert_eq!(tokens.scope(), Some("s"));
+    assert_eq!(tokens.id_token(), Some("i"));
+}
+
+#[tokio::test]
+async fn to_log_in_again_keeps_nothing_of_the_old_session() {
+    let previous = TokenSet::bearer("a")
+        .unwrap()
+        .refresh_token("r")
+        .scope("s")
+        .build();
+    let (endpoint, log) = endpoint([json(KEPT)]);
+    let grant = Grant::new(endpoint, "password")
+        .param("username", "u")
+        .param("password", "p");
+    let tokens = grant.fetch(after(&previous)).await.unwrap();
+    assert_eq!(log.bodies(), ["grant_type=password&username=u&password=p"]);
+    assert!(tokens.refresh_token().is_none());
+    assert!(tokens.scope().is_none());
+}
+
+// ===== The grace window =====
+
+fn graceful(replies: impl IntoIterator<Item = Reply>) -> (RefreshTokenGrant, Log, Manual) {
+    let clock = Manual::new();
+    let mut dialect = Dialect::rfc6749();
+    dialect.reuse_grace = Some(Duration::from_secs(30));
+    let (endpoint, log) = endpoint(replies);
+    let endpoint = endpoint.dialect(dialect).clock(clock.clone());
+    (RefreshTokenGrant::new(endpoint, "first"), log, clock)
+}
+
+#[tokio::test]
+async fn within_the_grace_window_a_lost_answer_is_asked_for_again_once() {
+    let (grant, log, _) = graceful([reset(), json(ROTATED)]);
+    assert!(grant.fetch(missing()).await.is_ok());
+    assert_eq!(log.bodies(), [sent("first"), sent("first")]);
+
+    let (grant, log, _) = graceful([reset(), answer(502, ""), json(ROTATED)]);
+    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
+    assert_eq!(log.len(), 2);
+}
+
+#[tokio::test]
+async fn the_grace_window_begins_with_the_first_sending() {
+    let (grant, log, clock) = graceful([reset(), reset(), reset(), reset(), json(KEPT)]);
+    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
+    assert_eq!(log.len(), 2);
+    // Inside, but it was asked again already.
+    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
+    assert_eq!(log.len(), 3);
+    clock.advance(Duration::from_secs(31));
+    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
+    assert_eq!(log.len(), 4);
+}
+
+#[tokio::test]
+async fn what_was_not_sent_does_not_open_the_grace_window() {
+    let (grant, log, clock) = graceful([refused(), reset(), json(KEPT)]);
+    assert!(grant.fetch(missing()).await.unwrap_err().is_transient());
+    clock.advance(Duration::from_secs(31));
+    assert!(grant.fetch(missing()).await.is_ok());
+    assert_eq!(log.len(), 3);
+}
+
+#[tokio::test]
+async fn not_to_reach_the_server_again_leaves_the_first_outcome_unknown() {
+    for second in [refused(), answer_with(429, &[("retry-after", "7")], "")] {
+        let is_answer = matches!(second, Reply::Answer(_));
+        let (grant, _, _) = graceful([reset(), second]);
+        let error = grant.fetch(missing()).await.unwrap_err();
+        assert!(error.is_ambiguous(), "{error}");
+        assert_eq!(error.retry_after().is_some(), is_answer);
+    }
+    let (grant, _, _) = graceful([reset(), answer(400, r#"{"error":"invalid_grant"}"#)]);
+    assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grace_window_leaves_time_for_a_second_request() {
+    let (grant, log, _) = graceful([Reply::Hang, Reply::Hang]);
+    let start = tokio::time::sleep(Duration::ZERO).deadline();
+    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
+    let took = tokio::time::sleep(Duration::ZERO).deadline() - start;
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    assert_eq!(log.len(), 2);
+}

@@ -1,0 +1,152 @@
+//! A token endpoint that answers from a script and keeps what it was sent.
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(
+    clippy::disallowed_types,
+    reason = "a lock between a test and its server"
+)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use tower::BoxError;
+use tower_refresh::oauth2::TokenEndpoint;
+use tower_refresh::{Clock, Now};
+
+pub(crate) const URL: &str = "https://as.example.com/oauth2/token";
+
+/// What the server does with one request.
+pub(crate) enum Reply {
+    Answer(Response<Vec<u8>>),
+    /// The body begins, and then nothing more comes.
+    Drip(Response<Vec<u8>>),
+    /// The body begins, and then the connection breaks.
+    Cut(Response<Vec<u8>>),
+    Fail(BoxError),
+    Hang,
+}
+
+pub(crate) fn answer(status: u16, body: impl Into<Vec<u8>>) -> Reply {
+    Reply::Answer(response(status, body))
+}
+
+pub(crate) fn json(body: &str) -> Reply {
+    answer(200, body)
+}
+
+pub(crate) fn answer_with(status: u16, headers: &[(&'static str, &str)], body: &str) -> Reply {
+    let mut response = response(status, body);
+    for (name, value) in headers {
+        response.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    Reply::Answer(response)
+}
+
+pub(crate) fn response(status: u16, body: impl Into<Vec<u8>>) -> Response<Vec<u8>> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
+}
+
+pub(crate) fn refused() -> Reply {
+    Reply::Fail(io::Error::from(io::ErrorKind::ConnectionRefused).into())
+}
+
+pub(crate) fn reset() -> Reply {
+    Reply::Fail(io::Error::from(io::ErrorKind::ConnectionReset).into())
+}
+
+/// What the server was sent.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<Request<String>>>>);
+
+impl Log {
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        let requests = self.0.lock().unwrap();
+        requests
+            .iter()
+            .map(|request| request.body().clone())
+            .collect()
+    }
+
+    pub(crate) fn last(&self) -> Request<String> {
+        self.0.lock().unwrap().last().unwrap().clone()
+    }
+}
+
+/// Makes an endpoint that gives these replies, and after them refuses connections.
+pub(crate) fn endpoint(replies: impl IntoIterator<Item = Reply>) -> (TokenEndpoint, Log) {
+    let replies = Arc::new(Mutex::new(replies.into_iter().collect::<VecDeque<_>>()));
+    let log = Log::default();
+    let sent = log.clone();
+    let client = tower::service_fn(move |request: Request<Full<Bytes>>| {
+        let reply = replies.lock().unwrap().pop_front();
+        let sent = sent.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await?.to_bytes();
+            let body = String::from_utf8(body.to_vec())?;
+            sent.0.lock().unwrap().push(Request::from_parts(head, body));
+            match reply.unwrap_or_else(refused) {
+                Reply::Answer(response) => {
+                    Ok(response.map(|body| Full::from(body).map_err(|e| match e {}).boxed()))
+                }
+                Reply::Drip(response) => Ok(response.map(|body| {
+                    let begun = stream::iter([frame(body)]);
+                    BoxBody::new(StreamBody::new(begun.chain(stream::pending())))
+                })),
+                Reply::Cut(response) => Ok(response.map(|body| {
+                    let error: BoxError = io::Error::from(io::ErrorKind::UnexpectedEof).into();
+                    BoxBody::new(StreamBody::new(stream::iter([frame(body), Err(error)])))
+                })),
+                Reply::Fail(error) => Err(error),
+                Reply::Hang => std::future::pending().await,
+            }
+        }
+    });
+    let endpoint = TokenEndpoint::new(client, URL).unwrap();
+    (endpoint, log)
+}
+
+type Frame = Result<http_body::Frame<Bytes>, BoxError>;
+
+fn frame(body: Vec<u8>) -> Frame {
+    Ok(http_body::Frame::data(body.into()))
+}
+
+pub(crate) type TestBody = BoxBody<Bytes, BoxError>;
+
+/// A clock to set by hand; it begins at the first of November 2022, 13:13:43 UTC.
+#[derive(Clone)]
+pub(crate) struct Manual(Arc<AtomicU64>);
+
+pub(crate) const START: u64 = 1_667_308_423;
+pub(crate) const START_DATE: &str = "Tue, 01 Nov 2022 13:13:43 GMT";
+
+impl Manual {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicU64::new(0)))
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_secs(), Ordering::Relaxed);
+    }
+}
+
+impl Clock for Manual {
+    fn now(&self) -> Now {
+        let seconds = Duration::from_secs(self.0.load(Ordering::Relaxed));
+        Now::new(seconds, UNIX_EPOCH + Duration::from_secs(START) + seconds)
+    }
+}
