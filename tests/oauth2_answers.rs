@@ -1,5 +1,6 @@
 //! What real token endpoints answer, and what must come of it.
 #![cfg(feature = "oauth2")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 mod oauth2_support;
 
@@ -729,5 +730,35 @@ async fn an_answer_of_an_invalid_dialect_is_never_asked_for() {
     let error = fetch(endpoint.dialect(dialect)).await.unwrap_err();
     assert!(error.is_misconfigured());
     assert!(error.to_string().contains("extra_headers.host"), "{error}");
+    assert_eq!(log.len(), 0);
+}
+
+// ===== Any HTTP client =====
+
+#[tokio::test]
+async fn any_clonable_client_will_do_even_one_that_is_not_sync() {
+    use tower::ServiceExt as _;
+
+    fn is_shared<T: Send + Sync + Clone + std::fmt::Debug>(_: &T) {}
+
+    let client = tower::service_fn(|_| async {
+        let body = http_body_util::Full::new(&br#"{"access_token":"a"}"#[..]);
+        Ok::<_, std::convert::Infallible>(http::Response::new(body))
+    });
+    let endpoint = TokenEndpoint::new(client.boxed_clone(), oauth2_support::URL).unwrap();
+    is_shared(&endpoint);
+    let grant = RefreshTokenGrant::new(endpoint, REFRESH_TOKEN);
+    is_shared(&grant);
+    // As a flight does it: in a task of its own.
+    let tokens = tokio::spawn(async move { grant.fetch(missing()).await }).await;
+    assert_eq!(tokens.unwrap().unwrap().access_token().expose_secret(), "a");
+}
+
+#[test]
+fn without_a_runtime_there_is_an_error_and_no_panic() {
+    let (endpoint, log) = endpoint_once();
+    let mut fetch = tokio_test::task::spawn(fetch(endpoint));
+    let error = tokio_test::assert_ready!(fetch.poll()).unwrap_err();
+    assert!(error.is_misconfigured());
     assert_eq!(log.len(), 0);
 }

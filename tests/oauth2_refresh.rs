@@ -1,5 +1,6 @@
 //! Which refresh token is sent, and how often.
 #![cfg(feature = "oauth2")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 mod oauth2_support;
 

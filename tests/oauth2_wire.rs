@@ -1,5 +1,6 @@
 //! What token endpoints see on the wire, byte for byte, and what their documented answers become.
 #![cfg(feature = "oauth2")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 mod oauth2_support;
 

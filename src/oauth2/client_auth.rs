@@ -151,7 +151,7 @@ impl fmt::Debug for ClientAuth {
                 BasicEncoding::None => ("BasicUnencoded", Some(id)),
             },
             Kind::Body { id, .. } => ("Body", Some(id)),
-            Kind::Public { id } => ("None", Some(id)),
+            Kind::Public { id } => ("Public", Some(id)),
             Kind::Custom(_) => ("Custom", None),
         };
         let mut shown = f.debug_struct(name);

@@ -202,7 +202,7 @@ mod tests {
             format!("bad token {}", form.to_lowercase()),
             format!("bad token {}", form.replace('+', "%20")),
             format!("bad token {}", serde_json::to_string(secret).unwrap()),
-            format!("bad token s3cr3t:\u{0}with/odd%chars+&= \"ü"),
+            "bad token s3cr3t:\u{0}with/odd%chars+&= \"ü".to_owned(),
             "bad token s3cr3t:with/...".to_owned(),
         ] {
             let shown = secrets.clean(&text, 200);
