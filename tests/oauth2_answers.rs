@@ -22,9 +22,7 @@ fn missing() -> Renewal {
 }
 
 async fn fetch(endpoint: TokenEndpoint) -> Result<TokenSet, TokenError> {
-    RefreshTokenGrant::new(endpoint, REFRESH_TOKEN)
-        .fetch(missing())
-        .await
+    RefreshTokenGrant::new(endpoint, REFRESH_TOKEN).fetch(missing()).await
 }
 
 /// One refresh, answered so, in a dialect.
@@ -38,9 +36,7 @@ async fn refresh(reply: Reply) -> Result<TokenSet, TokenError> {
 }
 
 async fn accepted(body: &str) -> TokenSet {
-    refresh(json(body))
-        .await
-        .unwrap_or_else(|error| panic!("{body}: {error}"))
+    refresh(json(body)).await.unwrap_or_else(|error| panic!("{body}: {error}"))
 }
 
 async fn lifetime(body: &str) -> Option<Duration> {
@@ -106,14 +102,7 @@ async fn without_expires_in_the_dialects_default_counts_then_the_jwts_exp_then_n
 
 #[tokio::test]
 async fn an_exp_before_the_time_of_receipt_is_ignored() {
-    for exp in [
-        "1",
-        "-5",
-        "1667308",
-        &(START - 1).to_string(),
-        "null",
-        "\"\"",
-    ] {
+    for exp in ["1", "-5", "1667308", &(START - 1).to_string(), "null", "\"\""] {
         let token = jwt(&format!(r#"{{"exp":{exp}}}"#));
         let body = format!(r#"{{"access_token":"{token}"}}"#);
         assert_eq!(lifetime(&body).await, None, "{exp}");
@@ -132,11 +121,7 @@ async fn absurd_lifetimes_neither_overflow_nor_lose_the_answer() {
         let body = format!(r#"{{"access_token":"a","refresh_token":"r","expires_in":{value}}}"#);
         let tokens = accepted(&body).await;
         assert!(tokens.lifetime_at(UNIX_EPOCH).unwrap() > seconds(10 * 365 * 86_400));
-        assert_eq!(
-            tokens.refresh_token().unwrap().expose_secret(),
-            "r",
-            "{value}"
-        );
+        assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "r", "{value}");
     }
 }
 
@@ -153,16 +138,9 @@ async fn absolute_expiry_is_understood_under_the_usual_names() {
         let body = format!(r#"{{"access_token":"a",{field}}}"#);
         let date = [("date", START_DATE)];
         let tokens = refresh(answer_with(200, &date, &body)).await.unwrap();
-        assert_eq!(
-            tokens.lifetime_at(UNIX_EPOCH),
-            Some(seconds(1800)),
-            "{field}"
-        );
+        assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(1800)), "{field}");
     }
-    assert_eq!(
-        lifetime(r#"{"access_token":"a","expires":3600}"#).await,
-        Some(seconds(3600))
-    );
+    assert_eq!(lifetime(r#"{"access_token":"a","expires":3600}"#).await, Some(seconds(3600)));
 }
 
 // ===== Form of the answer =====
@@ -179,9 +157,7 @@ async fn bearer_is_understood_however_it_is_spelled() {
         let tokens = accepted(&format!(r#"{{"access_token":"a"{token_type}}}"#)).await;
         assert_eq!(tokens.access_token().header_value(), "Bearer a");
     }
-    let error = refresh(json(r#"{"access_token":"a","token_type":"mac"}"#))
-        .await
-        .unwrap_err();
+    let error = refresh(json(r#"{"access_token":"a","token_type":"mac"}"#)).await.unwrap_err();
     assert!(error.is_misconfigured());
     assert!(error.to_string().contains("`mac`"), "{error}");
 }
@@ -230,11 +206,7 @@ async fn other_names_and_envelopes_are_a_matter_of_the_dialect() {
 
 #[tokio::test]
 async fn scope_may_be_a_string_or_an_array_and_is_else_the_previous_one() {
-    let previous = TokenSet::bearer("a")
-        .unwrap()
-        .refresh_token("r")
-        .scope("before")
-        .build();
+    let previous = TokenSet::bearer("a").unwrap().refresh_token("r").scope("before").build();
     for (scope, expected) in [
         (r#","scope":"one two""#, "one two"),
         (r#","scope":["one","two"]"#, "one two"),
@@ -253,10 +225,7 @@ async fn scope_may_be_a_string_or_an_array_and_is_else_the_previous_one() {
 async fn without_a_new_refresh_token_the_old_one_is_kept() {
     for field in [r#","refresh_token":"""#, r#","refresh_token":null"#, ""] {
         let tokens = accepted(&format!(r#"{{"access_token":"a"{field}}}"#)).await;
-        assert_eq!(
-            tokens.refresh_token().unwrap().expose_secret(),
-            REFRESH_TOKEN
-        );
+        assert_eq!(tokens.refresh_token().unwrap().expose_secret(), REFRESH_TOKEN);
     }
 }
 
@@ -294,9 +263,7 @@ async fn a_server_that_answers_200_to_what_it_refuses_can_be_described() {
     let dialect: Dialect =
         serde_json::from_str(r#"{"errors_with_200": true, "denied": ["bad_refresh_token"]}"#)
             .unwrap();
-    let error = refresh_in(dialect, json(r#"{"error":"bad_refresh_token"}"#))
-        .await
-        .unwrap_err();
+    let error = refresh_in(dialect, json(r#"{"error":"bad_refresh_token"}"#)).await.unwrap_err();
     assert!(error.is_denied());
     assert_eq!(error.code(), Some("bad_refresh_token"));
 }
@@ -306,153 +273,33 @@ async fn a_server_that_answers_200_to_what_it_refuses_can_be_described() {
 #[tokio::test]
 async fn an_error_is_found_wherever_it_is_and_classified_by_its_code() {
     for (status, body, expected, code) in [
-        (
-            400,
-            r#"{"error":"invalid_grant"}"#,
-            "denied",
-            "invalid_grant",
-        ),
-        (
-            401,
-            r#"{"error":"invalid_grant"}"#,
-            "denied",
-            "invalid_grant",
-        ),
-        (
-            403,
-            r#"{"error":{"code":"invalid_grant"}}"#,
-            "denied",
-            "invalid_grant",
-        ),
-        (
-            404,
-            r#"{"error":{"error":"invalid_grant"}}"#,
-            "denied",
-            "invalid_grant",
-        ),
-        (
-            400,
-            r#"{"errors":[{"code":"invalid_grant"}]}"#,
-            "denied",
-            "invalid_grant",
-        ),
-        (
-            400,
-            r#"{"errors":[{"errorType":"invalid_grant"}]}"#,
-            "denied",
-            "invalid_grant",
-        ),
-        (
-            400,
-            r#"{"error_code":"invalid_grant"}"#,
-            "denied",
-            "invalid_grant",
-        ),
-        (
-            400,
-            r#"{"error":"Bad","error_code":"invalid_grant"}"#,
-            "denied",
-            "invalid_grant",
-        ),
+        (400, r#"{"error":"invalid_grant"}"#, "denied", "invalid_grant"),
+        (401, r#"{"error":"invalid_grant"}"#, "denied", "invalid_grant"),
+        (403, r#"{"error":{"code":"invalid_grant"}}"#, "denied", "invalid_grant"),
+        (404, r#"{"error":{"error":"invalid_grant"}}"#, "denied", "invalid_grant"),
+        (400, r#"{"errors":[{"code":"invalid_grant"}]}"#, "denied", "invalid_grant"),
+        (400, r#"{"errors":[{"errorType":"invalid_grant"}]}"#, "denied", "invalid_grant"),
+        (400, r#"{"error_code":"invalid_grant"}"#, "denied", "invalid_grant"),
+        (400, r#"{"error":"Bad","error_code":"invalid_grant"}"#, "denied", "invalid_grant"),
         (400, "error=invalid_grant&x=y", "denied", "invalid_grant"),
-        (
-            400,
-            r#"{"error":"interaction_required"}"#,
-            "denied",
-            "interaction_required",
-        ),
-        (
-            400,
-            r#"{"error":"login_required"}"#,
-            "denied",
-            "login_required",
-        ),
-        (
-            400,
-            r#"{"error":"consent_required"}"#,
-            "denied",
-            "consent_required",
-        ),
-        (
-            401,
-            r#"{"error":"invalid_client"}"#,
-            "misconfigured",
-            "invalid_client",
-        ),
-        (
-            400,
-            r#"{"error":"unauthorized_client"}"#,
-            "misconfigured",
-            "unauthorized_client",
-        ),
-        (
-            400,
-            r#"{"error":"unsupported_grant_type"}"#,
-            "misconfigured",
-            "unsupported_grant_type",
-        ),
-        (
-            400,
-            r#"{"error":"invalid_scope"}"#,
-            "misconfigured",
-            "invalid_scope",
-        ),
-        (
-            400,
-            r#"{"error":"invalid_target"}"#,
-            "misconfigured",
-            "invalid_target",
-        ),
-        (
-            400,
-            r#"{"error":"invalid_request"}"#,
-            "misconfigured",
-            "invalid_request",
-        ),
-        (
-            400,
-            r#"{"error":"never_heard_of"}"#,
-            "misconfigured",
-            "never_heard_of",
-        ),
+        (400, r#"{"error":"interaction_required"}"#, "denied", "interaction_required"),
+        (400, r#"{"error":"login_required"}"#, "denied", "login_required"),
+        (400, r#"{"error":"consent_required"}"#, "denied", "consent_required"),
+        (401, r#"{"error":"invalid_client"}"#, "misconfigured", "invalid_client"),
+        (400, r#"{"error":"unauthorized_client"}"#, "misconfigured", "unauthorized_client"),
+        (400, r#"{"error":"unsupported_grant_type"}"#, "misconfigured", "unsupported_grant_type"),
+        (400, r#"{"error":"invalid_scope"}"#, "misconfigured", "invalid_scope"),
+        (400, r#"{"error":"invalid_target"}"#, "misconfigured", "invalid_target"),
+        (400, r#"{"error":"invalid_request"}"#, "misconfigured", "invalid_request"),
+        (400, r#"{"error":"never_heard_of"}"#, "misconfigured", "never_heard_of"),
         (400, r#"{"error":{"code":4001}}"#, "misconfigured", "4001"),
-        (
-            403,
-            r#"{"error":"access_denied"}"#,
-            "misconfigured",
-            "access_denied",
-        ),
-        (
-            400,
-            r#"{"error":"temporarily_unavailable"}"#,
-            "transient",
-            "temporarily_unavailable",
-        ),
+        (403, r#"{"error":"access_denied"}"#, "misconfigured", "access_denied"),
+        (400, r#"{"error":"temporarily_unavailable"}"#, "transient", "temporarily_unavailable"),
         (400, r#"{"error":"slow_down"}"#, "transient", "slow_down"),
-        (
-            500,
-            r#"{"error":"invalid_grant"}"#,
-            "ambiguous",
-            "invalid_grant",
-        ),
-        (
-            502,
-            r#"{"error":"server_error"}"#,
-            "ambiguous",
-            "server_error",
-        ),
-        (
-            200,
-            r#"{"error":"invalid_grant"}"#,
-            "ambiguous",
-            "invalid_grant",
-        ),
-        (
-            503,
-            r#"{"error":"invalid_grant"}"#,
-            "transient",
-            "invalid_grant",
-        ),
+        (500, r#"{"error":"invalid_grant"}"#, "ambiguous", "invalid_grant"),
+        (502, r#"{"error":"server_error"}"#, "ambiguous", "server_error"),
+        (200, r#"{"error":"invalid_grant"}"#, "ambiguous", "invalid_grant"),
+        (503, r#"{"error":"invalid_grant"}"#, "transient", "invalid_grant"),
     ] {
         let error = refresh(answer(status, body)).await.unwrap_err();
         assert_eq!(kind(&error), expected, "{status} {body}");
@@ -464,15 +311,10 @@ async fn an_error_is_found_wherever_it_is_and_classified_by_its_code() {
 async fn the_dialect_knows_more_codes() {
     for status in [400, 403] {
         let body = r#"{"error":"access_denied","error_description":"Invalid username / password combination"}"#;
-        let error = refresh_in(Dialect::json_body(), answer(status, body))
-            .await
-            .unwrap_err();
+        let error = refresh_in(Dialect::json_body(), answer(status, body)).await.unwrap_err();
         assert!(error.is_denied());
         assert_eq!(error.code(), Some("access_denied"));
-        assert_eq!(
-            error.description(),
-            Some("Invalid username / password combination")
-        );
+        assert_eq!(error.description(), Some("Invalid username / password combination"));
     }
 }
 
@@ -495,14 +337,8 @@ async fn too_many_requests_and_unavailable_are_transient_and_may_say_for_how_lon
                 ],
                 Some(seconds(30)),
             ),
-            (
-                &[("retry-after", "Tue, 01 Nov 2022 13:14:43 GMT")],
-                Some(seconds(60)),
-            ),
-            (
-                &[("retry-after", "Mon, 01 Nov 2021 13:14:43 GMT")],
-                Some(Duration::ZERO),
-            ),
+            (&[("retry-after", "Tue, 01 Nov 2022 13:14:43 GMT")], Some(seconds(60))),
+            (&[("retry-after", "Mon, 01 Nov 2021 13:14:43 GMT")], Some(Duration::ZERO)),
             (&[("retry-after", "soon")], None),
             (&[("retry-after", "-1")], None),
         ] {
@@ -510,9 +346,7 @@ async fn too_many_requests_and_unavailable_are_transient_and_may_say_for_how_lon
             assert_eq!(error.retry_after(), expected, "{headers:?}");
         }
         let headers = [("retry-after", "99999999999999999999999")];
-        let error = refresh(answer_with(status, &headers, ""))
-            .await
-            .unwrap_err();
+        let error = refresh(answer_with(status, &headers, "")).await.unwrap_err();
         assert!(error.retry_after().unwrap() > seconds(86_400));
     }
 }
@@ -526,14 +360,8 @@ async fn what_is_no_answer_is_ambiguous_if_the_refresh_token_may_rotate_and_else
             replies.push((format!("{status} with HTML"), answer(status, html)));
             replies.push((format!("{status} with nothing"), answer(status, "")));
         }
-        replies.push((
-            "418 with other JSON".into(),
-            answer(418, r#"{"message":"no"}"#),
-        ));
-        replies.push((
-            "cut body".into(),
-            Reply::Cut(response(200, r#"{"access_token":"a""#)),
-        ));
+        replies.push(("418 with other JSON".into(), answer(418, r#"{"message":"no"}"#)));
+        replies.push(("cut body".into(), Reply::Cut(response(200, r#"{"access_token":"a""#))));
         replies.push(("reset".into(), reset()));
         replies
     };
@@ -549,10 +377,7 @@ async fn what_is_no_answer_is_ambiguous_if_the_refresh_token_may_rotate_and_else
     }
     for (name, reply) in replies() {
         let (endpoint, _) = endpoint([reply]);
-        let error = ClientCredentialsGrant::new(endpoint)
-            .fetch(missing())
-            .await
-            .unwrap_err();
+        let error = ClientCredentialsGrant::new(endpoint).fetch(missing()).await.unwrap_err();
         assert!(error.is_transient(), "{name}: {error}");
     }
 }
@@ -646,9 +471,7 @@ async fn an_answer_that_does_not_come_or_does_not_end_is_given_up_after_the_time
 
     let slow = ClientAuth::custom(std::future::pending);
     let (endpoint, log) = endpoint_once();
-    let error = fetch(endpoint.client_auth(slow).timeout(seconds(5)))
-        .await
-        .unwrap_err();
+    let error = fetch(endpoint.client_auth(slow).timeout(seconds(5))).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     assert_eq!(log.len(), 0);
 }
@@ -678,10 +501,7 @@ async fn nothing_that_was_sent_comes_back_in_an_error() {
             serde_json::json!({"error": quoted, "error_description": format!("bad \u{7}{quoted}")});
         let body = body.to_string();
         for (status, auth) in [400, 502, 200].into_iter().flat_map(|status| {
-            [
-                (status, ClientAuth::basic("me", secret)),
-                (status, ClientAuth::body("me", secret)),
-            ]
+            [(status, ClientAuth::basic("me", secret)), (status, ClientAuth::body("me", secret))]
         }) {
             let (endpoint, _) = endpoint([answer(status, body.clone())]);
             let grant = RefreshTokenGrant::new(endpoint.client_auth(auth), REFRESH_TOKEN);
@@ -714,9 +534,7 @@ async fn descriptions_are_bounded_and_printable() {
     assert!(description.len() <= 200);
     // RFC 6749 §5.2
     assert!(
-        description
-            .bytes()
-            .all(|byte| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+        description.bytes().all(|byte| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e))
     );
 }
 
@@ -724,9 +542,7 @@ async fn descriptions_are_bounded_and_printable() {
 async fn an_answer_of_an_invalid_dialect_is_never_asked_for() {
     let (endpoint, log) = endpoint_once();
     let mut dialect = Dialect::rfc6749();
-    dialect
-        .extra_headers
-        .insert("host".into(), "elsewhere.example".into());
+    dialect.extra_headers.insert("host".into(), "elsewhere.example".into());
     let error = fetch(endpoint.dialect(dialect)).await.unwrap_err();
     assert!(error.is_misconfigured());
     assert!(error.to_string().contains("extra_headers.host"), "{error}");

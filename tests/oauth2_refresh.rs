@@ -38,20 +38,14 @@ async fn the_previous_sets_refresh_token_is_sent_rather_than_the_configured_one(
     let tokens = grant.fetch(missing()).await.unwrap();
     let tokens = grant.fetch(after(&tokens)).await.unwrap();
     grant.fetch(after(&tokens)).await.unwrap();
-    assert_eq!(
-        log.bodies(),
-        [sent("first"), sent("second"), sent("second")]
-    );
+    assert_eq!(log.bodies(), [sent("first"), sent("second"), sent("second")]);
 }
 
 #[tokio::test]
 async fn a_configured_token_that_was_rotated_is_never_sent_again() {
     let (grant, log) = grant([json(ROTATED)]);
     grant.fetch(missing()).await.unwrap();
-    let stale = TokenSet::bearer("a")
-        .unwrap()
-        .refresh_token("first")
-        .build();
+    let stale = TokenSet::bearer("a").unwrap().refresh_token("first").build();
     for renewal in [missing(), after(&stale)] {
         let error = grant.fetch(renewal).await.unwrap_err();
         assert!(error.is_denied());
@@ -70,10 +64,7 @@ async fn a_configured_token_that_was_denied_is_never_sent_again() {
 
 #[tokio::test]
 async fn a_configured_token_is_not_sent_after_logging_in_or_out() {
-    let other = TokenSet::bearer("a")
-        .unwrap()
-        .refresh_token("other")
-        .build();
+    let other = TokenSet::bearer("a").unwrap().refresh_token("other").build();
     for adopted in [None, Some(&other)] {
         let (grant, log) = grant([json(KEPT)]);
         grant.adopt(adopted).await.unwrap();
@@ -91,10 +82,7 @@ async fn a_configured_token_is_not_sent_after_logging_in_or_out() {
 async fn the_application_may_bring_the_configured_token_itself() {
     let (grant, log) = grant([answer(400, r#"{"error":"invalid_grant"}"#), json(KEPT)]);
     assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
-    let brought = TokenSet::bearer("a")
-        .unwrap()
-        .refresh_token("first")
-        .build();
+    let brought = TokenSet::bearer("a").unwrap().refresh_token("first").build();
     grant.adopt(Some(&brought)).await.unwrap();
     grant.fetch(after(&brought)).await.unwrap();
     assert_eq!(log.len(), 2);
@@ -103,10 +91,7 @@ async fn the_application_may_bring_the_configured_token_itself() {
 #[tokio::test]
 async fn without_any_refresh_token_nothing_is_sent() {
     let (endpoint, log) = endpoint([json(KEPT)]);
-    let error = RefreshTokenGrant::new(endpoint, "")
-        .fetch(missing())
-        .await
-        .unwrap_err();
+    let error = RefreshTokenGrant::new(endpoint, "").fetch(missing()).await.unwrap_err();
     assert!(error.is_denied());
     assert_eq!(log.len(), 0);
 }
@@ -141,10 +126,7 @@ async fn a_refresh_token_known_to_have_expired_is_not_sent() {
     let tokens = grant.fetch(after(&expired(300))).await.unwrap();
     assert_eq!(log.bodies(), [sent("r")]);
     // The token was kept, and so was what is known of it.
-    assert_eq!(
-        tokens.refresh_token_expires_at(),
-        expired(300).refresh_token_expires_at()
-    );
+    assert_eq!(tokens.refresh_token_expires_at(), expired(300).refresh_token_expires_at());
 }
 
 #[tokio::test]
@@ -175,12 +157,8 @@ async fn the_expiry_of_a_refresh_token_is_kept_in_the_time_of_our_clock() {
 
 #[tokio::test]
 async fn what_the_answer_leaves_out_is_kept() {
-    let previous = TokenSet::bearer("a")
-        .unwrap()
-        .refresh_token("r")
-        .scope("s")
-        .id_token("i")
-        .build();
+    let previous =
+        TokenSet::bearer("a").unwrap().refresh_token("r").scope("s").id_token("i").build();
     let (grant, _) = grant([json(r#"{"access_token":"b"}"#)]);
     let tokens = grant.fetch(after(&previous)).await.unwrap();
     assert_eq!(tokens.access_token().expose_secret(), "b");
@@ -191,15 +169,9 @@ async fn what_the_answer_leaves_out_is_kept() {
 
 #[tokio::test]
 async fn to_log_in_again_keeps_nothing_of_the_old_session() {
-    let previous = TokenSet::bearer("a")
-        .unwrap()
-        .refresh_token("r")
-        .scope("s")
-        .build();
+    let previous = TokenSet::bearer("a").unwrap().refresh_token("r").scope("s").build();
     let (endpoint, log) = endpoint([json(KEPT)]);
-    let grant = Grant::new(endpoint, "password")
-        .param("username", "u")
-        .param("password", "p");
+    let grant = Grant::new(endpoint, "password").param("username", "u").param("password", "p");
     let tokens = grant.fetch(after(&previous)).await.unwrap();
     assert_eq!(log.bodies(), ["grant_type=password&username=u&password=p"]);
     assert!(tokens.refresh_token().is_none());

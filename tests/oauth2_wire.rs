@@ -42,18 +42,12 @@ impl Server {
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
-        Self {
-            url: format!("http://{host}{path}"),
-            host,
-            requests,
-        }
+        Self { url: format!("http://{host}{path}"), host, requests }
     }
 
     fn endpoint(&self) -> TokenEndpoint {
         let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-        TokenEndpoint::new(client, &self.url)
-            .unwrap()
-            .clock(Manual::new())
+        TokenEndpoint::new(client, &self.url).unwrap().clock(Manual::new())
     }
 
     /// The next request, with the server's address replaced by `<host>`.
@@ -111,10 +105,7 @@ async fn endpoint_a_credentials_in_the_form_body() {
         .endpoint()
         .client_auth(ClientAuth::body("compass", "s3cr3t&+ %"))
         .dialect(Dialect::credentials_in_body());
-    let tokens = RefreshTokenGrant::new(endpoint, jwe())
-        .fetch(missing())
-        .await
-        .unwrap();
+    let tokens = RefreshTokenGrant::new(endpoint, jwe()).fetch(missing()).await.unwrap();
 
     let body = format!(
         "grant_type=refresh_token&refresh_token={}&client_id=compass&client_secret=s3cr3t%26%2B+%25",
@@ -134,10 +125,7 @@ async fn endpoint_a_credentials_in_the_form_body() {
     );
     assert_eq!(tokens.access_token().expose_secret(), "at");
     assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "rt2");
-    assert_eq!(
-        tokens.lifetime_at(UNIX_EPOCH),
-        Some(Duration::from_secs(600))
-    );
+    assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(Duration::from_secs(600)));
 }
 
 #[tokio::test]
@@ -150,10 +138,7 @@ async fn endpoint_b_camel_case_and_absolute_expiry() {
     );
     let mut server = Server::start("/api/oauth2/token", vec![ok(&answer), ok(&answer)]).await;
     let endpoint = server.endpoint().dialect(Dialect::camel_case());
-    let tokens = RefreshTokenGrant::new(endpoint, "a.b.c")
-        .fetch(missing())
-        .await
-        .unwrap();
+    let tokens = RefreshTokenGrant::new(endpoint, "a.b.c").fetch(missing()).await.unwrap();
 
     assert_eq!(
         server.request().await,
@@ -167,15 +152,9 @@ async fn endpoint_b_camel_case_and_absolute_expiry() {
             "grantType=RefreshToken&refreshToken=a.b.c",
         ])
     );
-    assert_eq!(
-        tokens.access_token().header_value(),
-        &format!("Bearer {jwt}")
-    );
+    assert_eq!(tokens.access_token().header_value(), &format!("Bearer {jwt}"));
     assert_eq!(tokens.refresh_token().unwrap().expose_secret(), jwt);
-    assert_eq!(
-        tokens.lifetime_at(UNIX_EPOCH),
-        Some(Duration::new(1800, 782_615_200))
-    );
+    assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(Duration::new(1800, 782_615_200)));
     assert_eq!(
         tokens.refresh_token_expires_at(),
         Some(UNIX_EPOCH + Duration::new(START + 86_400, 782_627_700))
@@ -183,19 +162,11 @@ async fn endpoint_b_camel_case_and_absolute_expiry() {
 
     // The spelling of the prose.
     let mut dialect = Dialect::camel_case();
-    dialect
-        .grant_types
-        .insert("refresh_token".into(), "refreshToken".into());
+    dialect.grant_types.insert("refresh_token".into(), "refreshToken".into());
     let endpoint = server.endpoint().dialect(dialect);
-    RefreshTokenGrant::new(endpoint, "a.b.c")
-        .fetch(missing())
-        .await
-        .unwrap();
+    RefreshTokenGrant::new(endpoint, "a.b.c").fetch(missing()).await.unwrap();
     let request = server.request().await;
-    assert!(
-        request.ends_with("\r\n\r\ngrantType=refreshToken&refreshToken=a.b.c"),
-        "{request}"
-    );
+    assert!(request.ends_with("\r\n\r\ngrantType=refreshToken&refreshToken=a.b.c"), "{request}");
 }
 
 #[tokio::test]
@@ -210,10 +181,7 @@ async fn endpoint_c_basic_client_authentication() {
         .endpoint()
         .client_auth(ClientAuth::basic(id, secret))
         .dialect(Dialect::basic_credentials());
-    let tokens = RefreshTokenGrant::new(endpoint, "opaque")
-        .fetch(missing())
-        .await
-        .unwrap();
+    let tokens = RefreshTokenGrant::new(endpoint, "opaque").fetch(missing()).await.unwrap();
 
     assert_eq!(
         server.request().await,
@@ -232,25 +200,14 @@ async fn endpoint_c_basic_client_authentication() {
     assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "opaque");
     assert_eq!(tokens.scope(), Some("apps email openid profile webhooks"));
     assert_eq!(tokens.id_token(), Some(jwt));
-    assert_eq!(
-        tokens.lifetime_at(UNIX_EPOCH),
-        Some(Duration::from_secs(86_400))
-    );
+    assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(Duration::from_secs(86_400)));
 
     // As the documentation has it.
-    let endpoint = server
-        .endpoint()
-        .client_auth(ClientAuth::basic_unencoded(id, secret));
-    RefreshTokenGrant::new(endpoint, "opaque")
-        .fetch(missing())
-        .await
-        .unwrap();
+    let endpoint = server.endpoint().client_auth(ClientAuth::basic_unencoded(id, secret));
+    RefreshTokenGrant::new(endpoint, "opaque").fetch(missing()).await.unwrap();
     let request = server.request().await;
     // my app:p:w%d
-    assert!(
-        request.contains("authorization: Basic bXkgYXBwOnA6dyVk\r\n"),
-        "{request}"
-    );
+    assert!(request.contains("authorization: Basic bXkgYXBwOnA6dyVk\r\n"), "{request}");
 }
 
 #[tokio::test]
@@ -261,11 +218,8 @@ async fn endpoint_d_json_body_without_a_grant_type() {
     let answer =
         format!(r#"{{"access_token":"{jwt}","refresh_token":"opaque2","scope":"openid"}}"#);
     let denied = r#"{"error": "access_denied", "error_description": "Invalid username / password combination"}"#;
-    let mut server = Server::start(
-        path,
-        vec![ok(&answer), with_status("403 Forbidden", denied)],
-    )
-    .await;
+    let mut server =
+        Server::start(path, vec![ok(&answer), with_status("403 Forbidden", denied)]).await;
     let grant = RefreshTokenGrant::new(server.endpoint().dialect(Dialect::json_body()), "opaque");
     let tokens = grant.fetch(missing()).await.unwrap();
 
@@ -281,25 +235,13 @@ async fn endpoint_d_json_body_without_a_grant_type() {
             r#"{"refresh_token":"opaque"}"#,
         ])
     );
-    assert_eq!(
-        tokens.access_token().header_value(),
-        &format!("Bearer {jwt}")
-    );
-    assert_eq!(
-        tokens.lifetime_at(UNIX_EPOCH),
-        Some(Duration::from_secs(3600))
-    );
+    assert_eq!(tokens.access_token().header_value(), &format!("Bearer {jwt}"));
+    assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(Duration::from_secs(3600)));
 
-    let error = grant
-        .fetch(missing().with_previous(tokens))
-        .await
-        .unwrap_err();
+    let error = grant.fetch(missing().with_previous(tokens)).await.unwrap_err();
     assert!(error.is_denied());
     let request = server.request().await;
-    assert!(
-        request.ends_with(r#"{"refresh_token":"opaque2"}"#),
-        "{request}"
-    );
+    assert!(request.ends_with(r#"{"refresh_token":"opaque2"}"#), "{request}");
 }
 
 #[tokio::test]
@@ -340,13 +282,8 @@ async fn the_dialect_renames_parameters_adds_some_and_moves_refreshes_elsewhere(
         }"#,
     )
     .unwrap();
-    let endpoint = server
-        .endpoint()
-        .client_auth(ClientAuth::none("me"))
-        .dialect(dialect);
-    let grant = RefreshTokenGrant::new(endpoint.clone(), "r")
-        .resource("x")
-        .resource("y");
+    let endpoint = server.endpoint().client_auth(ClientAuth::none("me")).dialect(dialect);
+    let grant = RefreshTokenGrant::new(endpoint.clone(), "r").resource("x").resource("y");
     grant.fetch(missing()).await.unwrap();
     assert_eq!(
         server.request().await,
@@ -362,15 +299,9 @@ async fn the_dialect_renames_parameters_adds_some_and_moves_refreshes_elsewhere(
         ])
     );
 
-    ClientCredentialsGrant::new(endpoint)
-        .fetch(missing())
-        .await
-        .unwrap();
+    ClientCredentialsGrant::new(endpoint).fetch(missing()).await.unwrap();
     let request = server.request().await;
-    assert!(
-        request.starts_with("POST /v1/token?tenant=t HTTP/1.1\r\n"),
-        "{request}"
-    );
+    assert!(request.starts_with("POST /v1/token?tenant=t HTTP/1.1\r\n"), "{request}");
 }
 
 #[tokio::test]
@@ -381,10 +312,7 @@ async fn a_secret_goes_into_the_query_only_by_an_explicit_word() {
     let grant = RefreshTokenGrant::new(server.endpoint().dialect(dialect.clone()), "r t");
     let error = grant.fetch(missing()).await.unwrap_err();
     assert!(error.is_misconfigured());
-    assert!(
-        error.to_string().contains("allow_secrets_in_query"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("allow_secrets_in_query"), "{error}");
 
     dialect.allow_secrets_in_query = true;
     let grant = RefreshTokenGrant::new(server.endpoint().dialect(dialect), "r t");
@@ -410,10 +338,7 @@ async fn a_parameter_is_never_sent_twice() {
     dialect.extra_parameters.insert("scope".into(), "x".into());
     let endpoint = server.endpoint().dialect(dialect);
     for error in [
-        ClientCredentialsGrant::new(endpoint)
-            .scope("y")
-            .fetch(missing())
-            .await,
+        ClientCredentialsGrant::new(endpoint).scope("y").fetch(missing()).await,
         ClientCredentialsGrant::new(server.endpoint())
             .scope("y")
             .param("scope", "x")
@@ -438,10 +363,7 @@ async fn custom_authentication_and_parameters_are_made_anew_for_each_attempt() {
         let jti = ASSERTION.fetch_add(1, Ordering::Relaxed);
         Ok(Authentication::new()
             .param("client_assertion", format!("jti-{jti}"))
-            .header(
-                http::HeaderName::from_static("x-key"),
-                http::HeaderValue::from_static("k"),
-            ))
+            .header(http::HeaderName::from_static("x-key"), http::HeaderValue::from_static("k")))
     }));
     let grant = Grant::new(endpoint, "urn:ietf:params:oauth:grant-type:jwt-bearer").params_with(
         |renewal: Renewal| async move { Ok([("assertion", format!("{:?}", renewal.cause()))]) },
@@ -457,16 +379,11 @@ async fn custom_authentication_and_parameters_are_made_anew_for_each_attempt() {
     }
 
     let header = || async {
-        Ok(Authentication::new().header(
-            http::header::HOST,
-            http::HeaderValue::from_static("elsewhere.example"),
-        ))
+        Ok(Authentication::new()
+            .header(http::header::HOST, http::HeaderValue::from_static("elsewhere.example")))
     };
     let endpoint = server.endpoint().client_auth(ClientAuth::custom(header));
-    let error = ClientCredentialsGrant::new(endpoint)
-        .fetch(missing())
-        .await
-        .unwrap_err();
+    let error = ClientCredentialsGrant::new(endpoint).fetch(missing()).await.unwrap_err();
     assert!(error.is_misconfigured());
 }
 
@@ -489,17 +406,11 @@ async fn log_out_revokes_the_refresh_token_and_then_the_access_token() {
 
 #[tokio::test]
 async fn a_revocation_that_fails_says_so_and_is_never_ambiguous() {
-    for (first, second) in [
-        ("502 Bad Gateway", "200 OK"),
-        ("200 OK", "503 Service Unavailable"),
-    ] {
+    for (first, second) in [("502 Bad Gateway", "200 OK"), ("200 OK", "503 Service Unavailable")] {
         let answers = vec![with_status(first, "<html>"), with_status(second, "")];
         let mut server = Server::start("/revoke", answers).await;
         let tokens = TokenSet::bearer("at").unwrap().refresh_token("rt").build();
-        let error = Revocation::new(server.endpoint())
-            .revoke(&tokens)
-            .await
-            .unwrap_err();
+        let error = Revocation::new(server.endpoint()).revoke(&tokens).await.unwrap_err();
         assert!(error.is_transient(), "{error}");
         // Both were tried.
         server.request().await;
@@ -514,24 +425,16 @@ async fn a_connection_that_hyper_was_refused_was_not_sent() {
     drop(listener);
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let endpoint = TokenEndpoint::new(client, url).unwrap();
-    let error = RefreshTokenGrant::new(endpoint, "r")
-        .fetch(missing())
-        .await
-        .unwrap_err();
+    let error = RefreshTokenGrant::new(endpoint, "r").fetch(missing()).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_after_the_request_is_ambiguous() {
-    for answer in [
-        "",
-        "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"access_token\":\"a\"}",
-    ] {
+    for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"access_token\":\"a\"}"] {
         let server = Server::start("/token", vec![answer.to_owned()]).await;
-        let error = RefreshTokenGrant::new(server.endpoint(), "r")
-            .fetch(missing())
-            .await
-            .unwrap_err();
+        let error =
+            RefreshTokenGrant::new(server.endpoint(), "r").fetch(missing()).await.unwrap_err();
         assert!(error.is_ambiguous(), "{error}");
     }
 }

@@ -2,7 +2,8 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "tests read paused time and write things down"
+    clippy::unwrap_used,
+    reason = "tests read paused time, write things down, and panic"
 )]
 
 mod harness;

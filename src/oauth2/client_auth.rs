@@ -33,11 +33,7 @@ enum Kind {
     #[default]
     Nothing,
     /// Id and secret in the `Authorization` header.
-    Basic {
-        id: String,
-        secret: Secret,
-        encoding: BasicEncoding,
-    },
+    Basic { id: String, secret: Secret, encoding: BasicEncoding },
     /// Id and secret among the parameters.
     Body { id: String, secret: Secret },
     /// The id alone among the parameters.
@@ -80,17 +76,12 @@ impl ClientAuth {
 
     /// Sends id and secret as the parameters `client_id` and `client_secret` (RFC 6749 §2.3.1).
     pub fn body(id: impl Into<String>, secret: impl Into<String>) -> Self {
-        Self::of(Kind::Body {
-            id: id.into(),
-            secret: Secret::new(secret),
-        })
+        Self::of(Kind::Body { id: id.into(), secret: Secret::new(secret) })
     }
 
     /// Sends the id alone, as the parameter `client_id`: a public client (RFC 6749 §2.1) has no secret.
     pub fn none(client_id: impl Into<String>) -> Self {
-        Self::of(Kind::Public {
-            id: client_id.into(),
-        })
+        Self::of(Kind::Public { id: client_id.into() })
     }
 
     /// Asks a closure anew for each attempt: an assertion (RFC 7523 §2.2) needs a fresh `jti` every time.
@@ -128,14 +119,10 @@ impl ClientAuth {
         let nothing = Authentication::new();
         match &self.kind {
             Kind::Nothing => Ok(nothing),
-            Kind::Basic {
-                id,
-                secret,
-                encoding,
-            } => basic(id, secret, *encoding),
-            Kind::Body { id, secret } => Ok(nothing
-                .param("client_id", id)
-                .param("client_secret", secret.expose())),
+            Kind::Basic { id, secret, encoding } => basic(id, secret, *encoding),
+            Kind::Body { id, secret } => {
+                Ok(nothing.param("client_id", id).param("client_secret", secret.expose()))
+            }
             Kind::Public { id } => Ok(nothing.param("client_id", id)),
             Kind::Custom(f) => f().await,
         }
@@ -246,10 +233,7 @@ mod tests {
     #[tokio::test]
     async fn basic_form_encodes_both_first() {
         let auth = ClientAuth::basic("my:client id", "s3cr3t:with/odd%chars+&=ü");
-        assert_eq!(
-            header(auth).await,
-            "my%3Aclient+id:s3cr3t%3Awith%2Fodd%25chars%2B%26%3D%C3%BC"
-        );
+        assert_eq!(header(auth).await, "my%3Aclient+id:s3cr3t%3Awith%2Fodd%25chars%2B%26%3D%C3%BC");
     }
 
     #[tokio::test]

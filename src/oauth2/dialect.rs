@@ -203,15 +203,10 @@ impl Dialect {
     /// ```
     pub fn camel_case() -> Self {
         let mut dialect = Self::rfc6749();
-        for (ours, theirs) in [
-            ("grant_type", "grantType"),
-            ("refresh_token", "refreshToken"),
-        ] {
+        for (ours, theirs) in [("grant_type", "grantType"), ("refresh_token", "refreshToken")] {
             dialect.parameter_names.insert(ours.into(), theirs.into());
         }
-        dialect
-            .grant_types
-            .insert("refresh_token".into(), "RefreshToken".into());
+        dialect.grant_types.insert("refresh_token".into(), "RefreshToken".into());
         dialect.fields.expires_at = vec!["/accessTokenExpiresAt".into()];
         dialect.fields.refresh_token_expires_at = vec!["/refreshTokenExpiresAt".into()];
         dialect
@@ -229,9 +224,7 @@ impl Dialect {
     pub fn json_body() -> Self {
         let mut dialect = Self::rfc6749();
         dialect.body = BodyFormat::Json;
-        dialect
-            .grant_types
-            .insert("refresh_token".into(), String::new());
+        dialect.grant_types.insert("refresh_token".into(), String::new());
         dialect.default_lifetime = Some(Duration::from_secs(3600));
         dialect.denied = vec!["access_denied".into()];
         dialect
@@ -267,10 +260,7 @@ impl Dialect {
         }
         validate_pointer("root", &self.root)?;
         self.fields.validate()?;
-        if self
-            .default_lifetime
-            .is_some_and(|lifetime| lifetime.is_zero())
-        {
+        if self.default_lifetime.is_some_and(|lifetime| lifetime.is_zero()) {
             return wrong("default_lifetime", "must be above 0; leave it out for none");
         }
         if let Some(grace) = self.reuse_grace {
@@ -308,10 +298,7 @@ impl Dialect {
                 return wrong(field, "is not for a dialect to set");
             }
             if name == http::header::AUTHORIZATION {
-                return wrong(
-                    field,
-                    "is not for a dialect to set; use `ClientAuth::custom`",
-                );
+                return wrong(field, "is not for a dialect to set; use `ClientAuth::custom`");
             }
             if HeaderValue::try_from(value).is_err() {
                 return wrong(field, "has a value that cannot go into a header");
@@ -496,18 +483,12 @@ pub(super) fn is_reserved_header(name: &HeaderName) -> bool {
 fn validate_refresh_path(path: &str) -> Result<(), TokenError> {
     let field = "refresh_path";
     if path.contains("://") || path.starts_with("//") || path.contains('\\') {
-        return wrong(
-            field,
-            "must be a path; the host is that of the token endpoint",
-        );
+        return wrong(field, "must be a path; the host is that of the token endpoint");
     }
     if path.is_empty() || path.contains(['?', '#']) {
         return wrong(field, "must be a path, without a query or a fragment");
     }
-    if path
-        .split('/')
-        .any(|segment| segment == "." || segment == "..")
-    {
+    if path.split('/').any(|segment| segment == "." || segment == "..") {
         return wrong(field, "must not contain `.` or `..`");
     }
     if PathAndQuery::try_from(format!("/{}", path.trim_start_matches('/'))).is_err() {
@@ -520,16 +501,11 @@ fn validate_pointer(field: &str, pointer: &str) -> Result<(), TokenError> {
     if pointer.is_empty() && field == "root" || pointer.starts_with('/') {
         return Ok(());
     }
-    wrong(
-        field,
-        "must be a JSON pointer, which begins with `/`, as in `/data/access_token`",
-    )
+    wrong(field, "must be a JSON pointer, which begins with `/`, as in `/data/access_token`")
 }
 
 fn wrong(field: impl std::fmt::Display, why: &str) -> Result<(), TokenError> {
-    Err(TokenError::misconfigured(format!(
-        "dialect field `{field}` {why}"
-    )))
+    Err(TokenError::misconfigured(format!("dialect field `{field}` {why}")))
 }
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -588,20 +564,12 @@ mod tests {
 
     #[test]
     fn presets_are_valid_and_survive_serde() {
-        for name in [
-            "rfc6749",
-            "credentials_in_body",
-            "camel_case",
-            "basic_credentials",
-            "json_body",
-        ] {
+        for name in
+            ["rfc6749", "credentials_in_body", "camel_case", "basic_credentials", "json_body"]
+        {
             let dialect = Dialect::preset(name).unwrap();
             dialect.validate().unwrap();
-            assert_eq!(
-                parse(&serde_json::to_string(&dialect).unwrap()),
-                dialect,
-                "{name}"
-            );
+            assert_eq!(parse(&serde_json::to_string(&dialect).unwrap()), dialect, "{name}");
         }
         assert_eq!(parse("{}"), Dialect::rfc6749());
     }
@@ -618,48 +586,24 @@ mod tests {
     fn what_a_dialect_must_not_say_is_refused_by_the_name_of_the_field() {
         for (json, field) in [
             (r#"{"extra_headers": {"host": "x"}}"#, "extra_headers.host"),
-            (
-                r#"{"extra_headers": {"Authorization": "x"}}"#,
-                "extra_headers.Authorization",
-            ),
-            (
-                r#"{"extra_headers": {"content-length": "1"}}"#,
-                "extra_headers.content-length",
-            ),
+            (r#"{"extra_headers": {"Authorization": "x"}}"#, "extra_headers.Authorization"),
+            (r#"{"extra_headers": {"content-length": "1"}}"#, "extra_headers.content-length"),
             (
                 r#"{"extra_headers": {"Transfer-Encoding": "chunked"}}"#,
                 "extra_headers.Transfer-Encoding",
             ),
             (r#"{"extra_headers": {"a b": "x"}}"#, "extra_headers.a b"),
             (r#"{"extra_headers": {"x-a": "a\nb"}}"#, "extra_headers.x-a"),
-            (
-                r#"{"extra_parameters": {"grant_type": "x"}}"#,
-                "extra_parameters.grant_type",
-            ),
+            (r#"{"extra_parameters": {"grant_type": "x"}}"#, "extra_parameters.grant_type"),
             (
                 r#"{"extra_parameters": {"rt": "x"}, "parameter_names": {"refresh_token": "rt"}}"#,
                 "extra_parameters.rt",
             ),
-            (
-                r#"{"extra_parameters": {"client_secret": "x"}}"#,
-                "extra_parameters.client_secret",
-            ),
-            (
-                r#"{"parameter_names": {"scope": ""}}"#,
-                "parameter_names.scope",
-            ),
-            (
-                r#"{"parameter_names": {"scope": "a", "resource": "a"}}"#,
-                "parameter_names.scope",
-            ),
-            (
-                r#"{"refresh_path": "https://elsewhere.example/"}"#,
-                "refresh_path",
-            ),
-            (
-                r#"{"refresh_path": "//elsewhere.example/"}"#,
-                "refresh_path",
-            ),
+            (r#"{"extra_parameters": {"client_secret": "x"}}"#, "extra_parameters.client_secret"),
+            (r#"{"parameter_names": {"scope": ""}}"#, "parameter_names.scope"),
+            (r#"{"parameter_names": {"scope": "a", "resource": "a"}}"#, "parameter_names.scope"),
+            (r#"{"refresh_path": "https://elsewhere.example/"}"#, "refresh_path"),
+            (r#"{"refresh_path": "//elsewhere.example/"}"#, "refresh_path"),
             (r#"{"refresh_path": "/a/../b"}"#, "refresh_path"),
             (r#"{"refresh_path": "/a?b"}"#, "refresh_path"),
             (r#"{"refresh_path": "/a b"}"#, "refresh_path"),
@@ -672,10 +616,7 @@ mod tests {
         ] {
             let error = parse(json).validate().unwrap_err();
             assert!(error.is_misconfigured());
-            assert!(
-                error.to_string().contains(&format!("`{field}`")),
-                "{json}: {error}"
-            );
+            assert!(error.to_string().contains(&format!("`{field}`")), "{json}: {error}");
         }
     }
 }

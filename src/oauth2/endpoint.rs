@@ -109,10 +109,7 @@ impl TokenEndpoint {
     ///
     /// As [`new`](Self::new).
     pub fn at(&self, url: impl AsRef<str>) -> Result<Self, TokenError> {
-        Ok(Self {
-            url: parse_url(url.as_ref())?,
-            ..self.clone()
-        })
+        Ok(Self { url: parse_url(url.as_ref())?, ..self.clone() })
     }
 
     /// Sets how the client identifies itself; by default it does not.
@@ -213,9 +210,7 @@ impl TokenEndpoint {
 
         // ## Not sent yet: whatever fails now is transient, or somebody's mistake.
         let more = within(more, sleep.as_mut()).await.unwrap_or_else(|| {
-            Err(TokenError::transient(too_slow(
-                "the closure for parameters",
-            )))
+            Err(TokenError::transient(too_slow("the closure for parameters")))
         })?;
         parameters.extend(&more);
         let authentication = within(self.client_auth.authenticate(), sleep.as_mut())
@@ -236,9 +231,7 @@ impl TokenEndpoint {
                 )));
             }
             None => {
-                return Err(TokenError::transient(too_slow(
-                    "the HTTP client's readiness",
-                )));
+                return Err(TokenError::transient(too_slow("the HTTP client's readiness")));
             }
         };
 
@@ -259,20 +252,13 @@ impl TokenEndpoint {
             Some(body) => body,
             None => Err(too_slow("the token endpoint's answer")),
         };
-        let answer = Answer {
-            status: head.status,
-            headers: head.headers,
-            body,
-        };
+        let answer = Answer { status: head.status, headers: head.headers, body };
         read(&answer, context())
     }
 
     /// How long one request may take. With a grace window it must leave time for a second one.
     fn limit(&self, parameters: &Parameters, dialect: &Dialect) -> Duration {
-        match dialect
-            .reuse_grace
-            .filter(|_| has_refresh_token(parameters))
-        {
+        match dialect.reuse_grace.filter(|_| has_refresh_token(parameters)) {
             Some(grace) => self.timeout.min(grace / 5 * 2),
             None => self.timeout,
         }
@@ -358,9 +344,7 @@ struct Shared<S> {
 impl<S> Shared<S> {
     #[expect(clippy::disallowed_types, reason = "see the field")]
     fn new(client: S) -> Self {
-        Self {
-            client: std::sync::Mutex::new(client),
-        }
+        Self { client: std::sync::Mutex::new(client) }
     }
 }
 
@@ -374,15 +358,9 @@ where
 {
     fn ready(&self) -> BoxFuture<'static, Result<Box<dyn Ready>, BoxError>> {
         // A clone that panicked left the client as it was.
-        let mut client = self
-            .client
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::pin(async move {
-            poll_fn(|cx| client.poll_ready(cx))
-                .await
-                .map_err(Into::into)?;
+            poll_fn(|cx| client.poll_ready(cx)).await.map_err(Into::into)?;
             Ok(Box::new(ReadyClient(client)) as Box<dyn Ready>)
         })
     }
@@ -430,9 +408,7 @@ fn is_connect_error(error: &(dyn Error + 'static)) -> bool {
         return false;
     };
     // An error inside an `io::Error` is not its source, but that one's source is.
-    let inside = error
-        .get_ref()
-        .and_then(|inside| inside.downcast_ref::<io::Error>());
+    let inside = error.get_ref().and_then(|inside| inside.downcast_ref::<io::Error>());
     [Some(error), inside].into_iter().flatten().any(|error| {
         matches!(
             error.kind(),
@@ -444,9 +420,7 @@ fn is_connect_error(error: &(dyn Error + 'static)) -> bool {
 fn parse_url(url: &str) -> Result<Uri, TokenError> {
     let wrong = |why: &str| {
         // Without the URL: its query may be somebody's secret.
-        Err(TokenError::misconfigured(format!(
-            "the URL of the token endpoint {why}"
-        )))
+        Err(TokenError::misconfigured(format!("the URL of the token endpoint {why}")))
     };
     if url.contains('#') {
         return wrong("must not have a fragment");
@@ -474,9 +448,7 @@ fn parse_url(url: &str) -> Result<Uri, TokenError> {
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
-        || address
-            .parse()
-            .is_ok_and(|address: IpAddr| address.is_loopback())
+        || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 fn without_query(url: &Uri) -> String {

@@ -121,9 +121,9 @@ impl RefreshTokenGrant {
         else {
             return match given_up {
                 Some(why) => Err(why.error()),
-                None if is_empty(&self.configured) => Err(TokenError::denied(
-                    "there is no refresh token; somebody must log in",
-                )),
+                None if is_empty(&self.configured) => {
+                    Err(TokenError::denied("there is no refresh token; somebody must log in"))
+                }
                 None => Ok(self.configured.clone()),
             };
         };
@@ -148,9 +148,7 @@ impl RefreshTokenGrant {
 
     /// Sends the token, and once more if the answer was lost and the server is known to bear it.
     async fn spend(&self, token: &RefreshToken, renewal: &Renewal) -> Result<TokenSet, TokenError> {
-        let first_sent = self
-            .state
-            .with(|state| state.sending(token, self.request.endpoint.now()));
+        let first_sent = self.state.with(|state| state.sending(token, self.request.endpoint.now()));
         let lost = match self.send(token, renewal).await {
             Err(error) if error.is_ambiguous() => error,
             outcome => return outcome,
@@ -222,12 +220,9 @@ impl TokenSource for RefreshTokenGrant {
                 kept = kept.refresh_token_expires_at(at);
             }
         }
-        if let (None, Some(scope)) = (
-            tokens.scope(),
-            previous
-                .and_then(TokenSet::scope)
-                .or(self.request.scope.as_deref()),
-        ) {
+        if let (None, Some(scope)) =
+            (tokens.scope(), previous.and_then(TokenSet::scope).or(self.request.scope.as_deref()))
+        {
             kept = kept.scope(scope);
         }
         if let (None, Some(id_token)) = (tokens.id_token(), previous.and_then(TokenSet::id_token)) {
@@ -251,9 +246,7 @@ impl TokenSource for RefreshTokenGrant {
 
 impl fmt::Debug for RefreshTokenGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RefreshTokenGrant")
-            .field("request", &self.request)
-            .finish_non_exhaustive()
+        f.debug_struct("RefreshTokenGrant").field("request", &self.request).finish_non_exhaustive()
     }
 }
 
@@ -330,9 +323,7 @@ pub struct ClientCredentialsGrant {
 impl ClientCredentialsGrant {
     /// Makes a source of an endpoint, which must have a [`ClientAuth`](super::ClientAuth).
     pub fn new(endpoint: TokenEndpoint) -> Self {
-        Self {
-            request: TokenRequest::new(endpoint, "client_credentials"),
-        }
+        Self { request: TokenRequest::new(endpoint, "client_credentials") }
     }
 
     /// Asks for a scope (RFC 6749 §3.3): words with spaces between them.
@@ -365,9 +356,7 @@ impl TokenSource for ClientCredentialsGrant {
 
 impl fmt::Debug for ClientCredentialsGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientCredentialsGrant")
-            .field("request", &self.request)
-            .finish()
+        f.debug_struct("ClientCredentialsGrant").field("request", &self.request).finish()
     }
 }
 
@@ -403,9 +392,7 @@ pub struct Grant {
 impl Grant {
     /// Makes a source of an endpoint and a grant type, such as `password`.
     pub fn new(endpoint: TokenEndpoint, grant_type: impl Into<String>) -> Self {
-        Self {
-            request: TokenRequest::new(endpoint, grant_type),
-        }
+        Self { request: TokenRequest::new(endpoint, grant_type) }
     }
 
     /// Asks for a scope (RFC 6749 §3.3): words with spaces between them.
@@ -463,9 +450,7 @@ impl TokenSource for Grant {
 
 impl fmt::Debug for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grant")
-            .field("request", &self.request)
-            .finish()
+        f.debug_struct("Grant").field("request", &self.request).finish()
     }
 }
 

@@ -17,10 +17,7 @@ pub(super) fn parse(body: &[u8]) -> Option<Value> {
 
 /// Reads the first JSON value, whatever comes after it.
 fn first_value(text: &str) -> Option<Value> {
-    serde_json::Deserializer::from_str(text)
-        .into_iter()
-        .next()?
-        .ok()
+    serde_json::Deserializer::from_str(text).into_iter().next()?.ok()
 }
 
 fn form(text: &str) -> Option<Value> {
@@ -29,9 +26,7 @@ fn form(text: &str) -> Option<Value> {
     }
     let mut object = serde_json::Map::new();
     for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-        object
-            .entry(name)
-            .or_insert_with(|| Value::String(value.into_owned()));
+        object.entry(name).or_insert_with(|| Value::String(value.into_owned()));
     }
     Some(Value::Object(object))
 }
@@ -56,9 +51,8 @@ fn mend(text: &str) -> String {
 
 /// Mends the number that `text` begins with, and returns what comes after it.
 fn mend_number<'a>(text: &'a str, mended: &mut String) -> &'a str {
-    let end = text
-        .find(|c| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E'))
-        .unwrap_or(text.len());
+    let end =
+        text.find(|c| !matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).unwrap_or(text.len());
     let (number, rest) = text.split_at(end);
     let is_infinite = number.parse().is_ok_and(f64::is_infinite);
     mended.push_str(match (is_infinite, number.starts_with('-')) {
@@ -154,23 +148,12 @@ mod tests {
 
     #[test]
     fn a_form_is_a_flat_object() {
-        assert_eq!(
-            parse(b"a=b+c&d=%2F&a=x").unwrap(),
-            json!({"a": "b c", "d": "/"})
-        );
+        assert_eq!(parse(b"a=b+c&d=%2F&a=x").unwrap(), json!({"a": "b c", "d": "/"}));
     }
 
     #[test]
     fn noise_is_nothing() {
-        for noise in [
-            "",
-            " ",
-            "<html a=b>",
-            "ok",
-            "\"a=b\"",
-            "{\"a\":",
-            "a=b\n<p>",
-        ] {
+        for noise in ["", " ", "<html a=b>", "ok", "\"a=b\"", "{\"a\":", "a=b\n<p>"] {
             assert!(parse(noise.as_bytes()).is_none(), "{noise}");
         }
     }

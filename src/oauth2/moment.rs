@@ -95,16 +95,11 @@ fn date(text: &str) -> Option<Duration> {
         let zoned = civil.to_zoned(TimeZone::UTC).ok()?;
         return Some(after_1970(zoned.timestamp()));
     }
-    httpdate::parse_http_date(text)
-        .ok()?
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .ok()
+    httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()
 }
 
 fn after_1970(timestamp: Timestamp) -> Duration {
-    Duration::try_from(timestamp.as_duration())
-        .unwrap_or(Duration::ZERO)
-        .min(LATEST)
+    Duration::try_from(timestamp.as_duration()).unwrap_or(Duration::ZERO).min(LATEST)
 }
 
 /// Cuts the fraction of a second to nanoseconds, which is all that the parser takes.

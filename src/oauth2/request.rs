@@ -27,10 +27,7 @@ struct Parameter {
 
 impl Parameters {
     pub(super) fn push(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.0.push(Parameter {
-            name: name.into(),
-            value: Secret::new(value),
-        });
+        self.0.push(Parameter { name: name.into(), value: Secret::new(value) });
     }
 
     pub(super) fn extend(&mut self, others: &Self) {
@@ -39,16 +36,13 @@ impl Parameters {
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let mut all = self.0.iter();
-        all.find(|parameter| parameter.name == name)
-            .map(|parameter| parameter.value.expose())
+        all.find(|parameter| parameter.name == name).map(|parameter| parameter.value.expose())
     }
 }
 
 impl fmt::Debug for Parameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.0.iter().map(|parameter| &parameter.name))
-            .finish()
+        f.debug_list().entries(self.0.iter().map(|parameter| &parameter.name)).finish()
     }
 }
 
@@ -60,19 +54,10 @@ pub(super) fn compose(
     authentication: &Authentication,
 ) -> Result<(Request<Full<Bytes>>, Secrets), TokenError> {
     let mut secrets = authentication.secrets.clone();
-    let pairs = translate(
-        dialect,
-        parameters,
-        &authentication.parameters,
-        &mut secrets,
-    )?;
+    let pairs = translate(dialect, parameters, &authentication.parameters, &mut secrets)?;
 
     let (url, content_type, body) = match dialect.body {
-        BodyFormat::Form => (
-            url.clone(),
-            Some("application/x-www-form-urlencoded"),
-            form(&pairs),
-        ),
+        BodyFormat::Form => (url.clone(), Some("application/x-www-form-urlencoded"), form(&pairs)),
         BodyFormat::Json => (url.clone(), Some("application/json"), json(&pairs)?),
         BodyFormat::Query => (with_query(url, &form(&pairs))?, None, Zeroizing::default()),
     };
@@ -192,11 +177,7 @@ fn is_public(name: &str) -> bool {
 }
 
 fn form(pairs: &[(&str, &str)]) -> Zeroizing<String> {
-    Zeroizing::new(
-        form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(pairs)
-            .finish(),
-    )
+    Zeroizing::new(form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish())
 }
 
 /// Writes an object in the order of the parameters; what is repeated becomes an array.
@@ -226,9 +207,7 @@ fn json(pairs: &[(&str, &str)]) -> Result<Zeroizing<String>, TokenError> {
     serde_json::Serializer::new(&mut body)
         .collect_map(object)
         .map_err(TokenError::misconfigured)?;
-    String::from_utf8(body)
-        .map(Zeroizing::new)
-        .map_err(TokenError::misconfigured)
+    String::from_utf8(body).map(Zeroizing::new).map_err(TokenError::misconfigured)
 }
 
 fn with_query(url: &Uri, query: &str) -> Result<Uri, TokenError> {

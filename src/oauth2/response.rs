@@ -40,11 +40,7 @@ impl Context<'_> {
     /// that the server may have replaced, and otherwise of no importance.
     pub(super) fn lost(&self, why: impl Into<String>) -> TokenError {
         let why = why.into();
-        if self.spends {
-            TokenError::ambiguous(why)
-        } else {
-            TokenError::transient(why)
-        }
+        if self.spends { TokenError::ambiguous(why) } else { TokenError::transient(why) }
     }
 }
 
@@ -68,10 +64,7 @@ pub(super) fn read(answer: &Answer, context: Context<'_>) -> Result<TokenSet, To
     let document = Document::new(&document, context.dialect);
 
     let failed = document.says_not_ok();
-    if let Some(error) = document
-        .error(failed)
-        .filter(|_| failed || !document.has_token())
-    {
+    if let Some(error) = document.error(failed).filter(|_| failed || !document.has_token()) {
         if context.dialect.errors_with_200 {
             return Err(classify(&error, answer, context));
         }
@@ -87,14 +80,8 @@ pub(super) fn read(answer: &Answer, context: Context<'_>) -> Result<TokenSet, To
 /// Reads an answer other than 2xx.
 pub(super) fn refusal(answer: &Answer, context: Context<'_>) -> TokenError {
     let status = answer.status.as_u16();
-    let value = answer
-        .body
-        .as_ref()
-        .ok()
-        .and_then(|body| lenient::parse(body));
-    let error = value
-        .as_ref()
-        .and_then(|value| Document::new(value, context.dialect).error(true));
+    let value = answer.body.as_ref().ok().and_then(|body| lenient::parse(body));
+    let error = value.as_ref().and_then(|value| Document::new(value, context.dialect).error(true));
     let plain = |plain: TokenError| {
         let plain = match &error {
             Some(error) => error.tell(plain, context),
@@ -206,11 +193,7 @@ struct Document<'a> {
 
 impl<'a> Document<'a> {
     fn new(whole: &'a Value, dialect: &'a Dialect) -> Self {
-        Self {
-            whole,
-            root: whole.pointer(&dialect.root),
-            dialect,
-        }
+        Self { whole, root: whole.pointer(&dialect.root), dialect }
     }
 
     /// Returns what the pointers find, in their order; `null` is nothing.
@@ -223,9 +206,7 @@ impl<'a> Document<'a> {
     }
 
     fn text(&self, pointers: &'a [String]) -> Option<&'a str> {
-        self.all(pointers)
-            .filter_map(Value::as_str)
-            .find(|text| !text.is_empty())
+        self.all(pointers).filter_map(Value::as_str).find(|text| !text.is_empty())
     }
 
     fn has_token(&self) -> bool {
@@ -247,11 +228,7 @@ impl<'a> Document<'a> {
         let Self { whole, dialect, .. } = *self;
         let fields = &dialect.fields;
         // An error often comes without the envelope that the tokens come in.
-        let whole = Document {
-            whole,
-            root: Some(whole),
-            dialect,
-        };
+        let whole = Document { whole, root: Some(whole), dialect };
         let texts = || {
             self.all(&fields.error)
                 .chain(whole.all(&fields.error))
@@ -269,13 +246,9 @@ impl<'a> Document<'a> {
             .or_else(|| texts().next())
             .map(str::to_owned)
             .or_else(|| number().filter(|_| numbers))?;
-        let description = self
-            .text(&fields.error_description)
-            .or_else(|| whole.text(&fields.error_description));
-        Some(OAuthError {
-            code,
-            description: description.map(str::to_owned),
-        })
+        let description =
+            self.text(&fields.error_description).or_else(|| whole.text(&fields.error_description));
+        Some(OAuthError { code, description: description.map(str::to_owned) })
     }
 }
 
@@ -294,9 +267,8 @@ fn token_set(
     };
     // What a program writes that forgot to look: `Bearer undefined` has been seen in the wild.
     if ["undefined", "null", "None", "nil"].contains(&token) {
-        return Err(context.lost(format!(
-            "the token endpoint answered 200 with `{token}` for an access token"
-        )));
+        return Err(context
+            .lost(format!("the token endpoint answered 200 with `{token}` for an access token")));
     }
     let access_token = AccessToken::new(token).map_err(|_| {
         context
@@ -310,14 +282,8 @@ fn token_set(
         .all(&fields.expires_in)
         .find_map(moment::lifetime)
         .or_else(|| document.all(&fields.expires_at).find_map(moment::moment))
-        .or(dialect
-            .default_lifetime
-            .map(|lifetime| When::In(lifetime.min(moment::LONGEST))))
-        .or_else(|| {
-            jwt_expiry(token)
-                .filter(|expiry| *expiry > received)
-                .map(When::At)
-        });
+        .or(dialect.default_lifetime.map(|lifetime| When::In(lifetime.min(moment::LONGEST))))
+        .or_else(|| jwt_expiry(token).filter(|expiry| *expiry > received).map(When::At));
 
     let mut tokens = TokenSet::builder(access_token);
     tokens = match expiry {
@@ -338,11 +304,7 @@ fn token_set(
         .find_map(moment::lifetime)
         // Servers say 0 of refresh tokens that do not expire.
         .filter(|when| !matches!(when, When::In(lifetime) if lifetime.is_zero()))
-        .or_else(|| {
-            document
-                .all(&fields.refresh_token_expires_at)
-                .find_map(moment::moment)
-        });
+        .or_else(|| document.all(&fields.refresh_token_expires_at).find_map(moment::moment));
     if let Some(when) = refresh_expiry {
         let now = context.now.since_epoch();
         tokens = tokens.refresh_token_expires_at(time_of_day(match when {
@@ -443,17 +405,12 @@ fn with_retry_after(error: TokenError, answer: &Answer, now: Now) -> TokenError 
 
 fn http_date(headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {
     let value = headers.get(name)?.to_str().ok()?;
-    httpdate::parse_http_date(value.trim())
-        .ok()?
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .ok()
+    httpdate::parse_http_date(value.trim()).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()
 }
 
 fn time_of_day(since_epoch: Duration) -> SystemTime {
     let since_epoch = since_epoch.min(moment::LATEST);
-    SystemTime::UNIX_EPOCH
-        .checked_add(since_epoch)
-        .unwrap_or(SystemTime::UNIX_EPOCH)
+    SystemTime::UNIX_EPOCH.checked_add(since_epoch).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// How much of an error code is kept, in characters.
@@ -478,21 +435,12 @@ mod tests {
     fn read_in(dialect: &Dialect, answer: &Answer) -> Result<TokenSet, TokenError> {
         let mut secrets = Secrets::default();
         secrets.add("sesame");
-        let context = Context {
-            dialect,
-            secrets: &secrets,
-            now: now(),
-            spends: true,
-        };
+        let context = Context { dialect, secrets: &secrets, now: now(), spends: true };
         read(answer, context)
     }
 
     fn ok(body: &str) -> Answer {
-        Answer {
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            body: Ok(body.into()),
-        }
+        Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: Ok(body.into()) }
     }
 
     #[test]
@@ -501,40 +449,21 @@ mod tests {
         dialect.revokes_previous = true;
         let at = NOW.as_secs() + 60;
         for (body, expected) in [
-            (
-                r#"{"access_token":"a","expires_in":60,"refresh_in":5}"#,
-                Some(60),
-            ),
-            (
-                &format!(r#"{{"access_token":"a","expires_at":{at}}}"#),
-                Some(60),
-            ),
+            (r#"{"access_token":"a","expires_in":60,"refresh_in":5}"#, Some(60)),
+            (&format!(r#"{{"access_token":"a","expires_at":{at}}}"#), Some(60)),
             (r#"{"access_token":"a"}"#, None),
         ] {
             let tokens = read_in(&dialect, &ok(body)).unwrap();
-            assert_eq!(
-                tokens.refresh_in(),
-                expected.map(Duration::from_secs),
-                "{body}"
-            );
+            assert_eq!(tokens.refresh_in(), expected.map(Duration::from_secs), "{body}");
         }
     }
 
     #[test]
     fn a_server_may_say_when_to_ask() {
-        for (value, expected) in [
-            ("5", Some(5)),
-            ("\"5\"", Some(5)),
-            ("0", None),
-            ("null", None),
-        ] {
+        for (value, expected) in [("5", Some(5)), ("\"5\"", Some(5)), ("0", None), ("null", None)] {
             let body = format!(r#"{{"access_token":"a","expires_in":60,"refresh_in":{value}}}"#);
             let tokens = read_in(&Dialect::rfc6749(), &ok(&body)).unwrap();
-            assert_eq!(
-                tokens.refresh_in(),
-                expected.map(Duration::from_secs),
-                "{value}"
-            );
+            assert_eq!(tokens.refresh_in(), expected.map(Duration::from_secs), "{value}");
         }
     }
 

@@ -49,9 +49,7 @@ impl Revocation {
             Some(token) => self.send(token.expose_secret(), "refresh_token").await,
             None => Ok(()),
         };
-        let access = self
-            .send(tokens.access_token().expose_secret(), "access_token")
-            .await;
+        let access = self.send(tokens.access_token().expose_secret(), "access_token").await;
         let access = match access {
             Err(error) if error.code() == Some("unsupported_token_type") => Ok(()),
             access => access,
@@ -70,9 +68,5 @@ impl Revocation {
 
 /// RFC 7009 §2.2: 200 is success, whatever the body.
 fn read(answer: &Answer, context: Context<'_>) -> Result<(), TokenError> {
-    if answer.status.is_success() {
-        Ok(())
-    } else {
-        Err(response::refusal(answer, context))
-    }
+    if answer.status.is_success() { Ok(()) } else { Err(response::refusal(answer, context)) }
 }

@@ -24,8 +24,7 @@ impl Secrets {
         if !secret.is_empty() && !self.printable.contains(&secret) {
             self.printable.push(secret);
             // A secret may contain another, which then must not be taken out of its middle.
-            self.printable
-                .sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+            self.printable.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         }
     }
 
@@ -43,10 +42,7 @@ impl Secrets {
         if text.len() <= limit {
             return text.to_owned();
         }
-        format!(
-            "{}...",
-            text.get(..limit.saturating_sub(3)).unwrap_or_default()
-        )
+        format!("{}...", text.get(..limit.saturating_sub(3)).unwrap_or_default())
     }
 
     /// Hides words that are a secret once they are decoded, or a piece of one.
@@ -145,9 +141,7 @@ fn percent_decode(text: &str, plus_is_space: bool) -> String {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|digit| u8::try_from(digit).ok())
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// Cuts the query and the userinfo out of whatever looks like a URL.
@@ -207,10 +201,7 @@ mod tests {
         ] {
             let shown = secrets.clean(&text, 200);
             assert!(shown.starts_with("bad token ***"), "{text}: {shown}");
-            assert!(
-                !shown.contains("s3cr3t") && !shown.contains("odd"),
-                "{text}: {shown}"
-            );
+            assert!(!shown.contains("s3cr3t") && !shown.contains("odd"), "{text}: {shown}");
         }
     }
 
@@ -224,10 +215,7 @@ mod tests {
     fn text_is_bounded_and_printable() {
         let shown = Secrets::default().clean(&"é\u{1b}[2Ja\n".repeat(100), 50);
         assert_eq!(shown.len(), 50);
-        assert!(
-            shown.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
-            "{shown}"
-        );
+        assert!(shown.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{shown}");
     }
 
     #[test]

@@ -1,9 +1,6 @@
 //! A token endpoint that answers from a script and keeps what it was sent.
 #![allow(dead_code, reason = "each test file uses its part")]
-#![allow(
-    clippy::disallowed_types,
-    reason = "a lock between a test and its server"
-)]
+#![allow(clippy::disallowed_types, reason = "a lock between a test and its server")]
 
 use std::collections::VecDeque;
 use std::io;
@@ -74,10 +71,7 @@ impl Log {
 
     pub(crate) fn bodies(&self) -> Vec<String> {
         let requests = self.0.lock().unwrap();
-        requests
-            .iter()
-            .map(|request| request.body().clone())
-            .collect()
+        requests.iter().map(|request| request.body().clone()).collect()
     }
 
     pub(crate) fn last(&self) -> Request<String> {

@@ -1,0 +1,211 @@
+//! Several hundred requests at once, tokens of two seconds, a revocation and an outage.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::time::{Instant, sleep, sleep_until};
+use tower::{ServiceBuilder, ServiceExt as _};
+use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::testing::{AuthorizationServer, Counters, Fault};
+use tower_refresh::{BoxError, Event, Events, RefreshLayer, RefreshPolicy, TokenError};
+
+const LIFETIME: Duration = Duration::from_secs(2);
+const RUN: Duration = Duration::from_secs(8);
+const REVOCATION: Duration = Duration::from_millis(2500);
+const OUTAGE_AFTER: Duration = Duration::from_millis(4000);
+const WORKERS: usize = 300;
+
+pub async fn run() -> Result<(), BoxError> {
+    // ===== the server: a token endpoint and an API, on loopback =====
+    let server = AuthorizationServer::builder()
+        .access_token_lifetime(LIFETIME)
+        .client("quickstart", "s3cr3t: 100% odd&=")
+        .build();
+    let serving = server.serve().await?;
+
+    // ===== the client: this is all that a program needs =====
+    let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let endpoint = TokenEndpoint::new(http.clone(), serving.url("/token"))?
+        .client_auth(ClientAuth::basic("quickstart", "s3cr3t: 100% odd&="));
+    let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
+    // Tokens of two seconds want shorter pauses than the default ones.
+    let policy = RefreshPolicy::default()
+        .refresh_ahead(Duration::from_secs(1))
+        .cooldown(Duration::from_millis(100), Duration::from_millis(300));
+    let layer = RefreshLayer::with_policy(source, policy).origin(serving.origin());
+    let credentials = layer.credentials().clone();
+    let client = ServiceBuilder::new().layer(layer).service(http);
+
+    // ===== the load =====
+    println!(
+        "{WORKERS} workers send requests for {RUN:?}; tokens live {LIFETIME:?} and are renewed behind the requests\n"
+    );
+    let start = Instant::now();
+    let end = start + RUN;
+    let outage = Arc::new(AtomicBool::new(false));
+    let timeline = tokio::spawn(tell(credentials.subscribe(), start, Arc::clone(&outage)));
+    let tally = Arc::new(Tally::default());
+    let workers: Vec<_> = (0..WORKERS)
+        .map(|worker| {
+            let client = client.clone();
+            let tally = Arc::clone(&tally);
+            let url = serving.url(&format!("/things/{worker}"));
+            tokio::spawn(async move {
+                // Not all at the same instant: each worker has its own place in the beat.
+                sleep(Duration::from_millis(worker as u64 % 50)).await;
+                while Instant::now() < end {
+                    let request = Request::post(&url).body(Full::from("a body to be sent again"));
+                    let answer = match request {
+                        Ok(request) => client.clone().oneshot(request).await,
+                        Err(error) => Err(error.into()),
+                    };
+                    tally
+                        .count(answer.map(|answer| {
+                            let status = answer.status();
+                            (status, answer.into_body())
+                        }))
+                        .await;
+                    sleep(Duration::from_millis(50)).await;
+                }
+            })
+        })
+        .collect();
+
+    // ===== what goes wrong meanwhile =====
+    sleep_until(start + REVOCATION).await;
+    say(start, "the server revokes the access token that everybody uses");
+    server.revoke_all_access_tokens();
+
+    sleep_until(start + OUTAGE_AFTER).await;
+    let mut events = credentials.subscribe();
+    while !matches!(events.next().await, Some(Event::Renewed { .. }) | None) {}
+    sleep(Duration::from_millis(700)).await;
+    say(start, "the token endpoint goes down: 503");
+    outage.store(true, Ordering::Relaxed);
+    server.token_faults().always(Fault::unavailable());
+    sleep(Duration::from_millis(600)).await;
+    server.token_faults().clear();
+    say(start, "the token endpoint is back");
+
+    for worker in workers {
+        worker.await?;
+    }
+    credentials.settled().await;
+    timeline.abort();
+
+    let counters = server.counters();
+    report(&tally, &counters);
+    verdict(&tally, &counters)
+}
+
+// ===== what happened =====
+
+#[derive(Default)]
+struct Tally {
+    requests: AtomicU64,
+    accepted: AtomicU64,
+    rejected: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Tally {
+    async fn count<B>(&self, answer: Result<(StatusCode, B), BoxError>)
+    where
+        B: http_body::Body,
+        B::Error: Into<BoxError>,
+    {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let counter = match answer {
+            Ok((status, body)) => match body.collect().await {
+                Ok(_) if status.is_success() => &self.accepted,
+                Ok(_) => &self.rejected,
+                Err(_) => &self.failed,
+            },
+            Err(error) => {
+                if let Some(error) = error.downcast_ref::<TokenError>() {
+                    eprintln!("not sent: {error}");
+                }
+                &self.failed
+            }
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn say(start: Instant, what: &str) {
+    println!("{:6.2} s  {what}", start.elapsed().as_secs_f64());
+}
+
+async fn tell(mut events: Events, start: Instant, outage: Arc<AtomicBool>) {
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Started { cause, .. } => say(start, &format!("  refresh begins: {cause:?}")),
+            Event::Renewed { generation, .. } => {
+                say(start, &format!("  refresh landed: token {generation}, for everybody"));
+            }
+            Event::Failed { error, retry_in, .. } => {
+                say(
+                    start,
+                    &format!(
+                        "  refresh failed: {error}; again in {:.0?}",
+                        retry_in.unwrap_or_default()
+                    ),
+                );
+                if outage.load(Ordering::Relaxed) {
+                    say(start, "  the token at hand still works, and is used");
+                }
+            }
+            event => say(start, &format!("  {event:?}")),
+        }
+    }
+}
+
+fn report(tally: &Tally, counters: &Counters) {
+    let rows = [
+        ("requests that the callers made", tally.requests.load(Ordering::Relaxed)),
+        ("answers: accepted", tally.accepted.load(Ordering::Relaxed)),
+        ("answers: anything else", tally.rejected.load(Ordering::Relaxed)),
+        ("401s that the server sent", counters.resource_requests_unauthorized),
+        ("refreshes", counters.token_requests_granted),
+        ("refreshes that failed", counters.token_requests - counters.token_requests_granted),
+        ("most refreshes at once", counters.max_concurrent_token_requests),
+        ("refresh-token reuses", counters.refresh_token_reuses),
+        ("connections", counters.connections),
+        ("requests that the caller saw fail", tally.failed.load(Ordering::Relaxed)),
+    ];
+    println!();
+    for (what, count) in rows {
+        println!("{what:<36}{count:>8}");
+    }
+    println!();
+}
+
+fn verdict(tally: &Tally, counters: &Counters) -> Result<(), BoxError> {
+    let mut broken = Vec::new();
+    let mut promise = |kept: bool, what: &'static str| {
+        if !kept {
+            broken.push(what);
+        }
+    };
+    promise(tally.requests.load(Ordering::Relaxed) > 1000, "there was a load to speak of");
+    promise(tally.failed.load(Ordering::Relaxed) == 0, "no request fails");
+    promise(tally.rejected.load(Ordering::Relaxed) == 0, "every rejected request is sent again");
+    promise(counters.resource_requests_unauthorized > 0, "the revocation was noticed");
+    promise(counters.refresh_token_reuses == 0, "a refresh token is spent once");
+    promise(counters.families_revoked == 0, "the session lives");
+    promise(counters.max_concurrent_token_requests == 1, "one refresh at a time");
+    // At least every two seconds; early renewal takes up to half of that, and the revocation is one more.
+    promise((4..=12).contains(&counters.token_requests_granted), "one refresh per expiry");
+    promise(counters.token_requests > counters.token_requests_granted, "the outage was noticed");
+    if broken.is_empty() {
+        println!("every promise was kept");
+        return Ok(());
+    }
+    Err(format!("broken: {}", broken.join("; ")).into())
+}

@@ -1,0 +1,51 @@
+//! See the main job at work:
+//!
+//! ```text
+//! cargo run --example quickstart --features testing
+//! ```
+//!
+//! starts the crate's own authorization server on loopback, with tokens that live two seconds, and sends several hundred
+//! concurrent requests through `RefreshLayer`, over several expiries, a revocation and an outage.
+//!
+//! ```text
+//! cargo run --example quickstart --features testing -- --config FILE
+//! ```
+//!
+//! does one authorised call against a real server; see `config.rs` for the file.
+#![allow(
+    unreachable_pub,
+    clippy::disallowed_methods,
+    reason = "a program: nobody imports it, and its clock is the real one"
+)]
+
+mod config;
+mod demo;
+mod live;
+
+use std::process::ExitCode;
+
+use tower_refresh::BoxError;
+
+const USAGE: &str = "usage: quickstart [--config FILE]";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let outcome = match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => demo::run().await,
+        ["--config", file] => live::run(file.as_ref()).await,
+        _ => Err(BoxError::from(USAGE)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quickstart: {error}");
+            let mut source = error.source();
+            while let Some(error) = source {
+                eprintln!("  because: {error}");
+                source = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
