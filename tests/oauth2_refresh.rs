@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use oauth2_support::{
     Log, Manual, Reply, START, answer, answer_with, endpoint, json, refused, reset,
 };
-use tower_refresh::oauth2::{Dialect, Grant, RefreshTokenGrant};
+use tower_refresh::oauth2::{Authentication, ClientAuth, Dialect, Grant, RefreshTokenGrant};
 use tower_refresh::{Cause, Renewal, TokenSet, TokenSource};
 
 fn missing() -> Renewal {
@@ -52,6 +52,16 @@ async fn a_configured_token_that_was_rotated_is_never_sent_again() {
         assert!(error.to_string().contains("log in"), "{error}");
     }
     assert_eq!(log.len(), 1);
+}
+
+#[tokio::test]
+async fn a_configured_token_that_the_server_left_as_it_was_may_be_sent_again() {
+    let same = r#"{"access_token":"a","refresh_token":"first"}"#;
+    let (grant, log) = grant([json(same), json(KEPT), json(KEPT)]);
+    for attempts in 1..=3 {
+        grant.fetch(missing()).await.unwrap();
+        assert_eq!(log.len(), attempts);
+    }
 }
 
 #[tokio::test]
@@ -211,6 +221,32 @@ async fn the_grace_window_begins_with_the_first_sending() {
     clock.advance(Duration::from_secs(31));
     assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
     assert_eq!(log.len(), 4);
+}
+
+#[tokio::test]
+async fn an_attempt_that_did_not_count_opens_no_second_grace_window() {
+    let (grant, log, _) = graceful([reset(), reset(), refused(), reset(), json(KEPT)]);
+    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
+    assert!(grant.fetch(missing()).await.unwrap_err().is_transient());
+    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
+    assert_eq!(log.len(), 4);
+}
+
+#[tokio::test]
+async fn a_machine_that_slept_through_the_grace_window_does_not_ask_again() {
+    let (endpoint, log) = endpoint([reset(), json(KEPT)]);
+    let clock = Manual::new();
+    let mut dialect = Dialect::rfc6749();
+    dialect.reuse_grace = Some(Duration::from_secs(30));
+    let asleep = clock.clone();
+    let endpoint =
+        endpoint.dialect(dialect).clock(clock).client_auth(ClientAuth::custom(move || {
+            asleep.advance(Duration::from_secs(31));
+            std::future::ready(Ok(Authentication::new()))
+        }));
+    let grant = RefreshTokenGrant::new(endpoint, "first");
+    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
+    assert_eq!(log.len(), 1);
 }
 
 #[tokio::test]
