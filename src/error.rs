@@ -102,6 +102,13 @@ impl TokenError {
         self
     }
 
+    /// Returns the error as one that may work later, when the unknown has become known.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn into_transient(mut self) -> Self {
+        self.edit().kind = Kind::Transient;
+        self
+    }
+
     fn edit(&mut self) -> &mut Inner {
         Arc::make_mut(&mut self.inner)
     }

@@ -107,6 +107,43 @@ async fn without_any_refresh_token_nothing_is_sent() {
 }
 
 #[tokio::test]
+async fn a_new_refresh_token_in_an_answer_that_is_of_no_other_use_is_sent_next() {
+    let unusable = [
+        r#"{"access_token":"a","token_type":"mac","refresh_token":"NEXT"}"#,
+        r#"{"access_token":"","refresh_token":"NEXT"}"#,
+        r#"{"access_token":"a b","refresh_token":"NEXT"}"#,
+        r#"{"ok":false,"refresh_token":"NEXT"}"#,
+    ];
+    for first in unusable {
+        for second in unusable {
+            let (grant, log) = grant([
+                json(&first.replace("NEXT", "second")),
+                json(&second.replace("NEXT", "third")),
+                json(r#"{"access_token":"a","refresh_token":"fourth"}"#),
+                json(KEPT),
+            ]);
+            for _ in 0..2 {
+                // What became of the refresh token is known, so that nothing is ambiguous.
+                assert!(!grant.fetch(missing()).await.unwrap_err().is_ambiguous());
+            }
+            let tokens = grant.fetch(missing()).await.unwrap();
+            grant.fetch(after(&tokens)).await.unwrap();
+            let all = ["first", "second", "third", "fourth"];
+            assert_eq!(log.bodies(), all.map(sent));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_was_left_over_is_not_sent_after_logging_out() {
+    let (grant, log) = grant([json(r#"{"refresh_token":"second"}"#)]);
+    assert!(grant.fetch(missing()).await.is_err());
+    grant.adopt(None).await.unwrap();
+    assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
+    assert_eq!(log.len(), 1);
+}
+
+#[tokio::test]
 async fn after_a_lost_answer_the_configured_token_may_be_sent_again_but_not_by_itself() {
     let (grant, log) = grant([reset(), answer(502, ""), json(ROTATED)]);
     for attempts in [1, 2] {

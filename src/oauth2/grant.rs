@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::endpoint::TokenEndpoint;
 use super::request::Parameters;
-use super::response;
+use super::response::{self, Answer, Context};
 use crate::clock::Now;
 use crate::error::TokenError;
 use crate::source::{Renewal, TokenSource};
@@ -40,6 +40,9 @@ use crate::token::{RefreshToken, TokenSet};
 /// [ambiguous](TokenError::is_ambiguous), and whoever asks decides when it is worth the risk to ask again. Only with a
 /// dialect that names a [`reuse_grace`](super::Dialect::reuse_grace) it is sent again at once, one time, while that lasts.
 ///
+/// If an answer brings a new refresh token and is of no other use (its access token is missing, say, or of an unknown
+/// type), the new one is kept and sent the next time.
+///
 /// A refresh token that the server said would expire, and that did so more than 5 minutes ago, is not sent.
 #[derive(Clone)]
 pub struct RefreshTokenGrant {
@@ -55,6 +58,8 @@ struct State {
     given_up: Option<GivenUp>,
     /// The refresh token that was sent last without a clear answer.
     unanswered: Option<Unanswered>,
+    /// A refresh token, and the one that the server issued in its place with an answer that is of no other use.
+    successor: Option<(RefreshToken, RefreshToken)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,7 +129,7 @@ impl RefreshTokenGrant {
                 None if is_empty(&self.configured) => {
                     Err(TokenError::denied("there is no refresh token; somebody must log in"))
                 }
-                None => Ok(self.configured.clone()),
+                None => Ok(self.newest(&self.configured)),
             };
         };
 
@@ -143,7 +148,15 @@ impl RefreshTokenGrant {
                 "the refresh token has expired; somebody must log in again",
             ));
         }
-        Ok(token.clone())
+        Ok(self.newest(token))
+    }
+
+    /// Returns the token that is known to have taken the place of this one, or else this one.
+    fn newest(&self, token: &RefreshToken) -> RefreshToken {
+        self.state.with(|state| match &state.successor {
+            Some((spent, successor)) if is_same(spent, token) => successor.clone(),
+            _ => token.clone(),
+        })
     }
 
     /// Sends the token, and once more if the answer was lost and the server is known to bear it.
@@ -173,7 +186,30 @@ impl RefreshTokenGrant {
     async fn send(&self, token: &RefreshToken, renewal: &Renewal) -> Result<TokenSet, TokenError> {
         let mut first = Parameters::default();
         first.push("refresh_token", token.expose_secret());
-        self.request.send(first, renewal).await
+        let mut successor = None;
+        let outcome = self
+            .request
+            .send(first, renewal, |answer, context| {
+                let outcome = response::read(answer, context);
+                if outcome.is_err() {
+                    successor = response::refresh_token(answer, context);
+                }
+                outcome
+            })
+            .await;
+        let Some(successor) = successor.filter(|successor| !is_same(successor, token)) else {
+            return outcome;
+        };
+        // The answer may be of no use, but it says what became of the token, and which one to send next.
+        self.state.with(|state| {
+            let spent = match state.successor.take() {
+                // What it was a successor of is what the credentials still have.
+                Some((spent, last)) if is_same(&last, token) => spent,
+                _ => token.clone(),
+            };
+            state.successor = Some((spent, successor));
+        });
+        outcome.map_err(|error| if error.is_ambiguous() { error.into_transient() } else { error })
     }
 
     /// Remembers what came of it.
@@ -239,6 +275,7 @@ impl TokenSource for RefreshTokenGrant {
         self.state.with(|state| {
             state.given_up = Some(why);
             state.unanswered = None;
+            state.successor = None;
         });
         Ok(())
     }
@@ -478,7 +515,12 @@ impl TokenRequest {
     }
 
     /// Sends it with the grant's own parameters first, as the examples of RFC 6749 have them.
-    async fn send(&self, first: Parameters, renewal: &Renewal) -> Result<TokenSet, TokenError> {
+    async fn send(
+        &self,
+        first: Parameters,
+        renewal: &Renewal,
+        read: impl FnOnce(&Answer, Context<'_>) -> Result<TokenSet, TokenError>,
+    ) -> Result<TokenSet, TokenError> {
         let mut parameters = Parameters::default();
         parameters.push("grant_type", &self.grant_type);
         parameters.extend(&first);
@@ -492,12 +534,12 @@ impl TokenRequest {
                 None => Ok(Parameters::default()),
             }
         };
-        self.endpoint.post(parameters, more, response::read).await
+        self.endpoint.post(parameters, more, read).await
     }
 
     /// Sends it; what the answer does not say of the scope is as it was asked for (RFC 6749 §5.1).
     async fn send_alone(&self, renewal: &Renewal) -> Result<TokenSet, TokenError> {
-        let tokens = self.send(Parameters::default(), renewal).await?;
+        let tokens = self.send(Parameters::default(), renewal, response::read).await?;
         Ok(match (tokens.scope(), &self.scope) {
             (None, Some(scope)) => tokens.to_builder().scope(scope).build(),
             _ => tokens,

@@ -14,7 +14,7 @@ use super::moment::{self, When};
 use super::scrub::Secrets;
 use crate::clock::Now;
 use crate::error::TokenError;
-use crate::token::{AccessToken, TokenSet};
+use crate::token::{AccessToken, RefreshToken, TokenSet};
 
 /// An answer, read as far as it went.
 pub(super) struct Answer {
@@ -75,6 +75,14 @@ pub(super) fn read(answer: &Answer, context: Context<'_>) -> Result<TokenSet, To
         return Err(context.lost("the token endpoint answered 200 and that it failed"));
     }
     token_set(&document, answer, context)
+}
+
+/// Finds the refresh token in a good answer that is of no other use.
+pub(super) fn refresh_token(answer: &Answer, context: Context<'_>) -> Option<RefreshToken> {
+    let body = answer.body.as_ref().ok().filter(|_| answer.status.is_success())?;
+    let document = lenient::parse(body)?;
+    let document = Document::new(&document, context.dialect);
+    document.text(&context.dialect.fields.refresh_token).map(RefreshToken::from)
 }
 
 /// Reads an answer other than 2xx.
