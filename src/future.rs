@@ -199,20 +199,26 @@ where
                 }
 
                 // ## Sending => (response | error | Renewing | Draining)
-                StateProj::Sending { response, .. } => {
+                StateProj::Sending { response, round } => {
                     let mut response = match ready!(response.poll(cx)) {
                         Ok(response) => response,
                         Err(error) => return this.state.end(Err(error.into())),
                     };
+                    if matches!(round, Round::Untouched) {
+                        return this.state.end(Ok(response));
+                    }
+                    let verdict = layer.classify.classify(response.status(), response.headers());
+                    if matches!(round, Round::First(..)) && verdict != Verdict::Rejected {
+                        return this.state.end(Ok(response));
+                    }
                     let StateOwned::Sending { round, .. } = this.state.as_mut().take() else {
                         unreachable!()
                     };
-                    let verdict = || layer.classify.classify(response.status(), response.headers());
                     let (generation, spare) = match round {
-                        Round::Untouched => return Poll::Ready(Ok(response)),
+                        Round::First(generation, spare) => (generation, spare),
                         Round::Second(debt) => {
                             if let Some(debt) = debt {
-                                debt.pay(match verdict() {
+                                debt.pay(match verdict {
                                     Verdict::Accepted => Proof::Accepted,
                                     Verdict::Rejected => Proof::Rejected,
                                     Verdict::Unknown => Proof::Missing,
@@ -220,10 +226,7 @@ where
                             }
                             return Poll::Ready(Ok(response));
                         }
-                        Round::First(..) if verdict() != Verdict::Rejected => {
-                            return Poll::Ready(Ok(response));
-                        }
-                        Round::First(generation, spare) => (generation, spare),
+                        Round::Untouched => return Poll::Ready(Ok(response)),
                     };
 
                     let challenge = Challenge::for_source(response.headers());

@@ -91,6 +91,12 @@ impl Origins {
         if self.named.is_empty() && !self.any_https {
             return Carry::Refuse(none_named(scheme, authority));
         }
+        // As a rule a request names the origin as the program did, and there is nothing to parse.
+        if scheme.is_some_and(|scheme| {
+            self.named.iter().any(|named| named.is_written(scheme, authority))
+        }) {
+            return Carry::Yes;
+        }
         let scheme = match scheme.map(Scheme::of) {
             Some(None) => return Carry::No,
             Some(scheme) => scheme,
@@ -119,6 +125,8 @@ struct Origin {
     scheme: Scheme,
     host: NamedHost,
     port: u16,
+    /// Host and port as they were written when the origin was named; there is no userinfo in it.
+    written: Box<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +181,17 @@ impl Origin {
                 Host::V6(address) => NamedHost::V6(address),
             },
             port: target.port.unwrap_or(scheme.default_port()),
+            written: authority.into(),
         })
+    }
+
+    /// Returns whether a target is this origin to the letter.
+    fn is_written(&self, scheme: &UriScheme, authority: &str) -> bool {
+        let named = match self.scheme {
+            Scheme::Http => &UriScheme::HTTP,
+            Scheme::Https => &UriScheme::HTTPS,
+        };
+        scheme == named && authority == &*self.written
     }
 
     /// Returns whether a target is this origin; where its scheme is not known, host and port decide.

@@ -169,13 +169,16 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     where
         R: Retry<B>,
     {
-        let (parts, body) = request.into_parts();
-        let (body, spare) = if parts.extensions.get() == Some(&Skip::Retry) {
-            (body, None)
-        } else {
-            self.retry.split(body)
-        };
-        let mut request = Request::from_parts(parts, body);
+        let may_retry = request.extensions().get() != Some(&Skip::Retry);
+        let mut spare = None;
+        let mut request = request.map(|body| {
+            if !may_retry {
+                return body;
+            }
+            let (body, kept) = self.retry.split(body);
+            spare = kept;
+            body
+        });
         let spare = spare.map(|body| Spare { head: SpareHead::of(&request), body });
         self.attach.attach(request.headers_mut(), issued.tokens.access_token());
         (request, spare)
