@@ -1,4 +1,110 @@
-//! tower-refresh
+//! A [tower](https://docs.rs/tower) layer that attaches an OAuth access token to requests and keeps it fresh.
+//!
+//! A program that calls an API must attach its access token, notice that it is about to expire or was rejected, get a new
+//! one *once* however many requests are in flight, send the rejected request again, and never lose the refresh token,
+//! which most servers let a client spend only once. [`RefreshLayer`] is that job:
+//!
+//! ```no_run
+//! use bytes::Bytes;
+//! use http::Request;
+//! use http_body_util::Full;
+//! use hyper_util::client::legacy::Client;
+//! use hyper_util::rt::TokioExecutor;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_refresh::RefreshLayer;
+//! use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_refresh::BoxError> {
+//! # let connector = hyper_util::client::legacy::connect::HttpConnector::new();
+//! // Bring a client that can do https, such as hyper with hyper-rustls.
+//! let http = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
+//!
+//! // Where tokens come from.
+//! let endpoint = TokenEndpoint::new(http.clone(), "https://auth.example.com/oauth2/token")?
+//!     .client_auth(ClientAuth::basic("my-client", std::env::var("CLIENT_SECRET")?));
+//! let source = RefreshTokenGrant::new(endpoint, std::env::var("REFRESH_TOKEN")?);
+//!
+//! // Where they go.
+//! let client = ServiceBuilder::new()
+//!     .layer(RefreshLayer::new(source).origin("https://api.example.com"))
+//!     .service(http);
+//!
+//! let request = Request::get("https://api.example.com/v1/me").body(Full::default())?;
+//! let answer = client.oneshot(request).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What happens to a request
+//!
+//! 1. **May it carry the token?** Only to an [origin](RefreshLayer::origin) that was named. Requests elsewhere pass
+//!    untouched.
+//! 2. **Is there a token?** A *fresh* one is attached: no lock, no allocation. A *stale* one (about to expire) is attached
+//!    too, while it is renewed behind the requests. Only if there is none, or it has expired, the request waits.
+//! 3. **What does the answer say?** Whatever does not reject the token ([`Classify`]) is the caller's.
+//! 4. **Rejected:** the token is renewed, unless somebody did so meanwhile, and the request is sent again, once. If there is
+//!    no newer token, or the request cannot be sent again, the caller gets the answer as it is.
+//!
+//! # The pieces
+//!
+//! | to | use |
+//! |---|---|
+//! | obtain tokens from an OAuth 2.0 token endpoint | the grants in [`oauth2`] |
+//! | obtain them from elsewhere | a closure ([`source_fn`]), [`TokenFile`], [`StaticToken`], or a [`TokenSource`] of your own |
+//! | log in again once the refresh token is gone | [`TokenSource::or_else`] |
+//! | share one token among several clients; log in and out; watch | [`Credentials`] |
+//! | say when to renew, how long to wait | [`RefreshPolicy`] |
+//! | say which answers reject a token | [`Unauthorized`], [`Classify`] |
+//! | send bodies of other types again | [`ReplayBody`], [`RefreshLayer::replay_with`] |
+//! | leave one request alone | [`Skip`] |
+//! | test against a server that goes wrong when told to | `testing` (feature `testing`) |
+//!
+//! # Layer order
+//!
+//! Above is outside: what a request passes first.
+//!
+//! | layer | put it | because |
+//! |---|---|---|
+//! | redirect | outside | each hop is then checked by the origin rule, and a foreign one gets no token |
+//! | retry | outside | each attempt then goes out with the token of the day; beneath, it repeats the one that it was given |
+//! | timeout | either | outside it counts the wait for a token and the second attempt too, and stops no refresh; beneath it counts each attempt |
+//! | concurrency limit | beneath | a request that waits for a token then holds no permit |
+//! | buffer | beneath, if the client is not `Clone` | outside it is needed only to share what is not `Clone` |
+//! | load shed | outside, over the limit | beneath, an overload is an error of the second attempt as well |
+//! | tracing | either | outside it sees requests without a token; beneath it sees each attempt, with a header marked sensitive |
+//!
+//! The HTTP client that a [token endpoint](oauth2::TokenEndpoint) uses must not pass through the layer that it feeds; such
+//! recursion is an error that says so.
+//!
+//! # When there is no token
+//!
+//! The service's error is a boxed one, as with tower's `Timeout` and `Buffer`. A [`TokenError`] downcasts out of it, and
+//! comes only when the request was never sent:
+//!
+//! ```
+//! use tower_refresh::{BoxError, TokenError};
+//!
+//! fn must_log_in(error: &BoxError) -> bool {
+//!     error.downcast_ref::<TokenError>().is_some_and(TokenError::is_denied)
+//! }
+//! ```
+//!
+//! # Before the program ends
+//!
+//! A refresh runs in a task of its own, and its answer is the only copy of the next refresh token. Await
+//! [`Credentials::settled`] before the runtime goes.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `oauth2` (default) | [`oauth2`]: sources for token endpoints |
+//! | `tracing` (default) | events for `tracing`, none of them with a secret |
+//! | `testing` | `testing`: an authorization server with faults to order, and clocks to set by hand |
+//! | `full` | all of them |
+//!
+//! A feature adds API and never changes behaviour. There is no HTTP client and no TLS in any of them.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod attach;
@@ -34,3 +140,8 @@ pub use self::source::{
     source_fn,
 };
 pub use self::token::{AccessToken, RefreshToken, TokenSet, TokenSetBuilder};
+
+/// The README's examples compile.
+#[cfg(all(doctest, feature = "oauth2"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
