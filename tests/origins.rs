@@ -1,0 +1,487 @@
+//! The token goes only where it may, however a request spells where it goes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_types,
+    reason = "a test: helpers outside of test functions too, and a lock to write things down"
+)]
+
+mod harness;
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use harness::{HOUR, Mint, policy};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::Full;
+use tower::{BoxError, ServiceBuilder, ServiceExt as _};
+use tower_refresh::{RefreshLayer, TokenError};
+
+// ===== no origin named =====
+
+#[tokio::test(start_paused = true)]
+async fn without_a_named_origin_the_first_request_says_which_call_to_add() {
+    for (uri, call) in [
+        ("https://api.test/a", "add .origin(\"https://api.test\")"),
+        ("https://api.test:8443/a?b", "add .origin(\"https://api.test:8443\")"),
+        // Loopback too, or tests would pass and production not.
+        ("http://127.0.0.1:8080/", "add .origin(\"http://127.0.0.1:8080\")"),
+        ("http://[::1]:8080/", "add .origin(\"http://[::1]:8080\")"),
+        ("http://localhost/", "add .origin(\"http://localhost\")"),
+        ("https://localhost/", "add .origin(\"https://localhost\")"),
+        // What would come next is told at once.
+        ("http://api.test/", "add .origin(\"http://api.test\"), and .allow_plaintext()"),
+        ("https://sesame:open@api.test/?key=sesame", "add .origin(\"https://api.test\")"),
+    ] {
+        let api = Api::new(|layer| layer);
+        let told = refused(api.get(uri).await, uri);
+        assert!(told.contains(call) && !told.contains("sesame"), "{uri}: {told}");
+        assert!(api.sent().is_empty(), "{uri}");
+        assert_eq!(api.mint.calls(), 0, "{uri}");
+        // And so does every other.
+        assert_eq!(refused(api.get(uri).await, uri), told);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_named_origin_a_host_header_names_one_just_as_well() {
+    let api = Api::new(|layer| layer);
+    let request = Request::get("/a").header(header::HOST, "api.test").body(()).unwrap();
+    let told = refused(api.send(request).await, "Host");
+    assert!(told.contains("add .origin(\"https://api.test\")"), "{told}");
+    assert!(api.sent().is_empty());
+}
+
+// ===== plaintext =====
+
+#[tokio::test(start_paused = true)]
+async fn plaintext_is_refused_unless_it_stays_on_this_machine_or_is_allowed() {
+    for origin in [
+        "http://api.test",
+        "http://api.test:8080",
+        "http://localhost.evil.test",
+        "http://evil.localhost",
+        "http://localhost4",
+        "http://127.0.0.1.evil.test",
+        "http://128.0.0.1",
+        "http://0.0.0.0",
+        "http://10.0.0.1",
+        // Some resolvers take these for loopback, and others ask the network.
+        "http://127.1",
+        "http://2130706433",
+        "http://0x7f.0.0.1",
+        "http://[::2]",
+        "http://[::]",
+        "http://[::ffff:127.0.0.1]",
+    ] {
+        let api = Api::new(|layer| layer.origin(origin));
+        let told = refused(api.get(&format!("{origin}/")).await, origin);
+        assert!(told.contains(".allow_plaintext()"), "{origin}: {told}");
+        // Whatever request comes first, so that nobody finds out later.
+        let told = refused(api.get("/").await, origin);
+        assert!(told.contains(".allow_plaintext()"), "{origin}: {told}");
+        assert!(api.sent().is_empty(), "{origin}");
+        assert_eq!(api.mint.calls(), 0, "{origin}");
+
+        let api = Api::new(|layer| layer.origin(origin).allow_plaintext());
+        api.get(&format!("{origin}/")).await.unwrap();
+        assert_eq!(api.sent(), [Some("Bearer t1".to_owned())], "{origin}");
+    }
+    for origin in [
+        "http://127.0.0.1",
+        "http://127.0.0.1:8080",
+        "http://127.255.255.254:1",
+        "http://[::1]:8080",
+        "http://[0:0:0:0:0:0:0:1]",
+        "http://localhost",
+        "http://LocalHost:8080",
+    ] {
+        let api = Api::new(|layer| layer.origin(origin));
+        api.get(&format!("{origin}/")).await.unwrap();
+        assert_eq!(api.sent(), [Some("Bearer t1".to_owned())], "{origin}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_allow_plaintext_names_no_origin() {
+    let api = Api::new(|layer| layer.origin("https://api.test").allow_plaintext());
+    api.get("http://api.test/").await.unwrap();
+    api.get("http://localhost/").await.unwrap();
+    assert_eq!(api.sent(), [None, None]);
+}
+
+// ===== elsewhere =====
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_origin_is_left_alone_however_it_is_spelled() {
+    let mut parsed = 0;
+    for uri in [
+        // userinfo
+        "https://api.test@evil.test/",
+        "https://api.test:443@evil.test/",
+        "https://user:password@evil.test/",
+        "https://api.test%40evil.test/",
+        "https://evil.test%2f@evil.test/",
+        "https://evil.test\\@api.test/",
+        // port
+        "https://api.test:8443/",
+        "https://api.test:80/",
+        "https://api.test:0/",
+        "https://api.test:65979/",
+        "https://api.test:+443/",
+        "https://api.test:443:443/",
+        // scheme
+        "http://api.test/",
+        "http://api.test:443/",
+        "wss://api.test/",
+        "ftp://api.test:443/",
+        // case
+        "HTTPS://EVIL.TEST/",
+        // suffix and prefix
+        "https://api.test.evil.test/",
+        "https://api.test-evil.test/",
+        "https://evilapi.test/",
+        "https://sub.api.test/",
+        "https://test/",
+        "https://api.tes/",
+        // trailing dots
+        "https://api.test../",
+        "https://api.test.evil.test./",
+        "https://./",
+        // IPv6
+        "https://[2001:db8::2]/",
+        "https://[2001:db8::1]:8443/",
+        "https://[::ffff:192.0.2.1]/",
+        "https://[2001:db8::1%25eth0]/",
+        "https://2001:db8::1/",
+        // IPv4 in other spellings is another name
+        "https://192.0.2.01/",
+        "https://3221225985/",
+        // percent
+        "https://api%2Etest/",
+        "https://%61pi.test/",
+        "https://api.test%00.evil.test/",
+        // IDN
+        "https://\u{430}pi.test/",
+        "https://api\u{3002}test/",
+        "https://xn--pi-7ia.test/",
+    ] {
+        let Ok(target) = uri.parse::<Uri>() else {
+            continue;
+        };
+        parsed += 1;
+        let api = Api::new(|layer| {
+            layer.origins(["https://api.test", "https://[2001:db8::1]", "https://192.0.2.1"])
+        })
+        .rejecting();
+        let answer = api.get(uri).await.unwrap();
+        // The request as it was, its answer as it came, and no refresh for a 401 from elsewhere.
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{uri}");
+        assert_eq!(api.sent(), [None], "{uri}");
+        assert_eq!(*api.uris.lock().unwrap(), [target], "{uri}");
+        assert_eq!(api.mint.calls(), 0, "{uri}");
+    }
+    assert!(parsed >= 25, "{parsed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_named_origin_is_itself_however_it_is_spelled() {
+    for (origin, uri) in [
+        ("https://api.test", "https://api.test"),
+        ("https://api.test", "https://api.test/a/b?c=https://evil.test"),
+        ("https://api.test", "HTTPS://API.Test/"),
+        ("https://api.test", "https://api.test:443/"),
+        ("https://api.test", "https://api.test:/"),
+        ("https://api.test", "https://api.test./"),
+        ("HTTPS://Api.Test.:443/", "https://api.test/"),
+        ("https://[2001:DB8:0::1]", "https://[2001:db8::0:1]:443/"),
+        ("http://localhost:80", "http://LOCALHOST/"),
+    ] {
+        let api = Api::new(|layer| layer.origin(origin));
+        api.get(uri).await.unwrap();
+        assert_eq!(api.sent(), [Some("Bearer t1".to_owned())], "{origin} {uri}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn userinfo_before_a_named_host_is_refused_and_not_shown() {
+    for any in [false, true] {
+        let api = Api::new(|layer| match any {
+            false => layer.origin("https://api.test"),
+            true => layer.any_https_origin(),
+        });
+        for uri in ["https://sesame:open@api.test/", "https://evil.test@sesame@api.test/"] {
+            if uri.parse::<Uri>().is_err() {
+                continue;
+            }
+            let told = refused(api.get(uri).await, uri);
+            assert!(told.contains("remove it") && !told.contains("sesame"), "{told}");
+        }
+        assert!(api.sent().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_origins_are_each_named_and_any_https_origin_is_https_and_nothing_else() {
+    let all = ["https://api.test", "https://files.test:8443", "http://127.0.0.1:8080"];
+    for api in [
+        Api::new(|layer| layer.origins(all)),
+        Api::new(|layer| all.iter().fold(layer, |layer, origin| layer.origin(origin))),
+    ] {
+        for (uri, carries) in [
+            ("https://api.test/", true),
+            ("https://files.test:8443/", true),
+            ("http://127.0.0.1:8080/", true),
+            ("https://files.test/", false),
+            ("https://api.test:8443/", false),
+            ("https://127.0.0.1:8080/", false),
+            ("http://127.0.0.1:8081/", false),
+        ] {
+            api.get(uri).await.unwrap();
+            assert_eq!(api.take_sent(), [carries.then(|| "Bearer t1".to_owned())], "{uri}");
+        }
+    }
+
+    let api = Api::new(|layer| layer.any_https_origin().origin("http://127.0.0.1:8080"));
+    for (uri, carries) in [
+        ("https://api.test/", true),
+        ("https://anything.test:8443/", true),
+        ("https://[2001:db8::1]/", true),
+        ("http://127.0.0.1:8080/", true),
+        ("http://127.0.0.1:8081/", false),
+        ("http://api.test/", false),
+        ("http://api.test:443/", false),
+        ("wss://api.test/", false),
+    ] {
+        api.get(uri).await.unwrap();
+        assert_eq!(api.take_sent(), [carries.then(|| "Bearer t1".to_owned())], "{uri}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_origin_is_told_by_the_first_request_wherever_it_goes() {
+    for (origin, what) in [
+        ("api.test", "write .origin(\"https://api.test\")"),
+        ("https://api.test/v1", "write .origin(\"https://api.test\")"),
+        ("https://api.test?key=sesame", "write .origin(\"https://api.test\")"),
+        ("https://sesame:open@api.test", "write .origin(\"https://api.test\")"),
+        ("wss://api.test", "write .origin(\"https://api.test\")"),
+        ("https://*.test", "without a wildcard"),
+        ("https://api.test:99999", "no host"),
+        ("", "no host"),
+    ] {
+        for uri in ["https://good.test/", "https://elsewhere.test/", "/a"] {
+            let api = Api::new(|layer| layer.origins([origin, "https://good.test"]));
+            let told = refused(api.get(uri).await, origin);
+            assert!(told.contains(what) && !told.contains("sesame"), "{origin}: {told}");
+            assert!(api.sent().is_empty(), "{origin}");
+            assert_eq!(api.mint.calls(), 0, "{origin}");
+        }
+    }
+}
+
+// ===== requests that name no authority =====
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_authority_carries_the_token_unless_its_host_header_is_another() {
+    let hosts: [(&[&str], bool); 11] = [
+        (&[], true),
+        (&["api.test"], true),
+        (&["API.test."], true),
+        (&["api.test:443"], true),
+        (&["evil.test"], false),
+        (&["api.test:8443"], false),
+        (&["api.test.evil.test"], false),
+        (&["api.test, evil.test"], false),
+        (&["api.test", "evil.test"], false),
+        (&["evil.test", "api.test"], false),
+        (&[""], false),
+    ];
+    let api = Api::new(|layer| layer.origin("https://api.test"));
+    for (hosts, carries) in hosts {
+        let mut request = Request::get("/a").body(()).unwrap();
+        for host in hosts {
+            request.headers_mut().append(header::HOST, host.parse().unwrap());
+        }
+        api.send(request).await.unwrap();
+        assert_eq!(api.take_sent(), [carries.then(|| "Bearer t1".to_owned())], "{hosts:?}");
+    }
+
+    // Whoever connected the client below chose where it goes: no origin needs to be named for that.
+    let api = Api::new(|layer| layer);
+    api.get("/a").await.unwrap();
+    assert_eq!(api.sent(), [Some("Bearer t1".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_header_neither_lends_its_name_to_another_authority_nor_takes_it_from_one() {
+    let api = Api::new(|layer| layer.origin("https://api.test"));
+    for (uri, host, carries) in
+        [("https://evil.test/", "api.test", false), ("https://api.test/", "api.test", true)]
+    {
+        let request = Request::get(uri).header(header::HOST, host).body(()).unwrap();
+        api.send(request).await.unwrap();
+        assert_eq!(api.take_sent(), [carries.then(|| "Bearer t1".to_owned())], "{uri} {host}");
+    }
+}
+
+// ===== what never carries it =====
+
+#[tokio::test(start_paused = true)]
+async fn connect_and_trace_never_carry_the_token() {
+    for (method, uri) in [
+        (Method::TRACE, "https://api.test/"),
+        (Method::TRACE, "/"),
+        (Method::CONNECT, "https://api.test/"),
+        (Method::CONNECT, "api.test:443"),
+        (Method::CONNECT, "/"),
+    ] {
+        let api = Api::new(|layer| layer.origin("https://api.test")).rejecting();
+        let request = Request::builder().method(method.clone()).uri(uri).body(()).unwrap();
+        assert_eq!(api.send(request).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(api.sent(), [None], "{method} {uri}");
+        assert_eq!(api.mint.calls(), 0, "{method} {uri}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_callers_own_header_is_kept_and_its_401_costs_nothing() {
+    let api = Api::new(|layer| layer.origin("https://api.test")).rejecting();
+    for own in ["Basic YTpi", "Bearer mine", "Bearer t1", ""] {
+        let request =
+            Request::get("https://api.test/").header(header::AUTHORIZATION, own).body(()).unwrap();
+        let answer = api.send(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{own}");
+        assert!(answer.extensions().get::<TokenError>().is_none(), "{own}");
+        assert_eq!(api.take_sent(), [Some(own.to_owned())]);
+        assert_eq!(api.mint.calls(), 0, "{own}");
+    }
+
+    // Even where no origin is named, or a wrong one: it is not our request.
+    for api in [Api::new(|layer| layer), Api::new(|layer| layer.origin("wrong"))] {
+        let request = Request::get("https://api.test/")
+            .header(header::AUTHORIZATION, "Basic YTpi")
+            .body(())
+            .unwrap();
+        api.send(request).await.unwrap();
+        assert_eq!(api.sent(), [Some("Basic YTpi".to_owned())]);
+    }
+}
+
+// ===== other headers =====
+
+#[tokio::test(start_paused = true)]
+async fn another_header_carries_the_token_with_its_scheme_or_bare() {
+    let name = HeaderName::from_static("x-api-token");
+    for bare in [false, true] {
+        let api = Api::new(|layer| {
+            let layer = layer.origin("https://api.test").header(name.clone());
+            if bare { layer.without_scheme() } else { layer }
+        });
+        // `Authorization` is then somebody else's.
+        let request = Request::get("https://api.test/")
+            .header(header::AUTHORIZATION, "Basic YTpi")
+            .body(())
+            .unwrap();
+        api.send(request).await.unwrap();
+        let headers = api.headers();
+        let expected = if bare { "t1" } else { "Bearer t1" };
+        assert_eq!(headers[&name], expected);
+        assert!(headers[&name].is_sensitive());
+        assert_eq!(headers[header::AUTHORIZATION], "Basic YTpi");
+
+        // The caller's own is kept, in this header too.
+        let request = Request::get("https://api.test/").header(&name, "mine").body(()).unwrap();
+        api.send(request).await.unwrap();
+        let headers = api.headers();
+        assert_eq!(headers[&name], "mine");
+        assert!(!headers.contains_key(header::AUTHORIZATION));
+
+        // And elsewhere it goes no more than the other.
+        api.get("https://evil.test/").await.unwrap();
+        assert!(api.headers().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_its_scheme_the_token_is_renewed_and_sent_again_the_same_way() {
+    let api = Api::new(|layer| layer.origin("https://api.test").without_scheme()).rejecting();
+    api.get("https://api.test/").await.unwrap();
+    assert_eq!(api.sent(), [Some("t1".to_owned()), Some("t2".to_owned())]);
+}
+
+// ===== an API that writes down what it was sent =====
+
+struct Api {
+    mint: Mint,
+    layer: RefreshLayer<Mint>,
+    status: StatusCode,
+    headers: Arc<Mutex<Vec<HeaderMap>>>,
+    uris: Arc<Mutex<Vec<Uri>>>,
+}
+
+impl Api {
+    fn new(set_up: impl FnOnce(RefreshLayer<Mint>) -> RefreshLayer<Mint>) -> Self {
+        let mint = Mint::new(HOUR);
+        Self {
+            layer: set_up(RefreshLayer::with_policy(mint.clone(), policy())),
+            mint,
+            status: StatusCode::OK,
+            headers: Arc::default(),
+            uris: Arc::default(),
+        }
+    }
+
+    fn rejecting(self) -> Self {
+        Self { status: StatusCode::UNAUTHORIZED, ..self }
+    }
+
+    async fn get(&self, uri: &str) -> Result<Response<Full<Bytes>>, BoxError> {
+        self.send(Request::get(uri).body(()).unwrap()).await
+    }
+
+    async fn send(&self, request: Request<()>) -> Result<Response<Full<Bytes>>, BoxError> {
+        let (headers, uris, status) = (self.headers.clone(), self.uris.clone(), self.status);
+        let api = tower::service_fn(move |request: Request<Full<Bytes>>| {
+            headers.lock().unwrap().push(request.headers().clone());
+            uris.lock().unwrap().push(request.uri().clone());
+            let mut response = Response::new(Full::<Bytes>::default());
+            *response.status_mut() = status;
+            async { Ok::<_, Infallible>(response) }
+        });
+        let client = ServiceBuilder::new().layer(self.layer.clone()).service(api);
+        client.oneshot(request.map(|()| Full::default())).await
+    }
+
+    /// The headers of the request that came last.
+    fn headers(&self) -> HeaderMap {
+        self.headers.lock().unwrap().last().unwrap().clone()
+    }
+
+    /// The `Authorization` of each request.
+    fn sent(&self) -> Vec<Option<String>> {
+        let headers = self.headers.lock().unwrap();
+        let own = |headers: &HeaderMap| {
+            let mut values = headers.get_all(header::AUTHORIZATION).iter();
+            let value = values.next().map(|value| value.to_str().unwrap().to_owned());
+            assert!(values.next().is_none());
+            value
+        };
+        headers.iter().map(own).collect()
+    }
+
+    fn take_sent(&self) -> Vec<Option<String>> {
+        let sent = self.sent();
+        self.headers.lock().unwrap().clear();
+        sent
+    }
+}
+
+/// What a request is told that was never sent.
+fn refused(answer: Result<Response<Full<Bytes>>, BoxError>, what: &str) -> String {
+    let Err(error) = answer else { panic!("{what}: it was sent") };
+    let Some(error) = error.downcast_ref::<TokenError>() else { panic!("{what}: {error}") };
+    assert!(error.is_misconfigured(), "{what}: {error}");
+    error.to_string()
+}
