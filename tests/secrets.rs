@@ -878,9 +878,10 @@ impl Paper {
         for (text, label) in &self.written {
             for (name, needle) in &self.needles {
                 if let Some(at) = text.find(needle) {
-                    let from = text.floor_char_boundary(at.saturating_sub(60));
-                    let to = text.ceil_char_boundary((at + needle.len() + 20).min(text.len()));
-                    leaks.insert(format!("{name} in {label}:\n    …{}…", &text[from..to]));
+                    let before: String = text[..at].chars().rev().take(60).collect();
+                    let before: String = before.chars().rev().collect();
+                    let after: String = text[at + needle.len()..].chars().take(20).collect();
+                    leaks.insert(format!("{name} in {label}:\n    …{before}{needle}{after}…"));
                 }
             }
         }
