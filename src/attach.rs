@@ -3,6 +3,7 @@
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 
+use crate::error::TokenError;
 use crate::token::AccessToken;
 
 /// The header that the token goes into, and whether its scheme goes before it.
@@ -29,9 +30,22 @@ impl Attach {
     }
 
     /// Puts the token into the header. Allocates nothing beyond what the header map does for another header.
-    pub(crate) fn attach(&self, headers: &mut HeaderMap, token: &AccessToken) {
+    ///
+    /// # Errors
+    ///
+    /// A misconfigured error if the request has more headers than `http` can hold.
+    pub(crate) fn attach(
+        &self,
+        headers: &mut HeaderMap,
+        token: &AccessToken,
+    ) -> Result<(), TokenError> {
         let value = if self.with_scheme { token.header_value() } else { token.bare_header_value() };
-        headers.insert(self.name.clone(), value.clone());
+        match headers.try_insert(self.name.clone(), value.clone()) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(TokenError::misconfigured(
+                "the request has so many headers that there is no room for the token",
+            )),
+        }
     }
 }
 
@@ -55,7 +69,7 @@ mod tests {
     #[test]
     fn the_default_is_what_rfc_6750_says() {
         let mut headers = HeaderMap::new();
-        Attach::default().attach(&mut headers, &token());
+        Attach::default().attach(&mut headers, &token()).unwrap();
         assert_eq!(headers[AUTHORIZATION], "Bearer sesame");
         assert!(headers[AUTHORIZATION].is_sensitive());
     }
@@ -66,10 +80,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         let mut attach = Attach::default();
         attach.header(name.clone());
-        attach.attach(&mut headers, &token());
+        attach.attach(&mut headers, &token()).unwrap();
         assert_eq!(headers[&name], "Bearer sesame");
         attach.without_scheme();
-        attach.attach(&mut headers, &token());
+        attach.attach(&mut headers, &token()).unwrap();
         assert_eq!(headers[&name], "sesame");
         assert!(headers[&name].is_sensitive());
         assert_eq!(headers.len(), 1);

@@ -59,9 +59,24 @@ pin_project! {
         R: Retry<B>,
     {
         /// Waits for a token. The service is not ready, so that nothing is held up meanwhile.
-        Waiting { waiting: Waiting<S>, request: Request<B>, service: I },
+        Waiting {
+            waiting: Waiting<S>,
+            request: Request<B>,
+            service: I,
+            round: NextRound<S>,
+            went_back: bool,
+        },
         /// Has a token, and readies the service.
-        Readying { token: Arc<Issued>, request: Request<B>, service: I, round: NextRound<S> },
+        Readying {
+            token: Arc<Issued>,
+            request: Request<B>,
+            service: I,
+            round: NextRound<S>,
+            // It had a token before, which was of no use when the service was ready at last.
+            went_back: bool,
+            // The service was not ready at once.
+            delayed: bool,
+        },
         /// Waits for the answer.
         Sending { #[pin] response: I::Future, round: Round<I, S, R::Spare> },
         /// Was rejected, and waits for a newer token with the answer untouched.
@@ -100,6 +115,19 @@ enum NextRound<S: TokenSource> {
     Second(Option<Debt<S>>),
 }
 
+impl<S: TokenSource> NextRound<S> {
+    /// Makes the error for a request that gets no token.
+    fn fail(&self, error: TokenError) -> BoxError {
+        match self {
+            Self::First => error.into(),
+            // A `TokenError` would say that it was never sent.
+            Self::Second(_) => {
+                format!("the token was rejected, and the request not sent again: {error}").into()
+            }
+        }
+    }
+}
+
 impl<I, S, C, R, B, D> ResponseFuture<I, S, C, R, B, D>
 where
     I: Service<Request<B>>,
@@ -128,7 +156,8 @@ where
         request: Request<B>,
         service: I,
     ) -> Self {
-        Self::new(layer, State::Waiting { waiting, request, service })
+        let round = NextRound::First;
+        Self::new(layer, State::Waiting { waiting, request, service, round, went_back: false })
     }
 
     pub(crate) fn failed(layer: &Arc<RefreshLayer<S, C, R>>, error: TokenError) -> Self {
@@ -138,7 +167,7 @@ where
 
 impl<I, S, C, R, B, D> Future for ResponseFuture<I, S, C, R, B, D>
 where
-    I: Service<Request<B>, Response = Response<D>>,
+    I: Service<Request<B>, Response = Response<D>> + Clone,
     I::Error: Into<BoxError>,
     S: TokenSource,
     C: Classify,
@@ -154,47 +183,82 @@ where
             let next = match this.state.as_mut().project() {
                 // ## Waiting => (Readying | error)
                 StateProj::Waiting { waiting, .. } => {
-                    let (token, _) = match ready!(Pin::new(waiting).poll(cx)) {
-                        Ok(landed) => landed,
-                        Err(error) => return this.state.end(Err(error.into())),
-                    };
-                    let StateOwned::Waiting { request, service, .. } = this.state.as_mut().take()
-                    else {
-                        unreachable!()
-                    };
-                    State::Readying { token, request, service, round: NextRound::First }
-                }
-
-                // ## Readying => (Sending | error)
-                StateProj::Readying { service, .. } => {
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
-                        return this.state.end(Err(error.into()));
-                    }
-                    let StateOwned::Readying { token, request, mut service, round } =
+                    let landed = ready!(Pin::new(waiting).poll(cx));
+                    let StateOwned::Waiting { request, service, round, went_back, .. } =
                         this.state.as_mut().take()
                     else {
                         unreachable!()
                     };
-                    // The service may have taken its time; there may be a newer token by now.
-                    let token = layer.credentials.fresh().unwrap_or(token);
-                    match round {
-                        NextRound::First => {
-                            let (request, spare) = layer.arm(request, &token);
-                            let response = service.call(request);
-                            let spare = spare.map(|spare| (spare, service));
-                            State::Sending {
-                                response,
-                                round: Round::First(token.generation, spare),
-                            }
+                    match landed {
+                        Ok((token, _)) => State::Readying {
+                            token,
+                            request,
+                            service,
+                            round,
+                            went_back,
+                            delayed: false,
+                        },
+                        Err(error) => return Poll::Ready(Err(round.fail(error))),
+                    }
+                }
+
+                // ## Readying => (Sending | Waiting | error)
+                StateProj::Readying { service, delayed, .. } => {
+                    match service.poll_ready(cx) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => return this.state.end(Err(error.into())),
+                        Poll::Pending => {
+                            *delayed = true;
+                            return Poll::Pending;
                         }
-                        NextRound::Second(debt) => {
-                            let mut request = request;
-                            layer.attach.attach(request.headers_mut(), token.tokens.access_token());
-                            State::Sending {
-                                response: service.call(request),
-                                round: Round::Second(debt),
+                    }
+                    let StateOwned::Readying {
+                        token,
+                        request,
+                        mut service,
+                        round,
+                        went_back,
+                        delayed,
+                    } = this.state.as_mut().take()
+                    else {
+                        unreachable!()
+                    };
+                    // While the service took its time, the token may have been renewed, forgotten, or have expired. For
+                    // a newer one the request goes back once: with tokens that live shorter than the queue is long, it
+                    // would do so for ever.
+                    match layer.credentials.recheck(token, went_back || !delayed) {
+                        Answer::Use(token) => match round {
+                            NextRound::First => match layer.arm(request, &token) {
+                                Ok((request, spare)) => {
+                                    let response = service.call(request);
+                                    let spare = spare.map(|spare| (spare, service));
+                                    State::Sending {
+                                        response,
+                                        round: Round::First(token.generation, spare),
+                                    }
+                                }
+                                Err(error) => return Poll::Ready(Err(error.into())),
+                            },
+                            NextRound::Second(debt) => {
+                                let mut request = request;
+                                let access_token = token.tokens.access_token();
+                                if let Err(error) =
+                                    layer.attach.attach(request.headers_mut(), access_token)
+                                {
+                                    return Poll::Ready(Err(NextRound::Second(debt).fail(error)));
+                                }
+                                State::Sending {
+                                    response: service.call(request),
+                                    round: Round::Second(debt),
+                                }
                             }
+                        },
+                        // The service that is ready is let go of.
+                        Answer::Wait(waiting) => {
+                            let service = service.clone();
+                            State::Waiting { waiting, request, service, round, went_back: true }
                         }
+                        Answer::Refuse(error) => return Poll::Ready(Err(round.fail(error))),
                     }
                 }
 
@@ -282,7 +346,14 @@ where
                     else {
                         unreachable!()
                     };
-                    State::Readying { token, request, service, round: NextRound::Second(debt) }
+                    State::Readying {
+                        token,
+                        request,
+                        service,
+                        round: NextRound::Second(debt),
+                        went_back: false,
+                        delayed: false,
+                    }
                 }
 
                 StateProj::Failed { .. } => {
@@ -335,7 +406,8 @@ fn poll_drained<D: Body>(
     while !body.is_end_stream() {
         match body.as_mut().poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                let length = frame.data_ref().map_or(0, |data| data.remaining());
+                // An empty frame counts too: there may be no end of them.
+                let length = frame.data_ref().map_or(0, |data| data.remaining()).max(1);
                 if length > *left {
                     break;
                 }

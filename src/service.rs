@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use crate::classify::{Classify, Unauthorized};
 use crate::credentials::{Answer, Credentials, Issued, Want};
-use crate::error::BoxError;
+use crate::error::{BoxError, TokenError};
 use crate::future::{ResponseFuture, Round};
 use crate::layer::RefreshLayer;
 use crate::origin::Carry;
@@ -138,7 +138,13 @@ where
                 }
             },
         };
-        let (request, spare) = layer.arm(request, &issued);
+        let (request, spare) = match layer.arm(request, &issued) {
+            Ok(armed) => armed,
+            Err(error) => {
+                self.let_go();
+                return ResponseFuture::failed(&self.layer, error);
+            }
+        };
         // With nothing to send again there is nothing to send it with.
         let spare = spare.map(|spare| (spare, self.inner.clone()));
         ResponseFuture::sending(
@@ -165,7 +171,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
         &self,
         request: Request<B>,
         issued: &Issued,
-    ) -> (Request<B>, Option<Spare<R::Spare>>)
+    ) -> Result<Armed<B, R::Spare>, TokenError>
     where
         R: Retry<B>,
     {
@@ -180,10 +186,13 @@ impl<S, C, R> RefreshLayer<S, C, R> {
             body
         });
         let spare = spare.map(|body| Spare { head: SpareHead::of(&request), body });
-        self.attach.attach(request.headers_mut(), issued.tokens.access_token());
-        (request, spare)
+        self.attach.attach(request.headers_mut(), issued.tokens.access_token())?;
+        Ok((request, spare))
     }
 }
+
+/// A request with the token on it, and what it takes to send it again.
+type Armed<B, T> = (Request<B>, Option<Spare<T>>);
 
 /// What it takes to send a request again. The token is not in it.
 pub(crate) struct Spare<T> {

@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::time::Sleep;
 
 use super::Credentials;
-use super::state::{Adoption, Departure, FlightId, Generation, Issued, Proof};
+use super::state::{Adoption, Departure, FlightId, Generation, Issued, LOST_AFTER, Proof};
 use crate::classify::Challenge;
 use crate::clock::Now;
 use crate::error::TokenError;
@@ -111,12 +111,14 @@ impl<S: TokenSource> Future for Waiting<S> {
         let this = &mut *self;
         loop {
             match this.outcome.poll_unpin(cx) {
-                Poll::Ready(Ok(Outcome::Landed(Ok(issued)))) => {
+                Poll::Ready(Ok(Outcome::Landed(Ok(issued))))
+                    if this.credentials.is_of_session(&issued) =>
+                {
                     return Poll::Ready(Ok((issued, this.debt.take())));
                 }
                 Poll::Ready(Ok(Outcome::Landed(Err(error)))) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok(Outcome::AskAgain)) => {
-                    this.debt = None;
+                // Or the application logged in or out between the landing and now.
+                Poll::Ready(Ok(Outcome::AskAgain | Outcome::Landed(Ok(_)))) => {
                     match this.credentials.ask(this.want.clone()) {
                         Answer::Use(issued) => return Poll::Ready(Ok((issued, None))),
                         Answer::Refuse(error) => return Poll::Ready(Err(error)),
@@ -138,6 +140,12 @@ impl<S: TokenSource> Future for Waiting<S> {
                         return Poll::Pending;
                     };
                     ready!(timeout.as_mut().poll(cx));
+                    // The token that is being replaced may still be good for this request.
+                    if let Want::Token = this.want
+                        && let Answer::Use(issued) = this.credentials.ask(Want::Token)
+                    {
+                        return Poll::Ready(Ok((issued, None)));
+                    }
                     return Poll::Ready(Err(TokenError::transient(format!(
                         "no token within {:?}; the refresh goes on and its answer will be used",
                         this.credentials.timeout()
@@ -295,9 +303,15 @@ pub(super) fn start_adoption<S: TokenSource>(
     let (sender, receiver) = oneshot::channel();
     let adopting = Adopting { adoption, work: Working::begin(credentials) };
     spawn(credentials, runtime, async move {
-        let _turn: OwnedMutexGuard<()> = turn.lock_owned().await;
         let credentials = &adopting.work.credentials;
-        let result = if credentials.wants(adoption.id) {
+        // Whoever holds the source is given as long as a flight is, and is lost then.
+        let patience = credentials.timeout().saturating_mul(LOST_AFTER);
+        let _turn: OwnedMutexGuard<()> =
+            match tokio::time::timeout(patience, turn.lock_owned()).await {
+                Ok(turn) => turn,
+                Err(_) => credentials.take_turn().lock_owned().await,
+            };
+        let result = if credentials.has_last_word(adoption) {
             credentials.source().adopt(tokens.as_ref()).await
         } else {
             // A later log-in or log-out has the last word.

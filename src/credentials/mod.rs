@@ -132,6 +132,10 @@ impl<S: TokenSource> Credentials<S> {
     /// policy's timeout. A [misconfigured](TokenError::is_misconfigured) one if a refresh is needed and there is no
     /// tokio runtime, or if it is called from within the source itself.
     ///
+    /// # Panics
+    ///
+    /// If a refresh is needed and the runtime has no time driver (`enable_time`), as tokio's own timers do.
+    ///
     /// # Cancel safety
     ///
     /// Dropping this future does not stop the refresh; its answer is used.
@@ -280,6 +284,24 @@ impl<S: TokenSource> Credentials<S> {
         (!published.until.has_come(self.now())).then(|| Arc::clone(&published.issued))
     }
 
+    /// Returns whether a token is of the current session: no log-in or log-out has come since.
+    pub(crate) fn is_of_session(&self, token: &Issued) -> bool {
+        token.epoch() == self.lock().state.epoch()
+    }
+
+    /// Answers a request that obtained a token, and then readied its service, perhaps for a long time.
+    ///
+    /// A token that has expired since may be sent all the same: one of no lifetime serves those who waited for it.
+    pub(crate) fn recheck(&self, token: Arc<Issued>, may_have_expired: bool) -> Answer<S> {
+        if let Some(fresh) = self.fresh() {
+            return Answer::Use(fresh);
+        }
+        if self.is_of_session(&token) && (may_have_expired || !token.is_expired(self.now())) {
+            return Answer::Use(token);
+        }
+        self.ask(Want::Token)
+    }
+
     /// Answers somebody who wants a token, and starts a flight if that is what it takes.
     pub(crate) fn ask(&self, want: Want) -> Answer<S> {
         let runtime = self.runtime().and_then(|runtime| self.refuse_recursion().map(|()| runtime));
@@ -339,9 +361,9 @@ impl<S: TokenSource> Credentials<S> {
         }
     }
 
-    /// Returns a timer on the runtime of whoever asks; none if there is no runtime.
+    /// Returns a timer, on the policy's runtime or else on that of whoever asks; none if there is no runtime.
     pub(crate) fn sleep(&self, duration: Duration) -> Option<Pin<Box<Sleep>>> {
-        let runtime = Handle::try_current().or_else(|_| self.runtime()).ok()?;
+        let runtime = self.runtime().ok()?;
         let _context = runtime.enter();
         Some(Box::pin(tokio::time::sleep(duration)))
     }
@@ -367,6 +389,15 @@ impl<S: TokenSource> Credentials<S> {
         );
     }
 
+    fn has_last_word(&self, adoption: Adoption) -> bool {
+        self.lock().state.has_last_word(adoption)
+    }
+
+    /// Takes the source from whoever has held it for too long.
+    fn take_turn(&self) -> Turn {
+        self.decide(|state, _| (state.give_up_on_turn(), None), |inner, ()| Arc::clone(&inner.turn))
+    }
+
     fn adopted(&self, adoption: Adoption) {
         self.decide(|state, _| (state.adopted(adoption), None), |_, ()| ());
     }
@@ -387,7 +418,7 @@ impl<S: TokenSource> Credentials<S> {
         take: impl FnOnce(&Inner, T) -> U,
     ) -> U {
         let now = self.now();
-        let (taken, gate, outcome, news) = {
+        let (taken, gate, outcome, news, discarded) = {
             let mut inner = self.lock();
             let (decision, outcome) = decide(&mut inner.state, now);
             if inner.state.take_lost() {
@@ -400,10 +431,11 @@ impl<S: TokenSource> Credentials<S> {
             } else {
                 std::mem::replace(&mut inner.gate, id.map(Gate::new))
             };
-            self.publish(&inner.state);
-            let news = inner.state.take_news();
-            (take(&inner, decision), gate, outcome, news)
+            self.publish(&inner.state, now);
+            let (news, discarded) = (inner.state.take_news(), inner.state.take_discarded());
+            (take(&inner, decision), gate, outcome, news, discarded)
         };
+        drop(discarded);
         if let Some(gate) = gate {
             gate.open(outcome.unwrap_or(Outcome::AskAgain));
         }
@@ -415,18 +447,18 @@ impl<S: TokenSource> Credentials<S> {
         taken
     }
 
-    fn publish(&self, state: &State) {
+    fn publish(&self, state: &State, now: Now) {
         let published = self.shared.published.load();
-        let unchanged = match (&*published, state.published()) {
+        let next = state.published(now);
+        let unchanged = match (&*published, &next) {
             (None, None) => true,
             (Some(old), Some((issued, until))) => {
-                Arc::ptr_eq(&old.issued, issued) && old.until == until
+                Arc::ptr_eq(&old.issued, issued) && old.until == *until
             }
             _ => false,
         };
         if !unchanged {
-            let next = state
-                .published()
+            let next = next
                 .map(|(issued, until)| Arc::new(Published { issued: Arc::clone(issued), until }));
             self.shared.published.store(next);
         }

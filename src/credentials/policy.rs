@@ -88,9 +88,9 @@ impl RefreshPolicy {
     /// Sets how long a request waits for a token before it fails.
     ///
     /// The refresh itself goes on: its answer may be the only copy of the next refresh token. Only after ten times as
-    /// long is it taken for lost. 30 seconds by default.
+    /// long is it taken for lost. 30 seconds by default, and never less than a millisecond.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timing.timeout = timeout;
+        self.timing.timeout = timeout.max(Duration::from_millis(1));
         self
     }
 

@@ -2,9 +2,11 @@
 //!
 //! What always holds:
 //!
-//! - There is at most one flight whose landing is waited for, and a token set is issued only to the epoch, and in
-//!   place of the generation, that its flight departed from. Whatever lands otherwise changes nothing.
+//! - There is at most one flight whose landing is waited for, and a token set is issued only in place of the generation
+//!   that its flight departed from. Whatever lands otherwise changes nothing.
 //! - Generations only grow, over `replace` and `forget` too, so that "newer than" needs no second thought.
+//! - Whether a token has expired is for either clock to say. How long something takes is for the monotonic clock alone:
+//!   a step of the wall clock must not make a flight look lost, and a second one spend the refresh token again.
 //! - A failure never displaces a token that still works.
 
 use std::cmp::{max, min};
@@ -22,10 +24,12 @@ use crate::token::{Expiry, TokenSet};
 const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 86400);
 /// No server is left alone for longer because it asked for it.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5 * 60);
+/// No token is renewed sooner than this because its source said so, unless it lives for less than ten times as long.
+const REFRESH_IN_MIN: Duration = Duration::from_secs(5);
 /// How often a set-up that a human must mend is tried again.
 const MISCONFIGURED_PROBE: Duration = Duration::from_secs(5 * 60);
 /// After how many timeouts a flight is taken for lost.
-const LOST_AFTER: u32 = 10;
+pub(super) const LOST_AFTER: u32 = 10;
 
 /// Who holds the token, and who fetches the next.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub(super) struct State {
     /// A flight was declared lost, and still occupies the source.
     lost: bool,
     news: Vec<Event>,
+    /// Errors that are no longer needed. They are dropped outside the lock, since what a source put into them is not ours.
+    discarded: Vec<TokenError>,
 }
 
 /// The number of a token set that was issued to requests.
@@ -58,6 +64,7 @@ pub(crate) struct Generation(pub(super) u64);
 pub(crate) struct Issued {
     pub(crate) tokens: TokenSet,
     pub(crate) generation: Generation,
+    epoch: u64,
     stale: Deadline,
     expired: Deadline,
 }
@@ -68,7 +75,6 @@ pub(super) struct Departure {
     pub(super) id: FlightId,
     pub(super) cause: Cause,
     pub(super) previous: Option<TokenSet>,
-    epoch: u64,
     parent: Generation,
 }
 
@@ -76,6 +82,7 @@ pub(super) struct Departure {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Adoption {
     pub(super) id: FlightId,
+    epoch: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +93,8 @@ pub(super) struct FlightId(u64);
 struct Flight {
     id: FlightId,
     kind: FlightKind,
+    /// Until when requests wait for it although the token at hand has not expired.
+    patience: Deadline,
     lost: Deadline,
 }
 
@@ -117,8 +126,6 @@ struct Brake {
     on_until: Option<Deadline>,
     /// The flight that a rejection started, whose token has yet to prove better than the one before.
     on_trial: Option<FlightId>,
-    /// The request that started that flight has gone before it landed.
-    unattended: bool,
 }
 
 /// What is to be done about one request's wish for a token.
@@ -175,6 +182,7 @@ impl State {
             brake: Brake::default(),
             lost: false,
             news: Vec::new(),
+            discarded: Vec::new(),
         }
     }
 
@@ -183,18 +191,21 @@ impl State {
     /// A request wants a token.
     pub(super) fn token(&mut self, now: Now) -> Decision {
         self.give_up_on_lost(now);
-        let Some(current) = self.usable(now) else {
-            let cause = if self.current.is_some() { Cause::Expired } else { Cause::Missing };
-            return self.need(now, cause);
-        };
-        match &self.flight {
-            Some(Flight { kind: FlightKind::Replacing, .. }) => Decision::Join,
-            Some(_) => Decision::Use(current),
-            None if current.stale.has_come(now) && self.may_renew_early(now) => {
+        if let Some((current, until)) = self.published(now)
+            && !until.has_come(now)
+        {
+            return Decision::Use(Arc::clone(current));
+        }
+        match &self.current {
+            None => self.need(now, Cause::Missing),
+            Some(current) if current.is_expired(now) => self.need(now, Cause::Expired),
+            // It is being replaced.
+            Some(_) if self.flight.is_some() => Decision::Join,
+            Some(current) => {
+                let current = Arc::clone(current);
                 let departure = self.depart(now, Cause::Expiring);
                 Decision::UseAndStart(current, departure)
             }
-            None => Decision::Use(current),
         }
     }
 
@@ -205,21 +216,17 @@ impl State {
             // Somebody was faster. A thousand late rejections of one token cost one refresh.
             return self.token(now);
         }
-        if let Some(flight) = &mut self.flight {
-            if flight.kind == FlightKind::Renewing {
-                flight.kind = FlightKind::Replacing;
-            }
-            return Decision::Join;
+        if let Some(flight) = &mut self.flight
+            && flight.kind == FlightKind::Renewing
+        {
+            flight.kind = FlightKind::Replacing;
         }
-        if let Some(error) = self.blocked(now) {
-            return Decision::Refuse(error);
-        }
-        if let Some(left) = self.brake.left(now) {
+        if let (None, None, Some(left)) = (&self.flight, self.blocked(now), self.brake.left(now)) {
             return Decision::Refuse(TokenError::transient(format!(
                 "the token was renewed and rejected again, so that rejections lead to no renewal for {left:.1?}"
             )));
         }
-        Decision::Start(self.depart(now, Cause::Rejected))
+        self.need(now, Cause::Rejected)
     }
 
     /// The application wants a token newer than this generation.
@@ -228,15 +235,12 @@ impl State {
         if generation < self.generation {
             return self.token(now);
         }
-        if self.flight.is_none() && self.usable(now).is_some() {
-            // A refresh token whose fate is unknown is not sent while the access token works.
-            if let Some(failure) =
-                self.failure.as_ref().filter(|failure| failure.error.is_ambiguous())
-            {
-                return Decision::Refuse(failure.error.clone());
+        match &self.failure {
+            Some(failure) if self.flight.is_none() && self.holds_back(now) => {
+                Decision::Refuse(failure.error.clone())
             }
+            _ => self.need(now, Cause::Forced),
         }
-        self.need(now, Cause::Forced)
     }
 
     /// Wants a newer token, and waits for it.
@@ -250,22 +254,21 @@ impl State {
         Decision::Start(self.depart(now, cause))
     }
 
-    fn usable(&self, now: Now) -> Option<Arc<Issued>> {
-        self.current.as_ref().filter(|current| !current.expired.has_come(now)).cloned()
-    }
-
     /// The error that is handed out instead of asking the source.
     fn blocked(&self, now: Now) -> Option<TokenError> {
         let failure = self.failure.as_ref()?;
         (!failure.until.has_come(now)).then(|| failure.error.clone())
     }
 
-    fn may_renew_early(&self, now: Now) -> bool {
-        match &self.failure {
-            Some(failure) if failure.error.is_ambiguous() => false,
-            Some(failure) => failure.until.has_come(now),
-            None => true,
-        }
+    /// Returns whether a refresh token whose fate is unknown is not to be sent while the access token works.
+    ///
+    /// Only one that ends by itself: waiting for the end of the others would be waiting for ever.
+    fn holds_back(&self, now: Now) -> bool {
+        let is_ambiguous =
+            self.failure.as_ref().is_some_and(|failure| failure.error.is_ambiguous());
+        let works_for_a_while =
+            |current: &Arc<Issued>| current.expired != Deadline::NEVER && !current.is_expired(now);
+        is_ambiguous && self.current.as_ref().is_some_and(works_for_a_while)
     }
 
     // ===== flights =====
@@ -276,16 +279,15 @@ impl State {
             _ => FlightKind::Renewing,
         };
         let id = self.occupy(now, kind);
-        if cause == Cause::Rejected {
-            self.brake.on_trial = Some(id);
-            self.brake.unattended = false;
+        if cause == Cause::Rejected && self.brake.on_trial.replace(id).is_some() {
+            // The last one has not been proved better yet, and is rejected already.
+            self.brake.strikes = self.brake.strikes.saturating_add(1);
         }
         self.news.push(Event::Started { cause });
         Departure {
             id,
             cause,
             previous: self.current.as_ref().map(|current| current.tokens.clone()),
-            epoch: self.epoch,
             parent: self.generation,
         }
     }
@@ -293,36 +295,47 @@ impl State {
     fn occupy(&mut self, now: Now, kind: FlightKind) -> FlightId {
         self.flights += 1;
         let id = FlightId(self.flights);
-        let lost = Deadline::after(now, self.timing.timeout.saturating_mul(LOST_AFTER));
-        self.flight = Some(Flight { id, kind, lost });
+        // An adoption may first have to wait until the flight before it is lost.
+        let times = if kind == FlightKind::Adopting { 2 * LOST_AFTER } else { LOST_AFTER };
+        self.flight = Some(Flight {
+            id,
+            kind,
+            patience: Deadline::monotonic(now, self.timing.timeout),
+            lost: Deadline::monotonic(now, self.timing.timeout.saturating_mul(times)),
+        });
         id
     }
 
     fn give_up_on_lost(&mut self, now: Now) {
-        if self.flight.as_ref().is_some_and(|flight| flight.lost.has_come(now)) {
-            self.flight = None;
-            self.brake.on_trial = None;
-            self.lost = true;
-            self.news.push(Event::Lost);
-            self.failure = Some(Failure {
-                error: TokenError::ambiguous("a refresh did not end, and is no longer waited for"),
-                streak: self.failure.as_ref().map_or(1, |failure| failure.streak.saturating_add(1)),
-                // Nothing more is to be had from waiting: if the token is used up, the next one asks at once.
-                until: Deadline::PAST,
-            });
+        let Some(flight) = self.flight.take_if(|flight| flight.lost.has_come(now)) else {
+            return;
+        };
+        self.lost = true;
+        self.news.push(Event::Lost);
+        self.end_trial(flight.id);
+        if flight.kind == FlightKind::Adopting {
+            // Nothing was sent. It stays on its way, and the source will be told.
+            return;
         }
+        let streak = self.streak();
+        self.set_failure(Some(Failure {
+            error: TokenError::ambiguous("a refresh did not end, and is no longer waited for"),
+            streak,
+            // Nothing more is to be had from waiting: if the token is used up, the next one asks at once.
+            until: Deadline::PAST,
+        }));
     }
 
     /// Takes back a departure that could not be started.
     pub(super) fn call_off(&mut self, departure: &Departure) {
-        if self.flight_id() == Some(departure.id) {
+        if self.wants(departure.id) {
             self.flight = None;
-            self.brake.on_trial = None;
+            self.end_trial(departure.id);
             self.news.retain(|event| !matches!(event, Event::Started { .. }));
         }
     }
 
-    /// Whether a flight or an adoption that now has its turn is still wanted.
+    /// Returns whether a flight that now has its turn is still wanted.
     pub(super) fn wants(&self, id: FlightId) -> bool {
         self.flight_id() == Some(id)
     }
@@ -337,32 +350,32 @@ impl State {
     ) -> Option<Result<Arc<Issued>, TokenError>> {
         let waited_for = self.wants(departure.id);
         // The first to land wins: a flight that was given up on may still bring the only copy of the next refresh
-        // token, but not once something newer was issued, and not to another session.
-        if departure.epoch != self.epoch || departure.parent != self.generation {
-            self.news.push(Event::Superseded);
-            return None;
-        }
+        // token, but not once something newer was issued.
+        let result = match result {
+            Ok(tokens) if departure.parent == self.generation => Ok(tokens),
+            Err(error) if waited_for => Err(error),
+            superseded => {
+                self.discarded.extend(superseded.err());
+                self.news.push(Event::Superseded);
+                return None;
+            }
+        };
+        self.flight = None;
         match result {
             Ok(tokens) => {
-                self.flight = None;
-                self.failure = None;
+                self.set_failure(None);
                 let issued = self.issue(now, asked, tokens);
                 self.news.push(Event::Renewed {
                     generation: issued.generation.0,
                     usable_for: issued.expired.left(now),
                 });
-                self.try_out(now, departure);
+                self.brake_after_landing(now, departure);
                 Some(Ok(issued))
             }
-            Err(error) if waited_for => {
-                self.flight = None;
-                self.brake.on_trial = None;
+            Err(error) => {
+                self.end_trial(departure.id);
                 self.fail(now, error.clone());
                 Some(Err(error))
-            }
-            Err(_) => {
-                self.news.push(Event::Superseded);
-                None
             }
         }
     }
@@ -383,7 +396,11 @@ impl State {
         let expired = expiry
             .before(lifetime.map_or(Duration::ZERO, |lifetime| self.timing.leeway_of(lifetime)));
         let stale = match (tokens.refresh_in(), lifetime) {
-            (Some(after), _) => Deadline::after(asked, min(after, LIFETIME_MAX)),
+            // Whatever a server says, it does not want to be asked again at once.
+            (Some(after), _) => {
+                let least = lifetime.map_or(REFRESH_IN_MIN, |life| REFRESH_IN_MIN.min(life / 10));
+                Deadline::after(asked, after.clamp(least, LIFETIME_MAX))
+            }
             (None, Some(lifetime)) => {
                 expiry.before(self.timing.refresh_ahead_of(lifetime, self.share))
             }
@@ -392,6 +409,7 @@ impl State {
         let issued = Arc::new(Issued {
             tokens,
             generation: self.generation,
+            epoch: self.epoch,
             stale: stale.or_earlier(expired),
             expired,
         });
@@ -400,7 +418,7 @@ impl State {
     }
 
     fn fail(&mut self, now: Now, error: TokenError) {
-        let streak = self.failure.as_ref().map_or(1, |failure| failure.streak.saturating_add(1));
+        let streak = self.streak();
         let pause = if error.is_denied() {
             None
         } else if error.is_misconfigured() {
@@ -412,19 +430,31 @@ impl State {
             Some(max(pause, min(error.retry_after().unwrap_or_default(), RETRY_AFTER_MAX)))
         };
         self.news.push(Event::Failed { error: error.clone(), retry_in: pause });
-        self.failure = Some(Failure {
+        self.set_failure(Some(Failure {
             error,
             streak,
-            until: pause.map_or(Deadline::NEVER, |pause| Deadline::after(now, pause)),
-        });
+            until: pause.map_or(Deadline::NEVER, |pause| Deadline::monotonic(now, pause)),
+        }));
+    }
+
+    /// How many failures in a row the next one makes.
+    fn streak(&self) -> u32 {
+        self.failure.as_ref().map_or(1, |failure| failure.streak.saturating_add(1))
+    }
+
+    fn set_failure(&mut self, failure: Option<Failure>) {
+        let last = std::mem::replace(&mut self.failure, failure);
+        self.discarded.extend(last.map(|failure| failure.error));
     }
 
     // ===== what the application does itself =====
 
     /// The application logs in (with tokens) or out (with none): seen at once, by everybody.
     pub(super) fn adopt(&mut self, now: Now, tokens: Option<TokenSet>) -> Adoption {
+        // What it would wait for must not be lost already.
+        self.give_up_on_lost(now);
         self.epoch += 1;
-        self.failure = None;
+        self.set_failure(None);
         self.brake = Brake::default();
         if let Some(tokens) = tokens {
             let generation = self.issue(now, now, tokens).generation.0;
@@ -434,7 +464,17 @@ impl State {
             self.current = None;
             self.news.push(Event::Forgotten);
         }
-        Adoption { id: self.occupy(now, FlightKind::Adopting) }
+        Adoption { id: self.occupy(now, FlightKind::Adopting), epoch: self.epoch }
+    }
+
+    /// Returns whether an adoption that now has its turn is the last of its kind; a later one has the last word.
+    pub(super) fn has_last_word(&self, adoption: Adoption) -> bool {
+        adoption.epoch == self.epoch
+    }
+
+    /// An adoption has waited long enough for its turn: the flight that holds it is lost.
+    pub(super) fn give_up_on_turn(&mut self) {
+        self.lost = true;
     }
 
     /// The source was told.
@@ -446,17 +486,25 @@ impl State {
 
     // ===== the brake =====
 
+    /// A flight landed with a new token.
+    fn brake_after_landing(&mut self, now: Now, departure: &Departure) {
+        if departure.cause == Cause::Rejected {
+            // On until the retry has shown that the new token is any better: others may be rejected before that, and
+            // the request that owes the proof may never be sent again.
+            self.put_brake_on(now, self.brake.strikes);
+        } else {
+            // The token at hand is not the one on trial, and what the brake protected is gone.
+            self.brake.on_trial = None;
+            self.brake.on_until = None;
+        }
+    }
+
     /// The request whose rejection started a flight tells what became of its retry.
     pub(super) fn prove(&mut self, now: Now, flight: FlightId, proof: Proof) {
-        if self.brake.on_trial != Some(flight) {
+        if !self.end_trial(flight) {
             // A rejection of a superseded generation says nothing about the one at hand.
             return;
         }
-        if self.wants(flight) {
-            self.brake.unattended = true;
-            return;
-        }
-        self.brake.on_trial = None;
         match proof {
             Proof::Accepted => {
                 if self.brake.strikes > 0 {
@@ -466,30 +514,25 @@ impl State {
             }
             Proof::Rejected => {
                 self.brake.strikes = self.brake.strikes.saturating_add(1);
-                let (first, most) = self.timing.brake;
-                self.put_brake_on(now, doubled(first, self.brake.strikes, most));
+                let duration = self.put_brake_on(now, self.brake.strikes);
+                self.news.push(Event::Braked { duration });
             }
-            // Without this, requests that cannot be sent again would cost a refresh each at an endpoint that rejects
-            // everything. It is no proof either, so that it does not add up.
-            Proof::Missing => self.put_brake_on(now, self.timing.brake.0),
+            Proof::Missing => {}
         }
     }
 
-    /// A flight landed with a new token.
-    fn try_out(&mut self, now: Now, departure: &Departure) {
-        if self.brake.on_trial != Some(departure.id) {
-            // The token at hand is not the one on trial. What the brake protected is gone as well.
-            self.brake.on_trial = None;
-            self.brake.on_until = None;
-        } else if self.brake.unattended {
-            self.prove(now, departure.id, Proof::Missing);
-        }
+    /// Returns whether this flight's token was on trial.
+    fn end_trial(&mut self, flight: FlightId) -> bool {
+        self.brake.on_trial.take_if(|on_trial| *on_trial == flight).is_some()
     }
 
-    fn put_brake_on(&mut self, now: Now, pause: Duration) {
-        let expired = self.current.as_ref().map_or(Deadline::NEVER, |current| current.expired);
-        self.brake.on_until = Some(Deadline::after(now, pause).or_earlier(expired));
-        self.news.push(Event::Braked { duration: pause });
+    fn put_brake_on(&mut self, now: Now, strikes: u32) -> Duration {
+        let (first, most) = self.timing.brake;
+        let pause = doubled(first, strikes, most);
+        // It has nothing to protect once the token has expired.
+        let expired = self.current.as_ref().map_or(Deadline::PAST, |current| current.expired);
+        self.brake.on_until = Some(Deadline::monotonic(now, pause).or_earlier(expired));
+        pause
     }
 
     // ===== what others may know =====
@@ -502,13 +545,22 @@ impl State {
         self.flight.as_ref().map(|flight| flight.id)
     }
 
-    /// The token that requests may use without asking, and until when: exactly while `token` would answer `Use` with it.
-    pub(super) fn published(&self) -> Option<(&Arc<Issued>, Deadline)> {
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The token that requests may use without asking, and until when there is nothing to decide.
+    pub(super) fn published(&self, now: Now) -> Option<(&Arc<Issued>, Deadline)> {
         let current = self.current.as_ref()?;
         let quiet_until = match (&self.flight, &self.failure) {
-            (Some(Flight { kind: FlightKind::Replacing, .. }), _) => return None,
+            // New requests wait rather than be sent to certain failure, but not for ever: it may be good elsewhere.
+            (Some(flight), _)
+                if flight.kind == FlightKind::Replacing && !flight.patience.has_come(now) =>
+            {
+                return None;
+            }
             (Some(flight), _) => flight.lost,
-            (None, Some(failure)) if failure.error.is_ambiguous() => Deadline::NEVER,
+            (None, Some(_)) if self.holds_back(now) => Deadline::NEVER,
             (None, Some(failure)) => current.stale.or_later(failure.until),
             (None, None) => current.stale,
         };
@@ -520,9 +572,24 @@ impl State {
         std::mem::take(&mut self.lost)
     }
 
+    /// Returns what is to be dropped outside the lock.
+    pub(super) fn take_discarded(&mut self) -> Vec<TokenError> {
+        std::mem::take(&mut self.discarded)
+    }
+
     /// Returns what happened since the last call.
     pub(super) fn take_news(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.news)
+    }
+
+    /// How long the source is not asked for what is not yet needed.
+    fn left_alone_for(&self, now: Now) -> Option<Duration> {
+        let failure = self.failure.as_ref()?;
+        let until = match &self.current {
+            Some(current) if self.holds_back(now) => current.expired,
+            _ => failure.until,
+        };
+        until.left(now).filter(|left| !left.is_zero())
     }
 
     pub(super) fn view(&self, now: Now) -> View {
@@ -534,17 +601,18 @@ impl State {
                 .as_ref()
                 .is_some_and(|flight| flight.kind == FlightKind::Replacing),
             error: self.failure.as_ref().map(|failure| failure.error.clone()),
-            cooldown: self
-                .failure
-                .as_ref()
-                .and_then(|failure| failure.until.left(now))
-                .filter(|left| !left.is_zero()),
+            cooldown: self.left_alone_for(now),
             brake: self.brake.left(now),
         }
     }
 }
 
 impl Issued {
+    /// Returns the epoch that it was issued in: after a log-in or a log-out it is not to be sent any more.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     pub(super) fn is_stale(&self, now: Now) -> bool {
         self.stale.has_come(now)
     }
@@ -587,6 +655,11 @@ impl Deadline {
             monotonic: now.monotonic().saturating_add(pause),
             wall: now.since_epoch().saturating_add(pause),
         }
+    }
+
+    /// After a pause that only the monotonic clock measures.
+    fn monotonic(now: Now, pause: Duration) -> Self {
+        Self { monotonic: now.monotonic().saturating_add(pause), wall: Duration::MAX }
     }
 
     fn before(self, pause: Duration) -> Self {
@@ -716,7 +789,6 @@ mod tests {
         adopting: Vec<Adoption>,
         started: Vec<FlightId>,
         newest: Generation,
-        epoch: u64,
     }
 
     impl Model {
@@ -729,7 +801,6 @@ mod tests {
                 adopting: Vec::new(),
                 started: Vec::new(),
                 newest: Generation(0),
-                epoch: 0,
             }
         }
 
@@ -787,7 +858,7 @@ mod tests {
             match step {
                 Step::Token => {
                     let decision = self.state.token(now);
-                    if let Some((_, until)) = self.state.published()
+                    if let Some((_, until)) = self.state.published(now)
                         && !until.has_come(now)
                     {
                         assert!(
@@ -817,8 +888,7 @@ mod tests {
                         Landing::Misconfigured => Err(TokenError::misconfigured("x")),
                     };
                     let landed = self.state.land(now, &departure, asked, result);
-                    let is_current =
-                        departure.parent == self.newest && departure.epoch == self.epoch;
+                    let is_current = departure.parent == self.newest;
                     match landed {
                         Some(Ok(issued)) => {
                             assert!(is_current, "an old flight was published");
@@ -864,12 +934,12 @@ mod tests {
             }
             self.state.take_lost();
             self.state.take_news();
+            self.state.take_discarded();
             self.holds();
         }
 
         fn adopted(&mut self, adoption: Adoption) {
             self.adopting.push(adoption);
-            self.epoch += 1;
             assert!(self.state.generation() > self.newest);
             self.newest = self.state.generation();
         }
@@ -877,7 +947,7 @@ mod tests {
         fn holds(&self) {
             let now = self.now();
             assert_eq!(self.state.generation(), self.newest);
-            if let Some((issued, until)) = self.state.published() {
+            if let Some((issued, until)) = self.state.published(now) {
                 assert_eq!(issued.generation, self.newest);
                 assert!(
                     until.has_come(now) || !issued.is_expired(now),

@@ -243,7 +243,8 @@ impl TokenSetBuilder {
 
     /// Sets when to begin to renew, counted from before the token was asked for, in place of the policy's refresh-ahead.
     ///
-    /// The token itself stays usable until it expires. Some servers send such a figure, as `refresh_in`.
+    /// The token itself stays usable until it expires. Less than 5 seconds counts as 5 seconds, or as a tenth of the
+    /// lifetime if that is less. Some servers send such a figure, as `refresh_in`.
     pub fn refresh_in(mut self, after: Duration) -> Self {
         self.inner.refresh_in = Some(after);
         self
