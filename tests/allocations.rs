@@ -1,4 +1,5 @@
 //! What a request with a fresh token allocates: nothing of its own, or one buffer if it may have to be sent again.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};

@@ -1,4 +1,5 @@
 //! One refresh for everybody, whoever comes, goes or breaks.
+#![cfg(feature = "testing")]
 #![allow(clippy::disallowed_methods, reason = "tests read paused time")]
 
 mod harness;

@@ -1,5 +1,10 @@
 //! `replace` and `forget` are seen at once, and an old session never comes back.
-#![allow(clippy::disallowed_methods, reason = "tests read paused time")]
+#![cfg(feature = "testing")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests read paused time, and panic"
+)]
 
 mod harness;
 

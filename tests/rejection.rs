@@ -1,4 +1,5 @@
 //! What a rejected token costs: one refresh, one retry, and no storm.
+#![cfg(feature = "testing")]
 #![allow(clippy::disallowed_methods, reason = "tests read paused time")]
 
 mod harness;

@@ -1,4 +1,5 @@
 //! The layer among others: buffer, concurrency limit, load shed, timeout and redirect, on either side.
+#![cfg(feature = "testing")]
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,

@@ -1,5 +1,10 @@
 //! Lifetimes of every length, and clocks that do not agree.
-#![allow(clippy::disallowed_methods, reason = "tests read paused time")]
+#![cfg(feature = "testing")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests read paused time, and panic"
+)]
 
 mod harness;
 
