@@ -11,15 +11,24 @@
 //! ```
 //!
 //! `client_auth.method` is `basic`, `basic_unencoded`, `body` or `none`. `dialect` is the name of a preset or a dialect
-//! as an object; `rfc6749` if it is not given. Secrets are in files or in the environment, never in here.
+//! as an object; `rfc6749` if it is not given. Secrets are in files or in the environment, never in here. A relative
+//! path begins where the program is started.
+//!
+//! A server that rotates spends the refresh token on the first call. The new one takes its place in the file. The
+//! environment cannot be written to: a new one for there goes beside this configuration, with `.refresh-token` in place
+//! of `.json`, and the next call must be given that file: while it is there, nothing is taken from the environment.
 
 use std::fmt;
 use std::fs;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use http::Uri;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde_json::Value;
 use tower_refresh::BoxError;
 use tower_refresh::oauth2::{ClientAuth, Dialect};
 
@@ -31,29 +40,34 @@ pub struct Config {
     #[serde(default)]
     pub dialect: DialectConfig,
     pub refresh_token: Secret,
-    #[serde(deserialize_with = "uri")]
+    #[serde(deserialize_with = "api")]
     pub api: Uri,
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
-pub enum ClientAuthConfig {
-    Basic { client_id: String, client_secret: Secret },
-    BasicUnencoded { client_id: String, client_secret: Secret },
-    Body { client_id: String, client_secret: Secret },
-    None { client_id: String },
+#[serde(deny_unknown_fields)]
+pub struct ClientAuthConfig {
+    pub method: Method,
+    pub client_id: String,
+    pub client_secret: Option<Secret>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    Basic,
+    BasicUnencoded,
+    Body,
+    None,
+}
+
 pub enum DialectConfig {
     Preset(String),
     Own(Box<Dialect>),
 }
 
 /// Where a secret is.
-#[derive(Clone, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone)]
 pub enum Secret {
     File(PathBuf),
     Env(String),
@@ -65,31 +79,31 @@ impl Config {
         let text =
             fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let mut json = serde_json::Deserializer::from_str(&text);
-        serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let config = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             match error.path().to_string().as_str() {
-                "." => format!("{}: {}", path.display(), error.inner()).into(),
-                field => format!("{}: field `{field}`: {}", path.display(), error.inner()).into(),
+                "." => format!("{}: {}", path.display(), error.inner()),
+                field => format!("{}: field `{field}`: {}", path.display(), error.inner()),
             }
-        })
+        })?;
+        json.end().map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(config)
     }
 }
 
 impl ClientAuthConfig {
     pub fn build(&self) -> Result<ClientAuth, BoxError> {
-        let secret = |secret: &Secret| {
-            secret.read().map_err(|error| format!("field `client_auth.client_secret`: {error}"))
+        let secret = || match &self.client_secret {
+            Some(secret) => secret.read("client_auth.client_secret"),
+            None => Err("field `client_auth.client_secret`: this method needs one".into()),
         };
-        Ok(match self {
-            Self::Basic { client_id, client_secret } => {
-                ClientAuth::basic(client_id, secret(client_secret)?)
+        Ok(match self.method {
+            Method::Basic => ClientAuth::basic(&self.client_id, secret()?),
+            Method::BasicUnencoded => ClientAuth::basic_unencoded(&self.client_id, secret()?),
+            Method::Body => ClientAuth::body(&self.client_id, secret()?),
+            Method::None if self.client_secret.is_some() => {
+                return Err("field `client_auth.client_secret`: method `none` has none".into());
             }
-            Self::BasicUnencoded { client_id, client_secret } => {
-                ClientAuth::basic_unencoded(client_id, secret(client_secret)?)
-            }
-            Self::Body { client_id, client_secret } => {
-                ClientAuth::body(client_id, secret(client_secret)?)
-            }
-            Self::None { client_id } => ClientAuth::none(client_id),
+            Method::None => ClientAuth::none(&self.client_id),
         })
     }
 }
@@ -113,34 +127,88 @@ impl Default for DialectConfig {
     }
 }
 
-impl Secret {
-    pub fn read(&self) -> Result<String, BoxError> {
-        let secret = match self {
-            Self::File(path) => {
-                fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?
+// By hand, since an untagged enum does not say which field of the dialect is wrong.
+impl<'de> Deserialize<'de> for DialectConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PresetOrOwn;
+
+        impl<'de> Visitor<'de> for PresetOrOwn {
+            type Value = DialectConfig;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a preset, or a dialect")
             }
-            Self::Env(name) => std::env::var(name)
-                .map_err(|error| format!("environment variable {name}: {error}"))?,
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(DialectConfig::Preset(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Self::Value, A::Error> {
+                let dialect = Dialect::deserialize(MapAccessDeserializer::new(fields))?;
+                Ok(DialectConfig::Own(Box::new(dialect)))
+            }
+        }
+
+        deserializer.deserialize_any(PresetOrOwn)
+    }
+}
+
+impl Secret {
+    /// Reads the secret of that field.
+    pub fn read(&self, field: &str) -> Result<String, BoxError> {
+        let wrong = |why: &dyn fmt::Display| format!("field `{field}`: {self} {why}");
+        let secret = match self {
+            Self::File(path) => fs::read_to_string(path)
+                .map_err(|error| wrong(&format_args!("cannot be read: {error}")))?,
+            // Not the error itself: it shows a value that is not Unicode.
+            Self::Env(name) => std::env::var(name).map_err(|error| match error {
+                std::env::VarError::NotPresent => wrong(&"is not set"),
+                std::env::VarError::NotUnicode(_) => wrong(&"is not UTF-8"),
+            })?,
         };
         match secret.trim() {
-            "" => Err(format!("{self} is empty").into()),
+            "" => Err(wrong(&"is empty").into()),
             secret => Ok(secret.to_owned()),
         }
     }
 
-    /// Makes sure that the secret can be written back before the old one is spent.
+    /// Makes sure that a new refresh token can be written down, before the old one is spent.
     pub fn prepare(&self, config: &Path) -> Result<Kept, BoxError> {
-        let path = match self {
-            Self::File(path) => path.clone(),
-            Self::Env(_) => config.with_extension("refresh-token"),
+        let kept = match self {
+            Self::File(path) => Kept { path: path.clone() },
+            Self::Env(_) => Kept { path: config.with_extension("refresh-token") },
         };
+        if matches!(self, Self::Env(_)) && kept.path.exists() {
+            return Err(format!(
+                "field `refresh_token`: {self} was replaced before, and may be spent: name the file {}, or remove it",
+                kept.path.display()
+            )
+            .into());
+        }
         // What cannot be created now could not be saved later.
-        let kept = Kept { path };
-        drop(
-            kept.draft()
-                .map_err(|error| format!("{} cannot be written: {error}", kept.path.display()))?,
-        );
+        kept.draft().and_then(|_| fs::remove_file(kept.draft_path())).map_err(|error| {
+            format!(
+                "field `refresh_token`: no new one can be saved to {}: {error}",
+                kept.path.display()
+            )
+        })?;
         Ok(kept)
+    }
+}
+
+// By hand, since the errors of a derived one would show a secret that somebody wrote into the configuration.
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let place = value.as_object().filter(|place| place.len() == 1);
+        let place = place.and_then(|place| place.iter().next());
+        match place.map(|(place, value)| (place.as_str(), value)) {
+            Some(("file", Value::String(path))) => Ok(Self::File(path.into())),
+            Some(("env", Value::String(name))) => Ok(Self::Env(name.clone())),
+            _ => Err(Error::custom(
+                "must say where the secret is: {\"file\": \"its path\"} or {\"env\": \"its variable\"}",
+            )),
+        }
     }
 }
 
@@ -183,10 +251,25 @@ impl fmt::Display for Secret {
     }
 }
 
-fn uri<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Uri, D::Error> {
-    let uri: Uri = String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)?;
-    if uri.scheme().is_none() || uri.authority().is_none() {
-        return Err(serde::de::Error::custom("not an absolute URL"));
+/// Reads a URL that the token may be sent to. The layer would refuse any other as well, but by then a token has been
+/// fetched.
+fn api<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uri, D::Error> {
+    let uri: Uri = String::deserialize(deserializer)?.parse().map_err(Error::custom)?;
+    let Some(authority) = uri.authority() else {
+        return Err(Error::custom("must be an absolute URL"));
+    };
+    if authority.as_str().contains('@') {
+        return Err(Error::custom("must not have a user name in it"));
     }
-    Ok(uri)
+    let host = authority.host();
+    if authority.as_str() != host && authority.port_u16().is_none() {
+        return Err(Error::custom("has a port that must be a number"));
+    }
+    let is_loopback = host.eq_ignore_ascii_case("localhost")
+        || host.trim_matches(['[', ']']).parse().is_ok_and(|host: IpAddr| host.is_loopback());
+    match uri.scheme_str() {
+        Some("https") => Ok(uri),
+        Some("http") if is_loopback => Ok(uri),
+        _ => Err(Error::custom("must be https; plain http is for loopback")),
+    }
 }

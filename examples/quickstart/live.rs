@@ -20,12 +20,8 @@ const ANSWER_BYTES: usize = 1024 * 1024;
 
 pub async fn run(file: &Path) -> Result<(), BoxError> {
     let config = Config::read(file)?;
-    let refresh_token =
-        config.refresh_token.read().map_err(|error| format!("field `refresh_token`: {error}"))?;
-    let kept = config
-        .refresh_token
-        .prepare(file)
-        .map_err(|error| format!("field `refresh_token`: {error}"))?;
+    let refresh_token = config.refresh_token.read("refresh_token")?;
+    let kept = config.refresh_token.prepare(file)?;
 
     let connector = HttpsConnectorBuilder::new()
         .with_webpki_roots()
@@ -54,32 +50,41 @@ pub async fn run(file: &Path) -> Result<(), BoxError> {
     let credentials = layer.credentials().clone();
     let client = ServiceBuilder::new().layer(layer).service(http);
 
-    println!("token endpoint   {}", config.token_endpoint);
-    credentials.prime().await?;
-    let tokens = credentials.token().await?;
-    match credentials.status().usable_for {
-        Some(usable) => println!("access token     obtained, usable for {usable:.0?}"),
-        None => println!("access token     obtained, used until rejected"),
-    }
-    if let Some(scope) = tokens.scope() {
-        println!("scope            {scope}");
-    }
+    let outcome = async {
+        // Without the query, which may hold what is nobody's business.
+        println!(
+            "token endpoint   {}",
+            config.token_endpoint.split('?').next().unwrap_or_default()
+        );
+        credentials.prime().await?;
+        let tokens = credentials.token().await?;
+        match credentials.status().usable_for {
+            Some(usable) => println!("access token     obtained, usable for {usable:.0?}"),
+            None => println!("access token     obtained, used until rejected"),
+        }
+        if let Some(scope) = tokens.scope() {
+            println!("scope            {scope}");
+        }
 
-    let request = Request::get(config.api.clone()).body(Full::default())?;
-    let answer = client.oneshot(request).await?;
+        let request = Request::get(config.api.clone()).body(Full::default())?;
+        println!("GET              {origin}{}", config.api.path());
+        let answer = client.oneshot(request).await?;
+        let status = answer.status();
+        println!("status           {status}");
+        if let Some(error) = answer.extensions().get::<TokenError>() {
+            println!("no newer token   {error}");
+        }
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await?.to_bytes();
+        println!("body             {} bytes", body.len());
+        if !status.is_success() {
+            return Err(format!("the API answered {status}").into());
+        }
+        Ok(())
+    }
+    .await;
+    // Whatever went wrong: a refresh that is under way ends with the runtime, and its refresh token would be lost.
     credentials.settled().await;
-    let status = answer.status();
-    println!("GET              {origin}{}", config.api.path());
-    println!("status           {status}");
-    if let Some(error) = answer.extensions().get::<TokenError>() {
-        println!("no newer token   {error}");
-    }
-    let length = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await?.to_bytes().len();
-    println!("body             {length} bytes");
-    if !status.is_success() {
-        return Err(format!("the API answered {status}").into());
-    }
-    Ok(())
+    outcome
 }
 
 /// Saves the refresh token when the server has replaced it, before anybody uses what came with it.
