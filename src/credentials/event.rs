@@ -66,13 +66,11 @@ pub enum Event {
 impl Event {
     pub(super) fn trace(&self) {
         match self {
-            Self::Failed { error, .. } => trace::warning!(%error, "refresh failed"),
+            Self::Failed { .. } => trace::warning!(event = ?self, "refresh failed"),
             Self::Lost => trace::warning!("refresh lost"),
-            Self::Braked { duration } => trace::warning!(?duration, "renewed token rejected too"),
-            event => trace::debug!(?event, "credentials"),
+            Self::Braked { .. } => trace::warning!(event = ?self, "renewed token rejected too"),
+            _ => trace::debug!(event = ?self, "credentials"),
         }
-        // Without the `tracing` feature nothing above uses its bindings.
-        let _ = self;
     }
 }
 
