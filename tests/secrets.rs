@@ -48,7 +48,7 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 // The letters and digits that each begins with are what is looked for; the rest is there to be encoded.
 const ACCESS: &str = "Ac7xQw9RaLmN-access.token/with+odd=";
-const REFRESH: &str = "Rf5tYu2KbPzV-refresh/tok%en=+ \"q\\/";
+const REFRESH: &str = "Rf5tYu2KbPzV-refresh&tok%en=+ \"q\\/";
 const ID: &str = "Id8vBn3McXsW.id.token";
 const CLIENT_SECRET: &str = "Cs4gHj6DfLkQ:client/secret%with odd+chars&=é";
 const PASSWORD: &str = "Pw2zXc9VbNmA pass&word";
@@ -495,8 +495,11 @@ async fn collect(paper: &mut Paper, events: &mut Events, seen: &mut BTreeSet<Str
 /// What was sent, and a way to quote it.
 type Quote = fn(&Sent) -> String;
 
-const QUOTES: [(&str, Quote); 8] = [
+const QUOTES: [(&str, Quote); 10] = [
     ("the body", |sent| sent.body.clone()),
+    ("the body, once more encoded", |sent| {
+        form_urlencoded::byte_serialize(sent.body.as_bytes()).collect()
+    }),
     ("the parameters", |sent| {
         let values = sent.values.iter().map(|value| format!("'{value}' is wrong"));
         values.collect::<Vec<_>>().join(", ")
@@ -504,7 +507,7 @@ const QUOTES: [(&str, Quote); 8] = [
     ("the parameters in reverse, cut short", |sent| {
         let values = sent.values.iter().rev();
         let short = values.map(|value| value.chars().take(value.chars().count().min(12)).collect());
-        format!("{}... and so on", short.collect::<Vec<String>>().join("... "))
+        format!("token={}...: expired", short.collect::<Vec<String>>().join("...: token="))
     }),
     ("the parameters in a page", |sent| {
         let escape = |value: &String| value.replace('&', "&amp;").replace('"', "&quot;");
@@ -520,9 +523,11 @@ const QUOTES: [(&str, Quote); 8] = [
     }),
     ("the headers", |sent| sent.headers.clone()),
     ("the Basic credentials", |sent| sent.basic.clone()),
+    ("the URL", |sent| format!("POST {} failed", sent.url)),
 ];
 
 struct Sent {
+    url: String,
     body: String,
     values: Vec<String>,
     headers: String,
@@ -537,9 +542,7 @@ impl Sent {
         let read_form = |form: &str| -> Vec<String> {
             form_urlencoded::parse(form.as_bytes()).map(|(_, value)| value.into_owned()).collect()
         };
-        // The endpoint's own query comes first; it was not sent by a grant or a client.
-        let query = head.uri.query().unwrap_or_default();
-        values.extend(read_form(query).into_iter().filter(|value| value != QUERY));
+        values.extend(read_form(head.uri.query().unwrap_or_default()));
         match serde_json::from_str(&body) {
             Ok(serde_json::Value::Object(object)) => {
                 values.extend(object.values().filter_map(|value| Some(value.as_str()?.to_owned())));
@@ -556,7 +559,7 @@ impl Sent {
             String::from_utf8(STANDARD.decode(pair).ok()?).ok()
         });
         let basic = basic.unwrap_or_default();
-        Self { body, values, headers, basic }
+        Self { url: head.uri.to_string(), body, values, headers, basic }
     }
 }
 

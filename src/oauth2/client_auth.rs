@@ -211,8 +211,8 @@ fn basic(id: &str, secret: &Secret, encoding: BasicEncoding) -> Result<Authentic
     let value =
         HeaderValue::try_from(format!("Basic {}", *encoded)).map_err(TokenError::misconfigured)?;
     let mut authentication = Authentication::new().header(AUTHORIZATION, value);
-    // An answer may quote any of these.
-    for shown in [secret.expose(), &pair, &encoded] {
+    // An answer may quote either. Not the pair: the id in it is no secret.
+    for shown in [secret.expose(), &encoded] {
         authentication.secrets.add(shown);
     }
     Ok(authentication)

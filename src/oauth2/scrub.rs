@@ -1,5 +1,6 @@
 //! What was sent must not come back in an error.
 
+use std::collections::{BTreeSet, HashSet};
 use std::error::Error;
 use std::fmt::Write as _;
 
@@ -8,67 +9,73 @@ use zeroize::Zeroizing;
 /// What stands in the place of a secret.
 const MARK: &str = "***";
 
-/// A piece of a secret at least this long is hidden too: servers quote the beginnings of tokens.
-const SHORTEST_PIECE: usize = 8;
+/// A piece of a secret of this length is hidden: servers quote the beginnings of tokens. Anything shorter is found in
+/// ordinary words; a secret that is shorter itself is hidden where it stands whole.
+const PIECE: usize = 8;
+
+/// How much of a text from outside is looked at, in characters; far less of it is shown.
+const TEXT_LIMIT: usize = 4096;
 
 /// The secrets that a request carried.
 #[derive(Clone, Default)]
 pub(super) struct Secrets {
-    // In the characters that survive `printable`, so that they are found in text of which only those are left.
-    printable: Vec<Zeroizing<String>>,
+    /// Each as [`fold`] leaves it.
+    folded: Vec<Zeroizing<Vec<u8>>>,
 }
 
 impl Secrets {
     pub(super) fn add(&mut self, secret: &str) {
-        let secret = Zeroizing::new(printable(secret));
-        if !secret.is_empty() && !self.printable.contains(&secret) {
-            self.printable.push(secret);
-            // A secret may contain another, which then must not be taken out of its middle.
-            self.printable.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let mut folded = Zeroizing::new(Vec::with_capacity(secret.len()));
+        folded.extend(secret.bytes().filter_map(fold));
+        if !folded.is_empty() && !self.folded.contains(&folded) {
+            self.folded.push(folded);
         }
     }
 
-    /// Returns text from outside as it may be shown: printable, without a secret, and at most `limit` characters long.
+    /// Returns text from outside as it may be shown: printable, without a secret, without a URL's query and userinfo,
+    /// and at most `limit` characters long.
     pub(super) fn clean(&self, text: &str, limit: usize) -> String {
-        let mut text = printable(text);
-        for secret in &self.printable {
-            if text.contains(secret.as_str()) {
-                text = text.replace(secret.as_str(), MARK);
+        let text: String = text.chars().take(TEXT_LIMIT).collect();
+        let text = without_queries(&text);
+        let hidden = self.find(&text);
+        let mut shown = String::with_capacity(text.len());
+        let mut was_hidden = false;
+        for (c, is_hidden) in text.char_indices().map(|(at, c)| (c, hidden[at])) {
+            if !is_hidden {
+                shown.extend(printable(c));
+            } else if !was_hidden {
+                shown.push_str(MARK);
+            }
+            was_hidden = is_hidden;
+        }
+        let shown = shown.trim();
+        // Every character is one byte by now.
+        if shown.len() <= limit {
+            return shown.to_owned();
+        }
+        format!("{}...", shown.get(..limit.saturating_sub(3)).unwrap_or_default())
+    }
+
+    /// Returns for each byte of a text whether it belongs to a piece of a secret, in whichever way the text is read.
+    fn find(&self, text: &str) -> Vec<bool> {
+        // Looked up rather than compared one by one: a server chooses how long all of this is.
+        let pieces: HashSet<&[u8]> =
+            self.folded.iter().flat_map(|secret| secret.windows(PIECE.min(secret.len()))).collect();
+        let lengths: BTreeSet<usize> = pieces.iter().map(|piece| piece.len()).collect();
+        let mut hidden = vec![false; text.len()];
+        for reading in readings(text) {
+            let reading = reading.into_iter();
+            let (bytes, letters): (Vec<u8>, Vec<Letter>) =
+                reading.filter_map(|letter| Some((fold(letter.byte)?, letter))).unzip();
+            for &length in &lengths {
+                for (piece, letters) in bytes.windows(length).zip(letters.windows(length)) {
+                    if pieces.contains(piece) {
+                        hidden[letters[0].from..letters[length - 1].to].fill(true);
+                    }
+                }
             }
         }
-        let text = self.hide_encoded(&text);
-        let text = text.trim();
-        // Every character is one byte by now.
-        if text.len() <= limit {
-            return text.to_owned();
-        }
-        format!("{}...", text.get(..limit.saturating_sub(3)).unwrap_or_default())
-    }
-
-    /// Hides words that are a secret once they are decoded, or a piece of one.
-    fn hide_encoded(&self, text: &str) -> String {
-        let mut shown = String::with_capacity(text.len());
-        for word in
-            text.split_inclusive([' ', '(', ')', '<', '>', '[', ']', '{', '}', ',', ';', '\''])
-        {
-            let end = word.len() - usize::from(word.ends_with(is_delimiter));
-            let (inside, delimiter) = word.split_at(end);
-            let piece = inside.trim_matches('.');
-            let readings = [
-                Zeroizing::new(piece.to_owned()),
-                Zeroizing::new(printable(&percent_decode(piece, false))),
-                Zeroizing::new(printable(&percent_decode(piece, true))),
-            ];
-            let hidden = self.printable.iter().any(|secret| {
-                readings.iter().any(|reading| {
-                    reading.contains(secret.as_str())
-                        || reading.len() >= SHORTEST_PIECE && secret.contains(reading.as_str())
-                })
-            });
-            shown.push_str(if hidden { MARK } else { inside });
-            shown.push_str(delimiter);
-        }
-        shown
+        hidden
     }
 
     /// Returns an error of the HTTP client with its causes as it may be shown.
@@ -85,7 +92,7 @@ impl Secrets {
             let separator = if text.is_empty() { "" } else { ": " };
             let _ = write!(text, "{separator}{message}");
         }
-        self.clean(&without_queries(&text), limit)
+        self.clean(&text, limit)
     }
 }
 
@@ -101,46 +108,112 @@ pub(super) fn chain<'a>(
     .take(32)
 }
 
-fn is_delimiter(c: char) -> bool {
-    " ()<>[]{},;'".contains(c)
-}
-
-/// Returns text in the characters that RFC 6749 §5.2 allows in a description: one byte for each, or none.
-fn printable(text: &str) -> String {
-    text.chars()
-        .filter_map(|c| match c {
-            '"' | '\\' => None,
-            ' '..='~' => Some(c),
-            '\t' | '\n' | '\r' => Some(' '),
-            c if c.is_control() => None,
-            _ => Some('?'),
-        })
-        .collect()
-}
-
-fn percent_decode(text: &str, plus_is_space: bool) -> String {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        let escaped = match (first, tail) {
-            (b'%', [high, low, after @ ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| {
-                rest = after;
-                high << 4 | low
-            }),
-            _ => None,
-        };
-        decoded.push(match escaped {
-            Some(byte) => byte,
-            None if *first == b'+' && plus_is_space => b' ',
-            None => *first,
-        });
+/// Returns the byte by which another is compared; none if it makes no difference. What is outside of ASCII comes back in
+/// any charset, and a space as `+`.
+fn fold(byte: u8) -> Option<u8> {
+    match byte {
+        b' ' | b'+' | b'\t' | b'\n' | b'\r' => Some(b' '),
+        b'"' | b'\\' => None,
+        b'!'..=b'~' => Some(byte),
+        // In UTF-8 the first byte of a character.
+        0xc0.. => Some(b'?'),
+        _ => None,
     }
-    String::from_utf8_lossy(&decoded).into_owned()
 }
 
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+/// Returns a character as it may be shown, in those that RFC 6749 §5.2 allows in a description: one byte for each.
+fn printable(c: char) -> Option<char> {
+    match c {
+        '"' | '\\' => None,
+        ' '..='~' => Some(c),
+        '\t' | '\n' | '\r' => Some(' '),
+        c if c.is_control() => None,
+        _ => Some('?'),
+    }
+}
+
+/// A byte of a text, decoded perhaps, and where in the text it stands.
+#[derive(Clone, Copy)]
+struct Letter {
+    byte: u8,
+    from: usize,
+    to: usize,
+}
+
+/// Returns a text as it is, and decoded once and twice by each of the codes that a server may have written it in.
+fn readings(text: &str) -> Vec<Vec<Letter>> {
+    let as_is = text.bytes().enumerate().map(|(at, byte)| Letter { byte, from: at, to: at + 1 });
+    let decoded = |readings: &[Vec<Letter>]| -> Vec<_> {
+        let codes: [Code; 3] = [percent, json, html];
+        readings
+            .iter()
+            .flat_map(|reading| codes.map(|code| decode(reading, code)))
+            .flatten()
+            .collect()
+    };
+    let as_is = vec![as_is.collect()];
+    let once = decoded(&as_is);
+    let twice = decoded(&once);
+    [as_is, once, twice].concat()
+}
+
+/// Returns the byte that a text begins with, if it is in code, and how long the code is.
+type Code = fn(&[u8]) -> Option<(u8, usize)>;
+
+/// Returns a reading decoded; none if nothing in it is in this code.
+fn decode(reading: &[Letter], code: Code) -> Option<Vec<Letter>> {
+    let bytes: Vec<u8> = reading.iter().map(|letter| letter.byte).collect();
+    let mut decoded = Vec::with_capacity(reading.len());
+    let mut at = 0;
+    while let Some(letter) = reading.get(at) {
+        let (byte, length) = code(&bytes[at..]).unwrap_or((letter.byte, 1));
+        at += length;
+        decoded.push(Letter { byte, from: letter.from, to: reading[at - 1].to });
+    }
+    (decoded.len() < reading.len()).then_some(decoded)
+}
+
+/// RFC 3986 §2.1
+fn percent(text: &[u8]) -> Option<(u8, usize)> {
+    match text {
+        [b'%', high, low, ..] => Some((number(&[*high, *low], 16)?, 3)),
+        _ => None,
+    }
+}
+
+/// RFC 8259 §7
+fn json(text: &[u8]) -> Option<(u8, usize)> {
+    match text {
+        [b'\\', b'u', a, b, c, d, ..] => Some((number(&[*a, *b, *c, *d], 16)?, 6)),
+        [b'\\', b'n' | b'r' | b't', ..] => Some((b' ', 2)),
+        [b'\\', byte, ..] => Some((*byte, 2)),
+        _ => None,
+    }
+}
+
+/// The entities that every escape function of HTML knows, and the numeric ones.
+fn html(text: &[u8]) -> Option<(u8, usize)> {
+    let entity = text.strip_prefix(b"&")?;
+    let length = entity.iter().take(8).position(|byte| *byte == b';')?;
+    let byte = match &entity[..length] {
+        b"amp" => b'&',
+        b"lt" => b'<',
+        b"gt" => b'>',
+        b"quot" => b'"',
+        b"apos" => b'\'',
+        [b'#', b'x' | b'X', digits @ ..] => number(digits, 16)?,
+        [b'#', digits @ ..] => number(digits, 10)?,
+        _ => return None,
+    };
+    Some((byte, length + 2))
+}
+
+/// Reads a few digits; what is beyond a byte becomes the last one, which stands for any character outside of ASCII.
+fn number(digits: &[u8], radix: u32) -> Option<u8> {
+    let number = digits
+        .iter()
+        .try_fold(0, |number, digit| Some(number * radix + char::from(*digit).to_digit(radix)?))?;
+    Some(u8::try_from(number).unwrap_or(u8::MAX))
 }
 
 /// Cuts the query and the userinfo out of whatever looks like a URL.
@@ -208,15 +281,56 @@ mod tests {
     fn short_secrets_and_pieces_of_long_ones_are_hidden() {
         for (secret, text, expected) in [
             ("p w", "bad p word", "bad ***ord"),
-            ("p/w", "sent a=b&c=p%2Fw&d=e today", "sent *** today"),
-            ("p w", "sent a=b&c=p+w&d=e today", "sent *** today"),
-            ("abc%41%42defgh", "token abc%41%42d...", "token ***"),
-            ("abc/defghi", "token abc%2Fdefg...", "token ***"),
+            ("p/w", "sent a=b&c=p%2Fw&d=e today", "sent a=b&c=***&d=e today"),
+            ("p w", "sent a=b&c=p+w&d=e today", "sent a=b&c=***&d=e today"),
+            ("abc%41%42defgh", "token abc%41%42d...", "token ***..."),
+            ("abc/defghi", "token abc%2Fdefg...", "token ***..."),
+            ("abcdefghij", "token=abcdefgh...: expired", "token=***...: expired"),
+            ("abcdefghij", "cdefghij:expired", "***:expired"),
+            ("abcdefghij", "abcdefghabcdefghij", "***"),
             ("abcdefghi", "token abcdefg", "token abcdefg"),
+            ("a-word-or-two", "no word or two", "no word or two"),
         ] {
             let shown = secrets(&[secret]).clean(text, 200);
             assert_eq!(shown, expected, "{secret}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_hidden_if_it_was_encoded_twice() {
+        let secret = "a&b=c\"d/e<f%41";
+        let codes: [fn(&str) -> String; 5] = [
+            |text| form_urlencoded::byte_serialize(text.as_bytes()).collect(),
+            |text| text.bytes().map(|byte| format!("%{byte:02x}")).collect(),
+            |text| serde_json::to_string(text).unwrap().trim_matches('"').to_owned(),
+            |text| text.chars().map(|c| format!("\\u{:04X}", u32::from(c))).collect(),
+            |text| text.replace('&', "&amp;").replace('"', "&#34;").replace('<', "&#x3C;"),
+        ];
+        for one in codes {
+            for other in codes {
+                let text = format!("bad {} token", one(&other(secret)));
+                assert_eq!(secrets(&[secret]).clean(&text, 200), "bad *** token", "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_code_that_is_none_is_text() {
+        for text in ["100%", "%4", "%zz%+1", "&", "&amp", "&;", "&#;", "&#x;", "&nothing;"] {
+            assert_eq!(secrets(&["sesame"]).clean(text, 200), text);
+        }
+        for text in ["\\", "\\u", "\\u00", "\\u00zz"] {
+            assert_eq!(secrets(&["sesame"]).clean(text, 200), text.replace('\\', ""));
+        }
+    }
+
+    #[test]
+    fn long_secrets_are_hidden_in_long_texts() {
+        let long =
+            |seed: usize| -> String { (seed..seed + 1000).map(|n| format!("{n}%25")).collect() };
+        let all = [long(0), long(1000), long(2000)];
+        let secrets = secrets(&[&all[0], &all[1], &all[2]]);
+        assert_eq!(secrets.clean(&all.concat(), 200), MARK);
     }
 
     #[test]
