@@ -54,6 +54,11 @@ pub(super) fn compose(
     authentication: &Authentication,
 ) -> Result<(Request<Full<Bytes>>, Secrets), TokenError> {
     let mut secrets = authentication.secrets.clone();
+    // The URL may have a key in it. What is shorter is none, and would be found in ordinary words.
+    let query = form_urlencoded::parse(url.query().unwrap_or_default().as_bytes());
+    for (_, value) in query.filter(|(_, value)| value.chars().count() >= 4) {
+        secrets.add(&value);
+    }
     let pairs = translate(dialect, parameters, &authentication.parameters, &mut secrets)?;
 
     let (url, content_type, body) = match dialect.body {
