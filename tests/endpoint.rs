@@ -514,3 +514,20 @@ async fn failures(events: &mut Events) -> Vec<TokenError> {
     }
     failures
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_configured_refresh_token_that_was_rotated_is_not_sent_even_if_the_application_brings_it_back()
+ {
+    let world = World::of(AuthorizationServer::builder());
+    let configured = world.server.issue_refresh_token();
+    let client = world.client(RefreshTokenGrant::new(world.endpoint(), configured.clone()));
+    client.get("/").await.unwrap();
+    let tokens = client.credentials.token().await.unwrap();
+    let tokens = tokens.to_builder().refresh_token(configured.clone());
+    client.credentials.replace(tokens).await.unwrap();
+    advance(HOUR).await;
+    let error = client.get("/").await.unwrap_err().downcast::<TokenError>().unwrap();
+    assert!(error.is_denied(), "{error}");
+    assert_eq!(world.server.refresh_token_uses(configured.expose_secret()), 1);
+    assert_eq!(world.counters().families_revoked, 0);
+}

@@ -89,13 +89,51 @@ async fn a_configured_token_is_not_sent_after_logging_in_or_out() {
 }
 
 #[tokio::test]
-async fn the_application_may_bring_the_configured_token_itself() {
-    let (grant, log) = grant([answer(400, r#"{"error":"invalid_grant"}"#), json(KEPT)]);
-    assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
+async fn the_application_may_bring_the_configured_token_itself_if_it_was_never_sent() {
     let brought = TokenSet::bearer("a").unwrap().refresh_token("first").build();
-    grant.adopt(Some(&brought)).await.unwrap();
-    grant.fetch(after(&brought)).await.unwrap();
-    assert_eq!(log.len(), 2);
+    let (never_sent, log) = grant([json(KEPT)]);
+    never_sent.adopt(None).await.unwrap();
+    never_sent.adopt(Some(&brought)).await.unwrap();
+    never_sent.fetch(after(&brought)).await.unwrap();
+    assert_eq!(log.bodies(), [sent("first")]);
+
+    for answer in [answer(400, r#"{"error":"invalid_grant"}"#), json(ROTATED)] {
+        let (spent, log) = grant([answer, json(KEPT)]);
+        let _ = spent.fetch(missing()).await;
+        for adopted in [Some(&brought), None, Some(&brought)] {
+            spent.adopt(adopted).await.unwrap();
+            assert!(spent.fetch(after(&brought)).await.unwrap_err().is_denied());
+            assert!(spent.fetch(missing()).await.unwrap_err().is_denied());
+        }
+        assert_eq!(log.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_was_denied_is_not_sent_again_whoever_brought_it() {
+    let invalid_grant = || answer(400, r#"{"error":"invalid_grant"}"#);
+    let (grant, log) = grant([invalid_grant(), json(KEPT), json(KEPT)]);
+    let brought = TokenSet::bearer("a").unwrap().refresh_token("brought").build();
+    for _ in 0..2 {
+        grant.adopt(Some(&brought)).await.unwrap();
+        let error = grant.fetch(after(&brought)).await.unwrap_err();
+        assert!(error.is_denied());
+        assert_eq!(log.len(), 1);
+    }
+    let other = TokenSet::bearer("a").unwrap().refresh_token("other").build();
+    grant.fetch(after(&other)).await.unwrap();
+    assert!(grant.fetch(after(&brought)).await.unwrap_err().is_denied());
+    assert_eq!(log.bodies(), [sent("brought"), sent("other")]);
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_was_left_over_and_then_denied_is_not_sent_again() {
+    let denied = answer(400, r#"{"error":"invalid_grant"}"#);
+    let (grant, log) = grant([json(r#"{"refresh_token":"second"}"#), denied, json(KEPT)]);
+    for _ in 0..4 {
+        assert!(grant.fetch(missing()).await.is_err());
+    }
+    assert_eq!(log.bodies(), [sent("first"), sent("second")]);
 }
 
 #[tokio::test]

@@ -34,7 +34,9 @@ use crate::token::{RefreshToken, TokenSet};
 /// The configured refresh token is not sent again once the server has replaced or refused it, nor after the application
 /// logged in or out itself ([`Credentials::replace`](crate::Credentials::replace),
 /// [`forget`](crate::Credentials::forget)): somebody must then log in, and the error is
-/// [denied](TokenError::is_denied). After a restart the configured token is sent again, unless a store knows better.
+/// [denied](TokenError::is_denied). The application may bring it itself if it was neither replaced nor refused; any
+/// other token that it brings is sent unless it is the one that was refused last. After a restart the configured token
+/// is sent again, unless a store knows better.
 ///
 /// If the answer to a request is lost, nobody knows whether the token was spent; the error is
 /// [ambiguous](TokenError::is_ambiguous), and whoever asks decides when it is worth the risk to ask again. Only with a
@@ -56,6 +58,8 @@ pub struct RefreshTokenGrant {
 struct State {
     /// Why the configured refresh token is not to be sent any more.
     given_up: Option<GivenUp>,
+    /// The refresh token that the server refused last, whoever brought it.
+    denied: Option<RefreshToken>,
     /// The refresh token that was sent last without a clear answer.
     unanswered: Option<Unanswered>,
     /// A refresh token, and the one that the server issued in its place with an answer that is of no other use.
@@ -129,13 +133,14 @@ impl RefreshTokenGrant {
                 None if is_empty(&self.configured) => {
                     Err(TokenError::denied("there is no refresh token; somebody must log in"))
                 }
-                None => Ok(self.newest(&self.configured)),
+                None => self.newest(&self.configured),
             };
         };
 
         // The application may bring the configured token itself, and then means it; but a server's word stands.
-        let by_server = given_up.filter(|why| matches!(why, GivenUp::Rotated | GivenUp::Denied));
-        if let Some(why) = by_server.filter(|_| is_same(token, &self.configured)) {
+        if let Some(why) = given_up.filter(|why| why.is_by_server())
+            && is_same(token, &self.configured)
+        {
             return Err(why.error());
         }
         let now = self.request.endpoint.now().wall();
@@ -148,14 +153,22 @@ impl RefreshTokenGrant {
                 "the refresh token has expired; somebody must log in again",
             ));
         }
-        Ok(self.newest(token))
+        self.newest(token)
     }
 
-    /// Returns the token that is known to have taken the place of this one, or else this one.
-    fn newest(&self, token: &RefreshToken) -> RefreshToken {
-        self.state.with(|state| match &state.successor {
-            Some((spent, successor)) if is_same(spent, token) => successor.clone(),
-            _ => token.clone(),
+    /// Returns the token that is known to have taken the place of this one, or else this one, unless it was denied.
+    fn newest(&self, token: &RefreshToken) -> Result<RefreshToken, TokenError> {
+        self.state.with(|state| {
+            let newest = match &state.successor {
+                Some((spent, successor)) if is_same(spent, token) => successor,
+                _ => token,
+            };
+            if state.denied.as_ref().is_some_and(|denied| is_same(denied, newest)) {
+                return Err(TokenError::denied(
+                    "the server has refused this refresh token before; somebody must log in again",
+                ));
+            }
+            Ok(newest.clone())
         })
     }
 
@@ -233,6 +246,9 @@ impl RefreshTokenGrant {
                 Some(unanswered) if unanswered.is_lost && !is_settled => {}
                 _ => state.unanswered = None,
             }
+            if given_up == Some(GivenUp::Denied) {
+                state.denied = Some(token.clone());
+            }
             if given_up.is_some() && is_same(token, &self.configured) {
                 state.given_up = given_up;
             }
@@ -273,7 +289,9 @@ impl TokenSource for RefreshTokenGrant {
             None => GivenUp::LoggedOut,
         };
         self.state.with(|state| {
-            state.given_up = Some(why);
+            if !state.given_up.is_some_and(GivenUp::is_by_server) {
+                state.given_up = Some(why);
+            }
             state.unanswered = None;
             state.successor = None;
         });
@@ -314,6 +332,11 @@ impl State {
 }
 
 impl GivenUp {
+    /// Returns whether the server has said so, and nothing that the application does can change it.
+    fn is_by_server(self) -> bool {
+        matches!(self, Self::Rotated | Self::Denied)
+    }
+
     fn error(self) -> TokenError {
         TokenError::denied(match self {
             Self::Rotated => {
