@@ -136,6 +136,9 @@ fn values(paper: &mut Paper) {
         format!(r#"Bearer realm="{ACCESS}", error="invalid_token", error_description="{ACCESS}""#),
         format!(r#"Bearer error="invalid_token", scope="{ACCESS}", x="\{ACCESS}""#),
         format!("Bearer {ACCESS}"),
+        format!(r#"Bearer error="token {ACCESS}""#),
+        format!(r#"Bearer {}="expired""#, &ACCESS[..12]),
+        format!("{} realm=a", &ACCESS[..12]),
     ] {
         let mut headers = HeaderMap::new();
         headers.insert(WWW_AUTHENTICATE, field.parse().unwrap());

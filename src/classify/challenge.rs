@@ -24,8 +24,8 @@ use http::header::WWW_AUTHENTICATE;
 /// assert_eq!(challenges[1].scope(), Some("read write"));
 /// ```
 ///
-/// It is what the server wrote, and nothing of it is verified. `Debug` shows the scheme, the error code and the names of
-/// the parameters, since a description may repeat what the client sent.
+/// It is what the server wrote, and nothing of it is verified. `Debug` shows the scheme and the error code if they are
+/// known ones, and how many parameters there are: anything else may repeat what the client sent.
 #[derive(Clone)]
 pub struct Challenge {
     scheme: Box<str>,
@@ -101,13 +101,17 @@ impl Challenge {
 
 impl fmt::Debug for Challenge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.params.iter().map(|(name, _)| name).collect();
         f.debug_struct("Challenge")
-            .field("scheme", &self.scheme)
-            .field("error", &self.error())
-            .field("params", &names)
+            .field("scheme", &known(&SCHEMES, &self.scheme))
+            .field("error", &self.error().map(|error| known(&ERRORS, error)))
+            .field("params", &self.params.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Returns one of the known words, or a mark in the place of any other.
+fn known(words: &[&'static str], word: &str) -> &'static str {
+    words.iter().find(|known| known.eq_ignore_ascii_case(word)).copied().unwrap_or("…")
 }
 
 /// Reads one field, from left to right and each byte a bounded number of times.
@@ -267,6 +271,21 @@ fn is_token68(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte)
 }
 
+/// The schemes that are in use.
+const SCHEMES: [&str; 8] =
+    ["Basic", "Bearer", "Digest", "DPoP", "GNAP", "Mutual", "Negotiate", "NTLM"];
+
+/// RFC 6750 §3.1, RFC 9449 §7.1 and §9, RFC 9470 §3; the last is of Microsoft's continuous access evaluation.
+const ERRORS: [&str; 7] = [
+    "invalid_request",
+    "invalid_token",
+    "insufficient_scope",
+    "invalid_dpop_proof",
+    "use_dpop_nonce",
+    "insufficient_user_authentication",
+    "insufficient_claims",
+];
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -424,10 +443,23 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_description() {
-        let field = "Bearer error=a, error_description=\"sesame is unknown\"";
-        let shown = format!("{:?}", Challenge::parse(&headers(&[field])));
-        assert!(shown.contains("error_description") && !shown.contains("sesame"));
+    fn debug_shows_what_is_known_and_nothing_that_the_server_made_up() {
+        let field = "bearer error=invalid_token, error_description=\"sesame is unknown\"";
+        assert_eq!(
+            format!("{:?}", Challenge::parse(&headers(&[field]))),
+            r#"[Challenge { scheme: "Bearer", error: Some("invalid_token"), params: 2, .. }]"#
+        );
+        let field = "Bearer error=\"sesame\", sesame error=a, Negotiate sesame, Basic sesame=b";
+        assert_eq!(
+            format!("{:?}", Challenge::parse(&headers(&[field]))),
+            [
+                r#"[Challenge { scheme: "Bearer", error: Some("…"), params: 1, .. }"#,
+                r#"Challenge { scheme: "…", error: Some("…"), params: 1, .. }"#,
+                r#"Challenge { scheme: "Negotiate", error: None, params: 0, .. }"#,
+                r#"Challenge { scheme: "Basic", error: None, params: 1, .. }]"#,
+            ]
+            .join(", ")
+        );
     }
 
     #[test]
