@@ -207,26 +207,13 @@ impl Origin {
 
     /// Returns whether the token would cross a network in the open.
     fn is_open_plaintext(&self) -> bool {
-        self.scheme == Scheme::Http && !self.is_loopback()
-    }
-
-    fn is_loopback(&self) -> bool {
-        match &self.host {
-            // No other name: whether it leads to this machine is up to a resolver.
-            NamedHost::Name(name) => {
-                &**name == "localhost" || name.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
-            }
-            NamedHost::V6(address) => *address == Ipv6Addr::LOCALHOST,
-        }
+        self.scheme == Scheme::Http && !is_loopback(&self.written)
     }
 
     fn plaintext_refused(&self) -> TokenError {
-        let host = match &self.host {
-            NamedHost::Name(name) => name.to_string(),
-            NamedHost::V6(address) => format!("[{address}]"),
-        };
+        let Self { written, .. } = self;
         TokenError::misconfigured(format!(
-            "the origin http://{host} is plaintext, so that everybody on the way could read the token: name it as https, or add .allow_plaintext()"
+            "the origin http://{written} is plaintext, so that everybody on the way could read the token: name it as https, or add .allow_plaintext()"
         ))
     }
 }
@@ -296,8 +283,11 @@ impl<'a> Target<'a> {
             (Host::V6(address.parse().ok()?), port)
         } else {
             let (name, port) = host_port.split_at(host_port.find(':').unwrap_or(host_port.len()));
-            // A name may be fully qualified: `api.example.com.` is `api.example.com`.
-            let name = name.strip_suffix('.').unwrap_or(name);
+            // A name may be fully qualified: `api.example.com.` is `api.example.com`. But `localhost.` is not loopback.
+            let name = match name.strip_suffix('.') {
+                Some(unqualified) if !is_loopback_name(unqualified) => unqualified,
+                _ => name,
+            };
             if name.is_empty() {
                 return None;
             }
@@ -315,6 +305,20 @@ impl<'a> Target<'a> {
         };
         Some(Self { has_userinfo: userinfo.is_some(), host, port })
     }
+}
+
+/// Returns whether an authority is this machine, so that what is sent there crosses no network.
+pub(crate) fn is_loopback(authority: &str) -> bool {
+    Target::parse(authority).is_some_and(|target| match target.host {
+        Host::Name(name) => is_loopback_name(name),
+        Host::V6(address) => address.is_loopback(),
+    })
+}
+
+/// No other name, nor one with a dot at its end: whether it leads to this machine is up to a resolver.
+fn is_loopback_name(name: &str) -> bool {
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn split_authority(rest: &str) -> (&str, &str) {
@@ -543,12 +547,24 @@ mod tests {
             "http://[::2]",
             "http://localhost.example",
             "http://a.localhost",
+            "http://localhost.",
+            "http://localhost.:80",
+            "http://127.0.0.1.",
         ] {
             let mut origins = named(&[origin]);
             let told = check(&origins, origin);
             assert!(told.contains(origin) && told.contains("add .allow_plaintext()"), "{told}");
             origins.allow_plaintext();
             assert_eq!(check(&origins, origin), "yes", "{origin}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_not_what_a_resolver_makes_of_it() {
+        let origins = named(&["http://localhost:8080", "http://127.0.0.1:8080"]);
+        for uri in ["http://localhost.:8080/", "http://LOCALHOST.:8080/", "http://127.0.0.1.:8080/"]
+        {
+            assert_eq!(check(&origins, uri), "no", "{uri}");
         }
     }
 

@@ -68,6 +68,8 @@ async fn plaintext_is_refused_unless_it_stays_on_this_machine_or_is_allowed() {
         "http://0.0.0.0",
         "http://10.0.0.1",
         // Some resolvers take these for loopback, and others ask the network.
+        "http://localhost.",
+        "http://127.0.0.1.",
         "http://127.1",
         "http://2130706433",
         "http://0x7f.0.0.1",

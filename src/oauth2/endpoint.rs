@@ -4,7 +4,6 @@ use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -26,6 +25,7 @@ use super::response::{Answer, Context};
 use super::scrub::{self, Secrets};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{BoxError, TokenError};
+use crate::origin::is_loopback;
 
 /// A token endpoint (RFC 6749 §3.2): where to ask, by which HTTP client, as whom, and in which dialect.
 ///
@@ -437,18 +437,12 @@ fn parse_url(url: &str) -> Result<Uri, TokenError> {
     }
     match parsed.scheme_str() {
         Some("https") => Ok(parsed),
-        Some("http") if is_loopback(authority.host()) => Ok(parsed),
+        Some("http") if is_loopback(authority.as_str()) => Ok(parsed),
         Some("http") => {
             wrong("must be https; plain http is for `localhost` and loopback addresses")
         }
         _ => wrong("must be https"),
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || address.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 fn without_query(url: &Uri) -> String {
@@ -490,6 +484,8 @@ mod tests {
             "http://localhost.example.com/sesame",
             "http://sub.localhost/sesame",
             "http://localhost./sesame",
+            "http://127.0.0.1./sesame",
+            "http://127.1/sesame",
             "http://127.0.0.1.example.com/sesame",
             "http://[2001:db8::1]/sesame",
             "ftp://localhost/sesame",
