@@ -100,6 +100,8 @@ impl Origins {
         let scheme = match scheme.map(Scheme::of) {
             Some(None) => return Carry::No,
             Some(scheme) => scheme,
+            // A `Host` header does not say whether it is https. To pass without the token would look as if it worked.
+            None if self.named.is_empty() => return Carry::Refuse(scheme_unknown(authority)),
             None => None,
         };
         let Some(target) = Target::parse(authority) else {
@@ -352,6 +354,13 @@ fn none_named(scheme: Option<&UriScheme>, authority: &str) -> TokenError {
     }
 }
 
+fn scheme_unknown(authority: &str) -> TokenError {
+    TokenError::misconfigured(format!(
+        "the request names its host and no scheme, and .any_https_origin() is for those that say https: add .origin(\"https://{}\"), or give the request a whole URI",
+        shown(authority).unwrap_or("…")
+    ))
+}
+
 fn not_an_origin() -> TokenError {
     invalid(format_args!(
         "what was given to .origin(..) has no host in it: write .origin(\"https://api.example.com\")"
@@ -502,8 +511,19 @@ mod tests {
         }
         assert_eq!(check_host(&origins, &["a.example", "b.example"]), "no");
         assert_eq!(check_host(&origins, &["b.example", "a.example"]), "no");
-        // Nothing says that it would go over https.
-        assert_eq!(check_host(&any_https(), &["a.example"]), "no");
+    }
+
+    #[test]
+    fn a_host_header_does_not_say_that_it_is_https() {
+        let mut origins = any_https();
+        let told = check_host(&origins, &["a.example:8443"]);
+        assert!(told.contains("add .origin(\"https://a.example:8443\")"), "{told}");
+        let told = check_host(&origins, &["sesame:b@a.example"]);
+        assert!(told.contains("https://a.example\"") && !told.contains("sesame"), "{told}");
+        assert!(check_host(&origins, &["sesame/a"]).contains("https://…\""));
+        origins.origin("https://a.example");
+        assert_eq!(check_host(&origins, &["a.example"]), "yes");
+        assert_eq!(check_host(&origins, &["b.example"]), "no");
     }
 
     #[test]

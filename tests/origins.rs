@@ -53,6 +53,19 @@ async fn without_a_named_origin_a_host_header_names_one_just_as_well() {
     assert!(api.sent().is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn any_https_origin_does_not_pass_over_a_host_header_in_silence() {
+    let request = || Request::get("/a").header(header::HOST, "api.test").body(()).unwrap();
+    let api = Api::new(|layer| layer.any_https_origin());
+    let told = refused(api.send(request()).await, "Host");
+    assert!(told.contains("add .origin(\"https://api.test\")"), "{told}");
+    assert!(api.sent().is_empty());
+
+    let api = Api::new(|layer| layer.any_https_origin().origin("https://api.test"));
+    api.send(request()).await.unwrap();
+    assert_eq!(api.sent(), [Some("Bearer t1".to_owned())]);
+}
+
 // ===== plaintext =====
 
 #[tokio::test(start_paused = true)]
