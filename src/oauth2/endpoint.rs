@@ -17,6 +17,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 use tower_service::Service;
+use zeroize::Zeroizing;
 
 use super::client_auth::ClientAuth;
 use super::dialect::Dialect;
@@ -62,6 +63,12 @@ use crate::origin::is_loopback;
 /// Most refresh tokens can be spent once. A client that sends a request again after a lost answer (a `tower::retry`
 /// layer, for one) makes the server believe that the token was stolen. Repetition is for the layers above, which know
 /// when it is safe.
+///
+/// # Logging caveat
+///
+/// The body of a token request holds secrets, that of its answer the tokens, and `{:?}` of a [`Full`] body shows all of
+/// it. A layer under this endpoint that traces or records must leave both bodies out, and also the URL if there is a
+/// secret in its query. Headers of the client authentication are marked sensitive.
 #[derive(Clone)]
 pub struct TokenEndpoint {
     client: Arc<dyn HttpClient>,
@@ -279,9 +286,10 @@ impl TokenEndpoint {
         &self,
         body: UnsyncBoxBody<Bytes, BoxError>,
         secrets: &Secrets,
-    ) -> Result<Vec<u8>, String> {
+    ) -> Result<Zeroizing<Vec<u8>>, String> {
         let mut body = body;
-        let mut collected = Vec::new();
+        // To grow would leave a copy behind in memory; what a token endpoint answers fits.
+        let mut collected = Zeroizing::new(Vec::with_capacity(8 * 1024));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
                 let shown = secrets.describe(&*error, CLIENT_ERROR_LIMIT);

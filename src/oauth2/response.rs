@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::dialect::Dialect;
 use super::lenient;
@@ -21,7 +22,7 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     /// The body, or why it was not read to its end.
-    pub(super) body: Result<Vec<u8>, String>,
+    pub(super) body: Result<Zeroizing<Vec<u8>>, String>,
 }
 
 /// What is known besides the answer.
@@ -448,7 +449,11 @@ mod tests {
     }
 
     fn ok(body: &str) -> Answer {
-        Answer { status: StatusCode::OK, headers: HeaderMap::new(), body: Ok(body.into()) }
+        Answer {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: Ok(Zeroizing::new(body.into())),
+        }
     }
 
     #[test]
@@ -586,7 +591,7 @@ mod tests {
             let answer = Answer {
                 status: StatusCode::from_u16(status).unwrap(),
                 headers,
-                body: Ok(body),
+                body: Ok(Zeroizing::new(body)),
             };
             match read_in(&dialect, &answer) {
                 Ok(tokens) => {
