@@ -1,10 +1,6 @@
 //! `replace` and `forget` are seen at once, and an old session never comes back.
-#![cfg(feature = "testing")]
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "tests read paused time, and panic"
-)]
+#![allow(clippy::disallowed_methods, reason = "tests read paused time")]
+#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 mod harness;
 
