@@ -36,7 +36,6 @@ impl Secrets {
     /// and at most `limit` characters long.
     pub(super) fn clean(&self, text: &str, limit: usize) -> String {
         let text: String = text.chars().take(TEXT_LIMIT).collect();
-        let text = without_queries(&text);
         let hidden = self.find(&text);
         let mut shown = String::with_capacity(text.len());
         let mut was_hidden = false;
@@ -48,6 +47,8 @@ impl Secrets {
             }
             was_hidden = is_hidden;
         }
+        // Afterwards: a secret may look like a URL, and what is cut could no longer be told from ordinary words.
+        let shown = without_queries(&shown);
         let shown = shown.trim();
         // Every character is one byte by now.
         if shown.len() <= limit {
@@ -176,7 +177,7 @@ fn decode(reading: &[Letter], code: Code) -> Option<Vec<Letter>> {
 /// RFC 3986 §2.1
 fn percent(text: &[u8]) -> Option<(u8, usize)> {
     match text {
-        [b'%', high, low, ..] => Some((number(&[*high, *low], 16)?, 3)),
+        [b'%', high, low, ..] => Some((u8::try_from(number(&[*high, *low], 16)?).ok()?, 3)),
         _ => None,
     }
 }
@@ -184,7 +185,7 @@ fn percent(text: &[u8]) -> Option<(u8, usize)> {
 /// RFC 8259 §7
 fn json(text: &[u8]) -> Option<(u8, usize)> {
     match text {
-        [b'\\', b'u', a, b, c, d, ..] => Some((number(&[*a, *b, *c, *d], 16)?, 6)),
+        [b'\\', b'u', a, b, c, d, ..] => Some((encoded(number(&[*a, *b, *c, *d], 16)?), 6)),
         [b'\\', b'n' | b'r' | b't', ..] => Some((b' ', 2)),
         [b'\\', byte, ..] => Some((*byte, 2)),
         _ => None,
@@ -201,19 +202,27 @@ fn html(text: &[u8]) -> Option<(u8, usize)> {
         b"gt" => b'>',
         b"quot" => b'"',
         b"apos" => b'\'',
-        [b'#', b'x' | b'X', digits @ ..] => number(digits, 16)?,
-        [b'#', digits @ ..] => number(digits, 10)?,
+        [b'#', b'x' | b'X', digits @ ..] => encoded(number(digits, 16)?),
+        [b'#', digits @ ..] => encoded(number(digits, 10)?),
         _ => return None,
     };
     Some((byte, length + 2))
 }
 
-/// Reads a few digits; what is beyond a byte becomes the last one, which stands for any character outside of ASCII.
-fn number(digits: &[u8], radix: u32) -> Option<u8> {
-    let number = digits
+fn number(digits: &[u8], radix: u32) -> Option<u32> {
+    digits
         .iter()
-        .try_fold(0, |number, digit| Some(number * radix + char::from(*digit).to_digit(radix)?))?;
-    Some(u8::try_from(number).unwrap_or(u8::MAX))
+        .try_fold(0, |number, digit| Some(number * radix + char::from(*digit).to_digit(radix)?))
+}
+
+/// Returns of a character's UTF-8 as much as [`fold`] looks at.
+fn encoded(code: u32) -> u8 {
+    match u8::try_from(code) {
+        Ok(byte) if byte.is_ascii() => byte,
+        // The second half of a surrogate pair.
+        _ if (0xdc00..0xe000).contains(&code) => 0x80,
+        _ => 0xff,
+    }
 }
 
 /// Cuts the query and the userinfo out of whatever looks like a URL.
@@ -285,6 +294,8 @@ mod tests {
             ("p w", "sent a=b&c=p+w&d=e today", "sent a=b&c=***&d=e today"),
             ("abc%41%42defgh", "token abc%41%42d...", "token ***..."),
             ("abc/defghi", "token abc%2Fdefg...", "token ***..."),
+            ("ab/c?defghi", "token ab/c?defghi was sent", "token *** was sent"),
+            ("ab\u{1f511}defgh", "token ab\\ud83d\\udd11defgh", "token ***"),
             ("abcdefghij", "token=abcdefgh...: expired", "token=***...: expired"),
             ("abcdefghij", "cdefghij:expired", "***:expired"),
             ("abcdefghij", "abcdefghabcdefghij", "***"),
@@ -298,12 +309,12 @@ mod tests {
 
     #[test]
     fn a_secret_is_hidden_if_it_was_encoded_twice() {
-        let secret = "a&b=c\"d/e<f%41";
+        let secret = "a&b=c\"©é/e<f%41";
         let codes: [fn(&str) -> String; 5] = [
             |text| form_urlencoded::byte_serialize(text.as_bytes()).collect(),
             |text| text.bytes().map(|byte| format!("%{byte:02x}")).collect(),
             |text| serde_json::to_string(text).unwrap().trim_matches('"').to_owned(),
-            |text| text.chars().map(|c| format!("\\u{:04X}", u32::from(c))).collect(),
+            |text| text.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect(),
             |text| text.replace('&', "&amp;").replace('"', "&#34;").replace('<', "&#x3C;"),
         ];
         for one in codes {
