@@ -59,24 +59,9 @@ pin_project! {
         R: Retry<B>,
     {
         /// Waits for a token. The service is not ready, so that nothing is held up meanwhile.
-        Waiting {
-            waiting: Waiting<S>,
-            request: Request<B>,
-            service: I,
-            round: NextRound<S>,
-            went_back: bool,
-        },
-        /// Has a token, and readies the service.
-        Readying {
-            token: Arc<Issued>,
-            request: Request<B>,
-            service: I,
-            round: NextRound<S>,
-            // It had a token before, which was of no use when the service was ready at last.
-            went_back: bool,
-            // The service was not ready at once.
-            delayed: bool,
-        },
+        Waiting { waiting: Waiting<S>, attempt: Attempt<I, S, B> },
+        /// Has a token, and readies the service, which may have been delayed.
+        Readying { token: Arc<Issued>, attempt: Attempt<I, S, B>, delayed: bool },
         /// Waits for the answer.
         Sending { #[pin] response: I::Future, round: Round<I, S, R::Spare> },
         /// Was rejected, and waits for a newer token with the answer untouched.
@@ -88,9 +73,7 @@ pin_project! {
             left: usize,
             deadline: Option<Pin<Box<Sleep>>>,
             token: Arc<Issued>,
-            request: Request<B>,
-            service: I,
-            debt: Option<Debt<S>>,
+            attempt: Attempt<I, S, B>,
         },
         /// Fails before anything was sent.
         Failed { error: TokenError },
@@ -109,20 +92,63 @@ pub(crate) enum Round<I, S: TokenSource, T> {
     Second(Option<Debt<S>>),
 }
 
-/// Which attempt a service is being readied for.
-enum NextRound<S: TokenSource> {
+/// A request on its way to a service, without the token.
+struct Attempt<I, S: TokenSource, B> {
+    request: Request<B>,
+    service: I,
+    number: Number<S>,
+    /// It had a token before, which was of no use when the service was ready at last.
+    went_back: bool,
+}
+
+/// Which attempt it is.
+enum Number<S: TokenSource> {
     First,
+    /// What its answer is worth to others may be owed.
     Second(Option<Debt<S>>),
 }
 
-impl<S: TokenSource> NextRound<S> {
+impl<I, S: TokenSource, B> Attempt<I, S, B> {
     /// Makes the error for a request that gets no token.
     fn fail(&self, error: TokenError) -> BoxError {
-        match self {
-            Self::First => error.into(),
+        match self.number {
+            Number::First => error.into(),
             // A `TokenError` would say that it was never sent.
-            Self::Second(_) => {
+            Number::Second(_) => {
                 format!("the token was rejected, and the request not sent again: {error}").into()
+            }
+        }
+    }
+
+    /// Lets go of the service that is ready, to come back with another token.
+    fn go_back(self) -> Self
+    where
+        I: Clone,
+    {
+        Self { service: self.service.clone(), went_back: true, ..self }
+    }
+
+    /// Attaches the token and sends the request, through a service that is ready.
+    fn send<C, R, D>(
+        mut self,
+        layer: &RefreshLayer<S, C, R>,
+        token: &Issued,
+    ) -> Result<State<I, S, R, B, D>, BoxError>
+    where
+        I: Service<Request<B>>,
+        R: Retry<B>,
+    {
+        match self.number {
+            Number::First => {
+                let (request, spare) = layer.arm(self.request, token)?;
+                let response = self.service.call(request);
+                let spare = spare.map(|spare| (spare, self.service));
+                Ok(State::Sending { response, round: Round::First(token.generation, spare) })
+            }
+            Number::Second(debt) => {
+                layer.attach.attach(self.request.headers_mut(), token.tokens.access_token())?;
+                let response = self.service.call(self.request);
+                Ok(State::Sending { response, round: Round::Second(debt) })
             }
         }
     }
@@ -156,8 +182,8 @@ where
         request: Request<B>,
         service: I,
     ) -> Self {
-        let round = NextRound::First;
-        Self::new(layer, State::Waiting { waiting, request, service, round, went_back: false })
+        let attempt = Attempt { request, service, number: Number::First, went_back: false };
+        Self::new(layer, State::Waiting { waiting, attempt })
     }
 
     pub(crate) fn failed(layer: &Arc<RefreshLayer<S, C, R>>, error: TokenError) -> Self {
@@ -184,27 +210,18 @@ where
                 // ## Waiting => (Readying | error)
                 StateProj::Waiting { waiting, .. } => {
                     let landed = ready!(Pin::new(waiting).poll(cx));
-                    let StateOwned::Waiting { request, service, round, went_back, .. } =
-                        this.state.as_mut().take()
-                    else {
+                    let StateOwned::Waiting { attempt, .. } = this.state.as_mut().take() else {
                         unreachable!()
                     };
                     match landed {
-                        Ok((token, _)) => State::Readying {
-                            token,
-                            request,
-                            service,
-                            round,
-                            went_back,
-                            delayed: false,
-                        },
-                        Err(error) => return Poll::Ready(Err(round.fail(error))),
+                        Ok((token, _)) => State::Readying { token, attempt, delayed: false },
+                        Err(error) => return Poll::Ready(Err(attempt.fail(error))),
                     }
                 }
 
                 // ## Readying => (Sending | Waiting | error)
-                StateProj::Readying { service, delayed, .. } => {
-                    match service.poll_ready(cx) {
+                StateProj::Readying { attempt, delayed, .. } => {
+                    match attempt.service.poll_ready(cx) {
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(error)) => return this.state.end(Err(error.into())),
                         Poll::Pending => {
@@ -212,53 +229,23 @@ where
                             return Poll::Pending;
                         }
                     }
-                    let StateOwned::Readying {
-                        token,
-                        request,
-                        mut service,
-                        round,
-                        went_back,
-                        delayed,
-                    } = this.state.as_mut().take()
+                    let StateOwned::Readying { token, attempt, delayed } =
+                        this.state.as_mut().take()
                     else {
                         unreachable!()
                     };
                     // While the service took its time, the token may have been renewed, forgotten, or have expired. For
                     // a newer one the request goes back once: with tokens that live shorter than the queue is long, it
                     // would do so for ever.
-                    match layer.credentials.recheck(token, went_back || !delayed) {
-                        Answer::Use(token) => match round {
-                            NextRound::First => match layer.arm(request, &token) {
-                                Ok((request, spare)) => {
-                                    let response = service.call(request);
-                                    let spare = spare.map(|spare| (spare, service));
-                                    State::Sending {
-                                        response,
-                                        round: Round::First(token.generation, spare),
-                                    }
-                                }
-                                Err(error) => return Poll::Ready(Err(error.into())),
-                            },
-                            NextRound::Second(debt) => {
-                                let mut request = request;
-                                let access_token = token.tokens.access_token();
-                                if let Err(error) =
-                                    layer.attach.attach(request.headers_mut(), access_token)
-                                {
-                                    return Poll::Ready(Err(NextRound::Second(debt).fail(error)));
-                                }
-                                State::Sending {
-                                    response: service.call(request),
-                                    round: Round::Second(debt),
-                                }
-                            }
+                    match layer.credentials.recheck(token, attempt.went_back || !delayed) {
+                        Answer::Use(token) => match attempt.send(layer, &token) {
+                            Ok(sending) => sending,
+                            Err(error) => return Poll::Ready(Err(error)),
                         },
-                        // The service that is ready is let go of.
                         Answer::Wait(waiting) => {
-                            let service = service.clone();
-                            State::Waiting { waiting, request, service, round, went_back: true }
+                            State::Waiting { waiting, attempt: attempt.go_back() }
                         }
-                        Answer::Refuse(error) => return Poll::Ready(Err(round.fail(error))),
+                        Answer::Refuse(error) => return Poll::Ready(Err(attempt.fail(error))),
                     }
                 }
 
@@ -341,19 +328,11 @@ where
                 // ## Draining => Readying
                 StateProj::Draining { rejected, left, deadline, .. } => {
                     ready!(poll_drained(rejected, left, deadline, cx));
-                    let StateOwned::Draining { token, request, service, debt, .. } =
-                        this.state.as_mut().take()
+                    let StateOwned::Draining { token, attempt, .. } = this.state.as_mut().take()
                     else {
                         unreachable!()
                     };
-                    State::Readying {
-                        token,
-                        request,
-                        service,
-                        round: NextRound::Second(debt),
-                        went_back: false,
-                        delayed: false,
-                    }
+                    State::Readying { token, attempt, delayed: false }
                 }
 
                 StateProj::Failed { .. } => {
@@ -393,7 +372,8 @@ where
     // A body that is not there needs no time.
     let deadline =
         if rejected.is_end_stream() { None } else { layer.credentials.sleep(DRAIN_TIME) };
-    State::Draining { rejected, left: DRAIN_BYTES, deadline, token, request, service, debt }
+    let attempt = Attempt { request, service, number: Number::Second(debt), went_back: false };
+    State::Draining { rejected, left: DRAIN_BYTES, deadline, token, attempt }
 }
 
 /// Reads a body to its end, within limits.
