@@ -102,10 +102,17 @@ impl TokenError {
         self
     }
 
-    /// Returns the error as one that may work later, when the unknown has become known.
+    /// Returns the error as one that may work later: the unknown has become known.
     #[cfg(feature = "oauth2")]
     pub(crate) fn into_transient(mut self) -> Self {
         self.edit().kind = Kind::Transient;
+        self
+    }
+
+    /// Returns the error as one of unknown outcome: what it says does not cover all that was sent.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn into_ambiguous(mut self) -> Self {
+        self.edit().kind = Kind::Ambiguous;
         self
     }
 

@@ -309,6 +309,13 @@ impl<'a> Target<'a> {
     }
 }
 
+/// Returns whether an authority has a host, and no port or one that is a number: `http` lets others pass, and an HTTP
+/// client then takes the scheme's own port in its place.
+#[cfg(feature = "oauth2")]
+pub(crate) fn is_sound(authority: &str) -> bool {
+    Target::parse(authority).is_some()
+}
+
 /// Returns whether an authority is this machine, so that what is sent there crosses no network.
 pub(crate) fn is_loopback(authority: &str) -> bool {
     Target::parse(authority).is_some_and(|target| match target.host {

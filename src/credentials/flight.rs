@@ -14,6 +14,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::Shared;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::task::{Unconstrained, unconstrained};
 use tokio::time::Sleep;
 
 use super::Credentials;
@@ -32,8 +33,14 @@ pub(super) type Turn = Arc<Mutex<()>>;
 pub(super) struct Gate {
     pub(super) id: FlightId,
     sender: oneshot::Sender<Outcome>,
-    receiver: Shared<oneshot::Receiver<Outcome>>,
+    landing: Landing,
 }
+
+/// The landing of a flight, for all who joined it.
+///
+/// Outside tokio's cooperative budget: a receiver whose poller has none left wakes that poller and registers nobody. If
+/// that one is then dropped, the others would wait for a wake that never comes.
+pub(super) type Landing = Shared<Unconstrained<oneshot::Receiver<Outcome>>>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
@@ -45,7 +52,7 @@ pub(super) enum Outcome {
 impl Gate {
     pub(super) fn new(id: FlightId) -> Self {
         let (sender, receiver) = oneshot::channel();
-        Self { id, sender, receiver: receiver.shared() }
+        Self { id, sender, landing: unconstrained(receiver).shared() }
     }
 
     pub(super) fn open(self, outcome: Outcome) {
@@ -53,8 +60,8 @@ impl Gate {
         let _ = self.sender.send(outcome);
     }
 
-    pub(super) fn join(&self) -> Shared<oneshot::Receiver<Outcome>> {
-        self.receiver.clone()
+    pub(super) fn join(&self) -> Landing {
+        self.landing.clone()
     }
 }
 
@@ -85,7 +92,9 @@ pub(crate) enum Answer<S: TokenSource> {
 pub(crate) struct Waiting<S: TokenSource> {
     credentials: Credentials<S>,
     want: Want,
-    outcome: Shared<oneshot::Receiver<Outcome>>,
+    /// Of the session that it waits in: an error from before a log-in is not its.
+    epoch: u64,
+    outcome: Landing,
     // Each waiter on its own runtime: a flight on a runtime that nobody polls holds up nobody else.
     timeout: Option<Pin<Box<Sleep>>>,
     /// Of the request whose rejection started the flight.
@@ -96,11 +105,12 @@ impl<S: TokenSource> Waiting<S> {
     pub(super) fn new(
         credentials: Credentials<S>,
         want: Want,
-        outcome: Shared<oneshot::Receiver<Outcome>>,
+        outcome: Landing,
         debt: Option<Debt<S>>,
     ) -> Self {
         let timeout = credentials.sleep(credentials.timeout());
-        Self { credentials, want, outcome, timeout, debt }
+        let epoch = credentials.epoch();
+        Self { credentials, want, epoch, outcome, timeout, debt }
     }
 }
 
@@ -116,14 +126,19 @@ impl<S: TokenSource> Future for Waiting<S> {
                 {
                     return Poll::Ready(Ok((issued, this.debt.take())));
                 }
-                Poll::Ready(Ok(Outcome::Landed(Err(error)))) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(Outcome::Landed(Err(error))))
+                    if this.credentials.epoch() == this.epoch =>
+                {
+                    return Poll::Ready(Err(error));
+                }
                 // Or the application logged in or out between the landing and now.
-                Poll::Ready(Ok(Outcome::AskAgain | Outcome::Landed(Ok(_)))) => {
+                Poll::Ready(Ok(Outcome::AskAgain | Outcome::Landed(_))) => {
                     match this.credentials.ask(this.want.clone()) {
                         Answer::Use(issued) => return Poll::Ready(Ok((issued, None))),
                         Answer::Refuse(error) => return Poll::Ready(Err(error)),
                         // The time that it has waited so far counts.
                         Answer::Wait(next) => {
+                            this.epoch = next.epoch;
                             this.outcome = next.outcome;
                             this.debt = next.debt;
                         }

@@ -25,7 +25,7 @@ use self::state::{Adoption, Deadline, Decision, Departure, FlightId, State};
 pub(crate) use self::state::{Generation, Issued, Proof};
 use crate::clock::Now;
 use crate::error::TokenError;
-use crate::source::{BoxTokenSource, TokenSource};
+use crate::source::{BoxTokenSource, Cause, TokenSource};
 use crate::token::TokenSet;
 
 /// The shared handle: the current token set, and who is fetching the next.
@@ -289,6 +289,10 @@ impl<S: TokenSource> Credentials<S> {
         token.epoch() == self.lock().state.epoch()
     }
 
+    pub(crate) fn epoch(&self) -> u64 {
+        self.lock().state.epoch()
+    }
+
     /// Answers a request that obtained a token, and then readied its service, perhaps for a long time.
     ///
     /// A token that has expired since may be sent all the same: one of no lifetime serves those who waited for it.
@@ -347,7 +351,8 @@ impl<S: TokenSource> Credentials<S> {
             let challenge = match &want {
                 Want::NewerThanRejected(_, challenge) => {
                     debt = Some(Debt::new(self, departure.id));
-                    challenge.clone()
+                    // An older token's rejection says nothing about the one that is renewed now.
+                    challenge.clone().filter(|_| departure.cause == Cause::Rejected)
                 }
                 _ => None,
             };
@@ -361,9 +366,10 @@ impl<S: TokenSource> Credentials<S> {
         }
     }
 
-    /// Returns a timer, on the policy's runtime or else on that of whoever asks; none if there is no runtime.
+    /// Returns a timer, on the runtime of whoever asks, which is polled since it asks, or else on the policy's; none if
+    /// there is no runtime.
     pub(crate) fn sleep(&self, duration: Duration) -> Option<Pin<Box<Sleep>>> {
-        let runtime = self.runtime().ok()?;
+        let runtime = Handle::try_current().or_else(|_| self.runtime()).ok()?;
         let _context = runtime.enter();
         Some(Box::pin(tokio::time::sleep(duration)))
     }

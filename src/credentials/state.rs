@@ -561,8 +561,8 @@ impl State {
             }
             (Some(flight), _) => flight.lost,
             (None, Some(_)) if self.holds_back(now) => Deadline::NEVER,
-            (None, Some(failure)) => current.stale.or_later(failure.until),
-            (None, None) => current.stale,
+            (None, Some(failure)) if !failure.until.has_come(now) => failure.until,
+            (None, _) => current.stale,
         };
         Some((current, quiet_until.or_earlier(current.expired)))
     }
@@ -674,10 +674,6 @@ impl Deadline {
 
     fn or_earlier(self, other: Self) -> Self {
         Self { monotonic: min(self.monotonic, other.monotonic), wall: min(self.wall, other.wall) }
-    }
-
-    fn or_later(self, other: Self) -> Self {
-        Self { monotonic: max(self.monotonic, other.monotonic), wall: max(self.wall, other.wall) }
     }
 
     pub(super) fn has_come(self, now: Now) -> bool {

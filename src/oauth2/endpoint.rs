@@ -26,7 +26,7 @@ use super::response::{Answer, Context};
 use super::scrub::{self, Secrets};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{BoxError, TokenError};
-use crate::origin::is_loopback;
+use crate::origin::{is_loopback, is_sound};
 
 /// A token endpoint (RFC 6749 §3.2): where to ask, by which HTTP client, as whom, and in which dialect.
 ///
@@ -443,6 +443,9 @@ fn parse_url(url: &str) -> Result<Uri, TokenError> {
     if authority.as_str().contains('@') {
         return wrong("must not have a user name in it; use `client_auth`");
     }
+    if !is_sound(authority.as_str()) {
+        return wrong("must have a host, and a port that is a number up to 65535, if any");
+    }
     match parsed.scheme_str() {
         Some("https") => Ok(parsed),
         Some("http") if is_loopback(authority.as_str()) => Ok(parsed),
@@ -500,6 +503,12 @@ mod tests {
             "https://user:sesame@as.example.com/",
             "http://localhost@as.example.com/sesame",
             "https://as.example.com/sesame#part",
+            "https://as.example.com:sesame/",
+            "https://as.example.com:+443/sesame",
+            "https://as.example.com:65536/sesame",
+            "http://127.0.0.1:port/sesame",
+            "https://[::1]443/sesame",
+            "https://:443/sesame",
             "https://as.example.com/ses ame",
             "/sesame",
             "sesame",

@@ -62,6 +62,8 @@ struct State {
     denied: Option<RefreshToken>,
     /// The refresh token that was sent last without a clear answer.
     unanswered: Option<Unanswered>,
+    /// The refresh tokens that are being sent: a flight that was given up on, or other credentials, may be at it.
+    sending: Vec<RefreshToken>,
     /// A refresh token, and the one that the server issued in its place with an answer that is of no other use.
     successor: Option<(RefreshToken, RefreshToken)>,
 }
@@ -124,19 +126,22 @@ impl RefreshTokenGrant {
 
     /// Chooses the refresh token to send.
     fn choose(&self, previous: Option<&TokenSet>) -> Result<RefreshToken, TokenError> {
+        let token = previous.and_then(TokenSet::refresh_token);
+        let newest = token.unwrap_or(&self.configured);
+        if let Some(successor) = self.state.with(|state| state.successor_of(newest)) {
+            return self.unless_denied(successor);
+        }
+
         let given_up = self.state.with(|state| state.given_up);
-        let Some((previous, token)) =
-            previous.and_then(|previous| previous.refresh_token().map(|token| (previous, token)))
-        else {
+        let Some(token) = token else {
             return match given_up {
                 Some(why) => Err(why.error()),
                 None if is_empty(&self.configured) => {
                     Err(TokenError::denied("there is no refresh token; somebody must log in"))
                 }
-                None => self.newest(&self.configured),
+                None => self.unless_denied(self.configured.clone()),
             };
         };
-
         // The application may bring the configured token itself, and then means it; but a server's word stands.
         if let Some(why) = given_up.filter(|why| why.is_by_server())
             && is_same(token, &self.configured)
@@ -145,7 +150,7 @@ impl RefreshTokenGrant {
         }
         let now = self.request.endpoint.now().wall();
         let is_past = previous
-            .refresh_token_expires_at()
+            .and_then(TokenSet::refresh_token_expires_at)
             .and_then(|at| now.duration_since(at).ok())
             .is_some_and(|past| past > PAST_EXPIRY);
         if is_past {
@@ -153,31 +158,27 @@ impl RefreshTokenGrant {
                 "the refresh token has expired; somebody must log in again",
             ));
         }
-        self.newest(token)
+        self.unless_denied(token.clone())
     }
 
-    /// Returns the token that is known to have taken the place of this one, or else this one, unless it was denied.
-    fn newest(&self, token: &RefreshToken) -> Result<RefreshToken, TokenError> {
-        self.state.with(|state| {
-            let newest = match &state.successor {
-                Some((spent, successor)) if is_same(spent, token) => successor,
-                _ => token,
-            };
-            if state.denied.as_ref().is_some_and(|denied| is_same(denied, newest)) {
-                return Err(TokenError::denied(
-                    "the server has refused this refresh token before; somebody must log in again",
-                ));
-            }
-            Ok(newest.clone())
-        })
+    fn unless_denied(&self, token: RefreshToken) -> Result<RefreshToken, TokenError> {
+        let is_denied = self
+            .state
+            .with(|state| state.denied.as_ref().is_some_and(|denied| is_same(denied, &token)));
+        if is_denied {
+            return Err(TokenError::denied(
+                "the server has refused this refresh token before; somebody must log in again",
+            ));
+        }
+        Ok(token)
     }
 
     /// Sends the token, and once more if the answer was lost and the server is known to bear it.
     async fn spend(&self, token: &RefreshToken, renewal: &Renewal) -> Result<TokenSet, TokenError> {
         let first_sent = self.state.with(|state| state.sending(token, self.request.endpoint.now()));
         let lost = match self.send(token, renewal).await {
-            Err(error) if error.is_ambiguous() => error,
-            outcome => return outcome,
+            (Err(error), _) if error.is_ambiguous() => error,
+            (outcome, _) => return outcome,
         };
         let dialect = self.request.endpoint.checked_dialect()?;
         let is_borne = dialect
@@ -187,16 +188,18 @@ impl RefreshTokenGrant {
             return Err(lost);
         }
         match self.send(token, renewal).await {
-            // It says nothing about the first request.
-            Err(error) if error.is_transient() => Err(match error.retry_after() {
-                Some(retry_after) => lost.with_retry_after(retry_after),
-                None => lost,
-            }),
-            outcome => outcome,
+            // It says nothing about the first request: only new tokens, or a refusal of this one, do.
+            (Err(error), false) => Err(error.into_ambiguous()),
+            (outcome, _) => outcome,
         }
     }
 
-    async fn send(&self, token: &RefreshToken, renewal: &Renewal) -> Result<TokenSet, TokenError> {
+    /// Sends the token. Also returns whether it is now known what became of it.
+    async fn send(
+        &self,
+        token: &RefreshToken,
+        renewal: &Renewal,
+    ) -> (Result<TokenSet, TokenError>, bool) {
         let mut first = Parameters::default();
         first.push("refresh_token", token.expose_secret());
         let mut successor = None;
@@ -211,7 +214,8 @@ impl RefreshTokenGrant {
             })
             .await;
         let Some(successor) = successor.filter(|successor| !is_same(successor, token)) else {
-            return outcome;
+            let is_settled = outcome.as_ref().err().is_none_or(TokenError::is_denied);
+            return (outcome, is_settled);
         };
         // The answer may be of no use, but it says what became of the token, and which one to send next.
         self.state.with(|state| {
@@ -220,9 +224,14 @@ impl RefreshTokenGrant {
                 Some((spent, last)) if is_same(&last, token) => spent,
                 _ => token.clone(),
             };
+            if is_same(&spent, &self.configured) {
+                state.given_up = Some(GivenUp::Rotated);
+            }
             state.successor = Some((spent, successor));
         });
-        outcome.map_err(|error| if error.is_ambiguous() { error.into_transient() } else { error })
+        let known =
+            |error: TokenError| if error.is_ambiguous() { error.into_transient() } else { error };
+        (outcome.map_err(known), true)
     }
 
     /// Remembers what came of it.
@@ -246,6 +255,10 @@ impl RefreshTokenGrant {
                 Some(unanswered) if unanswered.is_lost && !is_settled => {}
                 _ => state.unanswered = None,
             }
+            if given_up == Some(GivenUp::Rotated) {
+                // It is in the token set now, and what came after it is too.
+                state.successor.take_if(|(_, successor)| is_same(successor, token));
+            }
             if given_up == Some(GivenUp::Denied) {
                 state.denied = Some(token.clone());
             }
@@ -259,6 +272,7 @@ impl RefreshTokenGrant {
 impl TokenSource for RefreshTokenGrant {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
         let token = self.choose(renewal.previous())?;
+        let _sending = Sending::begin(self, &token)?;
         let outcome = self.spend(&token, &renewal).await;
         self.note(&token, &outcome);
         let tokens = outcome?;
@@ -266,8 +280,12 @@ impl TokenSource for RefreshTokenGrant {
         let previous = renewal.previous();
         let mut kept = tokens.to_builder();
         if tokens.refresh_token().is_none() {
-            kept = kept.refresh_token(token);
-            let expiry = previous.and_then(TokenSet::refresh_token_expires_at);
+            kept = kept.refresh_token(token.clone());
+            let expiry = previous
+                .filter(|previous| {
+                    previous.refresh_token().is_some_and(|last| is_same(last, &token))
+                })
+                .and_then(TokenSet::refresh_token_expires_at);
             if let (None, Some(at)) = (tokens.refresh_token_expires_at(), expiry) {
                 kept = kept.refresh_token_expires_at(at);
             }
@@ -305,7 +323,49 @@ impl fmt::Debug for RefreshTokenGrant {
     }
 }
 
+/// That a refresh token is being sent, until dropped.
+///
+/// The flight keeps one sending from another, but not from a flight that was given up on and is still at it, and not from
+/// other credentials that have a clone of the grant.
+struct Sending<'a> {
+    state: &'a Shared,
+    token: RefreshToken,
+}
+
+impl<'a> Sending<'a> {
+    fn begin(grant: &'a RefreshTokenGrant, token: &RefreshToken) -> Result<Self, TokenError> {
+        let rotates = grant.request.endpoint.checked_dialect()?.rotates;
+        grant.state.with(|state| {
+            if rotates && state.sending.iter().any(|sending| is_same(sending, token)) {
+                return Err(TokenError::ambiguous(
+                    "this refresh token is being sent already, and the answer is still to come",
+                ));
+            }
+            state.sending.push(token.clone());
+            Ok(())
+        })?;
+        Ok(Self { state: &grant.state, token: token.clone() })
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.state.with(|state| {
+            let mut sending = state.sending.iter();
+            if let Some(at) = sending.position(|sending| is_same(sending, &self.token)) {
+                state.sending.swap_remove(at);
+            }
+        });
+    }
+}
+
 impl State {
+    /// Returns the token that is known to have taken the place of this one.
+    fn successor_of(&self, token: &RefreshToken) -> Option<RefreshToken> {
+        let (spent, successor) = self.successor.as_ref()?;
+        is_same(spent, token).then(|| successor.clone())
+    }
+
     /// Notes that a token is about to be sent, and returns when that was first done.
     fn sending(&mut self, token: &RefreshToken, now: Now) -> Now {
         match &self.unanswered {

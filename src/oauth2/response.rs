@@ -242,6 +242,7 @@ impl<'a> Document<'a> {
             self.all(&fields.error)
                 .chain(whole.all(&fields.error))
                 .filter_map(Value::as_str)
+                .map(str::trim)
                 .filter(|code| !code.is_empty())
         };
         let number = || {
