@@ -718,6 +718,7 @@ mod tests {
 
     use super::super::policy::RefreshPolicy;
     use super::*;
+    use crate::token::TokenSetBuilder;
 
     /// What can happen to the credentials.
     #[derive(Clone, Debug)]
@@ -784,18 +785,25 @@ mod tests {
         flying: Vec<(Departure, Now)>,
         adopting: Vec<Adoption>,
         started: Vec<FlightId>,
+        /// When on the monotonic clock each flight and each adoption was decided on.
+        occupied: Vec<(FlightId, Duration)>,
         newest: Generation,
     }
 
     impl Model {
         fn new(seed: u64) -> Self {
+            Self::with_policy(&RefreshPolicy::default(), seed)
+        }
+
+        fn with_policy(policy: &RefreshPolicy, seed: u64) -> Self {
             Self {
-                state: State::new(RefreshPolicy::default().timing, seed),
+                state: State::new(policy.timing, seed),
                 monotonic: Duration::from_secs(1000),
                 wall: Duration::from_secs(1_700_000_000),
                 flying: Vec::new(),
                 adopting: Vec::new(),
                 started: Vec::new(),
+                occupied: Vec::new(),
                 newest: Generation(0),
             }
         }
@@ -845,6 +853,7 @@ mod tests {
             assert_eq!(self.state.flight_id(), Some(departure.id));
             assert_eq!(departure.parent, self.newest);
             self.started.push(departure.id);
+            self.occupied.push((departure.id, self.monotonic));
             self.flying.push((departure, self.now()));
         }
 
@@ -854,6 +863,14 @@ mod tests {
             match step {
                 Step::Token => {
                     let decision = self.state.token(now);
+                    if let Decision::Use(issued) = &decision
+                        && issued.is_stale(now)
+                    {
+                        let view = self.state.view(now);
+                        let left_alone = view.cooldown.is_some()
+                            || view.error.is_some_and(|error| error.is_denied());
+                        assert!(view.in_flight || left_alone, "a stale token is not renewed");
+                    }
                     if let Some((_, until)) = self.state.published(now)
                         && !until.has_come(now)
                     {
@@ -929,13 +946,22 @@ mod tests {
                 Step::Land { .. } | Step::Adopted { .. } | Step::Prove { .. } => {}
             }
             self.state.take_lost();
-            self.state.take_news();
+            if self.state.take_news().iter().any(|event| matches!(event, Event::Lost)) {
+                let (_, since) = self
+                    .occupied
+                    .iter()
+                    .find(|(id, _)| Some(*id) == before)
+                    .expect("what is lost was under way");
+                let patience = self.state.timing.timeout * LOST_AFTER;
+                assert!(self.monotonic - *since >= patience, "declared lost too early");
+            }
             self.state.take_discarded();
             self.holds();
         }
 
         fn adopted(&mut self, adoption: Adoption) {
             self.adopting.push(adoption);
+            self.occupied.push((adoption.id, self.monotonic));
             assert!(self.state.generation() > self.newest);
             self.newest = self.state.generation();
         }
@@ -1002,5 +1028,253 @@ mod tests {
                 model.apply(Step::Pass { milliseconds: 60_000 });
             }
         }
+    }
+
+    // ===== one promise at a time =====
+
+    impl Model {
+        /// Windows that a test can reckon with.
+        fn steady() -> Self {
+            Self::with_policy(&RefreshPolicy::default().jitter(Duration::ZERO), 1)
+        }
+
+        /// Holds a token of an hour: stale after 3300 seconds, and expired after 3590.
+        fn logged_in(tokens: impl Into<TokenSet>, timeout: Duration) -> Self {
+            let policy = RefreshPolicy::default().jitter(Duration::ZERO).timeout(timeout);
+            let mut model = Self::with_policy(&policy, 1);
+            let adoption = model.state.adopt(model.now(), Some(tokens.into()));
+            model.state.adopted(adoption);
+            model.state.take_news();
+            model
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.monotonic += time;
+            self.wall += time;
+        }
+
+        fn token(&mut self) -> Decision {
+            self.state.token(self.now())
+        }
+
+        /// Rejects the token at hand.
+        fn reject(&mut self) -> Departure {
+            let decision = self.state.rejected(self.now(), self.state.generation());
+            let Decision::Start(departure) = decision else { panic!("{decision:?}") };
+            departure
+        }
+
+        fn land(&mut self, departure: &Departure, result: Result<TokenSet, TokenError>) {
+            let now = self.now();
+            self.state.land(now, departure, now, result);
+        }
+
+        /// Rejects the token at hand, renews it, and tells what the new one is worth. Returns how long the brake is on.
+        fn reject_and_prove(&mut self, proof: Proof) -> Option<Duration> {
+            let departure = self.reject();
+            self.land(&departure, Ok(of_an_hour().build()));
+            self.state.prove(self.now(), departure.id, proof);
+            self.brake()
+        }
+
+        /// Asks for the first token, and fails. Returns the cooldown.
+        fn fail(&mut self, error: TokenError) -> Duration {
+            let decision = self.token();
+            let Decision::Start(departure) = decision else { panic!("{decision:?}") };
+            self.land(&departure, Err(error));
+            self.state.view(self.now()).cooldown.unwrap()
+        }
+
+        fn brake(&self) -> Option<Duration> {
+            self.state.view(self.now()).brake
+        }
+
+        fn published_until(&self) -> Deadline {
+            self.state.published(self.now()).unwrap().1
+        }
+
+        fn has_news(&mut self, is_it: impl Fn(&Event) -> bool) -> bool {
+            self.state.take_news().iter().any(is_it)
+        }
+    }
+
+    fn of_an_hour() -> TokenSetBuilder {
+        TokenSet::bearer("t").unwrap().expires_in(Duration::from_secs(3600))
+    }
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    const STALE: Duration = Duration::from_secs(3300);
+
+    #[test]
+    fn a_token_is_stale_at_its_expiry_at_the_latest() {
+        let model = Model::logged_in(of_an_hour().refresh_in(Duration::from_secs(7200)), TIMEOUT);
+        let current = model.state.current.as_ref().unwrap();
+        assert_eq!(current.stale, current.expired);
+    }
+
+    #[test]
+    fn refresh_in_counts_from_before_the_token_was_asked_for() {
+        let mut model = Model::steady();
+        let asked = model.now();
+        let Decision::Start(departure) = model.token() else { panic!("there is a token") };
+        model.pass(Duration::from_secs(20));
+        let tokens = of_an_hour().refresh_in(Duration::from_secs(60)).build();
+        model.state.land(model.now(), &departure, asked, Ok(tokens));
+        model.pass(Duration::from_secs(39));
+        assert!(matches!(model.token(), Decision::Use(_)));
+        model.pass(Duration::from_secs(1));
+        assert!(matches!(model.token(), Decision::UseAndStart(..)));
+    }
+
+    #[test]
+    fn after_an_unknown_outcome_a_token_that_expires_is_used_to_its_end_and_asks_nothing() {
+        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+        model.pass(STALE);
+        let Decision::UseAndStart(issued, departure) = model.token() else { panic!("not stale") };
+        model.land(&departure, Err(TokenError::ambiguous("cut")));
+        assert_eq!(model.published_until(), issued.expired);
+        while !issued.is_expired(model.now()) {
+            assert!(matches!(model.token(), Decision::Use(_)));
+            model.pass(Duration::from_secs(10));
+        }
+        assert!(matches!(model.token(), Decision::Start(_)));
+    }
+
+    #[test]
+    fn after_an_unknown_outcome_a_token_without_expiry_is_renewed_after_the_cooldown() {
+        let tokens = TokenSet::bearer("t").unwrap().refresh_in(Duration::from_secs(60));
+        let mut model = Model::logged_in(tokens, TIMEOUT);
+        model.pass(Duration::from_secs(60));
+        let Decision::UseAndStart(_, departure) = model.token() else { panic!("not stale") };
+        model.land(&departure, Err(TokenError::ambiguous("cut")));
+        let cooldown = model.state.view(model.now()).cooldown.unwrap();
+        assert!(matches!(model.token(), Decision::Use(_)));
+        model.pass(cooldown);
+        assert!(matches!(model.token(), Decision::UseAndStart(..)));
+    }
+
+    #[test]
+    fn a_departure_that_is_called_off_ends_no_earlier_trial_and_is_no_news() {
+        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+        let on_trial = model.reject();
+        model.land(&on_trial, Ok(of_an_hour().build()));
+        model.pass(STALE);
+        model.state.take_news();
+        let Decision::UseAndStart(_, departure) = model.token() else { panic!("not stale") };
+        model.state.call_off(&departure);
+        assert!(!model.has_news(|_| true));
+
+        assert_eq!(model.brake(), None);
+        model.state.prove(model.now(), on_trial.id, Proof::Rejected);
+        assert_eq!(model.brake(), Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_forced_renewal_releases_the_brake_and_a_late_proof_moves_nothing() {
+        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+        let on_trial = model.reject();
+        model.land(&on_trial, Ok(of_an_hour().build()));
+        assert!(model.brake().is_some());
+
+        let forced = model.state.forced(model.now(), model.state.generation());
+        let Decision::Start(departure) = forced else { panic!("{forced:?}") };
+        model.land(&departure, Ok(of_an_hour().build()));
+        assert_eq!(model.brake(), None);
+        model.state.prove(model.now(), on_trial.id, Proof::Rejected);
+        assert_eq!(model.brake(), None);
+        assert!(!model.has_news(|event| matches!(event, Event::Braked { .. })));
+    }
+
+    #[test]
+    fn after_a_lost_flight_nothing_is_sent_while_the_token_works() {
+        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+        model.pass(STALE);
+        let Decision::UseAndStart(issued, _) = model.token() else { panic!("not stale") };
+        model.pass(TIMEOUT * LOST_AFTER);
+        while !issued.is_expired(model.now()) {
+            assert!(matches!(model.token(), Decision::Use(_)));
+            let forced = model.state.forced(model.now(), issued.generation);
+            assert!(matches!(forced, Decision::Refuse(error) if error.is_ambiguous()));
+            model.pass(Duration::from_secs(10));
+        }
+        assert!(matches!(model.token(), Decision::Start(_)));
+    }
+
+    #[test]
+    fn an_early_renewal_that_hangs_is_declared_lost_by_the_first_request_after_ten_timeouts() {
+        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+        model.pass(STALE);
+        assert!(matches!(model.token(), Decision::UseAndStart(..)));
+        let tick = Duration::from_millis(1);
+        model.pass(TIMEOUT * LOST_AFTER - tick);
+        assert!(!model.published_until().has_come(model.now()));
+        model.token();
+        assert!(!model.has_news(|event| matches!(event, Event::Lost)));
+
+        model.pass(tick);
+        // Otherwise no request would come by here and notice.
+        assert!(model.published_until().has_come(model.now()));
+        model.token();
+        assert!(model.has_news(|event| matches!(event, Event::Lost)));
+        assert!(model.state.take_lost());
+    }
+
+    #[test]
+    fn the_wall_clock_makes_no_flight_look_lost() {
+        let mut model = Model::steady();
+        let Decision::Start(departure) = model.token() else { panic!("there is a token") };
+        model.wall += LIFETIME_MAX;
+        assert!(matches!(model.token(), Decision::Join));
+        assert!(model.state.wants(departure.id));
+    }
+
+    #[test]
+    fn the_cooldown_starts_anew_after_a_success() {
+        let mut model = Model::steady();
+        for _ in 0..3 {
+            let cooldown = model.fail(TokenError::transient("down"));
+            model.pass(cooldown);
+        }
+        let Decision::Start(departure) = model.token() else { panic!("there is a token") };
+        model.land(&departure, Ok(of_an_hour().build()));
+        model.pass(Duration::from_secs(3600));
+        assert!(model.fail(TokenError::transient("down")) <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn two_instances_do_not_come_back_in_step() {
+        let [one, other] = [2, 4].map(|seed| Model::new(seed).fail(TokenError::transient("down")));
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn a_set_up_to_be_mended_is_tried_again_after_five_minutes_and_not_before() {
+        let mut model = Model::steady();
+        model.fail(TokenError::misconfigured("mend me"));
+        let tick = Duration::from_millis(1);
+        model.pass(Duration::from_secs(300) - tick);
+        assert!(matches!(model.token(), Decision::Refuse(error) if error.is_misconfigured()));
+        model.pass(tick);
+        assert!(matches!(model.token(), Decision::Start(_)));
+    }
+
+    #[test]
+    fn retries_of_which_nothing_is_known_do_not_lengthen_the_brake() {
+        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+        for _ in 0..3 {
+            assert_eq!(model.reject_and_prove(Proof::Missing), Some(Duration::from_secs(5)));
+            model.pass(Duration::from_secs(5));
+        }
+    }
+
+    #[test]
+    fn an_accepted_retry_makes_the_next_brake_a_short_one() {
+        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+        assert_eq!(model.reject_and_prove(Proof::Rejected), Some(Duration::from_secs(5)));
+        model.pass(Duration::from_secs(5));
+        assert_eq!(model.reject_and_prove(Proof::Rejected), Some(Duration::from_secs(10)));
+        model.pass(Duration::from_secs(10));
+        assert_eq!(model.reject_and_prove(Proof::Accepted), None);
+        assert_eq!(model.reject_and_prove(Proof::Rejected), Some(Duration::from_secs(5)));
     }
 }
