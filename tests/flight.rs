@@ -1,14 +1,21 @@
 //! One refresh for everybody, whoever comes, goes or breaks.
 #![cfg(feature = "testing")]
-#![allow(clippy::disallowed_methods, reason = "tests read paused time")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests read paused time, and panic"
+)]
 
 mod harness;
 
+use std::fmt;
 use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::task::Poll;
+use std::thread;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -18,7 +25,8 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Service as _, ServiceExt as _};
 use tower_refresh::{
-    Cause, Credentials, RefreshLayer, RefreshPolicy, Renewal, TokenError, TokenSet, TokenStatus,
+    BoxTokenSource, Cause, Credentials, RefreshLayer, RefreshPolicy, Renewal, TokenError, TokenSet,
+    TokenSource, TokenStatus,
 };
 
 #[tokio::test(start_paused = true)]
@@ -133,6 +141,22 @@ async fn after_an_unknown_outcome_nothing_is_sent_while_the_token_works_and_then
         let asked = strings.next().await;
         assert_eq!(asked.renewal.cause(), Cause::Expired);
         asked.answer(tokens("new"));
+    });
+    assert_eq!(token.unwrap().access_token().expose_secret(), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_unknown_outcome_a_token_without_expiry_may_be_renewed_again_after_the_cooldown() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    credentials.replace(tokens("old")).await.unwrap();
+    let (error, ()) = tokio::join!(credentials.renew(), async {
+        strings.next().await.fail(TokenError::ambiguous("the connection was cut"));
+    });
+    assert!(error.unwrap_err().is_ambiguous());
+    advance(credentials.status().cooldown.unwrap()).await;
+    let (token, ()) = tokio::join!(credentials.renew(), async {
+        strings.next().await.answer(tokens("new"));
     });
     assert_eq!(token.unwrap().access_token().expose_secret(), "new");
 }
@@ -306,6 +330,40 @@ async fn a_source_that_panics_is_an_error_and_the_next_fetch_works() {
 }
 
 #[test]
+fn an_error_that_looks_at_the_credentials_when_it_is_dropped_finds_them_unlocked() {
+    static CREDENTIALS: OnceLock<Credentials<BoxTokenSource>> = OnceLock::new();
+
+    #[derive(Debug)]
+    struct Curious;
+    impl fmt::Display for Curious {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("curious")
+        }
+    }
+    impl std::error::Error for Curious {}
+    impl Drop for Curious {
+        fn drop(&mut self) {
+            CREDENTIALS.get().map(Credentials::status);
+        }
+    }
+
+    let (done, is_done) = mpsc::channel();
+    // On a thread of its own: a deadlock would hold up the test itself.
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let source = |_: Renewal| async { Err::<TokenSet, _>(TokenError::transient(Curious)) };
+            let credentials = CREDENTIALS.get_or_init(|| Credentials::new(source.boxed()));
+            assert!(credentials.token().await.is_err());
+            // The remembered error is not needed any more.
+            credentials.replace(tokens("t")).await.unwrap();
+        });
+        done.send(())
+    });
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(()));
+}
+
+#[test]
 fn a_runtime_that_is_shut_down_during_a_flight_is_an_error_and_another_works() {
     let first =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -475,6 +533,113 @@ async fn recursion_that_leaves_the_task_ends_at_the_timeout() {
     let start = Instant::now();
     assert!(client.oneshot(get("/")).await.is_err());
     assert_eq!(start.elapsed(), Duration::from_secs(30));
+}
+
+// ===== everything at once =====
+
+#[test]
+fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever() {
+    for round in 0..10 {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_all()
+            .build()
+            .unwrap();
+        let moody = Moody::default();
+        // No pause and no brake, so that there is always something under way. Whoever is not woken would be let go at
+        // the timeout, which is longer than the test waits.
+        let policy = RefreshPolicy::default()
+            .timeout(Duration::from_secs(120))
+            .cooldown(Duration::ZERO, Duration::ZERO)
+            .brake(Duration::ZERO, Duration::ZERO);
+        let credentials = Credentials::with_policy(moody.clone(), policy);
+        let answers = Arc::new(AtomicUsize::new(0));
+        let client = client(RefreshLayer::with_credentials(credentials.clone()), move |_, _| {
+            let answer = answers.fetch_add(1, Ordering::Relaxed);
+            async move {
+                if answer % 13 == 0 {
+                    tokio::task::yield_now().await;
+                }
+                if answer % 3 == 0 { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
+            }
+        });
+        runtime.block_on(async {
+            let users = (0..16).map(|user| {
+                let seed = user * 7919 + round * 104_729 + 1;
+                tokio::spawn(use_at_random(credentials.clone(), client.clone(), seed))
+            });
+            for user in join_all(users.map(|user| timeout(Duration::from_secs(30), user))).await {
+                user.expect("somebody waits for ever").unwrap();
+            }
+            timeout(Duration::from_secs(30), credentials.settled()).await.unwrap();
+        });
+        assert_eq!(moody.most_at_once.load(Ordering::SeqCst), 1);
+        assert!(!credentials.status().refreshing);
+    }
+}
+
+/// Asks, renews, logs in and out, and sends requests; some of it is dropped halfway.
+async fn use_at_random(credentials: Credentials<Moody>, client: harness::Client, seed: u64) {
+    let short_lived = || tokens("mine").expires_in(Duration::from_millis(30));
+    let mut dice = seed;
+    for _ in 0..100 {
+        // xorshift64: another order for each user, and the same in each run.
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        match dice % 9 {
+            0 => drop(credentials.renew().await),
+            1 => drop(credentials.token().await),
+            2 => drop(credentials.replace(short_lived()).await),
+            3 => drop(credentials.forget().await),
+            4 => poll_times(dice % 4, client.clone().oneshot(get("/"))).await,
+            5 => poll_times(1, credentials.replace(short_lived())).await,
+            _ => drop(client.clone().oneshot(get("/")).await),
+        }
+    }
+}
+
+/// Polls a future at most so many times, and drops it.
+async fn poll_times<F: Future>(times: u64, future: F) {
+    let mut future = pin!(future);
+    for _ in 0..times {
+        if poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await {
+            return;
+        }
+    }
+}
+
+/// Fails in each way there is, and counts how many fetches run at once.
+#[derive(Clone, Debug, Default)]
+struct Moody {
+    calls: Arc<AtomicUsize>,
+    running: Arc<AtomicUsize>,
+    most_at_once: Arc<AtomicUsize>,
+}
+
+impl TokenSource for Moody {
+    async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+        struct Running<'a>(&'a AtomicUsize);
+        impl Drop for Running<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        let _running = Running(&self.running);
+        self.most_at_once.fetch_max(running, Ordering::SeqCst);
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        for _ in 0..call % 5 {
+            tokio::task::yield_now().await;
+        }
+        match call % 11 {
+            3 => Err(TokenError::transient("on purpose")),
+            5 => Err(TokenError::ambiguous("on purpose")),
+            7 => panic!("on purpose"),
+            _ => Ok(tokens("t").expires_in(Duration::from_millis(call as u64 % 7 * 20)).build()),
+        }
+    }
 }
 
 // ===== helpers =====

@@ -10,9 +10,11 @@ use harness::{HOUR, accept, client, get, let_others_run, policy, puppet, tokens}
 use tokio::time::{Instant, advance, timeout};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::ServiceExt as _;
-use tower_refresh::{Cause, Credentials, RefreshLayer, TokenError, TokenStatus};
+use tower_refresh::{
+    Cause, Credentials, RefreshLayer, Renewal, TokenError, TokenSet, TokenSource, TokenStatus,
+};
 
-async fn current<S: tower_refresh::TokenSource>(credentials: &Credentials<S>) -> String {
+async fn current<S: TokenSource>(credentials: &Credentials<S>) -> String {
     credentials.token().await.unwrap().access_token().expose_secret().to_owned()
 }
 
@@ -208,4 +210,136 @@ async fn a_request_that_waits_when_the_application_logs_in_goes_out_with_the_new
     let replacing = tokio::spawn(async move { credentials.replace(tokens("mine")).await });
     assert_eq!(waiting.await.unwrap().unwrap().status(), http::StatusCode::OK);
     replacing.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_landed_just_before_a_log_out_reaches_nobody_after_it() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    let mut waiting = task::spawn(credentials.token());
+    assert_pending!(waiting.poll());
+    strings.next().await.answer(tokens("alice").expires_in(HOUR));
+    credentials.settled().await;
+    credentials.forget().await.unwrap();
+    assert_pending!(waiting.poll());
+    strings.next().await.answer(tokens("bob").expires_in(HOUR));
+    let_others_run().await;
+    assert_eq!(assert_ready!(waiting.poll()).unwrap().access_token().expose_secret(), "bob");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_has_not_begun_is_not_flown_after_a_log_out() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    let mut waiting = task::spawn(credentials.token());
+    assert_pending!(waiting.poll());
+    let mut forgetting = task::spawn(credentials.forget());
+    assert_pending!(forgetting.poll());
+    drop(waiting);
+    let_others_run().await;
+    assert_ready!(forgetting.poll()).unwrap();
+    assert_eq!(strings.count(), 0);
+}
+
+// ===== a source that hangs =====
+
+#[tokio::test(start_paused = true)]
+async fn a_log_out_behind_a_lost_flight_reaches_the_source() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy().timeout(Duration::from_secs(1)));
+    let mut waiting = task::spawn(credentials.token());
+    assert_pending!(waiting.poll());
+    let flight = strings.next().await;
+    let forgetting = tokio::spawn({
+        let credentials = credentials.clone();
+        async move { credentials.forget().await }
+    });
+    let_others_run().await;
+    drop(waiting);
+    advance(Duration::from_secs(11)).await;
+    let mut other = task::spawn(credentials.token());
+    assert_pending!(other.poll());
+    let_others_run().await;
+    flight.answer(tokens("late"));
+    forgetting.await.unwrap().unwrap();
+    assert!(strings.adopted.try_recv().unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_behind_a_flight_that_hangs_ends_after_ten_timeouts() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    credentials.token().await.unwrap_err();
+    let _hung = strings.next().await;
+    let start = Instant::now();
+    let replacing = credentials.replace(tokens("mine"));
+    timeout(HOUR, replacing).await.unwrap().unwrap();
+    assert!(start.elapsed() <= Duration::from_secs(300), "{:?}", start.elapsed());
+    assert!(strings.adopted.try_recv().unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_behind_a_flight_that_hangs_ends_whatever_others_ask_meanwhile() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    credentials.token().await.unwrap_err();
+    let _hung = strings.next().await;
+    let replacing = tokio::spawn({
+        let credentials = credentials.clone();
+        async move { credentials.replace(tokens("mine").expires_in(HOUR)).await }
+    });
+    let_others_run().await;
+    for _ in 0..31 {
+        assert_eq!(current(&credentials).await, "mine");
+        advance(Duration::from_secs(10)).await;
+    }
+    timeout(Duration::ZERO, replacing).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_log_out_behind_a_flight_that_hangs_the_next_session_begins_after_ten_timeouts() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    let mut waiting = task::spawn(credentials.token());
+    assert_pending!(waiting.poll());
+    let _hung = strings.next().await;
+    let forgetting = tokio::spawn({
+        let credentials = credentials.clone();
+        async move { credentials.forget().await }
+    });
+    let_others_run().await;
+    // Each request is released at its timeout, and so at most ten of them in a row fail.
+    for _ in 0..10 {
+        assert_eq!(strings.count(), 0);
+        credentials.token().await.unwrap_err();
+        let_others_run().await;
+    }
+    let (token, ()) = tokio::join!(credentials.token(), async {
+        strings.next().await.answer(tokens("new"));
+    });
+    assert_eq!(token.unwrap().access_token().expose_secret(), "new");
+    forgetting.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_never_hears_the_log_in_out_still_renews() {
+    struct Deaf;
+    impl TokenSource for Deaf {
+        async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+            Ok(tokens("fetched").expires_in(HOUR).build())
+        }
+        async fn adopt(&self, _: Option<&TokenSet>) -> Result<(), TokenError> {
+            std::future::pending().await
+        }
+    }
+
+    let credentials = Credentials::with_policy(Deaf, policy().timeout(Duration::from_secs(1)));
+    let mut replacing = task::spawn(credentials.replace(tokens("mine").expires_in(HOUR)));
+    assert_pending!(replacing.poll());
+    let_others_run().await;
+    advance(Duration::from_secs(20)).await;
+    assert_eq!(current(&credentials).await, "mine");
+    // Nothing was sent, and so nothing is unknown.
+    assert!(credentials.status().error.is_none());
+    assert_eq!(credentials.renew().await.unwrap().access_token().expose_secret(), "fetched");
 }

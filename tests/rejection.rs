@@ -1,20 +1,31 @@
 //! What a rejected token costs: one refresh, one retry, and no storm.
 #![cfg(feature = "testing")]
-#![allow(clippy::disallowed_methods, reason = "tests read paused time")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "tests read paused time, write things down, and panic"
+)]
 
 mod harness;
 
+use std::collections::HashSet;
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use futures_util::stream;
 use harness::{HOUR, Mint, client, get, policy, puppet, token_of, tokens};
 use http::{Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::time::{Instant, advance, sleep};
+use tokio_test::{assert_pending, assert_ready, task};
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::{
     Cause, Credentials, Event, RefreshLayer, Skip, TokenError, TokenStatus, Verdict,
@@ -368,4 +379,159 @@ async fn a_request_may_ask_to_be_left_alone() {
     request.extensions_mut().insert(Skip::Token);
     assert_eq!(client.oneshot(request).await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert_eq!(mint.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_during_an_early_renewal_makes_new_requests_wait() {
+    let (source, mut strings) = puppet();
+    let layer = RefreshLayer::with_policy(source, policy());
+    let credentials = layer.credentials().clone();
+    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    advance(HOUR - Duration::from_secs(200)).await;
+    let client = client(layer, |token, _| async move {
+        if token == "old" { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
+    });
+    let first = tokio::spawn(client.clone().oneshot(get("/")));
+    let asked = strings.next().await;
+    assert_eq!(asked.renewal.cause(), Cause::Expiring);
+    assert_eq!(credentials.status().token, TokenStatus::Rejected);
+    let mut other = task::spawn(client.oneshot(get("/")));
+    assert_pending!(other.poll());
+    asked.answer(tokens("new"));
+    assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::OK);
+    assert_eq!(assert_ready!(other.poll()).unwrap().status(), StatusCode::OK);
+    assert_eq!(strings.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unexpired_token_is_used_when_its_renewal_hangs() {
+    let (source, mut strings) = puppet();
+    let layer = RefreshLayer::with_policy(source, policy());
+    layer.credentials().replace(tokens("t").expires_in(HOUR)).await.unwrap();
+    let client = client(layer, |_, path| async move {
+        if path == "/broken" { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
+    });
+    let broken = tokio::spawn(client.clone().oneshot(get("/broken")));
+    let _hung = strings.next().await;
+    let start = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
+    }
+    // One timeout has passed, and not one for each of them.
+    assert_eq!(start.elapsed(), Duration::from_secs(30));
+    assert_eq!(broken.await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_fails_elsewhere_does_not_excuse_a_rejected_retry() {
+    let (source, mut strings) = puppet();
+    let layer = RefreshLayer::with_policy(source, policy());
+    let credentials = layer.credentials().clone();
+    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    let client = client(layer, |token, _| async move {
+        if token != "old" {
+            sleep(Duration::from_secs(2)).await;
+        }
+        StatusCode::UNAUTHORIZED
+    });
+    let request = tokio::spawn(client.oneshot(get("/")));
+    strings.next().await.answer(tokens("new").expires_in(HOUR));
+    harness::let_others_run().await;
+    let (renewed, ()) = tokio::join!(credentials.renew(), async {
+        strings.next().await.fail(TokenError::transient("x"));
+    });
+    renewed.unwrap_err();
+    assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(credentials.status().brake, Some(Duration::from_secs(5)));
+}
+
+// ===== storms =====
+
+/// Sends a thousand requests, each to a path of its own, within a minute, and returns how many refreshes that cost.
+async fn refreshes_in_a_minute<F, Fut>(lifetime: Duration, answer: F) -> usize
+where
+    F: Fn(String, String) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = StatusCode> + Send + 'static,
+{
+    let mint = Mint::new(lifetime);
+    let layer = RefreshLayer::with_policy(mint.clone(), policy());
+    layer.credentials().prime().await.unwrap();
+    let client = client(layer, answer);
+    let mut requests = Vec::new();
+    for number in 0..1000 {
+        requests.push(tokio::spawn(client.clone().oneshot(get(&format!("/{number}")))));
+        sleep(Duration::from_millis(60)).await;
+    }
+    for request in requests {
+        request.await.unwrap().unwrap();
+    }
+    mint.calls() - 1
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejections_that_come_late_and_out_of_order_make_no_storm() {
+    let attempts = Arc::new(AtomicU64::new(1));
+    let refreshes = refreshes_in_a_minute(HOUR, move |_, _| {
+        // Up to three seconds, in an order that repeats from run to run.
+        let attempt = attempts.fetch_add(1, Ordering::SeqCst);
+        let latency =
+            Duration::from_millis((attempt.wrapping_mul(0x5851_F42D_4C95_7F2D) >> 33) % 3000);
+        async move {
+            sleep(latency).await;
+            StatusCode::UNAUTHORIZED
+        }
+    })
+    .await;
+    assert!((1..=5).contains(&refreshes), "{refreshes}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_slower_than_the_brake_make_no_storm() {
+    // Each first attempt is rejected at once, and each retry after twenty seconds.
+    let seen: Arc<Mutex<HashSet<String>>> = Arc::default();
+    let refreshes = refreshes_in_a_minute(HOUR, move |_, path| {
+        let is_retry = !seen.lock().unwrap().insert(path);
+        async move {
+            if is_retry {
+                sleep(Duration::from_secs(20)).await;
+            }
+            StatusCode::UNAUTHORIZED
+        }
+    })
+    .await;
+    assert!((1..=5).contains(&refreshes), "{refreshes}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_of_five_seconds_that_are_all_rejected_make_no_storm() {
+    let lifetime = Duration::from_secs(5);
+    let refreshes =
+        refreshes_in_a_minute(lifetime, |_, _| async { StatusCode::UNAUTHORIZED }).await;
+    // Each of them is renewed once when its life ends, and once more because it is rejected.
+    assert!((12..=2 * 15).contains(&refreshes), "{refreshes}");
+}
+
+#[test]
+fn a_rejected_answer_of_endless_empty_frames_is_read_to_an_end() {
+    let (done, is_done) = mpsc::channel();
+    // On a thread of its own: were there no end, the test would not reach one either.
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let status = runtime.block_on(async {
+            let layer = RefreshLayer::new(Mint::new(HOUR).delay(Duration::ZERO));
+            let api = tower::service_fn(|request: Request<Full<Bytes>>| async move {
+                let frames = stream::repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::new())));
+                let mut response = Response::new(StreamBody::new(frames));
+                if token_of(&request) == Some("t1") {
+                    *response.status_mut() = StatusCode::UNAUTHORIZED;
+                }
+                Ok::<_, Infallible>(response)
+            });
+            let layer = layer.origin("https://api.test");
+            let client = ServiceBuilder::new().layer(layer).service(api);
+            client.oneshot(get("/")).await.unwrap().status()
+        });
+        done.send(status)
+    });
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(StatusCode::OK));
 }

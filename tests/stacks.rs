@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use harness::{HOUR, Mint, get, let_others_run, policy, puppet, token_of, tokens};
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tokio::time::{Instant, sleep};
 use tower::util::{BoxCloneService, BoxService};
@@ -287,4 +287,89 @@ fn the_service_is_send_and_sync_and_clone() {
     spawnable(nameable(&layer));
     spawnable(layer.credentials().clone());
     spawnable(layer);
+}
+
+/// Serves one request at a time; one to `/slow` takes a minute. Rejects `old`, and writes down what it is sent.
+fn one_at_a_time(
+    sent: &Arc<Mutex<Vec<String>>>,
+) -> impl Service<
+    Request<Body>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<Body>, Infallible>> + Send,
+> + Clone
++ Send
++ 'static {
+    let sent = Arc::clone(sent);
+    ServiceBuilder::new().concurrency_limit(1).service_fn(move |request: Request<Body>| {
+        let token = token_of(&request).map(str::to_owned);
+        sent.lock().unwrap().extend(token.clone());
+        async move {
+            if request.uri().path() == "/slow" {
+                sleep(Duration::from_secs(60)).await;
+            }
+            let mut response = Response::new(Body::default());
+            if token.as_deref() == Some("old") {
+                *response.status_mut() = StatusCode::UNAUTHORIZED;
+            }
+            Ok(response)
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_readiness_does_not_send_a_token_that_was_forgotten() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    let layer = RefreshLayer::with_credentials(credentials.clone()).origin("https://api.test");
+    let sent = Arc::default();
+    let api = one_at_a_time(&sent);
+    let client = ServiceBuilder::new().layer(layer).service(api.clone());
+    let waiting = tokio::spawn(client.oneshot(get("/")));
+    let asked = strings.next().await;
+    let slow = tokio::spawn(api.oneshot(get("/slow")));
+    let_others_run().await;
+    asked.answer(tokens("alice").expires_in(HOUR));
+    let_others_run().await;
+    credentials.forget().await.unwrap();
+    slow.await.unwrap().unwrap();
+    strings.next().await.answer(tokens("bob").expires_in(HOUR));
+    waiting.await.unwrap().unwrap();
+    assert_eq!(*sent.lock().unwrap(), ["bob"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_waits_for_readiness_until_its_token_expired_goes_back_for_a_newer_one() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    let layer = RefreshLayer::with_credentials(credentials).origin("https://api.test");
+    let sent = Arc::default();
+    let api = one_at_a_time(&sent);
+    let client = ServiceBuilder::new().layer(layer).service(api.clone());
+    let request = tokio::spawn(client.oneshot(get("/")));
+    let asked = strings.next().await;
+    let slow = tokio::spawn(api.oneshot(get("/slow")));
+    let_others_run().await;
+    asked.answer(tokens("short").expires_in(Duration::from_secs(5)));
+    slow.await.unwrap().unwrap();
+    strings.next().await.answer(tokens("new").expires_in(HOUR));
+    assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::OK);
+    assert_eq!(*sent.lock().unwrap(), ["old", "new"]);
+    assert_eq!(strings.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_no_room_for_a_header_is_an_error_and_no_panic() {
+    let mint = Mint::new(HOUR);
+    let client = ServiceBuilder::new().layer(layer(&mint)).service(api());
+    let mut request = get("/");
+    for number in 0.. {
+        let name = HeaderName::from_bytes(format!("x-{number}").as_bytes()).unwrap();
+        if request.headers_mut().try_append(name, HeaderValue::from_static("x")).is_err() {
+            break;
+        }
+    }
+    let error = client.oneshot(request).await.unwrap_err();
+    assert!(error.downcast_ref::<TokenError>().unwrap().is_misconfigured(), "{error}");
 }

@@ -4,12 +4,15 @@
 
 mod harness;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use harness::{HOUR, Mint, policy, puppet, tokens};
 use tokio::time::{Instant, advance};
+use tokio_test::{assert_pending, assert_ready, task};
 use tower_refresh::testing::ManualClock;
-use tower_refresh::{Cause, Clock, Credentials, RefreshPolicy, TokenSource, TokenStatus};
+use tower_refresh::{Cause, Clock, Credentials, RefreshPolicy, Renewal, TokenSource, TokenStatus};
 
 const DAY: Duration = Duration::from_secs(86400);
 
@@ -212,4 +215,45 @@ async fn absurd_policies_do_no_harm() {
         assert!(error.is_err());
         assert!(credentials.token().await.is_ok());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_during_a_flight_does_not_spend_the_refresh_token_twice() {
+    // The machine is suspended, or the time daemon sets the clock.
+    for jump in [ManualClock::suspend, ManualClock::step_forward] {
+        let (source, mut strings) = puppet();
+        let (credentials, clock) = with_clock(source).await;
+        clock.advance(HOUR - Duration::from_secs(60));
+        credentials.token().await.unwrap();
+        let flight = strings.next().await;
+        jump(&clock, HOUR);
+
+        let mut waiting = task::spawn(credentials.token());
+        assert_pending!(waiting.poll());
+        harness::let_others_run().await;
+        assert_eq!(strings.count(), 0);
+        flight.answer(tokens("new").expires_in(HOUR));
+        harness::let_others_run().await;
+        assert_eq!(assert_ready!(waiting.poll()).unwrap().access_token().expose_secret(), "new");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_says_renew_at_once_makes_no_storm() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let credentials = Credentials::with_policy(
+        move |_: Renewal| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async { Ok(tokens("t").expires_in(HOUR).refresh_in(Duration::ZERO)) }
+        },
+        policy(),
+    );
+    for _ in 0..1000 {
+        credentials.token().await.unwrap();
+        credentials.settled().await;
+        advance(Duration::from_millis(10)).await;
+    }
+    // In ten seconds: one at their beginning, and one in their middle.
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
