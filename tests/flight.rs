@@ -557,10 +557,10 @@ fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever()
         let client = client(RefreshLayer::with_credentials(credentials.clone()), move |_, _| {
             let answer = answers.fetch_add(1, Ordering::Relaxed);
             async move {
-                if answer % 13 == 0 {
+                if answer.is_multiple_of(13) {
                     tokio::task::yield_now().await;
                 }
-                if answer % 3 == 0 { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
+                if answer.is_multiple_of(3) { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
             }
         });
         runtime.block_on(async {

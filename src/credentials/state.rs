@@ -732,6 +732,7 @@ mod tests {
         Adopted { which: usize },
         Prove { which: usize, proof: u8 },
         Pass { milliseconds: u64 },
+        UntilStale,
         Suspend { milliseconds: u64 },
         SetBack { milliseconds: u64 },
     }
@@ -772,6 +773,7 @@ mod tests {
             2 => (0..4_usize).prop_map(|which| Step::Adopted { which }),
             2 => (0..4_usize, 0..3_u8).prop_map(|(which, proof)| Step::Prove { which, proof }),
             4 => milliseconds().prop_map(|milliseconds| Step::Pass { milliseconds }),
+            1 => Just(Step::UntilStale),
             1 => milliseconds().prop_map(|milliseconds| Step::Suspend { milliseconds }),
             1 => milliseconds().prop_map(|milliseconds| Step::SetBack { milliseconds }),
         ]
@@ -863,8 +865,9 @@ mod tests {
             match step {
                 Step::Token => {
                     let decision = self.state.token(now);
+                    // By the monotonic clock: after a failure the other one is heard about expiry only.
                     if let Decision::Use(issued) = &decision
-                        && issued.is_stale(now)
+                        && now.monotonic() >= issued.stale.monotonic
                     {
                         let view = self.state.view(now);
                         let left_alone = view.cooldown.is_some()
@@ -937,9 +940,11 @@ mod tests {
                     let flight = self.started[self.started.len() - 1 - which];
                     self.state.prove(now, flight, proof);
                 }
-                Step::Pass { milliseconds } => {
-                    self.monotonic += Duration::from_millis(milliseconds);
-                    self.wall += Duration::from_millis(milliseconds);
+                Step::Pass { milliseconds } => self.pass(Duration::from_millis(milliseconds)),
+                Step::UntilStale => {
+                    let current = self.state.current.as_ref();
+                    let left = current.and_then(|current| current.stale.left(now));
+                    self.pass(left.unwrap_or_default());
                 }
                 Step::Suspend { milliseconds } => self.wall += Duration::from_millis(milliseconds),
                 Step::SetBack { milliseconds } => self.wall -= Duration::from_millis(milliseconds),
