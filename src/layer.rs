@@ -104,7 +104,8 @@ impl<S, C, R> RefreshLayer<S, C, R> {
 
     /// Lets the token go to whatever `https` origin a request names: for a client that roams.
     ///
-    /// Beware of redirects and of URLs that others supply: whoever names the host gets the token.
+    /// Beware of redirects and of URLs that others supply: whoever names the host gets the token. A request that names its
+    /// host in the `Host` header alone does not say whether it is `https`; name the origin for such requests.
     pub fn any_https_origin(mut self) -> Self {
         self.origins.any_https_origin();
         self

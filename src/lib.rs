@@ -40,7 +40,7 @@
 //!
 //! 1. **May it carry the token?** Only to an [origin](RefreshLayer::origin) that was named. Requests elsewhere pass
 //!    untouched.
-//! 2. **Is there a token?** A *fresh* one is attached: no lock, no allocation. A *stale* one (about to expire) is attached
+//! 2. **Is there a token?** A *fresh* one is attached, without a lock. A *stale* one (about to expire) is attached
 //!    too, while it is renewed behind the requests. Only if there is none, or it has expired, the request waits.
 //! 3. **What does the answer say?** Whatever does not reject the token ([`Classify`]) is the caller's.
 //! 4. **Rejected:** the token is renewed, unless somebody did so meanwhile, and the request is sent again, once. If there is

@@ -24,7 +24,9 @@ use crate::source::TokenSource;
 /// # Errors
 ///
 /// A boxed one, as with tower's `Timeout` and `Buffer`. A [`TokenError`](crate::TokenError) downcasts out of it, and
-/// comes only when the request was never sent. Whatever else comes is the inner service's.
+/// comes only when the request was never sent. Whatever else comes is the inner service's, but for one: a request whose
+/// token was rejected, and whose token for the second attempt was then taken away (by a log-out, say) before it could be
+/// sent, fails with an error that says so.
 ///
 /// An answer that rejects the token reaches the caller as it is if there is no newer token, or if the request cannot be
 /// sent again, or if the newer token is rejected too. Why there is no newer token is then in the response's extensions,

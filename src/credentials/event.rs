@@ -39,11 +39,12 @@ pub enum Event {
         /// How long the source is now left alone; none if until the credentials change.
         retry_in: Option<Duration>,
     },
-    /// A refresh did not land within ten timeouts and is no longer waited for.
+    /// A refresh did not land within ten timeouts, or the source was not told of a log-in or log-out within twenty, and is
+    /// no longer waited for.
     Lost,
     /// A refresh landed after others had brought newer credentials, and was published to nobody.
     Superseded,
-    /// A renewed token was rejected as well: rejections no longer lead to a renewal for a while.
+    /// A renewed token was rejected as well: rejections lead to no renewal for a while.
     #[non_exhaustive]
     Braked {
         /// For how long.

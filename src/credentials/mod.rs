@@ -44,6 +44,7 @@ use crate::token::TokenSet;
 /// # What is promised
 ///
 /// - One refresh at a time, however many requests want one. All who wait share its outcome, be it a token or an error.
+///   Only one that has not ended after ten timeouts is given up on; if its answer comes after all, it is used.
 /// - A refresh runs in a task of its own. Dropping those who wait does not stop it, and its answer is used.
 /// - A token that still works is used until it expires, whatever happens to its renewal.
 /// - An idle program refreshes nothing: there is no background loop.
@@ -195,7 +196,8 @@ impl<S: TokenSource> Credentials<S> {
     ///
     /// What the source's [`adopt`](TokenSource::adopt) says; the token set is used all the same. A
     /// [misconfigured](TokenError::is_misconfigured) error, and nothing happens, if there is no tokio runtime or if it
-    /// is called from within the source itself.
+    /// is called from within the source itself. An [ambiguous](TokenError::is_ambiguous) one if the source panicked, or the
+    /// runtime was shut down or has no time driver.
     ///
     /// # Cancel safety
     ///
@@ -538,7 +540,7 @@ pub struct Status {
     /// How long the source is left alone after that failure; none if it may be asked now, or if it is
     /// [denied](TokenError::is_denied) and will not be asked until the credentials change.
     pub cooldown: Option<Duration>,
-    /// How long rejections lead to no renewal, because a renewed token was rejected as well.
+    /// How long rejections lead to no renewal, because the last one did and the renewed token has not proved better.
     pub brake: Option<Duration>,
 }
 

@@ -87,8 +87,9 @@ impl RefreshPolicy {
 
     /// Sets how long a request waits for a token before it fails.
     ///
-    /// The refresh itself goes on: its answer may be the only copy of the next refresh token. Only after ten times as
-    /// long is it taken for lost. 30 seconds by default, and never less than a millisecond.
+    /// The refresh itself goes on: its answer may be the only copy of the next refresh token. Only after ten times as long
+    /// it is taken for lost, and the next request that needs a token starts another; so do not set it shorter than a
+    /// tenth of what your HTTP client may take. 30 seconds by default, and never less than a millisecond.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timing.timeout = timeout.max(Duration::from_millis(1));
         self
@@ -103,11 +104,11 @@ impl RefreshPolicy {
         self
     }
 
-    /// Sets for how long a rejection no longer leads to a renewal, once a renewed token was rejected as well: at first,
-    /// and at the most.
+    /// Sets for how long rejections lead to no renewal after one that did: at first, and at the most.
     ///
-    /// This is what keeps one endpoint that answers 401 to everything from costing a refresh per request. It doubles
-    /// each time. 5 seconds and 5 minutes by default.
+    /// This is what keeps one endpoint that answers 401 to everything from costing a refresh per request. It is let go as
+    /// soon as the rejected request, sent again, is accepted; if it is rejected again, the pause doubles. 5 seconds and 5
+    /// minutes by default.
     pub fn brake(mut self, first: Duration, max: Duration) -> Self {
         self.timing.brake = (first, max.max(first));
         self

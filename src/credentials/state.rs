@@ -865,9 +865,8 @@ mod tests {
             match step {
                 Step::Token => {
                     let decision = self.state.token(now);
-                    // By the monotonic clock: after a failure the other one is heard about expiry only.
                     if let Decision::Use(issued) = &decision
-                        && now.monotonic() >= issued.stale.monotonic
+                        && issued.is_stale(now)
                     {
                         let view = self.state.view(now);
                         let left_alone = view.cooldown.is_some()

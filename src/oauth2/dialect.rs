@@ -59,11 +59,11 @@ pub struct Dialect {
     pub grant_types: BTreeMap<String, String>,
     /// Headers to send besides.
     ///
-    /// They cannot set `Host`, `Authorization`, or what frames the message.
+    /// They cannot set `Host`, `Authorization`, or what frames the message, and must not be a secret.
     pub extra_headers: BTreeMap<String, String>,
     /// Parameters to send besides, under the names that the server knows.
     ///
-    /// They cannot repeat a parameter of the grant, and cannot be a secret: that goes to
+    /// They cannot repeat a parameter of the grant, and must not be a secret, since they are shown in `Debug`: that goes to
     /// [`ClientAuth::custom`](super::ClientAuth::custom).
     pub extra_parameters: BTreeMap<String, String>,
     /// The path for refresh requests, where it differs from the token endpoint's: `/refresh`, or `refresh` in place of

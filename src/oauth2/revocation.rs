@@ -43,6 +43,11 @@ impl Revocation {
     ///
     /// The first of the two that failed; the other was tried all the same. Nothing is
     /// [ambiguous](TokenError::is_ambiguous) here: what failed may be tried again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this future drops the request that is under way; whether it counted is then not known. It may be called
+    /// again.
     pub async fn revoke(&self, tokens: &TokenSet) -> Result<(), TokenError> {
         // The refresh token first: with it the server usually revokes the access tokens as well (RFC 7009 §2.1).
         let refresh = match tokens.refresh_token() {

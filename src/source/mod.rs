@@ -18,7 +18,7 @@ use crate::token::TokenSet;
 /// Obtains a token set.
 ///
 /// A source is stateless: the previous token set goes in, the new one comes out. It is asked for one token set at a
-/// time, in a task of its own, so that whoever asked may go away without the answer being lost.
+/// time (unless it has not answered within ten timeouts), in a task of its own, so that whoever asked may go away without the answer being lost.
 ///
 /// Most programs use one from [`oauth2`](crate::oauth2), or a closure:
 ///
@@ -51,6 +51,10 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// What [`Credentials::replace`](crate::Credentials::replace) and [`Credentials::forget`](crate::Credentials::forget)
     /// then return.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`fetch`](Self::fetch). One that takes longer than ten timeouts may be overtaken by a fetch.
     fn adopt(
         &self,
         tokens: Option<&TokenSet>,
