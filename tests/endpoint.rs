@@ -11,6 +11,7 @@ use harness::{HOUR, let_others_run};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::time::{advance, sleep};
+use tokio_test::{assert_pending, task};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{
     ClientAuth, ClientCredentialsGrant, Dialect, Grant, RefreshTokenGrant, Revocation,
@@ -135,6 +136,48 @@ async fn after_a_lost_answer_nothing_is_sent_while_the_token_lives_and_then_once
     let failures = failures(&mut events).await;
     assert_eq!(failures.len(), 2, "{failures:?}");
     assert!(failures[0].is_ambiguous() && failures[1].is_denied(), "{failures:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_is_not_sent_while_a_flight_that_was_given_up_on_is_sending_it() {
+    let world = World::of(AuthorizationServer::builder());
+    world.server.token_faults().once(Fault::honest().delay(MINUTE));
+    let policy = harness::policy().clock(world.clock.clone()).timeout(5 * SECOND);
+    let credentials =
+        Credentials::with_policy(world.refresh_token_grant(Dialect::rfc6749()), policy);
+    assert!(credentials.token().await.unwrap_err().is_transient());
+
+    // After ten timeouts the credentials ask again; the grant knows that its request is still open.
+    sleep(46 * SECOND).await;
+    let error = credentials.token().await.unwrap_err();
+    assert!(error.is_ambiguous(), "{error}");
+    assert_eq!(world.counters().token_requests, 1);
+
+    // The late answer is used after all.
+    sleep(10 * SECOND).await;
+    credentials.settled().await;
+    credentials.token().await.unwrap();
+    assert_eq!(credentials.status().token, TokenStatus::Fresh);
+    let counters = world.counters();
+    assert_eq!(counters.token_requests, 1);
+    assert_rotation_was_clean(&counters);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_credentials_with_clones_of_a_grant_never_send_one_refresh_token_at_the_same_time() {
+    let world = World::of(AuthorizationServer::builder());
+    world.server.token_faults().always(Fault::honest().delay(SECOND));
+    let grant = world.refresh_token_grant(Dialect::rfc6749());
+    let (one, other) = (world.client(grant.clone()), world.client(grant));
+    let mut first = task::spawn(one.credentials.token());
+    assert_pending!(first.poll());
+    let_others_run().await;
+    let error = other.credentials.token().await.unwrap_err();
+    assert!(error.is_ambiguous(), "{error}");
+    first.await.unwrap();
+    let counters = world.counters();
+    assert_eq!(counters.token_requests, 1);
+    assert_rotation_was_clean(&counters);
 }
 
 #[tokio::test(start_paused = true)]

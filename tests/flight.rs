@@ -458,6 +458,25 @@ fn a_flight_on_a_runtime_that_nobody_polls_holds_up_nobody_else() {
     assert_eq!(token.access_token().expose_secret(), "late");
 }
 
+#[test]
+fn a_waiter_is_released_at_its_timeout_though_nobody_polls_the_runtime_of_the_policy() {
+    let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let other = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let (source, _strings) = puppet();
+    other.block_on(async {
+        let policy = policy().runtime(idle.handle().clone());
+        let credentials = Credentials::with_policy(source, policy);
+        let start = Instant::now();
+        let released = timeout(HOUR, credentials.token()).await.unwrap();
+        assert!(released.unwrap_err().is_transient());
+        assert_eq!(start.elapsed(), Duration::from_secs(30));
+    });
+}
+
 // ===== recursion =====
 
 #[tokio::test(start_paused = true)]

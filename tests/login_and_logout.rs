@@ -228,6 +228,19 @@ async fn a_token_that_landed_just_before_a_log_out_reaches_nobody_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_denial_that_landed_just_before_a_log_in_reaches_nobody_after_it() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    let mut waiting = task::spawn(credentials.token());
+    assert_pending!(waiting.poll());
+    strings.next().await.fail(TokenError::denied("log in"));
+    credentials.settled().await;
+    credentials.replace(tokens("mine").expires_in(HOUR)).await.unwrap();
+    assert_eq!(assert_ready!(waiting.poll()).unwrap().access_token().expose_secret(), "mine");
+    assert_eq!(strings.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flight_that_has_not_begun_is_not_flown_after_a_log_out() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());

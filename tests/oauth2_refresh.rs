@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use oauth2_support::{
     Log, Manual, Reply, START, answer, answer_with, endpoint, json, refused, reset,
 };
+use tokio_test::{assert_pending, task};
 use tower_refresh::oauth2::{Authentication, ClientAuth, Dialect, Grant, RefreshTokenGrant};
 use tower_refresh::{Cause, Renewal, TokenSet, TokenSource};
 
@@ -263,6 +264,95 @@ async fn to_log_in_again_keeps_nothing_of_the_old_session() {
     assert!(tokens.scope().is_none());
 }
 
+#[tokio::test]
+async fn a_refresh_token_that_was_left_over_is_spent_once() {
+    let (grant, log) = grant([
+        json(r#"{"refresh_token":"second"}"#),
+        json(r#"{"access_token":"a","refresh_token":"third"}"#),
+        json(KEPT),
+    ]);
+    assert!(grant.fetch(missing()).await.is_err());
+    let clone = grant.clone();
+    grant.fetch(missing()).await.unwrap();
+    // Whoever has not heard of the third has none.
+    for grant in [grant, clone] {
+        assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
+    }
+    assert_eq!(log.bodies(), [sent("first"), sent("second")]);
+}
+
+#[tokio::test]
+async fn a_configured_token_replaced_by_an_answer_of_no_other_use_is_not_sent_even_if_the_application_brings_it()
+ {
+    let (grant, log) = grant([json(r#"{"refresh_token":"second"}"#), json(KEPT)]);
+    assert!(grant.fetch(missing()).await.is_err());
+    let brought = TokenSet::bearer("a").unwrap().refresh_token("first").build();
+    grant.adopt(Some(&brought)).await.unwrap();
+    assert!(grant.fetch(after(&brought)).await.unwrap_err().is_denied());
+    assert_eq!(log.bodies(), [sent("first")]);
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_was_left_over_is_not_judged_by_the_expiry_of_the_one_before() {
+    let (endpoint, log) = endpoint([json(r#"{"refresh_token":"second"}"#), json(KEPT)]);
+    let clock = Manual::new();
+    let grant = RefreshTokenGrant::new(endpoint.clock(clock.clone()), "");
+    let previous = TokenSet::bearer("a")
+        .unwrap()
+        .refresh_token("first")
+        .refresh_token_expires_at(UNIX_EPOCH + Duration::from_secs(START + 60))
+        .build();
+    assert!(grant.fetch(after(&previous)).await.is_err());
+    clock.advance(Duration::from_secs(600));
+    let tokens = grant.fetch(after(&previous)).await.unwrap();
+    assert_eq!(log.bodies(), [sent("first"), sent("second")]);
+    assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "second");
+    assert_eq!(tokens.refresh_token_expires_at(), None);
+}
+
+// ===== Two at a time =====
+
+#[tokio::test]
+async fn clones_of_a_grant_do_not_send_one_refresh_token_at_the_same_time() {
+    let (grant, log) = grant([Reply::Hang, json(ROTATED)]);
+    let clone = grant.clone();
+    let mut sending = task::spawn(grant.fetch(missing()));
+    assert_pending!(sending.poll());
+    let error = clone.fetch(missing()).await.unwrap_err();
+    assert!(error.is_ambiguous(), "{error}");
+    assert_eq!(log.len(), 1);
+
+    // Any other token is not held up.
+    let other = TokenSet::bearer("a").unwrap().refresh_token("other").build();
+    clone.fetch(after(&other)).await.unwrap();
+    assert_eq!(log.bodies(), [sent("first"), sent("other")]);
+}
+
+#[tokio::test]
+async fn a_refresh_token_may_be_sent_again_once_nobody_is_sending_it() {
+    let (grant, log) = grant([Reply::Hang, json(KEPT), json(KEPT)]);
+    let mut sending = task::spawn(grant.fetch(missing()));
+    assert_pending!(sending.poll());
+    drop(sending);
+    for _ in 0..2 {
+        grant.fetch(missing()).await.unwrap();
+    }
+    assert_eq!(log.len(), 3);
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_is_never_replaced_may_be_sent_by_two_at_the_same_time() {
+    let (endpoint, log) = endpoint([Reply::Hang, json(KEPT)]);
+    let mut dialect = Dialect::rfc6749();
+    dialect.rotates = false;
+    let grant = RefreshTokenGrant::new(endpoint.dialect(dialect), "first");
+    let clone = grant.clone();
+    let mut sending = task::spawn(grant.fetch(missing()));
+    assert_pending!(sending.poll());
+    clone.fetch(missing()).await.unwrap();
+    assert_eq!(log.bodies(), [sent("first"), sent("first")]);
+}
+
 // ===== The grace window =====
 
 fn graceful(replies: impl IntoIterator<Item = Reply>) -> (RefreshTokenGrant, Log, Manual) {
@@ -344,6 +434,15 @@ async fn not_to_reach_the_server_again_leaves_the_first_outcome_unknown() {
     }
     let (grant, _, _) = graceful([reset(), answer(400, r#"{"error":"invalid_grant"}"#)]);
     assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
+}
+
+#[tokio::test]
+async fn an_unknown_code_from_the_second_request_leaves_the_first_outcome_unknown() {
+    let (grant, log, _) = graceful([reset(), answer(400, r#"{"error":"token_already_used"}"#)]);
+    let error = grant.fetch(missing()).await.unwrap_err();
+    assert!(error.is_ambiguous(), "{error}");
+    assert_eq!(error.code(), Some("token_already_used"));
+    assert_eq!(log.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

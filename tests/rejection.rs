@@ -319,6 +319,36 @@ async fn the_source_is_told_the_challenge() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_challenge_of_an_older_tokens_late_rejection_does_not_reach_the_source() {
+    let (source, mut strings) = puppet();
+    let layer = RefreshLayer::with_policy(source, policy()).origin("https://api.test");
+    let credentials = layer.credentials().clone();
+    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    let logged_in = credentials.clone();
+    let api = tower::service_fn(move |request: Request<Full<Bytes>>| {
+        let credentials = logged_in.clone();
+        async move {
+            let mut response = Response::new(Full::<Bytes>::default());
+            if token_of(&request) == Some("old") {
+                // By the time of the rejection there is another token, and it is stale.
+                credentials.replace(tokens("other").expires_in(HOUR)).await.unwrap();
+                advance(HOUR - Duration::from_secs(100)).await;
+                *response.status_mut() = StatusCode::UNAUTHORIZED;
+                let challenge = r#"Bearer error="invalid_token", scope="admin""#;
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge.parse().unwrap());
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let client = ServiceBuilder::new().layer(layer).service(api);
+    assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
+    let asked = strings.next().await;
+    assert_eq!(asked.renewal.cause(), Cause::Expiring);
+    assert_eq!(asked.renewal.previous().unwrap().access_token().expose_secret(), "other");
+    assert!(asked.renewal.challenge().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_counts_as_a_rejection_is_the_classifiers_business() {
     let mint = Mint::new(HOUR);
     let layer = RefreshLayer::with_policy(mint.clone(), policy())
@@ -534,4 +564,36 @@ fn a_rejected_answer_of_endless_empty_frames_is_read_to_an_end() {
         done.send(status)
     });
     assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(StatusCode::OK));
+}
+
+#[test]
+fn a_rejected_answer_without_an_end_is_given_up_on_though_nobody_polls_the_runtime_of_the_policy() {
+    let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let other = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let (source, _strings) = puppet();
+    other.block_on(async {
+        let layer = RefreshLayer::with_policy(source, policy().runtime(idle.handle().clone()));
+        let layer = layer.origin("https://api.test");
+        let credentials = layer.credentials().clone();
+        // A log-in counts at once; that the source never hears of it holds up nobody.
+        let log_in = move |token| drop(task::spawn(credentials.replace(tokens(token))).poll());
+        log_in("old");
+        let api = tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let mut response = Response::new(StreamBody::new(stream::pending::<
+                Result<Frame<Bytes>, Infallible>,
+            >()));
+            if token_of(&request) == Some("old") {
+                log_in("new");
+                *response.status_mut() = StatusCode::UNAUTHORIZED;
+            }
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        let client = ServiceBuilder::new().layer(layer).service(api);
+        let answer = tokio::time::timeout(HOUR, client.oneshot(get("/"))).await.unwrap();
+        assert_eq!(answer.unwrap().status(), StatusCode::OK);
+    });
 }
