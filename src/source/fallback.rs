@@ -13,16 +13,18 @@ use crate::token::TokenSet;
 /// is left alone.
 ///
 /// ```
-/// use tower_refresh::{Renewal, TokenError, TokenSet, TokenSource, source_fn};
+/// use tower_refresh::{TokenError, TokenSet, TokenSource, source_fn};
 ///
-/// let refresh = source_fn(|renewal: Renewal| async move {
-///     match renewal.previous().and_then(TokenSet::refresh_token) {
-///         Some(token) => todo!("send {token:?} to the token endpoint"),
-///         None => Err(TokenError::denied("there is no refresh token")),
-///     }
-/// });
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), TokenError> {
+/// // Most programs have a `RefreshTokenGrant` here, and a password `Grant` there.
+/// let refresh = source_fn(|_| async { Err(TokenError::denied("there is no refresh token")) });
 /// let log_in = source_fn(|_| async { Ok(TokenSet::bearer("sesame")?.build()) });
-/// let source = refresh.or_else(log_in);
+///
+/// let credentials = tower_refresh::Credentials::new(refresh.or_else(log_in));
+/// assert_eq!(credentials.token().await?.access_token().expose_secret(), "sesame");
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// # Errors
