@@ -89,7 +89,7 @@ pub async fn run(file: &Path) -> Result<(), BoxError> {
 
 /// Saves the refresh token when the server has replaced it, before anybody uses what came with it.
 ///
-/// The least that a program must do; a `TokenStore` does more.
+/// The least that a program must do.
 struct SaveRotated {
     grant: RefreshTokenGrant,
     spent: Arc<str>,

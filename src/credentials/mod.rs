@@ -288,10 +288,11 @@ impl<S: TokenSource> Credentials<S> {
 
     /// Returns whether a token is of the current session: no log-in or log-out has come since.
     pub(crate) fn is_of_session(&self, token: &Issued) -> bool {
-        token.epoch() == self.lock().state.epoch()
+        token.epoch() == self.epoch()
     }
 
-    pub(crate) fn epoch(&self) -> u64 {
+    /// Returns the number of the current session.
+    fn epoch(&self) -> u64 {
         self.lock().state.epoch()
     }
 

@@ -223,7 +223,7 @@ impl State {
         }
         if let (None, None, Some(left)) = (&self.flight, self.blocked(now), self.brake.left(now)) {
             return Decision::Refuse(TokenError::transient(format!(
-                "the token was renewed and rejected again, so that rejections lead to no renewal for {left:.1?}"
+                "a rejected token was renewed a moment ago, so that another rejection leads to no renewal for {left:.1?}"
             )));
         }
         self.need(now, Cause::Rejected)

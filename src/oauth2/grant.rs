@@ -36,7 +36,8 @@ use crate::token::{RefreshToken, TokenSet};
 /// [`forget`](crate::Credentials::forget)): somebody must then log in, and the error is
 /// [denied](TokenError::is_denied). The application may bring it itself if it was neither replaced nor refused; any
 /// other token that it brings is sent unless it is the one that was refused last. After a restart the configured token
-/// is sent again, unless a store knows better.
+/// is sent again, so that a program that restarts must write down the one that it has: see
+/// [`TokenSet::refresh_token`].
 ///
 /// If the answer to a request is lost, nobody knows whether the token was spent; the error is
 /// [ambiguous](TokenError::is_ambiguous), and whoever asks decides when it is worth the risk to ask again. Only with a
@@ -92,8 +93,7 @@ struct Unanswered {
 impl RefreshTokenGrant {
     /// Makes a source of an endpoint and the refresh token to begin with.
     ///
-    /// An empty one is none: nothing is sent until [`Credentials::replace`](crate::Credentials::replace) or a store
-    /// brings one.
+    /// An empty one is none: nothing is sent until [`Credentials::replace`](crate::Credentials::replace) brings one.
     pub fn new(endpoint: TokenEndpoint, refresh_token: impl Into<RefreshToken>) -> Self {
         Self {
             request: TokenRequest::new(endpoint, "refresh_token"),
@@ -175,7 +175,8 @@ impl RefreshTokenGrant {
 
     /// Sends the token, and once more if the answer was lost and the server is known to bear it.
     async fn spend(&self, token: &RefreshToken, renewal: &Renewal) -> Result<TokenSet, TokenError> {
-        let first_sent = self.state.with(|state| state.sending(token, self.request.endpoint.now()));
+        let first_sent =
+            self.state.with(|state| state.first_sent(token, self.request.endpoint.now()));
         let lost = match self.send(token, renewal).await {
             (Err(error), _) if error.is_ambiguous() => error,
             (outcome, _) => return outcome,
@@ -367,7 +368,7 @@ impl State {
     }
 
     /// Notes that a token is about to be sent, and returns when that was first done.
-    fn sending(&mut self, token: &RefreshToken, now: Now) -> Now {
+    fn first_sent(&mut self, token: &RefreshToken, now: Now) -> Now {
         match &self.unanswered {
             Some(unanswered) if is_same(&unanswered.token, token) => unanswered.first_sent,
             _ => {
