@@ -64,8 +64,8 @@ pin_project! {
         Readying { token: Arc<Issued>, attempt: Attempt<I, S, B>, delayed: bool },
         /// Waits for the answer.
         Sending { #[pin] response: I::Future, round: Round<I, S, R::Spare> },
-        /// Was rejected, and waits for a newer token with the answer untouched.
-        Renewing { waiting: Waiting<S>, rejected: Response<D>, spare: Spare<R::Spare>, service: I },
+        /// Was rejected, and waits for a newer token with the answer untouched. What is left of the body waits as well.
+        Renewing { waiting: Waiting<S>, rejected: Response<D>, again: Again<I, R::Spare> },
         /// Has a newer token, and reads the rejected answer out.
         Draining {
             #[pin]
@@ -73,7 +73,8 @@ pin_project! {
             left: usize,
             deadline: Option<Pin<Box<Sleep>>>,
             token: Arc<Issued>,
-            attempt: Attempt<I, S, B>,
+            again: Again<I, R::Spare>,
+            debt: Option<Debt<S>>,
         },
         /// Fails before anything was sent.
         Failed { error: TokenError },
@@ -87,9 +88,16 @@ pub(crate) enum Round<I, S: TokenSource, T> {
     /// Not ours: no token was attached.
     Untouched,
     /// The first, with the token of this generation.
-    First(Generation, Option<(Spare<T>, I)>),
+    First(Generation, Option<Again<I, T>>),
     /// The second and last.
     Second(Option<Debt<S>>),
+}
+
+/// What it takes for a second attempt.
+pub(crate) struct Again<I, T> {
+    pub(crate) spare: Spare<T>,
+    /// Not ready.
+    pub(crate) service: I,
 }
 
 /// A request on its way to a service, without the token.
@@ -142,8 +150,8 @@ impl<I, S: TokenSource, B> Attempt<I, S, B> {
             Number::First => {
                 let (request, spare) = layer.arm(self.request, token)?;
                 let response = self.service.call(request);
-                let spare = spare.map(|spare| (spare, self.service));
-                Ok(State::Sending { response, round: Round::First(token.generation, spare) })
+                let again = spare.map(|spare| Again { spare, service: self.service });
+                Ok(State::Sending { response, round: Round::First(token.generation, again) })
             }
             Number::Second(debt) => {
                 layer.attach.attach(self.request.headers_mut(), token.tokens.access_token())?;
@@ -265,8 +273,8 @@ where
                     let StateOwned::Sending { round, .. } = this.state.as_mut().take() else {
                         unreachable!()
                     };
-                    let (generation, spare) = match round {
-                        Round::First(generation, spare) => (generation, spare),
+                    let (generation, again) = match round {
+                        Round::First(generation, again) => (generation, again),
                         Round::Second(debt) => {
                             if let Some(debt) = debt {
                                 debt.pay(match verdict {
@@ -280,24 +288,24 @@ where
                         Round::Untouched => return Poll::Ready(Ok(response)),
                     };
 
+                    // Some of the body may not have been sent yet, and is not to be sent for nothing.
+                    let again = again
+                        .and_then(|mut again| again.spare.pause(&*layer.retry).then_some(again));
                     let challenge = Challenge::for_source(response.headers());
                     let answer =
                         layer.credentials.ask(Want::NewerThanRejected(generation, challenge));
-                    match (answer, spare) {
+                    match (answer, again) {
                         (Answer::Refuse(error), _) => {
                             response.extensions_mut().insert(error);
                             return Poll::Ready(Ok(response));
                         }
                         // The refresh goes on without this request.
                         (_, None) => return Poll::Ready(Ok(response)),
-                        (Answer::Wait(waiting), Some((spare, service))) => {
-                            State::Renewing { waiting, rejected: response, spare, service }
+                        (Answer::Wait(waiting), Some(again)) => {
+                            State::Renewing { waiting, rejected: response, again }
                         }
-                        (Answer::Use(token), Some((spare, service))) => {
-                            let Some(request) = spare.replay(&*layer.retry) else {
-                                return Poll::Ready(Ok(response));
-                            };
-                            drain(layer, response, token, request, service, None)
+                        (Answer::Use(token), Some(again)) => {
+                            drain(layer, response, token, again, None)
                         }
                     }
                 }
@@ -305,19 +313,14 @@ where
                 // ## Renewing => (Draining | response)
                 StateProj::Renewing { waiting, .. } => {
                     let landed = ready!(Pin::new(waiting).poll(cx));
-                    let StateOwned::Renewing { mut rejected, spare, service, .. } =
+                    let StateOwned::Renewing { mut rejected, again, .. } =
                         this.state.as_mut().take()
                     else {
                         unreachable!()
                     };
                     match landed {
-                        Ok((token, debt)) => {
-                            let Some(request) = spare.replay(&*layer.retry) else {
-                                return Poll::Ready(Ok(rejected));
-                            };
-                            drain(layer, rejected, token, request, service, debt)
-                        }
-                        // An answer from the server beats an error of ours.
+                        Ok((token, debt)) => drain(layer, rejected, token, again, debt),
+                        // An answer from the server beats an error of ours. The body goes on.
                         Err(error) => {
                             rejected.extensions_mut().insert(error);
                             return Poll::Ready(Ok(rejected));
@@ -325,13 +328,23 @@ where
                     }
                 }
 
-                // ## Draining => Readying
+                // ## Draining => (Readying | error)
                 StateProj::Draining { rejected, left, deadline, .. } => {
                     ready!(poll_drained(rejected, left, deadline, cx));
-                    let StateOwned::Draining { token, attempt, .. } = this.state.as_mut().take()
+                    let StateOwned::Draining { token, again, debt, .. } =
+                        this.state.as_mut().take()
                     else {
                         unreachable!()
                     };
+                    // Only now, since the end of the first attempt's body can be the end of its answer as well.
+                    let Some(request) = again.spare.replay(&*layer.retry) else {
+                        return Poll::Ready(Err(
+                            "the rejected request could not be made again".into()
+                        ));
+                    };
+                    let number = Number::Second(debt);
+                    let service = again.service;
+                    let attempt = Attempt { request, service, number, went_back: false };
                     State::Readying { token, attempt, delayed: false }
                 }
 
@@ -353,13 +366,12 @@ where
     }
 }
 
-/// The second attempt is put together; the first answer's body is in its way.
+/// There is all that it takes for the second attempt; the first answer's body is in its way.
 fn drain<I, S, C, R, B, D>(
     layer: &RefreshLayer<S, C, R>,
     rejected: Response<D>,
     token: Arc<Issued>,
-    request: Request<B>,
-    service: I,
+    again: Again<I, R::Spare>,
     debt: Option<Debt<S>>,
 ) -> State<I, S, R, B, D>
 where
@@ -372,8 +384,7 @@ where
     // A body that is not there needs no time.
     let deadline =
         if rejected.is_end_stream() { None } else { layer.credentials.sleep(DRAIN_TIME) };
-    let attempt = Attempt { request, service, number: Number::Second(debt), went_back: false };
-    State::Draining { rejected, left: DRAIN_BYTES, deadline, token, attempt }
+    State::Draining { rejected, left: DRAIN_BYTES, deadline, token, again, debt }
 }
 
 /// Reads a body to its end, within limits.

@@ -10,7 +10,7 @@ use crate::attach::Attach;
 use crate::classify::{Classify, Unauthorized};
 use crate::credentials::{Credentials, RefreshPolicy};
 use crate::origin::Origins;
-use crate::replay::{ByType, NoRetry, ReplayWith};
+use crate::replay::{ByType, NoRetry, ReplayLimit, ReplayWith};
 use crate::service::Refresh;
 use crate::source::TokenSource;
 
@@ -84,6 +84,16 @@ impl<S: TokenSource> RefreshLayer<S> {
             classify: Arc::default(),
             retry: Arc::default(),
         }
+    }
+}
+
+impl<S, C> RefreshLayer<S, C, ByType> {
+    /// Sets how much of a request's body may be kept for a second attempt, in bytes; 65,536 by default.
+    ///
+    /// Of a stream, what was sent is kept until the answer's head comes. A body that is longer is sent as it is, and if its
+    /// token is rejected, the caller gets the rejection. One request may have a [`ReplayLimit`] of its own.
+    pub fn replay_limit(self, bytes: usize) -> Self {
+        self.retry(ByType::with_limit(ReplayLimit(bytes)))
     }
 }
 

@@ -133,7 +133,9 @@ pub use self::credentials::{Credentials, Event, Events, RefreshPolicy, Status, T
 pub use self::error::{BoxError, TokenError};
 pub use self::future::ResponseFuture;
 pub use self::layer::RefreshLayer;
-pub use self::replay::{ByType, NoRetry, ReplayBody, ReplayWith, Retry};
+pub use self::replay::{
+    ByType, NoRetry, ReplayBody, ReplayLimit, ReplayWith, Replayable, Retry, StreamSpare,
+};
 pub use self::service::{Refresh, Skip};
 pub use self::source::{
     BoxTokenSource, Cause, Fallback, FallbackError, Renewal, StaticToken, TokenFile, TokenSource,

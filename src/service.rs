@@ -11,7 +11,7 @@ use tower_service::Service;
 use crate::classify::{Classify, Unauthorized};
 use crate::credentials::{Answer, Credentials, Issued, Want};
 use crate::error::{BoxError, TokenError};
-use crate::future::{ResponseFuture, Round};
+use crate::future::{Again, ResponseFuture, Round};
 use crate::layer::RefreshLayer;
 use crate::origin::Carry;
 use crate::replay::{ByType, Retry, SpareHead};
@@ -148,11 +148,11 @@ where
             }
         };
         // With nothing to send again there is nothing to send it with.
-        let spare = spare.map(|spare| (spare, self.inner.clone()));
+        let again = spare.map(|spare| Again { spare, service: self.inner.clone() });
         ResponseFuture::sending(
             layer,
             self.inner.call(request),
-            Round::First(issued.generation, spare),
+            Round::First(issued.generation, again),
         )
     }
 }
@@ -178,12 +178,13 @@ impl<S, C, R> RefreshLayer<S, C, R> {
         R: Retry<B>,
     {
         let may_retry = request.extensions().get() != Some(&Skip::Retry);
+        let limit = request.extensions().get().copied();
         let mut spare = None;
         let mut request = request.map(|body| {
             if !may_retry {
                 return body;
             }
-            let (body, kept) = self.retry.split(body);
+            let (body, kept) = self.retry.split(body, limit);
             spare = kept;
             body
         });
@@ -203,10 +204,15 @@ pub(crate) struct Spare<T> {
 }
 
 impl<T> Spare<T> {
-    /// Returns the request, if its body can be had again.
+    /// Stops what the first attempt still sends, and returns whether the request can be sent again.
+    pub(crate) fn pause<B, R: Retry<B, Spare = T>>(&mut self, retry: &R) -> bool {
+        retry.pause(&mut self.body)
+    }
+
+    /// Returns the request, and lets the first attempt's body fail if it is still being sent. None if the head cannot be
+    /// made again, which cannot be.
     pub(crate) fn replay<B, R: Retry<B, Spare = T>>(self, retry: &R) -> Option<Request<B>> {
-        let body = retry.replay(self.body)?;
-        self.head.rebuild(body)
+        self.head.rebuild(retry.replay(self.body))
     }
 }
 

@@ -4,9 +4,17 @@ use http_body::Body;
 
 /// A request body that can keep a spare of itself.
 ///
-/// The crate has it for the in-memory bodies: [`Full`](http_body_util::Full), [`Empty`](http_body_util::Empty), `String`,
-/// and [`Either`](http_body_util::Either) of two of them. For a foreign type see
-/// [`ReplayWith`](crate::ReplayWith); a body of your own that is cheap to clone needs two lines:
+/// | body | kept |
+/// |---|---|
+/// | [`Full`](http_body_util::Full), [`Empty`](http_body_util::Empty) | by reference count, whatever the limit |
+/// | `String` | a copy, up to the limit |
+/// | [`BoxBody`](http_body_util::combinators::BoxBody), [`UnsyncBoxBody`](http_body_util::combinators::UnsyncBoxBody) of `Bytes`, whose error is `From<BoxError>` | the frames that were sent, up to the limit |
+/// | [`Either`](http_body_util::Either) of two of them | as the one that it is |
+/// | the bodies of tonic, axum and reqwest, with the features of these names | the frames that were sent, up to the limit; reqwest's in-memory ones by reference count |
+/// | any other, in a [`Replayable`](crate::Replayable) | the frames that were sent, up to the limit |
+///
+/// For a type of another crate that can be cloned see [`ReplayWith`](crate::ReplayWith). A body of your own that is cheap to
+/// clone needs two lines:
 ///
 /// ```
 /// # use std::convert::Infallible;
@@ -34,8 +42,8 @@ use http_body::Body;
 ///         (self.clone(), Some(self))
 ///     }
 ///
-///     fn replay(spare: Self) -> Option<Self> {
-///         Some(spare)
+///     fn replay(spare: Self) -> Self {
+///         spare
 ///     }
 /// }
 /// ```
@@ -43,11 +51,10 @@ use http_body::Body;
 /// # Contract
 ///
 /// What [`replay`](Self::replay) returns sends byte for byte what the body that was split off would have sent, with the
-/// same length and the same trailers, however far that one got; or there is no replay. An empty or a partial body in
-/// place of the real one is worse than none: a server cannot tell it from what was meant.
+/// same length and the same trailers, however far that one got; or [`pause`](Self::pause) says that it cannot. An empty or a
+/// partial body in place of the real one is worse than none: a server cannot tell it from what was meant.
 ///
-/// Nothing is promised about *when* a spare is complete. A body that is a stream can keep its frames while the first one
-/// sends them, and find out only on replay whether they fitted the limit: the spare is then a handle to what both share.
+/// Dropping a spare leaves the first body as if there had never been one.
 pub trait ReplayBody: Body + Sized {
     /// What is kept while the body is sent. `Send` where the request's future is to be.
     type Spare;
@@ -58,6 +65,17 @@ pub trait ReplayBody: Body + Sized {
     /// bytes by reference count may ignore it. The body to send is sent as it would have been without a spare.
     fn split(self, limit: usize) -> (Self, Option<Self::Spare>);
 
-    /// Makes the body of the second attempt; none if the spare is not the whole body, or more than the limit allowed.
-    fn replay(spare: Self::Spare) -> Option<Self>;
+    /// Told that the answer rejects the token: returns whether the spare can become the whole body.
+    ///
+    /// If it can, it stays so until the spare is replayed or dropped. A stream sends no more of itself meanwhile: while a new
+    /// token is on its way, what was sent would outgrow the limit.
+    fn pause(spare: &mut Self::Spare) -> bool {
+        let _ = spare;
+        true
+    }
+
+    /// Makes the body of the second attempt. Called only once [`pause`](Self::pause) has returned true.
+    ///
+    /// If the first body is still being sent, it fails from now on.
+    fn replay(spare: Self::Spare) -> Self;
 }

@@ -14,8 +14,8 @@ impl<D: Buf + Clone> ReplayBody for Full<D> {
         (self.clone(), Some(self))
     }
 
-    fn replay(spare: Self) -> Option<Self> {
-        Some(spare)
+    fn replay(spare: Self) -> Self {
+        spare
     }
 }
 
@@ -26,8 +26,8 @@ impl<D: Buf> ReplayBody for Empty<D> {
         (self, Some(()))
     }
 
-    fn replay((): ()) -> Option<Self> {
-        Some(Self::new())
+    fn replay((): ()) -> Self {
+        Self::new()
     }
 }
 
@@ -40,8 +40,8 @@ impl ReplayBody for String {
         (self, spare)
     }
 
-    fn replay(spare: Self) -> Option<Self> {
-        Some(spare)
+    fn replay(spare: Self) -> Self {
+        spare
     }
 }
 
@@ -67,10 +67,17 @@ where
         }
     }
 
-    fn replay(spare: Self::Spare) -> Option<Self> {
+    fn pause(spare: &mut Self::Spare) -> bool {
         match spare {
-            Either::Left(spare) => L::replay(spare).map(Self::Left),
-            Either::Right(spare) => R::replay(spare).map(Self::Right),
+            Either::Left(spare) => L::pause(spare),
+            Either::Right(spare) => R::pause(spare),
+        }
+    }
+
+    fn replay(spare: Self::Spare) -> Self {
+        match spare {
+            Either::Left(spare) => Self::Left(L::replay(spare)),
+            Either::Right(spare) => Self::Right(R::replay(spare)),
         }
     }
 }
@@ -94,7 +101,7 @@ mod tests {
         assert_eq!(body.size_hint().exact(), hint);
         let collect = |body: B| body.collect().now_or_never().unwrap().unwrap().to_bytes();
         let first = collect(body);
-        let second = spare.and_then(B::replay).map(|body| {
+        let second = spare.map(B::replay).map(|body| {
             assert_eq!(body.size_hint().exact(), hint);
             collect(body)
         });

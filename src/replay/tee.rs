@@ -1,0 +1,578 @@
+//! A stream that is kept while it is sent.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::error::BoxError;
+
+/// A handle to a body that two attempts share: the first attempt's, or the second's.
+///
+/// What the first attempt's handle sends is kept as it goes by, so that nothing waits and nothing is read ahead; the
+/// second one sends what was kept, and then the rest of the body, wherever the first has stopped.
+pub(super) struct Tee<B> {
+    part: Part<B>,
+}
+
+enum Part<B> {
+    /// There never was anything to send.
+    Nothing,
+    /// Nobody else wants anything of it any more.
+    Alone(B),
+    /// The first attempt, while there may be a second.
+    First(First<B>),
+    /// The second attempt: what was kept, and then the rest.
+    Second(Handle<B>),
+}
+
+/// The first attempt's end of it.
+struct First<B>(Handle<B>);
+
+/// What is kept of a body while the first attempt sends it: the [`Spare`](crate::ReplayBody::Spare) of bodies that are
+/// streams.
+///
+/// It holds on to the frames that were sent, up to a limit, and lets go of them when it is dropped, or when the limit is
+/// passed.
+pub struct StreamSpare<B> {
+    /// None if there was nothing to send.
+    shared: Option<Handle<B>>,
+}
+
+type Handle<B> = Arc<Lock<Shared<B>>>;
+
+/// What the handles share.
+///
+/// The body itself is polled outside the lock, by one of them at a time: who polls it takes it away and brings it back.
+///
+/// | phase | the first attempt's handle | the spare |
+/// |---|---|---|
+/// | `Keeping` | sends, and keeps what it sends | may pause, replay, or let go |
+/// | `Paused` | waits; a frame that was on its way as it began is kept and sent still | may replay, or let go |
+/// | `Torn` | fails | is the second attempt's handle, and owns the rest |
+/// | `Released` | sends | is gone, or of no use |
+///
+/// A frame is sent only if it was kept, unless nobody can ask for it any more: so that the second attempt sends all that
+/// the first one did.
+struct Shared<B> {
+    phase: Phase,
+    rest: Rest<B>,
+    kept: Kept,
+    /// How many more bytes may be kept.
+    room: usize,
+    /// The first attempt's handle, which waits for the body or for the end of a pause; once that is torn, the second one's,
+    /// which waits for the rest.
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Keeping,
+    Paused,
+    Torn,
+    Released,
+}
+
+/// What has not been sent yet.
+enum Rest<B> {
+    Here(B),
+    /// One of the handles polls it, or has it for good. This much was left of it.
+    Away(SizeHint),
+    Ended,
+    Failed,
+}
+
+impl<B> Tee<B>
+where
+    B: Body + Unpin,
+{
+    /// Makes the first attempt's handle, and the spare that keeps up to `limit` bytes.
+    pub(super) fn split(body: B, limit: usize) -> (Self, StreamSpare<B>) {
+        let shared = Arc::new(Lock::new(Shared {
+            phase: Phase::Keeping,
+            rest: Rest::Here(body),
+            kept: Kept::default(),
+            room: limit,
+            waker: None,
+        }));
+        let spare = StreamSpare { shared: Some(Arc::clone(&shared)) };
+        (Self { part: Part::First(First(shared)) }, spare)
+    }
+}
+
+// ===== impl Body =====
+
+impl<B> Body for Tee<B>
+where
+    B: Body + Unpin,
+{
+    type Data = Bytes;
+    type Error = Failure<B::Error>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        loop {
+            let alone = match &mut self.part {
+                Part::Nothing => return Poll::Ready(None),
+                Part::Alone(body) => return poll_body(body, cx),
+                Part::First(first) => {
+                    let (polled, alone) = first.poll(cx);
+                    if let Some(body) = alone {
+                        self.part = Part::Alone(body);
+                    }
+                    return polled;
+                }
+                Part::Second(shared) => match ready!(poll_second(shared, cx)) {
+                    Second::Kept(frame) => return Poll::Ready(frame),
+                    Second::Rest(body) => body,
+                },
+            };
+            self.part = Part::Alone(alone);
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.part {
+            Part::Nothing => true,
+            Part::Alone(body) => body.is_end_stream(),
+            Part::First(First(shared)) => shared.lock().rest.is_end_stream(),
+            Part::Second(shared) => {
+                let shared = shared.lock();
+                shared.kept.is_empty() && shared.rest.is_end_stream()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.part {
+            Part::Nothing => SizeHint::with_exact(0),
+            Part::Alone(body) => body.size_hint(),
+            Part::First(First(shared)) => shared.lock().rest.size_hint(),
+            Part::Second(shared) => {
+                let shared = shared.lock();
+                let kept = shared.kept.bytes as u64;
+                let rest = shared.rest.size_hint();
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(kept));
+                if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(kept)) {
+                    hint.set_upper(upper);
+                }
+                hint
+            }
+        }
+    }
+}
+
+/// Polls a body, whatever its buffers are.
+fn poll_body<B>(body: &mut B, cx: &mut Context<'_>) -> PollFrame<B::Error>
+where
+    B: Body + Unpin,
+{
+    // A `Bytes` is not copied by this.
+    let to_bytes = |mut data: B::Data| data.copy_to_bytes(data.remaining());
+    let polled = ready!(Pin::new(body).poll_frame(cx));
+    Poll::Ready(polled.map(|frame| match frame {
+        Ok(frame) => Ok(frame.map_data(to_bytes)),
+        Err(error) => Err(Failure::Body(error)),
+    }))
+}
+
+type PollFrame<E> = Poll<Option<Result<Frame<Bytes>, Failure<E>>>>;
+
+impl<B> First<B>
+where
+    B: Body + Unpin,
+{
+    /// Polls for the next frame, and keeps it. Returns the body as well once nothing is to be kept any more.
+    fn poll(&mut self, cx: &mut Context<'_>) -> (PollFrame<B::Error>, Option<B>) {
+        let mut shared = self.0.lock();
+        let refused = match (shared.phase, &shared.rest) {
+            // ## Keeping, Released => the body is polled
+            (Phase::Keeping | Phase::Released, Rest::Here(_)) => None,
+            (_, Rest::Ended) => Some(Poll::Ready(None)),
+            (Phase::Torn, _) => Some(Poll::Ready(Some(Err(Failure::Cut(Cut::Torn))))),
+            (Phase::Paused, Rest::Here(_)) => Some(Poll::Pending),
+            // It has failed already.
+            (_, Rest::Failed | Rest::Away(_)) => Some(Poll::Ready(None)),
+        };
+        if let Some(refused) = refused {
+            let waker = if refused.is_pending() { shared.wait(cx) } else { None };
+            drop(shared);
+            drop(waker);
+            return (refused, None);
+        }
+        let Some(mut body) = shared.take_rest() else {
+            return (Poll::Ready(None), None);
+        };
+        drop(shared);
+
+        let polled = poll_body(&mut body, cx);
+
+        // Meanwhile the spare may have paused, torn or released this handle.
+        let mut shared = self.0.lock();
+        let mut dropped = None;
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) if shared.phase != Phase::Released => {
+                // What was on its way when the pause began is sent, and so it is kept, whatever its size.
+                if !shared.keep(frame) && shared.phase == Phase::Keeping {
+                    shared.phase = Phase::Released;
+                    dropped = Some(mem::take(&mut shared.kept));
+                }
+            }
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+            Poll::Ready(Some(Err(_))) => shared.rest = Rest::Failed,
+            Poll::Ready(None) => shared.rest = Rest::Ended,
+        }
+        let mut alone = None;
+        if matches!(polled, Poll::Ready(Some(Ok(_))) | Poll::Pending) {
+            if shared.phase == Phase::Released {
+                alone = Some(body);
+            } else {
+                shared.rest = Rest::Here(body);
+            }
+        }
+        let waker = match shared.phase {
+            // Whoever tears this handle must tell whoever polls it: the body will tell the second attempt alone.
+            Phase::Keeping | Phase::Paused if polled.is_pending() => {
+                let waker = shared.wait(cx);
+                drop(shared);
+                drop(waker);
+                None
+            }
+            // The second attempt may wait for the body; this handle is to fail at once.
+            Phase::Torn => {
+                let waker = shared.waker.take();
+                drop(shared);
+                if polled.is_pending() {
+                    cx.waker().wake_by_ref();
+                }
+                waker
+            }
+            Phase::Keeping | Phase::Paused | Phase::Released => {
+                drop(shared);
+                None
+            }
+        };
+        drop(dropped);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        (polled, alone)
+    }
+}
+
+impl<B> Drop for First<B> {
+    fn drop(&mut self) {
+        let mut shared = self.0.lock();
+        // The body panicked while it was polled, and is gone; or the second attempt has it, which asks no more.
+        if matches!(shared.rest, Rest::Away(_)) {
+            shared.rest = Rest::Failed;
+        }
+        let waker = if shared.phase == Phase::Torn { shared.waker.take() } else { None };
+        drop(shared);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+enum Second<B: Body> {
+    Kept(Option<Result<Frame<Bytes>, Failure<B::Error>>>),
+    /// All that was kept has been sent: this is the rest.
+    Rest(B),
+}
+
+fn poll_second<B: Body>(shared: &Handle<B>, cx: &mut Context<'_>) -> Poll<Second<B>> {
+    let mut shared = shared.lock();
+    if let Some(frame) = shared.kept.pop() {
+        return Poll::Ready(Second::Kept(Some(Ok(frame))));
+    }
+    Poll::Ready(match &shared.rest {
+        Rest::Ended => Second::Kept(None),
+        Rest::Failed => Second::Kept(Some(Err(Failure::Cut(Cut::Failed)))),
+        Rest::Away(_) | Rest::Here(_) => match shared.take_rest() {
+            Some(body) => Second::Rest(body),
+            None => {
+                // The first attempt's handle is in the middle of a poll.
+                let waker = shared.wait(cx);
+                drop(shared);
+                drop(waker);
+                return Poll::Pending;
+            }
+        },
+    })
+}
+
+impl<B: Body> Rest<B> {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Here(body) => body.is_end_stream(),
+            Self::Ended => true,
+            Self::Away(_) | Self::Failed => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Here(body) => body.size_hint(),
+            Self::Ended => SizeHint::with_exact(0),
+            Self::Away(hint) => *hint,
+            Self::Failed => SizeHint::default(),
+        }
+    }
+}
+
+// ===== impl StreamSpare =====
+
+impl<B> StreamSpare<B> {
+    /// Makes the spare of a body that has nothing to send.
+    pub(super) fn nothing() -> Self {
+        Self { shared: None }
+    }
+
+    /// Stops the first attempt's handle where it is, and returns whether there can be a second one.
+    ///
+    /// If there can, nothing but a failure of the body itself changes that any more.
+    pub(super) fn pause(&self) -> bool {
+        let Some(shared) = &self.shared else {
+            return true;
+        };
+        let mut shared = shared.lock();
+        if shared.phase == Phase::Released || matches!(shared.rest, Rest::Failed) {
+            return false;
+        }
+        shared.phase = Phase::Paused;
+        true
+    }
+
+    /// Makes the second attempt's handle. The first attempt's fails from now on: an orderly end would make the server
+    /// believe that what it has is all there is.
+    pub(super) fn replay(mut self) -> Tee<B> {
+        let Some(handle) = self.shared.take() else {
+            return Tee { part: Part::Nothing };
+        };
+        let mut shared = handle.lock();
+        let mut dropped = None;
+        if shared.phase == Phase::Released {
+            // Nobody may ask for that. What was sent is not here any more, so that there is nothing to send but an error.
+            dropped = Some(mem::replace(&mut shared.rest, Rest::Failed));
+        }
+        shared.phase = Phase::Torn;
+        let waker = shared.waker.take();
+        drop(shared);
+        drop(dropped);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Tee { part: Part::Second(handle) }
+    }
+}
+
+/// Frees what was kept, and lets the first attempt go on.
+impl<B> Drop for StreamSpare<B> {
+    fn drop(&mut self) {
+        let Some(shared) = &self.shared else {
+            return;
+        };
+        let mut shared = shared.lock();
+        shared.phase = Phase::Released;
+        let kept = mem::take(&mut shared.kept);
+        let waker = shared.waker.take();
+        drop(shared);
+        drop(kept);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<B> fmt::Debug for StreamSpare<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = self.shared.as_ref().map_or(0, |shared| shared.lock().kept.bytes);
+        f.debug_struct("StreamSpare").field("kept_bytes", &kept).finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Debug for Tee<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = match &self.part {
+            Part::Nothing => "Nothing",
+            Part::Alone(_) => "Alone",
+            Part::First(_) => "First",
+            Part::Second(_) => "Second",
+        };
+        f.debug_struct("Tee").field("part", &part).finish_non_exhaustive()
+    }
+}
+
+// ===== what is kept =====
+
+impl<B> Shared<B> {
+    /// Takes the body away, to poll it.
+    fn take_rest(&mut self) -> Option<B>
+    where
+        B: Body,
+    {
+        let Rest::Here(body) = &self.rest else {
+            return None;
+        };
+        let hint = body.size_hint();
+        match mem::replace(&mut self.rest, Rest::Away(hint)) {
+            Rest::Here(body) => Some(body),
+            _ => None,
+        }
+    }
+
+    /// Has the caller woken. Returns the waker that is forgotten, which must not be dropped under the lock: a task may go
+    /// with it, and with the task the other handle.
+    fn wait(&mut self, cx: &Context<'_>) -> Option<Waker> {
+        match &self.waker {
+            Some(waker) if waker.will_wake(cx.waker()) => None,
+            _ => self.waker.replace(cx.waker().clone()),
+        }
+    }
+
+    /// Keeps a frame; returns false if that took more room than there was.
+    fn keep(&mut self, frame: &Frame<Bytes>) -> bool {
+        let kept = self.kept.bytes;
+        let size = if let Some(data) = frame.data_ref() {
+            self.kept.push_data(data);
+            self.kept.bytes - kept
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.kept.frames.push_back(KeptFrame::Trailers(trailers.clone()));
+            trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+        } else {
+            // A kind of frame that is not known today cannot be kept.
+            usize::MAX
+        };
+        let fits = size <= self.room;
+        self.room = self.room.saturating_sub(size);
+        fits
+    }
+}
+
+#[derive(Default)]
+struct Kept {
+    frames: VecDeque<KeptFrame>,
+    /// The data, in bytes.
+    bytes: usize,
+}
+
+enum KeptFrame {
+    /// Shared with the first attempt.
+    Data(Bytes),
+    /// Copies of small frames, one after the other. What it takes to hold on to a frame, and perhaps a large buffer that
+    /// it is cut from, would outweigh them.
+    Small(BytesMut),
+    Trailers(HeaderMap),
+}
+
+/// Smaller frames are copied, in bytes.
+const SMALL: usize = 512;
+
+impl Kept {
+    fn push_data(&mut self, data: &Bytes) {
+        self.bytes += data.len();
+        if data.len() >= SMALL {
+            self.frames.push_back(KeptFrame::Data(data.clone()));
+        } else if let Some(KeptFrame::Small(small)) = self.frames.back_mut() {
+            small.extend_from_slice(data);
+        } else if !data.is_empty() {
+            self.frames.push_back(KeptFrame::Small(BytesMut::from(&data[..])));
+        }
+    }
+
+    fn pop(&mut self) -> Option<Frame<Bytes>> {
+        let data = match self.frames.pop_front()? {
+            KeptFrame::Data(data) => data,
+            KeptFrame::Small(small) => small.freeze(),
+            KeptFrame::Trailers(trailers) => return Some(Frame::trailers(trailers)),
+        };
+        self.bytes -= data.len();
+        Some(Frame::data(data))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+}
+
+// ===== errors =====
+
+/// Why a handle has no further frame.
+#[derive(Debug)]
+pub(super) enum Failure<E> {
+    /// The body failed, as it would have without us.
+    Body(E),
+    Cut(Cut),
+}
+
+impl<E> Failure<E> {
+    /// Returns the body's error, or makes one of its type.
+    pub(super) fn unwrap_or_else(self, wrap: impl FnOnce(BoxError) -> E) -> E {
+        match self {
+            Self::Body(error) => error,
+            Self::Cut(cut) => wrap(cut.into()),
+        }
+    }
+
+    pub(super) fn boxed(self) -> BoxError
+    where
+        E: Into<BoxError>,
+    {
+        match self {
+            Self::Body(error) => error.into(),
+            Self::Cut(cut) => cut.into(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cut {
+    Torn,
+    Failed,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Torn => {
+                "the token was rejected while this was sent, and the request is sent again"
+            }
+            Self::Failed => "the body failed in the first attempt, and cannot be sent again",
+        })
+    }
+}
+
+impl Error for Cut {}
+
+// ===== the lock =====
+
+/// A lock that a panic does not poison.
+///
+/// Of somebody else's code only a body's hints run while it is held: bodies are polled, dropped and woken outside.
+#[expect(
+    clippy::disallowed_types,
+    reason = "two tasks share a body, and the state's lock is not theirs"
+)]
+struct Lock<T>(std::sync::Mutex<T>);
+
+impl<T> Lock<T> {
+    fn new(value: T) -> Self {
+        #[expect(clippy::disallowed_types, reason = "as above")]
+        Self(std::sync::Mutex::new(value))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
