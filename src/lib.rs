@@ -46,6 +46,15 @@
 //! 4. **Rejected:** the token is renewed, unless somebody did so meanwhile, and the request is sent again, once. If there is
 //!    no newer token, or the request cannot be sent again, the caller gets the answer as it is.
 //!
+//! # Bodies
+//!
+//! The request's body keeps its type, which must be one that can be sent twice ([`ReplayBody`]): in memory, or a stream in
+//! a box or in a [`Replayable`]. Of a stream, what the first attempt sends is kept as it goes by, up to
+//! [a limit](RefreshLayer::replay_limit); nothing is read ahead, and nothing waits for a first message. As soon as the
+//! answer accepts the token, all of that is let go. If it rejects the token before the body has ended, the body pauses; with
+//! a newer token the first attempt is broken off, never ended as if it were complete, and the second sends what was kept
+//! and then the rest. Over the limit the rejection is the caller's.
+//!
 //! # The pieces
 //!
 //! | to | use |
@@ -56,8 +65,8 @@
 //! | share one token among several clients; log in and out; watch | [`Credentials`] |
 //! | say when to renew, how long to wait | [`RefreshPolicy`] |
 //! | say which answers reject a token | [`Unauthorized`], [`Classify`] |
-//! | send bodies of other types again | [`ReplayBody`], [`RefreshLayer::replay_with`] |
-//! | leave one request alone | [`Skip`] |
+//! | send streams and bodies of other types again | [`Replayable`], [`RefreshLayer::replay_limit`], [`RefreshLayer::replay_with`], [`ReplayBody`] |
+//! | leave one request alone, or keep more of it | [`Skip`], [`ReplayLimit`] |
 //! | test against a server that goes wrong when told to | `testing` (feature `testing`) |
 //!
 //! # Layer order

@@ -30,11 +30,18 @@ enum Part<B> {
     /// The first attempt, while there may be a second.
     First(First<B>),
     /// The second attempt: what was kept, and then the rest.
-    Second(Handle<B>),
+    Second(Second<B>),
 }
 
 /// The first attempt's end of it.
 struct First<B>(Handle<B>);
+
+/// The second attempt's end of it.
+struct Second<B> {
+    shared: Handle<B>,
+    /// What it has sent so far, in bytes; none as long as it was not polled.
+    sent: Option<u64>,
+}
 
 /// What is kept of a body while the first attempt sends it: the [`Spare`](crate::ReplayBody::Spare) of bodies that are
 /// streams.
@@ -67,6 +74,9 @@ struct Shared<B> {
     kept: Kept,
     /// How many more bytes may be kept.
     room: usize,
+    /// What was known of the body's length before anything was sent. The second attempt says the same: with a length that
+    /// came to be known later it would be another message, and over HTTP/1.1 one without trailers.
+    length: SizeHint,
     /// The first attempt's handle, which waits for the body or for the end of a pause; once that is torn, the second one's,
     /// which waits for the rest.
     waker: Option<Waker>,
@@ -83,8 +93,8 @@ enum Phase {
 /// What has not been sent yet.
 enum Rest<B> {
     Here(B),
-    /// One of the handles polls it, or has it for good. This much was left of it.
-    Away(SizeHint),
+    /// One of the handles polls it, or has it for good.
+    Away,
     Ended,
     Failed,
 }
@@ -97,6 +107,7 @@ where
     pub(super) fn split(body: B, limit: usize) -> (Self, StreamSpare<B>) {
         let shared = Arc::new(Lock::new(Shared {
             phase: Phase::Keeping,
+            length: body.size_hint(),
             rest: Rest::Here(body),
             kept: Kept::default(),
             room: limit,
@@ -131,9 +142,9 @@ where
                     }
                     return polled;
                 }
-                Part::Second(shared) => match ready!(poll_second(shared, cx)) {
-                    Second::Kept(frame) => return Poll::Ready(frame),
-                    Second::Rest(body) => body,
+                Part::Second(second) => match ready!(second.poll(cx)) {
+                    Next::Kept(frame) => return Poll::Ready(frame),
+                    Next::Rest(body) => body,
                 },
             };
             self.part = Part::Alone(alone);
@@ -145,9 +156,10 @@ where
             Part::Nothing => true,
             Part::Alone(body) => body.is_end_stream(),
             Part::First(First(shared)) => shared.lock().rest.is_end_stream(),
-            Part::Second(shared) => {
+            Part::Second(Second { shared, sent }) => {
                 let shared = shared.lock();
-                shared.kept.is_empty() && shared.rest.is_end_stream()
+                // The body had not ended before it was sent, and so neither has this.
+                sent.is_some() && shared.kept.is_empty() && shared.rest.is_end_stream()
             }
         }
     }
@@ -157,14 +169,12 @@ where
             Part::Nothing => SizeHint::with_exact(0),
             Part::Alone(body) => body.size_hint(),
             Part::First(First(shared)) => shared.lock().rest.size_hint(),
-            Part::Second(shared) => {
-                let shared = shared.lock();
-                let kept = shared.kept.bytes as u64;
-                let rest = shared.rest.size_hint();
+            Part::Second(Second { shared, sent }) => {
+                let (length, sent) = (shared.lock().length, sent.unwrap_or_default());
                 let mut hint = SizeHint::new();
-                hint.set_lower(rest.lower().saturating_add(kept));
-                if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(kept)) {
-                    hint.set_upper(upper);
+                hint.set_lower(length.lower().saturating_sub(sent));
+                if let Some(upper) = length.upper() {
+                    hint.set_upper(upper.saturating_sub(sent));
                 }
                 hint
             }
@@ -202,7 +212,7 @@ where
             (Phase::Torn, _) => Some(Poll::Ready(Some(Err(Failure::Cut(Cut::Torn))))),
             (Phase::Paused, Rest::Here(_)) => Some(Poll::Pending),
             // It has failed already.
-            (_, Rest::Failed | Rest::Away(_)) => Some(Poll::Ready(None)),
+            (_, Rest::Failed | Rest::Away) => Some(Poll::Ready(None)),
         };
         if let Some(refused) = refused {
             let waker = if refused.is_pending() { shared.wait(cx) } else { None };
@@ -274,7 +284,7 @@ impl<B> Drop for First<B> {
     fn drop(&mut self) {
         let mut shared = self.0.lock();
         // The body panicked while it was polled, and is gone; or the second attempt has it, which asks no more.
-        if matches!(shared.rest, Rest::Away(_)) {
+        if matches!(shared.rest, Rest::Away) {
             shared.rest = Rest::Failed;
         }
         let waker = if shared.phase == Phase::Torn { shared.waker.take() } else { None };
@@ -285,31 +295,35 @@ impl<B> Drop for First<B> {
     }
 }
 
-enum Second<B: Body> {
+enum Next<B: Body> {
     Kept(Option<Result<Frame<Bytes>, Failure<B::Error>>>),
     /// All that was kept has been sent: this is the rest.
     Rest(B),
 }
 
-fn poll_second<B: Body>(shared: &Handle<B>, cx: &mut Context<'_>) -> Poll<Second<B>> {
-    let mut shared = shared.lock();
-    if let Some(frame) = shared.kept.pop() {
-        return Poll::Ready(Second::Kept(Some(Ok(frame))));
+impl<B: Body> Second<B> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Next<B>> {
+        let mut shared = self.shared.lock();
+        let sent = self.sent.get_or_insert(0);
+        if let Some(frame) = shared.kept.pop() {
+            *sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+            return Poll::Ready(Next::Kept(Some(Ok(frame))));
+        }
+        Poll::Ready(match &shared.rest {
+            Rest::Ended => Next::Kept(None),
+            Rest::Failed => Next::Kept(Some(Err(Failure::Cut(Cut::Failed)))),
+            Rest::Away | Rest::Here(_) => match shared.take_rest() {
+                Some(body) => Next::Rest(body),
+                None => {
+                    // The first attempt's handle is in the middle of a poll.
+                    let waker = shared.wait(cx);
+                    drop(shared);
+                    drop(waker);
+                    return Poll::Pending;
+                }
+            },
+        })
     }
-    Poll::Ready(match &shared.rest {
-        Rest::Ended => Second::Kept(None),
-        Rest::Failed => Second::Kept(Some(Err(Failure::Cut(Cut::Failed)))),
-        Rest::Away(_) | Rest::Here(_) => match shared.take_rest() {
-            Some(body) => Second::Rest(body),
-            None => {
-                // The first attempt's handle is in the middle of a poll.
-                let waker = shared.wait(cx);
-                drop(shared);
-                drop(waker);
-                return Poll::Pending;
-            }
-        },
-    })
 }
 
 impl<B: Body> Rest<B> {
@@ -317,7 +331,7 @@ impl<B: Body> Rest<B> {
         match self {
             Self::Here(body) => body.is_end_stream(),
             Self::Ended => true,
-            Self::Away(_) | Self::Failed => false,
+            Self::Away | Self::Failed => false,
         }
     }
 
@@ -325,8 +339,7 @@ impl<B: Body> Rest<B> {
         match self {
             Self::Here(body) => body.size_hint(),
             Self::Ended => SizeHint::with_exact(0),
-            Self::Away(hint) => *hint,
-            Self::Failed => SizeHint::default(),
+            Self::Away | Self::Failed => SizeHint::default(),
         }
     }
 }
@@ -373,7 +386,7 @@ impl<B> StreamSpare<B> {
         if let Some(waker) = waker {
             waker.wake();
         }
-        Tee { part: Part::Second(handle) }
+        Tee { part: Part::Second(Second { shared: handle, sent: None }) }
     }
 }
 
@@ -418,15 +431,11 @@ impl<B> fmt::Debug for Tee<B> {
 
 impl<B> Shared<B> {
     /// Takes the body away, to poll it.
-    fn take_rest(&mut self) -> Option<B>
-    where
-        B: Body,
-    {
-        let Rest::Here(body) = &self.rest else {
+    fn take_rest(&mut self) -> Option<B> {
+        if !matches!(self.rest, Rest::Here(_)) {
             return None;
-        };
-        let hint = body.size_hint();
-        match mem::replace(&mut self.rest, Rest::Away(hint)) {
+        }
+        match mem::replace(&mut self.rest, Rest::Away) {
             Rest::Here(body) => Some(body),
             _ => None,
         }

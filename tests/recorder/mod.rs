@@ -1,0 +1,444 @@
+//! A resource server behind a socket that writes down what arrives, and bodies to send to it.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "compiled into each test file, which uses its own part; a log that the server's tasks share"
+)]
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Future;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::net::Ipv4Addr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::BoxBody;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tower_refresh::BoxError;
+
+/// The token that it rejects.
+pub const OLD: &str = "t1";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    Http1,
+    Http2,
+}
+
+pub const VERSIONS: [Version; 2] = [Version::Http1, Version::Http2];
+
+pub fn client<B>(version: Version) -> Client<HttpConnector, B>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    Client::builder(TokioExecutor::new()).http2_only(version == Version::Http2).build(connector)
+}
+
+// ===== the server =====
+
+/// Rejects [`OLD`], and accepts every other token.
+///
+/// | path | what it does |
+/// |---|---|
+/// | `/after` | answers when it has read the body |
+/// | `/early` | rejects at once, and reads on meanwhile |
+/// | `/unread` | rejects at once, and reads nothing until there is a second attempt |
+/// | `/echo` | answers at once with the body as it comes |
+///
+/// A rejection's body is ten thousand bytes that come ten milliseconds after its head.
+pub struct Recorder {
+    address: String,
+    log: Arc<Log>,
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Log {
+    requests: Mutex<Vec<Option<Arrived>>>,
+    connections: AtomicUsize,
+    /// Counts what happens, so that two things can be said to have come one after the other.
+    moments: AtomicUsize,
+    rejections: Mutex<Vec<usize>>,
+    changed: watch::Sender<()>,
+}
+
+/// What arrived of one request.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    pub token: String,
+    pub content_length: Option<u64>,
+    pub length: usize,
+    pub hash: u64,
+    pub trailers: Option<HeaderMap>,
+    /// The body came to an orderly end, and not to an error.
+    pub whole: bool,
+    moment: usize,
+}
+
+impl Recorder {
+    pub async fn serve() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let log = Arc::new(Log::default());
+        let mut tasks = JoinSet::new();
+        let accepted = Arc::clone(&log);
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
+                accepted.connections.fetch_add(1, Ordering::SeqCst);
+                let log = Arc::clone(&accepted);
+                connections.spawn(async move {
+                    let service = service_fn(|request| answer(Arc::clone(&log), request));
+                    let _ = auto::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        Self { address, log, _tasks: tasks }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.address)
+    }
+
+    pub fn connections(&self) -> usize {
+        self.log.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many requests there were.
+    pub fn requests(&self) -> usize {
+        self.log.requests.lock().unwrap().len()
+    }
+
+    /// Waits for the body of the request of that number, from zero, to come to an end.
+    pub async fn arrived(&self, number: usize) -> Arrived {
+        self.log.wait_for(|log| log.requests.lock().unwrap().get(number).cloned().flatten()).await
+    }
+
+    /// Waits for so many requests.
+    pub fn requested(&self, requests: usize) -> impl Future<Output = ()> + Send + Sync + 'static {
+        let log = Arc::clone(&self.log);
+        async move {
+            log.wait_for(|log| (log.requests.lock().unwrap().len() >= requests).then_some(()))
+                .await;
+        }
+    }
+
+    /// Whether the body of the first rejection had been sent to its end before the body of that request came to one.
+    pub async fn rejection_was_read_before_the_end_of(&self, number: usize) -> bool {
+        let end = self.arrived(number).await.moment;
+        self.log.rejections.lock().unwrap().first().is_some_and(|&rejection| rejection < end)
+    }
+}
+
+impl Log {
+    async fn wait_for<T>(&self, mut look: impl FnMut(&Self) -> Option<T>) -> T {
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            changed.changed().await.unwrap();
+        }
+    }
+
+    fn moment(&self) -> usize {
+        self.moments.fetch_add(1, Ordering::SeqCst)
+    }
+}
+
+async fn answer(
+    log: Arc<Log>,
+    request: Request<Incoming>,
+) -> Result<Response<BoxBody<Bytes, BoxError>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let token = head.headers.get(header::AUTHORIZATION).map_or("", |value| value.to_str().unwrap());
+    let token = token.trim_start_matches("Bearer ").to_owned();
+    let rejected = token == OLD;
+    let number = {
+        let mut requests = log.requests.lock().unwrap();
+        requests.push(None);
+        requests.len() - 1
+    };
+    log.changed.send_replace(());
+
+    if head.uri.path() == "/echo" && !rejected {
+        return Ok(Response::new(body.map_err(BoxError::from).boxed()));
+    }
+    let content_length = head.headers.get(header::CONTENT_LENGTH);
+    let mut arrived = Arrived {
+        token,
+        content_length: content_length.map(|length| length.to_str().unwrap().parse().unwrap()),
+        length: 0,
+        hash: 0,
+        trailers: None,
+        whole: false,
+        moment: 0,
+    };
+    let unread = head.uri.path() == "/unread" && rejected;
+    let reading = Arc::clone(&log);
+    let reading = tokio::spawn(async move {
+        let log = reading;
+        if unread {
+            log.wait_for(|log| (log.requests.lock().unwrap().len() > number + 1).then_some(()))
+                .await;
+        }
+        arrived.read(body).await;
+        arrived.moment = log.moment();
+        log.requests.lock().unwrap()[number] = Some(arrived);
+        log.changed.send_replace(());
+    });
+    if !rejected || head.uri.path() == "/after" {
+        reading.await.unwrap();
+    }
+    Ok(if rejected {
+        let body = Rejection { late: Some(Box::pin(tokio::time::sleep(LATE))), sent: false, log };
+        let mut response = Response::new(body.boxed());
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        response
+    } else {
+        Response::new(BoxBody::default())
+    })
+}
+
+const LATE: Duration = Duration::from_millis(10);
+
+impl Arrived {
+    async fn read(&mut self, mut body: Incoming) {
+        let mut hasher = DefaultHasher::new();
+        loop {
+            match body.frame().await {
+                None => {
+                    self.whole = true;
+                    break;
+                }
+                Some(Err(_)) => break,
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        self.length += data.len();
+                        hasher.write(&data);
+                    }
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
+            }
+        }
+        self.hash = hasher.finish();
+    }
+}
+
+struct Rejection {
+    late: Option<Pin<Box<tokio::time::Sleep>>>,
+    sent: bool,
+    log: Arc<Log>,
+}
+
+impl Body for Rejection {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(late) = &mut self.late {
+            ready!(late.as_mut().poll(cx));
+            self.late = None;
+        }
+        if self.sent {
+            let moment = self.log.moment();
+            self.log.rejections.lock().unwrap().push(moment);
+            return Poll::Ready(None);
+        }
+        self.sent = true;
+        Poll::Ready(Some(Ok(Frame::data(vec![b'.'; 10_000].into()))))
+    }
+}
+
+// ===== what is sent =====
+
+/// A body to send: chunks that are made as they are asked for, and what may become of it on the way.
+pub struct Upload {
+    sizes: VecDeque<usize>,
+    made: usize,
+    exact: bool,
+    trailers: Option<HeaderMap>,
+    /// After so many chunks it waits.
+    wait: Option<(usize, Until)>,
+    fail_after: Option<usize>,
+    memory: Memory,
+}
+
+type Until = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+/// What the server should have seen of it.
+#[derive(Debug, PartialEq)]
+pub struct Expected {
+    pub length: usize,
+    pub hash: u64,
+    pub trailers: Option<HeaderMap>,
+}
+
+impl Upload {
+    pub fn of(sizes: impl IntoIterator<Item = usize>) -> Self {
+        Self {
+            sizes: sizes.into_iter().collect(),
+            made: 0,
+            exact: false,
+            trailers: None,
+            wait: None,
+            fail_after: None,
+            memory: Memory::default(),
+        }
+    }
+
+    /// It says how long it is.
+    pub fn exact(mut self) -> Self {
+        self.exact = true;
+        self
+    }
+
+    pub fn trailers(mut self) -> Self {
+        self.trailers = Some(trailers());
+        self
+    }
+
+    pub fn wait(
+        mut self,
+        chunks: usize,
+        until: impl Future<Output = ()> + Send + Sync + 'static,
+    ) -> Self {
+        self.wait = Some((chunks, Box::pin(until)));
+        self
+    }
+
+    pub fn fail_after(mut self, chunks: usize) -> Self {
+        self.fail_after = Some(chunks);
+        self
+    }
+
+    pub fn memory(&self) -> Memory {
+        self.memory.clone()
+    }
+
+    pub fn expected(&self) -> Expected {
+        let mut hasher = DefaultHasher::new();
+        for (number, size) in self.sizes.iter().enumerate() {
+            hasher.write(&chunk(number, *size));
+        }
+        Expected {
+            length: self.sizes.iter().sum(),
+            hash: hasher.finish(),
+            trailers: self.trailers.clone(),
+        }
+    }
+}
+
+impl Arrived {
+    pub fn sent(&self) -> Expected {
+        Expected { length: self.length, hash: self.hash, trailers: self.trailers.clone() }
+    }
+}
+
+pub fn trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-check", HeaderValue::from_static("sum"));
+    trailers
+}
+
+/// No two chunks of a body are alike.
+pub fn chunk(number: usize, size: usize) -> Vec<u8> {
+    let mut chunk = vec![number as u8; size];
+    for (at, byte) in chunk.iter_mut().enumerate().step_by(61) {
+        *byte = (at * 7) as u8;
+    }
+    chunk
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let made = self.made;
+        if self.fail_after == Some(made) {
+            return Poll::Ready(Some(Err("the disk is gone".into())));
+        }
+        if let Some((chunks, until)) = &mut self.wait
+            && *chunks == made
+        {
+            ready!(until.as_mut().poll(cx));
+            self.wait = None;
+        }
+        let Some(size) = self.sizes.pop_front() else {
+            return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+        };
+        self.made += 1;
+        Poll::Ready(Some(Ok(Frame::data(self.memory.hold(chunk(made, size))))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.exact {
+            true => SizeHint::with_exact(self.sizes.iter().sum::<usize>() as u64),
+            false => SizeHint::default(),
+        }
+    }
+}
+
+/// Counts the bytes that somebody holds.
+#[derive(Clone, Default)]
+pub struct Memory(Arc<(AtomicUsize, AtomicUsize)>);
+
+impl Memory {
+    fn hold(&self, bytes: Vec<u8>) -> Bytes {
+        struct Held(Vec<u8>, Memory);
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        impl Drop for Held {
+            fn drop(&mut self) {
+                self.1.0.0.fetch_sub(self.0.len(), Ordering::SeqCst);
+            }
+        }
+        let now = self.0.0.fetch_add(bytes.len(), Ordering::SeqCst) + bytes.len();
+        self.0.1.fetch_max(now, Ordering::SeqCst);
+        Bytes::from_owner(Held(bytes, self.clone()))
+    }
+
+    pub fn now(&self) -> usize {
+        self.0.0.load(Ordering::SeqCst)
+    }
+
+    /// The most that were held at once, in bytes.
+    pub fn most(&self) -> usize {
+        self.0.1.load(Ordering::SeqCst)
+    }
+}
