@@ -457,7 +457,7 @@ impl<B> Shared<B> {
             self.kept.push_data(data);
             self.kept.bytes - kept
         } else if let Some(trailers) = frame.trailers_ref() {
-            self.kept.frames.push_back(KeptFrame::Trailers(trailers.clone()));
+            self.kept.frames.push_back(KeptFrame::Trailers(Box::new(trailers.clone())));
             trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
         } else {
             // A kind of frame that is not known today cannot be kept.
@@ -482,7 +482,8 @@ enum KeptFrame {
     /// Copies of small frames, one after the other. What it takes to hold on to a frame, and perhaps a large buffer that
     /// it is cut from, would outweigh them.
     Small(BytesMut),
-    Trailers(HeaderMap),
+    /// Boxed, so that the others are no larger than their data is.
+    Trailers(Box<HeaderMap>),
 }
 
 /// Smaller frames are copied, in bytes.
@@ -504,7 +505,7 @@ impl Kept {
         let data = match self.frames.pop_front()? {
             KeptFrame::Data(data) => data,
             KeptFrame::Small(small) => small.freeze(),
-            KeptFrame::Trailers(trailers) => return Some(Frame::trailers(trailers)),
+            KeptFrame::Trailers(trailers) => return Some(Frame::trailers(*trailers)),
         };
         self.bytes -= data.len();
         Some(Frame::data(data))
