@@ -67,6 +67,7 @@
 //! | say which answers reject a token | [`Unauthorized`], [`Classify`] |
 //! | send streams and bodies of other types again | [`Replayable`], [`RefreshLayer::replay_limit`], [`RefreshLayer::replay_with`], [`ReplayBody`] |
 //! | leave one request alone, or keep more of it | [`Skip`], [`ReplayLimit`] |
+//! | send through reqwest | `reqwest::ReqwestService` (feature `reqwest`) |
 //! | test against a server that goes wrong when told to | `testing` (feature `testing`) |
 //!
 //! # Layer order
@@ -111,9 +112,12 @@
 //! | `oauth2` (default) | [`oauth2`]: sources for token endpoints |
 //! | `tracing` (default) | events for `tracing`, none of them with a secret |
 //! | `testing` | `testing`: an authorization server with faults to order, and clocks to set by hand |
+//! | `axum` | axum's body can be sent again |
+//! | `reqwest` | `reqwest`: reqwest's client as a service of `http` types; its body can be sent again |
 //! | `full` | all of them |
 //!
-//! A feature adds API and never changes behaviour. There is no HTTP client and no TLS in any of them.
+//! A feature adds API and never changes behaviour. There is no TLS in any of them, and no HTTP client but for `reqwest`,
+//! whose own features are yours to choose.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod attach;
@@ -128,6 +132,9 @@ mod layer;
 pub mod oauth2;
 mod origin;
 mod replay;
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+pub mod reqwest;
 mod service;
 mod source;
 #[cfg(feature = "testing")]

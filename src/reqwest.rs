@@ -1,0 +1,262 @@
+//! reqwest as a service of `http` types.
+//!
+//! `reqwest::Client` is a tower service of reqwest's own requests and responses. [`ReqwestService`] is one of
+//! `http::Request` and `http::Response`, as everything here is, so that one client serves on both sides of a
+//! [`RefreshLayer`](crate::RefreshLayer): beneath it, and at the token endpoint.
+//!
+//! ```no_run
+//! use http::Request;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_refresh::RefreshLayer;
+//! # #[cfg(feature = "oauth2")]
+//! use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
+//! use tower_refresh::reqwest::ReqwestService;
+//!
+//! # #[cfg(feature = "oauth2")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_refresh::BoxError> {
+//! let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+//! let http = ReqwestService::new(client);
+//!
+//! let endpoint = TokenEndpoint::new(http.clone(), "https://auth.example.com/oauth2/token")?
+//!     .client_auth(ClientAuth::basic("my-client", std::env::var("CLIENT_SECRET")?))
+//!     .not_sent(ReqwestService::not_sent);
+//! let source = RefreshTokenGrant::new(endpoint, std::env::var("REFRESH_TOKEN")?);
+//! let api = ServiceBuilder::new()
+//!     .layer(RefreshLayer::new(source).origin("https://api.example.com"))
+//!     .service(http);
+//!
+//! let request = Request::post("https://api.example.com/v1/notes").body(reqwest::Body::from("a note"))?;
+//! let answer = api.oneshot(request).await?;
+//! // Whoever wants reqwest's own methods takes its response back.
+//! println!("{}", reqwest::Response::from(answer).text().await?);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "oauth2"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Redirects
+//!
+//! reqwest follows redirects by itself unless its [`Policy`](reqwest::redirect::Policy) says otherwise, and it does so
+//! *below* the layer, which asks about the origin once, before. reqwest 0.13 takes `Authorization` away where scheme, host
+//! or port change, so that the token stays at home. Even so, three things speak for `redirect::Policy::none()`, with
+//! tower-http's `FollowRedirectLayer` outside the layer if redirects are to be followed:
+//!
+//! - A token in a [header of its own](crate::RefreshLayer::header) is not taken away.
+//! - A 401 from the foreign origin looks like a rejected token: it costs a renewal and a second attempt.
+//! - A refresh token is for the token endpoint alone. The client of a `TokenEndpoint` must follow none.
+//!
+//! # Bodies
+//!
+//! Anything with [`Bytes`] in it may be sent. What is in memory ([`Full`], [`Empty`], `String`, `reqwest::Body` from bytes)
+//! stays there, so that reqwest can send it again after a redirect (307 or 308), and all else is streamed, frame by frame,
+//! trailers included: such a request is not sent again by reqwest, and the redirect is the answer. Answers are streamed too.
+//!
+//! # What stays behind
+//!
+//! reqwest takes over method, URI, version, headers and body. Extensions of a request are dropped, so that an extended
+//! CONNECT (RFC 8441) is not possible. The URI must be absolute.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::future::{Future, Ready, ready};
+use std::mem;
+use std::pin::Pin;
+#[expect(
+    clippy::disallowed_types,
+    reason = "makes a body `Sync` that is not; nobody ever waits for it, since a body has one owner"
+)]
+use std::sync::Mutex;
+use std::sync::{MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::Either;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{Empty, Full};
+use pin_project_lite::pin_project;
+use reqwest::ResponseBuilderExt as _;
+use tower_service::Service;
+
+use crate::error::BoxError;
+
+/// A `reqwest::Client` as a service of `http` types.
+///
+/// See the [module](self) for an example, and for what becomes of redirects, bodies and extensions. Cloning it is cheap,
+/// and it is always ready.
+///
+/// # Errors
+///
+/// reqwest's own, with all that can be asked of it (`is_timeout`, `is_connect`, …) and its causes. The URL in it has lost
+/// its query, fragment and user name, which `reqwest::Error` shows otherwise.
+///
+/// # Cancel safety
+///
+/// Dropping the future ends the request, as with reqwest.
+#[derive(Clone)]
+pub struct ReqwestService {
+    client: reqwest::Client,
+}
+
+impl ReqwestService {
+    /// Makes a service of a client, which keeps its timeouts, proxies, default headers and redirect policy.
+    #[must_use]
+    pub fn new(client: reqwest::Client) -> Self {
+        Self { client }
+    }
+
+    /// Returns whether an error of reqwest means that nothing was sent: for `TokenEndpoint::not_sent`, so that asking again is
+    /// known to be harmless.
+    ///
+    /// That is so if there was no connection: the name was not found, TLS did not come about, the connect timeout passed.
+    /// The client must follow no redirects, or the connection may be the one *after* the request was sent and answered.
+    #[must_use]
+    pub fn not_sent(error: &(dyn Error + 'static)) -> bool {
+        error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
+    }
+}
+
+impl<B> Service<Request<B>> for ReqwestService
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<reqwest::Body>;
+    type Error = reqwest::Error;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), reqwest::Error>> {
+        self.client.poll_ready(cx).map_err(without_query)
+    }
+
+    fn call(&mut self, request: Request<B>) -> ResponseFuture {
+        let response = match reqwest::Request::try_from(request.map(into_reqwest)) {
+            Ok(request) => Either::Right(self.client.call(request)),
+            Err(error) => Either::Left(ready(Err(error))),
+        };
+        ResponseFuture { response }
+    }
+}
+
+impl From<reqwest::Client> for ReqwestService {
+    fn from(client: reqwest::Client) -> Self {
+        Self::new(client)
+    }
+}
+
+impl fmt::Debug for ReqwestService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The client would show its default headers, whatever is in them.
+        f.debug_struct("ReqwestService").finish_non_exhaustive()
+    }
+}
+
+// ===== impl ResponseFuture =====
+
+pin_project! {
+    /// The future of a [`ReqwestService`].
+    pub struct ResponseFuture {
+        #[pin]
+        response: Either<Ready<Result<reqwest::Response, reqwest::Error>>, Sent>,
+    }
+}
+
+type Sent = <reqwest::Client as Service<reqwest::Request>>::Future;
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<reqwest::Body>, reqwest::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().response.poll(cx).map_ok(into_http).map_err(without_query)
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+fn into_http(response: reqwest::Response) -> Response<reqwest::Body> {
+    // reqwest looks for the URL there when it takes a response back; it forgets to put it there.
+    let mut with_url = Response::builder().url(response.url().clone());
+    let mut response = Response::from(response);
+    if let Some(extensions) = with_url.extensions_mut() {
+        response.extensions_mut().extend(mem::take(extensions));
+    }
+    response
+}
+
+fn without_query(mut error: reqwest::Error) -> reqwest::Error {
+    if let Some(url) = error.url_mut() {
+        url.set_query(None);
+        url.set_fragment(None);
+        // An error: a URL that cannot have a user.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+    }
+    error
+}
+
+// ===== bodies =====
+
+/// Makes a body of reqwest's, one in memory if it can be seen to be there: reqwest cannot send a stream twice.
+fn into_reqwest<B>(mut body: B) -> reqwest::Body
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let any: &mut dyn Any = &mut body;
+    if let Some(body) = any.downcast_mut::<reqwest::Body>() {
+        mem::take(body)
+    } else if let Some(full) = any.downcast_mut::<Full<Bytes>>() {
+        mem::take(full).into_inner().unwrap_or_default().into()
+    } else if let Some(string) = any.downcast_mut::<String>() {
+        mem::take(string).into()
+    } else if any.is::<Empty<Bytes>>() {
+        reqwest::Body::default()
+    } else {
+        reqwest::Body::wrap(Shareable::new(body))
+    }
+}
+
+/// A body that is `Sync`, which reqwest asks for and which axum's and tonic's bodies are not.
+struct Shareable<B> {
+    #[expect(clippy::disallowed_types, reason = "see its import")]
+    body: Mutex<Pin<Box<B>>>,
+}
+
+impl<B> Shareable<B> {
+    #[expect(clippy::disallowed_types, reason = "see its import")]
+    fn new(body: B) -> Self {
+        Self { body: Mutex::new(Box::pin(body)) }
+    }
+
+    fn body(&self) -> MutexGuard<'_, Pin<Box<B>>> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Body> Body for Shareable<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let body = self.body.get_mut().unwrap_or_else(PoisonError::into_inner);
+        body.as_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body().size_hint()
+    }
+}
