@@ -1,0 +1,221 @@
+//! Tokens from elsewhere than an OAuth token endpoint: `cargo run --example custom_source --features testing`
+//!
+//! A `TokenSource` of one's own asks the machine's metadata server, as cloud providers have them; its errors say what is to
+//! be done about them. Whatever needs no more than a function is a closure.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+use tokio::time::timeout;
+use tower::{Layer as _, ServiceExt as _};
+use tower_refresh::testing::AuthorizationServer;
+use tower_refresh::{
+    BoxError, Cause, RefreshLayer, Renewal, TokenError, TokenSet, TokenSource, source_fn,
+};
+
+/// How long the metadata server may take: it is next door.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The metadata server of the machine that the program runs on.
+struct MetadataServer {
+    http: Client<HttpConnector, Full<Bytes>>,
+    url: String,
+}
+
+/// What it answers.
+#[derive(Deserialize)]
+struct Answer {
+    access_token: String,
+    /// In seconds, as the next one.
+    expires_in: u64,
+    refresh_in: Option<u64>,
+}
+
+impl TokenSource for MetadataServer {
+    async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+        // It hands out the same token until that is about to expire, unless it is told that the token was rejected.
+        let query = if renewal.cause() == Cause::Rejected { "?fresh=true" } else { "" };
+        let answer = self.ask(Method::GET, query).await?;
+        let answer: Answer = serde_json::from_slice(&answer)
+            // Without the error's own text, which may quote the token.
+            .map_err(|_| TokenError::transient("the metadata server's answer cannot be read"))?;
+        let mut tokens = TokenSet::bearer(answer.access_token)?
+            .expires_in(Duration::from_secs(answer.expires_in));
+        if let Some(seconds) = answer.refresh_in {
+            tokens = tokens.refresh_in(Duration::from_secs(seconds));
+        }
+        Ok(tokens.build())
+    }
+
+    // ## Called by `Credentials::replace` with tokens, and by `Credentials::forget` with none.
+    async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
+        match tokens {
+            // Tokens that the program got by itself are none of the metadata server's business.
+            Some(_) => Ok(()),
+            None => self.ask(Method::DELETE, "").await.map(drop),
+        }
+    }
+}
+
+impl MetadataServer {
+    async fn ask(&self, method: Method, query: &str) -> Result<Bytes, TokenError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{query}", self.url))
+            // Such servers want a header that no browser can be made to send.
+            .header("metadata", "true")
+            .body(Full::default())
+            .map_err(|_| TokenError::misconfigured("the metadata server's URL is none"))?;
+        let exchange = async {
+            let answer = self.http.request(request).await?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), 64 * 1024).collect().await?.to_bytes();
+            Ok::<_, BoxError>((status, body))
+        };
+        // Nothing is spent by asking, so that no outcome is ambiguous: whatever went wrong may be asked again.
+        let (status, body) = match timeout(TIMEOUT, exchange).await {
+            Ok(exchange) => exchange.map_err(TokenError::transient)?,
+            Err(_) => return Err(TokenError::transient("the metadata server does not answer")),
+        };
+        match status {
+            status if status.is_success() => Ok(body),
+            // A human must act: give the machine an identity, or this identity its rights back.
+            StatusCode::NOT_FOUND => Err(TokenError::misconfigured("this machine has no identity")),
+            StatusCode::FORBIDDEN => {
+                Err(TokenError::denied("this machine's identity was withdrawn"))
+            }
+            status => Err(TokenError::transient(format!("the metadata server answered {status}"))),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    // Servers to try it on: an API that accepts the tokens of `server`, and a metadata server that hands them out.
+    let server = AuthorizationServer::new();
+    let serving = server.serve().await?;
+    let metadata = metadata::serve(server.clone()).await?;
+    let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let get = || Request::get(serving.url("/things")).body(Full::default());
+
+    // ===== a source of one's own =====
+    let source = MetadataServer { http: http.clone(), url: metadata.url.clone() };
+    let layer = RefreshLayer::new(source).origin(serving.origin());
+    let credentials = layer.credentials().clone();
+    let client = layer.layer(http.clone());
+    for what in ["with a new token", "after a revocation"] {
+        let status = client.clone().oneshot(get()?).await?.status();
+        println!("metadata server: {status} {what}");
+        if !status.is_success() {
+            return Err(format!("broken: the API answered {status}").into());
+        }
+        server.revoke_all_access_tokens();
+    }
+    credentials.forget().await?;
+    println!("metadata server: told {} time of a log-out", metadata.log_outs());
+
+    // Its errors reach whoever made a request, and nothing was sent.
+    metadata.withdraw();
+    let error = client.oneshot(get()?).await.err().ok_or("broken: a request without a token")?;
+    let error = error.downcast_ref::<TokenError>().ok_or("broken: not the source's error")?;
+    println!("metadata server: {error}; log in again: {}", error.is_denied());
+    if metadata.log_outs() != 1 || !error.is_denied() {
+        return Err("broken: the source is told of a log-out, and tells of its errors".into());
+    }
+
+    // ===== a closure =====
+    // `issue` stands for whatever a program can ask for a token: a broker, a command, a secret mounted by the platform.
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (broker, counted) = (server.clone(), Arc::clone(&calls));
+    let source = source_fn(move |renewal| {
+        let (broker, call) = (broker.clone(), counted.fetch_add(1, Ordering::Relaxed) + 1);
+        async move {
+            println!("closure: call {call}, because the token is {:?}", renewal.cause());
+            Ok(broker.issue())
+        }
+    });
+    let client = RefreshLayer::new(source).origin(serving.origin()).layer(http);
+    for _ in 0..2 {
+        let status = client.clone().oneshot(get()?).await?.status();
+        println!("closure: {status}");
+        if !status.is_success() {
+            return Err(format!("broken: the API answered {status}").into());
+        }
+        server.revoke_all_access_tokens();
+    }
+    if calls.load(Ordering::Relaxed) != 2 {
+        return Err("broken: one call, and one more after the revocation".into());
+    }
+    Ok(())
+}
+
+/// A metadata server to try it on.
+mod metadata {
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use axum::extract::State;
+    use axum::http::StatusCode;
+    use axum::routing::get;
+    use serde_json::json;
+    use tokio::net::TcpListener;
+    use tower_refresh::testing::AuthorizationServer;
+
+    pub(crate) struct Metadata {
+        pub(crate) url: String,
+        state: Arc<Inner>,
+    }
+
+    struct Inner {
+        server: AuthorizationServer,
+        log_outs: AtomicUsize,
+        withdrawn: AtomicBool,
+    }
+
+    /// Listens until the program ends.
+    pub(crate) async fn serve(server: AuthorizationServer) -> io::Result<Metadata> {
+        let inner =
+            Inner { server, log_outs: AtomicUsize::new(0), withdrawn: AtomicBool::new(false) };
+        let state = Arc::new(inner);
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}/identity/token", listener.local_addr()?);
+        let router = axum::Router::new()
+            .route("/identity/token", get(token).delete(log_out))
+            .with_state(Arc::clone(&state));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(Metadata { url, state })
+    }
+
+    async fn token(State(state): State<Arc<Inner>>) -> Result<String, StatusCode> {
+        if state.withdrawn.load(Ordering::Relaxed) {
+            return Err(StatusCode::FORBIDDEN);
+        }
+        let token = state.server.issue();
+        let token = token.access_token().expose_secret();
+        let answer = json!({ "access_token": token, "expires_in": 3600, "refresh_in": 3000 });
+        Ok(answer.to_string())
+    }
+
+    async fn log_out(State(state): State<Arc<Inner>>) {
+        state.log_outs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    impl Metadata {
+        pub(crate) fn log_outs(&self) -> usize {
+            self.state.log_outs.load(Ordering::Relaxed)
+        }
+
+        pub(crate) fn withdraw(&self) {
+            self.state.withdrawn.store(true, Ordering::Relaxed);
+        }
+    }
+}
