@@ -21,7 +21,8 @@ use tokio::time::timeout;
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::testing::TokioClock;
 use tower_refresh::{
-    BoxError, RefreshLayer, RefreshPolicy, ReplayBody, Replayable, TokenError, TokenSource,
+    BoxError, RefreshLayer, RefreshPolicy, ReplayBody, ReplayLimit, Replayable, TokenError,
+    TokenSource,
 };
 
 const KIB: usize = 1024;
@@ -131,6 +132,17 @@ async fn a_stream_over_the_limit_is_sent_once_and_its_rejection_is_the_callers()
         assert_eq!(server.requests(), 2);
     }
     each_stream!(scenario);
+}
+
+#[tokio::test]
+async fn one_request_may_have_a_limit_of_its_own() {
+    for (limit, status) in [(100 * KIB, StatusCode::OK), (99 * KIB, StatusCode::UNAUTHORIZED)] {
+        let server = Recorder::serve().await;
+        let client = layer(&server, Mint::new(HOUR)).service(client(Version::Http1));
+        let mut request = post(&server, "/after", Replayable::new(Upload::of([10 * KIB; 10])));
+        request.extensions_mut().insert(ReplayLimit(limit));
+        assert_eq!(client.oneshot(request).await.unwrap().status(), status);
+    }
 }
 
 #[tokio::test]
