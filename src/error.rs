@@ -6,8 +6,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+
 /// A boxed error, as tower's own middleware returns it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Makes the error that the caller of this request gets in place of an answer: for a gRPC one, what tonic's clients know.
+pub(crate) fn for_caller<B>(request: &Request<B>, error: impl Into<BoxError>) -> BoxError {
+    #[cfg(feature = "tonic")]
+    return crate::grpc::for_caller(request.headers(), error.into());
+    #[cfg(not(feature = "tonic"))]
+    {
+        let _ = request;
+        error.into()
+    }
+}
 
 /// Why a [`TokenSource`](crate::TokenSource) has no token to give.
 ///

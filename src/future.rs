@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use crate::classify::{Challenge, Classify, Verdict};
 use crate::credentials::{Answer, Debt, Generation, Issued, Proof, Waiting, Want};
-use crate::error::{BoxError, TokenError};
+use crate::error::{BoxError, TokenError, for_caller};
 use crate::layer::RefreshLayer;
 use crate::replay::Retry;
 use crate::service::Spare;
@@ -77,7 +77,7 @@ pin_project! {
             debt: Option<Debt<S>>,
         },
         /// Fails before anything was sent.
-        Failed { error: TokenError },
+        Failed { error: BoxError },
         /// Is over, or between two states.
         Over,
     }
@@ -120,11 +120,12 @@ impl<I, S: TokenSource, B> Attempt<I, S, B> {
     /// Makes the error for a request that gets no token.
     fn fail(&self, error: TokenError) -> BoxError {
         match self.number {
-            Number::First => error.into(),
+            Number::First => for_caller(&self.request, error),
             // A `TokenError` would say that it was never sent.
-            Number::Second(_) => {
-                format!("the token was rejected, and the request not sent again: {error}").into()
-            }
+            Number::Second(_) => for_caller(
+                &self.request,
+                format!("the token was rejected, and the request not sent again: {error}"),
+            ),
         }
     }
 
@@ -154,7 +155,10 @@ impl<I, S: TokenSource, B> Attempt<I, S, B> {
                 Ok(State::Sending { response, round: Round::First(token.generation, again) })
             }
             Number::Second(debt) => {
-                layer.attach.attach(self.request.headers_mut(), token.tokens.access_token())?;
+                let token = token.tokens.access_token();
+                if let Err(error) = layer.attach.attach(self.request.headers_mut(), token) {
+                    return Err(for_caller(&self.request, error));
+                }
                 let response = self.service.call(self.request);
                 Ok(State::Sending { response, round: Round::Second(debt) })
             }
@@ -194,7 +198,7 @@ where
         Self::new(layer, State::Waiting { waiting, attempt })
     }
 
-    pub(crate) fn failed(layer: &Arc<RefreshLayer<S, C, R>>, error: TokenError) -> Self {
+    pub(crate) fn failed(layer: &Arc<RefreshLayer<S, C, R>>, error: BoxError) -> Self {
         Self::new(layer, State::Failed { error })
     }
 }
@@ -352,7 +356,7 @@ where
                     let StateOwned::Failed { error } = this.state.as_mut().take() else {
                         unreachable!()
                     };
-                    return Poll::Ready(Err(error.into()));
+                    return Poll::Ready(Err(error));
                 }
 
                 #[expect(

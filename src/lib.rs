@@ -68,6 +68,7 @@
 //! | send streams and bodies of other types again | [`Replayable`], [`RefreshLayer::replay_limit`], [`RefreshLayer::replay_with`], [`ReplayBody`] |
 //! | leave one request alone, or keep more of it | [`Skip`], [`ReplayLimit`] |
 //! | send through reqwest | `reqwest::ReqwestService` (feature `reqwest`) |
+//! | call gRPC services | `grpc` (feature `tonic`) |
 //! | test against a server that goes wrong when told to | `testing` (feature `testing`) |
 //!
 //! # Layer order
@@ -114,6 +115,7 @@
 //! | `testing` | `testing`: an authorization server with faults to order, and clocks to set by hand |
 //! | `axum` | axum's body can be sent again |
 //! | `reqwest` | `reqwest`: reqwest's client as a service of `http` types; its body can be sent again |
+//! | `tonic` | `grpc`: calls over tonic are sent again, their errors are statuses, and trailers can be held |
 //! | `full` | all of them |
 //!
 //! A feature adds API and never changes behaviour. There is no TLS in any of them, and no HTTP client but for `reqwest`,
@@ -126,6 +128,9 @@ mod clock;
 mod credentials;
 mod error;
 mod future;
+#[cfg(feature = "tonic")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
+pub mod grpc;
 mod layer;
 #[cfg(feature = "oauth2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "oauth2")))]

@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use crate::classify::{Classify, Unauthorized};
 use crate::credentials::{Answer, Credentials, Issued, Want};
-use crate::error::{BoxError, TokenError};
+use crate::error::{BoxError, for_caller};
 use crate::future::{Again, ResponseFuture, Round};
 use crate::layer::RefreshLayer;
 use crate::origin::Carry;
@@ -27,6 +27,9 @@ use crate::source::TokenSource;
 /// comes only when the request was never sent. Whatever else comes is the inner service's, but for one: a request whose
 /// token was rejected, and whose token for the second attempt was then taken away (by a log-out, say) before it could be
 /// sent, fails with an error that says so.
+///
+/// With the feature `tonic` both are a `tonic::Status` where the request is a gRPC one, the `TokenError` being its source:
+/// see `grpc`.
 ///
 /// An answer that rejects the token reaches the caller as it is if there is no newer token, or if the request cannot be
 /// sent again, or if the newer token is rejected too. Why there is no newer token is then in the response's extensions,
@@ -122,7 +125,7 @@ where
             Carry::No => return ResponseFuture::untouched(layer, self.inner.call(request)),
             Carry::Refuse(error) => {
                 self.let_go();
-                return ResponseFuture::failed(&self.layer, error);
+                return ResponseFuture::failed(&self.layer, for_caller(&request, error));
             }
         }
 
@@ -136,7 +139,7 @@ where
                 }
                 Answer::Refuse(error) => {
                     self.let_go();
-                    return ResponseFuture::failed(&self.layer, error);
+                    return ResponseFuture::failed(&self.layer, for_caller(&request, error));
                 }
             },
         };
@@ -173,7 +176,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
         &self,
         request: Request<B>,
         issued: &Issued,
-    ) -> Result<Armed<B, R::Spare>, TokenError>
+    ) -> Result<Armed<B, R::Spare>, BoxError>
     where
         R: Retry<B>,
     {
@@ -189,8 +192,10 @@ impl<S, C, R> RefreshLayer<S, C, R> {
             body
         });
         let spare = spare.map(|body| Spare { head: SpareHead::of(&request), body });
-        self.attach.attach(request.headers_mut(), issued.tokens.access_token())?;
-        Ok((request, spare))
+        match self.attach.attach(request.headers_mut(), issued.tokens.access_token()) {
+            Ok(()) => Ok((request, spare)),
+            Err(error) => Err(for_caller(&request, error)),
+        }
     }
 }
 
