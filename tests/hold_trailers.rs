@@ -16,7 +16,7 @@ use tokio::time::advance;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_refresh::grpc::{HoldTrailersLayer, ResponseBody};
-use tower_refresh::{RefreshLayer, Renewal, TokenError, TokenSet};
+use tower_refresh::{RefreshLayer, Renewal, TokenSet};
 
 type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, io::Error>>;
 
@@ -368,7 +368,7 @@ async fn sent_again(shape: Shape, hold: bool) -> bool {
     });
     let source = |renewal: Renewal| async move {
         let token = if renewal.previous().is_none() { "t1" } else { "t2" };
-        Ok::<_, TokenError>(TokenSet::bearer(token)?)
+        TokenSet::bearer(token)
     };
     let client = ServiceBuilder::new()
         .layer(RefreshLayer::new(source))

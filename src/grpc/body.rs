@@ -84,6 +84,13 @@ impl<D: Body<Data = Bytes>> Body for ResponseBody<D> {
     }
 }
 
+/// Generated clients ask for it in their `with_interceptor`: the answer to a call that an interceptor refuses has such a body.
+impl<D: Body + Default> Default for ResponseBody<D> {
+    fn default() -> Self {
+        Self { held: VecDeque::new(), failure: None, ended: false, rest: D::default() }
+    }
+}
+
 impl<D: Body> fmt::Debug for ResponseBody<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody").field("held", &self.held.len()).finish_non_exhaustive()
