@@ -73,7 +73,7 @@ impl<D: Body<Data = Bytes>> Body for ResponseBody<D> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let rest = if self.ended { SizeHint::with_exact(0) } else { self.rest.size_hint() };
+        let rest = self.rest.size_hint();
         let held = self.held.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(held));
