@@ -101,6 +101,15 @@
 //! }
 //! ```
 //!
+//! Where the request is a gRPC one, and the feature `tonic` is on, it is a `tonic::Status` with the `TokenError` as its source:
+//! generated clients make `UNKNOWN` of everything else.
+//!
+//! # gRPC
+//!
+//! With the feature `tonic` the layer goes over a tonic `Channel`, and a generated client over the layer. All four kinds of
+//! call work, and are made again if their token was rejected before anything was answered. Servers that answer first and say
+//! so behind it, in the trailers, want `grpc::HoldTrailersLayer` beneath; the `grpc` module says more.
+//!
 //! # Before the program ends
 //!
 //! A refresh runs in a task of its own, and its answer is the only copy of the next refresh token. Await
@@ -118,8 +127,8 @@
 //! | `tonic` | `grpc`: calls over tonic are sent again, their errors are statuses, and trailers can be held |
 //! | `full` | all of them |
 //!
-//! A feature adds API and never changes behaviour. There is no TLS in any of them, and no HTTP client but for `reqwest`,
-//! whose own features are yours to choose.
+//! A feature adds API and never changes behaviour, but for the errors of gRPC requests, which `tonic` makes statuses. There
+//! is no TLS in any of them, and no HTTP client but for `reqwest`, whose own features are yours to choose.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod attach;
