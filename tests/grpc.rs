@@ -231,6 +231,30 @@ async fn a_call_that_is_refused_twice_is_not_made_a_third_time_and_the_callers_s
     assert_eq!(api.calls(), ["t1", "t2"]);
 }
 
+#[tokio::test]
+async fn a_hundred_calls_of_all_kinds_at_once_renew_a_revoked_token_once() {
+    let (api, mint) = (Api::default(), mint());
+    let caller = over(&mint, api.channel().await);
+    for round in 1..=3 {
+        let calls = (0..100).map(|number| {
+            let mut caller = caller.clone();
+            async move {
+                let abc = bytes(&["a", "b", "c"]);
+                match number % 4 {
+                    0 => assert_eq!(caller.unary(ECHO, "one").await?, "one"),
+                    1 => assert_eq!(caller.client_streaming(JOIN, these(&abc)).await?, "abc"),
+                    2 => assert_eq!(caller.server_streaming(REPEAT, "a").await?.len(), 3),
+                    _ => assert_eq!(all(caller.streaming(ECHO, these(&abc)).await?).await?, abc),
+                }
+                Ok::<_, Status>(())
+            }
+        });
+        futures_util::future::try_join_all(calls).await.unwrap();
+        assert_eq!(mint.calls(), round);
+        api.revoke(&mint);
+    }
+}
+
 // ===== streams =====
 
 #[tokio::test]
@@ -452,6 +476,22 @@ async fn a_callers_status_says_that_the_layer_may_not_send_the_token_there() {
     let status = client.check(HealthCheckRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert!(status.message().contains(".origin("), "{}", status.message());
+}
+
+#[tokio::test]
+async fn the_servers_status_beats_a_renewal_that_failed() {
+    let api = Api::default();
+    let source = async |renewal: Renewal| match renewal.previous() {
+        None => TokenSet::bearer("t1"),
+        Some(_) => Err(TokenError::transient("the token endpoint is down")),
+    };
+    let mut caller = Caller::new(RefreshLayer::new(source).layer(api.channel().await));
+    assert_eq!(caller.unary(ECHO, "one").await.unwrap(), "one");
+    api.refuse_all();
+    let status = caller.unary(ECHO, "one").await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert_eq!(status.message(), "who are you? – the server");
+    assert_eq!(api.calls(), ["t1", "t1"]);
 }
 
 #[tokio::test(start_paused = true)]

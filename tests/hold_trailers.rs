@@ -1,6 +1,6 @@
 //! `HoldTrailersLayer`, over answers that a test hands out frame by frame.
 #![cfg(feature = "tonic")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests panic")]
+#![allow(clippy::unwrap_used, reason = "tests panic")]
 
 use std::convert::Infallible;
 use std::io;

@@ -43,8 +43,8 @@ use super::HoldTrailers;
 ///
 /// # What it costs
 ///
-/// An answer is held in memory, up to [`limit`](Self::limit), and comes as late as its trailers, which for a unary call is a
-/// matter of microseconds with most servers. Nothing is copied.
+/// An answer is held in memory, up to [`limit`](Self::limit), without being copied, and comes as late as its trailers, which
+/// most servers send right behind the message.
 ///
 /// # What is not held
 ///

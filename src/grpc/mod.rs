@@ -26,6 +26,9 @@
 //! that, and no stream is delayed. A stream that is open when its token expires or is revoked is left alone: what becomes of
 //! it is between the server and the caller.
 //!
+//! A deadline that a caller sets with `Request::set_timeout` counts for each attempt, and not for the wait for a token. One for
+//! all of it is tower's `Timeout`, outside.
+//!
 //! # What a rejection looks like
 //!
 //! gRPC says `UNAUTHENTICATED` where HTTP says 401, and has two places to say it in. Most servers refuse a call before they

@@ -24,21 +24,6 @@ impl<I> HoldTrailers<I> {
     pub(super) fn new(inner: I, layer: HoldTrailersLayer) -> Self {
         Self { inner, layer }
     }
-
-    /// Returns the inner service.
-    pub fn get_ref(&self) -> &I {
-        &self.inner
-    }
-
-    /// Returns the inner service.
-    pub fn get_mut(&mut self) -> &mut I {
-        &mut self.inner
-    }
-
-    /// Returns the inner service.
-    pub fn into_inner(self) -> I {
-        self.inner
-    }
 }
 
 impl<I, B, D> Service<Request<B>> for HoldTrailers<I>
