@@ -4,8 +4,8 @@
 //! cargo run --example tonic --features testing,tonic
 //! ```
 //!
-//! The authorization server is the crate's own; the gRPC service is tonic's health service, behind an interceptor that looks
-//! at the token. Both are on loopback.
+//! The authorization server is the crate's own; the gRPC service is tonic's health service, behind an interceptor that
+//! looks at the token. Both are on loopback.
 
 use bytes::Bytes;
 use http_body_util::Full;

@@ -11,7 +11,7 @@ use http::Request;
 /// A boxed error, as tower's own middleware returns it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Makes the error that the caller of this request gets in place of an answer: for a gRPC one, what tonic's clients know.
+/// Makes the error that the caller of this request gets in place of an answer: for gRPC, one that tonic's clients know.
 pub(crate) fn for_caller<B>(request: &Request<B>, error: impl Into<BoxError>) -> BoxError {
     #[cfg(feature = "tonic")]
     return crate::grpc::for_caller(request.headers(), error.into());

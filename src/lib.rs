@@ -101,14 +101,14 @@
 //! }
 //! ```
 //!
-//! Where the request is a gRPC one, and the feature `tonic` is on, it is a `tonic::Status` with the `TokenError` as its source:
-//! generated clients make `UNKNOWN` of everything else.
+//! Where the request is a gRPC one, and the feature `tonic` is on, it is a `tonic::Status` with the `TokenError` as its
+//! source: generated clients make `UNKNOWN` of everything else.
 //!
 //! # gRPC
 //!
-//! With the feature `tonic` the layer goes over a tonic `Channel`, and a generated client over the layer. All four kinds of
-//! call work, and are made again if their token was rejected before anything was answered. Servers that answer first and say
-//! so behind it, in the trailers, want `grpc::HoldTrailersLayer` beneath; the `grpc` module says more.
+//! With the feature `tonic` the layer goes over a tonic `Channel`, and a generated client over the layer. All four
+//! kinds of call work, and are made again if their token was rejected before anything was answered. Servers that answer
+//! first and say so behind it, in the trailers, want `grpc::HoldTrailersLayer` beneath; the `grpc` module says more.
 //!
 //! # Before the program ends
 //!

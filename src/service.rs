@@ -28,8 +28,8 @@ use crate::source::TokenSource;
 /// token was rejected, and whose token for the second attempt was then taken away (by a log-out, say) before it could be
 /// sent, fails with an error that says so.
 ///
-/// With the feature `tonic` both are a `tonic::Status` where the request is a gRPC one, the `TokenError` being its source:
-/// see `grpc`.
+/// With the feature `tonic`, either is a `tonic::Status` where the request is a gRPC one. The `TokenError` is then the
+/// source of the first: see `grpc`.
 ///
 /// An answer that rejects the token reaches the caller as it is if there is no newer token, or if the request cannot be
 /// sent again, or if the newer token is rejected too. Why there is no newer token is then in the response's extensions,

@@ -84,7 +84,8 @@ impl<D: Body<Data = Bytes>> Body for ResponseBody<D> {
     }
 }
 
-/// Generated clients ask for it in their `with_interceptor`: the answer to a call that an interceptor refuses has such a body.
+/// Generated clients ask for it in their `with_interceptor`: the answer to a call that an interceptor refuses has such
+/// a body.
 impl<D: Body + Default> Default for ResponseBody<D> {
     fn default() -> Self {
         Self { held: VecDeque::new(), failure: None, ended: false, rest: D::default() }

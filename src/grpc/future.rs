@@ -156,8 +156,8 @@ fn may_have_trailers(head: &Parts) -> bool {
 
 /// Makes an answer's headers what they would be if it had nothing but a status.
 ///
-/// Where both have a name the headers' values stay, since a trailer must not overwrite what says how a message is to be read
-/// (RFC 9110 §6.5.1); tonic merges them likewise.
+/// Where both have a name the headers' values stay, since a trailer must not overwrite what says how a message is to be
+/// read (RFC 9110 §6.5.1); tonic merges them likewise.
 fn copy_trailers(trailers: &HeaderMap, headers: &mut HeaderMap) {
     for name in
         trailers.keys().filter(|name| !headers.contains_key(*name)).cloned().collect::<Vec<_>>()

@@ -32,24 +32,24 @@ use super::HoldTrailers;
 /// ```
 ///
 /// If the trailers say `UNAUTHENTICATED`, they are put into the response headers as well, where
-/// [`Unauthorized`](crate::Unauthorized) looks for a status; what the headers have already stays. Every other answer passes
-/// unchanged, and nothing is lost from any: the body still has all its frames, and its trailers.
+/// [`Unauthorized`](crate::Unauthorized) looks for a status; what the headers have already stays. Every other answer
+/// passes unchanged, and nothing is lost from any: the body still has all its frames, and its trailers.
 ///
 /// # Why it is not always there
 ///
 /// Only servers that refuse in the trailers need it: see the table in [the module's docs](super). It takes back what
-/// streaming is for: the head and the first message reach the caller together with the trailers. On this level a unary call
-/// looks like any other, so that nobody but you can say which ones are.
+/// streaming is for: the head and the first message reach the caller together with the trailers. On this level a unary
+/// call looks like any other, so that nobody but you can say which ones are.
 ///
 /// # What it costs
 ///
-/// An answer is held in memory, up to [`limit`](Self::limit), without being copied, and comes as late as its trailers, which
-/// most servers send right behind the message.
+/// An answer is held in memory, up to [`limit`](Self::limit), without being copied, and comes as late as its trailers,
+/// which most servers send right behind the message.
 ///
 /// # What is not held
 ///
-/// An answer that cannot be one to a unary call, or is not gRPC's, or has its status in the headers already. An answer that
-/// is held is let go, unchanged, as soon as
+/// An answer that cannot be one to a unary call, or is not gRPC's, or has its status in the headers already. An answer
+/// that is held is let go, unchanged, as soon as
 ///
 /// - a second message begins,
 /// - it is longer than [`limit`](Self::limit): then a rejection in its trailers is the caller's,
@@ -72,8 +72,8 @@ impl HoldTrailersLayer {
         Self { limit: 64 * 1024, timeout: Duration::from_secs(1), only: None }
     }
 
-    /// Holds the answers to those calls only whose path the closure returns true for, such as `/package.Service/Method`.
-    /// The others pass untouched.
+    /// Holds the answers to those calls only whose path the closure returns true for, such as
+    /// `/package.Service/Method`. The others pass untouched.
     pub fn only(mut self, path: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         self.only = Some(Arc::new(path));
         self

@@ -1,7 +1,7 @@
 //! gRPC over tonic.
 //!
-//! [`RefreshLayer`](crate::RefreshLayer) goes over a tonic `Channel` like over any other client, and a generated client goes
-//! over both:
+//! [`RefreshLayer`](crate::RefreshLayer) goes over a tonic `Channel` like over any other client, and a generated client
+//! goes over both:
 //!
 //! ```
 //! use tonic::transport::Channel;
@@ -18,23 +18,23 @@
 //! }
 //! ```
 //!
-//! There is no origin to name: a client without an origin of its own names no authority in its requests, and the channel
-//! fixes where they go.
+//! There is no origin to name: a client without an origin of its own names no authority in its requests, and the
+//! channel fixes where they go, and whether over TLS.
 //!
-//! All four kinds of call work. What a client sends is kept while it is sent, up to
-//! [a limit](crate::RefreshLayer::replay_limit), so that a call whose token was rejected can be made again; nothing waits for
-//! that, and no stream is delayed. A stream that is open when its token expires or is revoked is left alone: what becomes of
-//! it is between the server and the caller.
+//! All four kinds of call work. What a client sends is kept while it is sent, up to the layer's
+//! [`replay_limit`](crate::RefreshLayer::replay_limit), so that a call whose token was rejected can be made again; nothing
+//! waits for that, and no stream is delayed. A stream that is open when its token expires or is revoked is left alone:
+//! what becomes of it is between the server and the caller.
 //!
-//! A deadline that a caller sets with `Request::set_timeout` counts for each attempt, and not for the wait for a token. One for
-//! all of it is tower's `Timeout`, outside.
+//! A deadline that a caller sets with `Request::set_timeout` counts for each attempt, and not for the wait for a token.
+//! One for all of it is tower's `Timeout`, outside.
 //!
 //! # What a rejection looks like
 //!
-//! gRPC says `UNAUTHENTICATED` where HTTP says 401, and has two places to say it in. Most servers refuse a call before they
-//! have answered anything: the status is then in the response headers, and this is all that it takes. It can also come in
-//! the *trailers*, behind the body. By then a streaming answer belongs to the caller, who gets the status. An answer to a
-//! unary call could still be held back, which is what [`HoldTrailersLayer`] does:
+//! gRPC says `UNAUTHENTICATED` where HTTP says 401, and has two places to say it in. Most servers refuse a call before
+//! they have answered anything: the status is then in the response headers, and this is all that it takes. It can also
+//! come in the *trailers*, behind the body. By then a streaming answer belongs to the caller, who gets the status. An
+//! answer to a unary call could still be held back, which is what [`HoldTrailersLayer`] does:
 //!
 //! | server, and how it refuses | without | with [`HoldTrailersLayer`] |
 //! |---|---|---|
@@ -46,9 +46,9 @@
 //!
 //! # When there is no token
 //!
-//! A call that was never sent fails with a [`TokenError`](crate::TokenError), and `tonic::Status` has codes of its own for
-//! that. If a request is a gRPC one (its `content-type` begins with `application/grpc`) and the feature `tonic` is on, the
-//! service's error is a `Status`, which generated clients hand on as it is:
+//! A call that was never sent fails with a [`TokenError`](crate::TokenError), and `tonic::Status` has codes of its own
+//! for that. If a request is a gRPC one (its `content-type` begins with `application/grpc`) and the feature `tonic` is
+//! on, the service's error is a `Status`, which generated clients hand on as it is:
 //!
 //! | the `TokenError` is | the code is |
 //! |---|---|
