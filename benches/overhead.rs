@@ -7,17 +7,18 @@
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use divan::{AllocProfiler, Bencher, black_box};
 use http::{HeaderName, HeaderValue, Request, Response};
+use http_body::{Body, Frame};
 use http_body_util::Full;
 use tower::{Layer as _, Service};
 use tower_http::auth::AddAuthorizationLayer;
-use tower_refresh::{Credentials, RefreshLayer, Renewal, TokenSet, TokenSource};
+use tower_refresh::{Credentials, RefreshLayer, Renewal, Replayable, TokenSet, TokenSource};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -49,6 +50,20 @@ fn refresh_with_retry(bencher: Bencher<'_, '_>, headers: usize) {
     run(bencher, headers, refresh().layer(Api));
 }
 
+/// How many frames of 1 KiB a stream has.
+const FRAMES: [usize; 3] = [1, 16, 64];
+
+#[divan::bench(args = FRAMES)]
+fn stream_without_retry(bencher: Bencher<'_, '_>, frames: usize) {
+    run_stream(bencher, frames, refresh().without_retry().layer(Reader));
+}
+
+/// The frames are kept until the answer comes.
+#[divan::bench(args = FRAMES)]
+fn stream_with_retry(bencher: Bencher<'_, '_>, frames: usize) {
+    run_stream(bencher, frames, refresh().layer(Reader));
+}
+
 /// Many threads at once: a fresh token takes no lock.
 #[divan::bench(threads = [1, 2])]
 fn refresh_without_retry_shared(bencher: Bencher<'_, '_>) {
@@ -77,6 +92,18 @@ where
     bencher.bench_local(|| {
         assert!(service.poll_ready(&mut cx).is_ready());
         answer(service.call(request(headers)))
+    });
+}
+
+fn run_stream<S>(bencher: Bencher<'_, '_>, frames: usize, mut service: S)
+where
+    S: Service<Request<Replayable<Frames>>, Response = Response<Full<Bytes>>>,
+    S::Error: std::fmt::Debug,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    bencher.bench_local(|| {
+        assert!(service.poll_ready(&mut cx).is_ready());
+        answer(service.call(request(0).map(|_| Replayable::new(Frames { left: frames }))))
     });
 }
 
@@ -115,6 +142,49 @@ impl Service<Request<Full<Bytes>>> for Api {
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
         black_box(&request);
         ready(Ok(Response::new(Full::default())))
+    }
+}
+
+/// Reads the request's body, and then answers.
+#[derive(Clone)]
+struct Reader;
+
+impl Service<Request<Replayable<Frames>>> for Reader {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Replayable<Frames>>) -> Self::Future {
+        let mut body = request.into_body();
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(frame)) = Pin::new(&mut body).poll_frame(&mut cx) {
+            drop(black_box(frame));
+        }
+        ready(Ok(Response::new(Full::default())))
+    }
+}
+
+struct Frames {
+    left: usize,
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        self.left -= 1;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[7; 1024])))))
     }
 }
 
