@@ -88,6 +88,15 @@ impl Config {
         json.end().map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(config)
     }
+
+    /// Returns the origin of the API.
+    pub fn origin(&self) -> String {
+        format!(
+            "{}://{}",
+            self.api.scheme_str().unwrap_or_default(),
+            self.api.authority().map_or("", |authority| authority.as_str()),
+        )
+    }
 }
 
 impl ClientAuthConfig {

@@ -21,6 +21,7 @@
 mod config;
 mod demo;
 mod live;
+mod source;
 
 use std::process::ExitCode;
 

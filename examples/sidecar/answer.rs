@@ -1,0 +1,129 @@
+//! The answers that the sidecar makes itself.
+//!
+//! Each has the header `sidecar-error`, which no answer of the API has, and a line of text:
+//!
+//! | `sidecar-error` | status | |
+//! |---|---|---|
+//! | `method` | 405 | `CONNECT` and `TRACE` are not passed on |
+//! | `host` | 421 | the request is not for this sidecar |
+//! | `browser` | 403 | a page in a browser asks |
+//! | `key` | 401 | over TCP: the header `sidecar-key` is missing or wrong |
+//! | `target` | 400 | what is asked for is not a path |
+//! | `token-transient` | 503 | there is no token for now, perhaps with `Retry-After` |
+//! | `token-ambiguous`, `token-denied`, `token-misconfigured` | 502 | there is no token: see `TokenError` |
+//! | `unreachable` | 502 | no connection to the API |
+//! | `timeout` | 504 | no connection to the API in 10 seconds |
+//! | `upstream` | 502 | the connection to the API broke before the answer |
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use tower::timeout::error::Elapsed;
+use tower_refresh::{BoxError, TokenError};
+
+use crate::headers;
+
+/// The API's body as it comes, or the sidecar's.
+pub type AnswerBody = Either<Incoming, Full<Bytes>>;
+
+/// Why the sidecar does not hand on an answer of the API.
+pub struct Refusal {
+    status: StatusCode,
+    kind: &'static str,
+    why: Cow<'static, str>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Refusal {
+    pub fn new(status: StatusCode, kind: &'static str, why: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, kind, why: why.into(), header: None }
+    }
+
+    /// RFC 9110 §15.5.6 wants to know what is allowed.
+    pub fn method(allowed: &'static str) -> Self {
+        let why = format!("this method is not passed on; these are: {allowed}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method", why)
+            .with(ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    /// RFC 9110 §15.5.2 wants a challenge.
+    pub fn key() -> Self {
+        let why = "the header `sidecar-key` must have the key that was made when the sidecar began";
+        Self::new(StatusCode::UNAUTHORIZED, "key", why)
+            .with(WWW_AUTHENTICATE, HeaderValue::from_static("Sidecar-Key"))
+    }
+
+    /// The API has not answered. There is no secret in such errors, and no URL.
+    pub fn failed(error: &BoxError) -> Self {
+        if let Some(error) = error.downcast_ref::<TokenError>() {
+            return Self::token(error);
+        }
+        let connect = error.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect);
+        let (status, kind) = match connect {
+            true if causes(&**error).any(|cause| cause.is::<Elapsed>()) => {
+                (StatusCode::GATEWAY_TIMEOUT, "timeout")
+            }
+            true => (StatusCode::BAD_GATEWAY, "unreachable"),
+            false => (StatusCode::BAD_GATEWAY, "upstream"),
+        };
+        let mut why = "the API does not answer".to_owned();
+        for cause in causes(&**error) {
+            // Writing to a string cannot fail.
+            let _ = write!(why, ": {cause}");
+        }
+        Self::new(status, kind, why)
+    }
+
+    fn token(error: &TokenError) -> Self {
+        let kind = token_error_kind(error);
+        if !error.is_transient() {
+            return Self::new(StatusCode::BAD_GATEWAY, kind, error.to_string());
+        }
+        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, error.to_string());
+        match error.retry_after() {
+            Some(delay) => refusal.with(RETRY_AFTER, delay.as_secs().max(1).into()),
+            None => refusal,
+        }
+    }
+
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some((name, value));
+        self
+    }
+
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    pub fn into_response(self) -> Response<AnswerBody> {
+        let text = format!("sidecar: {}\n", self.why);
+        let mut response = Response::new(Either::Right(Full::from(text)));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(headers::ERROR, HeaderValue::from_static(self.kind));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.extend(self.header);
+        response
+    }
+}
+
+pub fn token_error_kind(error: &TokenError) -> &'static str {
+    match error {
+        error if error.is_transient() => "token-transient",
+        error if error.is_ambiguous() => "token-ambiguous",
+        error if error.is_denied() => "token-denied",
+        _ => "token-misconfigured",
+    }
+}
+
+/// The error, and what it says is behind it.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}

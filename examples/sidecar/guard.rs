@@ -1,0 +1,96 @@
+//! Who may use the token.
+//!
+//! Whoever can connect to the Unix socket may: its mode says who that is. Over TCP everybody on the machine can connect,
+//! and every page in a browser that runs on it can have it send requests, so that a request must have the key of this
+//! run. Pages are kept out by three things more, over either kind of socket: the `Host` must be the listener's own name,
+//! which that of a page is not even if its name was made to point here (DNS rebinding); browsers add `Origin` or
+//! `Sec-Fetch-Site`, and such requests are refused, so that no preflight is ever answered; and a page would need one to
+//! be allowed to send the key's header at all.
+
+use std::net::SocketAddr;
+
+use http::header::{HOST, ORIGIN};
+use http::{HeaderName, Method, Request, StatusCode};
+use subtle::ConstantTimeEq as _;
+use tower_refresh::BoxError;
+
+use crate::answer::Refusal;
+use crate::headers::KEY;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+pub struct Guard {
+    /// What a request may call the listener.
+    names: Vec<String>,
+    key: Option<Key>,
+}
+
+impl Guard {
+    /// Over a Unix socket there is no port, and the name is `localhost`.
+    pub fn of_unix_socket() -> Self {
+        Self { names: vec!["localhost".to_owned()], key: None }
+    }
+
+    pub fn of_tcp(address: SocketAddr, key: Key) -> Self {
+        let mut names = vec![address.to_string(), format!("localhost:{}", address.port())];
+        if address.port() == 80 {
+            names.extend(["localhost".to_owned(), address.to_string().replace(":80", "")]);
+        }
+        Self { names, key: Some(key) }
+    }
+
+    pub fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+        if [Method::CONNECT, Method::TRACE].contains(request.method()) {
+            return Err(Refusal::method("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        }
+        if !self.is_addressed(request) {
+            let why = format!("the request must be for {}", self.names.join(" or "));
+            return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "host", why));
+        }
+        let headers = request.headers();
+        if headers.contains_key(ORIGIN) || headers.contains_key(SEC_FETCH_SITE) {
+            let why = "requests of browsers are refused";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "browser", why));
+        }
+        if let Some(key) = &self.key {
+            let mut keys = headers.get_all(KEY).iter();
+            let is_right = keys.next().is_some_and(|value| key.is(value.as_bytes()));
+            if !is_right || keys.next().is_some() {
+                return Err(Refusal::key());
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that names a host must name the listener: the target (HTTP/2: `:authority`) and `Host`.
+    fn is_addressed<B>(&self, request: &Request<B>) -> bool {
+        let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+        let hosts = request.headers().get_all(HOST).iter().map(|host| host.as_bytes());
+        let mut named = target.into_iter().chain(hosts).peekable();
+        let is_own =
+            |name: &[u8]| self.names.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name));
+        named.peek().is_some() && named.all(is_own)
+    }
+}
+
+/// What callers over TCP prove themselves with: made for one run, and never shown again.
+#[derive(Clone)]
+pub struct Key(String);
+
+impl Key {
+    pub fn random() -> Result<Self, BoxError> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+
+    /// Returns the whole header, as `curl -H` takes it.
+    pub fn header(&self) -> String {
+        format!("{KEY}: {}", self.0)
+    }
+
+    /// Takes the same time wherever the first difference is.
+    fn is(&self, value: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(value).into()
+    }
+}

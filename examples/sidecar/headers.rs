@@ -1,0 +1,90 @@
+//! Which headers pass, and which do not.
+//!
+//! | header | towards the API | towards the caller |
+//! |---|---|---|
+//! | `Connection` and what it names, `Keep-Alive`, `Proxy-*`, `TE`, `Transfer-Encoding`, `Upgrade` | removed: for one connection only (RFC 9110 §7.6.1) | removed |
+//! | `TE: trailers` | passes, since gRPC servers insist on it | |
+//! | `Host`, `Authorization`, `Cookie` | removed: where it goes and on whose behalf is the configuration's to say | |
+//! | `sidecar-key` | removed | |
+//! | `Expect` | removed: `100 Continue` comes from here, when the API takes the body | |
+//! | `Via` | added (RFC 9110 §7.6.3) | |
+//! | `Set-Cookie` | | removed: a session of the API is as good as its token |
+//! | `Access-Control-*` | | removed: no page is to read the answer |
+//! | `Alt-Svc` | | removed: it would lead past the sidecar |
+//! | `sidecar-error` | | removed: what says so comes from the sidecar |
+//!
+//! Everything else passes both ways, trailers and repeated headers too.
+
+use http::header::{
+    ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+
+/// What a caller over TCP proves itself with.
+pub const KEY: HeaderName = HeaderName::from_static("sidecar-key");
+
+/// On every answer that the sidecar makes itself, and on none of the API's: what went wrong, in a word.
+pub const ERROR: HeaderName = HeaderName::from_static("sidecar-error");
+
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Makes a caller's headers those that the API gets. The token comes later, from the layer.
+pub fn towards_api(headers: &mut HeaderMap, received: Version) {
+    // Without `Connection: te`, which HTTP/1.1 wants: whether the API speaks that is not known here, and over HTTP/2 it
+    // is not allowed.
+    let trailers = values(headers, &TE).any(|value| value.eq_ignore_ascii_case(b"trailers"));
+    remove_hop_by_hop(headers);
+    for name in [HOST, AUTHORIZATION, COOKIE, EXPECT, KEY] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    headers.append(
+        VIA,
+        HeaderValue::from_static(match received {
+            Version::HTTP_2 => "2 sidecar",
+            Version::HTTP_10 => "1.0 sidecar",
+            _ => "1.1 sidecar",
+        }),
+    );
+}
+
+/// Makes the API's headers those that the caller gets.
+pub fn towards_caller(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    for name in [SET_COOKIE, ALT_SVC, ERROR] {
+        headers.remove(name);
+    }
+    let is_cors = |name: &&HeaderName| name.as_str().starts_with("access-control-");
+    for name in headers.keys().filter(is_cors).cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // RFC 9112 §6.3: of the two lengths the other one is believed.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    let named = values(headers, &CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok());
+    for name in named.collect::<Vec<_>>().into_iter().chain(HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// The members of a header that is a list (RFC 9110 §5.6.1).
+fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(name).into_iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
+}

@@ -1,0 +1,150 @@
+//! Where callers connect.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tower_refresh::BoxError;
+
+/// Where to listen, as `--listen` says it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Listen {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+impl Listen {
+    pub fn parse(text: &str) -> Result<Self, BoxError> {
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Unix(path.into()));
+        }
+        let address =
+            text.strip_prefix("tcp:").and_then(|address| address.parse::<SocketAddr>().ok());
+        match address {
+            Some(address) if address.ip().is_loopback() => Ok(Self::Tcp(address)),
+            Some(address) => Err(format!(
+                "--listen: {address} is not loopback; the token is not lent to the network"
+            )
+            .into()),
+            None => Err("--listen: must be unix:PATH or tcp:127.0.0.1:PORT".into()),
+        }
+    }
+
+    /// In the folder that the system keeps for this user's sockets; where there is none, in the user's home.
+    pub fn by_default() -> Result<Self, BoxError> {
+        let folder =
+            |name| env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+        let path = folder("XDG_RUNTIME_DIR")
+            .map(|folder| folder.join("tower-refresh-sidecar.sock"))
+            .or_else(|| Some(folder("HOME")?.join(".tower-refresh-sidecar.sock")));
+        path.map(Self::Unix)
+            .ok_or_else(|| "neither XDG_RUNTIME_DIR nor HOME is set: add --listen".into())
+    }
+}
+
+/// A socket that is listening. Dropping it removes the socket's file.
+pub enum Listener {
+    Unix(OwnSocket, UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    pub async fn bind(listen: &Listen) -> Result<Self, BoxError> {
+        Ok(match listen {
+            Listen::Tcp(address) => Self::Tcp(
+                TcpListener::bind(address)
+                    .await
+                    .map_err(|error| format!("tcp:{address}: {error}"))?,
+            ),
+            Listen::Unix(path) => {
+                let (socket, listener) = OwnSocket::bind(path)
+                    .await
+                    .map_err(|error| format!("unix:{}: {error}", path.display()))?;
+                Self::Unix(socket, listener)
+            }
+        })
+    }
+
+    pub async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Unix(_, listener) => Box::new(listener.accept().await?.0),
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Small frames are to leave at once.
+                let _ = stream.set_nodelay(true);
+                Box::new(stream)
+            }
+        })
+    }
+}
+
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// The file of a Unix socket.
+///
+/// The lock on the file beside it (`PATH.lock`, empty, which stays) is held until the process ends, however that comes:
+/// who has it may replace the socket of a dead one, and nobody else can come between.
+pub struct OwnSocket {
+    path: PathBuf,
+    _lock: fs::File,
+}
+
+impl OwnSocket {
+    async fn bind(path: &Path) -> Result<(Self, UnixListener), BoxError> {
+        let beside = |end: &str| {
+            let mut path = path.to_owned().into_os_string();
+            path.push(end);
+            PathBuf::from(path)
+        };
+        let lock = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(beside(".lock"))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err("another sidecar listens there".into());
+        }
+        match fs::symlink_metadata(path) {
+            Ok(there) if !there.file_type().is_socket() => {
+                return Err("there is something else than a socket".into());
+            }
+            Ok(_) if UnixStream::connect(path).await.is_ok() => {
+                return Err("another program listens there".into());
+            }
+            _ => {}
+        }
+        // The mode of a new socket is not ours to say, so that it is born where nobody else can go, and moved when it is
+        // ready. Moving takes the place of a dead one's.
+        let nursery = beside(".new");
+        let born = nursery.join("s");
+        let _ = fs::remove_file(&born);
+        let _ = fs::remove_dir(&nursery);
+        fs::DirBuilder::new().mode(0o700).create(&nursery)?;
+        let listener = UnixListener::bind(&born)?;
+        fs::set_permissions(&born, fs::Permissions::from_mode(0o600))?;
+        fs::rename(&born, path)?;
+        fs::remove_dir(&nursery)?;
+        Ok((Self { path: path.to_owned(), _lock: lock }, listener))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for OwnSocket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,159 @@
+//! Lends the token to programs that know nothing of tokens: a reverse proxy on this machine that attaches it.
+//!
+//! ```text
+//! cargo run --example sidecar --features testing -- --config FILE &
+//! curl --unix-socket $XDG_RUNTIME_DIR/tower-refresh-sidecar.sock http://localhost/v1/me
+//! ```
+//!
+//! curl, a shell script, a program in any language sends what it would send to the API, without a token, and gets what
+//! the API answers. The sidecar gets tokens, renews them, sends rejected requests again, and saves the refresh token when
+//! the server replaces it. Bodies are streamed both ways, callers may speak HTTP/1.1 or HTTP/2 without TLS (prior
+//! knowledge), gRPC included, and the API either. Without arguments a demo runs against the crate's own authorization
+//! server.
+//!
+//! # Use
+//!
+//! `--config FILE` is quickstart's configuration (`../quickstart/config.rs`). Of its `api` only the origin counts, which
+//! is where everything goes: the paths are the callers'.
+//!
+//! `--listen unix:PATH` is where callers connect: `$XDG_RUNTIME_DIR/tower-refresh-sidecar.sock` by default, or
+//! `~/.tower-refresh-sidecar.sock` where that is not set. What is left of a sidecar that died is replaced; one that lives
+//! is not.
+//!
+//! `--listen tcp:127.0.0.1:PORT` is for programs that cannot use a Unix socket; port 0 has the system choose. Each request
+//! must then have the header `sidecar-key`, with a key that is made for the run and shown once. `--key-file FILE` writes
+//! that header into a file that only this user can read, in place of showing it, so that it is in no list of processes:
+//!
+//! ```text
+//! curl -H @FILE http://127.0.0.1:PORT/v1/me
+//! ```
+//!
+//! `GET /-/status` tells in JSON how the token is, without showing it. It is the one path that does not go to the API.
+//!
+//! SIGINT or SIGTERM ends it: answers that are under way have 10 seconds.
+//!
+//! # Whose answer is it?
+//!
+//! The sidecar's own answers have the header `sidecar-error` (`answer.rs` lists them), and no answer of the API has: a 401
+//! without it is the API's, which means that a renewed token was rejected too, that there was none, or that more of the
+//! body was sent by then than is kept to be sent again (1 MiB).
+//!
+//! A redirect is the caller's: one to another place in full leads past the sidecar.
+//!
+//! # What it protects from, and what not
+//!
+//! The token is worth what it can do, and so is a way to have it attached. It is not lent to
+//!
+//! - other users of the machine: the socket's mode is 0600, from the moment that it is there; over TCP they lack the key;
+//! - pages in a browser, over TCP, whatever their name resolves to: see `guard.rs`;
+//! - the network: it listens on loopback only;
+//! - other hosts: where a request goes is the configuration's to say, `Host` and absolute targets elsewhere are refused,
+//!   and whatever `Authorization` and `Cookie` a caller sends stay here: see `headers.rs`.
+//!
+//! Nobody gets to see the token. But other processes *of the same user* can connect to the socket or read the key's file,
+//! as they can read the configuration: they can use the token while the sidecar runs. So can root.
+#![allow(
+    unreachable_pub,
+    clippy::disallowed_methods,
+    reason = "a program: nobody imports it, and its clock is the real one"
+)]
+
+mod answer;
+#[path = "../quickstart/config.rs"]
+mod config;
+mod demo;
+mod guard;
+mod headers;
+mod listen;
+mod proxy;
+mod serve;
+#[path = "../quickstart/source.rs"]
+mod source;
+mod status;
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tower_refresh::BoxError;
+
+use self::listen::Listen;
+use self::serve::{Options, Sidecar};
+
+const USAGE: &str = "usage: sidecar [--config FILE [--listen unix:PATH | --listen tcp:127.0.0.1:PORT [--key-file FILE]]]";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match parse(std::env::args().skip(1)) {
+        Ok(Command::Demo) => demo::run().await,
+        Ok(Command::Help) => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        Ok(Command::Serve(options)) => serve(options).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sidecar: {error}");
+            let mut source = error.source();
+            while let Some(error) = source {
+                eprintln!("  because: {error}");
+                source = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+enum Command {
+    Demo,
+    Help,
+    Serve(Options),
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Command, BoxError> {
+    let (mut config, mut listen, mut key_file) = (None, None, None);
+    let mut any = false;
+    while let Some(argument) = arguments.next() {
+        any = true;
+        let place = match &*argument {
+            "--help" => return Ok(Command::Help),
+            "--config" => &mut config,
+            "--listen" => &mut listen,
+            "--key-file" => &mut key_file,
+            _ => return Err(USAGE.into()),
+        };
+        if place.is_some() {
+            return Err(format!("{argument} is given twice").into());
+        }
+        *place = Some(arguments.next().ok_or(USAGE)?);
+    }
+    if !any {
+        return Ok(Command::Demo);
+    }
+    let listen = match listen {
+        Some(listen) => Listen::parse(&listen)?,
+        None => Listen::by_default()?,
+    };
+    if key_file.is_some() && matches!(listen, Listen::Unix(_)) {
+        return Err("--key-file: a Unix socket needs no key".into());
+    }
+    let config = config.ok_or(USAGE)?.into();
+    Ok(Command::Serve(Options { config, listen, key_file: key_file.map(Into::into) }))
+}
+
+async fn serve(options: Options) -> Result<(), BoxError> {
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let sidecar = Sidecar::open(options).await?;
+    eprintln!("sidecar: curl {}", sidecar.curl);
+    let stop = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    sidecar.serve(stop).await;
+    Ok(())
+}

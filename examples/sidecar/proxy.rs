@@ -1,0 +1,130 @@
+//! What becomes of one request.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::uri::{Authority, Scheme};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http_body_util::Either;
+use hyper::body::Incoming;
+use tower::{Service, ServiceExt as _};
+use tower_refresh::{BoxError, Credentials, Replayable};
+
+use crate::answer::{AnswerBody, Refusal};
+use crate::guard::Guard;
+use crate::headers;
+use crate::status::Counters;
+
+/// The one path that does not go to the API.
+const STATUS: &str = "/-/status";
+
+/// The body of a request on its way to the API: streamed, and sent again if the token is rejected.
+pub type Body = Replayable<Incoming>;
+
+/// Sends requests to the API through `client`, which attaches the token.
+#[derive(Clone)]
+pub struct Proxy<C> {
+    client: C,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    scheme: Scheme,
+    authority: Authority,
+    guard: Guard,
+    credentials: Credentials,
+    counters: Arc<Counters>,
+}
+
+impl<C> Proxy<C>
+where
+    C: Service<Request<Body>, Response = Response<Incoming>> + Clone,
+    C::Error: Into<BoxError>,
+{
+    /// `origin` is where everything goes, whatever a request says. `credentials` are those of the client's layer.
+    pub fn new(
+        client: C,
+        origin: &str,
+        guard: Guard,
+        credentials: Credentials,
+    ) -> Result<Self, BoxError> {
+        let origin = origin.parse::<Uri>()?.into_parts();
+        let (Some(scheme), Some(authority)) = (origin.scheme, origin.authority) else {
+            return Err("the API's origin must have a scheme and a host".into());
+        };
+        let counters = Arc::new(Counters::default());
+        let events = credentials.subscribe();
+        let counting = Arc::clone(&counters);
+        tokio::spawn(async move { counting.count(events).await });
+        let shared = Shared { scheme, authority, guard, credentials, counters };
+        Ok(Self { client, shared: Arc::new(shared) })
+    }
+
+    pub async fn answer(
+        self,
+        request: Request<Incoming>,
+    ) -> Result<Response<AnswerBody>, Infallible> {
+        let shared = Arc::clone(&self.shared);
+        let outcome = match shared.guard.check(&request) {
+            Ok(()) if request.uri().path() == STATUS => shared.report(request.method()),
+            Ok(()) => self.forward(request).await,
+            Err(refusal) => Err(refusal),
+        };
+        Ok(outcome.unwrap_or_else(|refusal| {
+            shared.counters.refused(refusal.kind());
+            refusal.into_response()
+        }))
+    }
+
+    async fn forward(self, request: Request<Incoming>) -> Result<Response<AnswerBody>, Refusal> {
+        let (head, body) = request.into_parts();
+        let path = head.uri.into_parts().path_and_query;
+        let Some(path) = path.filter(|path| path.as_str().starts_with('/')) else {
+            // `OPTIONS *` asks about a server, and this is not the one.
+            return Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "target",
+                "the target must be a path",
+            ));
+        };
+        // A request of our own: nothing that came with the caller's connection goes along unseen.
+        let mut sent = Request::new(Replayable::new(body));
+        *sent.method_mut() = head.method;
+        *sent.headers_mut() = head.headers;
+        headers::towards_api(sent.headers_mut(), head.version);
+        let mut target = http::uri::Parts::default();
+        target.scheme = Some(self.shared.scheme.clone());
+        target.authority = Some(self.shared.authority.clone());
+        target.path_and_query = Some(path);
+        *sent.uri_mut() =
+            Uri::from_parts(target).map_err(|error| Refusal::failed(&error.into()))?;
+
+        let answer = self.client.oneshot(sent).await;
+        let answer = answer.map_err(|error| Refusal::failed(&error.into()))?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Refusal::new(
+                StatusCode::BAD_GATEWAY,
+                "upstream",
+                "nobody asked for an upgrade",
+            ));
+        }
+        self.shared.counters.answered();
+        let (head, body) = answer.into_parts();
+        let mut answer = Response::new(Either::Left(body));
+        *answer.status_mut() = head.status;
+        *answer.headers_mut() = head.headers;
+        *answer.version_mut() = Version::HTTP_11;
+        headers::towards_caller(answer.headers_mut());
+        Ok(answer)
+    }
+}
+
+impl Shared {
+    fn report(&self, method: &Method) -> Result<Response<AnswerBody>, Refusal> {
+        if method != Method::GET {
+            return Err(Refusal::method("GET"));
+        }
+        let api = format!("{}://{}", self.scheme, self.authority);
+        Ok(self.counters.report(&api, &self.credentials.status()))
+    }
+}

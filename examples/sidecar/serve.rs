@@ -1,0 +1,159 @@
+//! The whole of it: from the configuration to the end.
+
+use std::fs;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
+
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tower::timeout::TimeoutLayer;
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceBuilder};
+use tower_refresh::{
+    BoxError, BoxTokenSource, Credentials, Refresh, RefreshLayer, TokenSource as _,
+};
+
+use crate::config::{Config, Kept};
+use crate::guard::{Guard, Key};
+use crate::listen::{Listen, Listener};
+use crate::proxy::{Body, Proxy};
+use crate::source::SaveRotated;
+
+/// How much of a request's body is kept until the API's answer begins, so that it can be sent again.
+const REPLAY_BYTES: usize = 1024 * 1024;
+/// How long a connection to the API may take, TLS included. How long an answer takes is the caller's business.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// How long a caller may take for the head of a request.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+/// How long answers that are under way may take once the sidecar is told to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+pub struct Options {
+    pub config: PathBuf,
+    pub listen: Listen,
+    pub key_file: Option<PathBuf>,
+}
+
+/// A sidecar that listens, and does not answer yet.
+pub struct Sidecar {
+    listener: Listener,
+    proxy: Proxy<Refresh<Client<Connector, Body>, BoxTokenSource>>,
+    credentials: Credentials,
+    key_file: Option<PathBuf>,
+    /// What a caller gives curl.
+    pub curl: String,
+}
+
+impl Sidecar {
+    pub async fn open(options: Options) -> Result<Self, BoxError> {
+        let config = Config::read(&options.config)?;
+        let origin = config.origin();
+        let https = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1()
+            .enable_http2();
+        let connector = connector(https.wrap_connector(tcp()));
+        let http = Client::builder(TokioExecutor::new()).build(connector.clone());
+        let source = SaveRotated::new(config, &options.config, http)?;
+        let layer = RefreshLayer::new(source.boxed()).origin(&origin).replay_limit(REPLAY_BYTES);
+        let credentials = layer.credentials().clone();
+        let client = ServiceBuilder::new()
+            .layer(layer)
+            .service(Client::builder(TokioExecutor::new()).build(connector));
+
+        let listener = Listener::bind(&options.listen).await?;
+        let (guard, curl, key_file) = match &listener {
+            Listener::Unix(socket, _) => {
+                let curl = format!("--unix-socket {} http://localhost/", socket.path().display());
+                (Guard::of_unix_socket(), curl, None)
+            }
+            Listener::Tcp(tcp) => {
+                let (address, key) = (tcp.local_addr()?, Key::random()?);
+                let header = match &options.key_file {
+                    Some(path) => {
+                        Kept { path: path.clone() }
+                            .save(&format!("{}\n", key.header()))
+                            .map_err(|error| format!("{}: {error}", path.display()))?;
+                        format!("@{}", path.display())
+                    }
+                    None => key.header(),
+                };
+                let curl = format!("-H '{header}' http://{address}/");
+                (Guard::of_tcp(address, key), curl, options.key_file)
+            }
+        };
+        let proxy = Proxy::new(client, &origin, guard, credentials.clone())?;
+        Ok(Self { listener, proxy, credentials, key_file, curl })
+    }
+
+    /// Answers until `stop` comes, and then some: what is under way ends first, and what was renewed is saved.
+    pub async fn serve(self, stop: impl Future<Output = ()>) {
+        serve(self.listener, self.proxy, stop).await;
+        self.credentials.settled().await;
+        if let Some(path) = self.key_file {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Answers callers over HTTP/1.1 and HTTP/2 (with prior knowledge), whichever they begin with.
+pub async fn serve<C>(listener: Listener, proxy: Proxy<C>, stop: impl Future<Output = ()>)
+where
+    C: Service<Request<Body>, Response = Response<Incoming>> + Clone + Send + 'static,
+    C::Error: Into<BoxError>,
+    C::Future: Send,
+{
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    http.http2().timer(TokioTimer::new());
+    let connections = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => break,
+        };
+        let Ok(stream) = accepted else {
+            // Out of file descriptors, mostly: some may be free in a moment.
+            sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let proxy = proxy.clone();
+        let service = service_fn(move |request| proxy.clone().answer(request));
+        let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
+        // Errors are the caller's business: it went away, or it sent no HTTP.
+        tokio::spawn(connections.watch(connection));
+    }
+    drop(listener);
+    let _ = timeout(GRACE, connections.shutdown()).await;
+}
+
+// ===== the way to the API =====
+
+pub type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
+
+/// Gives up on a connection that takes too long.
+pub fn connector(https: HttpsConnector<HttpConnector>) -> Connector {
+    BoxCloneSyncService::new(
+        ServiceBuilder::new().layer(TimeoutLayer::new(CONNECT_TIME)).service(https),
+    )
+}
+
+pub fn tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    tcp.enforce_http(false);
+    tcp
+}

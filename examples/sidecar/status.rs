@@ -1,0 +1,89 @@
+//! What `GET /-/status` tells: everything but the token.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response};
+use http_body_util::{Either, Full};
+use serde_json::json;
+use tower_refresh::{Event, Events, Status, TokenStatus};
+
+use crate::answer::{AnswerBody, token_error_kind};
+
+#[derive(Default)]
+pub struct Counters {
+    /// Requests that the API has answered.
+    answered: AtomicU64,
+    /// Requests that the sidecar has answered in place of the API.
+    refused: AtomicU64,
+    renewed: AtomicU64,
+    not_renewed: AtomicU64,
+    /// The last `sidecar-error`.
+    last_error: ArcSwapOption<&'static str>,
+}
+
+impl Counters {
+    pub fn answered(&self) {
+        self.answered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn refused(&self, kind: &'static str) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.last_error.store(Some(kind.into()));
+    }
+
+    /// Counts refreshes, and complains of those that fail; ends with the credentials.
+    pub async fn count(&self, mut events: Events) {
+        while let Some(event) = events.next().await {
+            match event {
+                Event::Renewed { .. } => self.renewed.fetch_add(1, Ordering::Relaxed),
+                Event::Failed { error, .. } => {
+                    eprintln!("sidecar: {error}");
+                    self.not_renewed.fetch_add(1, Ordering::Relaxed)
+                }
+                _ => continue,
+            };
+        }
+    }
+
+    pub fn report(&self, api: &str, token: &Status) -> Response<AnswerBody> {
+        let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs());
+        let report = json!({
+            "api": api,
+            "token": {
+                "state": match token.token {
+                    TokenStatus::Missing => "missing",
+                    TokenStatus::Fresh => "fresh",
+                    TokenStatus::Stale => "stale",
+                    TokenStatus::Rejected => "rejected",
+                    TokenStatus::Expired => "expired",
+                    _ => "unknown",
+                },
+                "generation": token.generation,
+                "usable_for_seconds": seconds(token.usable_for),
+                "refreshing": token.refreshing,
+                "error": token.error.as_ref().map(token_error_kind),
+                "cooldown_seconds": seconds(token.cooldown),
+                "brake_seconds": seconds(token.brake),
+            },
+            "refreshes": {
+                "succeeded": self.renewed.load(Ordering::Relaxed),
+                "failed": self.not_renewed.load(Ordering::Relaxed),
+            },
+            "requests": {
+                "answered": self.answered.load(Ordering::Relaxed),
+                "refused": self.refused.load(Ordering::Relaxed),
+                "last_error": self.last_error.load().as_deref(),
+            },
+        });
+        let mut response =
+            Response::new(Either::Right(Full::<Bytes>::from(format!("{report:#}\n"))));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
