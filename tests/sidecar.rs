@@ -1,0 +1,686 @@
+//! The example `sidecar`: whom it lends the token, what passes, what does not, and how it ends.
+#![cfg(unix)]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test: helpers outside of test functions too, and modules of an example that it uses in part"
+)]
+
+#[path = "../examples/sidecar/answer.rs"]
+mod answer;
+#[path = "../examples/quickstart/config.rs"]
+mod config;
+#[path = "../examples/sidecar/guard.rs"]
+mod guard;
+#[path = "../examples/sidecar/headers.rs"]
+mod headers;
+#[path = "../examples/sidecar/listen.rs"]
+mod listen;
+#[path = "../examples/sidecar/proxy.rs"]
+mod proxy;
+#[path = "../examples/sidecar/serve.rs"]
+mod serve;
+mod sidecar_support;
+#[path = "../examples/quickstart/source.rs"]
+mod source;
+#[path = "../examples/sidecar/status.rs"]
+mod status;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::{Notify, oneshot};
+use tower_refresh::TokenError;
+use tower_refresh::testing::AuthorizationServer;
+
+use self::listen::{Listen, Listener};
+use self::serve::Options;
+use self::sidecar_support::*;
+
+// ===== whom it lends the token =====
+
+#[tokio::test]
+async fn what_is_not_for_it_or_from_a_browser_is_refused_and_costs_no_token() {
+    let (origin, mut seen) = recording_api().await;
+    let sidecar = Sidecar::before(&origin).await;
+    let elsewhere = origin.strip_prefix("http://").unwrap();
+    for (status, kind, request) in [
+        (405, "method", "TRACE / HTTP/1.1\nhost: localhost"),
+        (405, "method", "CONNECT localhost:80 HTTP/1.1\nhost: localhost"),
+        (421, "host", "GET / HTTP/1.1\nhost: api.example.com"),
+        (421, "host", &format!("GET / HTTP/1.1\nhost: {elsewhere}")),
+        (421, "host", "GET / HTTP/1.1\nhost: localhost:80"),
+        (421, "host", "GET / HTTP/1.1\nhost: localhost.example.com"),
+        (421, "host", "GET / HTTP/1.1\nhost: user@localhost"),
+        (421, "host", "GET / HTTP/1.1\nhost:"),
+        (421, "host", "GET / HTTP/1.1\nhost: localhost\nhost: api.example.com"),
+        (421, "host", "GET / HTTP/1.1"),
+        (421, "host", "GET / HTTP/1.0"),
+        (421, "host", &format!("GET {origin}/ HTTP/1.1\nhost: localhost")),
+        (421, "host", "GET http://localhost/ HTTP/1.1\nhost: api.example.com"),
+        (403, "browser", "GET / HTTP/1.1\nhost: localhost\norigin: http://localhost"),
+        (403, "browser", "GET / HTTP/1.1\nhost: localhost\norigin: null"),
+        (403, "browser", "OPTIONS / HTTP/1.1\nhost: localhost\norigin: https://example.com"),
+        (403, "browser", "GET / HTTP/1.1\nhost: localhost\nsec-fetch-site: none"),
+        (403, "browser", "GET /-/status HTTP/1.1\nhost: localhost\nsec-fetch-site: none"),
+        (400, "target", "OPTIONS * HTTP/1.1\nhost: localhost"),
+        (405, "method", "POST /-/status HTTP/1.1\nhost: localhost"),
+    ] {
+        let answer = sidecar.ask(request).await;
+        assert!(answer.contains(&format!(" {status} ")), "{request}: {answer}");
+        assert!(answer.contains(&format!("sidecar-error: {kind}\r\n")), "{request}: {answer}");
+        assert_eq!(answer.contains("\r\nallow: "), status == 405, "{request}: {answer}");
+    }
+    assert!(seen.try_recv().is_err());
+    assert_eq!(sidecar.credentials.status().generation, None);
+
+    for request in [
+        "GET / HTTP/1.1\nhost: localhost",
+        "GET / HTTP/1.1\nhost: LOCALHOST",
+        "GET http://localhost/ HTTP/1.1\nhost: localhost",
+    ] {
+        let answer = sidecar.ask(request).await;
+        assert!(
+            answer.contains(" 200 ") && answer.ends_with("from the API"),
+            "{request}: {answer}"
+        );
+        assert!(!answer.contains("sidecar-error"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_authority_of_http_2_that_is_not_the_listener_is_refused_too() {
+    let (origin, mut seen) = recording_api().await;
+    let sidecar = Sidecar::before(&origin).await;
+    let answer = sidecar.send_over_http2(get("http://api.example.com/")).await;
+    assert_eq!(answer.status(), StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(answer.headers()["sidecar-error"], "host");
+    assert!(seen.try_recv().is_err());
+    assert_eq!(sidecar.send_over_http2(get("/")).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn over_tcp_a_request_needs_the_key_and_the_name_of_the_listener() {
+    let (origin, mut seen) = recording_api().await;
+    let sidecar = Sidecar::over_tcp(&origin).await;
+    let (key, port) = (sidecar.key.clone().unwrap(), sidecar.port());
+    let name = format!("host: 127.0.0.1:{port}");
+    let mut wrong = key.clone();
+    let last = wrong.pop();
+    wrong.push(if last == Some('0') { '1' } else { '0' });
+    for (status, kind, request) in [
+        (401, "key", format!("GET / HTTP/1.1\n{name}")),
+        (401, "key", format!("GET / HTTP/1.1\n{name}\nsidecar-key:")),
+        (401, "key", format!("GET / HTTP/1.1\n{name}\n{wrong}")),
+        (401, "key", format!("GET / HTTP/1.1\n{name}\n{}", &key[..key.len() - 1])),
+        (401, "key", format!("GET / HTTP/1.1\n{name}\n{key}0")),
+        (401, "key", format!("GET / HTTP/1.1\n{name}\n{key}\n{wrong}")),
+        (401, "key", format!("GET /-/status HTTP/1.1\n{name}")),
+        (421, "host", format!("GET / HTTP/1.1\nhost: localhost\n{key}")),
+        (421, "host", format!("GET / HTTP/1.1\nhost: 127.0.0.1\n{key}")),
+        (421, "host", format!("GET / HTTP/1.1\nhost: 127.0.0.1:1{port}\n{key}")),
+        (421, "host", format!("GET / HTTP/1.1\nhost: example.com:{port}\n{key}")),
+        (403, "browser", format!("GET / HTTP/1.1\n{name}\norigin: null\n{key}")),
+    ] {
+        let answer = sidecar.ask(&request).await;
+        assert!(answer.contains(&format!(" {status} ")), "{request}: {answer}");
+        assert!(answer.contains(&format!("sidecar-error: {kind}\r\n")), "{request}: {answer}");
+        assert_eq!(answer.contains("\r\nwww-authenticate: "), status == 401, "{answer}");
+        assert!(!answer.contains(&key["sidecar-key: ".len()..]), "{answer}");
+    }
+    assert!(seen.try_recv().is_err());
+
+    for name in [name, format!("host: localhost:{port}")] {
+        let answer = sidecar.ask(&format!("GET / HTTP/1.1\n{name}\n{key}")).await;
+        assert!(answer.contains(" 200 "), "{answer}");
+        assert!(!seen.recv().await.unwrap().headers().contains_key("sidecar-key"));
+    }
+}
+
+#[test]
+fn it_listens_on_loopback_only() {
+    for good in ["tcp:127.0.0.1:0", "tcp:127.0.0.1:8080", "tcp:[::1]:8080", "unix:/run/socket"] {
+        assert!(Listen::parse(good).is_ok(), "{good}");
+    }
+    for (bad, why) in [
+        ("tcp:0.0.0.0:8080", "not loopback"),
+        ("tcp:192.168.1.2:8080", "not loopback"),
+        ("tcp:[::]:8080", "not loopback"),
+        ("tcp:example.com:8080", "must be"),
+        ("tcp:127.0.0.1", "must be"),
+        ("127.0.0.1:8080", "must be"),
+        ("unix:", "must be"),
+    ] {
+        let error = Listen::parse(bad).unwrap_err().to_string();
+        assert!(error.contains(why), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn each_run_has_a_key_of_its_own() {
+    let key = || guard::Key::random().unwrap().header();
+    assert_eq!(key().len(), "sidecar-key: ".len() + 64);
+    assert_ne!(key(), key());
+}
+
+#[tokio::test]
+async fn the_socket_is_for_its_user_alone_and_there_is_one_sidecar_on_it() {
+    let (origin, _seen) = recording_api().await;
+    let sidecar = Sidecar::before(&origin).await;
+    let path = sidecar.folder.path("socket");
+    let mode = |path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(mode(&sidecar.folder.path("socket.lock")), 0o600);
+
+    let second = Listener::bind(&Listen::Unix(path)).await;
+    let error = second.err().unwrap().to_string();
+    assert!(error.ends_with("another sidecar listens there"), "{error}");
+    assert_eq!(sidecar.send(get("/")).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_a_dead_one_left_is_replaced_and_nothing_else() {
+    let folder = Folder::new();
+    let bind = |name| {
+        let listen = Listen::Unix(folder.path(name));
+        async move { Listener::bind(&listen).await.map_err(|error| error.to_string()) }
+    };
+    // The standard library's leaves its file behind.
+    drop(std::os::unix::net::UnixListener::bind(folder.path("dead")).unwrap());
+    fs::create_dir(folder.path("dead.new")).unwrap();
+    fs::write(folder.path("dead.new").join("s"), "").unwrap();
+    let listener = bind("dead").await.unwrap();
+    assert!(UnixStream::connect(folder.path("dead")).await.is_ok());
+    assert!(!folder.path("dead.new").exists());
+    drop(listener);
+    assert!(!folder.path("dead").exists());
+    assert!(bind("dead").await.is_ok());
+
+    let _live = std::os::unix::net::UnixListener::bind(folder.path("live")).unwrap();
+    assert!(bind("live").await.err().unwrap().ends_with("another program listens there"));
+    assert!(UnixStream::connect(folder.path("live")).await.is_ok());
+
+    fs::write(folder.path("file"), "precious").unwrap();
+    assert!(bind("file").await.err().unwrap().ends_with("something else than a socket"));
+    assert_eq!(fs::read_to_string(folder.path("file")).unwrap(), "precious");
+}
+
+// ===== what passes =====
+
+#[tokio::test]
+async fn the_api_gets_the_token_and_nothing_that_was_for_the_sidecar_or_the_connection() {
+    let (origin, mut seen) = recording_api().await;
+    let sidecar = Sidecar::over_tcp(&origin).await;
+    let (key, port) = (sidecar.key.clone().unwrap(), sidecar.port());
+    let answer = sidecar
+        .ask(&format!(
+            "POST /v1/things?a=b%20c HTTP/1.1
+            host: localhost:{port}
+            {key}
+            authorization: Bearer of-the-caller
+            cookie: session=of-the-caller
+            connection: keep-alive, x-named, X-Also
+            x-named: 1
+            x-also: 2
+            keep-alive: timeout=5
+            proxy-connection: keep-alive
+            proxy-authorization: Basic eDp5
+            proxy-authenticate: Basic
+            te: deflate, trailers
+            upgrade: websocket
+            expect: 100-continue
+            via: 1.0 another
+            x-twice: 1
+            x-twice: 2
+            accept: */*
+            content-length: 0"
+        ))
+        .await;
+    assert!(answer.contains(" 200 "), "{answer}");
+    let request = seen.recv().await.unwrap();
+    assert_eq!(request.method(), Method::POST);
+    assert_eq!(request.uri(), "/v1/things?a=b%20c");
+    let host = format!("host: {}", origin.strip_prefix("http://").unwrap());
+    assert_eq!(
+        lines(request.headers()),
+        [
+            "accept: */*",
+            "authorization: Bearer t1",
+            "content-length: 0",
+            &host,
+            "te: trailers",
+            "via: 1.0 another",
+            "via: 1.1 sidecar",
+            "x-twice: 1",
+            "x-twice: 2",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_caller_gets_nothing_that_was_for_a_browser_or_the_connection() {
+    let origin = api(Upstream::Http1, |_| async {
+        Response::builder()
+            .status(StatusCode::IM_A_TEAPOT)
+            .header("set-cookie", "session=1")
+            .header("set-cookie", "other=2")
+            .header("access-control-allow-origin", "*")
+            .header("access-control-allow-credentials", "true")
+            .header("access-control-of-the-future", "yes")
+            .header("alt-svc", "h2=\":443\"")
+            .header("sidecar-error", "not so")
+            .header("connection", "x-named")
+            .header("x-named", "1")
+            .header("keep-alive", "timeout=5")
+            .header("proxy-authenticate", "Basic")
+            .header("upgrade", "h2c")
+            .header("date", "today")
+            .header("etag", "\"1\"")
+            .header("x-twice", "1")
+            .header("x-twice", "2")
+            .body(full("tea"))
+            .unwrap()
+    })
+    .await;
+    let sidecar = Sidecar::before(&origin).await;
+    let expected = ["content-length: 3", "date: today", "etag: \"1\"", "x-twice: 1", "x-twice: 2"];
+    for answer in [sidecar.send(get("/")).await, sidecar.send_over_http2(get("/")).await] {
+        assert_eq!(answer.status(), StatusCode::IM_A_TEAPOT);
+        assert_eq!(lines(answer.headers()), expected);
+        assert_eq!(read(answer.into_body()).await, "tea");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_head_keeps_the_length_of_what_it_does_not_have() {
+    let origin = api(Upstream::Http1, |_| async {
+        Response::builder().header("content-length", "1234").body(full("")).unwrap()
+    })
+    .await;
+    let sidecar = Sidecar::before(&origin).await;
+    let answer = sidecar.send(Request::head("/").body(full("")).unwrap()).await;
+    assert_eq!(answer.headers()["content-length"], "1234");
+    assert_eq!(read(answer.into_body()).await, "");
+}
+
+#[tokio::test]
+async fn a_rejected_request_is_sent_again_with_its_body() {
+    let origin = api(Upstream::Http1, |request| async move {
+        if token_of(&request) == "Bearer t1" {
+            return rejection();
+        }
+        let token = token_of(&request).to_owned();
+        Response::new(full(format!("{token}: {}", read(request.into_body()).await)))
+    })
+    .await;
+    let sidecar = Sidecar::before(&origin).await;
+    let answer = sidecar.send(post("/", full("a body"))).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(read(answer.into_body()).await, "Bearer t2: a body");
+}
+
+#[tokio::test]
+async fn both_directions_flow_before_either_ends() {
+    for upstream in [Upstream::Http1, Upstream::Http2, Upstream::Tls] {
+        let origin = api(upstream, |request| async move {
+            let body = request.into_body().map_err(Into::into).boxed_unsync();
+            Response::new(body)
+        })
+        .await;
+        let sidecar = Sidecar::before_upstream(&origin, upstream).await;
+        for over_http2 in [false, true] {
+            let (sender, body) = channel();
+            let request = post("/", body);
+            let answer = match over_http2 {
+                true => sidecar.send_over_http2(request).await,
+                false => sidecar.send(request).await,
+            };
+            let mut answer = answer.into_body();
+            for text in ["one", "two", "three"] {
+                sender.send(Frame::data(Bytes::from(text))).unwrap();
+                assert_eq!(next(&mut answer).await, text, "{upstream:?} {over_http2}");
+            }
+            drop(sender);
+            assert_eq!(read(answer).await, "");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_like_those_of_grpc_passes_with_its_trailers_and_is_sent_again() {
+    let origin = api(Upstream::Tls, |request| async move {
+        assert_eq!(request.version(), Version::HTTP_2);
+        assert_eq!(request.headers()["te"], "trailers");
+        assert_eq!(request.headers()["via"], "2 sidecar");
+        let response = Response::builder().header("content-type", "application/grpc");
+        if token_of(&request) == "Bearer t1" {
+            // As grpcio and tonic refuse.
+            return response.header("grpc-status", "16").body(full("")).unwrap();
+        }
+        let body = request.into_body().collect().await.unwrap();
+        let sent = body.trailers().unwrap()["x-sent"].clone();
+        let trailers = HeaderMap::from_iter([
+            ("grpc-status".parse().unwrap(), "0".parse().unwrap()),
+            ("x-sent".parse().unwrap(), sent),
+        ]);
+        let (sender, answer) = channel();
+        sender.send(Frame::data(body.to_bytes())).unwrap();
+        sender.send(Frame::trailers(trailers)).unwrap();
+        response.body(answer).unwrap()
+    })
+    .await;
+    let sidecar = Sidecar::before_upstream(&origin, Upstream::Tls).await;
+    let (sender, body) = channel();
+    sender.send(Frame::data(Bytes::from("message"))).unwrap();
+    let trailers = HeaderMap::from_iter([("x-sent".parse().unwrap(), "yes".parse().unwrap())]);
+    sender.send(Frame::trailers(trailers)).unwrap();
+    drop(sender);
+    let request = Request::post("/package.Service/Method")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(body)
+        .unwrap();
+    let answer = sidecar.send_over_http2(request).await;
+    assert!(!answer.headers().contains_key("grpc-status"));
+    let body = soon(answer.into_body().collect()).await.unwrap();
+    assert_eq!(lines(body.trailers().unwrap()), ["grpc-status: 0", "x-sent: yes"]);
+    assert_eq!(body.to_bytes(), "message");
+}
+
+#[tokio::test]
+async fn trailers_pass_over_http_1_as_well() {
+    let origin = api(Upstream::Http1, |_| async {
+        let (sender, answer) = channel();
+        sender.send(Frame::data(Bytes::from("body"))).unwrap();
+        let trailers = HeaderMap::from_iter([("x-sum".parse().unwrap(), "1".parse().unwrap())]);
+        sender.send(Frame::trailers(trailers)).unwrap();
+        Response::builder().header("trailer", "x-sum").body(answer).unwrap()
+    })
+    .await;
+    let sidecar = Sidecar::before(&origin).await;
+    let answer = sidecar.ask("GET / HTTP/1.1\nhost: localhost\nte: trailers").await;
+    assert!(answer.ends_with("\r\n0\r\nx-sum: 1\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_big_upload_that_is_rejected_early_is_sent_again_whole() {
+    for upstream in [Upstream::Http1, Upstream::Http2] {
+        let again = Arc::new(Notify::new());
+        let arrived = Arc::clone(&again);
+        let origin = api(upstream, move |request| {
+            let again = Arc::clone(&again);
+            async move {
+                if token_of(&request) == "Bearer t1" {
+                    return rejection();
+                }
+                again.notify_one();
+                Response::new(full(request.into_body().collect().await.unwrap().to_bytes()))
+            }
+        })
+        .await;
+        let sidecar = Sidecar::before_upstream(&origin, upstream).await;
+        let whole: Vec<u8> = (0..8 * 1024 * 1024_u32).map(|at| (at % 251) as u8).collect();
+        let (sender, body) = channel();
+        let (first, rest) = whole.split_at(500_000);
+        sender.send(Frame::data(Bytes::copy_from_slice(first))).unwrap();
+        let rest = Bytes::copy_from_slice(rest);
+        tokio::spawn(async move {
+            // Sooner, and more might be on its way than is kept.
+            arrived.notified().await;
+            sender.send(Frame::data(rest)).unwrap();
+        });
+        let answer = sidecar.send(post("/", body)).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert!(soon(answer.into_body().collect()).await.unwrap().to_bytes() == whole);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_was_sent_beyond_what_is_kept_gets_the_rejection_itself() {
+    let origin = api(Upstream::Http1, |request| async move {
+        match token_of(&request) == "Bearer t1" {
+            true => {
+                let _ = request.into_body().collect().await;
+                rejection()
+            }
+            false => Response::new(full("")),
+        }
+    })
+    .await;
+    let sidecar = Sidecar::before(&origin).await;
+    let answer = sidecar.send(post("/", full(vec![0; 2 * 1024 * 1024]))).await;
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert!(!answer.headers().contains_key("sidecar-error"));
+    assert_eq!(read(answer.into_body()).await, "rejected");
+    assert_eq!(sidecar.send(post("/", full("small"))).await.status(), StatusCode::OK);
+}
+
+// ===== when there is no answer =====
+
+#[tokio::test]
+async fn what_kind_of_error_keeps_the_token_away_is_told() {
+    let (origin, mut seen) = recording_api().await;
+    let later = Duration::from_secs(7);
+    for (error, status, kind, retry_after) in [
+        (TokenError::transient("x").with_retry_after(later), 503, "token-transient", true),
+        (TokenError::ambiguous("x"), 502, "token-ambiguous", false),
+        (TokenError::denied("x").with_code("invalid_grant"), 502, "token-denied", false),
+        (TokenError::misconfigured("x"), 502, "token-misconfigured", false),
+    ] {
+        let sidecar = Sidecar::without_token(&origin, error.clone()).await;
+        let answer = sidecar.send(get("/")).await;
+        assert_eq!(answer.status(), status);
+        assert_eq!(answer.headers()["sidecar-error"], kind);
+        assert_eq!(answer.headers().contains_key("retry-after"), retry_after);
+        assert_eq!(read(answer.into_body()).await, format!("sidecar: {error}\n"));
+        assert!(seen.try_recv().is_err());
+        let status = status_of(&sidecar).await;
+        assert_eq!(status["token"]["error"], kind);
+        assert_eq!(status["requests"]["last_error"], kind);
+    }
+}
+
+#[tokio::test]
+async fn an_api_that_is_not_there_and_one_that_breaks_off_are_told_apart() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    let sidecar = Sidecar::before(&origin).await;
+    let breaking = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await;
+    });
+    let answer = sidecar.send(get("/?secret=query")).await;
+    breaking.await.unwrap();
+    assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(answer.headers()["sidecar-error"], "upstream");
+
+    let answer = sidecar.send(get("/?secret=query")).await;
+    assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(answer.headers()["sidecar-error"], "unreachable");
+    let text = read(answer.into_body()).await;
+    assert!(text.contains("Connection refused") && !text.contains("secret"), "{text}");
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_too_long_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("https://{}", listener.local_addr().unwrap());
+    let sidecar = Sidecar::before_upstream(&origin, Upstream::Tls).await;
+    let silent = tokio::spawn(async move {
+        let accepted = listener.accept().await.unwrap();
+        // From here on nothing is on its way.
+        tokio::time::pause();
+        accepted
+    });
+    let answer = sidecar.send(get("/")).await;
+    assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(answer.headers()["sidecar-error"], "timeout");
+    drop(silent);
+}
+
+#[tokio::test]
+async fn the_status_tells_how_the_token_is_and_not_what_it_is() {
+    let (origin, _seen) = recording_api().await;
+    let sidecar = Sidecar::before(&origin).await;
+    let before = status_of(&sidecar).await;
+    assert_eq!(before["token"]["state"], "missing");
+    sidecar.send(get("/")).await;
+    sidecar.credentials.renew().await.unwrap();
+    sidecar.ask("TRACE / HTTP/1.1\nhost: localhost").await;
+
+    let answer = sidecar.send(get("/-/status")).await;
+    assert_eq!(answer.headers()["content-type"], "application/json");
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    let text = read(answer.into_body()).await;
+    assert!(!text.contains("t1") && !text.contains("t2") && !text.contains("refresh-"), "{text}");
+    let status: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(status["api"], *origin);
+    assert_eq!(status["token"]["state"], "fresh");
+    assert_eq!(status["token"]["error"], Value::Null);
+    assert_eq!(status["requests"], json!({ "answered": 1, "refused": 1, "last_error": "method" }));
+    assert_eq!(status["refreshes"], json!({ "succeeded": 2, "failed": 0 }));
+}
+
+async fn status_of(sidecar: &Sidecar) -> Value {
+    let answer = sidecar.send(get("/-/status")).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    serde_json::from_str(&read(answer.into_body()).await).unwrap()
+}
+
+// ===== the end =====
+
+#[tokio::test]
+async fn an_answer_that_is_under_way_ends_before_the_sidecar_does() {
+    let (frames, held) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (counted, go_on) = (Arc::clone(&frames), Arc::clone(&held));
+    let origin = api(Upstream::Http1, move |_| {
+        let (counted, go_on) = (Arc::clone(&counted), Arc::clone(&go_on));
+        async move {
+            let (sender, body) = channel();
+            tokio::spawn(async move {
+                sender.send(Frame::data(Bytes::from("begun, "))).unwrap();
+                counted.fetch_add(1, Ordering::SeqCst);
+                go_on.notified().await;
+                sender.send(Frame::data(Bytes::from("ended"))).unwrap();
+            });
+            Response::new(body)
+        }
+    })
+    .await;
+    let sidecar = Sidecar::before(&origin).await;
+    let socket = sidecar.folder.path("socket");
+    let mut idle = sidecar.connect().await;
+    idle.write_all(b"GET /-/status HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    assert_ne!(soon(idle.read(&mut [0; 4096])).await.unwrap(), 0);
+    let mut answer = sidecar.send(get("/")).await.into_body();
+    assert_eq!(next(&mut answer).await, "begun, ");
+
+    let (serving, _folder) = sidecar.stop();
+    // Who does nothing is sent away at once, and nobody new gets in.
+    soon(idle.read_to_end(&mut Vec::new())).await.unwrap();
+    assert!(UnixStream::connect(&socket).await.is_err());
+    assert!(!socket.exists());
+    assert!(!serving.is_finished());
+
+    held.notify_one();
+    assert_eq!(next(&mut answer).await, "ended");
+    assert!(soon(answer.frame()).await.is_none());
+    soon(serving).await.unwrap();
+    assert_eq!(frames.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_never_ends_does_not_keep_the_sidecar() {
+    let origin = api(Upstream::Http1, |_| async {
+        let (sender, body) = channel();
+        sender.send(Frame::data(Bytes::from("begun"))).unwrap();
+        Box::leak(Box::new(sender));
+        Response::new(body)
+    })
+    .await;
+    let sidecar = Sidecar::before(&origin).await;
+    let mut answer = sidecar.send(get("/")).await.into_body();
+    assert_eq!(next(&mut answer).await, "begun");
+    let (serving, _folder) = sidecar.stop();
+    tokio::time::pause();
+    soon(serving).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_never_ends_its_head_is_sent_away() {
+    let (origin, _seen) = recording_api().await;
+    let sidecar = Sidecar::before(&origin).await;
+    let mut slow = sidecar.connect().await;
+    slow.write_all(b"GET / HTTP/1.1\r\nhost: loc").await.unwrap();
+    // The sidecar has begun to read once it has answered somebody else who came later.
+    assert_eq!(sidecar.send(get("/")).await.status(), StatusCode::OK);
+    tokio::time::pause();
+    let mut end = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(60), slow.read_to_end(&mut end)).await;
+    assert!(read.is_ok());
+}
+
+// ===== from the configuration to the end =====
+
+#[tokio::test]
+async fn with_a_configuration_it_saves_what_the_server_replaces_and_takes_its_key_along() {
+    let server = AuthorizationServer::builder().client("id", "secret").build();
+    let serving = server.serve().await.unwrap();
+    let folder = Folder::new();
+    fs::write(folder.path("token"), server.issue_refresh_token().expose_secret()).unwrap();
+    fs::write(folder.path("secret"), "secret").unwrap();
+    let config = json!({
+        "token_endpoint": serving.url("/token"),
+        "client_auth": {
+            "method": "basic", "client_id": "id", "client_secret": { "file": folder.path("secret") },
+        },
+        "refresh_token": { "file": folder.path("token") },
+        "api": serving.url("/somewhere/in/it"),
+    });
+    fs::write(folder.path("config"), config.to_string()).unwrap();
+    let options = Options {
+        config: folder.path("config"),
+        listen: Listen::parse("tcp:127.0.0.1:0").unwrap(),
+        key_file: Some(folder.path("key")),
+    };
+    let sidecar = serve::Sidecar::open(options).await.unwrap();
+    // -H @FILE http://127.0.0.1:PORT/
+    let curl = sidecar.curl.clone();
+    assert!(curl.starts_with(&format!("-H '@{}' http://", folder.path("key").display())), "{curl}");
+    let host = curl.rsplit('/').nth(1).unwrap().to_owned();
+    let header = fs::read_to_string(folder.path("key")).unwrap();
+    assert_eq!(fs::metadata(folder.path("key")).unwrap().permissions().mode() & 0o777, 0o600);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(sidecar.serve(async {
+        let _ = stopped.await;
+    }));
+
+    let mut stream = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let request = format!(
+        "GET /v1/me HTTP/1.1\r\nhost: {host}\r\n{}\r\nconnection: close\r\n\r\n",
+        header.trim()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.contains(" 200 ") && answer.contains("echo-path: /v1/me\r\n"), "{answer}");
+    assert!(server.is_unspent(&fs::read_to_string(folder.path("token")).unwrap()));
+    assert_eq!(server.counters().token_requests, 1);
+
+    stop.send(()).unwrap();
+    soon(running).await.unwrap();
+    assert!(!folder.path("key").exists());
+}

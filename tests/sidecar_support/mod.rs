@@ -1,0 +1,362 @@
+//! An API that a test writes in a closure, a sidecar before it, and callers.
+#![allow(unreachable_pub, reason = "a part of one test")]
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use std::{env, fs};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tower_refresh::{
+    BoxError, Credentials, RefreshLayer, Renewal, TokenError, TokenSet, TokenSource, source_fn,
+};
+
+use crate::guard::{Guard, Key};
+use crate::headers;
+use crate::listen::{Listen, Listener, Stream};
+use crate::proxy::Proxy;
+use crate::serve::{connector, serve, tcp};
+
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+pub fn full(body: impl Into<Bytes>) -> Body {
+    Full::new(body.into()).map_err(Into::into).boxed_unsync()
+}
+
+/// A body whose frames come when the test sends them; it ends when the sender is dropped.
+pub fn channel() -> (mpsc::UnboundedSender<Frame<Bytes>>, Body) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let frames = stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|frame| (Ok(frame), receiver))
+    });
+    (sender, StreamBody::new(frames).boxed_unsync())
+}
+
+pub async fn read(body: Incoming) -> String {
+    let body = body.collect().await.unwrap().to_bytes();
+    String::from_utf8(body.into()).unwrap()
+}
+
+/// The next data frame of a body.
+pub async fn next(body: &mut Incoming) -> Bytes {
+    soon(body.frame()).await.unwrap().unwrap().into_data().unwrap()
+}
+
+/// Not for ever.
+pub async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("it takes too long")
+}
+
+// ===== the API =====
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Upstream {
+    Http1,
+    /// With prior knowledge.
+    Http2,
+    /// HTTP/2 or HTTP/1.1, whatever TLS settles on.
+    Tls,
+}
+
+/// Serves until the test ends. Returns the origin.
+pub async fn api<F, Fut>(upstream: Upstream, answer: F) -> String
+where
+    F: Fn(Request<Incoming>) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Response<Body>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let stream: Box<dyn Stream> = match upstream {
+                    Upstream::Tls => Box::new(acceptor().accept(stream).await.unwrap()),
+                    _ => Box::new(stream),
+                };
+                let service = service_fn(move |request| {
+                    let answer = answer(request);
+                    async { Ok::<_, Infallible>(answer.await) }
+                });
+                let http = auto::Builder::new(TokioExecutor::new());
+                let _ = http.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    format!("{}://{address}", if upstream == Upstream::Tls { "https" } else { "http" })
+}
+
+/// An API that keeps the heads of its requests and answers 200.
+pub async fn recording_api() -> (String, mpsc::UnboundedReceiver<Request<String>>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let origin = api(Upstream::Http1, move |request| {
+        let sender = sender.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            sender.send(Request::from_parts(head, read(body).await)).unwrap();
+            Response::new(full("from the API"))
+        }
+    })
+    .await;
+    (origin, receiver)
+}
+
+pub fn rejection() -> Response<Body> {
+    let mut response = Response::new(full("rejected"));
+    *response.status_mut() = StatusCode::UNAUTHORIZED;
+    response
+}
+
+pub fn token_of<B>(request: &Request<B>) -> &str {
+    request.headers().get("authorization").map_or("none", |value| value.to_str().unwrap())
+}
+
+// Made with: openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 36500 -subj /CN=localhost
+// -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE
+const CERTIFICATE: &[u8] = include_bytes!("localhost.cert.der");
+const PRIVATE_KEY: &[u8] = include_bytes!("localhost.key.der");
+
+fn acceptor() -> TlsAcceptor {
+    let key = PrivateKeyDer::try_from(PRIVATE_KEY).unwrap();
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![CertificateDer::from(CERTIFICATE)], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+fn trust() -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(CERTIFICATE)).unwrap();
+    ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+}
+
+// ===== the sidecar =====
+
+pub struct Sidecar {
+    place: Place,
+    /// The whole header, over TCP.
+    pub key: Option<String>,
+    pub credentials: Credentials,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+    pub folder: Folder,
+}
+
+#[derive(Clone)]
+enum Place {
+    Unix(PathBuf),
+    Tcp(std::net::SocketAddr),
+}
+
+impl Sidecar {
+    /// Over a Unix socket, before an API that speaks HTTP/1.1, with the tokens `t1`, `t2`, ….
+    pub async fn before(origin: &str) -> Self {
+        let folder = Folder::new();
+        let listen = Listen::Unix(folder.path("socket"));
+        Self::start(origin, Upstream::Http1, listen, tokens(), folder).await
+    }
+
+    pub async fn before_upstream(origin: &str, upstream: Upstream) -> Self {
+        let folder = Folder::new();
+        let listen = Listen::Unix(folder.path("socket"));
+        Self::start(origin, upstream, listen, tokens(), folder).await
+    }
+
+    pub async fn over_tcp(origin: &str) -> Self {
+        let listen = Listen::parse("tcp:127.0.0.1:0").unwrap();
+        Self::start(origin, Upstream::Http1, listen, tokens(), Folder::new()).await
+    }
+
+    pub async fn without_token(origin: &str, error: TokenError) -> Self {
+        let folder = Folder::new();
+        let listen = Listen::Unix(folder.path("socket"));
+        let source = source_fn(move |_: Renewal| std::future::ready(Err(error.clone())));
+        Self::start(origin, Upstream::Http1, listen, source, folder).await
+    }
+
+    async fn start<S: TokenSource>(
+        origin: &str,
+        upstream: Upstream,
+        listen: Listen,
+        source: S,
+        folder: Folder,
+    ) -> Self {
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(trust())
+            .https_or_http()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(tcp());
+        let http = Client::builder(TokioExecutor::new())
+            .http2_only(upstream == Upstream::Http2)
+            .build(connector(https));
+        let layer = RefreshLayer::new(source.boxed()).origin(origin).replay_limit(1024 * 1024);
+        let credentials = layer.credentials().clone();
+        let client = tower::Layer::layer(&layer, http);
+
+        let listener = Listener::bind(&listen).await.unwrap();
+        let (place, guard, key) = match &listener {
+            Listener::Unix(socket, _) => {
+                (Place::Unix(socket.path().to_owned()), Guard::of_unix_socket(), None)
+            }
+            Listener::Tcp(listener) => {
+                let address = listener.local_addr().unwrap();
+                let key = Key::random().unwrap();
+                let header = key.header();
+                (Place::Tcp(address), Guard::of_tcp(address, key), Some(header))
+            }
+        };
+        let proxy = Proxy::new(client, origin, guard, credentials.clone()).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(serve(listener, proxy, async {
+            let _ = stopped.await;
+        }));
+        Self { place, key, credentials, stop, serving, folder }
+    }
+
+    pub fn port(&self) -> u16 {
+        match self.place {
+            Place::Tcp(address) => address.port(),
+            Place::Unix(_) => unreachable!(),
+        }
+    }
+
+    pub async fn connect(&self) -> Box<dyn Stream> {
+        match &self.place {
+            Place::Unix(path) => Box::new(UnixStream::connect(path).await.unwrap()),
+            Place::Tcp(address) => Box::new(TcpStream::connect(address).await.unwrap()),
+        }
+    }
+
+    /// Sends a request as it is written, and returns the answer as it comes.
+    pub async fn ask(&self, request: &str) -> String {
+        let mut stream = self.connect().await;
+        let (line, rest) = request.split_once('\n').unwrap_or((request, ""));
+        let mut text = format!("{line}\r\nconnection: close\r\n");
+        for line in rest.lines() {
+            text.extend([line.trim(), "\r\n"]);
+        }
+        stream.write_all(format!("{text}\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        soon(stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    }
+
+    /// Sends a request over HTTP/1.1.
+    pub async fn send(&self, request: Request<Body>) -> Response<Incoming> {
+        let (mut caller, connection) =
+            http1::handshake(TokioIo::new(self.connect().await)).await.unwrap();
+        tokio::spawn(connection);
+        let request = self.allowed(request);
+        soon(caller.send_request(request)).await.unwrap()
+    }
+
+    /// Sends a request over HTTP/2.
+    pub async fn send_over_http2(&self, mut request: Request<Body>) -> Response<Incoming> {
+        let stream = TokioIo::new(self.connect().await);
+        let (mut caller, connection) =
+            http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        tokio::spawn(connection);
+        if request.uri().authority().is_none() {
+            let target = format!("http://localhost{}", request.uri());
+            *request.uri_mut() = target.parse::<Uri>().unwrap();
+        }
+        soon(caller.send_request(request)).await.unwrap()
+    }
+
+    /// Adds what a caller must say.
+    fn allowed(&self, mut request: Request<Body>) -> Request<Body> {
+        let host = match self.place {
+            Place::Unix(_) => "localhost".to_owned(),
+            Place::Tcp(address) => address.to_string(),
+        };
+        let headers = request.headers_mut();
+        headers.insert("host", host.parse().unwrap());
+        if let Some((_, key)) = self.key.as_deref().and_then(|key| key.split_once(": ")) {
+            headers.insert(headers::KEY, HeaderValue::from_str(key).unwrap());
+        }
+        request
+    }
+
+    /// Tells it to end; what is returned ends with it.
+    pub fn stop(self) -> (JoinHandle<()>, Folder) {
+        self.stop.send(()).unwrap();
+        (self.serving, self.folder)
+    }
+}
+
+pub fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(full("")).unwrap()
+}
+
+pub fn post(path: &str, body: Body) -> Request<Body> {
+    Request::post(path).body(body).unwrap()
+}
+
+/// Lines of `name: value`, sorted.
+pub fn lines(headers: &HeaderMap) -> Vec<String> {
+    let mut lines: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
+    lines.sort();
+    lines
+}
+
+fn tokens() -> impl TokenSource {
+    let number = Arc::new(AtomicUsize::new(0));
+    source_fn(move |_: Renewal| {
+        let number = number.fetch_add(1, Ordering::SeqCst) + 1;
+        let tokens = TokenSet::bearer(format!("t{number}")).unwrap();
+        std::future::ready(Ok(tokens.refresh_token(format!("refresh-{number}")).build()))
+    })
+}
+
+// ===== files =====
+
+/// Gone with the test.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+        let path = env::temp_dir().join(format!("tr-sidecar-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
