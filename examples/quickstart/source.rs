@@ -1,5 +1,7 @@
 //! Where the tokens come from: the token endpoint, with every new refresh token saved.
 
+use std::fmt;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,20 +53,25 @@ impl TokenSource for SaveRotated {
         let tokens = self.grant.fetch(renewal).await?;
         match tokens.refresh_token() {
             Some(token) if token.expose_secret() != &*self.spent => {
+                let path = self.kept.path.display();
                 match self.kept.save(token.expose_secret()) {
-                    Ok(()) => println!(
-                        "refresh token    replaced by the server; saved to {}",
-                        self.kept.path.display()
-                    ),
+                    Ok(()) => {
+                        say(io::stdout(), format_args!("replaced by the server; saved to {path}"))
+                    }
                     // The new one is in memory and works; losing it over a full disk would be worse.
-                    Err(error) => eprintln!(
-                        "refresh token    replaced, and NOT SAVED to {}: {error}",
-                        self.kept.path.display()
+                    Err(error) => say(
+                        io::stderr(),
+                        format_args!("replaced, and NOT SAVED to {path}: {error}"),
                     ),
                 }
             }
-            _ => println!("refresh token    still the same"),
+            _ => say(io::stdout(), format_args!("still the same")),
         }
         Ok(tokens)
     }
+}
+
+/// Whoever reads this may have gone, and `println` would panic: the tokens would go with it.
+fn say(mut to: impl Write, what: fmt::Arguments<'_>) {
+    let _ = writeln!(to, "refresh token    {what}");
 }

@@ -32,6 +32,8 @@
 //!
 //! SIGINT or SIGTERM ends it: answers that are under way have 10 seconds.
 //!
+//! One refresh token, one sidecar: two would spend it twice. Any number of programs can share the one.
+//!
 //! # Whose answer is it?
 //!
 //! The sidecar's own answers have the header `sidecar-error` (`answer.rs` lists them), and no answer of the API has: a 401

@@ -117,7 +117,6 @@ where
 {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
-    http.http2().timer(TokioTimer::new());
     let connections = GracefulShutdown::new();
     let mut stop = pin!(stop);
     loop {

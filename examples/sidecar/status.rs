@@ -1,5 +1,6 @@
 //! What `GET /-/status` tells: everything but the token.
 
+use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -41,7 +42,8 @@ impl Counters {
             match event {
                 Event::Renewed { .. } => self.renewed.fetch_add(1, Ordering::Relaxed),
                 Event::Failed { error, .. } => {
-                    eprintln!("sidecar: {error}");
+                    // Not `eprintln`, which panics if nobody reads it any more.
+                    let _ = writeln!(io::stderr(), "sidecar: {error}");
                     self.not_renewed.fetch_add(1, Ordering::Relaxed)
                 }
                 _ => continue,
