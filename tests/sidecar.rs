@@ -317,6 +317,24 @@ async fn an_answer_to_head_keeps_the_length_of_what_it_does_not_have() {
 }
 
 #[tokio::test]
+async fn of_two_lengths_that_do_not_agree_none_is_handed_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await;
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n";
+        let answer = format!("{head}5\r\nhello\r\n0\r\n\r\n");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await;
+    });
+    let sidecar = Sidecar::before(&origin).await;
+    let answer = sidecar.send(get("/")).await;
+    assert!(!answer.headers().contains_key("content-length"));
+    assert_eq!(read(answer.into_body()).await, "hello");
+}
+
+#[tokio::test]
 async fn a_rejected_request_is_sent_again_with_its_body() {
     let origin = api(Upstream::Http1, |request| async move {
         if token_of(&request) == "Bearer t1" {
@@ -503,7 +521,7 @@ async fn an_api_that_is_not_there_and_one_that_breaks_off_are_told_apart() {
         let _ = stream.read(&mut [0; 1024]).await;
     });
     let answer = sidecar.send(get("/?secret=query")).await;
-    breaking.await.unwrap();
+    soon(breaking).await.unwrap();
     assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
     assert_eq!(answer.headers()["sidecar-error"], "upstream");
 

@@ -34,8 +34,6 @@ use crate::source::SaveRotated;
 const REPLAY_BYTES: usize = 1024 * 1024;
 /// How long a connection to the API may take, TLS included. How long an answer takes is the caller's business.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// How long a caller may take for the head of a request.
-const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How long answers that are under way may take once the sidecar is told to end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -116,7 +114,8 @@ where
     C::Future: Send,
 {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    // With a timer a caller has 30 seconds for the head of a request.
+    http.http1().timer(TokioTimer::new());
     let connections = GracefulShutdown::new();
     let mut stop = pin!(stop);
     loop {
