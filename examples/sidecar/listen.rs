@@ -92,8 +92,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// The file of a Unix socket.
 ///
-/// The lock on the file beside it (`PATH.lock`, empty, which stays) is held until the process ends, however that comes:
-/// who has it may replace the socket of a dead one, and nobody else can come between.
+/// The lock on the file beside it (`PATH.lock`, empty, which stays) is held as long as it listens, and the system takes it
+/// from a process that dies: who has it may replace the socket of a dead one, and nobody else can come between.
 pub struct OwnSocket {
     path: PathBuf,
     _lock: fs::File,

@@ -7,9 +7,9 @@
 //!
 //! curl, a shell script, a program in any language sends what it would send to the API, without a token, and gets what
 //! the API answers. The sidecar gets tokens, renews them, sends rejected requests again, and saves the refresh token when
-//! the server replaces it. Bodies are streamed both ways, callers may speak HTTP/1.1 or HTTP/2 without TLS (prior
-//! knowledge), gRPC included, and the API either. Without arguments a demo runs against the crate's own authorization
-//! server.
+//! the server replaces it. Bodies are streamed both ways. Callers may speak HTTP/1.1 or HTTP/2 (without TLS, with prior
+//! knowledge); to the API it speaks HTTP/2 if TLS offers it, else HTTP/1.1. gRPC passes. Without arguments a demo runs
+//! against the crate's own authorization server.
 //!
 //! # Use
 //!
@@ -18,7 +18,7 @@
 //!
 //! `--listen unix:PATH` is where callers connect: `$XDG_RUNTIME_DIR/tower-refresh-sidecar.sock` by default, or
 //! `~/.tower-refresh-sidecar.sock` where that is not set. What is left of a sidecar that died is replaced; one that lives
-//! is not.
+//! is not. The host is `localhost` there: a request for another one is refused, since it would not get there.
 //!
 //! `--listen tcp:127.0.0.1:PORT` is for programs that cannot use a Unix socket; port 0 has the system choose. Each request
 //! must then have the header `sidecar-key`, with a key that is made for the run and shown once. `--key-file FILE` writes
@@ -32,7 +32,8 @@
 //!
 //! SIGINT or SIGTERM ends it: answers that are under way have 10 seconds.
 //!
-//! One refresh token, one sidecar: two would spend it twice. Any number of programs can share the one.
+//! One refresh token, one sidecar: two would spend it twice. Any number of programs can share the one, and the next begins
+//! when the last has ended.
 //!
 //! # Whose answer is it?
 //!
