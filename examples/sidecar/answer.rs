@@ -1,4 +1,4 @@
-//! The answers that the sidecar makes itself.
+//! The answers that the sidecar gives in place of the API.
 //!
 //! Each has the header `sidecar-error`, which no answer of the API has, and a line of text:
 //!

@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 /// What a caller over TCP proves itself with.
 pub const KEY: HeaderName = HeaderName::from_static("sidecar-key");
 
-/// On every answer that the sidecar makes itself, and on none of the API's: what went wrong, in a word.
+/// On every answer that the sidecar gives in place of the API, and on none of the API's: what went wrong, in a word.
 pub const ERROR: HeaderName = HeaderName::from_static("sidecar-error");
 
 const HOP_BY_HOP: [HeaderName; 8] = [

@@ -37,9 +37,9 @@
 //!
 //! # Whose answer is it?
 //!
-//! The sidecar's own answers have the header `sidecar-error` (`answer.rs` lists them), and no answer of the API has: a 401
-//! without it is the API's, which means that a renewed token was rejected too, that there was none, or that more of the
-//! body was sent by then than is kept to be sent again (1 MiB).
+//! What the sidecar answers in place of the API has the header `sidecar-error` (`answer.rs` lists them), and no answer of
+//! the API has: a 401 without it is the API's, which means that a renewed token was rejected too, that there was none, or
+//! that more of the body was sent by then than is kept to be sent again (1 MiB).
 //!
 //! A redirect is the caller's: one to another place in full leads past the sidecar.
 //!
