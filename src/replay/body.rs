@@ -48,6 +48,14 @@ use http_body::Body;
 /// }
 /// ```
 ///
+/// # Large bodies in memory
+///
+/// A stream whose request is rejected early is broken off, and over HTTP/1.1 its connection with it. What is in memory as one
+/// piece cannot be broken off: hyper takes all of it at once, and counts the connection as free while it is still being
+/// written. If the server rejects it early, and closes the connection without `Connection: close`, which RFC 9112 §9.6 asks
+/// of it, the second attempt can meet the closed connection, and fails. Send megabytes in pieces, as a stream, and raise the
+/// [limit](crate::RefreshLayer::replay_limit).
+///
 /// # Contract
 ///
 /// What [`replay`](Self::replay) returns sends byte for byte what the body that was split off would have sent, with the
