@@ -165,6 +165,8 @@ fn a_body_with_nothing_to_send_costs_nothing_and_is_sent_again() {
     check(tonic::body::Body::empty());
     #[cfg(feature = "reqwest")]
     check(reqwest::Body::default());
+    #[cfg(feature = "reqwest")]
+    check(reqwest::Body::wrap(Empty::<Bytes>::new()));
 }
 
 #[cfg(feature = "reqwest")]

@@ -103,6 +103,9 @@ impl ReplayBody for reqwest::Body {
             let bytes = frame.unwrap_or_default();
             return (bytes.clone().into(), Some(Either::Left(bytes)));
         }
+        if self.is_end_stream() {
+            return (self, Some(Either::Right(StreamSpare::nothing())));
+        }
         let (first, spare) = Tee::split(self, limit);
         (Self::wrap(first.map_err(Failure::boxed)), Some(Either::Right(spare)))
     }
