@@ -276,6 +276,25 @@ fn an_accepted_answer_frees_what_was_kept_while_the_body_goes_on() {
     assert!(matches!(next(&mut first), Poll::Ready(None)));
 }
 
+#[test]
+fn a_second_attempt_that_is_given_up_frees_all_though_the_first_is_not_asked_again() {
+    // Over HTTP/2 it is not, as long as a frame of it waits for the server's window.
+    for polls in [0, 1] {
+        let memory = Memory::default();
+        let (mut first, mut spare) =
+            split(Script::new([Step::Data(memory.bytes(4096)), Step::Data(memory.bytes(4096))]));
+        drop(next(&mut first).unwrap_data());
+        assert!(Replayable::pause(&mut spare));
+        let mut second = Replayable::<Script>::replay(spare);
+        for _ in 0..polls {
+            drop(next(&mut second).unwrap_data());
+        }
+        drop(second);
+        assert_eq!(memory.now(), 0, "{polls}");
+        assert!(failed(&mut first));
+    }
+}
+
 // ===== a rejection before the end =====
 
 #[test]

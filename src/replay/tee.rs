@@ -326,6 +326,21 @@ impl<B: Body> Second<B> {
     }
 }
 
+/// Frees what is left, since the first attempt's handle may stay for long: it is not asked for its error as long as a
+/// frame of it waits for the server.
+impl<B> Drop for Second<B> {
+    fn drop(&mut self) {
+        let mut shared = self.shared.lock();
+        let kept = mem::take(&mut shared.kept);
+        let rest = match shared.rest {
+            Rest::Here(_) => mem::replace(&mut shared.rest, Rest::Failed),
+            _ => Rest::Failed,
+        };
+        drop(shared);
+        drop((kept, rest));
+    }
+}
+
 impl<B: Body> Rest<B> {
     fn is_end_stream(&self) -> bool {
         match self {
