@@ -384,6 +384,13 @@ fn a_body_that_panicked_leaves_nobody_waiting() {
     let (mut first, spare) = split(Script::new([Step::Data("one".into()), Step::Panic]));
     assert_eq!(data(&mut first), "one");
     assert!(catch_unwind(AssertUnwindSafe(|| next(&mut first))).is_err());
+    // Not an end in order, for whoever asks again.
+    assert!(failed(&mut first));
+    drop(spare);
+
+    let (mut first, spare) = split(Script::new([Step::Data("one".into()), Step::Panic]));
+    assert_eq!(data(&mut first), "one");
+    assert!(catch_unwind(AssertUnwindSafe(|| next(&mut first))).is_err());
     drop(first);
     let mut spare = spare;
     assert!(!Replayable::<Script>::pause(&mut spare));

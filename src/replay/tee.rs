@@ -212,7 +212,9 @@ where
             (Phase::Torn, _) => Some(Poll::Ready(Some(Err(Failure::Cut(Cut::Torn))))),
             (Phase::Paused, Rest::Here(_)) => Some(Poll::Pending),
             // It has failed already.
-            (_, Rest::Failed | Rest::Away) => Some(Poll::Ready(None)),
+            (_, Rest::Failed) => Some(Poll::Ready(None)),
+            // It panicked, and nobody has been told yet that it failed.
+            (_, Rest::Away) => Some(Poll::Ready(Some(Err(Failure::Cut(Cut::Failed))))),
         };
         if let Some(refused) = refused {
             let waker = if refused.is_pending() { shared.wait(cx) } else { None };
