@@ -138,6 +138,45 @@ fn every_box_keeps_itself() {
 }
 
 #[test]
+fn a_body_that_turns_out_to_be_empty_before_it_is_sent_is_sent_again_as_such() {
+    /// A server's request body over HTTP/2, whose end comes after its head.
+    struct Late(Arc<AtomicUsize>);
+    impl Body for Late {
+        type Data = Bytes;
+        type Error = BoxError;
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            match self.is_end_stream() {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
+            }
+        }
+        fn is_end_stream(&self) -> bool {
+            self.0.load(Ordering::SeqCst) == 1
+        }
+        fn size_hint(&self) -> SizeHint {
+            if self.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
+        }
+    }
+    for asked in [false, true] {
+        let ended = Arc::default();
+        let (mut first, spare) = Replayable::new(Late(Arc::clone(&ended))).split(LIMIT);
+        // Whoever asks has sent a head by then that announces a body.
+        assert!(!asked || next(&mut first).is_pending());
+        ended.store(1, Ordering::SeqCst);
+        assert!(first.is_end_stream());
+        let mut spare = spare.unwrap();
+        assert!(Replayable::pause(&mut spare));
+        let mut second = Replayable::<Late>::replay(spare);
+        assert_eq!(second.is_end_stream(), !asked);
+        assert_eq!(second.size_hint().exact(), (!asked).then_some(0));
+        assert!(matches!(next(&mut second), Poll::Ready(None)));
+    }
+}
+
+#[test]
 fn a_body_with_nothing_to_send_costs_nothing_and_is_sent_again() {
     fn check<B>(empty: B)
     where

@@ -74,9 +74,10 @@ struct Shared<B> {
     kept: Kept,
     /// How many more bytes may be kept.
     room: usize,
-    /// What was known of the body's length before anything was sent. The second attempt says the same: with a length that
-    /// came to be known later it would be another message, and over HTTP/1.1 one without trailers.
-    length: SizeHint,
+    /// What was known of the body's length when the first attempt asked for a frame; none as long as it has not. The second
+    /// attempt says the same: with a length that came to be known later it would be another message, and over HTTP/1.1 one
+    /// without trailers.
+    length: Option<SizeHint>,
     /// The first attempt's handle, which waits for the body or for the end of a pause; once that is torn, the second one's,
     /// which waits for the rest.
     waker: Option<Waker>,
@@ -107,7 +108,7 @@ where
     pub(super) fn split(body: B, limit: usize) -> (Self, StreamSpare<B>) {
         let shared = Arc::new(Lock::new(Shared {
             phase: Phase::Keeping,
-            length: body.size_hint(),
+            length: None,
             rest: Rest::Here(body),
             kept: Kept::default(),
             room: limit,
@@ -158,8 +159,9 @@ where
             Part::First(First(shared)) => shared.lock().rest.is_end_stream(),
             Part::Second(Second { shared, sent }) => {
                 let shared = shared.lock();
-                // The body had not ended before it was sent, and so neither has this.
-                sent.is_some() && shared.kept.is_empty() && shared.rest.is_end_stream()
+                // If the first attempt asked for a frame, the body had not ended by then, and so neither has this.
+                let asked = shared.length.is_some() && sent.is_none();
+                !asked && shared.kept.is_empty() && shared.rest.is_end_stream()
             }
         }
     }
@@ -170,7 +172,11 @@ where
             Part::Alone(body) => body.size_hint(),
             Part::First(First(shared)) => shared.lock().rest.size_hint(),
             Part::Second(Second { shared, sent }) => {
-                let (length, sent) = (shared.lock().length, sent.unwrap_or_default());
+                let shared = shared.lock();
+                let Some(length) = shared.length else {
+                    return shared.rest.size_hint();
+                };
+                let sent = sent.unwrap_or_default();
                 let mut hint = SizeHint::new();
                 hint.set_lower(length.lower().saturating_sub(sent));
                 if let Some(upper) = length.upper() {
@@ -221,6 +227,9 @@ where
             drop(shared);
             drop(waker);
             return (refused, None);
+        }
+        if shared.length.is_none() {
+            shared.length = Some(shared.rest.size_hint());
         }
         let Some(mut body) = shared.take_rest() else {
             return (Poll::Ready(None), None);
