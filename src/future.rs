@@ -43,6 +43,24 @@ pin_project! {
         #[pin]
         state: State<I, S, R, B, D>,
     }
+
+    impl<I, S, C, R, B, D> PinnedDrop for ResponseFuture<I, S, C, R, B, D>
+    where
+        I: Service<Request<B>>,
+        S: TokenSource,
+        R: Retry<B>,
+    {
+        /// What is left of the body that is paused would go on if its spare were merely let go: to no purpose, since nobody
+        /// waits for the answer any more.
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if let StateProj::Renewing { .. } | StateProj::Draining { .. } = this.state.as_mut().project()
+                && let StateOwned::Renewing { again, .. } | StateOwned::Draining { again, .. } = this.state.take()
+            {
+                drop(again.spare.replay(&*this.layer.retry));
+            }
+        }
+    }
 }
 
 pin_project! {

@@ -207,6 +207,29 @@ async fn a_stream_goes_on_after_an_early_rejection_if_there_is_no_newer_token() 
     each_stream!(scenario);
 }
 
+#[tokio::test]
+async fn a_request_that_is_dropped_while_the_token_is_renewed_takes_the_rest_of_its_body_with_it() {
+    for version in VERSIONS {
+        let server = Recorder::serve().await;
+        let (source, mut strings) = puppet();
+        let (held, dropped) = oneshot::channel::<()>();
+        let upload = Upload::of(chunks()).wait(4, async {
+            let _held = held;
+            std::future::pending().await
+        });
+        let client = layer(&server, source).service(client(version));
+        let request = post(&server, "/early", Replayable::new(upload));
+        let answer = tokio::spawn(client.oneshot(request));
+        strings.next().await.answer(harness::tokens(OLD).expires_in(HOUR));
+        let refresh = strings.next().await;
+        answer.abort();
+        // As it would have been without us, had the answer not come yet.
+        assert!(timeout(PATIENCE, dropped).await.unwrap().is_err(), "{version:?}");
+        assert!(!server.arrived(0).await.whole, "{version:?}");
+        drop(refresh);
+    }
+}
+
 // ===== what is in memory =====
 
 #[tokio::test]
