@@ -273,13 +273,17 @@ fn memory_never_exceeds_the_limit_and_one_frame() {
 }
 
 #[test]
-fn frames_of_one_byte_take_little_more_room_than_their_bytes() {
-    let script = Script::new((0..LIMIT).map(|_| Step::Data(Bytes::from_static(b"."))));
-    let (mut first, mut spare) = split(script);
-    let cost = allocation_counter::measure(|| while data(&mut first) == "." {});
-    assert!(cost.bytes_max <= 4 * LIMIT as u64, "{cost:?}");
-    assert!(Replayable::pause(&mut spare));
-    assert_eq!(sent(Replayable::<Script>::replay(spare)).data.len(), LIMIT);
+fn small_frames_take_little_more_room_than_their_bytes() {
+    for size in [1, 5, 100, 300, 449, 500, 511] {
+        let frames = LIMIT / size;
+        let data = Bytes::from_static(&[7; 511]).slice(..size);
+        let script = Script::new((0..frames).map(|_| Step::Data(data.clone())));
+        let (mut first, mut spare) = split(script);
+        let cost = allocation_counter::measure(|| while next(&mut first).is_ready_some() {});
+        assert!(cost.bytes_max <= (LIMIT + LIMIT / 4) as u64, "{size}: {cost:?}");
+        assert!(Replayable::pause(&mut spare));
+        assert_eq!(sent(Replayable::<Script>::replay(spare)).data.len(), frames * size);
+    }
 }
 
 #[test]

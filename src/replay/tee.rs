@@ -436,8 +436,7 @@ impl<B> Drop for StreamSpare<B> {
 
 impl<B> fmt::Debug for StreamSpare<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kept = self.shared.as_ref().map_or(0, |shared| shared.lock().kept.bytes);
-        f.debug_struct("StreamSpare").field("kept_bytes", &kept).finish_non_exhaustive()
+        f.debug_struct("StreamSpare").finish_non_exhaustive()
     }
 }
 
@@ -478,10 +477,9 @@ impl<B> Shared<B> {
 
     /// Keeps a frame; returns false if that took more room than there was.
     fn keep(&mut self, frame: &Frame<Bytes>) -> bool {
-        let kept = self.kept.bytes;
         let size = if let Some(data) = frame.data_ref() {
             self.kept.push_data(data);
-            self.kept.bytes - kept
+            data.len()
         } else if let Some(trailers) = frame.trailers_ref() {
             self.kept.frames.push_back(KeptFrame::Trailers(Box::new(trailers.clone())));
             trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
@@ -498,8 +496,6 @@ impl<B> Shared<B> {
 #[derive(Default)]
 struct Kept {
     frames: VecDeque<KeptFrame>,
-    /// The data, in bytes.
-    bytes: usize,
 }
 
 enum KeptFrame {
@@ -515,16 +511,27 @@ enum KeptFrame {
 /// Smaller frames are copied, in bytes.
 const SMALL: usize = 512;
 
+/// How many bytes of small frames lie in one piece: a longer one would have to grow, and take up to twice the room.
+const BLOCK: usize = 4096;
+
 impl Kept {
     fn push_data(&mut self, data: &Bytes) {
-        self.bytes += data.len();
         if data.len() >= SMALL {
             self.frames.push_back(KeptFrame::Data(data.clone()));
-        } else if let Some(KeptFrame::Small(small)) = self.frames.back_mut() {
-            small.extend_from_slice(data);
-        } else if !data.is_empty() {
-            self.frames.push_back(KeptFrame::Small(BytesMut::from(&data[..])));
+            return;
         }
+        let mut block = match self.frames.back_mut() {
+            Some(KeptFrame::Small(block)) if block.len() + data.len() <= BLOCK => {
+                block.extend_from_slice(data);
+                return;
+            }
+            // There are many in a row.
+            Some(KeptFrame::Small(_)) => BytesMut::with_capacity(BLOCK),
+            _ if data.is_empty() => return,
+            _ => BytesMut::with_capacity(data.len()),
+        };
+        block.extend_from_slice(data);
+        self.frames.push_back(KeptFrame::Small(block));
     }
 
     fn pop(&mut self) -> Option<Frame<Bytes>> {
@@ -533,7 +540,6 @@ impl Kept {
             KeptFrame::Small(small) => small.freeze(),
             KeptFrame::Trailers(trailers) => return Some(Frame::trailers(*trailers)),
         };
-        self.bytes -= data.len();
         Some(Frame::data(data))
     }
 
