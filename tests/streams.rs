@@ -16,11 +16,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
-use http_body_util::{BodyExt as _, Either, Empty};
+use http_body_util::{BodyExt as _, Either, Empty, StreamBody};
 use proptest::prelude::*;
 use tokio_test::block_on;
 use tower_refresh::{BoxError, ReplayBody, Replayable};
@@ -252,7 +253,7 @@ fn a_long_body_whose_rejection_comes_early_is_sent_again() {
 
 #[test]
 fn memory_never_exceeds_the_limit_and_one_frame() {
-    const FRAME: usize = 1000;
+    const FRAME: usize = 5000;
     for (limit, frames) in [(0, 50), (10 * FRAME, 50), (10 * FRAME, 10)] {
         let memory = Memory::default();
         let script = Script::new((0..frames).map(|_| Step::Data(memory.bytes(FRAME))));
@@ -283,6 +284,22 @@ fn small_frames_take_little_more_room_than_their_bytes() {
         assert!(cost.bytes_max <= (LIMIT + LIMIT / 4) as u64, "{size}: {cost:?}");
         assert!(Replayable::pause(&mut spare));
         assert_eq!(sent(Replayable::<Script>::replay(spare)).data.len(), frames * size);
+    }
+}
+
+#[test]
+fn a_frame_that_is_cut_from_a_larger_buffer_does_not_hold_on_to_it() {
+    // As hyper's server cuts a request body whose packets come one by one.
+    for size in [1, 600, 4095] {
+        let memory = Memory::default();
+        let frames = futures_util::stream::iter(0..LIMIT / size).map({
+            let memory = memory.clone();
+            move |_| Ok::<_, BoxError>(Frame::data(memory.bytes(8192).slice(..size)))
+        });
+        let (mut first, spare) = Replayable::new(StreamBody::new(frames)).split(LIMIT);
+        while next(&mut first).is_ready_some() {}
+        assert!(memory.most() <= 8192, "{size}: {}", memory.most());
+        drop(spare);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::error::BoxError;
 
 /// Wraps any body, so that it can be sent twice.
 ///
-/// The frames that the first attempt sends are kept, by reference count, until the answer comes, up to
+/// The frames that the first attempt sends are kept until the answer comes (large ones by reference count), up to
 /// [`replay_limit`](crate::RefreshLayer::replay_limit) bytes; nothing is read ahead and nothing waits. If the answer
 /// rejects the token, the second attempt sends what was kept and then the rest of the body, trailers included. A body that
 /// is longer than the limit is sent as it is, and the caller gets the rejection; unless that comes early, before so much

@@ -499,16 +499,20 @@ struct Kept {
 }
 
 enum KeptFrame {
-    /// Shared with the first attempt.
+    /// Shared with the first attempt if it is large; else a copy, since the buffer that it is cut from may outweigh it.
     Data(Bytes),
-    /// Copies of small frames, one after the other. What it takes to hold on to a frame, and perhaps a large buffer that
-    /// it is cut from, would outweigh them.
+    /// Copies of small frames, one after the other. What it takes to hold on to a frame would outweigh them as well.
     Small(BytesMut),
     /// Boxed, so that the others are no larger than their data is.
     Trailers(Box<HeaderMap>),
 }
 
 /// Smaller frames are copied, in bytes.
+///
+/// Servers read into buffers of some 8 KiB, hyper's into a new one for each packet.
+const LARGE: usize = 4096;
+
+/// Frames smaller than this are copied into one piece, in bytes.
 const SMALL: usize = 512;
 
 /// How many bytes of small frames lie in one piece: a longer one would have to grow, and take up to twice the room.
@@ -517,7 +521,9 @@ const BLOCK: usize = 4096;
 impl Kept {
     fn push_data(&mut self, data: &Bytes) {
         if data.len() >= SMALL {
-            self.frames.push_back(KeptFrame::Data(data.clone()));
+            let shares = data.len() >= LARGE;
+            let data = if shares { data.clone() } else { Bytes::copy_from_slice(data) };
+            self.frames.push_back(KeptFrame::Data(data));
             return;
         }
         let mut block = match self.frames.back_mut() {
