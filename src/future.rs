@@ -53,10 +53,8 @@ pin_project! {
         /// What is left of the body that is paused would go on if its spare were merely let go: to no purpose, since nobody
         /// waits for the answer any more.
         fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            if let StateProj::Renewing { .. } | StateProj::Draining { .. } = this.state.as_mut().project()
-                && let StateOwned::Renewing { again, .. } | StateOwned::Draining { again, .. } = this.state.take()
-            {
+            let this = this.project();
+            if let Some(again) = this.state.take_paused() {
                 drop(again.spare.replay(&*this.layer.retry));
             }
         }
@@ -445,6 +443,18 @@ where
 {
     fn take(self: Pin<&mut Self>) -> StateOwned<I, S, R, B, D> {
         self.project_replace(Self::Over)
+    }
+
+    /// Takes what a second attempt would have been made of, where the first one is paused.
+    fn take_paused(mut self: Pin<&mut Self>) -> Option<Again<I, R::Spare>> {
+        match self.as_mut().project() {
+            StateProj::Renewing { .. } | StateProj::Draining { .. } => {}
+            _ => return None,
+        }
+        match self.take() {
+            StateOwned::Renewing { again, .. } | StateOwned::Draining { again, .. } => Some(again),
+            _ => None,
+        }
     }
 
     /// Drops what the state holds, and returns the outcome.

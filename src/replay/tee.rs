@@ -261,31 +261,22 @@ where
                 shared.rest = Rest::Here(body);
             }
         }
-        let waker = match shared.phase {
+        let is_torn = shared.phase == Phase::Torn;
+        let (forgotten, waiting) = match shared.phase {
+            // The second attempt may wait for the body.
+            Phase::Torn => (None, shared.waker.take()),
             // Whoever tears this handle must tell whoever polls it: the body will tell the second attempt alone.
-            Phase::Keeping | Phase::Paused if polled.is_pending() => {
-                let waker = shared.wait(cx);
-                drop(shared);
-                drop(waker);
-                None
-            }
-            // The second attempt may wait for the body; this handle is to fail at once.
-            Phase::Torn => {
-                let waker = shared.waker.take();
-                drop(shared);
-                if polled.is_pending() {
-                    cx.waker().wake_by_ref();
-                }
-                waker
-            }
-            Phase::Keeping | Phase::Paused | Phase::Released => {
-                drop(shared);
-                None
-            }
+            Phase::Keeping | Phase::Paused if polled.is_pending() => (shared.wait(cx), None),
+            Phase::Keeping | Phase::Paused | Phase::Released => (None, None),
         };
-        drop(dropped);
-        if let Some(waker) = waker {
-            waker.wake();
+        drop(shared);
+        drop((forgotten, dropped));
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+        if is_torn && polled.is_pending() {
+            // For the error.
+            cx.waker().wake_by_ref();
         }
         (polled, alone)
     }
