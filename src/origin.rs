@@ -64,7 +64,7 @@ impl Origins {
             return Carry::Refuse(error.clone());
         }
         if !self.plaintext_allowed
-            && let Some(origin) = self.named.iter().find(|origin| origin.is_open_plaintext())
+            && let Some(origin) = self.named.iter().find(|origin| origin.is_open_plaintext)
         {
             return Carry::Refuse(origin.plaintext_refused());
         }
@@ -129,6 +129,8 @@ struct Origin {
     port: u16,
     /// Host and port as they were written when the origin was named; there is no userinfo in it.
     written: Box<str>,
+    /// Whether the token would cross a network in the open.
+    is_open_plaintext: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,6 +186,7 @@ impl Origin {
             },
             port: target.port.unwrap_or(scheme.default_port()),
             written: authority.into(),
+            is_open_plaintext: scheme == Scheme::Http && !is_loopback(authority),
         })
     }
 
@@ -205,11 +208,6 @@ impl Origin {
         };
         host && scheme.is_none_or(|scheme| scheme == self.scheme)
             && target.port.unwrap_or(self.scheme.default_port()) == self.port
-    }
-
-    /// Returns whether the token would cross a network in the open.
-    fn is_open_plaintext(&self) -> bool {
-        self.scheme == Scheme::Http && !is_loopback(&self.written)
     }
 
     fn plaintext_refused(&self) -> TokenError {
@@ -354,7 +352,7 @@ fn none_named(scheme: Option<&UriScheme>, authority: &str) -> TokenError {
     let scheme = if plaintext { "http" } else { "https" };
     let call = format!("{scheme}://{host}");
     match Origin::parse(&call) {
-        Ok(origin) if origin.is_open_plaintext() => TokenError::misconfigured(format!(
+        Ok(origin) if origin.is_open_plaintext => TokenError::misconfigured(format!(
             "{WHY}: add .origin(\"{call}\"), and .allow_plaintext() if it is to be readable on the way"
         )),
         _ => TokenError::misconfigured(format!("{WHY}: add .origin(\"{call}\")")),
