@@ -56,7 +56,7 @@
 //! # What stays behind
 //!
 //! reqwest takes over method, URI, version, headers and body. Extensions of a request are dropped, so that an extended
-//! CONNECT (RFC 8441) is not possible. The URI must be absolute.
+//! CONNECT (RFC 8441) is not possible. The URI must be absolute, and its path begin with a slash: there is no `OPTIONS *`.
 
 use std::any::Any;
 use std::error::Error;
@@ -74,7 +74,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::future::Either;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Empty, Full};
 use pin_project_lite::pin_project;
@@ -132,7 +132,11 @@ where
         self.client.poll_ready(cx).map_err(without_query)
     }
 
-    fn call(&mut self, request: Request<B>) -> ResponseFuture {
+    fn call(&mut self, mut request: Request<B>) -> ResponseFuture {
+        // reqwest reads the URI as text, in which such a path would go on with the host, and the token go elsewhere.
+        if !request.uri().path().starts_with('/') {
+            *request.uri_mut() = Uri::default();
+        }
         let response = match reqwest::Request::try_from(request.map(into_reqwest)) {
             Ok(request) => Either::Right(self.client.call(request)),
             Err(error) => Either::Left(ready(Err(error))),

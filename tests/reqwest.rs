@@ -17,7 +17,9 @@ use axum::extract::State;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use harness::Mint;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header,
+};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use reqwest::dns::{Name, Resolve, Resolving};
@@ -25,7 +27,7 @@ use reqwest::redirect::Policy;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tower::{Service, ServiceBuilder, ServiceExt as _};
+use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::reqwest::{ReqwestService, ResponseFuture};
@@ -301,6 +303,35 @@ async fn a_request_that_reqwest_cannot_take_is_an_error_of_reqwest() {
     let error = service(reqwest::Client::builder()).oneshot(request).await.unwrap_err();
     assert!(error.is_builder());
     assert!(!chain(&error).contains("sesame"));
+}
+
+#[tokio::test]
+async fn a_path_is_never_read_as_a_part_of_the_host() {
+    /// Writes down which names it is asked for.
+    #[derive(Clone, Default)]
+    struct Asked(Arc<Mutex<Vec<String>>>);
+    impl Resolve for Asked {
+        fn resolve(&self, name: Name) -> Resolving {
+            self.0.lock().unwrap().push(name.as_str().to_owned());
+            Box::pin(ready(Err("there is no such name".into())))
+        }
+    }
+
+    let asked = Asked::default();
+    let http = service(reqwest::Client::builder().dns_resolver(Arc::new(asked.clone())));
+    let layer = RefreshLayer::new(StaticToken::new("sesame").unwrap());
+    let client = layer.origin("https://api.test").layer(http);
+    // `http` before 1.4.1 lets the others be made.
+    for path in ["*", ".evil.test/", "@evil.test/", ":99/"] {
+        let uri = Uri::builder().scheme("https").authority("api.test").path_and_query(path);
+        let Ok(uri) = uri.build() else {
+            continue;
+        };
+        let request = Request::options(uri).body(String::new()).unwrap();
+        let error = client.clone().oneshot(request).await.unwrap_err();
+        assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_builder(), "{path}: {error}");
+    }
+    assert_eq!(*asked.0.lock().unwrap(), [""; 0]);
 }
 
 #[tokio::test]
