@@ -46,6 +46,9 @@ use super::HoldTrailers;
 /// An answer is held in memory, up to [`limit`](Self::limit), without being copied, and comes as late as its trailers,
 /// which most servers send right behind the message.
 ///
+/// A server that answers and then says `UNAUTHENTICATED` may have done what was asked. The call is made again all the
+/// same, and so may be done twice.
+///
 /// # What is not held
 ///
 /// An answer that cannot be one to a unary call, or is not gRPC's, or has its status in the headers already. An answer

@@ -19,7 +19,8 @@
 //! ```
 //!
 //! There is no origin to name: a client without an origin of its own names no authority in its requests, and the
-//! channel fixes where they go, and whether over TLS.
+//! channel fixes where they go, and whether over TLS. So it is the channel's URL that must be looked at: the layer cannot
+//! see it, and over a channel to an `http://` one the token goes in the open.
 //!
 //! All four kinds of call work. What a client sends is kept while it is sent, up to the layer's
 //! [`replay_limit`](crate::RefreshLayer::replay_limit), so that a call whose token was rejected can be made again; nothing
