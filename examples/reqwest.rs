@@ -22,8 +22,9 @@ async fn main() -> Result<(), BoxError> {
 
     // ===== all that a program needs =====
     // Refresh tokens follow no redirect. If the API redirects, put tower-http's `FollowRedirectLayer` outside the layer.
-    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
-    let http = ReqwestService::new(http);
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    // The server is on loopback, without TLS. A proxy that the environment names could read the tokens.
+    let http = ReqwestService::new(http.no_proxy().build()?);
     let endpoint = TokenEndpoint::new(http.clone(), serving.url("/token"))?
         .client_auth(ClientAuth::basic("reqwest", "s3cr3t"))
         .not_sent(ReqwestService::not_sent);
