@@ -47,6 +47,12 @@
 //! - A 401 from the foreign origin looks like a rejected token: it costs a renewal and a second attempt.
 //! - A refresh token is for the token endpoint alone. The client of a `TokenEndpoint` must follow none.
 //!
+//! # Proxies
+//!
+//! reqwest takes proxies from the environment (`http_proxy`, `all_proxy`, …), for loopback too unless `no_proxy` names it.
+//! Over plaintext HTTP the proxy can read all of it, tokens and client secrets, and may be another machine: what may go
+//! without TLS because it is on loopback wants a client with `no_proxy()`.
+//!
 //! # Bodies
 //!
 //! Anything with [`Bytes`] in it may be sent. What is in memory ([`Full`], [`Empty`], `String`, `reqwest::Body` from bytes)
@@ -112,7 +118,8 @@ impl ReqwestService {
     /// known to be harmless.
     ///
     /// That is so if there was no connection: the name was not found, TLS did not come about, the connect timeout passed.
-    /// The client must follow no redirects, or the connection may be the one *after* the request was sent and answered.
+    /// The client must follow no redirects, and have no [retry policy](reqwest::retry) but the default one, or the connection
+    /// may be the one *after* the request was sent and answered.
     #[must_use]
     pub fn not_sent(error: &(dyn Error + 'static)) -> bool {
         error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)

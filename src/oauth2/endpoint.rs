@@ -160,6 +160,9 @@ impl TokenEndpoint {
     /// `poll_ready`, and an [`io::Error`] that says that the connection was refused, that host or network is unreachable,
     /// or that there is no local address. All else may have been sent.
     ///
+    /// All of that holds for a client that sends a request once. With one that follows redirects or tries again, the
+    /// connection that failed may be the second, and the refresh token be spent.
+    ///
     /// ```
     /// use hyper_util::client::legacy;
     /// # use tower_refresh::oauth2::TokenEndpoint;
