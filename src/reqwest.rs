@@ -49,9 +49,9 @@
 //!
 //! # Proxies
 //!
-//! reqwest takes proxies from the environment (`http_proxy`, `all_proxy`, …), for loopback too unless `no_proxy` names it.
-//! Over plaintext HTTP the proxy can read all of it, tokens and client secrets, and may be another machine: what may go
-//! without TLS because it is on loopback wants a client with `no_proxy()`.
+//! reqwest takes proxies from the environment (`http_proxy`, `all_proxy`, …), for loopback too unless `no_proxy` names
+//! it. Over plaintext HTTP the proxy can read all of it, tokens and client secrets, and may be another machine: what may
+//! go without TLS because it is on loopback wants a client with `no_proxy()`.
 //!
 //! # Bodies
 //!
@@ -62,7 +62,8 @@
 //! # What stays behind
 //!
 //! reqwest takes over method, URI, version, headers and body. Extensions of a request are dropped, so that an extended
-//! CONNECT (RFC 8441) is not possible. The URI must be absolute, and its path begin with a slash: there is no `OPTIONS *`.
+//! CONNECT (RFC 8441) is not possible. The URI must be absolute, and its path begin with a slash: there is no
+//! `OPTIONS *`.
 
 use std::any::Any;
 use std::error::Error;
@@ -118,8 +119,8 @@ impl ReqwestService {
     /// known to be harmless.
     ///
     /// That is so if there was no connection: the name was not found, TLS did not come about, the connect timeout passed.
-    /// The client must follow no redirects, and have no [retry policy](reqwest::retry) but the default one, or the connection
-    /// may be the one *after* the request was sent and answered.
+    /// The client must follow no redirects, and have no [retry policy](reqwest::retry) but the default one, or the
+    /// connection may be the one *after* the request was sent and answered.
     #[must_use]
     pub fn not_sent(error: &(dyn Error + 'static)) -> bool {
         error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
