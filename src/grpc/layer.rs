@@ -33,7 +33,9 @@ use super::HoldTrailers;
 ///
 /// If the trailers say `UNAUTHENTICATED`, they are put into the response headers as well, where
 /// [`Unauthorized`](crate::Unauthorized) looks for a status; what the headers have already stays. Every other answer
-/// passes unchanged, and nothing is lost from any: the body still has all its frames, and its trailers.
+/// passes unchanged, and nothing is lost from any: the body still has all its frames, and its trailers. But tonic reads no
+/// body behind a status: if the call cannot be made again, its caller gets the status without the message before it, which
+/// matters to a stream that was put under this layer by mistake.
 ///
 /// # Why it is not always there
 ///
