@@ -83,12 +83,16 @@ use bytes::Bytes;
 use futures_util::future::Either;
 use http::{Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
+#[cfg(feature = "oauth2")]
+use http_body_util::BodyExt as _;
 use http_body_util::{Empty, Full};
 use pin_project_lite::pin_project;
 use reqwest::ResponseBuilderExt as _;
 use tower_service::Service;
 
 use crate::error::BoxError;
+#[cfg(feature = "oauth2")]
+use crate::oauth2::WasSent;
 
 /// A `reqwest::Client` as a service of `http` types.
 ///
@@ -145,7 +149,20 @@ where
         if !request.uri().path().starts_with('/') {
             *request.uri_mut() = Uri::default();
         }
-        let response = match reqwest::Request::try_from(request.map(into_reqwest)) {
+        #[cfg(feature = "oauth2")]
+        let sent = request.extensions().get::<WasSent>().cloned();
+        #[cfg(feature = "oauth2")]
+        let request = request.map(|body| match sent {
+            // Not as what is in memory, which reqwest would send again behind our back.
+            Some(sent) => {
+                let body = body.map_err(Into::<BoxError>::into);
+                reqwest::Body::wrap(Shareable::new(Watched { body: Box::pin(body), sent }))
+            }
+            None => into_reqwest(body),
+        });
+        #[cfg(not(feature = "oauth2"))]
+        let request = request.map(into_reqwest);
+        let response = match reqwest::Request::try_from(request) {
             Ok(request) => Either::Right(self.client.call(request)),
             Err(error) => Either::Left(ready(Err(error))),
         };
@@ -232,6 +249,35 @@ where
         reqwest::Body::default()
     } else {
         reqwest::Body::wrap(Shareable::new(body))
+    }
+}
+
+/// The body of a token request, which tells when it is asked for.
+#[cfg(feature = "oauth2")]
+struct Watched<B> {
+    body: Pin<Box<B>>,
+    sent: WasSent,
+}
+
+#[cfg(feature = "oauth2")]
+impl<B: Body> Body for Watched<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.sent.set();
+        self.body.as_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

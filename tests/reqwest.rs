@@ -369,6 +369,67 @@ async fn a_token_endpoint_that_was_asked_is_not_taken_for_one_that_was_sent_noth
     assert!(error.is_ambiguous(), "{error}");
 }
 
+/// Asks a token endpoint that answers the first request with a redirect to where nobody listens.
+async fn redirected_to_nobody(
+    status: StatusCode,
+    not_sent: bool,
+) -> (AuthorizationServer, tower_refresh::TokenError) {
+    let server = AuthorizationServer::new();
+    let serving = server.serve().await.unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let to = HeaderValue::try_from(format!("http://{closed}/token")).unwrap();
+    let fault = Fault::status(status).header(header::LOCATION, to);
+    server.token_faults().once(fault.after_processing());
+    // As reqwest is by default: it follows redirects.
+    let http = service(reqwest::Client::builder());
+    let mut endpoint = TokenEndpoint::new(http, serving.url("/token")).unwrap();
+    if not_sent {
+        endpoint = endpoint.not_sent(ReqwestService::not_sent);
+    }
+    let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
+    let error = RefreshLayer::new(source).credentials().token().await.unwrap_err();
+    (server, error)
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_was_sent_and_then_redirected_is_not_taken_for_one_that_was_not() {
+    for status in [StatusCode::SEE_OTHER, StatusCode::TEMPORARY_REDIRECT] {
+        for not_sent in [false, true] {
+            let (server, error) = redirected_to_nobody(status, not_sent).await;
+            assert_eq!(server.counters().token_requests, 1, "it was sent");
+            assert!(!error.is_transient(), "{status}, not_sent {not_sent}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_was_sent_and_then_tried_again_is_not_taken_for_one_that_was_not() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    let read = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let length = socket.read(&mut [0; 4096]).await.unwrap();
+        let answer = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        socket.write_all(answer).await.unwrap();
+        length
+    });
+    let policy = reqwest::retry::for_host("127.0.0.1").classify_fn(|tried| {
+        if tried.status() == Some(StatusCode::BAD_GATEWAY) {
+            tried.retryable()
+        } else {
+            tried.success()
+        }
+    });
+    let http = service(reqwest::Client::builder().redirect(Policy::none()).retry(policy));
+    let endpoint = TokenEndpoint::new(http, url).unwrap();
+    let source = RefreshTokenGrant::new(endpoint.not_sent(ReqwestService::not_sent), "refresh");
+    let error = RefreshLayer::new(source).credentials().token().await.unwrap_err();
+    assert!(read.await.unwrap() > 0, "it was sent");
+    assert!(error.is_ambiguous(), "{error}");
+}
+
 #[test]
 fn the_service_can_be_shared_and_its_future_spawned_and_named() {
     fn shared<T: Send + Sync + Clone + 'static>(_: &T) {}

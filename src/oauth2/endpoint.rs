@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -82,6 +83,22 @@ pub struct TokenEndpoint {
 }
 
 type NotSent = dyn Fn(&(dyn Error + 'static)) -> bool + Send + Sync;
+
+/// Goes with each token request in its extensions. A client of ours that may make a second request of one, after a redirect
+/// for example, sets it when the body is asked for, and makes no second request with that body.
+#[derive(Clone, Default)]
+pub(crate) struct WasSent(Arc<AtomicBool>);
+
+impl WasSent {
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 impl TokenEndpoint {
     /// Makes a token endpoint of an HTTP client and a URL.
@@ -231,7 +248,9 @@ impl TokenEndpoint {
             Some(path) => &request::resolve(&self.url, path)?,
             None => &self.url,
         };
-        let (request, secrets) = request::compose(dialect, url, &parameters, &authentication)?;
+        let (mut request, secrets) = request::compose(dialect, url, &parameters, &authentication)?;
+        let sent = WasSent::default();
+        request.extensions_mut().insert(sent.clone());
         let ready = match within(self.client.ready(), sleep.as_mut()).await {
             Some(Ok(ready)) => ready,
             Some(Err(error)) => {
@@ -254,7 +273,7 @@ impl TokenEndpoint {
         };
         let response = match within(ready.call(request), sleep.as_mut()).await {
             Some(Ok(response)) => response,
-            Some(Err(error)) => return Err(self.failed(&*error, context())),
+            Some(Err(error)) => return Err(self.failed(&*error, &sent, context())),
             None => return Err(context().lost(too_slow("the token endpoint's answer"))),
         };
         let (head, body) = response.into_parts();
@@ -275,10 +294,16 @@ impl TokenEndpoint {
     }
 
     /// The error for an error of the HTTP client.
-    fn failed(&self, error: &(dyn Error + 'static), context: Context<'_>) -> TokenError {
+    fn failed(
+        &self,
+        error: &(dyn Error + 'static),
+        sent: &WasSent,
+        context: Context<'_>,
+    ) -> TokenError {
         let shown = context.secrets.describe(error, CLIENT_ERROR_LIMIT);
         let is_ours = |error| self.not_sent.as_ref().is_some_and(|is| is(error));
-        if scrub::chain(error).any(|error| is_connect_error(error) || is_ours(error)) {
+        let mut chain = scrub::chain(error);
+        if !sent.is_set() && chain.any(|error| is_connect_error(error) || is_ours(error)) {
             return TokenError::transient(format!("the token endpoint was not reached: {shown}"));
         }
         context.lost(format!("the request to the token endpoint failed: {shown}"))

@@ -131,5 +131,7 @@ mod scrub;
 pub use self::client_auth::{Authentication, ClientAuth};
 pub use self::dialect::{BodyFormat, Dialect, Fields};
 pub use self::endpoint::TokenEndpoint;
+#[cfg(feature = "reqwest")]
+pub(crate) use self::endpoint::WasSent;
 pub use self::grant::{ClientCredentialsGrant, Grant, RefreshTokenGrant};
 pub use self::revocation::Revocation;
