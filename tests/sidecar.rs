@@ -43,8 +43,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{Notify, oneshot};
-use tower_refresh::TokenError;
 use tower_refresh::testing::AuthorizationServer;
+use tower_refresh::{Renewal, TokenError, TokenSet, source_fn};
 
 use self::listen::{Listen, Listener};
 use self::serve::Options;
@@ -187,7 +187,7 @@ async fn the_socket_is_for_its_user_alone_and_there_is_one_sidecar_on_it() {
 
     let second = Listener::bind(&Listen::Unix(path)).await;
     let error = second.err().unwrap().to_string();
-    assert!(error.ends_with("another sidecar listens there"), "{error}");
+    assert!(error.contains("another sidecar listens there"), "{error}");
     assert_eq!(sidecar.send(get("/")).await.status(), StatusCode::OK);
 }
 
@@ -649,6 +649,35 @@ async fn a_caller_that_never_ends_its_head_is_sent_away() {
     let mut end = Vec::new();
     let read = tokio::time::timeout(Duration::from_secs(60), slow.read_to_end(&mut end)).await;
     assert!(read.is_ok());
+}
+
+#[tokio::test]
+async fn the_next_one_waits_for_a_refresh_that_is_under_way() {
+    let (origin, _seen) = recording_api().await;
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begins, held) = (Arc::clone(&begun), Arc::clone(&go_on));
+    let source = source_fn(move |_: Renewal| {
+        let (begins, held) = (Arc::clone(&begins), Arc::clone(&held));
+        async move {
+            begins.notify_one();
+            held.notified().await;
+            Ok(TokenSet::bearer("t1").unwrap().build())
+        }
+    });
+    let sidecar = Sidecar::with_source(&origin, source).await;
+    let listen = Listen::Unix(sidecar.folder.path("socket"));
+    let mut caller = sidecar.connect().await;
+    caller.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    soon(begun.notified()).await;
+    let (serving, _folder) = sidecar.stop();
+    // The caller's time is over, and the refresh goes on.
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    tokio::time::resume();
+    assert!(Listener::bind(&listen).await.is_err());
+    go_on.notify_one();
+    soon(serving).await.unwrap();
+    assert!(Listener::bind(&listen).await.is_ok());
 }
 
 // ===== from the configuration to the end =====

@@ -60,6 +60,10 @@ where
         Ok(Self { client, shared: Arc::new(shared) })
     }
 
+    pub fn credentials(&self) -> &Credentials {
+        &self.shared.credentials
+    }
+
     pub async fn answer(
         self,
         request: Request<Incoming>,

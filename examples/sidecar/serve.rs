@@ -20,9 +20,7 @@ use tokio::time::{sleep, timeout};
 use tower::timeout::TimeoutLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
-use tower_refresh::{
-    BoxError, BoxTokenSource, Credentials, Refresh, RefreshLayer, TokenSource as _,
-};
+use tower_refresh::{BoxError, BoxTokenSource, Refresh, RefreshLayer, TokenSource as _};
 
 use crate::config::{Config, Kept};
 use crate::guard::{Guard, Key};
@@ -47,7 +45,6 @@ pub struct Options {
 pub struct Sidecar {
     listener: Listener,
     proxy: Proxy<Refresh<Client<Connector, Body>, BoxTokenSource>>,
-    credentials: Credentials,
     key_file: Option<PathBuf>,
     /// What a caller gives curl.
     pub curl: String,
@@ -73,7 +70,7 @@ impl Sidecar {
 
         let listener = Listener::bind(&options.listen).await?;
         let (guard, curl, key_file) = match &listener {
-            Listener::Unix(socket, _) => {
+            Listener::Unix(socket, ..) => {
                 let curl = format!("--unix-socket {} http://localhost/", socket.path().display());
                 (Guard::of_unix_socket(), curl, None)
             }
@@ -92,21 +89,21 @@ impl Sidecar {
                 (Guard::of_tcp(address, key), curl, options.key_file)
             }
         };
-        let proxy = Proxy::new(client, &origin, guard, credentials.clone())?;
-        Ok(Self { listener, proxy, credentials, key_file, curl })
+        let proxy = Proxy::new(client, &origin, guard, credentials)?;
+        Ok(Self { listener, proxy, key_file, curl })
     }
 
-    /// Answers until `stop` comes, and then some: what is under way ends first, and what was renewed is saved.
+    /// Answers until `stop` comes, and then some.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         serve(self.listener, self.proxy, stop).await;
-        self.credentials.settled().await;
         if let Some(path) = self.key_file {
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Answers callers over HTTP/1.1 and HTTP/2 (with prior knowledge), whichever they begin with.
+/// Answers callers over HTTP/1.1 and HTTP/2 (with prior knowledge), whichever they begin with, until `stop` comes, and then
+/// some: what is under way ends first, and what was renewed is saved.
 pub async fn serve<C>(listener: Listener, proxy: Proxy<C>, stop: impl Future<Output = ()>)
 where
     C: Service<Request<Body>, Response = Response<Incoming>> + Clone + Send + 'static,
@@ -134,8 +131,11 @@ where
         // Errors are the caller's business: it went away, or it sent no HTTP.
         tokio::spawn(connections.watch(connection));
     }
-    drop(listener);
+    let lock = listener.close();
     let _ = timeout(GRACE, connections.shutdown()).await;
+    // The next sidecar would spend the same refresh token.
+    proxy.credentials().settled().await;
+    drop(lock);
 }
 
 // ===== the way to the API =====

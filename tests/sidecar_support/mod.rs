@@ -192,9 +192,13 @@ impl Sidecar {
     }
 
     pub async fn without_token(origin: &str, error: TokenError) -> Self {
+        let source = source_fn(move |_: Renewal| std::future::ready(Err(error.clone())));
+        Self::with_source(origin, source).await
+    }
+
+    pub async fn with_source<S: TokenSource>(origin: &str, source: S) -> Self {
         let folder = Folder::new();
         let listen = Listen::Unix(folder.path("socket"));
-        let source = source_fn(move |_: Renewal| std::future::ready(Err(error.clone())));
         Self::start(origin, Upstream::Http1, listen, source, folder).await
     }
 
@@ -220,7 +224,7 @@ impl Sidecar {
 
         let listener = Listener::bind(&listen).await.unwrap();
         let (place, guard, key) = match &listener {
-            Listener::Unix(socket, _) => {
+            Listener::Unix(socket, ..) => {
                 (Place::Unix(socket.path().to_owned()), Guard::of_unix_socket(), None)
             }
             Listener::Tcp(listener) => {
