@@ -176,6 +176,22 @@ fn each_run_has_a_key_of_its_own() {
     assert_ne!(key(), key());
 }
 
+#[test]
+fn a_draft_that_others_left_open_to_themselves_is_not_written_to() {
+    let folder = Folder::new();
+    let kept = config::Kept { path: folder.path("key") };
+    fs::write(folder.path("key.new"), "").unwrap();
+    fs::set_permissions(folder.path("key.new"), fs::Permissions::from_mode(0o666)).unwrap();
+    kept.save("secret").unwrap();
+    assert_eq!(fs::metadata(folder.path("key")).unwrap().permissions().mode() & 0o777, 0o600);
+
+    fs::write(folder.path("theirs"), "").unwrap();
+    std::os::unix::fs::symlink(folder.path("theirs"), folder.path("key.new")).unwrap();
+    kept.save("secret").unwrap();
+    assert_eq!(fs::read_to_string(folder.path("theirs")).unwrap(), "");
+    assert_eq!(fs::read_to_string(folder.path("key")).unwrap(), "secret");
+}
+
 #[tokio::test]
 async fn the_socket_is_for_its_user_alone_and_there_is_one_sidecar_on_it() {
     let (origin, _seen) = recording_api().await;

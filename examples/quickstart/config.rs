@@ -20,7 +20,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -236,9 +236,14 @@ impl Kept {
         fs::rename(self.draft_path(), &self.path)
     }
 
+    /// Always a new file: one that is there may be open to others, or a link to one that is.
     fn draft(&self) -> std::io::Result<fs::File> {
+        match fs::remove_file(self.draft_path()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
+        options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options.open(self.draft_path())
