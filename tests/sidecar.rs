@@ -450,6 +450,22 @@ async fn trailers_pass_over_http_1_as_well() {
 }
 
 #[tokio::test]
+async fn what_does_not_pass_as_a_header_does_not_pass_as_a_trailer() {
+    let origin = api(Upstream::Http2, |_| async {
+        let (sender, answer) = channel();
+        let trailers = ["set-cookie", "access-control-allow-origin", "sidecar-error", "x-sum"];
+        let trailers = trailers.map(|name| (name.parse().unwrap(), "1".parse().unwrap()));
+        sender.send(Frame::trailers(HeaderMap::from_iter(trailers))).unwrap();
+        Response::new(answer)
+    })
+    .await;
+    let sidecar = Sidecar::before_upstream(&origin, Upstream::Http2).await;
+    let answer = sidecar.send_over_http2(get("/")).await;
+    let body = soon(answer.into_body().collect()).await.unwrap();
+    assert_eq!(lines(body.trailers().unwrap()), ["x-sum: 1"]);
+}
+
+#[tokio::test]
 async fn a_big_upload_that_is_rejected_early_is_sent_again_whole() {
     for upstream in [Upstream::Http1, Upstream::Http2] {
         let again = Arc::new(Notify::new());

@@ -2,7 +2,7 @@
 //!
 //! | header | towards the API | towards the caller |
 //! |---|---|---|
-//! | `Connection` and what it names, `Keep-Alive`, `Proxy-*`, `TE`, `Transfer-Encoding`, `Upgrade` | removed: for one connection only (RFC 9110 §7.6.1) | removed |
+//! | `Connection` and what it names, `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `TE`, `Transfer-Encoding`, `Upgrade` | removed: for one connection only (RFC 9110 §7.6.1) | removed |
 //! | `TE: trailers` | passes, since gRPC servers insist on it | |
 //! | `Host`, `Authorization`, `Cookie` | removed: where it goes and on whose behalf is the configuration's to say | |
 //! | `sidecar-key` | removed | |
@@ -13,13 +13,16 @@
 //! | `Alt-Svc` | | removed: it would lead past the sidecar |
 //! | `sidecar-error` | | removed: what says so comes from the sidecar |
 //!
-//! Everything else passes both ways, trailers and repeated headers too.
+//! Everything else passes both ways, trailers and repeated headers too. What does not pass towards the caller does not pass
+//! there as a trailer either.
 
+use bytes::Bytes;
 use http::header::{
     ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http_body::Frame;
 
 /// What a caller over TCP proves itself with.
 pub const KEY: HeaderName = HeaderName::from_static("sidecar-key");
@@ -70,6 +73,17 @@ pub fn towards_caller(headers: &mut HeaderMap) {
     for name in headers.keys().filter(is_cors).cloned().collect::<Vec<_>>() {
         headers.remove(name);
     }
+}
+
+/// Trailers may be taken for headers.
+pub fn frame_towards_caller(frame: Frame<Bytes>) -> Frame<Bytes> {
+    frame.into_trailers().map_or_else(
+        |data| data,
+        |mut trailers| {
+            towards_caller(&mut trailers);
+            Frame::trailers(trailers)
+        },
+    )
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {

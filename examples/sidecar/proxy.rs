@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
-use http_body_util::Either;
+use http_body_util::{BodyExt as _, Either};
 use hyper::body::Incoming;
 use tower::{Service, ServiceExt as _};
 use tower_refresh::{BoxError, Credentials, Replayable};
@@ -114,7 +114,9 @@ where
         }
         self.shared.counters.answered();
         let (head, body) = answer.into_parts();
-        let mut answer = Response::new(Either::Left(body));
+        let mut answer = Response::new(Either::Left(
+            body.map_frame(headers::frame_towards_caller as fn(_) -> _),
+        ));
         *answer.status_mut() = head.status;
         *answer.headers_mut() = head.headers;
         *answer.version_mut() = Version::HTTP_11;
