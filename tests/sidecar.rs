@@ -351,6 +351,23 @@ async fn of_two_lengths_that_do_not_agree_none_is_handed_on() {
 }
 
 #[tokio::test]
+async fn of_a_length_that_is_said_twice_one_is_handed_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await;
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\nhello";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await;
+    });
+    let sidecar = Sidecar::before(&origin).await;
+    let answer = sidecar.send_over_http2(get("/")).await;
+    assert_eq!(answer.headers().get_all("content-length").iter().count(), 1);
+    assert_eq!(read(answer.into_body()).await, "hello");
+}
+
+#[tokio::test]
 async fn a_rejected_request_is_sent_again_with_its_body() {
     let origin = api(Upstream::Http1, |request| async move {
         if token_of(&request) == "Bearer t1" {

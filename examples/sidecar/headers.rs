@@ -91,6 +91,10 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
+    // RFC 9110 §8.6: said twice, it goes on once. hyper refuses two that differ.
+    if let Some(length) = headers.get(CONTENT_LENGTH).cloned() {
+        headers.insert(CONTENT_LENGTH, length);
+    }
     let named = values(headers, &CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok());
     for name in named.collect::<Vec<_>>().into_iter().chain(HOP_BY_HOP) {
         headers.remove(name);
