@@ -732,6 +732,31 @@ async fn the_next_one_waits_for_a_refresh_that_is_under_way() {
 // ===== from the configuration to the end =====
 
 #[tokio::test]
+async fn where_another_listens_it_leaves_the_other_ones_files_alone() {
+    let (origin, _seen) = recording_api().await;
+    let sidecar = Sidecar::before(&origin).await;
+    let folder = &sidecar.folder;
+    fs::write(folder.path("token"), "a refresh token").unwrap();
+    // What the other one is about to put in its place.
+    fs::write(folder.path("token.new"), "the next one").unwrap();
+    let config = json!({
+        "token_endpoint": format!("{origin}/token"),
+        "client_auth": { "method": "none", "client_id": "id" },
+        "refresh_token": { "file": folder.path("token") },
+        "api": origin,
+    });
+    fs::write(folder.path("config"), config.to_string()).unwrap();
+    let options = Options {
+        config: folder.path("config"),
+        listen: Listen::Unix(folder.path("socket")),
+        key_file: None,
+    };
+    let error = serve::Sidecar::open(options).await.err().unwrap().to_string();
+    assert!(error.contains("another sidecar listens there"), "{error}");
+    assert_eq!(fs::read_to_string(folder.path("token.new")).unwrap(), "the next one");
+}
+
+#[tokio::test]
 async fn with_a_configuration_it_saves_what_the_server_replaces_and_takes_its_key_along() {
     let server = AuthorizationServer::builder().client("id", "secret").build();
     let serving = server.serve().await.unwrap();
@@ -776,7 +801,19 @@ async fn with_a_configuration_it_saves_what_the_server_replaces_and_takes_its_ke
     assert!(server.is_unspent(&fs::read_to_string(folder.path("token")).unwrap()));
     assert_eq!(server.counters().token_requests, 1);
 
+    let mut under_way = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let request = format!(
+        "POST / HTTP/1.1\r\nhost: {host}\r\n{}\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\n",
+        header.trim()
+    );
+    under_way.write_all(request.as_bytes()).await.unwrap();
+    assert_ne!(soon(under_way.read(&mut [0; 1024])).await.unwrap(), 0);
     stop.send(()).unwrap();
-    soon(running).await.unwrap();
+    while tokio::net::TcpStream::connect(&host).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    // The next one may listen there now, and write its own key.
     assert!(!folder.path("key").exists());
+    drop(under_way);
+    soon(running).await.unwrap();
 }

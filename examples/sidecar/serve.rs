@@ -52,6 +52,8 @@ pub struct Sidecar {
 
 impl Sidecar {
     pub async fn open(options: Options) -> Result<Self, BoxError> {
+        // First: another sidecar that listens there may be about to replace the refresh token.
+        let listener = Listener::bind(&options.listen).await?;
         let config = Config::read(&options.config)?;
         let origin = config.origin();
         let https = HttpsConnectorBuilder::new()
@@ -68,7 +70,6 @@ impl Sidecar {
             .layer(layer)
             .service(Client::builder(TokioExecutor::new()).build(connector));
 
-        let listener = Listener::bind(&options.listen).await?;
         let (guard, curl, key_file) = match &listener {
             Listener::Unix(socket, ..) => {
                 let curl = format!("--unix-socket {} http://localhost/", socket.path().display());
@@ -95,10 +96,15 @@ impl Sidecar {
 
     /// Answers until `stop` comes, and then some.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
-        serve(self.listener, self.proxy, stop).await;
-        if let Some(path) = self.key_file {
-            let _ = fs::remove_file(path);
-        }
+        let Self { listener, proxy, key_file, .. } = self;
+        let stop = async {
+            stop.await;
+            // While nobody else can listen there: it might be the next one's else.
+            if let Some(path) = key_file {
+                let _ = fs::remove_file(path);
+            }
+        };
+        serve(listener, proxy, stop).await;
     }
 }
 
