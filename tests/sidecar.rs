@@ -229,6 +229,16 @@ async fn what_a_dead_one_left_is_replaced_and_nothing_else() {
     assert!(bind("live").await.err().unwrap().ends_with("another program listens there"));
     assert!(UnixStream::connect(folder.path("live")).await.is_ok());
 
+    // Nor is one dead that has no time for another connection.
+    let busy = tokio::net::UnixSocket::new_stream().unwrap();
+    busy.bind(folder.path("busy")).unwrap();
+    let busy = busy.listen(0).unwrap();
+    while let Ok(waiting) = UnixStream::connect(folder.path("busy")).await {
+        std::mem::forget(waiting);
+    }
+    assert!(bind("busy").await.err().unwrap().ends_with("another program listens there"));
+    drop(busy);
+
     fs::write(folder.path("file"), "precious").unwrap();
     assert!(bind("file").await.err().unwrap().ends_with("something else than a socket"));
     assert_eq!(fs::read_to_string(folder.path("file")).unwrap(), "precious");

@@ -131,10 +131,11 @@ impl OwnSocket {
             Ok(there) if !there.file_type().is_socket() => {
                 return Err("there is something else than a socket".into());
             }
-            Ok(_) if UnixStream::connect(path).await.is_ok() => {
-                return Err("another program listens there".into());
-            }
-            _ => {}
+            Ok(_) => match UnixStream::connect(path).await {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                _ => return Err("another program listens there".into()),
+            },
+            Err(_) => {}
         }
         // The mode of a new socket is not ours to say, so that it is born where nobody else can go, and moved when it is
         // ready. Moving takes the place of a dead one's.
