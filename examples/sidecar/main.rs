@@ -61,102 +61,38 @@
     reason = "a program: nobody imports it, and its clock is the real one"
 )]
 
+#[cfg(unix)]
 mod answer;
+#[cfg(unix)]
 #[path = "../quickstart/config.rs"]
 mod config;
+#[cfg(unix)]
 mod demo;
+#[cfg(unix)]
 mod guard;
+#[cfg(unix)]
 mod headers;
+#[cfg(unix)]
 mod listen;
+#[cfg(unix)]
+mod program;
+#[cfg(unix)]
 mod proxy;
+#[cfg(unix)]
 mod serve;
+#[cfg(unix)]
 #[path = "../quickstart/source.rs"]
 mod source;
+#[cfg(unix)]
 mod status;
 
-use std::process::ExitCode;
-
-use tokio::signal::unix::{SignalKind, signal};
-use tower_refresh::BoxError;
-
-use self::listen::Listen;
-use self::serve::{Options, Sidecar};
-
-const USAGE: &str = "usage: sidecar [--config FILE [--listen unix:PATH | --listen tcp:127.0.0.1:PORT [--key-file FILE]]]";
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    let outcome = match parse(std::env::args().skip(1)) {
-        Ok(Command::Demo) => demo::run().await,
-        Ok(Command::Help) => {
-            println!("{USAGE}");
-            Ok(())
-        }
-        Ok(Command::Serve(options)) => serve(options).await,
-        Err(error) => Err(error),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("sidecar: {error}");
-            let mut source = error.source();
-            while let Some(error) = source {
-                eprintln!("  because: {error}");
-                source = error.source();
-            }
-            ExitCode::FAILURE
-        }
-    }
+#[cfg(unix)]
+fn main() -> std::process::ExitCode {
+    program::run()
 }
 
-enum Command {
-    Demo,
-    Help,
-    Serve(Options),
-}
-
-fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Command, BoxError> {
-    let (mut config, mut listen, mut key_file) = (None, None, None);
-    let mut any = false;
-    while let Some(argument) = arguments.next() {
-        any = true;
-        let place = match &*argument {
-            "--help" => return Ok(Command::Help),
-            "--config" => &mut config,
-            "--listen" => &mut listen,
-            "--key-file" => &mut key_file,
-            _ => return Err(USAGE.into()),
-        };
-        if place.is_some() {
-            return Err(format!("{argument} is given twice").into());
-        }
-        *place = Some(arguments.next().ok_or(USAGE)?);
-    }
-    if !any {
-        return Ok(Command::Demo);
-    }
-    let listen = match listen {
-        Some(listen) => Listen::parse(&listen)?,
-        None => Listen::by_default()?,
-    };
-    if key_file.is_some() && matches!(listen, Listen::Unix(_)) {
-        return Err("--key-file: a Unix socket needs no key".into());
-    }
-    let config = config.ok_or(USAGE)?.into();
-    Ok(Command::Serve(Options { config, listen, key_file: key_file.map(Into::into) }))
-}
-
-async fn serve(options: Options) -> Result<(), BoxError> {
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let sidecar = Sidecar::open(options).await?;
-    eprintln!("sidecar: curl {}", sidecar.curl);
-    let stop = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    sidecar.serve(stop).await;
-    Ok(())
+#[cfg(not(unix))]
+fn main() -> std::process::ExitCode {
+    eprintln!("sidecar: needs a system with Unix sockets");
+    std::process::ExitCode::FAILURE
 }

@@ -1,0 +1,89 @@
+//! What the command line asks for.
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tower_refresh::BoxError;
+
+use crate::demo;
+use crate::listen::Listen;
+use crate::serve::{Options, Sidecar};
+
+const USAGE: &str = "usage: sidecar [--config FILE [--listen unix:PATH | --listen tcp:127.0.0.1:PORT [--key-file FILE]]]";
+
+#[tokio::main]
+pub async fn run() -> ExitCode {
+    let outcome = match parse(std::env::args().skip(1)) {
+        Ok(Command::Demo) => demo::run().await,
+        Ok(Command::Help) => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        Ok(Command::Serve(options)) => serve(options).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sidecar: {error}");
+            let mut source = error.source();
+            while let Some(error) = source {
+                eprintln!("  because: {error}");
+                source = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+enum Command {
+    Demo,
+    Help,
+    Serve(Options),
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Command, BoxError> {
+    let (mut config, mut listen, mut key_file) = (None, None, None);
+    let mut any = false;
+    while let Some(argument) = arguments.next() {
+        any = true;
+        let place = match &*argument {
+            "--help" => return Ok(Command::Help),
+            "--config" => &mut config,
+            "--listen" => &mut listen,
+            "--key-file" => &mut key_file,
+            _ => return Err(USAGE.into()),
+        };
+        if place.is_some() {
+            return Err(format!("{argument} is given twice").into());
+        }
+        *place = Some(arguments.next().ok_or(USAGE)?);
+    }
+    if !any {
+        return Ok(Command::Demo);
+    }
+    let listen = match listen {
+        Some(listen) => Listen::parse(&listen)?,
+        None => Listen::by_default()?,
+    };
+    if key_file.is_some() && matches!(listen, Listen::Unix(_)) {
+        return Err("--key-file: a Unix socket needs no key".into());
+    }
+    let config = config.ok_or(USAGE)?.into();
+    Ok(Command::Serve(Options { config, listen, key_file: key_file.map(Into::into) }))
+}
+
+async fn serve(options: Options) -> Result<(), BoxError> {
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let sidecar = Sidecar::open(options).await?;
+    eprintln!("sidecar: curl {}", sidecar.curl);
+    let stop = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    sidecar.serve(stop).await;
+    Ok(())
+}
