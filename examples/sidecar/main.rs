@@ -30,7 +30,8 @@
 //!
 //! `GET /-/status` tells in JSON how the token is, without showing it. It is the one path that does not go to the API.
 //!
-//! SIGINT or SIGTERM ends it: answers that are under way have 10 seconds.
+//! SIGINT or SIGTERM ends it: answers that are under way have 10 seconds. A refresh that is under way ends first, which
+//! takes two minutes if the server says nothing: to kill it before may lose the refresh token.
 //!
 //! One refresh token, one sidecar: two would spend it twice. Any number of programs can share the one, and the next begins
 //! when the last has ended.
