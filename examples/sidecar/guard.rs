@@ -31,12 +31,13 @@ impl Guard {
         Self { names: vec!["localhost".to_owned()], key: None }
     }
 
+    /// Over TCP the name is the address. `localhost` may be another one, where somebody else listens: who used it would give
+    /// the key away.
     pub fn of_tcp(address: SocketAddr, key: Key) -> Self {
-        let mut names = vec![address.to_string(), format!("localhost:{}", address.port())];
-        if address.port() == 80 {
-            names.extend(["localhost".to_owned(), address.to_string().replace(":80", "")]);
-        }
-        Self { names, key: Some(key) }
+        let name = address.to_string();
+        // The port that a client leaves out of `Host`.
+        let short = name.strip_suffix(":80").map(str::to_owned);
+        Self { names: short.into_iter().chain([name]).collect(), key: Some(key) }
     }
 
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
