@@ -469,7 +469,7 @@ impl<B> Shared<B> {
     /// Keeps a frame; returns false if that took more room than there was.
     fn keep(&mut self, frame: &Frame<Bytes>) -> bool {
         let size = if let Some(data) = frame.data_ref() {
-            self.kept.push_data(data);
+            self.kept.push_data(data, self.room);
             data.len()
         } else if let Some(trailers) = frame.trailers_ref() {
             self.kept.frames.push_back(KeptFrame::Trailers(Box::new(trailers.clone())));
@@ -490,9 +490,9 @@ struct Kept {
 }
 
 enum KeptFrame {
-    /// Shared with the first attempt if it is large; else a copy, since the buffer that it is cut from may outweigh it.
-    Data(Bytes),
-    /// Copies of small frames, one after the other. What it takes to hold on to a frame would outweigh them as well.
+    /// Shared with the first attempt.
+    Large(Bytes),
+    /// Copies of small frames, one after the other: the buffers that they are cut from may outweigh them.
     Small(BytesMut),
     /// Boxed, so that the others are no larger than their data is.
     Trailers(Box<HeaderMap>),
@@ -503,37 +503,35 @@ enum KeptFrame {
 /// Servers read into buffers of some 8 KiB, hyper's into a new one for each packet.
 const LARGE: usize = 4096;
 
-/// Frames smaller than this are copied into one piece, in bytes.
-const SMALL: usize = 512;
-
-/// How many bytes of small frames lie in one piece: a longer one would have to grow, and take up to twice the room.
-const BLOCK: usize = 4096;
+/// The most that lies in one piece of small frames, in bytes.
+const BLOCK: usize = 8192;
 
 impl Kept {
-    fn push_data(&mut self, data: &Bytes) {
-        if data.len() >= SMALL {
-            let shares = data.len() >= LARGE;
-            let data = if shares { data.clone() } else { Bytes::copy_from_slice(data) };
-            self.frames.push_back(KeptFrame::Data(data));
+    /// Takes no more than the data's length, or what `room` there is.
+    fn push_data(&mut self, data: &Bytes, room: usize) {
+        if data.len() >= LARGE {
+            self.frames.push_back(KeptFrame::Large(data.clone()));
             return;
         }
-        let mut block = match self.frames.back_mut() {
-            Some(KeptFrame::Small(block)) if block.len() + data.len() <= BLOCK => {
-                block.extend_from_slice(data);
-                return;
-            }
-            // There are many in a row.
-            Some(KeptFrame::Small(_)) => BytesMut::with_capacity(BLOCK),
-            _ if data.is_empty() => return,
-            _ => BytesMut::with_capacity(data.len()),
-        };
-        block.extend_from_slice(data);
-        self.frames.push_back(KeptFrame::Small(block));
+        let mut data = &data[..];
+        // One frame is all that many bodies have; where there are two, there will be more.
+        let mut capacity = 0;
+        if let Some(KeptFrame::Small(block)) = self.frames.back_mut() {
+            let (fits, left) = data.split_at(data.len().min(block.capacity() - block.len()));
+            block.extend_from_slice(fits);
+            data = left;
+            capacity = room.min(BLOCK);
+        }
+        if !data.is_empty() {
+            let mut block = BytesMut::with_capacity(capacity.max(data.len()));
+            block.extend_from_slice(data);
+            self.frames.push_back(KeptFrame::Small(block));
+        }
     }
 
     fn pop(&mut self) -> Option<Frame<Bytes>> {
         let data = match self.frames.pop_front()? {
-            KeptFrame::Data(data) => data,
+            KeptFrame::Large(data) => data,
             KeptFrame::Small(small) => small.freeze(),
             KeptFrame::Trailers(trailers) => return Some(Frame::trailers(*trailers)),
         };
