@@ -6,6 +6,9 @@
     reason = "the bodies of these tests are shared with them, and one of them panics"
 )]
 
+#[path = "recorder/memory.rs"]
+mod memory;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +25,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt as _, Either, Empty, StreamBody};
+use memory::Memory;
 use proptest::prelude::*;
 use tokio_test::block_on;
 use tower_refresh::{BoxError, ReplayBody, Replayable};
@@ -256,7 +260,7 @@ fn memory_never_exceeds_the_limit_and_one_frame() {
     const FRAME: usize = 5000;
     for (limit, frames) in [(0, 50), (10 * FRAME, 50), (10 * FRAME, 10)] {
         let memory = Memory::default();
-        let script = Script::new((0..frames).map(|_| Step::Data(memory.bytes(FRAME))));
+        let script = Script::new((0..frames).map(|_| Step::Data(memory.hold(vec![7; FRAME]))));
         let bytes = frames * FRAME;
         let (mut first, spare) = Replayable::new(script.lazily(&memory)).split(limit);
         let mut spare = spare.unwrap();
@@ -294,7 +298,7 @@ fn a_frame_that_is_cut_from_a_larger_buffer_does_not_hold_on_to_it() {
         let memory = Memory::default();
         let frames = futures_util::stream::iter(0..LIMIT / size).map({
             let memory = memory.clone();
-            move |_| Ok::<_, BoxError>(Frame::data(memory.bytes(8192).slice(..size)))
+            move |_| Ok::<_, BoxError>(Frame::data(memory.hold(vec![7; 8192]).slice(..size)))
         });
         let (mut first, spare) = Replayable::new(StreamBody::new(frames)).split(LIMIT);
         while next(&mut first).is_ready_some() {}
@@ -325,8 +329,10 @@ fn large_frames_are_kept_by_reference_count() {
 #[test]
 fn an_accepted_answer_frees_what_was_kept_while_the_body_goes_on() {
     let memory = Memory::default();
-    let (mut first, spare) =
-        split(Script::new([Step::Data(memory.bytes(4096)), Step::Data(memory.bytes(1))]));
+    let (mut first, spare) = split(Script::new([
+        Step::Data(memory.hold(vec![7; 4096])),
+        Step::Data(memory.hold(vec![7; 1])),
+    ]));
     drop(next(&mut first).unwrap_data());
     assert_eq!(memory.now(), 4097);
     drop(spare);
@@ -341,8 +347,10 @@ fn a_second_attempt_that_is_given_up_frees_all_though_the_first_is_not_asked_aga
     // Over HTTP/2 it is not, as long as a frame of it waits for the server's window.
     for polls in [0, 1] {
         let memory = Memory::default();
-        let (mut first, mut spare) =
-            split(Script::new([Step::Data(memory.bytes(4096)), Step::Data(memory.bytes(4096))]));
+        let (mut first, mut spare) = split(Script::new([
+            Step::Data(memory.hold(vec![7; 4096])),
+            Step::Data(memory.hold(vec![7; 4096])),
+        ]));
         drop(next(&mut first).unwrap_data());
         assert!(Replayable::pause(&mut spare));
         let mut second = Replayable::<Script>::replay(spare);
@@ -466,6 +474,25 @@ fn pause_in(slot: &Slot) -> Step {
     Step::run(move || assert!(Replayable::<Script>::pause(slot.lock().unwrap().as_mut().unwrap())))
 }
 
+/// The second attempt begins, and waits for the body, which the first one polls. Returns the handle as well.
+fn take_over_in(
+    slot: &Slot,
+    woken: &Woken,
+    before: impl FnOnce(&mut Replayable<Script>) + Send + 'static,
+) -> (Step, Arc<Mutex<Option<Replayable<Script>>>>) {
+    let second = Arc::new(Mutex::new(None));
+    let (slot, woken, taken) = (Arc::clone(slot), woken.clone(), Arc::clone(&second));
+    let step = Step::run(move || {
+        let mut spare = slot.lock().unwrap().take().unwrap();
+        assert!(Replayable::<Script>::pause(&mut spare));
+        let mut replay = Replayable::<Script>::replay(spare);
+        before(&mut replay);
+        assert!(woken.poll(&mut replay).is_pending());
+        *taken.lock().unwrap() = Some(replay);
+    });
+    (step, second)
+}
+
 fn split_with(slot: &Slot, steps: impl IntoIterator<Item = Step>) -> Replayable<Script> {
     let (first, spare) = split(Script::new(steps));
     *slot.lock().unwrap() = Some(spare);
@@ -490,20 +517,11 @@ fn a_frame_that_is_on_its_way_when_the_pause_begins_is_sent_and_kept() {
 #[test]
 fn a_second_attempt_that_begins_while_the_body_is_polled_waits_for_it() {
     let slot = Slot::default();
-    let second = Arc::new(Mutex::new(None));
     let woken = Woken::default();
-    let take_over = {
-        let (slot, second, woken) = (Arc::clone(&slot), Arc::clone(&second), woken.clone());
-        Step::run(move || {
-            let mut spare = slot.lock().unwrap().take().unwrap();
-            assert!(Replayable::<Script>::pause(&mut spare));
-            let mut replay = Replayable::<Script>::replay(spare);
-            assert_eq!(replay.size_hint().exact(), Some(11));
-            assert_eq!(data(&mut replay), "one");
-            assert!(woken.poll(&mut replay).is_pending());
-            *second.lock().unwrap() = Some(replay);
-        })
-    };
+    let (take_over, second) = take_over_in(&slot, &woken, |replay| {
+        assert_eq!(replay.size_hint().exact(), Some(11));
+        assert_eq!(data(replay), "one");
+    });
     let steps = ["one", "two", "three"].map(|data| Step::Data(data.into()));
     let [one, two, three] = steps;
     let mut first = split_with(&slot, [one, take_over, two, three]);
@@ -519,18 +537,8 @@ fn a_second_attempt_that_begins_while_the_body_is_polled_waits_for_it() {
 #[test]
 fn a_second_attempt_that_waits_for_a_body_that_panics_fails() {
     let slot = Slot::default();
-    let second = Arc::new(Mutex::new(None));
     let woken = Woken::default();
-    let take_over = {
-        let (slot, second, woken) = (Arc::clone(&slot), Arc::clone(&second), woken.clone());
-        Step::run(move || {
-            let mut spare = slot.lock().unwrap().take().unwrap();
-            assert!(Replayable::<Script>::pause(&mut spare));
-            let mut replay = Replayable::<Script>::replay(spare);
-            assert!(woken.poll(&mut replay).is_pending());
-            *second.lock().unwrap() = Some(replay);
-        })
-    };
+    let (take_over, second) = take_over_in(&slot, &woken, |_| {});
     let mut first = split_with(&slot, [take_over, Step::Panic]);
     assert!(catch_unwind(AssertUnwindSafe(|| next(&mut first))).is_err());
     drop(first);
@@ -564,7 +572,8 @@ fn a_spare_that_is_dropped_while_the_body_is_polled_keeps_nothing() {
         let slot = Arc::clone(&slot);
         Step::run(move || drop(slot.lock().unwrap().take()))
     };
-    let steps = [Step::Data(memory.bytes(4096)), let_go, Step::Data(memory.bytes(4096))];
+    let steps =
+        [Step::Data(memory.hold(vec![7; 4096])), let_go, Step::Data(memory.hold(vec![7; 4096]))];
     let mut first = split_with(&slot, steps);
     drop(next(&mut first).unwrap_data());
     drop(next(&mut first).unwrap_data());
@@ -882,42 +891,7 @@ impl Body for Lazy {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let size = self.sizes.pop_front();
-        Poll::Ready(size.map(|size| Ok(Frame::data(self.memory.bytes(size)))))
-    }
-}
-
-/// Counts the bytes that somebody holds.
-#[derive(Clone, Default)]
-struct Memory(Arc<(AtomicUsize, AtomicUsize)>);
-
-impl Memory {
-    fn bytes(&self, size: usize) -> Bytes {
-        struct Held(Vec<u8>, Memory);
-        impl AsRef<[u8]> for Held {
-            fn as_ref(&self) -> &[u8] {
-                &self.0
-            }
-        }
-        impl Drop for Held {
-            fn drop(&mut self) {
-                self.1.0.0.fetch_sub(self.0.len(), Ordering::SeqCst);
-            }
-        }
-        let now = self.0.0.fetch_add(size, Ordering::SeqCst) + size;
-        self.0.1.fetch_max(now, Ordering::SeqCst);
-        Bytes::from_owner(Held(vec![7; size], self.clone()))
-    }
-
-    fn now(&self) -> usize {
-        self.0.0.load(Ordering::SeqCst)
-    }
-
-    fn most(&self) -> usize {
-        self.0.1.load(Ordering::SeqCst)
-    }
-
-    fn forget(&self) {
-        self.0.1.store(self.now(), Ordering::SeqCst);
+        Poll::Ready(size.map(|size| Ok(Frame::data(self.memory.hold(vec![7; size])))))
     }
 }
 

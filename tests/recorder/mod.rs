@@ -7,6 +7,8 @@
     reason = "compiled into each test file, which uses its own part; a log that the server's tasks share"
 )]
 
+mod memory;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
@@ -33,6 +35,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower_refresh::BoxError;
+
+pub use self::memory::Memory;
 
 /// The token that it rejects.
 pub const OLD: &str = "t1";
@@ -408,37 +412,5 @@ impl Body for Upload {
             true => SizeHint::with_exact(self.sizes.iter().sum::<usize>() as u64),
             false => SizeHint::default(),
         }
-    }
-}
-
-/// Counts the bytes that somebody holds.
-#[derive(Clone, Default)]
-pub struct Memory(Arc<(AtomicUsize, AtomicUsize)>);
-
-impl Memory {
-    fn hold(&self, bytes: Vec<u8>) -> Bytes {
-        struct Held(Vec<u8>, Memory);
-        impl AsRef<[u8]> for Held {
-            fn as_ref(&self) -> &[u8] {
-                &self.0
-            }
-        }
-        impl Drop for Held {
-            fn drop(&mut self) {
-                self.1.0.0.fetch_sub(self.0.len(), Ordering::SeqCst);
-            }
-        }
-        let now = self.0.0.fetch_add(bytes.len(), Ordering::SeqCst) + bytes.len();
-        self.0.1.fetch_max(now, Ordering::SeqCst);
-        Bytes::from_owner(Held(bytes, self.clone()))
-    }
-
-    pub fn now(&self) -> usize {
-        self.0.0.load(Ordering::SeqCst)
-    }
-
-    /// The most that were held at once, in bytes.
-    pub fn most(&self) -> usize {
-        self.0.1.load(Ordering::SeqCst)
     }
 }

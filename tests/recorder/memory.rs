@@ -1,0 +1,57 @@
+//! How many bytes of what is sent somebody holds on to.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "compiled into each test file, which uses its own part"
+)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+/// Counts the bytes that somebody holds.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Memory {
+    pub fn hold(&self, bytes: Vec<u8>) -> Bytes {
+        let now = self.0.now.fetch_add(bytes.len(), Ordering::SeqCst) + bytes.len();
+        self.0.most.fetch_max(now, Ordering::SeqCst);
+        Bytes::from_owner(Held(bytes, self.clone()))
+    }
+
+    pub fn now(&self) -> usize {
+        self.0.now.load(Ordering::SeqCst)
+    }
+
+    /// The most that were held at once, in bytes.
+    pub fn most(&self) -> usize {
+        self.0.most.load(Ordering::SeqCst)
+    }
+
+    /// Begins anew to look for the most.
+    pub fn forget(&self) {
+        self.0.most.store(self.now(), Ordering::SeqCst);
+    }
+}
+
+struct Held(Vec<u8>, Memory);
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.1.0.now.fetch_sub(self.0.len(), Ordering::SeqCst);
+    }
+}
