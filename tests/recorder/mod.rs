@@ -373,6 +373,13 @@ pub fn trailers() -> HeaderMap {
     trailers
 }
 
+/// The hash of what arrives if these bytes were sent.
+pub fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
+}
+
 /// No two chunks of a body are alike.
 pub fn chunk(number: usize, size: usize) -> Vec<u8> {
     let mut chunk = vec![number as u8; size];
