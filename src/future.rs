@@ -32,7 +32,8 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops the request, and does not stop a refresh.
+    /// Dropping it drops the request, and does not stop a refresh. If it was rejected and its token is being renewed, a body
+    /// that is still being sent is broken off, over HTTP/1.1 with its connection.
     pub struct ResponseFuture<I, S, C, R, B, D>
     where
         I: Service<Request<B>>,

@@ -90,8 +90,12 @@ impl<S: TokenSource> RefreshLayer<S> {
 impl<S, C> RefreshLayer<S, C, ByType> {
     /// Sets how much of a request's body may be kept for a second attempt, in bytes; 65,536 by default.
     ///
-    /// Of a stream, what was sent is kept until the answer's head comes. A body that is longer is sent as it is, and if its
-    /// token is rejected, the caller gets the rejection. One request may have a [`ReplayLimit`] of its own.
+    /// Of a stream, what was sent is kept until the answer's head comes; trailers count with their names and values. A body
+    /// that is longer is sent as it is, and if its token is rejected, the caller gets the rejection. One request may have a
+    /// [`ReplayLimit`] of its own.
+    ///
+    /// Frames of less than 4 KiB are copied. A larger one is shared, and with it the buffer that it may be cut from, which
+    /// counts no more than the frame.
     pub fn replay_limit(self, bytes: usize) -> Self {
         self.retry(ByType::with_limit(ReplayLimit(bytes)))
     }
@@ -157,7 +161,8 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     /// Sets how the body of a request is kept for a retry, where its type does not say: `spare` returns a second body
     /// like the one that is sent, or none.
     ///
-    /// Many bodies have a `try_clone` that fits.
+    /// Many bodies have a `try_clone` that fits. There is no limit but the closure's own, and a first attempt that is still
+    /// being sent goes on beside the second.
     pub fn replay_with<F>(self, spare: F) -> RefreshLayer<S, C, ReplayWith<F>> {
         self.retry(ReplayWith::new(spare))
     }

@@ -42,7 +42,9 @@ use crate::source::TokenSource;
 ///
 /// # Cancel safety
 ///
-/// Dropping the response future drops the request. It does not stop a refresh.
+/// Dropping the response future drops the request. It does not stop a refresh. If the request was rejected and its token is
+/// being renewed, a body that is still being sent is broken off, over HTTP/1.1 with its connection. A rejection that reaches
+/// the caller while the body is still being sent leaves the rest to go on, as it would have without the layer.
 pub struct Refresh<I, S, C = Unauthorized, R = ByType> {
     inner: I,
     layer: Arc<RefreshLayer<S, C, R>>,

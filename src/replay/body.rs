@@ -56,6 +56,13 @@ use http_body::Body;
 /// of it, the second attempt can meet the closed connection, and fails. Send megabytes in pieces, as a stream, and raise the
 /// [limit](crate::RefreshLayer::replay_limit).
 ///
+/// # Servers that do not read
+///
+/// Over HTTP/2 hyper learns that a body is broken off only when it asks for the next frame, which it does not as long as one
+/// waits for the server's window. If a server rejects early, reads nothing and does not reset the stream either (RFC 9113
+/// §8.1), that stream stays open. The second attempt waits for ever if the server allows one stream at a time, or if the
+/// first has used up the connection's window: put a timeout outside.
+///
 /// # Contract
 ///
 /// What [`replay`](Self::replay) returns sends byte for byte what the body that was split off would have sent, with the

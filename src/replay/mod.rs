@@ -67,7 +67,8 @@ impl<B: ReplayBody> Retry<B> for ByType {
     }
 }
 
-/// How much of a request's body may be kept for a second attempt, in bytes; 65,536 by default.
+/// How much of a request's body may be kept for a second attempt, in bytes; 65,536 by default. Names and values of trailers
+/// count.
 ///
 /// In a request's extensions it takes the place of the layer's own [`replay_limit`](crate::RefreshLayer::replay_limit):
 ///
@@ -81,7 +82,8 @@ impl<B: ReplayBody> Retry<B> for ByType {
 /// # Ok::<(), http::Error>(())
 /// ```
 ///
-/// What shares its bytes by reference count, such as [`Full`](http_body_util::Full), is kept whatever the limit.
+/// A body that is in memory and shares its bytes by reference count, such as [`Full`](http_body_util::Full), is kept whatever
+/// the limit. With [`ReplayWith`] the closure decides, and there is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplayLimit(pub usize);
 
