@@ -55,9 +55,13 @@
 //!
 //! # Bodies
 //!
-//! Anything with [`Bytes`] in it may be sent. What is in memory ([`Full`], [`Empty`], `String`, `reqwest::Body` from bytes)
-//! stays there, so that reqwest can send it again after a redirect (307 or 308), and all else is streamed, frame by frame,
-//! trailers included: such a request is not sent again by reqwest, and the redirect is the answer. Answers are streamed too.
+//! Any body whose data is [`Bytes`] may be sent. What is in memory stays there, so that reqwest can send it again after a
+//! redirect (307 or 308): that is `Full<Bytes>`, `Empty<Bytes>`, `String`, and a `reqwest::Body` that was made from bytes,
+//! and these types only. All else is streamed, frame by frame, trailers included, and so are the same bytes in a box: such
+//! a request is not sent again by reqwest, and the redirect is the answer. Answers are streamed too.
+//!
+//! A token request is streamed as well, although it is in memory: a refresh token is sent once, and a 307 or 308 is the
+//! token endpoint's answer.
 //!
 //! # What stays behind
 //!
@@ -123,8 +127,11 @@ impl ReqwestService {
     /// known to be harmless.
     ///
     /// That is so if there was no connection: the name was not found, TLS did not come about, the connect timeout passed.
-    /// The client must follow no redirects, and have no [retry policy](reqwest::retry) but the default one, or the
-    /// connection may be the one *after* the request was sent and answered.
+    ///
+    /// With a client that follows redirects, or has a [retry policy](reqwest::retry), it may be the connection *after* the
+    /// request was sent and answered that did not come about, and this cannot tell. Between this service and a
+    /// `TokenEndpoint` that does no harm: the service notes that the body was asked for, and from then on the endpoint takes
+    /// no error to mean that nothing was sent. Whoever asks elsewhere needs a client without either.
     #[must_use]
     pub fn not_sent(error: &(dyn Error + 'static)) -> bool {
         error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
