@@ -138,15 +138,28 @@ async fn a_stream_that_is_rejected_midway_is_sent_again_from_its_beginning() {
 
 #[tokio::test]
 async fn both_directions_of_a_stream_flow_before_either_ends() {
-    let echo = serve(axum::Router::new().fallback(async |body: axum::body::Body| body)).await;
-    let http = service(reqwest::Client::builder().http2_prior_knowledge());
+    // Rejects the first token before it has seen anything of the body.
+    let echo =
+        axum::Router::new().fallback(
+            async |request: axum::extract::Request| match harness::token_of(&request) {
+                Some("t1") => Err(StatusCode::UNAUTHORIZED),
+                _ => Ok(request.into_body()),
+            },
+        );
+    let echo = serve(echo).await;
+    let source = Mint::without_expiry().delay(Duration::ZERO);
+    let client = ServiceBuilder::new()
+        .layer(RefreshLayer::new(source.clone()).origin(&echo))
+        .service(service(reqwest::Client::builder().http2_prior_knowledge()));
     let (sender, receiver) = mpsc::unbounded_channel();
     let frames = stream::unfold(receiver, async |mut receiver: mpsc::UnboundedReceiver<_>| {
         let data: &'static str = receiver.recv().await?;
         Some((Ok::<_, BoxError>(Frame::data(Bytes::from_static(data.as_bytes()))), receiver))
     });
-    let request = Request::post(&echo).body(StreamBody::new(frames)).unwrap();
-    let mut answer = in_time(http.oneshot(request)).await.unwrap().into_body();
+    let body = reqwest::Body::wrap(StreamBody::new(Box::pin(frames)));
+    let request = Request::post(&echo).body(body).unwrap();
+    let mut answer = in_time(client.oneshot(request)).await.unwrap().into_body();
+    assert_eq!(source.calls(), 2);
     for part in ["one", "two", "three"] {
         sender.send(part).unwrap();
         let frame = in_time(answer.frame()).await.unwrap().unwrap();
