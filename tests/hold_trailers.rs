@@ -270,7 +270,7 @@ async fn how_long_an_answer_is_held_can_be_set() {
 }
 
 #[test]
-fn without_a_timer_an_answer_that_is_not_there_is_not_held() {
+fn outside_a_runtime_an_answer_that_is_not_there_is_not_held() {
     let (_frames, response) = answer();
     let mut pending = call(HoldTrailersLayer::new(), response);
     assert_ready!(pending.poll()).unwrap();

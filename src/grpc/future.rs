@@ -86,7 +86,7 @@ where
                 // ## Holding => response
                 StateProj::Holding { answer, timeout, mut deadline } => {
                     if answer.poll(cx).is_pending() {
-                        // Without a timer there is no waiting.
+                        // Outside a runtime there is no timer, and without one there is no waiting.
                         if deadline.is_none() && Handle::try_current().is_ok() {
                             deadline.set(Some(tokio::time::sleep(*timeout)));
                         }

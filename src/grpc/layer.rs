@@ -8,9 +8,10 @@ use tower_layer::Layer;
 
 use super::HoldTrailers;
 
-/// Holds the answer to a unary call until its trailers are there, so that a rejection in them can be seen.
+/// Holds the answers to unary calls until their trailers are there, so that a rejection in them can be seen; as
+/// [`new`](Self::new) makes it the answers to *all* calls, unless [`only`](Self::only) says which ones are unary.
 ///
-/// It goes *under* the [`RefreshLayer`](crate::RefreshLayer), and is told which calls are unary:
+/// It goes *under* the [`RefreshLayer`](crate::RefreshLayer):
 ///
 /// ```
 /// use tonic::transport::Channel;
@@ -61,6 +62,13 @@ use super::HoldTrailers;
 /// - its body fails; the error follows in its place,
 /// - [`timeout`](Self::timeout) has passed since its head came: a stream that was put under this layer by mistake is
 ///   delayed once, and not for ever.
+///
+/// The timeout needs tokio's time driver. Outside a tokio runtime an answer whose trailers are not there already is not
+/// held at all.
+///
+/// # Panics
+///
+/// The future of a call panics if it has to wait for trailers in a tokio runtime that has no time driver.
 #[derive(Clone)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct HoldTrailersLayer {

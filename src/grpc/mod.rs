@@ -40,7 +40,7 @@
 //! | server, and how it refuses | without | with [`HoldTrailersLayer`] |
 //! |---|---|---|
 //! | tonic: an error in place of an answer, or from an interceptor | sent again | sent again |
-//! | tonic: an error inside a stream | the caller's | sent again, if at most one message came before it |
+//! | tonic: an error inside a stream | the caller's | sent again, if at most one message came before it, and within the limit and the timeout |
 //! | grpcio: `context.abort` | sent again | sent again |
 //! | grpcio: `context.set_code`, and then an answer | the caller's | sent again |
 //! | either: after initial metadata | the caller's | sent again |
