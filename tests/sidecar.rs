@@ -492,6 +492,32 @@ async fn what_does_not_pass_as_a_header_does_not_pass_as_a_trailer() {
 }
 
 #[tokio::test]
+async fn what_the_api_does_not_get_as_a_header_it_does_not_get_as_a_trailer() {
+    let origin = api(Upstream::Http2, |request| async move {
+        let rejected = token_of(&request) == "Bearer t1";
+        let body = request.into_body().collect().await.unwrap();
+        match rejected {
+            true => rejection(),
+            false => Response::new(full(lines(body.trailers().unwrap()).join(", "))),
+        }
+    })
+    .await;
+    let sidecar = Sidecar::before_upstream(&origin, Upstream::Http2).await;
+    // With the first token it is the second attempt that tells.
+    for _ in 0..2 {
+        let (sender, body) = channel();
+        let trailers =
+            ["authorization", "cookie", "sidecar-key", "proxy-authorization", "expect", "x-sum"];
+        let trailers = trailers.map(|name| (name.parse().unwrap(), "1".parse().unwrap()));
+        sender.send(Frame::data(Bytes::from("body"))).unwrap();
+        sender.send(Frame::trailers(HeaderMap::from_iter(trailers))).unwrap();
+        drop(sender);
+        let answer = sidecar.send_over_http2(post("/", body)).await;
+        assert_eq!(read(answer.into_body()).await, "x-sum: 1");
+    }
+}
+
+#[tokio::test]
 async fn a_big_upload_that_is_rejected_early_is_sent_again_whole() {
     for upstream in [Upstream::Http1, Upstream::Http2] {
         let again = Arc::new(Notify::new());

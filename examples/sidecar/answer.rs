@@ -22,18 +22,15 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use http_body::Frame;
-use http_body_util::combinators::MapFrame;
 use http_body_util::{Either, Full};
-use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use tower::timeout::error::Elapsed;
 use tower_refresh::{BoxError, TokenError};
 
-use crate::headers;
+use crate::headers::{self, Passing};
 
-/// The API's body as it comes but for trailers that do not pass, or the sidecar's.
-pub type AnswerBody = Either<MapFrame<Incoming, fn(Frame<Bytes>) -> Frame<Bytes>>, Full<Bytes>>;
+/// The API's body, or the sidecar's.
+pub type AnswerBody = Either<Passing, Full<Bytes>>;
 
 /// Why the sidecar does not hand on an answer of the API.
 pub struct Refusal {

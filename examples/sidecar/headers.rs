@@ -13,8 +13,8 @@
 //! | `Alt-Svc` | | removed: it would lead past the sidecar |
 //! | `sidecar-error` | | removed: what says so comes from the sidecar |
 //!
-//! Everything else passes both ways, trailers and repeated headers too. What does not pass towards the caller does not pass
-//! there as a trailer either.
+//! Everything else passes both ways, trailers and repeated headers too. What does not pass as a header does not pass as a
+//! trailer either, whichever way; nothing is added to trailers.
 
 use bytes::Bytes;
 use http::header::{
@@ -23,6 +23,9 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use http_body::Frame;
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::MapFrame;
+use hyper::body::Incoming;
 
 /// What a caller over TCP proves itself with.
 pub const KEY: HeaderName = HeaderName::from_static("sidecar-key");
@@ -46,10 +49,7 @@ pub fn towards_api(headers: &mut HeaderMap, received: Version) {
     // Without `Connection: te`, which HTTP/1.1 wants: whether the API speaks that is not known here, and over HTTP/2 it
     // is not allowed.
     let trailers = values(headers, &TE).any(|value| value.eq_ignore_ascii_case(b"trailers"));
-    remove_hop_by_hop(headers);
-    for name in [HOST, AUTHORIZATION, COOKIE, EXPECT, KEY] {
-        headers.remove(name);
-    }
+    keep_from_api(headers);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -61,6 +61,13 @@ pub fn towards_api(headers: &mut HeaderMap, received: Version) {
             _ => "1.1 sidecar",
         }),
     );
+}
+
+fn keep_from_api(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    for name in [HOST, AUTHORIZATION, COOKIE, EXPECT, KEY] {
+        headers.remove(name);
+    }
 }
 
 /// Makes the API's headers those that the caller gets.
@@ -75,12 +82,22 @@ pub fn towards_caller(headers: &mut HeaderMap) {
     }
 }
 
-/// Trailers may be taken for headers.
-pub fn frame_towards_caller(frame: Frame<Bytes>) -> Frame<Bytes> {
+/// A body as it comes, but for trailers that do not pass: they may be taken for headers.
+pub type Passing = MapFrame<Incoming, fn(Frame<Bytes>) -> Frame<Bytes>>;
+
+pub fn body_towards_api(body: Incoming) -> Passing {
+    body.map_frame(|frame| without(keep_from_api, frame))
+}
+
+pub fn body_towards_caller(body: Incoming) -> Passing {
+    body.map_frame(|frame| without(towards_caller, frame))
+}
+
+fn without(remove: fn(&mut HeaderMap), frame: Frame<Bytes>) -> Frame<Bytes> {
     frame.into_trailers().map_or_else(
         |data| data,
         |mut trailers| {
-            towards_caller(&mut trailers);
+            remove(&mut trailers);
             Frame::trailers(trailers)
         },
     )

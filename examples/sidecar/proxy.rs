@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
-use http_body_util::{BodyExt as _, Either};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use tower::{Service, ServiceExt as _};
 use tower_refresh::{BoxError, Credentials, Replayable};
 
 use crate::answer::{AnswerBody, Refusal};
 use crate::guard::Guard;
-use crate::headers;
+use crate::headers::{self, Passing};
 use crate::status::Counters;
 
 /// The one path that does not go to the API.
 const STATUS: &str = "/-/status";
 
 /// The body of a request on its way to the API: streamed, and sent again if the token is rejected.
-pub type Body = Replayable<Incoming>;
+pub type Body = Replayable<Passing>;
 
 /// Sends requests to the API through `client`, which attaches the token.
 #[derive(Clone)]
@@ -92,7 +92,7 @@ where
             ));
         };
         // A request of our own: nothing that came with the caller's connection goes along unseen.
-        let mut sent = Request::new(Replayable::new(body));
+        let mut sent = Request::new(Replayable::new(headers::body_towards_api(body)));
         *sent.method_mut() = head.method;
         *sent.headers_mut() = head.headers;
         headers::towards_api(sent.headers_mut(), head.version);
@@ -114,9 +114,7 @@ where
         }
         self.shared.counters.answered();
         let (head, body) = answer.into_parts();
-        let mut answer = Response::new(Either::Left(
-            body.map_frame(headers::frame_towards_caller as fn(_) -> _),
-        ));
+        let mut answer = Response::new(Either::Left(headers::body_towards_caller(body)));
         *answer.status_mut() = head.status;
         *answer.headers_mut() = head.headers;
         *answer.version_mut() = Version::HTTP_11;
