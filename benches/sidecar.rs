@@ -63,8 +63,7 @@ async fn main() -> Result<(), BoxError> {
         return Ok(());
     }
     let origin = api().await?;
-    let https = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1();
-    let connector = serve::connector(https.wrap_connector(serve::tcp()));
+    let connector = serve::connector(HttpsConnectorBuilder::new().with_webpki_roots());
     let http = || Client::builder(TokioExecutor::new()).build::<_, Body>(connector.clone());
     let credentials = Credentials::new(StaticToken::new("sesame")?.boxed());
     let layer = RefreshLayer::with_credentials(credentials.clone()).origin(&origin);

@@ -13,12 +13,16 @@
 mod answer;
 #[path = "../examples/quickstart/config.rs"]
 mod config;
+#[path = "../examples/sidecar/demo.rs"]
+mod demo;
 #[path = "../examples/sidecar/guard.rs"]
 mod guard;
 #[path = "../examples/sidecar/headers.rs"]
 mod headers;
 #[path = "../examples/sidecar/listen.rs"]
 mod listen;
+#[path = "../examples/sidecar/program.rs"]
+mod program;
 #[path = "../examples/sidecar/proxy.rs"]
 mod proxy;
 #[path = "../examples/sidecar/serve.rs"]
@@ -47,6 +51,7 @@ use tower_refresh::testing::AuthorizationServer;
 use tower_refresh::{Renewal, TokenError, TokenSet, source_fn};
 
 use self::listen::{Listen, Listener};
+use self::program::Command;
 use self::serve::Options;
 use self::sidecar_support::*;
 
@@ -149,6 +154,27 @@ async fn over_tcp_a_request_needs_the_key_and_the_name_of_the_listener() {
     assert!(!seen.recv().await.unwrap().headers().contains_key("sidecar-key"));
 }
 
+#[tokio::test]
+async fn over_tcp_a_request_of_http_2_needs_the_key_too() {
+    let (origin, mut seen) = recording_api().await;
+    let sidecar = Sidecar::over_tcp(&origin).await;
+    let url = format!("http://127.0.0.1:{}/", sidecar.port());
+    let mut wrong = get(&url);
+    wrong.headers_mut().insert("sidecar-key", "0".repeat(64).parse().unwrap());
+    for request in [get(&url), wrong] {
+        let answer = sidecar.send_over_http2(request).await;
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(answer.headers()["sidecar-error"], "key");
+    }
+    assert!(seen.try_recv().is_err());
+
+    let mut right = get(&url);
+    let key = sidecar.key.as_deref().unwrap().strip_prefix("sidecar-key: ").unwrap();
+    right.headers_mut().insert("sidecar-key", key.parse().unwrap());
+    assert_eq!(sidecar.send_over_http2(right).await.status(), StatusCode::OK);
+    assert!(!seen.recv().await.unwrap().headers().contains_key("sidecar-key"));
+}
+
 #[test]
 fn it_listens_on_loopback_only() {
     for good in ["tcp:127.0.0.1:0", "tcp:127.0.0.1:8080", "tcp:[::1]:8080", "unix:/run/socket"] {
@@ -164,6 +190,59 @@ fn it_listens_on_loopback_only() {
         ("unix:", "must be"),
     ] {
         let error = Listen::parse(bad).unwrap_err().to_string();
+        assert!(error.contains(why), "{bad}: {error}");
+    }
+}
+
+#[test]
+fn by_default_it_listens_in_the_users_own_folder() {
+    let by_default = |variables: &[(&str, &str)]| {
+        Listen::by_default(|name| {
+            let (_, value) = variables.iter().find(|(there, _)| *there == name)?;
+            Some(value.into())
+        })
+    };
+    let (run, home) = (("XDG_RUNTIME_DIR", "/run/user/1"), ("HOME", "/home/me"));
+    let of_run = Listen::Unix("/run/user/1/tower-refresh-sidecar.sock".into());
+    let of_home = Listen::Unix("/home/me/.tower-refresh-sidecar.sock".into());
+    assert_eq!(by_default(&[run, home]).unwrap(), of_run);
+    assert_eq!(by_default(&[home]).unwrap(), of_home);
+    assert_eq!(by_default(&[("XDG_RUNTIME_DIR", ""), home]).unwrap(), of_home);
+    for nowhere in [&[][..], &[("HOME", "")]] {
+        let error = by_default(nowhere).unwrap_err().to_string();
+        assert!(error.contains("--listen"), "{error}");
+    }
+}
+
+#[test]
+fn a_configuration_is_all_that_the_command_line_must_have() {
+    let parse = |line: &str| {
+        let arguments = line.split_whitespace().map(str::to_owned);
+        program::parse(arguments, |name| (name == "HOME").then(|| "/home/me".into()))
+    };
+    let options = |line| match parse(line) {
+        Ok(Command::Serve(options)) => options,
+        _ => panic!("{line}: it is to serve"),
+    };
+    let least = options("--config file");
+    assert_eq!(least.config.to_str(), Some("file"));
+    assert_eq!(least.listen, Listen::Unix("/home/me/.tower-refresh-sidecar.sock".into()));
+    assert_eq!(least.key_file, None);
+    let most = options("--key-file key --listen tcp:127.0.0.1:80 --config file");
+    assert_eq!(most.listen, Listen::Tcp(([127, 0, 0, 1], 80).into()));
+    assert_eq!(most.key_file.unwrap().to_str(), Some("key"));
+
+    assert!(matches!(parse(""), Ok(Command::Demo)));
+    assert!(matches!(parse("--config file --help"), Ok(Command::Help)));
+    for (bad, why) in [
+        ("file", "usage"),
+        ("--config", "usage"),
+        ("--listen unix:socket", "usage"),
+        ("--config file --config file", "twice"),
+        ("--config file --key-file key", "needs no key"),
+        ("--config file --listen tcp:0.0.0.0:80", "not loopback"),
+    ] {
+        let error = parse(bad).err().unwrap().to_string();
         assert!(error.contains(why), "{bad}: {error}");
     }
 }
@@ -394,7 +473,7 @@ async fn a_rejected_request_is_sent_again_with_its_body() {
 
 #[tokio::test]
 async fn both_directions_flow_before_either_ends() {
-    for upstream in [Upstream::Http1, Upstream::Http2, Upstream::Tls] {
+    for upstream in [Upstream::Http1, Upstream::Http2, Upstream::Tls, Upstream::TlsHttp1] {
         let origin = api(upstream, |request| async move {
             let body = request.into_body().map_err(Into::into).boxed_unsync();
             Response::new(body)
@@ -416,6 +495,26 @@ async fn both_directions_flow_before_either_ends() {
             drop(sender);
             assert_eq!(read(answer).await, "");
         }
+    }
+}
+
+#[tokio::test]
+async fn over_tls_it_speaks_the_newest_that_the_api_offers() {
+    for (upstream, version) in
+        [(Upstream::Tls, Version::HTTP_2), (Upstream::TlsHttp1, Version::HTTP_11)]
+    {
+        let origin = api(upstream, move |request| async move {
+            assert_eq!(request.version(), version);
+            if token_of(&request) == "Bearer t1" {
+                return rejection();
+            }
+            Response::new(full(read(request.into_body()).await))
+        })
+        .await;
+        let sidecar = Sidecar::before_upstream(&origin, upstream).await;
+        let answer = sidecar.send(post("/", full("a body"))).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(read(answer.into_body()).await, "a body");
     }
 }
 

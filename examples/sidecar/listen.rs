@@ -1,6 +1,6 @@
 //! Where callers connect.
 
-use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -38,10 +38,10 @@ impl Listen {
         }
     }
 
-    /// In the folder that the system keeps for this user's sockets; where there is none, in the user's home.
-    pub fn by_default() -> Result<Self, BoxError> {
-        let folder =
-            |name| env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    /// In the folder that the system keeps for this user's sockets; where there is none, in the user's home. `variable`
+    /// looks into the environment.
+    pub fn by_default(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, BoxError> {
+        let folder = |name| variable(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
         let path = folder("XDG_RUNTIME_DIR")
             .map(|folder| folder.join("tower-refresh-sidecar.sock"))
             .or_else(|| Some(folder("HOME")?.join(".tower-refresh-sidecar.sock")));

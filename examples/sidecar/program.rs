@@ -1,5 +1,6 @@
 //! What the command line asks for.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,7 +14,7 @@ const USAGE: &str = "usage: sidecar [--config FILE [--listen unix:PATH | --liste
 
 #[tokio::main]
 pub async fn run() -> ExitCode {
-    let outcome = match parse(std::env::args().skip(1)) {
+    let outcome = match parse(std::env::args().skip(1), |name| std::env::var_os(name)) {
         Ok(Command::Demo) => demo::run().await,
         Ok(Command::Help) => {
             println!("{USAGE}");
@@ -36,13 +37,17 @@ pub async fn run() -> ExitCode {
     }
 }
 
-enum Command {
+pub enum Command {
     Demo,
     Help,
     Serve(Options),
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Command, BoxError> {
+/// `variable` looks into the environment.
+pub fn parse(
+    mut arguments: impl Iterator<Item = String>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command, BoxError> {
     let (mut config, mut listen, mut key_file) = (None, None, None);
     let mut any = false;
     while let Some(argument) = arguments.next() {
@@ -64,7 +69,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Command, BoxErro
     }
     let listen = match listen {
         Some(listen) => Listen::parse(&listen)?,
-        None => Listen::by_default()?,
+        None => Listen::by_default(variable)?,
     };
     if key_file.is_some() && matches!(listen, Listen::Unix(_)) {
         return Err("--key-file: a Unix socket needs no key".into());

@@ -9,7 +9,8 @@ use std::time::Duration;
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_rustls::builderstates::WantsSchemes;
+use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -56,12 +57,7 @@ impl Sidecar {
         let listener = Listener::bind(&options.listen).await?;
         let config = Config::read(&options.config)?;
         let origin = config.origin();
-        let https = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
-            .https_or_http()
-            .enable_http1()
-            .enable_http2();
-        let connector = connector(https.wrap_connector(tcp()));
+        let connector = connector(HttpsConnectorBuilder::new().with_webpki_roots());
         let http = Client::builder(TokioExecutor::new()).build(connector.clone());
         let source = SaveRotated::new(config, &options.config, http)?;
         let layer = RefreshLayer::new(source.boxed()).origin(&origin).replay_limit(REPLAY_BYTES);
@@ -148,16 +144,13 @@ where
 
 pub type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
 
-/// Gives up on a connection that takes too long.
-pub fn connector(https: HttpsConnector<HttpConnector>) -> Connector {
-    BoxCloneSyncService::new(
-        ServiceBuilder::new().layer(TimeoutLayer::new(CONNECT_TIME)).service(https),
-    )
-}
-
-pub fn tcp() -> HttpConnector {
+/// Offers HTTP/2 and HTTP/1.1 over TLS, and gives up on a connection that takes too long. `https` knows whom to trust.
+pub fn connector(https: HttpsConnectorBuilder<WantsSchemes>) -> Connector {
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
     tcp.enforce_http(false);
-    tcp
+    let https = https.https_or_http().enable_http1().enable_http2().wrap_connector(tcp);
+    BoxCloneSyncService::new(
+        ServiceBuilder::new().layer(TimeoutLayer::new(CONNECT_TIME)).service(https),
+    )
 }

@@ -36,7 +36,7 @@ use crate::guard::{Guard, Key};
 use crate::headers;
 use crate::listen::{Listen, Listener, Stream};
 use crate::proxy::Proxy;
-use crate::serve::{connector, serve, tcp};
+use crate::serve::{connector, serve};
 
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -77,6 +77,19 @@ pub enum Upstream {
     Http2,
     /// HTTP/2 or HTTP/1.1, whatever TLS settles on.
     Tls,
+    /// TLS that offers HTTP/1.1 only.
+    TlsHttp1,
+}
+
+impl Upstream {
+    /// What TLS offers; without TLS nothing.
+    fn protocols(self) -> &'static [&'static str] {
+        match self {
+            Self::Http1 | Self::Http2 => &[],
+            Self::Tls => &["h2", "http/1.1"],
+            Self::TlsHttp1 => &["http/1.1"],
+        }
+    }
 }
 
 /// Serves until the test ends. Returns the origin.
@@ -92,9 +105,9 @@ where
             let (stream, _) = listener.accept().await.unwrap();
             let answer = answer.clone();
             tokio::spawn(async move {
-                let stream: Box<dyn Stream> = match upstream {
-                    Upstream::Tls => Box::new(acceptor().accept(stream).await.unwrap()),
-                    _ => Box::new(stream),
+                let stream: Box<dyn Stream> = match upstream.protocols() {
+                    [] => Box::new(stream),
+                    offered => Box::new(acceptor(offered).accept(stream).await.unwrap()),
                 };
                 let service = service_fn(move |request| {
                     let answer = answer(request);
@@ -105,7 +118,7 @@ where
             });
         }
     });
-    format!("{}://{address}", if upstream == Upstream::Tls { "https" } else { "http" })
+    format!("{}://{address}", if upstream.protocols().is_empty() { "http" } else { "https" })
 }
 
 /// An API that keeps the heads of its requests and answers 200.
@@ -138,13 +151,13 @@ pub fn token_of<B>(request: &Request<B>) -> &str {
 const CERTIFICATE: &[u8] = include_bytes!("localhost.cert.der");
 const PRIVATE_KEY: &[u8] = include_bytes!("localhost.key.der");
 
-fn acceptor() -> TlsAcceptor {
+fn acceptor(protocols: &[&str]) -> TlsAcceptor {
     let key = PrivateKeyDer::try_from(PRIVATE_KEY).unwrap();
     let mut config = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(vec![CertificateDer::from(CERTIFICATE)], key)
         .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     TlsAcceptor::from(Arc::new(config))
 }
 
@@ -209,12 +222,7 @@ impl Sidecar {
         source: S,
         folder: Folder,
     ) -> Self {
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(trust())
-            .https_or_http()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(tcp());
+        let https = HttpsConnectorBuilder::new().with_tls_config(trust());
         let http = Client::builder(TokioExecutor::new())
             .http2_only(upstream == Upstream::Http2)
             .build(connector(https));
