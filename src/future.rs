@@ -138,11 +138,7 @@ impl<I, S: TokenSource, B> Attempt<I, S, B> {
     fn fail(&self, error: TokenError) -> BoxError {
         match self.number {
             Number::First => for_caller(&self.request, error),
-            // A `TokenError` would say that it was never sent.
-            Number::Second(_) => for_caller(
-                &self.request,
-                format!("the token was rejected, and the request not sent again: {error}"),
-            ),
+            Number::Second(_) => not_sent_again(&self.request, &error),
         }
     }
 
@@ -174,13 +170,19 @@ impl<I, S: TokenSource, B> Attempt<I, S, B> {
             Number::Second(debt) => {
                 let token = token.tokens.access_token();
                 if let Err(error) = layer.attach.attach(self.request.headers_mut(), token) {
-                    return Err(for_caller(&self.request, error));
+                    return Err(not_sent_again(&self.request, &error));
                 }
                 let response = self.service.call(self.request);
                 Ok(State::Sending { response, round: Round::Second(debt) })
             }
         }
     }
+}
+
+/// Makes the error for a request that was rejected and gets no second attempt. A `TokenError` would say that it was never
+/// sent.
+fn not_sent_again<B>(request: &Request<B>, error: &TokenError) -> BoxError {
+    for_caller(request, format!("the token was rejected, and the request not sent again: {error}"))
 }
 
 impl<I, S, C, R, B, D> ResponseFuture<I, S, C, R, B, D>
