@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use http::Request;
 
+use crate::token::RefreshToken;
+
 /// A boxed error, as tower's own middleware returns it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -51,6 +53,8 @@ struct Inner {
     code: Option<Cow<'static, str>>,
     description: Option<String>,
     retry_after: Option<Duration>,
+    /// The refresh token that the server issued with an answer that is of no other use.
+    successor: Option<RefreshToken>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +94,7 @@ impl TokenError {
                 code: None,
                 description: None,
                 retry_after: None,
+                successor: None,
             }),
         }
     }
@@ -126,6 +131,26 @@ impl TokenError {
     #[cfg(feature = "oauth2")]
     pub(crate) fn into_ambiguous(mut self) -> Self {
         self.edit().kind = Kind::Ambiguous;
+        self
+    }
+
+    /// Adds the refresh token that took the place of the one that was spent, all the same.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn with_successor(mut self, successor: RefreshToken) -> Self {
+        self.edit().successor = Some(successor);
+        self
+    }
+
+    /// Returns the refresh token that took the place of the one that was spent, all the same.
+    #[cfg(feature = "store")]
+    pub(crate) fn successor(&self) -> Option<&RefreshToken> {
+        self.inner.successor.as_ref()
+    }
+
+    /// Returns an error of the same kind, code and all else, that is made of another.
+    #[cfg(feature = "store")]
+    pub(crate) fn told_as(mut self, error: impl Into<BoxError>) -> Self {
+        self.edit().error = error.into().into();
         self
     }
 

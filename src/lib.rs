@@ -171,8 +171,8 @@ pub use self::replay::{
 };
 pub use self::service::{Refresh, Skip};
 pub use self::source::{
-    BoxTokenSource, Cause, Fallback, FallbackError, Renewal, StaticToken, TokenFile, TokenSource,
-    source_fn,
+    BoxTokenSource, Cause, Fallback, FallbackError, Renewal, SourceInfo, StaticToken, TokenFile,
+    TokenSource, source_fn,
 };
 pub use self::token::{AccessToken, RefreshToken, TokenSet, TokenSetBuilder};
 

@@ -59,7 +59,7 @@ async fn a_thousand_requests_with_a_stale_token_cost_one_fetch_and_none_of_them_
     assert_eq!(asked.renewal.cause(), Cause::Expiring);
     assert_eq!(strings.count(), 0);
     asked.answer(tokens("new").expires_in(HOUR));
-    credentials.settled().await;
+    credentials.settled().await.unwrap();
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "new");
 }
 
@@ -107,7 +107,7 @@ async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
     ] {
         assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
         strings.next().await.fail(error);
-        credentials.settled().await;
+        credentials.settled().await.unwrap();
         assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
         let Some(cooldown) = credentials.status().cooldown else {
             break;
@@ -126,14 +126,14 @@ async fn after_an_unknown_outcome_nothing_is_sent_while_the_token_works_and_then
     advance(HOUR - Duration::from_secs(300)).await;
     credentials.token().await.unwrap();
     strings.next().await.fail(TokenError::ambiguous("the connection was cut"));
-    credentials.settled().await;
+    credentials.settled().await.unwrap();
 
     for _ in 0..28 {
         advance(Duration::from_secs(10)).await;
         assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
         assert!(credentials.renew().await.unwrap_err().is_ambiguous());
     }
-    credentials.settled().await;
+    credentials.settled().await.unwrap();
     assert_eq!(strings.count(), 0);
 
     advance(Duration::from_secs(30)).await;
@@ -240,7 +240,7 @@ async fn the_caller_that_started_a_flight_may_be_dropped_at_any_point() {
             continue;
         }
         strings.next().await.answer(tokens("t"));
-        credentials.settled().await;
+        credentials.settled().await.unwrap();
         assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t");
         assert_eq!(strings.count(), 0);
     }
@@ -259,7 +259,7 @@ async fn when_all_callers_are_dropped_the_flight_lands_and_its_token_is_used() {
         let_others_run().await;
     }
     strings.next().await.answer(tokens("t"));
-    credentials.settled().await;
+    credentials.settled().await.unwrap();
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t");
     assert_eq!(strings.count(), 0);
 }
@@ -274,7 +274,7 @@ async fn a_waiter_is_released_at_its_timeout_and_the_late_answer_is_used() {
     assert_eq!(start.elapsed(), Duration::from_secs(3));
 
     strings.next().await.answer(tokens("late"));
-    credentials.settled().await;
+    credentials.settled().await.unwrap();
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "late");
     assert_eq!(strings.count(), 0);
 }
@@ -298,7 +298,7 @@ async fn after_ten_timeouts_the_flight_is_lost_and_the_first_to_land_wins() {
     let_others_run().await;
     assert_eq!(assert_ready!(next.poll()).unwrap().access_token().expose_secret(), "first");
     second.answer(tokens("second"));
-    credentials.settled().await;
+    credentials.settled().await.unwrap();
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "first");
 }
 
@@ -452,7 +452,7 @@ fn a_flight_on_a_runtime_that_nobody_polls_holds_up_nobody_else() {
     idle.block_on(async {
         let asked = timeout(Duration::from_secs(5), strings.next()).await.unwrap();
         asked.answer(tokens("late"));
-        credentials.settled().await;
+        credentials.settled().await.unwrap();
     });
     let token = other.block_on(credentials.token()).unwrap();
     assert_eq!(token.access_token().expose_secret(), "late");
@@ -590,7 +590,7 @@ fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever()
             for user in join_all(users.map(|user| timeout(Duration::from_secs(30), user))).await {
                 user.expect("somebody waits for ever").unwrap();
             }
-            timeout(Duration::from_secs(30), credentials.settled()).await.unwrap();
+            timeout(Duration::from_secs(30), credentials.settled()).await.unwrap().unwrap();
         });
         assert_eq!(moody.most_at_once.load(Ordering::SeqCst), 1);
         assert!(!credentials.status().refreshing);

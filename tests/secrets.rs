@@ -798,7 +798,7 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     credentials.forget().await.unwrap();
     let revocation = Revocation::new(endpoint.at(serving.url("/revoke")).unwrap());
     revocation.revoke(&tokens).await.unwrap();
-    credentials.settled().await;
+    credentials.settled().await.unwrap();
     paper.debug("Counters", &server.counters());
 }
 

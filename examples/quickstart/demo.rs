@@ -96,7 +96,7 @@ pub async fn run() -> Result<(), BoxError> {
     for worker in workers {
         worker.await?;
     }
-    credentials.settled().await;
+    credentials.settled().await?;
     timeline.abort();
 
     let counters = server.counters();

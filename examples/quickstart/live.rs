@@ -64,6 +64,6 @@ pub async fn run(file: &Path) -> Result<(), BoxError> {
     }
     .await;
     // Whatever went wrong: a refresh that is under way ends with the runtime, and its refresh token would be lost.
-    credentials.settled().await;
-    outcome
+    let settled = credentials.settled().await;
+    outcome.and(settled.map_err(Into::into))
 }

@@ -136,7 +136,7 @@ where
     let lock = listener.close();
     let _ = timeout(GRACE, connections.shutdown()).await;
     // The next sidecar would spend the same refresh token.
-    proxy.credentials().settled().await;
+    let _ = proxy.credentials().settled().await;
     drop(lock);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use crate::error::TokenError;
-use crate::source::Cause;
+use crate::source::{Cause, Notice};
 use crate::trace;
 
 /// How many events a slow subscriber may fall behind.
@@ -60,6 +60,24 @@ pub enum Event {
     },
     /// The application forgot its tokens.
     Forgotten,
+    /// What the next event issues was obtained by somebody else, and found in the store.
+    Adopted,
+    /// A token set could not be saved. It is used, and will be saved as soon as that can be done; until then it is lost if
+    /// the program ends.
+    #[non_exhaustive]
+    Unsaved {
+        /// Why.
+        error: TokenError,
+    },
+    /// What was unsaved is saved.
+    Saved,
+    /// The store tells of a refresh token that was sent, or was about to be, and nobody knows what became of it: by this
+    /// process or another, which may have been killed.
+    #[non_exhaustive]
+    Unanswered {
+        /// What is known.
+        error: TokenError,
+    },
     /// The subscriber was too slow and missed this many events.
     Lagged(u64),
 }
@@ -69,8 +87,23 @@ impl Event {
         match self {
             Self::Failed { .. } => trace::warning!(event = ?self, "refresh failed"),
             Self::Lost => trace::warning!("refresh lost"),
+            Self::Unsaved { .. } => trace::warning!(event = ?self, "token set not saved"),
+            Self::Unanswered { .. } => {
+                trace::warning!(event = ?self, "outcome of a refresh unknown")
+            }
             Self::Braked { .. } => trace::warning!(event = ?self, "renewed token rejected too"),
             _ => trace::debug!(event = ?self, "credentials"),
+        }
+    }
+}
+
+impl From<Notice> for Event {
+    fn from(notice: Notice) -> Self {
+        match notice {
+            Notice::Adopted => Self::Adopted,
+            Notice::Unsaved(error) => Self::Unsaved { error },
+            Notice::Saved => Self::Saved,
+            Notice::Unanswered(error) => Self::Unanswered { error },
         }
     }
 }

@@ -275,9 +275,14 @@ impl<S: TokenSource> InFlight<S> {
             self.landed = true;
             return;
         }
-        let renewal = Renewal::new(self.departure.cause)
+        let told = credentials.clone();
+        let mut renewal = Renewal::new(self.departure.cause)
             .with_previous(self.departure.previous.clone())
-            .with_challenge(challenge);
+            .with_challenge(challenge)
+            .with_notices(move |notice| told.tell(notice));
+        if self.departure.only_looks {
+            renewal = renewal.only_looking();
+        }
         let asked = credentials.now();
         self.asked = Some(asked);
         let result = credentials.source().fetch(renewal).await;
@@ -335,6 +340,20 @@ pub(super) fn start_adoption<S: TokenSource>(
         drop(adopting);
         // The caller may be gone.
         let _ = sender.send(result);
+    });
+    receiver
+}
+
+/// Starts to save what could not be saved before.
+pub(super) fn start_settling<S: TokenSource>(
+    credentials: &Credentials<S>,
+    runtime: &Handle,
+) -> oneshot::Receiver<Result<(), TokenError>> {
+    let (sender, receiver) = oneshot::channel();
+    let settling = credentials.clone();
+    spawn(credentials, runtime, async move {
+        // The caller may be gone.
+        let _ = sender.send(settling.source().settle().await);
     });
     receiver
 }

@@ -25,7 +25,7 @@ use self::state::{Adoption, Deadline, Decision, Departure, FlightId, State};
 pub(crate) use self::state::{Generation, Issued, Proof};
 use crate::clock::Now;
 use crate::error::TokenError;
-use crate::source::{BoxTokenSource, Cause, TokenSource};
+use crate::source::{BoxTokenSource, Cause, Notice, TokenSource};
 use crate::token::TokenSet;
 
 /// The shared handle: the current token set, and who is fetching the next.
@@ -66,6 +66,8 @@ struct Shared<S> {
     id: u64,
     source: S,
     policy: RefreshPolicy,
+    /// Whether the source keeps tokens, some of which it may have been unable to save.
+    keeps: bool,
     /// Written only under the lock, so that it never goes back in time.
     published: ArcSwapOption<Published>,
     #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
@@ -102,6 +104,7 @@ impl<S: TokenSource> Credentials<S> {
 
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         let seed = RandomState::new().hash_one(id);
+        let keeps = source.info().keeps;
         Self {
             shared: Arc::new(Shared {
                 id,
@@ -109,11 +112,12 @@ impl<S: TokenSource> Credentials<S> {
                 published: ArcSwapOption::empty(),
                 #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
                 inner: std::sync::Mutex::new(Inner {
-                    state: State::new(policy.timing, seed),
+                    state: State::new(policy.timing, seed, keeps),
                     gate: None,
                     turn: Turn::default(),
                 }),
                 policy,
+                keeps,
                 events: broadcast::Sender::new(event::CAPACITY),
                 working: watch::Sender::new(0),
             }),
@@ -265,16 +269,30 @@ impl<S: TokenSource> Credentials<S> {
         Events::new(self.shared.events.subscribe())
     }
 
-    /// Waits until no refresh is under way and the source was told everything.
+    /// Waits until no refresh is under way, the source was told everything, and what could not be saved before is saved.
     ///
     /// Await it before the runtime ends, within a time limit of your own.
     ///
+    /// # Errors
+    ///
+    /// What a [store](TokenSource::settle) cannot save even now, and will be lost with the program: it is in memory only. A
+    /// source without a store saves nothing, and has no errors.
+    ///
     /// # Cancel safety
     ///
-    /// Dropping this future changes nothing.
-    pub async fn settled(&self) {
+    /// Dropping this future changes nothing. A save that it has begun goes on.
+    pub async fn settled(&self) -> Result<(), TokenError> {
         // The sender lives as long as `self`.
         let _ = self.shared.working.subscribe().wait_for(|working| *working == 0).await;
+        if !self.shared.keeps {
+            return Ok(());
+        }
+        let settled = flight::start_settling(self, &self.runtime()?);
+        settled.await.unwrap_or_else(|_| {
+            Err(TokenError::ambiguous(
+                "the source panicked or its runtime was shut down while it saved what was unsaved",
+            ))
+        })
     }
 
     // ===== for requests =====
@@ -396,6 +414,14 @@ impl<S: TokenSource> Credentials<S> {
             },
             |_, ()| (),
         );
+    }
+
+    /// Tells those who watch what a source has to say besides its answer.
+    fn tell(&self, notice: Notice) {
+        let event = Event::from(notice);
+        event.trace();
+        // That nobody listens is not an error.
+        let _ = self.shared.events.send(event);
     }
 
     fn has_last_word(&self, adoption: Adoption) -> bool {
@@ -539,7 +565,8 @@ pub struct Status {
     /// The last failure, if nothing better has happened since.
     pub error: Option<TokenError>,
     /// How long the source is left alone after that failure; none if it may be asked now, or if it is
-    /// [denied](TokenError::is_denied) and will not be asked until the credentials change.
+    /// [denied](TokenError::is_denied) and will not be asked until the credentials change. (With a store it is looked at now
+    /// and then for what others have brought.)
     pub cooldown: Option<Duration>,
     /// How long rejections lead to no renewal, because the last one did and the renewed token has not proved better.
     pub brake: Option<Duration>,

@@ -28,6 +28,8 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(5 * 60);
 const REFRESH_IN_MIN: Duration = Duration::from_secs(5);
 /// How often a set-up that a human must mend is tried again.
 const MISCONFIGURED_PROBE: Duration = Duration::from_secs(5 * 60);
+/// How often a store is looked at for what others may have brought.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// After how many timeouts a flight is taken for lost.
 pub(super) const LOST_AFTER: u32 = 10;
 
@@ -50,6 +52,10 @@ pub(super) struct State {
     brake: Brake,
     /// A flight was declared lost, and still occupies the source.
     lost: bool,
+    /// Whether others may bring the source a token, so that it is worth to look while nothing may be sent.
+    keeps: bool,
+    /// When it is next looked at while the brake is on.
+    look_again: Deadline,
     news: Vec<Event>,
     /// Errors that are no longer needed. They are dropped outside the lock, since what a source put into them is not ours.
     discarded: Vec<TokenError>,
@@ -76,6 +82,8 @@ pub(super) struct Departure {
     pub(super) cause: Cause,
     pub(super) previous: Option<TokenSet>,
     parent: Generation,
+    /// The brake is on: nothing may be sent, but others may have brought a token.
+    pub(super) only_looks: bool,
 }
 
 /// An adoption that was decided on: the source is now to be told.
@@ -114,7 +122,7 @@ struct Failure {
     error: TokenError,
     /// How many in a row.
     streak: u32,
-    /// When the source may be asked again; never, if denied.
+    /// When the source may be asked again; if denied, never, unless others may bring it something.
     until: Deadline,
 }
 
@@ -166,7 +174,8 @@ pub(super) struct View {
 }
 
 impl State {
-    pub(super) fn new(timing: Timing, seed: u64) -> Self {
+    /// Nothing has happened yet. `keeps` says whether others may bring the source a token.
+    pub(super) fn new(timing: Timing, seed: u64, keeps: bool) -> Self {
         let mut dice = Dice::new(seed);
         let share = dice.roll();
         Self {
@@ -181,6 +190,8 @@ impl State {
             failure: None,
             brake: Brake::default(),
             lost: false,
+            keeps,
+            look_again: Deadline::PAST,
             news: Vec::new(),
             discarded: Vec::new(),
         }
@@ -222,6 +233,9 @@ impl State {
             flight.kind = FlightKind::Replacing;
         }
         if let (None, None, Some(left)) = (&self.flight, self.blocked(now), self.brake.left(now)) {
+            if self.keeps && self.look_again.has_come(now) {
+                return Decision::Start(self.depart_to_look(now));
+            }
             return Decision::Refuse(TokenError::transient(format!(
                 "a rejected token was renewed a moment ago, so that another rejection leads to no renewal for {left:.1?}"
             )));
@@ -289,6 +303,19 @@ impl State {
             cause,
             previous: self.current.as_ref().map(|current| current.tokens.clone()),
             parent: self.generation,
+            only_looks: false,
+        }
+    }
+
+    /// Somebody else may have brought what the brake keeps us from obtaining.
+    fn depart_to_look(&mut self, now: Now) -> Departure {
+        self.look_again = Deadline::monotonic(now, LOOK_AGAIN);
+        Departure {
+            id: self.occupy(now, FlightKind::Renewing),
+            cause: Cause::Rejected,
+            previous: self.current.as_ref().map(|current| current.tokens.clone()),
+            parent: self.generation,
+            only_looks: true,
         }
     }
 
@@ -362,6 +389,11 @@ impl State {
         };
         self.flight = None;
         match result {
+            Err(error) if departure.only_looks => {
+                // Nothing was tried, so that nothing has failed. Whoever waits asks again.
+                self.discarded.push(error);
+                None
+            }
             Ok(tokens) => {
                 self.set_failure(None);
                 let issued = self.issue(now, asked, tokens);
@@ -369,6 +401,9 @@ impl State {
                     generation: issued.generation.0,
                     usable_for: issued.expired.left(now),
                 });
+                if departure.only_looks {
+                    self.brake.on_trial = Some(departure.id);
+                }
                 self.brake_after_landing(now, departure);
                 Some(Ok(issued))
             }
@@ -420,7 +455,7 @@ impl State {
     fn fail(&mut self, now: Now, error: TokenError) {
         let streak = self.streak();
         let pause = if error.is_denied() {
-            None
+            self.keeps.then_some(LOOK_AGAIN)
         } else if error.is_misconfigured() {
             Some(MISCONFIGURED_PROBE)
         } else {
@@ -799,7 +834,7 @@ mod tests {
 
         fn with_policy(policy: &RefreshPolicy, seed: u64) -> Self {
             Self {
-                state: State::new(policy.timing, seed),
+                state: State::new(policy.timing, seed, false),
                 monotonic: Duration::from_secs(1000),
                 wall: Duration::from_secs(1_700_000_000),
                 flying: Vec::new(),

@@ -114,6 +114,14 @@ impl ClientAuth {
         Self { kind }
     }
 
+    /// Returns the client id, if it is known before the request is made.
+    pub(super) fn client_id(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Basic { id, .. } | Kind::Body { id, .. } | Kind::Public { id } => Some(id),
+            Kind::Nothing | Kind::Custom(_) => None,
+        }
+    }
+
     /// Returns what to add to one attempt.
     pub(super) async fn authenticate(&self) -> Result<Authentication, TokenError> {
         let nothing = Authentication::new();

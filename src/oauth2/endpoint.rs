@@ -28,6 +28,7 @@ use super::scrub::{self, Secrets};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{BoxError, TokenError};
 use crate::origin::{is_loopback, is_sound};
+use crate::source::SourceInfo;
 
 /// A token endpoint (RFC 6749 §3.2): where to ask, by which HTTP client, as whom, and in which dialect.
 ///
@@ -210,6 +211,23 @@ impl TokenEndpoint {
 
     pub(super) fn now(&self) -> crate::clock::Now {
         self.clock.now()
+    }
+
+    /// What a store must know of a source that asks here.
+    pub(super) fn info(&self) -> SourceInfo {
+        let scheme = self.url.scheme_str().unwrap_or_default();
+        let authority =
+            self.url.authority().map_or("", |authority| authority.as_str()).to_ascii_lowercase();
+        let default_port = if scheme == "https" { ":443" } else { ":80" };
+        let host = authority.strip_suffix(default_port).unwrap_or(&authority);
+        let mut info = SourceInfo::new().token_endpoint(format!("{scheme}://{host}"));
+        if let Some(id) = self.client_auth.client_id() {
+            info = info.client_id(id);
+        }
+        match &self.dialect {
+            Ok(dialect) => info.rotates(dialect.rotates).reuse_grace(dialect.reuse_grace),
+            Err(_) => info,
+        }
     }
 
     pub(super) fn checked_dialect(&self) -> Result<&Dialect, TokenError> {

@@ -12,7 +12,7 @@ use super::request::Parameters;
 use super::response::{self, Answer, Context};
 use crate::clock::Now;
 use crate::error::TokenError;
-use crate::source::{Renewal, TokenSource};
+use crate::source::{Renewal, SourceInfo, TokenSource};
 use crate::token::{RefreshToken, TokenSet};
 
 /// The refresh token grant (RFC 6749 §6).
@@ -125,8 +125,12 @@ impl RefreshTokenGrant {
     }
 
     /// Chooses the refresh token to send.
-    fn choose(&self, previous: Option<&TokenSet>) -> Result<RefreshToken, TokenError> {
+    fn choose(&self, renewal: &Renewal) -> Result<RefreshToken, TokenError> {
+        let previous = renewal.previous();
         let token = previous.and_then(TokenSet::refresh_token);
+        if token.is_none() && renewal.is_seed_spent() {
+            return Err(TokenError::denied("there is no refresh token left; somebody must log in"));
+        }
         let newest = token.unwrap_or(&self.configured);
         if let Some(successor) = self.state.with(|state| state.successor_of(newest)) {
             return self.unless_denied(successor);
@@ -185,7 +189,8 @@ impl RefreshTokenGrant {
         let is_borne = dialect
             .reuse_grace
             .is_some_and(|grace| elapsed(first_sent, self.request.endpoint.now()) < grace);
-        if !is_borne || !self.state.with(|state| state.send_again()) {
+        // A store writes down each attempt before it is made, and makes the second one itself.
+        if renewal.is_counted() || !is_borne || !self.state.with(|state| state.send_again()) {
             return Err(lost);
         }
         match self.send(token, renewal).await {
@@ -228,10 +233,12 @@ impl RefreshTokenGrant {
             if is_same(&spent, &self.configured) {
                 state.given_up = Some(GivenUp::Rotated);
             }
-            state.successor = Some((spent, successor));
+            state.successor = Some((spent, successor.clone()));
         });
-        let known =
-            |error: TokenError| if error.is_ambiguous() { error.into_transient() } else { error };
+        let known = |error: TokenError| {
+            let error = if error.is_ambiguous() { error.into_transient() } else { error };
+            error.with_successor(successor)
+        };
         (outcome.map_err(known), true)
     }
 
@@ -272,7 +279,7 @@ impl RefreshTokenGrant {
 
 impl TokenSource for RefreshTokenGrant {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
-        let token = self.choose(renewal.previous())?;
+        let token = self.choose(&renewal)?;
         let _sending = Sending::begin(self, &token)?;
         let outcome = self.spend(&token, &renewal).await;
         self.note(&token, &outcome);
@@ -315,6 +322,10 @@ impl TokenSource for RefreshTokenGrant {
             state.successor = None;
         });
         Ok(())
+    }
+
+    fn info(&self) -> SourceInfo {
+        self.request.endpoint.info().refresh_token(self.configured.clone())
     }
 }
 
@@ -473,6 +484,10 @@ impl TokenSource for ClientCredentialsGrant {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
         self.request.send_alone(&renewal).await
     }
+
+    fn info(&self) -> SourceInfo {
+        self.request.endpoint.info().rotates(false)
+    }
 }
 
 impl fmt::Debug for ClientCredentialsGrant {
@@ -566,6 +581,12 @@ impl Grant {
 impl TokenSource for Grant {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
         self.request.send_alone(&renewal).await
+    }
+
+    fn info(&self) -> SourceInfo {
+        let info = self.request.endpoint.info();
+        // Without the closure it never sees a refresh token, and spends none.
+        if self.request.more.is_some() { info } else { info.rotates(false) }
     }
 }
 

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::{Renewal, TokenSource};
+use super::{Renewal, SourceInfo, TokenSource};
 use crate::error::TokenError;
 use crate::token::TokenSet;
 
@@ -50,6 +50,14 @@ impl TokenSource for BoxTokenSource {
     async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
         self.source.dyn_adopt(tokens).await
     }
+
+    async fn settle(&self) -> Result<(), TokenError> {
+        self.source.dyn_settle().await
+    }
+
+    fn info(&self) -> SourceInfo {
+        self.source.dyn_info()
+    }
 }
 
 impl fmt::Debug for BoxTokenSource {
@@ -66,6 +74,10 @@ trait DynTokenSource: Send + Sync {
     fn dyn_fetch(&self, renewal: Renewal) -> BoxFuture<'_, TokenSet>;
 
     fn dyn_adopt<'a>(&'a self, tokens: Option<&'a TokenSet>) -> BoxFuture<'a, ()>;
+
+    fn dyn_settle(&self) -> BoxFuture<'_, ()>;
+
+    fn dyn_info(&self) -> SourceInfo;
 }
 
 impl<S: TokenSource> DynTokenSource for S {
@@ -75,6 +87,14 @@ impl<S: TokenSource> DynTokenSource for S {
 
     fn dyn_adopt<'a>(&'a self, tokens: Option<&'a TokenSet>) -> BoxFuture<'a, ()> {
         Box::pin(self.adopt(tokens))
+    }
+
+    fn dyn_settle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.settle())
+    }
+
+    fn dyn_info(&self) -> SourceInfo {
+        self.info()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::{Renewal, TokenSource};
+use super::{Renewal, SourceInfo, TokenSource};
 use crate::error::TokenError;
 use crate::token::TokenSet;
 
@@ -59,6 +59,18 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
         let first = self.first.adopt(tokens).await;
         let second = self.second.adopt(tokens).await;
         first.and(second)
+    }
+
+    async fn settle(&self) -> Result<(), TokenError> {
+        let first = self.first.settle().await;
+        let second = self.second.settle().await;
+        first.and(second)
+    }
+
+    /// What the first source says, with what must be reckoned with because of the second.
+    fn info(&self) -> SourceInfo {
+        let (first, second) = (self.first.info(), self.second.info());
+        SourceInfo { keeps: first.keeps || second.keeps, ..first }
     }
 }
 

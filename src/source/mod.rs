@@ -4,13 +4,17 @@ mod boxed;
 mod fallback;
 mod file;
 mod fixed;
+mod info;
 
+use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 
 pub use self::boxed::BoxTokenSource;
 pub use self::fallback::{Fallback, FallbackError};
 pub use self::file::TokenFile;
 pub use self::fixed::StaticToken;
+pub use self::info::SourceInfo;
 use crate::classify::Challenge;
 use crate::error::TokenError;
 use crate::token::TokenSet;
@@ -63,6 +67,28 @@ pub trait TokenSource: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// Saves what could not be saved before: [`Credentials::settled`](crate::Credentials::settled) asks for it.
+    ///
+    /// Does nothing by default, as befits a source that keeps nothing.
+    ///
+    /// # Errors
+    ///
+    /// What [`Credentials::settled`](crate::Credentials::settled) then returns: something is still unsaved.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`fetch`](Self::fetch).
+    fn settle(&self) -> impl Future<Output = Result<(), TokenError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Tells what a store must know of this source; nothing by default.
+    ///
+    /// A source that passes a renewal on to another passes that one's on as well.
+    fn info(&self) -> SourceInfo {
+        SourceInfo::new()
+    }
+
     /// Makes a source whose type is not named, for a field or where the configuration chooses.
     fn boxed(self) -> BoxTokenSource
     where
@@ -110,17 +136,45 @@ where
 }
 
 /// What a source is asked: the previous token set, and why it will not do.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Renewal {
     previous: Option<TokenSet>,
     cause: Cause,
     challenge: Option<Challenge>,
+    /// Whether a store that knows better has said that the configured refresh token is not to be sent.
+    is_seed_spent: bool,
+    /// Whether a store counts how often a refresh token is sent, so that nobody beneath it sends one again.
+    is_counted: bool,
+    /// Whether nothing is to be sent: only what others brought will do.
+    only_looks: bool,
+    notices: Option<Arc<dyn Fn(Notice) + Send + Sync>>,
+}
+
+/// What a source that keeps tokens has to tell besides its answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Notice {
+    /// The answer is what somebody else obtained.
+    Adopted,
+    /// A token set could not be saved. It is used, and will be saved later.
+    Unsaved(TokenError),
+    /// What was unsaved is saved.
+    Saved,
+    /// A refresh token was sent, or was about to be, and nobody knows what became of it.
+    Unanswered(TokenError),
 }
 
 impl Renewal {
     /// Makes a renewal, as a test of a source needs one.
     pub fn new(cause: Cause) -> Self {
-        Self { previous: None, cause, challenge: None }
+        Self {
+            previous: None,
+            cause,
+            challenge: None,
+            is_seed_spent: false,
+            is_counted: false,
+            only_looks: false,
+            notices: None,
+        }
     }
 
     /// Sets the previous token set.
@@ -137,9 +191,57 @@ impl Renewal {
         self
     }
 
+    /// Says that what the source was configured with is not to be sent, even if there is no previous token set.
+    #[must_use]
+    pub fn with_seed_spent(mut self) -> Self {
+        self.is_seed_spent = true;
+        self
+    }
+
+    /// Says that each sending of a refresh token is written down first.
+    #[cfg(feature = "store")]
+    pub(crate) fn counted(mut self) -> Self {
+        self.is_counted = true;
+        self
+    }
+
+    /// Says that nothing is to be sent.
+    pub(crate) fn only_looking(mut self) -> Self {
+        self.only_looks = true;
+        self
+    }
+
+    pub(crate) fn with_notices(mut self, notices: impl Fn(Notice) + Send + Sync + 'static) -> Self {
+        self.notices = Some(Arc::new(notices));
+        self
+    }
+
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn is_counted(&self) -> bool {
+        self.is_counted
+    }
+
+    #[cfg(feature = "store")]
+    pub(crate) fn only_looks(&self) -> bool {
+        self.only_looks
+    }
+
+    #[cfg(feature = "store")]
+    pub(crate) fn tell(&self, notice: Notice) {
+        if let Some(notices) = &self.notices {
+            notices(notice);
+        }
+    }
+
     /// Returns the token set to be renewed; none at first, and after [`Credentials::forget`](crate::Credentials::forget).
     pub fn previous(&self) -> Option<&TokenSet> {
         self.previous.as_ref()
+    }
+
+    /// Returns whether what the source was configured with is not to be sent: a store knows that the configured refresh
+    /// token was spent, refused, or overtaken by a log-out. There must be a previous one, or somebody must log in.
+    pub fn is_seed_spent(&self) -> bool {
+        self.is_seed_spent
     }
 
     /// Returns why a new token set is wanted.
@@ -150,6 +252,17 @@ impl Renewal {
     /// Returns the challenge (RFC 9110 §11.6.1) of the answer that rejected the previous token, if there was one.
     pub fn challenge(&self) -> Option<&Challenge> {
         self.challenge.as_ref()
+    }
+}
+
+impl fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Renewal")
+            .field("previous", &self.previous)
+            .field("cause", &self.cause)
+            .field("challenge", &self.challenge)
+            .field("is_seed_spent", &self.is_seed_spent)
+            .finish_non_exhaustive()
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod error;
 mod memory;
+mod plan;
 mod record;
+mod stored;
 
 use std::future::Future;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use std::time::Duration;
 pub use self::error::StoreError;
 pub use self::memory::{MemoryLock, MemoryStore};
 pub use self::record::{Binding, StoredTokens, WriteId};
+pub use self::stored::{StoreDown, Stored};
 
 /// Keeps the token set of one grant across restarts, processes or machines.
 ///

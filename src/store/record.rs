@@ -20,8 +20,8 @@ use crate::token::{AccessToken, Expiry, RefreshToken, Secret, TokenSet};
 /// The format that this version of the crate writes, and the newest that it reads.
 const FORMAT: u32 = 1;
 
-/// How many configured refresh tokens are remembered as used.
-const SEEN_MAX: usize = 64;
+/// How many configured refresh tokens, and how many spent ones, are remembered.
+const REMEMBERED_MAX: usize = 64;
 
 /// What a [`TokenStore`](super::TokenStore) keeps: the token set of one grant, and what is known about its refresh token.
 ///
@@ -60,10 +60,6 @@ pub struct StoredTokens {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Body {
     Plain(Box<Content>),
-    #[cfg_attr(
-        not(feature = "sealed"),
-        expect(dead_code, reason = "read, so that the error can say what is missing")
-    )]
     Sealed(Box<SealedContent>),
 }
 
@@ -85,6 +81,9 @@ pub(super) struct Content {
     pub(super) fingerprint_key: FingerprintKey,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) tokens: Option<StoredSet>,
+    /// When the application last logged in or out itself.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) session_began_ms: u64,
     /// The application logged out: that there are no tokens is how it is to be.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) is_forgotten: bool,
@@ -97,6 +96,9 @@ pub(super) struct Content {
     /// The configured refresh tokens that had their turn, the latest last: none of them is sent in place of what is stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) seen: Vec<Fingerprint>,
+    /// The refresh tokens that others took the place of, the latest last: whoever brings one of them back, it is not sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) spent: Vec<Fingerprint>,
     #[serde(flatten)]
     other: BTreeMap<String, serde_json::Value>,
 }
@@ -165,10 +167,12 @@ impl StoredTokens {
             body: Body::Plain(Box::new(Content {
                 fingerprint_key: FingerprintKey::random(),
                 tokens: None,
+                session_began_ms: 0,
                 is_forgotten: false,
                 intent: None,
                 denied: None,
                 seen: Vec::new(),
+                spent: Vec::new(),
                 other: BTreeMap::new(),
             })),
             is_doubted: false,
@@ -343,6 +347,11 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
 // ===== impl Content =====
 
 impl Content {
@@ -350,19 +359,31 @@ impl Content {
         self.fingerprint_key.of(token)
     }
 
-    /// Returns whether this configured refresh token has had its turn.
+    /// Returns whether this configured refresh token has had its turn, or has it now.
     pub(super) fn has_seen(&self, configured: &RefreshToken) -> bool {
-        self.seen.contains(&self.fingerprint(configured))
+        let current = self.tokens.as_ref().and_then(StoredSet::refresh_token);
+        let fingerprint = self.fingerprint(configured);
+        self.seen.contains(&fingerprint)
+            || self.spent.contains(&fingerprint)
+            || current.is_some_and(|token| self.fingerprint(&token) == fingerprint)
     }
 
-    /// Remembers that a configured refresh token has had its turn.
+    /// Remembers that a configured refresh token has its turn.
     pub(super) fn see(&mut self, configured: &RefreshToken) {
-        let fingerprint = self.fingerprint(configured);
-        self.seen.retain(|seen| *seen != fingerprint);
-        self.seen.push(fingerprint);
-        if self.seen.len() > SEEN_MAX {
-            self.seen.remove(0);
-        }
+        remember(&mut self.seen, self.fingerprint_key.of(configured));
+    }
+
+    /// Remembers that another refresh token took the place of this one.
+    pub(super) fn spend(&mut self, token: &RefreshToken) {
+        remember(&mut self.spent, self.fingerprint_key.of(token));
+    }
+}
+
+fn remember(fingerprints: &mut Vec<Fingerprint>, fingerprint: Fingerprint) {
+    fingerprints.retain(|known| *known != fingerprint);
+    fingerprints.push(fingerprint);
+    if fingerprints.len() > REMEMBERED_MAX {
+        fingerprints.remove(0);
     }
 }
 
@@ -394,6 +415,24 @@ impl StoredSet {
             id_token: tokens.id_token().map(|token| Sensitive(Secret::new(token))),
             other: BTreeMap::new(),
         }
+    }
+
+    /// Makes one of a refresh token alone: its access token has expired before anybody could use it.
+    pub(super) fn without_access(
+        refresh_token: &RefreshToken,
+        now: SystemTime,
+    ) -> Result<Self, StoreError> {
+        let tokens = TokenSet::bearer("none")
+            .map_err(|error| StoreError::unreadable(error.get_ref().to_string()))?
+            .expires_in(Duration::ZERO)
+            .refresh_token(refresh_token.clone())
+            .build();
+        Ok(Self::new(&tokens, now))
+    }
+
+    /// Returns the set that takes the place of this one, with what this version of the crate does not know.
+    pub(super) fn followed_by(self, tokens: &TokenSet, asked: SystemTime) -> Self {
+        Self { other: self.other, ..Self::new(tokens, asked) }
     }
 
     /// Returns the token set, as it is to be used at this time of day.
@@ -437,6 +476,14 @@ impl StoredSet {
     pub(super) fn left(&self, now: SystemTime) -> Option<Duration> {
         let expires_at = Duration::from_millis(self.expires_at_ms?);
         Some(expires_at.saturating_sub(since_epoch(now)))
+    }
+
+    /// Returns whether most of its lifetime is still to come.
+    pub(super) fn is_young(&self, now: SystemTime) -> bool {
+        match (self.left(now), self.lifetime()) {
+            (Some(left), Some(lifetime)) => left > lifetime / 4,
+            _ => true,
+        }
     }
 
     /// Returns how long the access token was to work when it was received, if that is known.

@@ -113,6 +113,16 @@ struct Inner {
     refresh_token_expires_at: Option<SystemTime>,
     scope: Option<Arc<str>>,
     id_token: Option<Secret>,
+    #[cfg(feature = "store")]
+    stored_as: Option<StoredAs>,
+}
+
+/// Which of all the token sets of a store this one is.
+#[cfg(feature = "store")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct StoredAs {
+    pub(crate) epoch: u64,
+    pub(crate) revision: u64,
 }
 
 /// When an access token expires, as its source told it.
@@ -145,6 +155,8 @@ impl TokenSet {
                 refresh_token_expires_at: None,
                 scope: None,
                 id_token: None,
+                #[cfg(feature = "store")]
+                stored_as: None,
             },
         }
     }
@@ -189,6 +201,17 @@ impl TokenSet {
             Expiry::In(lifetime) => Some(lifetime),
             Expiry::At(at) => Some(at.saturating_sub(since_epoch(wall))),
         }
+    }
+
+    #[cfg(feature = "store")]
+    pub(crate) fn stored_as(&self) -> Option<StoredAs> {
+        self.inner.stored_as
+    }
+
+    /// Returns whether this is a clone of the other.
+    #[cfg(feature = "store")]
+    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     pub(crate) fn expiry(&self) -> Option<Expiry> {
@@ -272,6 +295,12 @@ impl TokenSetBuilder {
     /// Sets the id token (OpenID Connect Core §2).
     pub fn id_token(mut self, token: impl Into<String>) -> Self {
         self.inner.id_token = Some(Secret::new(token));
+        self
+    }
+
+    #[cfg(feature = "store")]
+    pub(crate) fn stored_as(mut self, stored_as: StoredAs) -> Self {
+        self.inner.stored_as = Some(stored_as);
         self
     }
 

@@ -1,0 +1,100 @@
+//! What a store must know of the source whose tokens it keeps.
+
+use std::time::Duration;
+
+use crate::token::RefreshToken;
+
+/// What a store must know of the source whose tokens it keeps: returned by [`TokenSource::info`](super::TokenSource::info).
+///
+/// The sources in [`oauth2`](crate::oauth2) say all of it. One of your own says what it knows:
+///
+/// ```
+/// use tower_refresh::{Renewal, SourceInfo, TokenError, TokenSet, TokenSource};
+///
+/// struct Vault;
+///
+/// impl TokenSource for Vault {
+///     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+///         # let _ = renewal;
+///         // …
+///         # Err(TokenError::denied("an example"))
+///     }
+///
+///     fn info(&self) -> SourceInfo {
+///         SourceInfo::new().token_endpoint("https://vault.example.com").client_id("compass").rotates(false)
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+#[cfg_attr(not(feature = "store"), allow(dead_code, reason = "only a store asks"))]
+pub struct SourceInfo {
+    pub(crate) token_endpoint: Option<String>,
+    pub(crate) client_id: Option<String>,
+    pub(crate) refresh_token: Option<RefreshToken>,
+    pub(crate) rotates: bool,
+    pub(crate) reuse_grace: Option<Duration>,
+    /// Whether the source keeps tokens that others may bring, so that it is worth to look.
+    pub(crate) keeps: bool,
+}
+
+impl SourceInfo {
+    /// Says nothing yet: a refresh token may rotate, and the rest is unknown.
+    pub fn new() -> Self {
+        Self {
+            token_endpoint: None,
+            client_id: None,
+            refresh_token: None,
+            rotates: true,
+            reuse_grace: None,
+            keeps: false,
+        }
+    }
+
+    /// Sets the origin of the token endpoint, such as `https://as.example.com`.
+    pub fn token_endpoint(mut self, origin: impl Into<String>) -> Self {
+        self.token_endpoint = Some(origin.into());
+        self
+    }
+
+    /// Sets the client id.
+    pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
+        self.client_id = Some(client_id.into());
+        self
+    }
+
+    /// Sets the refresh token that the source was configured with and sends if there is no previous one.
+    ///
+    /// Such a source must heed [`Renewal::is_seed_spent`](super::Renewal::is_seed_spent).
+    pub fn refresh_token(mut self, refresh_token: impl Into<RefreshToken>) -> Self {
+        self.refresh_token =
+            Some(refresh_token.into()).filter(|token| !token.expose_secret().is_empty());
+        self
+    }
+
+    /// Sets whether the server may issue a new refresh token in place of the one that was spent; true unless it is known
+    /// not to.
+    pub fn rotates(mut self, rotates: bool) -> Self {
+        self.rotates = rotates;
+        self
+    }
+
+    /// Sets for how long after it was first sent a refresh token may be sent again.
+    pub fn reuse_grace(mut self, grace: impl Into<Option<Duration>>) -> Self {
+        self.reuse_grace = grace.into();
+        self
+    }
+
+    /// Says that the source keeps tokens, which others may bring.
+    #[cfg(feature = "store")]
+    pub(crate) fn keeping(mut self) -> Self {
+        self.keeps = true;
+        self
+    }
+}
+
+impl Default for SourceInfo {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,849 @@
+//! A source around a source: what it obtains is saved before anybody uses it.
+//!
+//! The decisions are in `plan.rs`. This file carries them out, one step after the other, and knows what to do when a step
+//! fails:
+//!
+//! lock → load → adopt what a sibling renewed, or write down the intent → look at the lock once more → fetch → save → return
+//!
+//! What always holds:
+//!
+//! - A token set that the source has returned is in the memory of this process before anything is awaited, and stays there
+//!   until it is saved.
+//! - Nothing is sent unless the intent is saved and the lock was still held after that. Between that look and the sending is
+//!   the one gap that nobody can close.
+//! - The memory's lock is held for a moment and never across an await. Whoever is dropped in the middle leaves an open intent
+//!   or an unsaved set behind, and whoever comes next finds it.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{sleep, timeout};
+
+use super::plan::{
+    self, Due, Held, Memory, Plan, Saved, Session, Setup, Spending, Succession, Wish,
+};
+use super::record::{Binding, Intent, StoredSet, StoredTokens, WriteId};
+use super::{StoreError, StoreLock, TokenStore};
+use crate::clock::{Clock, SystemClock};
+use crate::error::TokenError;
+use crate::source::{Cause, Notice, Renewal, SourceInfo, TokenSource};
+use crate::token::{RefreshToken, StoredAs, TokenSet};
+
+/// A [`TokenSource`] around another one, which keeps its tokens in a [`TokenStore`].
+///
+/// What the inner source obtains is saved before anybody uses it; what others who share the store have obtained is used
+/// without asking anybody. See the [module](super) for the whole, and for what is promised.
+///
+/// ```
+/// use tower_refresh::store::{MemoryStore, Stored};
+/// use tower_refresh::{Credentials, TokenError, TokenSet, source_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), TokenError> {
+/// // Most programs have a `RefreshTokenGrant` here, and a `FileStore` or a `RedisStore` there.
+/// let source = source_fn(|_| async { Ok(TokenSet::bearer("sesame")?.build()) });
+/// let store = MemoryStore::new();
+///
+/// let credentials = Credentials::new(Stored::new(source, store.clone()).name("compass"));
+/// assert_eq!(credentials.token().await?.access_token().expose_secret(), "sesame");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Another way to log in goes inside, `Stored::new(refresh.or_else(log_in), store)`, so that what it obtains is saved as well.
+pub struct Stored<S, T> {
+    source: S,
+    store: T,
+    name: String,
+    lock_wait: Duration,
+    store_down: Option<StoreDown>,
+    clock: Arc<dyn Clock>,
+    #[expect(clippy::disallowed_types, reason = "held for a moment, and never across an await")]
+    memory: std::sync::Mutex<Recollection>,
+}
+
+/// What a [`Stored`] source does while its store is down.
+///
+/// A lock that somebody else holds is not a store that is down: then nothing is ever sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreDown {
+    /// Sends nothing, and fails: an access token that still works is used while it does. The default if the refresh token may
+    /// rotate, since a rotated one that is only in memory is lost with the process, and one that two processes send ends the
+    /// session.
+    Fail,
+    /// Goes on with what is in memory, and saves it when the store is back. The default if the server does not rotate.
+    Serve,
+}
+
+/// What one process remembers.
+#[derive(Default)]
+struct Recollection {
+    memory: Memory,
+    /// The epoch of what was loaded last.
+    epoch: Option<u64>,
+    /// What the source said, when it was asked without a refresh token, and what was stored then.
+    refused: Option<(WriteId, TokenError)>,
+    /// The intent of somebody else that was told of last.
+    told: Option<WriteId>,
+    /// The last intent of our own.
+    ours: Option<WriteId>,
+    /// How many log-ins and log-outs there were.
+    sessions: u64,
+}
+
+impl<S: TokenSource, T: TokenStore> Stored<S, T> {
+    /// Makes a source of a source and the store that keeps its tokens.
+    pub fn new(source: S, store: T) -> Self {
+        Self {
+            source,
+            store,
+            name: String::new(),
+            lock_wait: LOCK_WAIT,
+            store_down: None,
+            clock: Arc::new(SystemClock),
+            #[expect(clippy::disallowed_types, reason = "see the field")]
+            memory: std::sync::Mutex::default(),
+        }
+    }
+
+    /// Sets the name of the credential, which what is stored is bound to; empty by default.
+    ///
+    /// Together with the token endpoint and the client id it keeps two credentials that are given the same store by mistake
+    /// from using each other's tokens.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets what is done while the store is down.
+    ///
+    /// [`StoreDown::Fail`] by default if the source's refresh token may rotate, and else [`StoreDown::Serve`].
+    #[must_use]
+    pub fn store_down(mut self, store_down: StoreDown) -> Self {
+        self.store_down = Some(store_down);
+        self
+    }
+
+    /// Sets how long a refresh waits for the lock before it fails; 60 seconds by default.
+    ///
+    /// Requests do not wait longer for it than the policy's [`timeout`](crate::RefreshPolicy::timeout).
+    #[must_use]
+    pub fn lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
+    /// Sets the clock, in place of the operating system's. Its time of day is compared with what others have stored.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Returns the source.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> &T {
+        &self.store
+    }
+
+    // ===== what the source is asked =====
+
+    async fn fetch_stored(&self, renewal: &Renewal, setup: &Setup) -> Result<TokenSet, TokenError> {
+        self.take_in(renewal);
+        // ## Without the lock: what others have stored is there for everybody. An open intent says nothing here, since
+        // whoever wrote it may be at it.
+        let (record, wish) = self.load(renewal, setup).await?;
+        match self.plan(record.as_ref(), &wish, setup)? {
+            Plan::Adopt(tokens) => return Ok(self.adopted(renewal, &wish, tokens)),
+            _ if renewal.only_looks() => {
+                return Err(TokenError::transient("nobody else has brought a newer token"));
+            }
+            Plan::AskWithout => {
+                if let Some(error) = self.refused(record.as_ref()) {
+                    return Err(error);
+                }
+            }
+            _ => {}
+        }
+
+        let lock = self.store.lock(self.lock_wait).await?;
+        let outcome = self.fetch_locked(renewal, setup, &lock).await;
+        lock.release().await;
+        outcome
+    }
+
+    async fn fetch_locked(
+        &self,
+        renewal: &Renewal,
+        setup: &Setup,
+        lock: &T::Lock,
+    ) -> Result<TokenSet, TokenError> {
+        for _ in 0..ROUNDS {
+            let (record, wish) = self.load(renewal, setup).await?;
+            self.tell_of_others(record.as_ref(), renewal);
+            let step = match self.plan(record.as_ref(), &wish, setup)? {
+                Plan::Adopt(tokens) => return Ok(self.adopted(renewal, &wish, tokens)),
+                Plan::Refuse(error) => return Err(error),
+                Plan::Ask { previous } => {
+                    let renewal = renewal.clone().with_previous(previous).counted();
+                    self.ask(record, renewal, setup).await?
+                }
+                Plan::AskWithout => self.ask_without(record, renewal, setup).await?,
+                Plan::Spend(spending) => {
+                    self.spend(record, *spending, renewal, setup, lock).await?
+                }
+            };
+            if let Step::Done(tokens) = step {
+                return Ok(tokens);
+            }
+        }
+        Err(changes_all_the_time(setup))
+    }
+
+    /// Asks a source that spends nothing.
+    async fn ask(
+        &self,
+        record: Option<StoredTokens>,
+        renewal: Renewal,
+        setup: &Setup,
+    ) -> Result<Step, TokenError> {
+        let asked = self.now();
+        let tokens = limited(self.source.fetch(renewal.clone())).await?;
+        self.keep(record, tokens, asked, &renewal, setup).await
+    }
+
+    /// Asks a source that has no refresh token left: once for what is stored, since to log in with a wrong password again and
+    /// again helps nobody.
+    async fn ask_without(
+        &self,
+        record: Option<StoredTokens>,
+        renewal: &Renewal,
+        setup: &Setup,
+    ) -> Result<Step, TokenError> {
+        if let Some(error) = self.refused(record.as_ref()) {
+            return Err(error);
+        }
+        let write_id = record.as_ref().map(StoredTokens::write_id);
+        let without = renewal.clone().with_previous(None).with_seed_spent().counted();
+        let outcome = self.ask(record, without, setup).await;
+        if let (Err(error), Some(of)) = (&outcome, write_id)
+            && error.is_denied()
+        {
+            self.remember(|all| all.refused = Some((of, error.clone())));
+        }
+        outcome
+    }
+
+    /// Spends the refresh token.
+    async fn spend(
+        &self,
+        record: Option<StoredTokens>,
+        spending: Spending,
+        renewal: &Renewal,
+        setup: &Setup,
+        lock: &T::Lock,
+    ) -> Result<Step, TokenError> {
+        let Spending { intent, before, previous } = spending;
+        let replaces = record.as_ref().map(StoredTokens::write_id);
+
+        // ## Not sent yet: whatever fails now is harmless.
+        match self.store.save(&intent, replaces).await {
+            Ok(()) => {}
+            Err(error) if error.is_conflict() => return Ok(Step::Again),
+            Err(error) => {
+                // It may have been saved all the same.
+                self.remember(|all| all.memory.not_sent = Some((intent.write_id(), before)));
+                return Err(error.into());
+            }
+        }
+        self.remember(|all| all.ours = Some(intent.write_id()));
+        let held = lock.is_held().await;
+        if !matches!(held, Ok(true)) {
+            self.take_back(&intent, before, setup).await;
+            let why = held.err().map_or_else(String::new, |error| format!(" ({error})"));
+            return self.adopt_instead(renewal, setup).await?.ok_or_else(|| {
+                TokenError::transient(format!(
+                    "the lock was lost before the refresh token was sent, so that it was not sent{why}"
+                ))
+            });
+        }
+
+        // ## Sent: from here the refresh token may be spent.
+        let asked = self.now();
+        let token = previous.as_ref().and_then(TokenSet::refresh_token).cloned();
+        let asking = renewal.clone().with_previous(previous).counted();
+        let outcome = limited(self.source.fetch(asking)).await;
+        let error = match outcome {
+            Ok(tokens) => {
+                // What an answer leaves out is as it was (RFC 6749 §6).
+                let tokens =
+                    match (tokens.refresh_token(), token.or_else(|| setup.configured.clone())) {
+                        (None, Some(token)) => tokens.to_builder().refresh_token(token).build(),
+                        _ => tokens,
+                    };
+                return self.keep(Some(intent), tokens, asked, renewal, setup).await;
+            }
+            Err(error) => error,
+        };
+        if let Some(successor) = error.successor() {
+            self.keep_successor(&intent, successor).await;
+            return Err(error);
+        }
+        if error.is_ambiguous() {
+            // A server that is known to bear it is asked again at once, one time.
+            let elapsed = self.now().duration_since(asked).unwrap_or_default();
+            let is_borne = setup.reuse_grace.is_some_and(|grace| elapsed < grace);
+            return if is_borne && before.is_none() { Ok(Step::Again) } else { Err(error) };
+        }
+        if error.is_denied() {
+            let sent = token.or_else(|| setup.configured.clone());
+            return self.denied(&intent, sent, before, error, setup).await;
+        }
+        self.take_back(&intent, before, setup).await;
+        Err(error)
+    }
+
+    // ===== what became of it =====
+
+    /// Saves what the source has returned, and only then returns it.
+    async fn keep(
+        &self,
+        record: Option<StoredTokens>,
+        tokens: TokenSet,
+        asked: SystemTime,
+        renewal: &Renewal,
+        setup: &Setup,
+    ) -> Result<Step, TokenError> {
+        let parent =
+            record.as_ref().map_or(StoredAs { epoch: 1, revision: 0 }, StoredTokens::stored_as);
+        let stored_as = StoredAs { revision: parent.revision.saturating_add(1), ..parent };
+        let tokens = tokens.to_builder().stored_as(stored_as).build();
+        let held =
+            Held { stored_as, tokens: tokens.clone(), asked, saved: Saved::After(parent.revision) };
+        self.hold(held);
+
+        match self.save_successor(record, parent, &tokens, asked, setup).await {
+            Ok(Succession::Write) => {
+                self.saved(stored_as);
+                Ok(Step::Done(tokens))
+            }
+            Ok(overtaken) => {
+                self.remember(|all| all.memory.held = None);
+                match self.adopt_instead(renewal, setup).await? {
+                    Some(step) => Ok(step),
+                    None if overtaken == Succession::Ended => Err(TokenError::denied(
+                        "somebody else who shares the store logged out meanwhile",
+                    )),
+                    None => Err(TokenError::transient(
+                        "somebody else who shares the store was faster, and what they stored has expired",
+                    )),
+                }
+            }
+            Err(error) => {
+                renewal.tell(Notice::Unsaved(error.into()));
+                // Soon stale, so that the next requests have it saved.
+                Ok(Step::Done(tokens.to_builder().refresh_in(Duration::ZERO).build()))
+            }
+        }
+    }
+
+    /// Saves the successor of what was stored, unless something better is stored meanwhile.
+    async fn save_successor(
+        &self,
+        mut record: Option<StoredTokens>,
+        parent: StoredAs,
+        tokens: &TokenSet,
+        asked: SystemTime,
+        setup: &Setup,
+    ) -> Result<Succession, StoreError> {
+        let mut pauses = SAVE_PAUSES.iter();
+        loop {
+            let base = record.clone().unwrap_or_else(|| StoredTokens::new(setup.binding.clone()));
+            let mut next = plan::succeed(&base, tokens, asked, parent.revision.saturating_add(1))?;
+            next.epoch = parent.epoch;
+            let replaces = record.as_ref().map(StoredTokens::write_id);
+            let failure = loop {
+                match self.store.save(&next, replaces).await {
+                    Ok(()) => return Ok(Succession::Write),
+                    Err(error) if error.is_conflict() => break None,
+                    // Nobody knows whether it counted; to save the same again is harmless.
+                    Err(error) => match pauses.next() {
+                        Some(pause) => sleep(*pause).await,
+                        None => break Some(error),
+                    },
+                }
+            };
+            if let Some(error) = failure {
+                return Err(error);
+            }
+            record = loop {
+                match self.store.load().await {
+                    Ok(record) => break record,
+                    Err(error) => match pauses.next() {
+                        Some(pause) => sleep(*pause).await,
+                        None => return Err(error),
+                    },
+                }
+            };
+            match plan::succession(record.as_ref(), parent) {
+                Succession::Write => {}
+                overtaken => return Ok(overtaken),
+            }
+        }
+    }
+
+    /// Saves the refresh token of an answer that was of no other use.
+    async fn keep_successor(&self, intent: &StoredTokens, successor: &RefreshToken) {
+        let now = self.now();
+        let parent = intent.stored_as();
+        let Ok(next) = plan::replace_refresh_token(intent, successor, now) else {
+            return;
+        };
+        if let Ok(Some(tokens)) = next.tokens(now) {
+            let saved = Saved::After(parent.revision);
+            let held = Held { stored_as: next.stored_as(), tokens, asked: now, saved };
+            self.hold(held);
+        }
+        if self.store.save(&next, Some(intent.write_id())).await.is_ok() {
+            self.saved(next.stored_as());
+        }
+    }
+
+    /// The token endpoint refused what was sent: that says something about what was sent, and nothing about what is stored.
+    async fn denied(
+        &self,
+        intent: &StoredTokens,
+        sent: Option<RefreshToken>,
+        before: Option<Intent>,
+        error: TokenError,
+        setup: &Setup,
+    ) -> Result<Step, TokenError> {
+        self.remember(|all| all.memory.denied = sent);
+        if let Ok((Some(record), _)) = self.write_due(setup).await {
+            if record.stored_as() != intent.stored_as() {
+                return Ok(Step::Again);
+            }
+            self.remember(|all| all.refused = Some((record.write_id(), error.clone())));
+        }
+        Err(match before {
+            None => error,
+            Some(before) => {
+                let refused =
+                    format!("{}; refused afterwards: {}", before.describe(), error.get_ref());
+                error.told_as(refused)
+            }
+        })
+    }
+
+    /// Says that what was written down did not happen.
+    async fn take_back(&self, intent: &StoredTokens, before: Option<Intent>, setup: &Setup) {
+        let by = intent.write_id();
+        self.remember(|all| all.memory.not_sent = Some((by, before)));
+        // If it cannot be done now, it is done before anything else the next time.
+        if self.write_due(setup).await.is_ok() {
+            self.remember(|all| all.memory.not_sent = None);
+        }
+    }
+
+    /// Returns what somebody else has stored meanwhile, if it is newer than what the asker has.
+    async fn adopt_instead(
+        &self,
+        renewal: &Renewal,
+        setup: &Setup,
+    ) -> Result<Option<Step>, TokenError> {
+        let wish = self.wish(renewal, false);
+        let Ok(record) = self.store.load().await else {
+            return Ok(None);
+        };
+        Ok(match self.plan(record.as_ref(), &wish, setup) {
+            Ok(Plan::Adopt(tokens)) => Some(Step::Done(self.adopted(renewal, &wish, tokens))),
+            _ => None,
+        })
+    }
+
+    /// The store is down, and the policy is to go on.
+    async fn serve(&self, renewal: &Renewal, down: TokenError) -> Result<TokenSet, TokenError> {
+        let (held, session, epoch) =
+            self.remember(|all| (all.memory.held.clone(), all.memory.session.clone(), all.epoch));
+        let newest = match (&session, &held) {
+            (Some(session), _) => session.tokens.as_ref().map(|tokens| (tokens, session.at)),
+            (None, Some(held)) => Some((&held.tokens, held.asked)),
+            // What was stored is not known by heart, or there was nothing to know.
+            (None, None) if epoch.is_some() => return Err(down),
+            (None, None) => None,
+        };
+        if let Some((tokens, asked)) = newest {
+            let set = StoredSet::new(tokens, asked);
+            let is_unsaved =
+                session.is_some() || held.as_ref().is_some_and(|held| held.saved != Saved::Yes);
+            // It was to be saved, and not to be renewed.
+            if is_unsaved && renewal.cause() == Cause::Expiring && set.is_young(self.now()) {
+                return Err(down);
+            }
+        }
+
+        let mut asking = renewal.clone();
+        match newest {
+            Some((tokens, _)) => asking = asking.with_previous(tokens.clone()),
+            None if session.is_some() => asking = asking.with_previous(None).with_seed_spent(),
+            None => {}
+        }
+        self.remember(|all| all.memory.not_sent = None);
+        let asked = self.now();
+        let tokens = limited(self.source.fetch(asking)).await?;
+        let tokens = match (session, held) {
+            (None, Some(held)) => {
+                let revision = held.stored_as.revision.saturating_add(1);
+                let stored_as = StoredAs { revision, ..held.stored_as };
+                let saved = match held.saved {
+                    Saved::Yes => Saved::After(held.stored_as.revision),
+                    after @ Saved::After(_) => after,
+                };
+                let tokens = tokens.to_builder().stored_as(stored_as).build();
+                self.hold(Held { stored_as, tokens: tokens.clone(), asked, saved });
+                tokens
+            }
+            (session, _) => {
+                let at = session.map_or(asked, |session| session.at);
+                self.begin_session(Some(tokens.clone()), at, true);
+                tokens
+            }
+        };
+        renewal.tell(Notice::Unsaved(down));
+        Ok(tokens)
+    }
+
+    // ===== the store =====
+
+    /// Loads what is stored, once the store knows what this process knows. Also returns what is wanted of it.
+    async fn load(
+        &self,
+        renewal: &Renewal,
+        setup: &Setup,
+    ) -> Result<(Option<StoredTokens>, Wish), TokenError> {
+        let (record, was_unsaved) = self.write_due(setup).await?;
+        if was_unsaved {
+            renewal.tell(Notice::Saved);
+        }
+        Ok((record, self.wish(renewal, was_unsaved)))
+    }
+
+    /// Loads what is stored, and writes what is due. Also returns whether a token set was.
+    async fn write_due(&self, setup: &Setup) -> Result<(Option<StoredTokens>, bool), TokenError> {
+        let mut was_unsaved = false;
+        for _ in 0..ROUNDS {
+            let record = self.store.load().await?;
+            let (due, session) = self.remember(|all| {
+                all.epoch = record.as_ref().map(StoredTokens::epoch).or(all.epoch);
+                let due = plan::due(record.as_ref(), &all.memory, setup)?;
+                Ok::<_, TokenError>((
+                    due,
+                    all.memory.session.as_ref().map(|session| session.number),
+                ))
+            })?;
+            match due {
+                Due::Nothing => {
+                    self.remember(|all| all.memory.not_sent = None);
+                    return Ok((record, was_unsaved));
+                }
+                Due::Drop => self.remember(|all| match session {
+                    Some(_) => all.end_session(session),
+                    None => all.memory.held = None,
+                }),
+                Due::Write(next) => {
+                    let replaces = record.as_ref().map(StoredTokens::write_id);
+                    match self.store.save(&next, replaces).await {
+                        Ok(()) => was_unsaved |= self.remember(|all| all.written(&next, session)),
+                        Err(error) if error.is_conflict() => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        Err(changes_all_the_time(setup))
+    }
+
+    fn saved(&self, stored_as: StoredAs) {
+        self.remember(|all| {
+            if let Some(held) = &mut all.memory.held
+                && held.stored_as == stored_as
+            {
+                held.saved = Saved::Yes;
+            }
+        });
+    }
+
+    /// Tells of an intent that somebody else has left open, once.
+    fn tell_of_others(&self, record: Option<&StoredTokens>, renewal: &Renewal) {
+        let Some(intent) = record.and_then(|record| record.content().ok()?.intent.as_ref()) else {
+            return;
+        };
+        let is_news = self.remember(|all| {
+            let is_news = all.ours != Some(intent.by) && all.told != Some(intent.by);
+            all.told = Some(intent.by);
+            is_news
+        });
+        if is_news {
+            renewal.tell(Notice::Unanswered(TokenError::ambiguous(intent.describe())));
+        }
+    }
+
+    fn adopted(&self, renewal: &Renewal, wish: &Wish, tokens: TokenSet) -> TokenSet {
+        if let Some(stored_as) = tokens.stored_as() {
+            let asked = self.now();
+            self.hold(Held { stored_as, tokens: tokens.clone(), asked, saved: Saved::Yes });
+        }
+        if !wish.was_unsaved {
+            renewal.tell(Notice::Adopted);
+        }
+        tokens
+    }
+
+    // ===== what is known =====
+
+    fn plan(
+        &self,
+        record: Option<&StoredTokens>,
+        wish: &Wish,
+        setup: &Setup,
+    ) -> Result<Plan, TokenError> {
+        plan::plan(record, wish, setup, self.now())
+    }
+
+    fn wish(&self, renewal: &Renewal, was_unsaved: bool) -> Wish {
+        Wish { cause: renewal.cause(), has: self.what_the_asker_has(renewal), was_unsaved }
+    }
+
+    /// Returns which of the stored sets the asker has, if it is one of them.
+    fn what_the_asker_has(&self, renewal: &Renewal) -> Option<StoredAs> {
+        let previous = renewal.previous()?;
+        previous.stored_as().or_else(|| {
+            self.remember(|all| {
+                let held = all.memory.held.as_ref()?;
+                held.tokens.is_clone_of(previous).then_some(held.stored_as)
+            })
+        })
+    }
+
+    /// A set that did not come through here was obtained by a source around this one: that is a log-in.
+    fn take_in(&self, renewal: &Renewal) {
+        let Some(previous) = renewal.previous() else {
+            return;
+        };
+        let is_known = self.remember(|all| {
+            let session = all.memory.session.as_ref().and_then(|session| session.tokens.as_ref());
+            session.is_some_and(|tokens| tokens.is_clone_of(previous))
+        });
+        if !is_known
+            && previous.refresh_token().is_some()
+            && self.what_the_asker_has(renewal).is_none()
+        {
+            self.begin_session(Some(previous.clone()), self.now(), true);
+        }
+    }
+
+    /// Remembers a log-in or a log-out, to be stored.
+    fn begin_session(&self, tokens: Option<TokenSet>, at: SystemTime, is_late: bool) {
+        self.remember(|all| {
+            all.sessions += 1;
+            all.memory.session = Some(Session { number: all.sessions, tokens, at, is_late });
+            all.memory.held = None;
+        });
+    }
+
+    /// Remembers a set, unless a newer one is remembered.
+    fn hold(&self, held: Held) {
+        self.remember(|all| {
+            let newest = all.memory.held.as_ref().map(|held| held.stored_as);
+            if newest.is_none_or(|newest| held.stored_as >= newest) {
+                all.memory.held = Some(held);
+            }
+        });
+    }
+
+    /// Returns what the source said when it was last asked without a refresh token, if nothing has changed since.
+    fn refused(&self, record: Option<&StoredTokens>) -> Option<TokenError> {
+        let write_id = record?.write_id();
+        self.remember(|all| {
+            let (of, error) = all.refused.as_ref()?;
+            (*of == write_id).then(|| error.clone())
+        })
+    }
+
+    fn setup(&self) -> Setup {
+        let info = self.source.info();
+        Setup {
+            binding: Binding {
+                token_endpoint: info.token_endpoint.unwrap_or_default(),
+                client_id: info.client_id.unwrap_or_default(),
+                name: self.name.clone(),
+            },
+            configured: info.refresh_token,
+            rotates: info.rotates,
+            reuse_grace: info.reuse_grace,
+            store: self.store.describe(),
+        }
+    }
+
+    fn now(&self) -> SystemTime {
+        self.clock.now().wall()
+    }
+
+    fn remember<R>(&self, f: impl FnOnce(&mut Recollection) -> R) -> R {
+        // Each use leaves it whole.
+        f(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<S: TokenSource, T: TokenStore> TokenSource for Stored<S, T> {
+    async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+        let setup = self.setup();
+        match self.fetch_stored(&renewal, &setup).await {
+            Err(error) if self.serves(&setup, &error) && !renewal.only_looks() => {
+                self.serve(&renewal, error).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Writes it to the store as a new session: what a refresh of somebody else brings afterwards is of the last one, and not
+    /// stored.
+    async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
+        let setup = self.setup();
+        // Before the first await: whoever fetches meanwhile stores it first.
+        self.begin_session(tokens.cloned(), self.now(), false);
+        let inner = self.source.adopt(tokens).await;
+        if let Ok(Some(record)) = self.store.load().await
+            && plan::is_spent(&record, tokens)?
+        {
+            self.remember(|all| all.memory.session = None);
+            return Err(TokenError::denied(
+                "another refresh token took the place of this one before, so that it was not stored; somebody must log in again",
+            ));
+        }
+        match self.write_due(&setup).await {
+            Ok(_) => inner,
+            Err(error) => {
+                self.remember(|all| {
+                    if let Some(session) = &mut all.memory.session {
+                        session.is_late = true;
+                    }
+                });
+                Err(error)
+            }
+        }
+    }
+
+    async fn settle(&self) -> Result<(), TokenError> {
+        let inner = self.source.settle().await;
+        let is_unsaved = self.remember(|all| {
+            let held = all.memory.held.as_ref();
+            all.memory.session.is_some() || held.is_some_and(|held| held.saved != Saved::Yes)
+        });
+        if is_unsaved {
+            self.write_due(&self.setup()).await?;
+        }
+        inner
+    }
+
+    fn info(&self) -> SourceInfo {
+        self.source.info().keeping()
+    }
+}
+
+impl<S, T> Stored<S, T> {
+    fn serves(&self, setup: &Setup, error: &TokenError) -> bool {
+        let default = if setup.rotates { StoreDown::Fail } else { StoreDown::Serve };
+        let is_down =
+            error.get_ref().downcast_ref::<StoreError>().is_some_and(StoreError::is_unavailable);
+        is_down && self.store_down.unwrap_or(default) == StoreDown::Serve
+    }
+}
+
+impl<S: fmt::Debug, T: fmt::Debug> fmt::Debug for Stored<S, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stored")
+            .field("source", &self.source)
+            .field("store", &self.store)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Recollection {
+    /// What was due is written: the store knows what this process knows. Returns whether that was a token set.
+    fn written(&mut self, record: &StoredTokens, session: Option<u64>) -> bool {
+        let stored_as = record.stored_as();
+        self.epoch = Some(record.epoch());
+        self.memory.not_sent = None;
+        if session.is_some() {
+            if let Some(begun) = self.memory.session.take_if(|begun| Some(begun.number) == session)
+            {
+                self.memory.held = begun.tokens.map(|tokens| Held {
+                    stored_as,
+                    tokens,
+                    asked: begun.at,
+                    saved: Saved::Yes,
+                });
+            }
+            return true;
+        }
+        match &mut self.memory.held {
+            Some(held) if held.stored_as == stored_as => {
+                let was_unsaved = held.saved != Saved::Yes;
+                held.saved = Saved::Yes;
+                was_unsaved
+            }
+            Some(held) if held.stored_as < stored_as => {
+                self.memory.held = None;
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn end_session(&mut self, number: Option<u64>) {
+        self.memory.session.take_if(|begun| Some(begun.number) == number);
+    }
+}
+
+enum Step {
+    Done(TokenSet),
+    /// The store has changed.
+    Again,
+}
+
+/// Waits for a source, for so long that whoever waits has given up.
+async fn limited(
+    fetch: impl Future<Output = Result<TokenSet, TokenError>>,
+) -> Result<TokenSet, TokenError> {
+    timeout(FETCH_LIMIT, fetch).await.unwrap_or_else(|_| {
+        Err(TokenError::ambiguous(format!("the source did not answer within {FETCH_LIMIT:?}")))
+    })
+}
+
+fn changes_all_the_time(setup: &Setup) -> TokenError {
+    TokenError::transient(format!("{} changes all the time", setup.store))
+}
+
+/// How long a source may take, so that one that never answers does not hold the lock for ever. A token endpoint's own limit is
+/// shorter.
+const FETCH_LIMIT: Duration = Duration::from_secs(5 * 60);
+
+/// Longer than most token endpoints take, for whoever comes second.
+const LOCK_WAIT: Duration = Duration::from_secs(60);
+
+/// How often what is stored may change under our eyes.
+const ROUNDS: usize = 16;
+
+/// After which pauses a save is tried again.
+const SAVE_PAUSES: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1500)];
