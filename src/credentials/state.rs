@@ -834,7 +834,8 @@ mod tests {
 
         fn with_policy(policy: &RefreshPolicy, seed: u64) -> Self {
             Self {
-                state: State::new(policy.timing, seed, false),
+                // Half of the cases have a store.
+                state: State::new(policy.timing, seed, seed % 2 == 0),
                 monotonic: Duration::from_secs(1000),
                 wall: Duration::from_secs(1_700_000_000),
                 flying: Vec::new(),
@@ -946,6 +947,7 @@ mod tests {
                             self.newest = issued.generation;
                         }
                         Some(Err(_)) => assert!(is_current && before == Some(departure.id)),
+                        None if departure.only_looks => assert!(!self.state.wants(departure.id)),
                         None => assert_eq!(
                             self.state.flight_id(),
                             before,
@@ -1278,6 +1280,59 @@ mod tests {
         model.land(&departure, Ok(of_an_hour().build()));
         model.pass(Duration::from_secs(3600));
         assert!(model.fail(TokenError::transient("down")) <= Duration::from_secs(1));
+    }
+
+    fn with_a_store() -> Model {
+        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+        model.state.keeps = true;
+        model
+    }
+
+    #[test]
+    fn while_denied_a_store_is_looked_at_now_and_then_and_nothing_else_is_asked() {
+        let denied_and_looks_again = |mut model: Model| {
+            model.pass(STALE * 2);
+            let decision = model.token();
+            let Decision::Start(departure) = decision else { panic!("{decision:?}") };
+            model.land(&departure, Err(TokenError::denied("gone")));
+            assert!(matches!(model.token(), Decision::Refuse(error) if error.is_denied()));
+            model.pass(LOOK_AGAIN);
+            matches!(model.token(), Decision::Start(_))
+        };
+        assert!(denied_and_looks_again(with_a_store()));
+        assert!(!denied_and_looks_again(Model::logged_in(of_an_hour(), TIMEOUT)));
+    }
+
+    #[test]
+    fn the_brake_does_not_stop_a_look_at_the_store() {
+        let mut model = with_a_store();
+        assert!(model.reject_and_prove(Proof::Rejected).is_some());
+        let brake = model.brake();
+
+        let look = model.reject();
+        assert!(look.only_looks);
+        model.land(&look, Err(TokenError::transient("nothing newer")));
+        assert_eq!(model.brake(), brake);
+        assert!(model.state.view(model.now()).error.is_none());
+        // Not for each rejection.
+        let rejected = model.state.rejected(model.now(), model.state.generation());
+        assert!(matches!(rejected, Decision::Refuse(_)), "{rejected:?}");
+
+        model.state.brake.on_until = Some(Deadline::monotonic(model.now(), LOOK_AGAIN * 2));
+        model.pass(LOOK_AGAIN);
+        let look = model.reject();
+        assert!(look.only_looks);
+        model.land(&look, Ok(of_an_hour().build()));
+        model.state.prove(model.now(), look.id, Proof::Accepted);
+        assert_eq!(model.brake(), None);
+    }
+
+    #[test]
+    fn without_a_store_the_brake_stops_everything() {
+        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+        assert!(model.reject_and_prove(Proof::Rejected).is_some());
+        let rejected = model.state.rejected(model.now(), model.state.generation());
+        assert!(matches!(rejected, Decision::Refuse(_)), "{rejected:?}");
     }
 
     #[test]

@@ -178,6 +178,7 @@ pub(super) fn due(
         return Ok(Due::Write(next));
     }
     if record.is_doubted
+        && setup.rotates
         && let Some(token) = sendable(record, setup)?
         && content.intent.is_none()
     {

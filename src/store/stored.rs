@@ -282,15 +282,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         let asking = renewal.clone().with_previous(previous).counted();
         let outcome = limited(self.source.fetch(asking)).await;
         let error = match outcome {
-            Ok(tokens) => {
-                // What an answer leaves out is as it was (RFC 6749 §6).
-                let tokens =
-                    match (tokens.refresh_token(), token.or_else(|| setup.configured.clone())) {
-                        (None, Some(token)) => tokens.to_builder().refresh_token(token).build(),
-                        _ => tokens,
-                    };
-                return self.keep(Some(intent), tokens, asked, renewal, setup).await;
-            }
+            Ok(tokens) => return self.keep(Some(intent), tokens, asked, renewal, setup).await,
             Err(error) => error,
         };
         if let Some(successor) = error.successor() {
@@ -365,7 +357,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         setup: &Setup,
     ) -> Result<Succession, StoreError> {
         let mut pauses = SAVE_PAUSES.iter();
-        loop {
+        for _ in 0..ROUNDS {
             let base = record.clone().unwrap_or_else(|| StoredTokens::new(setup.binding.clone()));
             let mut next = plan::succeed(&base, tokens, asked, parent.revision.saturating_add(1))?;
             next.epoch = parent.epoch;
@@ -398,6 +390,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                 overtaken => return Ok(overtaken),
             }
         }
+        Err(StoreError::unavailable(format!("{} changes all the time", setup.store)))
     }
 
     /// Saves the refresh token of an answer that was of no other use.
