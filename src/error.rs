@@ -47,6 +47,7 @@ pub struct TokenError {
 }
 
 #[derive(Clone)]
+#[cfg_attr(not(feature = "store"), allow(dead_code, reason = "the successor is for a store"))]
 struct Inner {
     kind: Kind,
     error: Arc<dyn Error + Send + Sync>,

@@ -137,6 +137,7 @@ where
 
 /// What a source is asked: the previous token set, and why it will not do.
 #[derive(Clone)]
+#[cfg_attr(not(feature = "store"), allow(dead_code, reason = "some of it is for a store to read"))]
 pub struct Renewal {
     previous: Option<TokenSet>,
     cause: Cause,
@@ -152,6 +153,7 @@ pub struct Renewal {
 
 /// What a source that keeps tokens has to tell besides its answer.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "store"), allow(dead_code, reason = "a store has something to tell"))]
 pub(crate) enum Notice {
     /// The answer is what somebody else obtained.
     Adopted,
