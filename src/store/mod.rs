@@ -1,4 +1,96 @@
 //! Where token sets are kept: across restarts, processes and machines.
+//!
+//! Most servers let a client spend a refresh token once, and hand out the next one with the answer. Whoever sends the old one
+//! again looks like a thief, and the server ends the session: a human must log in. So a program that restarts must have
+//! written down the newest refresh token before it used what came with it, and programs that share one must take turns.
+//! [`Stored`] does both, around any [`TokenSource`](crate::TokenSource), with a [`TokenStore`] to keep the tokens in:
+//!
+//! ```no_run
+//! # #[cfg(all(feature = "file-store", feature = "oauth2"))]
+//! # async fn example(http: tower::util::BoxCloneService<http::Request<http_body_util::Full<bytes::Bytes>>, http::Response<http_body_util::Full<bytes::Bytes>>, tower_refresh::BoxError>) -> Result<(), tower_refresh::BoxError> {
+//! use tower::ServiceBuilder;
+//! use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
+//! use tower_refresh::store::{FileStore, Stored};
+//! use tower_refresh::{Credentials, RefreshLayer};
+//!
+//! let endpoint = TokenEndpoint::new(http.clone(), "https://auth.example.com/oauth2/token")?
+//!     .client_auth(ClientAuth::basic("my-client", std::env::var("CLIENT_SECRET")?));
+//! // Sent once, at the very first start. From then on the store knows better.
+//! let grant = RefreshTokenGrant::new(endpoint, std::env::var("REFRESH_TOKEN")?);
+//!
+//! let store = FileStore::new("/var/lib/my-program/tokens.json");
+//! let credentials = Credentials::new(Stored::new(grant, store).name("my-program"));
+//! let client = ServiceBuilder::new()
+//!     .layer(RefreshLayer::with_credentials(credentials.clone()).origin("https://api.example.com"))
+//!     .service(http);
+//!
+//! // …requests…
+//!
+//! // Before the program ends: an error here is a token that only this process has.
+//! credentials.settled().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Which store
+//!
+//! | store | who shares it | survives |
+//! |---|---|---|
+//! | [`MemoryStore`] | one process | nothing; for tests |
+//! | `FileStore` (feature `file-store`) | the processes of one machine, on a local file system | a crash of the program |
+//! | `RedisStore` (feature `redis`) | a fleet | what the server's set-up survives |
+//! | `Sealed` (feature `sealed`), over any of them | as the store under it | as the store under it; nobody reads the tokens without the key |
+//! | one of your own ([`TokenStore`]) | | |
+//!
+//! One store holds one grant: one log-in of one user at one server. A program with many of them has as many files or keys.
+//! Programs that do not share a refresh token need not share a store. Without one, a restart sends the configured refresh
+//! token again, which is right only if the server does not rotate.
+//!
+//! # What happens in a refresh
+//!
+//! 1. **Look.** If somebody else has stored a newer token set, it is used, and nothing is sent.
+//! 2. **Lock.** One of all who share the store goes on; the others wait, and then find what it has stored.
+//! 3. **Load**, and look once more.
+//! 4. **Write down the intent**: which refresh token is about to be sent (a keyed fingerprint of it), when, and how often
+//!    it was sent before.
+//! 5. **Look at the lock once more.** If it was lost, nothing is sent, and the intent is taken back.
+//! 6. **Send.**
+//! 7. **Save** the new token set in place of the one that it came of, and with it the end of the intent.
+//! 8. Only then anybody uses it.
+//!
+//! # What is promised
+//!
+//! - A refresh token that may rotate is sent once, by one of all who share the store, unless an answer was lost.
+//! - Wherever a process is killed, the next start finds a whole record. A token set that was saved is not lost.
+//! - If a process ends between steps 4 and 7, or no answer comes, the intent stays **open**: nobody knows whether the refresh
+//!   token is spent. Whoever finds it says so ([`Event::Unanswered`](crate::Event::Unanswered), or an
+//!   [ambiguous](crate::TokenError::is_ambiguous) error). The access token is used to its end, and nothing is sent. Then the
+//!   refresh token is sent once more, by one for all: either that works, or the server refuses it, and the error says what is
+//!   known. If no answer comes again, the next attempts are a minute apart, then two, at last a quarter of an hour.
+//!   A server that is known to bear it (`reuse_grace` in the dialect) is asked again at once, one time, in its window.
+//! - A token set that could not be saved is used, kept in memory, and saved as soon as the store takes it;
+//!   [`Event::Unsaved`](crate::Event::Unsaved) and [`Credentials::settled`](crate::Credentials::settled) tell.
+//! - The successor of what is stored is always saved, whoever brings it: also by a process that was suspended and lost its lock
+//!   meanwhile.
+//! - [`replace`](crate::Credentials::replace) and [`forget`](crate::Credentials::forget) reach the store at once and begin a new
+//!   session. What a refresh of the last one brings afterwards, here or elsewhere, is not saved. Others who share the store
+//!   learn of it with their next refresh, and use the access token that they have until then.
+//! - A refresh token that the server refused, or that another one took the place of, is not sent again, whoever brings it: not
+//!   by a restart, not by an old configuration. A configured refresh token has its turn once; a *different* one in the
+//!   configuration takes the place of what is stored, since a human has logged in.
+//! - What is stored is bound to the origin of the token endpoint, the client id and the [name](Stored::name): with an edited
+//!   configuration nothing is sent, and nothing is changed.
+//!
+//! # What nobody can promise
+//!
+//! - Between the last look at the lock (5) and the sending (6) a process can be suspended for so long that its lease is over. If
+//!   somebody else has sent the same refresh token meanwhile, the server sees it twice. It takes a suspension of more than the
+//!   lease within a few microseconds, and can happen only where the lock is a lease.
+//! - A request may be sent and its answer never come. That is what the open intent is for; it cannot be undone.
+//! - A store that loses what it has confirmed (a disk that lies, a failover of Redis, a backup that was put back) loses it for
+//!   us as well. Where that can be noticed, it counts as an open intent.
+//! - Wall clocks are compared: an access token that another machine obtained is used as long as this machine's clock says, and
+//!   the later of two log-ins is the one with the later time of day, if one of them could not be stored when it happened.
 
 mod error;
 mod memory;
