@@ -61,7 +61,7 @@
 //! |---|---|
 //! | obtain tokens from an OAuth 2.0 token endpoint | the grants in [`oauth2`] |
 //! | obtain them from elsewhere | a closure ([`source_fn`]), [`TokenFile`], [`StaticToken`], or a [`TokenSource`] of your own |
-//! | keep tokens across restarts; share them among processes and machines | [`store`] (features `file-store`, `redis`, …) |
+//! | keep tokens across restarts; share them among processes and machines | `store` (features `file-store`, `redis`, …) |
 //! | log in again once the refresh token is gone | [`TokenSource::or_else`] |
 //! | share one token among several clients; log in and out; watch | [`Credentials`] |
 //! | say when to renew, how long to wait | [`RefreshPolicy`] |
@@ -114,7 +114,7 @@
 //! # Before the program ends
 //!
 //! A refresh runs in a task of its own, and its answer is the only copy of the next refresh token. Await
-//! [`Credentials::settled`] before the runtime goes. With a [`store`] the refresh token outlives the program; what could not be
+//! [`Credentials::settled`] before the runtime goes. With a `store` the refresh token outlives the program; what could not be
 //! saved is the error that `settled` returns.
 //!
 //! # Features
@@ -123,7 +123,7 @@
 //! |---|---|
 //! | `oauth2` (default) | [`oauth2`]: sources for token endpoints |
 //! | `tracing` (default) | events for `tracing`, none of them with a secret |
-//! | `store` | [`store`]: token sets are saved before they are used; in memory, and for stores of one's own |
+//! | `store` | `store`: token sets are saved before they are used; in memory, and for stores of one's own |
 //! | `file-store` | `store::FileStore`, for the processes of one machine; with `store` |
 //! | `redis` | `store::RedisStore`, for a fleet; with `store` |
 //! | `sealed` | `store::Sealed`: encryption at rest over any store; with `store` |
