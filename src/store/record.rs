@@ -256,6 +256,10 @@ impl StoredTokens {
         if json.trim_ascii().is_empty() {
             return Err(StoreError::unreadable("it is empty"));
         }
+        // An array would do as a head, as serde has it.
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return Err(StoreError::unreadable("it is not a record of tower-refresh"));
+        }
         let head: Head = serde_json::from_slice(json).map_err(|error| {
             StoreError::unreadable(if error.is_eof() {
                 "it is cut short".to_owned()
@@ -620,5 +624,150 @@ impl Serialize for Sensitive {
 impl<'de> Deserialize<'de> for Sensitive {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(|secret| Self(Secret::new(secret)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> StoredTokens {
+        let mut record =
+            StoredTokens::new(Binding { name: "compass".into(), ..Binding::default() });
+        let tokens = TokenSet::bearer("sesame-access")
+            .unwrap()
+            .expires_in(Duration::from_secs(60))
+            .refresh_token("sesame-refresh")
+            .refresh_token_expires_at(time_of_day(5_000_000))
+            .scope("a b")
+            .id_token("sesame-id")
+            .build();
+        record.content_mut().unwrap().tokens =
+            Some(StoredSet::new(&tokens, time_of_day(1_000_000)));
+        record
+    }
+
+    fn json(record: &StoredTokens) -> serde_json::Value {
+        serde_json::from_slice(&record.to_json().unwrap()).unwrap()
+    }
+
+    fn unreadable(json: &[u8]) -> String {
+        let error = StoredTokens::from_json(json).unwrap_err();
+        assert!(error.is_unreadable());
+        assert!(!format!("{error} {error:?}").contains("sesame"), "{error:?}");
+        error.to_string()
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let record = record();
+        let read = StoredTokens::from_json(&record.to_json().unwrap()).unwrap();
+        assert_eq!(json(&read), json(&record));
+        let tokens = read.tokens(time_of_day(1_000_000)).unwrap().unwrap();
+        assert_eq!(tokens.access_token().expose_secret(), "sesame-access");
+        assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "sesame-refresh");
+        assert_eq!(tokens.refresh_token_expires_at(), Some(time_of_day(5_000_000)));
+        assert_eq!((tokens.scope(), tokens.id_token()), (Some("a b"), Some("sesame-id")));
+        let left = tokens.lifetime_at(time_of_day(1_020_000));
+        assert_eq!(left, Some(Duration::from_secs(40)));
+    }
+
+    #[test]
+    fn whatever_a_later_version_adds_is_kept_over_a_refresh() {
+        let mut added = json(&record());
+        added["later"] = 1.into();
+        added["body"]["plain"]["later"] = "2".into();
+        added["body"]["plain"]["tokens"]["later"] = serde_json::json!({ "deep": [3] });
+        let read = StoredTokens::from_json(added.to_string().as_bytes()).unwrap();
+
+        let mut next = read.next();
+        let tokens = TokenSet::bearer("next").unwrap().build();
+        let content = next.content_mut().unwrap();
+        let set = content.tokens.take().unwrap().followed_by(&tokens, time_of_day(2));
+        content.tokens = Some(set);
+        let written = json(&next);
+        assert_eq!(written["later"], 1);
+        assert_eq!(written["body"]["plain"]["later"], "2");
+        assert_eq!(written["body"]["plain"]["tokens"]["later"]["deep"][0], 3);
+        assert_eq!(written["body"]["plain"]["tokens"]["access_token"], "next");
+        assert_ne!(written["write_id"], added["write_id"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why_and_shows_nothing() {
+        let whole = record().to_json().unwrap();
+        for length in 0..whole.len() - 2 {
+            let why = unreadable(&whole[..length]);
+            assert!(why.contains("cut short") || why.contains("empty"), "{length}: {why}");
+        }
+        assert!(unreadable(b" \n").contains("it is empty"));
+        for foreign in [
+            "sesame",
+            "{\"refresh_token\":\"sesame\"}",
+            "[1]",
+            "\"sesame\"",
+            "{\"version\":\"sesame\"}",
+        ] {
+            assert!(unreadable(foreign.as_bytes()).contains("not a record"), "{foreign}");
+        }
+        assert!(unreadable(b"{\"version\":1,\"write_id\":\"sesame\"}").contains("not a whole one"));
+
+        // Of another shape altogether, perhaps.
+        let later = unreadable(b"{\"version\":2,\"sesame\":\"sesame\"}");
+        assert!(
+            later.contains("format 2, and this one knows 1") && later.contains("upgrade"),
+            "{later}"
+        );
+        let mut later = json(&record());
+        later["version"] = 7.into();
+        let error = serde_json::from_value::<StoredTokens>(later).unwrap_err();
+        assert!(error.to_string().contains("format 7"), "{error}");
+    }
+
+    #[test]
+    fn no_debug_shows_a_secret() {
+        let record = record();
+        assert!(!format!("{record:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn a_fingerprint_tells_tokens_apart_within_one_record_only() {
+        let (one, other) = (record(), record());
+        let token = RefreshToken::new("sesame");
+        let fingerprint = |record: &StoredTokens, token: &RefreshToken| {
+            record.content().unwrap().fingerprint(token)
+        };
+        assert_eq!(fingerprint(&one, &token), fingerprint(&one.next(), &token));
+        assert_ne!(fingerprint(&one, &token), fingerprint(&one, &RefreshToken::new("sesam")));
+        assert_ne!(fingerprint(&one, &token), fingerprint(&other, &token));
+    }
+
+    #[test]
+    fn only_so_many_tokens_are_remembered_and_the_latest_of_them() {
+        let mut record = record();
+        let content = record.content_mut().unwrap();
+        let token = |number: usize| RefreshToken::new(format!("r{number}"));
+        for number in 0..=REMEMBERED_MAX {
+            content.see(&token(number));
+            content.spend(&token(number));
+        }
+        assert_eq!((content.seen.len(), content.spent.len()), (REMEMBERED_MAX, REMEMBERED_MAX));
+        assert!(!content.has_seen(&token(0)) && content.has_seen(&token(1)));
+        assert_eq!(content.seen.last(), Some(&content.fingerprint(&token(REMEMBERED_MAX))));
+    }
+
+    #[test]
+    fn times_that_do_not_fit_are_far_away_and_no_panic() {
+        let mut edited = json(&record());
+        for name in
+            ["expires_at_ms", "refresh_at_ms", "refresh_token_expires_at_ms", "received_at_ms"]
+        {
+            edited["body"]["plain"]["tokens"][name] = u64::MAX.into();
+        }
+        let read = StoredTokens::from_json(edited.to_string().as_bytes()).unwrap();
+        let now = time_of_day(1_000_000);
+        let tokens = read.tokens(now).unwrap().unwrap();
+        assert!(tokens.lifetime_at(now).unwrap() > Duration::from_secs(86400 * 365));
+        assert_eq!(tokens.refresh_token_expires_at(), Some(time_of_day(u64::MAX)));
     }
 }
