@@ -129,7 +129,8 @@ pub use self::stored::{StoreDown, Stored};
 /// 8. **A record with an [open intent](StoredTokens::has_open_intent) is followed by a larger one**, after a refresh token was
 ///    spent. A store that can run full fails the first of the two if the second will not fit.
 ///
-/// [`testing::store_laws`](crate::testing) tests all of them that can be tested from outside.
+/// `testing::store_laws` (feature `testing`) tests all of them that can be tested from outside, and its documentation is
+/// about writing a store of one's own, with a complete one.
 ///
 /// # Cancel safety
 ///

@@ -520,7 +520,7 @@ const FAR_AWAY: Duration = Duration::from_secs(1000 * 365 * 86400);
 pub struct WriteId([u8; 16]);
 
 impl WriteId {
-    pub(super) fn random() -> Self {
+    pub(crate) fn random() -> Self {
         Self(random())
     }
 }

@@ -183,6 +183,8 @@ mod server;
 mod service;
 mod serving;
 mod shared;
+#[cfg(feature = "store")]
+mod store_laws;
 mod token_endpoint;
 mod tokens;
 
@@ -194,4 +196,7 @@ pub use self::faults::Faults;
 pub use self::server::{AuthorizationServer, AuthorizationServerBuilder};
 pub use self::service::{ResponseFuture, ServerService};
 pub use self::serving::Serving;
+#[cfg(feature = "store")]
+#[cfg_attr(docsrs, doc(cfg(feature = "store")))]
+pub use self::store_laws::store_laws;
 pub use self::tokens::Rotation;
