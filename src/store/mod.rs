@@ -96,6 +96,8 @@ mod error;
 mod memory;
 mod plan;
 mod record;
+#[cfg(feature = "sealed")]
+mod sealed;
 mod stored;
 
 use std::future::Future;
@@ -104,6 +106,9 @@ use std::time::Duration;
 pub use self::error::StoreError;
 pub use self::memory::{MemoryLock, MemoryStore};
 pub use self::record::{Binding, StoredTokens, WriteId};
+#[cfg(feature = "sealed")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sealed")))]
+pub use self::sealed::{SealKey, Sealed};
 pub use self::stored::{StoreDown, Stored};
 
 /// Keeps the token set of one grant across restarts, processes or machines.

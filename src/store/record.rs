@@ -63,13 +63,13 @@ pub(super) enum Body {
     Sealed(Box<SealedContent>),
 }
 
-/// The content, encrypted.
+/// The whole record, encrypted; what stands beside it in the clear is authenticated (`sealed.rs`).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SealedContent {
     pub(super) key_id: String,
     /// Base64.
     pub(super) nonce: String,
-    /// Base64.
+    /// Base64, the tag at its end.
     pub(super) ciphertext: String,
     pub(super) has_open_intent: bool,
 }
@@ -298,6 +298,27 @@ impl StoredTokens {
         record
     }
 
+    #[cfg(feature = "sealed")]
+    pub(super) fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Returns what is left of the record in the clear when all of it is sealed.
+    #[cfg(feature = "sealed")]
+    pub(super) fn sealed(&self, content: SealedContent) -> Self {
+        Self {
+            version: self.version,
+            write_id: self.write_id,
+            epoch: self.epoch,
+            revision: self.revision,
+            binding: self.binding.clone(),
+            body: Body::Sealed(Box::new(content)),
+            is_doubted: false,
+            // Nobody knows whether these are secret.
+            other: BTreeMap::new(),
+        }
+    }
+
     /// Returns the content in the clear.
     pub(super) fn content(&self) -> Result<&Content, StoreError> {
         match &self.body {
@@ -522,6 +543,11 @@ pub struct WriteId([u8; 16]);
 impl WriteId {
     pub(crate) fn random() -> Self {
         Self(random())
+    }
+
+    #[cfg(feature = "sealed")]
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
