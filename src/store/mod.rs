@@ -93,6 +93,8 @@
 //!   the later of two log-ins is the one with the later time of day, if one of them could not be stored when it happened.
 
 mod error;
+#[cfg(feature = "file-store")]
+mod file;
 mod memory;
 mod plan;
 mod record;
@@ -104,6 +106,9 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use self::error::StoreError;
+#[cfg(feature = "file-store")]
+#[cfg_attr(docsrs, doc(cfg(feature = "file-store")))]
+pub use self::file::{FileLock, FileStore};
 pub use self::memory::{MemoryLock, MemoryStore};
 pub use self::record::{Binding, StoredTokens, WriteId};
 #[cfg(feature = "sealed")]

@@ -1,0 +1,262 @@
+//! A store in a file.
+
+mod lock;
+mod place;
+mod write;
+
+#[cfg(all(test, unix))]
+mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use self::lock::{Held, Taken};
+use self::place::{Options, Place};
+use self::write::Write;
+use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
+
+/// A [`TokenStore`] in a file, shared by the processes of one machine.
+///
+/// ```
+/// use tower_refresh::store::{FileStore, TokenStore as _};
+///
+/// # async fn load() -> Result<(), tower_refresh::store::StoreError> {
+/// let store = FileStore::new("/var/lib/compass/tokens.json");
+/// if store.load().await?.is_none() {
+///     println!("nobody has logged in yet: {} does not exist", store.describe());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// One file is for one grant. All processes that use it run as the same user; each may have its own version of this crate.
+/// Nothing is checked before the first use.
+///
+/// # What is guaranteed
+///
+/// On a local file system:
+///
+/// - A reader sees a whole record, the last that was saved or the one before it, whatever is killed in the middle.
+/// - Once a save has returned, the record and its place in the folder were synced to the disk, in this order: the new file is
+///   written and synced, renamed over the old one, and the folder is synced. What a loss of power leaves behind is up to the
+///   file system and the disk, and was not tried.
+/// - Saves of all processes come one after the other, and each finds what it replaces as it was told, or fails.
+/// - One process at a time holds the lock, and the operating system ends it with the process, `kill -9` included. One
+///   that is stopped (SIGSTOP) or hangs keeps what it holds, and the others wait as long as they are told to.
+/// - A save that says that a refresh token is about to be spent returns only once there is room on the disk for the next one,
+///   twice its size and at least 384 KiB. A disk that is full fails it, and nothing is spent. File systems that write a copy
+///   of what they overwrite (ZFS, or Btrfs with snapshots) cannot promise the room.
+/// - What cannot be understood is left as it is: a file that is empty, cut short, something else, or written by a later version.
+///
+/// It is not guaranteed that what is stored is the latest: whoever puts an old copy of the file in place puts back a refresh
+/// token that may be spent, which servers take for theft. Leave the file out of backups, or log in again after a restore.
+///
+/// # Files
+///
+/// | name | what it is |
+/// |---|---|
+/// | `tokens.json` | the record, a new file at each save |
+/// | `tokens.json.lock` | is locked for as long as a refresh takes |
+/// | `tokens.json.save-lock` | is locked for the moment of a save |
+/// | `tokens.json.new` | is written and then renamed; a killed process leaves it behind, and the next save removes it |
+/// | `tokens.json.reserved` | room on the disk for the next save, while a refresh token is being spent |
+///
+/// The locks are advisory ones of the operating system (`flock`), and their files stay: to remove one while somebody holds it
+/// makes that lock [lost](StoreLock::is_held). The others may go while no process runs. What is replaced is not wiped from the disk.
+///
+/// All files are created with mode 0600, whatever the umask, and so a record that was readable by others is not after the next
+/// save. The folder must be writable for the processes, and should be for nobody else. A path that is a symbolic link is
+/// followed once, at the first use: what it points to is replaced, and not the link, and all names of one file
+/// share its locks. Hard links are not followed: a save gives the name that it was made under a file of its own. Neither can a
+/// file be replaced that is mounted by itself, as containers do with single files: mount its folder.
+///
+/// # Network file systems
+///
+/// Locks and renames are not to be relied upon on NFS, SMB and the shared folders of virtual machines, least of all from several
+/// machines. Where they are recognised, on Linux, the store refuses to work, unless it is
+/// [told otherwise](Self::allow_network_file_system); elsewhere they are not. FUSE counts as one of them, since sshfs,
+/// virtiofs and gocryptfs look the same from above. For several machines there is the Redis store.
+///
+/// # Platforms
+///
+/// Made for Unix and tested on Linux. On macOS a sync goes through to the disk (`F_FULLFSYNC`). On Windows there is no mode 0600,
+/// access is what
+/// the folder passes on, a folder cannot be synced, and a lock file that somebody replaces is not noticed.
+///
+/// # Errors
+///
+/// Each names the file and says what to do.
+///
+/// - [Misconfigured](StoreError::is_misconfigured): no folder, no permission, a read-only or network file system, a directory or a
+///   dangling link in place of the file.
+/// - [Unreadable](StoreError::is_unreadable): the file is there and holds no record. Nothing is saved until somebody
+///   restores it or moves it away.
+/// - [Unavailable](StoreError::is_unavailable): the disk is full or broken, or another process has been saving for 5 seconds.
+/// - [Held](StoreError::is_held): another process did not let go of the lock in time.
+///
+/// # Cancel safety
+///
+/// A wait for a lock that is dropped leaves nothing held. A save whose future is dropped may go on in its thread, to its end.
+#[derive(Clone, Debug)]
+pub struct FileStore {
+    path: PathBuf,
+    options: Options,
+    /// Worked out at the first use that finds everything in order, so that a link that is changed later does not lead one
+    /// process elsewhere than to the locks that it holds.
+    place: Arc<OnceLock<Place>>,
+}
+
+impl FileStore {
+    /// Makes a store of the file of this name. It need not exist, but its folder must.
+    ///
+    /// A relative path is taken from the directory that the process is in at the first use.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), options: Options::default(), place: Arc::default() }
+    }
+
+    /// Creates the folder at the first use if it does not exist, and those above it, with mode 0700.
+    ///
+    /// Do not set it if the folder is where another disk is mounted: while that is missing, a new file would begin.
+    #[must_use]
+    pub fn create_folder(mut self) -> Self {
+        self.options.creates_folder = true;
+        self.place = Arc::default();
+        self
+    }
+
+    /// Uses a network file system too, which is refused by default.
+    ///
+    /// Two machines may then hold the lock at once and spend one refresh token twice, and a save may be lost. Only for a file that
+    /// one machine uses, on a file system whose locks and renames work.
+    #[must_use]
+    pub fn allow_network_file_system(mut self) -> Self {
+        self.options.allows_network = true;
+        self.place = Arc::default();
+        self
+    }
+
+    fn place(&self) -> Result<&Place, StoreError> {
+        if let Some(place) = self.place.get() {
+            return Ok(place);
+        }
+        let place = Place::find(&self.path, self.options)?;
+        Ok(self.place.get_or_init(|| place))
+    }
+
+    /// Does something with the files, in a thread where it may block.
+    async fn with<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Place) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        match tokio::task::spawn_blocking(move || f(store.place()?)).await {
+            Ok(done) => done,
+            Err(_) => Err(StoreError::unavailable(format!(
+                "{} was not looked at: the runtime shuts down",
+                self.describe()
+            ))),
+        }
+    }
+
+    /// Tries again until somebody else is out of the way, or `wait` is over, which is none.
+    ///
+    /// By tries, since a thread that waits for a lock cannot be called back.
+    async fn patiently<T: Send + 'static>(
+        &self,
+        wait: Duration,
+        attempt: impl Fn(&Place) -> Result<Option<T>, StoreError> + Clone + Send + 'static,
+    ) -> Result<Option<T>, StoreError> {
+        let mut deadline = pin!(sleep(wait));
+        let mut is_over = wait.is_zero();
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let done = self.with(attempt.clone()).await?;
+            if done.is_some() || is_over {
+                return Ok(done);
+            }
+            // Once more when it is over, however long the pauses have become.
+            is_over = timeout(pause, deadline.as_mut()).await.is_ok();
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+impl TokenStore for FileStore {
+    type Lock = FileLock;
+
+    async fn lock(&self, wait: Duration) -> Result<FileLock, StoreError> {
+        let held = self.patiently(wait, |place| match Held::take(&place.lock)? {
+            Taken::Held(held) => Ok(Some(Arc::new(held))),
+            Taken::Busy | Taken::Missing => Ok(None),
+        });
+        match held.await? {
+            Some(held) => Ok(FileLock { held }),
+            None => Err(StoreError::held(format!(
+                "{} was not unlocked within {wait:?}",
+                self.describe()
+            ))),
+        }
+    }
+
+    async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
+        self.with(write::load).await
+    }
+
+    async fn save(
+        &self,
+        record: &StoredTokens,
+        replaces: Option<WriteId>,
+    ) -> Result<(), StoreError> {
+        let write = Arc::new(Write::new(record, replaces)?);
+        let saved = self.patiently(SAVE_WAIT, move |place| write.attempt(place));
+        saved.await?.ok_or_else(|| {
+            StoreError::unavailable(format!(
+                "another process has been saving {} for {SAVE_WAIT:?}: see whether it is stopped or its disk hangs",
+                self.describe()
+            ))
+        })
+    }
+
+    fn describe(&self) -> String {
+        format!("the file {}", self.path.display())
+    }
+}
+
+/// The lock of a [`FileStore`]. It ends when it is dropped, and with its process.
+///
+/// It is lost if somebody removes or replaces the lock file.
+pub struct FileLock {
+    held: Arc<Held>,
+}
+
+impl StoreLock for FileLock {
+    async fn is_held(&self) -> Result<bool, StoreError> {
+        let held = Arc::clone(&self.held);
+        match tokio::task::spawn_blocking(move || held.is_held()).await {
+            Ok(is_held) => is_held,
+            Err(_) => Err(StoreError::unavailable("nobody looked: the runtime shuts down")),
+        }
+    }
+
+    async fn release(self) {}
+}
+
+impl fmt::Debug for FileLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileLock").field("path", &self.held.path()).finish_non_exhaustive()
+    }
+}
+
+/// A save takes milliseconds; this is a process that is stopped, or a disk that does not answer.
+const SAVE_WAIT: Duration = Duration::from_secs(5);
+
+/// About what a save takes.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
+/// Nothing to a request that waits for a token, and forty cheap system calls a second.
+const LONGEST_PAUSE: Duration = Duration::from_millis(25);

@@ -1,0 +1,568 @@
+//! A store in a file: what stays whole, who keeps out whom, and what is said when something is wrong.
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test: helpers outside of test functions too"
+)]
+#![allow(clippy::disallowed_methods, reason = "other processes do not follow paused time")]
+
+#[path = "file_store/other_processes.rs"]
+mod other_processes;
+#[path = "file_store/support.rs"]
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use support::{Folder, id, intent, record, record_of_length, skipped};
+use tokio_test::{assert_pending, task};
+use tower_refresh::store::{FileStore, StoreError, StoreLock as _, StoredTokens, TokenStore as _};
+
+const AT_ONCE: Duration = Duration::ZERO;
+
+/// Longer than anything takes on a machine that is busy.
+const LONG: Duration = Duration::from_secs(60);
+
+// ===== what is saved =====
+
+#[tokio::test]
+async fn a_save_counts_if_it_replaces_what_it_says() {
+    let folder = Folder::new();
+    let store = FileStore::new(folder.path("tokens.json"));
+    assert!(store.load().await.unwrap().is_none());
+    assert!(store.save(&record(2), Some(id(1))).await.unwrap_err().is_conflict());
+
+    store.save(&record(1), None).await.unwrap();
+    store.save(&record(2), Some(id(1))).await.unwrap();
+    // It has counted before.
+    store.save(&record(2), Some(id(1))).await.unwrap();
+    for replaces in [None, Some(id(1)), Some(id(3))] {
+        assert!(store.save(&record(3), replaces).await.unwrap_err().is_conflict());
+    }
+    let another = FileStore::new(folder.path("tokens.json"));
+    assert_eq!(another.load().await.unwrap().unwrap().write_id(), id(2));
+}
+
+#[tokio::test]
+async fn one_of_many_that_replace_the_same_counts() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.json");
+    FileStore::new(&path).save(&record(1), None).await.unwrap();
+    let saves: Vec<_> = (2..10)
+        .map(|n| {
+            let store = FileStore::new(&path);
+            tokio::spawn(async move { store.save(&record(n), Some(id(1))).await })
+        })
+        .collect();
+    let mut counted = 0;
+    for save in saves {
+        match save.await.unwrap() {
+            Ok(()) => counted += 1,
+            Err(error) => assert!(error.is_conflict(), "{error}"),
+        }
+    }
+    assert_eq!(counted, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_never_sees_a_part() {
+    const SAVES: u64 = 500;
+
+    let folder = Folder::new();
+    let path = folder.path("tokens.json");
+    let store = FileStore::new(&path);
+    store.save(&record(1), None).await.unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let reader = tokio::spawn({
+        let (store, is_over) = (FileStore::new(&path), Arc::clone(&is_over));
+        async move {
+            let (mut last, mut loads) = (0, 0);
+            while !is_over.load(Ordering::Relaxed) {
+                let seen = store.load().await.unwrap().unwrap().revision();
+                assert!(seen >= last);
+                last = seen;
+                loads += 1;
+            }
+            loads
+        }
+    });
+    for n in 2..=SAVES {
+        // Long and short by turns, through the reserved file and without it.
+        let record = if n % 3 == 0 {
+            intent(n)
+        } else {
+            record_of_length(n, usize::try_from(n % 7).unwrap() * 5000)
+        };
+        store.save(&record, Some(id(n - 1))).await.unwrap();
+    }
+    is_over.store(true, Ordering::Relaxed);
+    assert!(reader.await.unwrap() > 10);
+    assert_eq!(store.load().await.unwrap().unwrap().revision(), SAVES);
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_is_told_and_left_as_it_is() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.json");
+    let store = FileStore::new(&path);
+    let told = async |content: &[u8], why: &str| {
+        fs::write(&path, content).unwrap();
+        for (what, error) in [
+            ("load", store.load().await.unwrap_err()),
+            ("save", store.save(&record(2), Some(id(1))).await.unwrap_err()),
+            ("first save", store.save(&record(2), None).await.unwrap_err()),
+        ] {
+            let shown = format!("{error} {error:?}");
+            assert!(error.is_unreadable(), "{what}: {shown}");
+            assert!(shown.contains(path.to_str().unwrap()) && shown.contains(why), "{shown}");
+            assert!(shown.contains("moved away") && !shown.contains("sesame"), "{shown}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), content);
+        assert_eq!(folder.names(), ["tokens.json", "tokens.json.save-lock"]);
+    };
+    told(b"", "it is empty").await;
+    told(b" \n", "it is empty").await;
+    told(b"\0\0\0\0", "it is not a record").await;
+    told(b"sesame", "it is not a record").await;
+    told(b"\xff\xfe", "it is not a record").await;
+    told(br#"{"access_token": "sesame"}"#, "it is not a record").await;
+    told(br#"{"version": 1, "access_token": "sesame"}"#, "is not a whole one").await;
+    told(br#"{"version": 2, "secret": "sesame"}"#, "later version").await;
+    told(&vec![b' '; 1024 * 1024 + 1], "longer than").await;
+}
+
+#[tokio::test]
+async fn every_torn_record_is_told_and_left_as_it_is() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.json");
+    let store = FileStore::new(&path);
+    let whole = intent(1).to_json().unwrap();
+    // Without the newline at its end it is whole.
+    for length in 0..whole.len() - 1 {
+        fs::write(&path, &whole[..length]).unwrap();
+        assert!(store.load().await.unwrap_err().is_unreadable(), "{length}");
+        let error = store.save(&record(2), Some(id(1))).await.unwrap_err();
+        assert!(error.is_unreadable(), "{length}: {error}");
+        assert_eq!(fs::read(&path).unwrap(), whole[..length]);
+    }
+    fs::write(&path, &whole).unwrap();
+    store.save(&record(2), Some(id(1))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_that_could_not_be_read_again_is_not_saved() {
+    let folder = Folder::new();
+    let store = FileStore::new(folder.path("tokens.json"));
+    let error = store.save(&record_of_length(1, 1024 * 1024), None).await.unwrap_err();
+    assert!(error.is_misconfigured() && error.to_string().contains("1048576"), "{error}");
+    assert!(folder.names().is_empty());
+}
+
+// ===== room for the next =====
+
+#[tokio::test]
+async fn room_is_reserved_by_an_intent_and_used_by_what_follows() {
+    let folder = Folder::new();
+    let [path, reserved] = ["tokens.json", "tokens.json.reserved"].map(|name| folder.path(name));
+    let store = FileStore::new(&path);
+    store.save(&record(1), None).await.unwrap();
+    assert!(!reserved.exists());
+
+    store.save(&intent(2), Some(id(1))).await.unwrap();
+    let room = fs::metadata(&reserved).unwrap();
+    assert!(room.len() >= 384 * 1024 && room.blocks() * 512 >= 384 * 1024, "{room:?}");
+    assert_eq!(room.mode() & 0o777, 0o600);
+    assert!(fs::read(&reserved).unwrap().iter().all(|byte| *byte == 0));
+
+    // The same file, now under the other name, and no longer than it should be.
+    let successor = record_of_length(3, 100_000);
+    store.save(&successor, Some(id(2))).await.unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().ino(), room.ino());
+    assert_eq!(fs::read(&path).unwrap(), *successor.to_json().unwrap());
+    assert!(!reserved.exists());
+}
+
+#[tokio::test]
+async fn a_large_record_is_given_twice_its_size() {
+    let folder = Folder::new();
+    let store = FileStore::new(folder.path("tokens.json"));
+    let json = String::from_utf8(intent(1).to_json().unwrap().to_vec()).unwrap();
+    let large = json.replace("sesame-1", &"s".repeat(300_000));
+    store.save(&StoredTokens::from_json(large.as_bytes()).unwrap(), None).await.unwrap();
+    assert!(fs::metadata(folder.path("tokens.json.reserved")).unwrap().len() >= 600_000);
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_behind_is_cleared_away() {
+    let folder = Folder::new();
+    let [path, new, reserved] =
+        ["tokens.json", "tokens.json.new", "tokens.json.reserved"].map(|name| folder.path(name));
+    let store = FileStore::new(&path);
+    store.save(&intent(1), None).await.unwrap();
+    let leave = |path: &Path| {
+        fs::write(path, "a token in a record that was not fini").unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+
+    // The next attempt keeps no piece of what the last had written where there is to be room.
+    leave(&new);
+    leave(&reserved);
+    store.save(&intent(2), Some(id(1))).await.unwrap();
+    assert!(!new.exists());
+    let room = fs::read(&reserved).unwrap();
+    assert!(room.len() >= 384 * 1024 && room.iter().all(|byte| *byte == 0));
+
+    // Room that is there is used again.
+    let room = fs::metadata(&reserved).unwrap().ino();
+    store.save(&intent(3), Some(id(2))).await.unwrap();
+    assert_eq!(fs::metadata(&reserved).unwrap().ino(), room);
+
+    leave(&new);
+    leave(&reserved);
+    store.save(&record(4), Some(id(3))).await.unwrap();
+    assert_eq!(fs::read(&path).unwrap(), *record(4).to_json().unwrap());
+    assert_eq!(folder.names(), ["tokens.json", "tokens.json.save-lock"]);
+}
+
+#[tokio::test]
+async fn a_reserved_file_of_somebody_else_is_not_written_to() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root can give files away");
+    }
+    let folder = Folder::new();
+    let [path, reserved] = ["tokens.json", "tokens.json.reserved"].map(|name| folder.path(name));
+    fs::write(&reserved, "").unwrap();
+    fs::set_permissions(&reserved, fs::Permissions::from_mode(0o600)).unwrap();
+    chown(&reserved, Some(65534), None).unwrap();
+    FileStore::new(&path).save(&record(1), None).await.unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().uid(), 0);
+}
+
+#[tokio::test]
+async fn a_reserved_file_that_others_can_read_is_not_written_to() {
+    let folder = Folder::new();
+    let [path, reserved] = ["tokens.json", "tokens.json.reserved"].map(|name| folder.path(name));
+    let store = FileStore::new(&path);
+    for (n, record) in [(1, record(1)), (2, intent(2))] {
+        fs::write(&reserved, "").unwrap();
+        fs::set_permissions(&reserved, fs::Permissions::from_mode(0o644)).unwrap();
+        let mut planted = fs::File::open(&reserved).unwrap();
+        store.save(&record, (n > 1).then(|| id(n - 1))).await.unwrap();
+        let mut seen = Vec::new();
+        std::io::Read::read_to_end(&mut planted, &mut seen).unwrap();
+        assert!(seen.is_empty());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+    assert_eq!(fs::metadata(&reserved).unwrap().mode() & 0o777, 0o600);
+}
+
+// ===== the lock =====
+
+#[tokio::test]
+async fn two_stores_of_one_process_exclude_each_other() {
+    let folder = Folder::new();
+    let [one, other] = [(); 2].map(|()| FileStore::new(folder.path("tokens.json")));
+    let lock = one.lock(AT_ONCE).await.unwrap();
+    assert!(lock.is_held().await.unwrap());
+    let error = other.lock(Duration::from_millis(50)).await.unwrap_err();
+    assert!(error.is_held() && error.to_string().contains("tokens.json"), "{error}");
+    assert!(one.clone().lock(AT_ONCE).await.unwrap_err().is_held());
+    // What is stored is not behind the lock.
+    other.save(&record(1), None).await.unwrap();
+    assert!(other.load().await.unwrap().is_some());
+
+    lock.release().await;
+    drop(other.lock(AT_ONCE).await.unwrap());
+    drop(one.lock(AT_ONCE).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_waiter_gets_the_lock_when_it_is_let_go_of() {
+    let folder = Folder::new();
+    let store = FileStore::new(folder.path("tokens.json"));
+    let lock = store.lock(AT_ONCE).await.unwrap();
+    let waiter = tokio::spawn({
+        let store = store.clone();
+        async move { store.lock(LONG).await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!waiter.is_finished());
+    drop(lock);
+    assert!(waiter.await.unwrap().unwrap().is_held().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_wait_that_is_dropped_leaves_nothing_held() {
+    let folder = Folder::new();
+    let store = FileStore::new(folder.path("tokens.json"));
+    let lock = store.lock(AT_ONCE).await.unwrap();
+    let waiter = store.lock(LONG);
+    assert!(tokio::time::timeout(Duration::from_millis(20), waiter).await.is_err());
+    // In the middle of an attempt, too.
+    let mut waiter = task::spawn(store.lock(LONG));
+    assert_pending!(waiter.poll());
+    drop(waiter);
+    drop(lock);
+    let mut waiter = task::spawn(store.lock(LONG));
+    assert_pending!(waiter.poll());
+    drop(waiter);
+    store.lock(LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lock_whose_file_is_removed_or_replaced_is_lost() {
+    let folder = Folder::new();
+    let [path, lock_file] = ["tokens.json", "tokens.json.lock"].map(|name| folder.path(name));
+    let store = FileStore::new(&path);
+    let first = store.lock(AT_ONCE).await.unwrap();
+    fs::remove_file(&lock_file).unwrap();
+    assert!(!first.is_held().await.unwrap());
+    let second = store.lock(AT_ONCE).await.unwrap();
+    assert!(second.is_held().await.unwrap() && !first.is_held().await.unwrap());
+    drop(first);
+    assert!(store.lock(AT_ONCE).await.unwrap_err().is_held());
+
+    fs::write(folder.path("another"), "").unwrap();
+    fs::rename(folder.path("another"), &lock_file).unwrap();
+    assert!(!second.is_held().await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_behind_one_that_never_ends_gives_up() {
+    let folder = Folder::new();
+    let store = FileStore::new(folder.path("tokens.json"));
+    let stuck = fs::File::create(folder.path("tokens.json.save-lock")).unwrap();
+    stuck.try_lock().unwrap();
+    let error = store.save(&record(1), None).await.unwrap_err();
+    assert!(error.is_unavailable() && error.to_string().contains("is stopped"), "{error}");
+    // Not only closed: a child of another test may be about to be started, and have it open.
+    stuck.unlock().unwrap();
+    store.save(&record(1), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_save_that_was_begun_goes_on_when_it_is_dropped() {
+    let folder = Folder::new();
+    let store = FileStore::new(folder.path("tokens.json"));
+    let record = record(1);
+    let mut save = task::spawn(store.save(&record, None));
+    assert_pending!(save.poll());
+    drop(save);
+    let saved = async {
+        while store.load().await.unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(LONG, saved).await.unwrap();
+}
+
+#[tokio::test]
+async fn programs_that_are_started_meanwhile_do_not_inherit_the_lock() {
+    let folder = Folder::new();
+    let store = FileStore::new(folder.path("tokens.json"));
+    let _lock = store.lock(AT_ONCE).await.unwrap();
+    let Ok(open) = Command::new("ls").args(["-l", "/proc/self/fd"]).output() else { return };
+    assert!(!String::from_utf8(open.stdout).unwrap().contains("tokens.json"));
+}
+
+// ===== paths =====
+
+#[tokio::test]
+async fn all_names_of_one_file_are_one_store() {
+    let folder = Folder::new();
+    let real = folder.path("real");
+    fs::create_dir(&real).unwrap();
+    symlink("real", folder.path("linked")).unwrap();
+    FileStore::new(real.join("tokens.json")).save(&record(1), None).await.unwrap();
+    symlink("real/tokens.json", folder.path("a.json")).unwrap();
+    symlink("a.json", folder.path("b.json")).unwrap();
+
+    let names =
+        ["real/tokens.json", "linked/tokens.json", "real/../real/tokens.json", "a.json", "b.json"];
+    let mut revision = 1;
+    for (i, one) in names.iter().enumerate() {
+        let one = FileStore::new(folder.path(one));
+        let _lock = one.lock(AT_ONCE).await.unwrap();
+        for other in &names[i..] {
+            let other = FileStore::new(folder.path(other));
+            assert!(other.lock(AT_ONCE).await.unwrap_err().is_held());
+            other.save(&record(revision + 1), Some(id(revision))).await.unwrap();
+            revision += 1;
+            assert_eq!(one.load().await.unwrap().unwrap().revision(), revision);
+        }
+    }
+    // The links are links still, and there is nothing beside them.
+    assert_eq!(folder.names(), ["a.json", "b.json", "linked", "real"]);
+    assert!(fs::symlink_metadata(folder.path("a.json")).unwrap().is_symlink());
+}
+
+#[tokio::test]
+async fn a_relative_path_leads_to_the_same_lock() {
+    let folder = Folder::new();
+    let up = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect();
+    let path = folder.path("tokens.json");
+    let relative = [up, path.strip_prefix("/").unwrap().to_owned()].iter().collect::<PathBuf>();
+    let store = FileStore::new(relative);
+    store.save(&record(1), None).await.unwrap();
+    let lock = store.lock(AT_ONCE).await.unwrap();
+    let same = FileStore::new(path);
+    assert!(same.load().await.unwrap().is_some());
+    assert!(same.lock(AT_ONCE).await.unwrap_err().is_held());
+    drop(lock);
+}
+
+async fn refused(store: &FileStore, what: &str) {
+    for error in [
+        store.load().await.map(drop).unwrap_err(),
+        store.lock(AT_ONCE).await.map(drop).unwrap_err(),
+        store.save(&record(1), None).await.unwrap_err(),
+    ] {
+        assert!(error.is_misconfigured() && error.to_string().contains(what), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn paths_that_cannot_be_are_told() {
+    let folder = Folder::new();
+    refused(&FileStore::new(""), "names no file").await;
+    refused(&FileStore::new("/"), "names no file").await;
+    refused(&FileStore::new(folder.path("..")), "names no file").await;
+    let long = "x".repeat(255);
+    refused(&FileStore::new(folder.path(&"x".repeat(256))), "choose a shorter one").await;
+    let error = FileStore::new(folder.path(&long)).lock(AT_ONCE).await.unwrap_err();
+    assert!(error.is_misconfigured() && error.to_string().contains("shorter"), "{error}");
+
+    refused(&FileStore::new(folder.path("missing/tokens.json")), "create_folder").await;
+    symlink("nowhere", folder.path("dangling")).unwrap();
+    refused(&FileStore::new(folder.path("dangling")), "leads nowhere").await;
+    symlink("round", folder.path("round")).unwrap();
+    refused(&FileStore::new(folder.path("round")), "symbolic link").await;
+    fs::write(folder.path("file"), "").unwrap();
+    refused(&FileStore::new(folder.path("file/tokens.json")), "is no folder").await;
+    for suffix in ["lock", "save-lock", "new", "reserved"] {
+        let name = format!("tokens.json.{suffix}");
+        refused(&FileStore::new(folder.path(&name)), "choose one that does not end").await;
+    }
+    assert_eq!(folder.names(), ["dangling", "file", "round"]);
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_told() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.json");
+    let store = FileStore::new(&path);
+    let told = async |what: &str| {
+        for error in [
+            store.load().await.map(drop).unwrap_err(),
+            store.save(&record(1), None).await.unwrap_err(),
+        ] {
+            assert!(error.is_misconfigured() && error.to_string().contains(what), "{error}");
+        }
+    };
+    fs::create_dir(&path).unwrap();
+    told("is a directory").await;
+    fs::remove_dir(&path).unwrap();
+
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    told("no regular file").await;
+    fs::remove_file(&path).unwrap();
+
+    // Its path was worked out before: what it now leads to may have other locks.
+    fs::write(folder.path("elsewhere"), "").unwrap();
+    symlink("elsewhere", &path).unwrap();
+    told("has become a symbolic link").await;
+    assert_eq!(fs::read(folder.path("elsewhere")).unwrap(), b"");
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_of_the_other_files_is_told_and_left_alone() {
+    let folder = Folder::new();
+    let store = FileStore::new(folder.path("tokens.json"));
+    let victim = folder.path("victim");
+    fs::write(&victim, "not yours").unwrap();
+    for suffix in ["lock", "save-lock"] {
+        let planted = folder.path(&format!("tokens.json.{suffix}"));
+        symlink(&victim, &planted).unwrap();
+        let error = match suffix {
+            "lock" => store.lock(AT_ONCE).await.map(drop).unwrap_err(),
+            _ => store.save(&record(1), None).await.unwrap_err(),
+        };
+        assert!(error.is_misconfigured(), "{error}");
+        assert!(error.to_string().contains(planted.to_str().unwrap()), "{error}");
+        fs::remove_file(&planted).unwrap();
+    }
+    for suffix in ["new", "reserved"] {
+        let planted = folder.path(&format!("tokens.json.{suffix}"));
+        fs::create_dir(&planted).unwrap();
+        let error = store.save(&record(1), None).await.unwrap_err();
+        assert!(error.is_misconfigured(), "{error}");
+        assert!(error.to_string().contains(planted.to_str().unwrap()), "{error}");
+        fs::remove_dir(&planted).unwrap();
+    }
+    assert_eq!(fs::read(&victim).unwrap(), b"not yours");
+    store.save(&record(1), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn folders_are_created_for_nobody_else_and_only_when_asked_to() {
+    let folder = Folder::new();
+    let path = folder.path("a/b/tokens.json");
+    let store = FileStore::new(&path);
+    assert!(store.load().await.unwrap_err().is_misconfigured());
+    let store = store.create_folder();
+    assert!(store.load().await.unwrap().is_none());
+    store.save(&record(1), None).await.unwrap();
+    for name in ["a", "a/b"] {
+        assert_eq!(fs::metadata(folder.path(name)).unwrap().mode() & 0o777, 0o700);
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_has_gone_is_not_taken_for_one_without_a_record() {
+    let folder = Folder::new();
+    let inner = folder.path("inner");
+    fs::create_dir(&inner).unwrap();
+    let store = FileStore::new(inner.join("tokens.json"));
+    store.save(&record(1), None).await.unwrap();
+    fs::remove_dir_all(&inner).unwrap();
+    for error in [
+        store.load().await.map(drop).unwrap_err(),
+        store.lock(AT_ONCE).await.map(drop).unwrap_err(),
+        store.save(&record(2), None).await.unwrap_err(),
+    ] {
+        assert!(error.is_misconfigured() && error.to_string().contains("folder"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_others_could_read_is_not_readable_after_a_save() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.json");
+    fs::write(&path, &*record(1).to_json().unwrap()).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    FileStore::new(&path).save(&record(2), Some(id(1))).await.unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_store_is_known_by_its_file() {
+    let store = FileStore::new("/var/lib/compass/tokens.json");
+    assert_eq!(store.describe(), "the file /var/lib/compass/tokens.json");
+    assert!(format!("{store:?}").contains("tokens.json"));
+}
+
+#[expect(dead_code, reason = "compiled to see that the futures can be sent")]
+fn futures_can_be_spawned(store: FileStore) {
+    drop(tokio::spawn(async move {
+        let lock = store.lock(AT_ONCE).await?;
+        store.save(&record(1), None).await?;
+        lock.release().await;
+        Ok::<_, StoreError>(())
+    }));
+}
