@@ -147,8 +147,9 @@ fn a_lock_file_that_is_removed_by_its_holder_is_never_held_twice() {
                 while taken < 500 {
                     let Taken::Held(held) = Held::take(&path).unwrap() else { continue };
                     assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
-                    fs::remove_file(&path).unwrap();
                     holders.fetch_sub(1, Ordering::SeqCst);
+                    // From here on there may be another.
+                    fs::remove_file(&path).unwrap();
                     drop(held);
                     taken += 1;
                 }
