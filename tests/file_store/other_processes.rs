@@ -34,6 +34,7 @@ async fn other_process() {
         "fill the disk" => fill_the_disk(&store, Path::new(&path)).await,
         "be read-only" => be_read_only(&store, Path::new(&path)).await,
         "be without fallocate" => be_without_fallocate(&store, Path::new(&path)).await,
+        "be on a network" => be_on_a_network(store, Path::new(&path)).await,
         "be mounted" => be_mounted(&store, Path::new(&path)).await,
         "be somebody else" => be_somebody_else(&store).await,
         other => panic!("nobody knows how to {other}"),
@@ -359,21 +360,27 @@ fn calls_in(trace: &str, folder: &str) -> Vec<String> {
 /// Runs the other process with a file system of its own, mounted where nobody else sees it, if that can be done here.
 fn on(mount: &str, what: &str) {
     let folder = Folder::new();
+    let probe = format!(r#"{mount} "$0" && umount "$0""#);
+    let probe = ["sh", "-c", &probe, folder.path("").to_str().unwrap()].map(str::to_owned);
     let Some(unshare) = [&["unshare", "-m"][..], &["unshare", "-r", "-m"]]
         .into_iter()
-        .find(|unshare| can(&[unshare, &["mount", "-t", "tmpfs", "tmpfs", "/mnt"][..]].concat()))
+        .find(|unshare| can(&[unshare, &probe.each_ref().map(String::as_str)[..]].concat()))
     else {
         return;
     };
-    let script = format!(r#"mount {mount} "$(dirname "${FILE}")" && exec "$0" "$@""#);
+    // What serves a file system of FUSE ends when that is unmounted, and not with the process.
+    let script = format!(
+        r#"cd / && folder=$(dirname "${FILE}") && {mount} "$folder" && "$0" "$@"; code=$?; umount "$folder"; exit $code"#
+    );
     run(other(&[unshare, &["sh", "-c", &script]].concat(), what, &folder.path("tokens.json")));
-    // It went with the process.
     assert!(folder.names().is_empty());
 }
 
+const TMPFS: &str = "mount -t tmpfs -o size=2m,mode=700 tmpfs";
+
 #[test]
 fn a_disk_that_is_full_fails_the_intent_and_not_what_follows_it() {
-    on("-t tmpfs -o size=2m,mode=700 tmpfs", "fill the disk");
+    on(TMPFS, "fill the disk");
 }
 
 async fn fill_the_disk(store: &FileStore, path: &Path) {
@@ -427,7 +434,7 @@ async fn fill_the_disk(store: &FileStore, path: &Path) {
 
 #[test]
 fn a_read_only_file_system_is_told_and_can_be_read() {
-    on("-t tmpfs -o size=2m,mode=700 tmpfs", "be read-only");
+    on(TMPFS, "be read-only");
 }
 
 async fn be_read_only(store: &FileStore, path: &Path) {
@@ -450,7 +457,7 @@ async fn be_read_only(store: &FileStore, path: &Path) {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_file_that_is_mounted_by_itself_is_told() {
-    on("-t tmpfs -o size=2m,mode=700 tmpfs", "be mounted");
+    on(TMPFS, "be mounted");
 }
 
 async fn be_mounted(store: &FileStore, path: &Path) {
@@ -469,7 +476,7 @@ async fn be_mounted(store: &FileStore, path: &Path) {
 #[cfg(target_os = "linux")]
 #[test]
 fn room_is_reserved_where_the_file_system_has_no_call_for_it() {
-    on("-t ramfs -o mode=700 ramfs", "be without fallocate");
+    on("mount -t ramfs -o mode=700 ramfs", "be without fallocate");
 }
 
 async fn be_without_fallocate(store: &FileStore, path: &Path) {
@@ -478,6 +485,40 @@ async fn be_without_fallocate(store: &FileStore, path: &Path) {
     assert_eq!(room.len(), 384 * 1024);
     store.save(&record(2), Some(id(1))).await.unwrap();
     assert_eq!(fs::read(path).unwrap(), *record(2).to_json().unwrap());
+}
+
+/// FUSE counts as a network file system, and is the only one that a test can mount by itself.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_network_file_system_is_refused_unless_it_is_allowed() {
+    on("bindfs /dev/shm", "be on a network");
+}
+
+async fn be_on_a_network(store: FileStore, path: &Path) {
+    // The folder that is mounted is the test's own no more.
+    let inner = path.with_file_name(format!("tower-refresh-{}", std::process::id()));
+    for error in [
+        store.load().await.map(drop).unwrap_err(),
+        store.lock(AT_ONCE).await.map(drop).unwrap_err(),
+        store.save(&record(1), None).await.unwrap_err(),
+    ] {
+        assert!(error.is_misconfigured(), "{error}");
+        assert!(error.to_string().contains("allow_network_file_system"), "{error}");
+    }
+    assert!(!path.with_extension("json.lock").exists());
+
+    fs::create_dir(&inner).unwrap();
+    // One that has been asked before, too.
+    let store = FileStore::new(inner.join("tokens.json"));
+    assert!(store.load().await.is_err());
+    let store = store.allow_network_file_system();
+    store.save(&intent(1), None).await.unwrap();
+    store.save(&record(2), Some(id(1))).await.unwrap();
+    let lock = store.lock(AT_ONCE).await.unwrap();
+    assert!(store.lock(AT_ONCE).await.unwrap_err().is_held());
+    lock.release().await;
+    assert_eq!(store.load().await.unwrap().unwrap().revision(), 2);
+    fs::remove_dir_all(&inner).unwrap();
 }
 
 #[tokio::test]
