@@ -20,7 +20,7 @@ use self::place::{Options, Place};
 use self::write::Write;
 use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 
-/// A [`TokenStore`] in a file, shared by the processes of one machine.
+/// A [`TokenStore`] in a file, shared by the processes of one machine, or by its containers if they have the folder in common.
 ///
 /// ```
 /// use tower_refresh::store::{FileStore, TokenStore as _};
@@ -67,7 +67,8 @@ use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 /// | `tokens.json.reserved` | room on the disk for the next save, while a refresh token is being spent |
 ///
 /// The locks are advisory ones of the operating system (`flock`), and their files stay: to remove one while somebody holds it
-/// makes that lock [lost](StoreLock::is_held). The others may go while no process runs. What is replaced is not wiped from the disk.
+/// makes that lock [lost](StoreLock::is_held). No process needs any of them but the record once all have ended. What is replaced
+/// is not wiped from the disk.
 ///
 /// All files are created with mode 0600, whatever the umask, and so a record that was readable by others is not after the next
 /// save. The folder must be writable for the processes, and should be for nobody else. A path that is a symbolic link is
@@ -84,9 +85,8 @@ use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 ///
 /// # Platforms
 ///
-/// Made for Unix and tested on Linux. On macOS a sync goes through to the disk (`F_FULLFSYNC`). On Windows there is no mode 0600,
-/// access is what
-/// the folder passes on, a folder cannot be synced, and a lock file that somebody replaces is not noticed.
+/// Made for Unix and tested on Linux. On macOS a sync goes through to the disk (`F_FULLFSYNC`). On Windows there is no mode 0600
+/// and access is what the folder passes on, a folder cannot be synced, and a lock file that somebody replaces is not noticed.
 ///
 /// # Errors
 ///
@@ -96,7 +96,8 @@ use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 ///   dangling link in place of the file.
 /// - [Unreadable](StoreError::is_unreadable): the file is there and holds no record. Nothing is saved until somebody
 ///   restores it or moves it away.
-/// - [Unavailable](StoreError::is_unavailable): the disk is full or broken, or another process has been saving for 5 seconds.
+/// - [Unavailable](StoreError::is_unavailable): the disk is full or broken, it did not answer for 30 seconds,
+///   or another process has been saving for 5.
 /// - [Held](StoreError::is_held): another process did not let go of the lock in time.
 ///
 /// # Cancel safety
@@ -154,13 +155,13 @@ impl FileStore {
         f: impl FnOnce(&Place) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let store = self.clone();
-        match tokio::task::spawn_blocking(move || f(store.place()?)).await {
-            Ok(done) => done,
-            Err(_) => Err(StoreError::unavailable(format!(
-                "{} was not looked at: the runtime shuts down",
-                self.describe()
-            ))),
-        }
+        let done = tokio::task::spawn_blocking(move || f(store.place()?));
+        let why = match timeout(PATIENCE, done).await {
+            Ok(Ok(done)) => return done,
+            Ok(Err(_)) => "the runtime shuts down".to_owned(),
+            Err(_) => format!("nothing was done for {PATIENCE:?}: see whether its disk hangs"),
+        };
+        Err(StoreError::unavailable(format!("{}: {why}", self.describe())))
     }
 
     /// Tries again until somebody else is out of the way, or `wait` is over, which is none.
@@ -254,6 +255,9 @@ impl fmt::Debug for FileLock {
 
 /// A save takes milliseconds; this is a process that is stopped, or a disk that does not answer.
 const SAVE_WAIT: Duration = Duration::from_secs(5);
+
+/// A disk that is busy may take seconds; one that does not answer may take forever.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// About what a save takes.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);

@@ -161,8 +161,8 @@ pub(super) fn replace(place: &Place, new: Held, lock: &Held) -> Result<Option<()
 }
 
 fn sync(place: &Place) -> Result<(), StoreError> {
-    // For writing, which Windows wants to be asked for.
-    open_private(&place.data, OpenOptions::new().read(true).write(true))
+    // Windows syncs only what is open to be written.
+    open_private(&place.data, OpenOptions::new().read(true).write(cfg!(windows)))
         .and_then(|file| file.sync_all())
         .and_then(|()| sync_folder(&place.folder))
         .map_err(|error| failed(&place.data, "synced", &error))
