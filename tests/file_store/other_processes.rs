@@ -2,6 +2,7 @@
 //!
 //! The other process is this program again, with what to do in its environment.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -314,11 +315,21 @@ fn what_is_written_is_synced_before_it_is_renamed_and_the_folder_after_it() {
 fn calls_in(trace: &str, folder: &str) -> Vec<String> {
     let folder = folder.trim_end_matches('/');
     let mut calls = Vec::new();
+    // `1234  fsync(9</tmp/folder/tokens.json.new>) = 0`. If another thread comes between, in two parts:
+    // `1234  fsync(9</tmp/folder/tokens.json.new> <unfinished ...>` and `1234  <... fsync resumed>) = 0`.
+    let mut begun = HashMap::new();
     for line in trace.lines() {
-        // `1234  fsync(9</tmp/folder/tokens.json.new>) = 0`; with threads, in two parts.
-        assert!(!(line.contains(folder) && line.contains("unfinished")), "{line}");
-        let Some((_, call)) = line.split_once(char::is_whitespace) else { continue };
-        let call = call.trim_start();
+        let Some((thread, call)) = line.split_once(char::is_whitespace) else { continue };
+        let mut call = call.trim_start().to_owned();
+        if let Some(first) = call.strip_suffix("<unfinished ...>") {
+            begun.insert(thread, first.to_owned());
+            continue;
+        }
+        if call.starts_with("<...")
+            && let Some((_, rest)) = call.split_once("resumed>")
+        {
+            call = begun.remove(thread).unwrap_or_default() + rest;
+        }
         let Some((name, arguments)) = call.split_once('(') else { continue };
         if !arguments.contains(folder) || !call.contains(" = ") {
             continue;
@@ -329,8 +340,7 @@ fn calls_in(trace: &str, folder: &str) -> Vec<String> {
         );
         let suffix = arguments
             .split(['"', '<', '>'])
-            .find_map(|part| part.strip_prefix(&*format!("{folder}/tokens.json")))
-            .map(|suffix| suffix.trim_end_matches(" (deleted)"));
+            .find_map(|part| part.strip_prefix(&*format!("{folder}/tokens.json")));
         let mode = arguments.split(", ").last().and_then(|last| last.split(')').next());
         calls.push(match (name, suffix) {
             ("openat", Some(suffix)) if arguments.contains("O_CREAT") => {
@@ -338,7 +348,7 @@ fn calls_in(trace: &str, folder: &str) -> Vec<String> {
                     arguments.contains("O_NOFOLLOW") && arguments.contains("O_CLOEXEC"),
                     "{call}"
                 );
-                format!("create {} {suffix}", mode.unwrap().trim_start_matches('0'))
+                format!("create {} {suffix}", mode.unwrap().trim().trim_start_matches('0'))
             }
             ("openat", _) => continue,
             ("write", Some(suffix)) => format!("write {suffix}"),
