@@ -20,7 +20,8 @@ use self::place::{Options, Place};
 use self::write::Write;
 use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 
-/// A [`TokenStore`] in a file, shared by the processes of one machine, or by its containers if they have the folder in common.
+/// A [`TokenStore`] in a file, shared by the processes of one machine, or by its containers if they have the folder in
+/// common.
 ///
 /// ```
 /// use tower_refresh::store::{FileStore, TokenStore as _};
@@ -42,19 +43,21 @@ use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 /// On a local file system:
 ///
 /// - A reader sees a whole record, the last that was saved or the one before it, whatever is killed in the middle.
-/// - Once a save has returned, the record and its place in the folder were synced to the disk, in this order: the new file is
-///   written and synced, renamed over the old one, and the folder is synced. What a loss of power leaves behind is up to the
-///   file system and the disk, and was not tried.
+/// - Once a save has returned, the record and its place in the folder were synced to the disk, in this order: the new file
+///   is written and synced, renamed over the old one, and the folder is synced. What a loss of power leaves behind is up to
+///   the file system and the disk, and was not tried.
 /// - Saves of all processes come one after the other, and each finds what it replaces as it was told, or fails.
 /// - One process at a time holds the lock, and the operating system ends it with the process, `kill -9` included. One
 ///   that is stopped (SIGSTOP) or hangs keeps what it holds, and the others wait as long as they are told to.
-/// - A save that says that a refresh token is about to be spent returns only once there is room on the disk for the next one,
-///   twice its size and at least 384 KiB. A disk that is full fails it, and nothing is spent. File systems that write a copy
-///   of what they overwrite (ZFS, or Btrfs with snapshots) cannot promise the room.
-/// - What cannot be understood is left as it is: a file that is empty, cut short, something else, or written by a later version.
+/// - A save that says that a refresh token is about to be spent returns only once there is room on the disk for the next
+///   one, twice its size and at least 384 KiB. A disk that is full fails it, and nothing is spent. File systems that write
+///   a copy of what they overwrite (ZFS, or Btrfs with snapshots) cannot promise the room.
+/// - What cannot be understood is left as it is: a file that is empty, cut short, something else, or written by a later
+///   version.
 ///
-/// It is not guaranteed that what is stored is the latest: whoever puts an old copy of the file in place puts back a refresh
-/// token that may be spent, which servers take for theft. Leave the file out of backups, or log in again after a restore.
+/// It is not guaranteed that what is stored is the latest: whoever puts an old copy of the file in place puts back a
+/// refresh token that may be spent, which servers take for theft. Leave the file out of backups, or log in again after a
+/// restore.
 ///
 /// # Files
 ///
@@ -66,34 +69,35 @@ use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 /// | `tokens.json.new` | is written and then renamed; a killed process leaves it behind, and the next save removes it |
 /// | `tokens.json.reserved` | room on the disk for the next save, while a refresh token is being spent |
 ///
-/// The locks are advisory ones of the operating system (`flock`), and their files stay: to remove one while somebody holds it
-/// makes that lock [lost](StoreLock::is_held). No process needs any of them but the record once all have ended. What is replaced
-/// is not wiped from the disk.
+/// The locks are advisory ones of the operating system (`flock`), and their files stay: to remove one while somebody holds
+/// it makes that lock [lost](StoreLock::is_held). No process needs any of them but the record once all have ended. What is
+/// replaced is not wiped from the disk.
 ///
-/// All files are created with mode 0600, whatever the umask, and so a record that was readable by others is not after the next
-/// save. The folder must be writable for the processes, and should be for nobody else. A path that is a symbolic link is
-/// followed once, at the first use: what it points to is replaced, and not the link, and all names of one file
-/// share its locks. Hard links are not followed: a save gives the name that it was made under a file of its own. Neither can a
-/// file be replaced that is mounted by itself, as containers do with single files: mount its folder.
+/// All files are created with mode 0600, whatever the umask, and so a record that was readable by others is not after the
+/// next save. The folder must be writable for the processes, and should be for nobody else. A path that is a symbolic link
+/// is followed once, at the first use: what it points to is replaced, and not the link, and all names of one file share its
+/// locks. Hard links are not followed: a save gives the name that it was made under a file of its own. Neither can a file
+/// be replaced that is mounted by itself, as containers do with single files: mount its folder.
 ///
 /// # Network file systems
 ///
-/// Locks and renames are not to be relied upon on NFS, SMB and the shared folders of virtual machines, least of all from several
-/// machines. Where they are recognised, on Linux, the store refuses to work, unless it is
-/// [told otherwise](Self::allow_network_file_system); elsewhere they are not. FUSE counts as one of them, since sshfs,
-/// virtiofs and gocryptfs look the same from above. For several machines there is the Redis store.
+/// Locks and renames are not to be relied upon on NFS, SMB and the shared folders of virtual machines, least of all from
+/// several machines. Where they are recognised, on Linux, the store refuses to work, unless it is [told
+/// otherwise](Self::allow_network_file_system); elsewhere they are not. FUSE counts as one of them, since sshfs, virtiofs
+/// and gocryptfs look the same from above. For several machines there is the Redis store.
 ///
 /// # Platforms
 ///
-/// Made for Unix and tested on Linux. On macOS a sync goes through to the disk (`F_FULLFSYNC`). On Windows there is no mode 0600
-/// and access is what the folder passes on, a folder cannot be synced, and a lock file that somebody replaces is not noticed.
+/// Made for Unix and tested on Linux. On macOS a sync goes through to the disk (`F_FULLFSYNC`). On Windows there is no mode
+/// 0600 and access is what the folder passes on, a folder cannot be synced, and a lock file that somebody replaces is not
+/// noticed.
 ///
 /// # Errors
 ///
 /// Each names the file and says what to do.
 ///
-/// - [Misconfigured](StoreError::is_misconfigured): no folder, no permission, a read-only or network file system, a directory or a
-///   dangling link in place of the file.
+/// - [Misconfigured](StoreError::is_misconfigured): no folder, no permission, a read-only or network file system, a
+///   directory or a dangling link in place of the file.
 /// - [Unreadable](StoreError::is_unreadable): the file is there and holds no record. Nothing is saved until somebody
 ///   restores it or moves it away.
 /// - [Unavailable](StoreError::is_unavailable): the disk is full or broken, it did not answer for 30 seconds,
@@ -102,7 +106,8 @@ use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 ///
 /// # Cancel safety
 ///
-/// A wait for a lock that is dropped leaves nothing held. A save whose future is dropped may go on in its thread, to its end.
+/// A wait for a lock that is dropped leaves nothing held. A save whose future is dropped may go on in its thread, to its
+/// end.
 #[derive(Clone, Debug)]
 pub struct FileStore {
     path: PathBuf,
@@ -132,8 +137,8 @@ impl FileStore {
 
     /// Uses a network file system too, which is refused by default.
     ///
-    /// Two machines may then hold the lock at once and spend one refresh token twice, and a save may be lost. Only for a file that
-    /// one machine uses, on a file system whose locks and renames work.
+    /// Two machines may then hold the lock at once and spend one refresh token twice, and a save may be lost. Only for a
+    /// file that one machine uses, on a file system whose locks and renames work.
     #[must_use]
     pub fn allow_network_file_system(mut self) -> Self {
         self.options.allows_network = true;
@@ -238,10 +243,14 @@ pub struct FileLock {
 impl StoreLock for FileLock {
     async fn is_held(&self) -> Result<bool, StoreError> {
         let held = Arc::clone(&self.held);
-        match tokio::task::spawn_blocking(move || held.is_held()).await {
-            Ok(is_held) => is_held,
-            Err(_) => Err(StoreError::unavailable("nobody looked: the runtime shuts down")),
-        }
+        let answer = tokio::task::spawn_blocking(move || held.is_held());
+        let path = self.held.path().display();
+        let why = match timeout(PATIENCE, answer).await {
+            Ok(Ok(is_held)) => return is_held,
+            Ok(Err(_)) => "the runtime shuts down".to_owned(),
+            Err(_) => format!("no answer for {PATIENCE:?}: see whether its disk hangs"),
+        };
+        Err(StoreError::unavailable(format!("{path}: {why}")))
     }
 
     async fn release(self) {}
