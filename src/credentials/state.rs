@@ -835,7 +835,7 @@ mod tests {
         fn with_policy(policy: &RefreshPolicy, seed: u64) -> Self {
             Self {
                 // Half of the cases have a store.
-                state: State::new(policy.timing, seed, seed % 2 == 0),
+                state: State::new(policy.timing, seed, seed.is_multiple_of(2)),
                 monotonic: Duration::from_secs(1000),
                 wall: Duration::from_secs(1_700_000_000),
                 flying: Vec::new(),
