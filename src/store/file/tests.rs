@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -193,6 +194,8 @@ async fn what_is_behind_other_names_is_not_written_to() {
         ] {
             let planted = folder.path(&format!("tokens.json{suffix}"));
             fs::write(&victim, "not yours").unwrap();
+            // Nothing but its second name tells it from a file of the store.
+            fs::set_permissions(&victim, fs::Permissions::from_mode(0o600)).unwrap();
             plant(&victim, &planted);
             let store = FileStore::new(&path);
             let before = store.load().await.unwrap();
