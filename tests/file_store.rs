@@ -29,6 +29,26 @@ const AT_ONCE: Duration = Duration::ZERO;
 /// Longer than anything takes on a machine that is busy.
 const LONG: Duration = Duration::from_secs(60);
 
+#[cfg(feature = "testing")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_laws_hold() {
+    let folder = Folder::new();
+    let open = async |name: &str| FileStore::new(folder.path(name));
+    tower_refresh::testing::store_laws(open).await;
+}
+
+#[cfg(all(feature = "testing", feature = "sealed"))]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_laws_hold_for_a_sealed_one() {
+    use tower_refresh::store::{SealKey, Sealed};
+
+    let folder = Folder::new();
+    let open = async |name: &str| {
+        Sealed::new(FileStore::new(folder.path(name)), SealKey::new("k", [7; 32]))
+    };
+    tower_refresh::testing::store_laws(open).await;
+}
+
 // ===== what is saved =====
 
 #[tokio::test]
