@@ -98,6 +98,8 @@ mod file;
 mod memory;
 mod plan;
 mod record;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "sealed")]
 mod sealed;
 mod stored;
@@ -111,6 +113,9 @@ pub use self::error::StoreError;
 pub use self::file::{FileLock, FileStore};
 pub use self::memory::{MemoryLock, MemoryStore};
 pub use self::record::{Binding, StoredTokens, WriteId};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use self::redis::{RedisLock, RedisStore};
 #[cfg(feature = "sealed")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sealed")))]
 pub use self::sealed::{SealKey, Sealed};

@@ -1,0 +1,91 @@
+//! What a server may say, from one that says what it is told to. Needs no Redis.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::store::StoreError;
+
+/// Loads from a server that answers everything after the greeting like this.
+async fn load(answer: &'static str) -> StoreError {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://127.0.0.1:{}/", listener.local_addr().unwrap().port());
+    let serve = tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut asked = [0; 8192];
+                let mut reply = "%1\r\n+proto\r\n:3\r\n";
+                while client.read(&mut asked).await.is_ok_and(|length| length > 0) {
+                    client.write_all(reply.as_bytes()).await.unwrap();
+                    reply = answer;
+                }
+            });
+        }
+    });
+    let error = store_at(&url).load().await.unwrap_err();
+    serve.abort();
+    error
+}
+
+#[tokio::test]
+async fn what_may_work_later_is_unavailable() {
+    for (answer, what) in [
+        ("-LOADING Redis is loading the dataset in memory\r\n", "loads its data"),
+        ("-OOM command not allowed when used memory > 'maxmemory'. sesame\r\n", "out of memory"),
+        ("-MISCONF Errors writing to the AOF file: No space left on device\r\n", "its disk"),
+        ("-READONLY You can't write against a read only replica.\r\n", "is a replica"),
+        ("-BUSY Redis is busy running a script.\r\n", "is busy"),
+        ("-NOREPLICAS Not enough good replicas to write.\r\n", "too few replicas"),
+        ("-MASTERDOWN Link with MASTER is down\r\n", "MASTERDOWN"),
+        ("-ERR max number of clients reached\r\n", "too many clients"),
+        ("-ERR sesame\r\n", "the error ERR"),
+        ("-sesame\r\n", "not expected"),
+        ("$6\r\nsesame\r\n", "not expected"),
+        ("*2\r\n$6\r\nsesame\r\n$6\r\nsesame\r\n", "not expected"),
+        // Redis 6.
+        (
+            "-ERR Error running script (call to f_1f): @user_script:9: -OOM command not allowed when used memory > 'maxmemory'.\r\n",
+            "out of memory",
+        ),
+        (
+            "-ERR Error running script (call to f_1f): @user_script:9: @user_script: 9: -READONLY You can't write against a read only replica.\r\n",
+            "is a replica",
+        ),
+    ] {
+        let error = load(answer).await;
+        let said = error.to_string();
+        assert!(error.is_unavailable() && said.contains(what), "{answer} {said}");
+        assert!(!said.contains("sesame"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_human_must_mend_is_misconfigured() {
+    for (answer, what) in [
+        ("-NOAUTH Authentication required.\r\n", "wants a password"),
+        ("-WRONGPASS invalid username-password pair or user is disabled.\r\n", "refuses the user"),
+        ("-NOPERM this user has no permissions to run the 'eval' command\r\n", "does not permit"),
+        ("-ERR The user executing the script can't run this command\r\n", "does not permit"),
+        ("-WRONGTYPE Operation against a key holding the wrong kind\r\n", "something else under"),
+        ("-MOVED 3999 127.0.0.1:6381\r\n", "Redis Cluster"),
+        ("-ERR unknown command 'EVAL', with args beginning with: 'sesame'\r\n", "know `EVAL`"),
+        ("-EVICTION sesame!\r\n", "may evict"),
+        (
+            "-ERR Error running script (call to f_1f): @user_script:9: -WRONGTYPE Operation against a key\r\n",
+            "something else under",
+        ),
+    ] {
+        let error = load(answer).await;
+        let said = error.to_string();
+        assert!(error.is_misconfigured() && said.contains(what), "{answer} {said}");
+        assert!(!said.contains("sesame"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_redis_is_unavailable() {
+    let error = load("HTTP/1.1 400 sesame\r\n\r\n").await;
+    let said = error.to_string();
+    assert!(error.is_unavailable() && !said.contains("sesame"), "{said}");
+}

@@ -1,0 +1,303 @@
+//! Connections that break, runtimes that end, servers that say nothing.
+
+use std::time::Instant;
+
+use super::proxy::Proxy;
+use super::*;
+
+/// What a store is asked; what it needs is made over another connection.
+#[derive(Clone, Copy, Debug)]
+enum Request {
+    Lock,
+    WaitForLock,
+    IsHeld,
+    Release,
+    Load,
+    Save,
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_anywhere_costs_nothing_but_another() {
+    everywhere(1).await;
+}
+
+#[tokio::test]
+async fn what_is_cut_anywhere_again_and_again_says_so_and_is_right_the_next_time() {
+    everywhere(usize::MAX).await;
+}
+
+async fn everywhere(connections: usize) {
+    let Some(server) = Server::start_with(&["--appendonly", "no"]) else { return };
+    let proxy = Proxy::to(server.port()).await;
+    let direct = store(&server).lease(LONG);
+    let (mut told, mut done) = (0, 0);
+    for request in [
+        Request::Lock,
+        Request::WaitForLock,
+        Request::IsHeld,
+        Request::Release,
+        Request::Load,
+        Request::Save,
+    ] {
+        // Beyond what passes in either direction.
+        let to_server = (0..6000).step_by(157).map(|limit| (limit, usize::MAX));
+        let to_client = (0..1700).step_by(19).map(|limit| (usize::MAX, limit));
+        for (number, (to_server, to_client)) in to_server.chain(to_client).enumerate() {
+            let key = format!("{request:?}-{number}");
+            let direct = direct.for_key(&*key).unwrap();
+            let cut = RedisStore::new(proxy.url(), key).unwrap().lease(LONG).timeout(10 * SECOND);
+            let place =
+                format!("{request:?}, {to_server} to the server, {to_client} to the client");
+            let is_done =
+                once(request, &direct, &cut, &proxy, (connections, to_server, to_client), &place)
+                    .await;
+            assert!(is_done || connections > 1, "{place}");
+            if is_done { done += 1 } else { told += 1 }
+        }
+    }
+    println!("{done} done, {told} told");
+    assert!(told > 0 || connections == 1);
+}
+
+/// Asks once with the connection cut, and once more; returns whether the first was done.
+async fn once(
+    request: Request,
+    direct: &RedisStore,
+    cut: &RedisStore,
+    proxy: &Proxy,
+    (connections, to_server, to_client): (usize, usize, usize),
+    place: &str,
+) -> bool {
+    let arm = || proxy.cut(connections, to_server, to_client);
+    match request {
+        Request::Lock => {
+            arm();
+            let tried = cut.lock(LONG).await;
+            proxy.mend();
+            match tried {
+                Ok(lock) => {
+                    assert!(held(&lock).await, "{place}");
+                    assert!(!is_free(direct).await, "{place}");
+                    lock.release().await;
+                    assert!(is_free(direct).await, "{place}");
+                    true
+                }
+                Err(error) => {
+                    assert!(error.is_unavailable(), "{place}: {error}");
+                    // What was taken without an answer is let go of.
+                    direct.lock(LONG).await.expect(place).release().await;
+                    false
+                }
+            }
+        }
+        Request::WaitForLock => {
+            let lock = direct.lock(LONG).await.unwrap();
+            arm();
+            let tried = cut.lock(ms(1)).await.unwrap_err();
+            proxy.mend();
+            lock.release().await;
+            assert!(tried.is_held() || tried.is_unavailable(), "{place}: {tried}");
+            assert!(is_free(direct).await, "{place}");
+            tried.is_held()
+        }
+        Request::IsHeld => {
+            let lock = cut.lock(LONG).await.unwrap();
+            break_off(cut);
+            arm();
+            let tried = lock.is_held().await;
+            proxy.mend();
+            assert!(held(&lock).await, "{place}");
+            lock.release().await;
+            assert!(is_free(direct).await, "{place}");
+            match tried {
+                Ok(is_held) => assert!(is_held, "{place}"),
+                Err(error) => {
+                    assert!(error.is_unavailable(), "{place}: {error}");
+                    return false;
+                }
+            }
+            true
+        }
+        Request::Release => {
+            let lock = cut.lock(LONG).await.unwrap();
+            break_off(cut);
+            arm();
+            lock.release().await;
+            proxy.mend();
+            let is_done = is_free(direct).await;
+            if !is_done {
+                // It is tried once more behind everybody's back.
+                direct.lock(LONG).await.expect(place).release().await;
+            }
+            is_done
+        }
+        Request::Load => {
+            let first = record(None, "1");
+            save(direct, &first, None).await;
+            arm();
+            let tried = cut.load().await;
+            proxy.mend();
+            assert_eq!(loaded(cut).await, Some(first.write_id()), "{place}");
+            match tried {
+                Ok(found) => assert_eq!(found.unwrap().write_id(), first.write_id(), "{place}"),
+                Err(error) => {
+                    assert!(error.is_unavailable(), "{place}: {error}");
+                    return false;
+                }
+            }
+            true
+        }
+        Request::Save => {
+            let (first, ids) = (record(None, "1"), |record: &StoredTokens| Some(record.write_id()));
+            save(direct, &first, None).await;
+            let second = record(Some(&first), "2");
+            arm();
+            let tried = cut.save(&second, ids(&first)).await;
+            proxy.mend();
+            let found = loaded(direct).await;
+            match &tried {
+                Ok(()) => assert_eq!(found, ids(&second), "{place}"),
+                Err(error) => {
+                    assert!(error.is_unavailable(), "{place}: {error}");
+                    assert!(found == ids(&first) || found == ids(&second), "{place}");
+                }
+            }
+            save(cut, &second, Some(&first)).await;
+            assert_eq!(loaded(direct).await, ids(&second), "{place}");
+            tried.is_ok()
+        }
+    }
+}
+
+/// The next request makes a new connection.
+fn break_off(store: &RedisStore) {
+    store.connector.forget();
+}
+
+#[tokio::test]
+async fn a_connection_that_was_idle_and_cut_is_made_again() {
+    let Some(server) = Server::start() else { return };
+    let store = store(&server);
+    let first = record(None, "1");
+    save(&store, &first, None).await;
+    for _ in 0..20 {
+        server.ask::<()>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        assert_eq!(loaded(&store).await, Some(first.write_id()));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_dead_without_a_word_is_given_up_in_time_for_another() {
+    let Some(server) = Server::start() else { return };
+    let proxy = Proxy::to(server.port()).await;
+    let limit = 4 * SECOND;
+    let store = store_at(&proxy.url()).timeout(limit);
+    let first = record(None, "1");
+    save(&store, &first, None).await;
+    proxy.silence();
+    let asked = Instant::now();
+    // What is under way when it falls silent still passes, and its answer does not.
+    assert_eq!(loaded(&store).await, Some(first.write_id()));
+    assert_eq!(loaded(&store).await, Some(first.write_id()));
+    println!("found out after {:?} of {limit:?}", asked.elapsed());
+    assert!(asked.elapsed() >= limit / 2);
+}
+
+#[tokio::test]
+async fn a_server_that_is_frozen_holds_nobody_up_for_long() {
+    let Some(server) = Server::start() else { return };
+    let limit = SECOND;
+    let store = store(&server).timeout(limit);
+    let first = record(None, "1");
+    save(&store, &first, None).await;
+    let lock = store.lock(LONG).await.unwrap();
+    let fresh = RedisStore::new(server.url(), "grant").unwrap().timeout(limit);
+    server.freeze();
+    for store in [&store, &fresh] {
+        let asked = Instant::now();
+        for error in [
+            store.load().await.unwrap_err(),
+            store.lock(LONG).await.unwrap_err(),
+            store.save(&first, None).await.unwrap_err(),
+            lock.is_held().await.unwrap_err(),
+        ] {
+            assert!(error.is_unavailable() && error.to_string().contains("in time"), "{error}");
+        }
+        println!("four requests took {:?}", asked.elapsed());
+        assert!(asked.elapsed() >= 4 * limit && asked.elapsed() < 4 * limit + 5 * SECOND);
+    }
+    let asked = Instant::now();
+    lock.release().await;
+    assert!(asked.elapsed() < 5 * SECOND);
+    server.thaw();
+    assert_eq!(loaded(&store).await, Some(first.write_id()));
+    assert_eq!(loaded(&fresh).await, Some(first.write_id()));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unavailable_and_has_no_password_in_the_error() {
+    // Port 1 is nobody's.
+    let store = store_at("redis://user:sesame@127.0.0.1:1/0");
+    let asked = Instant::now();
+    let error = store.load().await.unwrap_err();
+    let said = error.to_string();
+    assert!(error.is_unavailable() && said.contains("the Redis at 127.0.0.1:1"), "{said}");
+    assert!(!said.contains("sesame"), "{said}");
+    assert!(asked.elapsed() < 5 * SECOND, "refused is refused");
+}
+
+#[test]
+fn a_store_outlives_the_runtime_that_connected_it() {
+    let Some(server) = Server::start() else { return };
+    let store = store(&server);
+    let first = record(None, "1");
+    let threads = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let one = threads();
+    let lock = one.block_on(async {
+        save(&store, &first, None).await;
+        store.lock(LONG).await.unwrap()
+    });
+    one.shutdown_timeout(SECOND);
+
+    let two = threads();
+    two.block_on(async {
+        let asked = Instant::now();
+        assert_eq!(loaded(&store).await, Some(first.write_id()));
+        assert!(asked.elapsed() < 2 * SECOND, "it is told at once, not by a limit");
+        assert!(held(&lock).await);
+        lock.release().await;
+        assert!(is_free(&store).await);
+    });
+
+    // One that is not polled does not move either.
+    let single = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (three, four) = (single(), single());
+    let store = store.for_key("other").unwrap().timeout(4 * SECOND);
+    break_off(&store);
+    three.block_on(save(&store, &first, None));
+    four.block_on(async { assert_eq!(loaded(&store).await, Some(first.write_id())) });
+    three.block_on(async { assert_eq!(loaded(&store).await, Some(first.write_id())) });
+}
+
+#[test]
+fn a_lock_that_is_dropped_with_its_runtime_is_let_go_of_or_runs_out() {
+    let Some(server) = Server::start() else { return };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = store(&server).lease(SECOND);
+    let one = runtime();
+    let lock = one.block_on(store.lock(LONG)).unwrap();
+    drop(one);
+    drop(lock);
+    runtime().block_on(async { store.lock(LONG).await.unwrap().release().await });
+}
+
+#[test]
+fn without_a_runtime_there_is_an_error() {
+    let store = RedisStore::new("redis://127.0.0.1:1/", "grant").unwrap();
+    let poll = tokio_test::task::spawn(store.load()).poll();
+    let std::task::Poll::Ready(Err(error)) = poll else { panic!("{poll:?}") };
+    assert!(error.is_misconfigured(), "{error}");
+    let poll = tokio_test::task::spawn(store.lock(SECOND)).poll();
+    let std::task::Poll::Ready(Err(error)) = poll else { panic!("{poll:?}") };
+    assert!(error.is_misconfigured(), "{error}");
+}

@@ -1,0 +1,322 @@
+//! What is saved and loaded.
+
+use tokio::task::JoinSet;
+
+use super::*;
+
+#[tokio::test]
+async fn a_save_counts_if_it_replaces_what_is_stored() {
+    let Some(server) = Server::start() else { return };
+    let (one, two) = (store(&server), store(&server));
+    assert!(one.load().await.unwrap().is_none());
+
+    let first = record(None, "1");
+    let second = record(Some(&first), "2");
+    let error = one.save(&second, Some(first.write_id())).await.unwrap_err();
+    assert!(error.is_conflict(), "nothing is stored: {error}");
+
+    save(&one, &first, None).await;
+    // Without an answer, one saves again.
+    save(&one, &first, None).await;
+    save(&two, &first, Some(&second)).await;
+    let error = two.save(&record(None, "other"), None).await.unwrap_err();
+    assert!(error.is_conflict(), "{error}");
+
+    save(&two, &second, Some(&first)).await;
+    let error = one.save(&first, None).await.unwrap_err();
+    assert!(error.is_conflict(), "it has counted, and was replaced: {error}");
+    let late = record(Some(&first), "late");
+    let error = one.save(&late, Some(first.write_id())).await.unwrap_err();
+    assert!(error.is_conflict(), "{error}");
+
+    let stored = one.load().await.unwrap().unwrap();
+    assert_eq!(stored.to_json().unwrap(), second.to_json().unwrap());
+    assert!(!stored.is_doubted);
+}
+
+#[tokio::test]
+async fn of_fifty_successors_one_is_saved() {
+    let Some(server) = Server::start() else { return };
+    let first = record(None, "first");
+    save(&store(&server), &first, None).await;
+    let shared = store(&server);
+    let mut saves = JoinSet::new();
+    for number in 0..50 {
+        // Half of them over one connection.
+        let store = if number % 2 == 0 { shared.clone() } else { store(&server) };
+        let record = record(Some(&first), &number.to_string());
+        let replaces = first.write_id();
+        saves.spawn(async move { (record.write_id(), store.save(&record, Some(replaces)).await) });
+    }
+    let mut saved = Vec::new();
+    while let Some(outcome) = saves.join_next().await {
+        match outcome.unwrap() {
+            (write_id, Ok(())) => saved.push(write_id),
+            (_, Err(error)) => assert!(error.is_conflict(), "{error}"),
+        }
+    }
+    assert_eq!(saved.len(), 1);
+    assert_eq!(loaded(&shared).await, saved.pop());
+}
+
+#[tokio::test]
+async fn the_lock_and_the_record_do_not_disturb_each_other() {
+    let Some(server) = Server::start() else { return };
+    let store = store(&server);
+    let first = record(None, "1");
+    let lock = store.lock(LONG).await.unwrap();
+    save(&store, &first, None).await;
+    assert!(held(&lock).await);
+    let second = record(Some(&first), "2");
+    let other = super::store(&server);
+    save(&other, &second, Some(&first)).await;
+    lock.release().await;
+    assert_eq!(loaded(&store).await, Some(second.write_id()));
+}
+
+#[tokio::test]
+async fn grants_have_a_key_each_and_share_a_connection() {
+    let Some(server) = Server::start() else { return };
+    let one = store(&server);
+    let two = one.for_key("other").unwrap();
+    let three = one.clone().prefix("elsewhere:");
+    let first = record(None, "1");
+    save(&one, &first, None).await;
+    assert!(two.load().await.unwrap().is_none());
+    assert!(three.load().await.unwrap().is_none());
+    let lock = one.lock(LONG).await.unwrap();
+    assert!(is_free(&two).await && is_free(&three).await && !is_free(&one).await);
+    lock.release().await;
+    let clients: String = server.ask(&["CLIENT", "LIST", "TYPE", "normal"]);
+    assert_eq!(clients.lines().count(), 2, "with the one that asks: {clients}");
+}
+
+#[tokio::test]
+async fn after_a_restart_what_is_loaded_is_doubted_until_the_next_save() {
+    let Some(mut server) = Server::start() else { return };
+    let store = store(&server);
+    let first = record(None, "1");
+    save(&store, &first, None).await;
+    server.kill();
+    let error = store.load().await.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+
+    server.start_again();
+    let found = store.load().await.unwrap().unwrap();
+    assert_eq!(found.write_id(), first.write_id());
+    assert!(found.is_doubted);
+    // That it is there does not mean that nothing came after it.
+    save(&store, &first, None).await;
+    assert!(store.load().await.unwrap().unwrap().is_doubted);
+
+    save(&store, &record(Some(&found), "2"), Some(&first)).await;
+    assert!(!store.load().await.unwrap().unwrap().is_doubted);
+}
+
+#[tokio::test]
+async fn after_a_restart_without_its_data_nothing_is_stored() {
+    let Some(mut server) = Server::start() else { return };
+    let store = store(&server);
+    let lock = store.lock(LONG).await.unwrap();
+    save(&store, &record(None, "1"), None).await;
+    server.kill();
+    server.forget_everything();
+    server.start_again();
+    assert!(store.load().await.unwrap().is_none());
+    assert!(!held(&lock).await);
+}
+
+#[tokio::test]
+async fn a_lock_outlives_a_restart_with_the_data() {
+    let Some(mut server) = Server::start() else { return };
+    let lock = store(&server).lease(LONG).lock(LONG).await.unwrap();
+    server.kill();
+    server.start_again();
+    assert!(held(&lock).await);
+    assert!(!is_free(&store(&server)).await);
+    lock.release().await;
+}
+
+#[tokio::test]
+async fn a_replica_is_not_asked_and_one_that_took_over_is_doubted() {
+    let (Some(primary), Some(replica)) = (Server::start(), Server::start()) else { return };
+    let there = store(&primary);
+    let first = record(None, "1");
+    save(&there, &first, None).await;
+    let port = primary.port().to_string();
+    replica.ask::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+    while replica.field(KEY, "record").is_none() {
+        tokio::time::sleep(ms(10)).await;
+    }
+
+    let here = store(&replica);
+    let next = record(Some(&first), "2");
+    for error in [
+        here.load().await.unwrap_err(),
+        here.lock(SECOND).await.unwrap_err(),
+        here.save(&next, Some(first.write_id())).await.unwrap_err(),
+    ] {
+        assert!(error.is_unavailable() && error.to_string().contains("is a replica"), "{error}");
+    }
+
+    // What was promoted may not have got everything.
+    replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    assert!(here.load().await.unwrap().unwrap().is_doubted);
+    save(&here, &next, Some(&first)).await;
+    assert!(!here.load().await.unwrap().unwrap().is_doubted);
+
+    // Nor has one that was demoted for a while, though it is the same process as before.
+    let port = replica.port().to_string();
+    save(&there, &record(Some(&first), "lost"), Some(&first)).await;
+    primary.ask::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+    while primary.field(KEY, "write_id") != Some(next.write_id().to_string()) {
+        tokio::time::sleep(ms(10)).await;
+    }
+    primary.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    assert!(there.load().await.unwrap().unwrap().is_doubted);
+}
+
+#[tokio::test]
+async fn a_server_that_was_back_in_time_is_doubted_though_it_is_the_same_process() {
+    let (Some(primary), Some(replica)) = (Server::start(), Server::start()) else { return };
+    let there = store(&primary);
+    let first = record(None, "1");
+    save(&there, &first, None).await;
+    assert!(!there.load().await.unwrap().unwrap().is_doubted);
+    // The other has what was first saved, and this one takes it from there again.
+    let (one, two) = (primary.port().to_string(), replica.port().to_string());
+    replica.ask::<()>(&["REPLICAOF", "127.0.0.1", &one]);
+    while replica.field(KEY, "record").is_none() {
+        tokio::time::sleep(ms(10)).await;
+    }
+    replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    let spent = record(Some(&first), "2");
+    save(&there, &spent, Some(&first)).await;
+    primary.ask::<()>(&["REPLICAOF", "127.0.0.1", &two]);
+    while primary.field(KEY, "write_id") != Some(first.write_id().to_string()) {
+        tokio::time::sleep(ms(10)).await;
+    }
+    primary.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    let found = there.load().await.unwrap().unwrap();
+    assert_eq!(found.write_id(), first.write_id());
+    assert!(found.is_doubted);
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_is_left_as_it_is() {
+    let Some(server) = Server::start() else { return };
+    let store = store(&server);
+    let first = record(None, "1");
+    save(&store, &first, None).await;
+    let json = String::from_utf8(first.to_json().unwrap().to_vec()).unwrap();
+    let next = record(Some(&first), "2");
+    for garbage in [
+        "",
+        "sesame",
+        "[]",
+        "null",
+        "{}",
+        &json[..json.len() / 2],
+        &json.replace("\"version\": 1", "\"version\": 2"),
+        &json.replace("\"version\": 1", "\"version\": \"1\""),
+        str::from_utf8(&next.to_json().unwrap()).unwrap(),
+        &"[".repeat(5000),
+    ] {
+        assert_ne!(garbage, json);
+        server.ask::<()>(&["HSET", KEY, "record", garbage]);
+        let error = store.load().await.unwrap_err();
+        assert!(error.is_unreadable(), "{error}");
+        let said = error.to_string();
+        assert!(said.contains(KEY) && !said.contains("access-") && !said.contains("sesame"));
+        for replaces in [None, Some(first.write_id()), Some(next.write_id())] {
+            for record in [&first, &next] {
+                let error = store.save(record, replaces).await.unwrap_err();
+                assert!(error.is_unreadable(), "{garbage}: {error}");
+            }
+        }
+        assert_eq!(server.field(KEY, "record").as_deref(), Some(garbage));
+        // The lock is well, so that somebody can look.
+        assert!(is_free(&store).await);
+    }
+    server.ask::<()>(&["HSET", KEY, "record", &json]);
+    assert_eq!(loaded(&store).await, Some(first.write_id()));
+    server.ask::<()>(&["HDEL", KEY, "write_id"]);
+    assert!(store.load().await.unwrap_err().is_unreadable());
+    assert!(store.save(&next, None).await.unwrap_err().is_unreadable());
+}
+
+#[tokio::test]
+async fn the_key_does_not_expire() {
+    let Some(server) = Server::start() else { return };
+    let store = store(&server);
+    let first = record(None, "1");
+    save(&store, &first, None).await;
+    let expires = || server.ask::<i64>(&["TTL", KEY]) != -1;
+    server.ask::<()>(&["EXPIRE", KEY, "1000"]);
+    assert!(expires());
+    let lock = store.lock(LONG).await.unwrap();
+    assert!(!expires());
+    server.ask::<()>(&["EXPIRE", KEY, "1000"]);
+    assert!(held(&lock).await);
+    assert!(!expires());
+    server.ask::<()>(&["EXPIRE", KEY, "1000"]);
+    save(&store, &intent(&first), Some(&first)).await;
+    assert!(!expires());
+}
+
+#[tokio::test]
+async fn scripts_that_the_server_has_forgotten_are_no_case_of_their_own() {
+    let Some(server) = Server::start() else { return };
+    let store = store(&server);
+    let first = record(None, "1");
+    save(&store, &first, None).await;
+    let lock = store.lock(LONG).await.unwrap();
+    server.ask::<()>(&["SCRIPT", "FLUSH"]);
+    assert!(held(&lock).await);
+    server.ask::<()>(&["SCRIPT", "FLUSH"]);
+    assert_eq!(loaded(&store).await, Some(first.write_id()));
+    server.ask::<()>(&["SCRIPT", "FLUSH"]);
+    lock.release().await;
+    assert!(is_free(&store).await);
+}
+
+#[tokio::test]
+async fn a_full_memory_stops_an_intent_and_not_what_follows_it() {
+    let Some(server) = Server::start() else { return };
+    let store = store(&server);
+    let first = record(None, "1");
+    save(&store, &first, None).await;
+    let lock = store.lock(LONG).await.unwrap();
+    let open = intent(&first);
+    let fill = || server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+
+    fill();
+    let error = store.save(&open, Some(first.write_id())).await.unwrap_err();
+    assert!(error.is_unavailable() && error.to_string().contains("out of memory"), "{error}");
+    assert_eq!(loaded(&store).await, Some(first.write_id()));
+    server.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    save(&store, &open, Some(&first)).await;
+
+    fill();
+    assert!(held(&lock).await, "the lease is renewed all the same");
+    let spent = record(Some(&open), &"long".repeat(1000));
+    save(&store, &spent, Some(&open)).await;
+    assert_eq!(loaded(&store).await, Some(spent.write_id()));
+    lock.release().await;
+    assert!(is_free(&store).await, "to adopt takes a lock, and no memory to speak of");
+}
+
+#[tokio::test]
+async fn a_server_that_may_evict_the_key_is_refused() {
+    let Some(server) = Server::start() else { return };
+    let store = store(&server);
+    server.ask::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    assert!(is_free(&store).await, "without a limit, nothing is evicted");
+    server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1gb"]);
+    let error = store.lock(SECOND).await.unwrap_err();
+    assert!(error.is_misconfigured() && error.to_string().contains("allkeys-lru"), "{error}");
+    for policy in ["noeviction", "volatile-lru", "volatile-ttl"] {
+        server.ask::<()>(&["CONFIG", "SET", "maxmemory-policy", policy]);
+        assert!(is_free(&store).await, "{policy}");
+    }
+}
