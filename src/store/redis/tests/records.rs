@@ -4,6 +4,26 @@ use tokio::task::JoinSet;
 
 use super::*;
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_laws_hold() {
+    let Some(server) = Server::start() else { return };
+    let open = async |name: &str| RedisStore::new(server.url(), name).unwrap().timeout(10 * SECOND);
+    crate::testing::store_laws(open).await;
+}
+
+#[cfg(feature = "sealed")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_laws_hold_for_a_sealed_one() {
+    use crate::store::{SealKey, Sealed};
+
+    let Some(server) = Server::start() else { return };
+    let open = async |name: &str| {
+        let store = RedisStore::new(server.url(), name).unwrap().timeout(10 * SECOND);
+        Sealed::new(store, SealKey::new("k", [7; 32]))
+    };
+    crate::testing::store_laws(open).await;
+}
+
 #[tokio::test]
 async fn a_save_counts_if_it_replaces_what_is_stored() {
     let Some(server) = Server::start() else { return };
