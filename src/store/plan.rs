@@ -236,7 +236,7 @@ fn begin_session(
     session: &Session,
     setup: &Setup,
 ) -> Result<StoredTokens, StoreError> {
-    let mut next = follow(record, setup);
+    let mut next = follow(record, setup)?;
     next.epoch = next.epoch.saturating_add(1);
     next.revision = next.revision.saturating_add(1);
     let content = next.content_mut()?;
@@ -244,9 +244,6 @@ fn begin_session(
     content.session_began_ms = milliseconds_at(session.at);
     content.is_forgotten = session.tokens.is_none();
     content.tokens = session.tokens.as_ref().map(|tokens| StoredSet::new(tokens, session.at));
-    if let Some(configured) = &setup.configured {
-        content.see(configured);
-    }
     Ok(next)
 }
 
@@ -257,7 +254,7 @@ fn restore(
     held: &Held,
     setup: &Setup,
 ) -> Result<StoredTokens, StoreError> {
-    let mut next = follow(record, setup);
+    let mut next = follow(record, setup)?;
     next.epoch = held.stored_as.epoch;
     next.revision = held.stored_as.revision;
     let by = next.write_id();
@@ -269,14 +266,28 @@ fn restore(
         .filter(|_| setup.rotates)
         .map(|token| Intent::doubt(content.fingerprint(token), by));
     content.tokens = Some(StoredSet::new(&held.tokens, held.asked));
+    Ok(next)
+}
+
+/// Returns what is to be written after this, or at first: what is configured has its turn, or has had it.
+fn follow(record: Option<&StoredTokens>, setup: &Setup) -> Result<StoredTokens, StoreError> {
+    let mut next = match record {
+        Some(record) => record.next(),
+        None => first(setup)?,
+    };
     if let Some(configured) = &setup.configured {
-        content.see(configured);
+        next.content_mut()?.see(configured);
     }
     Ok(next)
 }
 
-fn follow(record: Option<&StoredTokens>, setup: &Setup) -> StoredTokens {
-    record.map_or_else(|| StoredTokens::new(setup.binding.clone()), StoredTokens::next)
+/// Returns the first record of all: what is configured has its turn.
+pub(super) fn first(setup: &Setup) -> Result<StoredTokens, StoreError> {
+    let mut first = StoredTokens::new(setup.binding.clone());
+    if let Some(configured) = &setup.configured {
+        first.content_mut()?.see(configured);
+    }
+    Ok(first)
 }
 
 // ===== what to do for a fetch =====
@@ -289,12 +300,10 @@ pub(super) fn plan(
     now: SystemTime,
 ) -> Result<Plan, TokenError> {
     let Some(record) = record else {
-        let mut first = StoredTokens::new(setup.binding.clone());
-        let Some(configured) = &setup.configured else {
-            return Ok(Plan::Ask { previous: None });
+        return match setup.configured.as_ref().filter(|_| setup.rotates) {
+            Some(configured) => spend(&first(setup)?, None, configured, None, now),
+            None => Ok(Plan::Ask { previous: None }),
         };
-        first.content_mut()?.see(configured);
-        return spend(&first, None, configured, None, now);
     };
     let content = record.content()?;
     let set = content.tokens.as_ref();

@@ -358,7 +358,10 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
     ) -> Result<Succession, StoreError> {
         let mut pauses = SAVE_PAUSES.iter();
         for _ in 0..ROUNDS {
-            let base = record.clone().unwrap_or_else(|| StoredTokens::new(setup.binding.clone()));
+            let base = match &record {
+                Some(record) => record.clone(),
+                None => plan::first(setup)?,
+            };
             let mut next = plan::succeed(&base, tokens, asked, parent.revision.saturating_add(1))?;
             next.epoch = parent.epoch;
             let replaces = record.as_ref().map(StoredTokens::write_id);

@@ -1,0 +1,470 @@
+//! Workers that share a store, and a store that does what the test says.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_types,
+    reason = "compiled into each test file, which uses its own part; locks between a test and its store"
+)]
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+use tower::ServiceExt as _;
+use tower_refresh::oauth2::{Dialect, RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::store::{
+    MemoryLock, MemoryStore, StoreDown, StoreError, StoreLock, Stored, StoredTokens, TokenStore,
+    WriteId,
+};
+use tower_refresh::testing::{AuthorizationServer, AuthorizationServerBuilder, TokioClock};
+use tower_refresh::{
+    BoxTokenSource, Clock, Credentials, Event, Events, Now, RefreshPolicy, RefreshToken, TokenSet,
+    TokenSource,
+};
+
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const SECOND: Duration = Duration::from_secs(1);
+pub const URL: &str = "https://as.test/token";
+
+// ===== the world =====
+
+/// An authorization server, a place where records are kept, and what happened.
+#[derive(Clone)]
+pub struct World {
+    pub clock: TokioClock,
+    pub server: AuthorizationServer,
+    pub backing: Backing,
+    pub log: Log,
+    pub dialect: Dialect,
+    /// What workers are configured with.
+    pub configured: RefreshToken,
+}
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<&'static str>>>);
+
+impl Log {
+    pub fn push(&self, what: &'static str) {
+        self.0.lock().unwrap().push(what);
+    }
+
+    pub fn take(&self) -> Vec<&'static str> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl World {
+    /// Strict rotation, and access tokens of a minute.
+    pub fn new() -> Self {
+        Self::with(|server| server)
+    }
+
+    pub fn with(
+        build: impl FnOnce(AuthorizationServerBuilder) -> AuthorizationServerBuilder,
+    ) -> Self {
+        let clock = TokioClock::new();
+        let builder =
+            AuthorizationServer::builder().access_token_lifetime(MINUTE).clock(clock.clone());
+        let server = build(builder).build();
+        let configured = server.issue_refresh_token();
+        Self {
+            clock,
+            server,
+            backing: Backing::default(),
+            log: Log::default(),
+            dialect: Dialect::rfc6749(),
+            configured,
+        }
+    }
+
+    pub fn dialect(mut self, edit: impl FnOnce(&mut Dialect)) -> Self {
+        edit(&mut self.dialect);
+        self
+    }
+
+    /// The token endpoint, whose requests are logged.
+    pub fn endpoint(&self) -> TokenEndpoint {
+        let (server, log) = (self.server.clone(), self.log.clone());
+        let client = tower::service_fn(move |request: Request<Full<Bytes>>| {
+            log.push("fetch");
+            server.token_service().oneshot(request)
+        });
+        TokenEndpoint::new(client, URL)
+            .unwrap()
+            .dialect(self.dialect.clone())
+            .clock(self.clock.clone())
+    }
+
+    pub fn grant(&self) -> RefreshTokenGrant {
+        self.grant_with(self.configured.clone())
+    }
+
+    pub fn grant_with(&self, token: impl Into<RefreshToken>) -> RefreshTokenGrant {
+        RefreshTokenGrant::new(self.endpoint(), token)
+    }
+
+    pub fn store(&self) -> PuppetStore {
+        PuppetStore { backing: self.backing.clone(), log: self.log.clone(), script: Arc::default() }
+    }
+
+    /// A process of its own, as far as the store can tell.
+    pub fn worker(&self) -> Worker {
+        self.worker_of(self.grant())
+    }
+
+    pub fn workers(&self, count: usize) -> Vec<Worker> {
+        (0..count).map(|_| self.worker()).collect()
+    }
+
+    pub fn worker_of(&self, source: impl TokenSource) -> Worker {
+        self.worker_as(source, |stored| stored)
+    }
+
+    pub fn worker_as(
+        &self,
+        source: impl TokenSource,
+        set_up: impl FnOnce(Shared) -> Shared,
+    ) -> Worker {
+        let store = self.store();
+        let stored = Stored::new(source.boxed(), store.clone()).clock(self.clock.clone());
+        let credentials = Credentials::with_policy(set_up(stored), self.policy());
+        Worker { events: Arc::new(Mutex::new(credentials.subscribe())), credentials, store }
+    }
+
+    pub fn policy(&self) -> RefreshPolicy {
+        RefreshPolicy::default().clock(self.clock.clone()).jitter(Duration::ZERO)
+    }
+
+    /// One that goes on while the store is down.
+    pub fn serving(&self) -> Worker {
+        self.worker_as(self.grant(), |stored| stored.store_down(StoreDown::Serve))
+    }
+
+    pub fn requests(&self) -> u64 {
+        self.server.counters().token_requests
+    }
+
+    pub fn reuses(&self) -> u64 {
+        self.server.counters().refresh_token_reuses
+    }
+
+    /// What is stored.
+    pub async fn record(&self) -> Option<StoredTokens> {
+        self.backing.memory().load().await.unwrap()
+    }
+
+    pub async fn has_open_intent(&self) -> bool {
+        self.record().await.is_some_and(|record| record.has_open_intent())
+    }
+
+    /// What is stored, as JSON.
+    pub async fn json(&self) -> String {
+        match self.record().await {
+            Some(record) => String::from_utf8(record.to_json().unwrap().to_vec()).unwrap(),
+            None => String::new(),
+        }
+    }
+}
+
+pub type Shared = Stored<BoxTokenSource, PuppetStore>;
+
+/// A process.
+#[derive(Clone)]
+pub struct Worker {
+    pub credentials: Credentials<Shared>,
+    pub store: PuppetStore,
+    events: Arc<Mutex<Events>>,
+}
+
+impl Worker {
+    /// The access token that a request would be sent with.
+    pub async fn access(&self) -> String {
+        access(&self.credentials.token().await.unwrap()).to_owned()
+    }
+
+    /// What happened since the last call.
+    pub fn events(&self) -> Vec<Event> {
+        let mut events = self.events.lock().unwrap();
+        std::iter::from_fn(|| {
+            let next = events.next();
+            futures_util::FutureExt::now_or_never(next).flatten()
+        })
+        .collect()
+    }
+
+    /// The process is killed at a step: nothing that it does counts any more, and its lock is free.
+    pub fn kill(&self) {
+        self.store.script.lock().unwrap().is_dead = true;
+        self.store.expire_lock();
+    }
+}
+
+impl Deref for Worker {
+    type Target = Credentials<Shared>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.credentials
+    }
+}
+
+pub fn access(tokens: &TokenSet) -> &str {
+    tokens.access_token().expose_secret()
+}
+
+pub fn refresh(tokens: &TokenSet) -> &str {
+    tokens.refresh_token().unwrap().expose_secret()
+}
+
+pub fn count(events: &[Event], is_it: impl Fn(&Event) -> bool) -> usize {
+    events.iter().filter(|event| is_it(event)).count()
+}
+
+/// A clock that goes wrong by some seconds.
+#[derive(Clone)]
+pub struct Skewed {
+    pub clock: TokioClock,
+    pub ahead: Duration,
+    pub behind: Duration,
+}
+
+impl Clock for Skewed {
+    fn now(&self) -> Now {
+        let now = self.clock.now();
+        Now::new(now.monotonic(), now.wall() + self.ahead - self.behind)
+    }
+}
+
+// ===== the store =====
+
+/// Where the records are: it can be lost, and brought back from a backup.
+#[derive(Clone, Default)]
+pub struct Backing(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    memory: MemoryStore,
+    era: usize,
+    is_doubted: bool,
+}
+
+impl Backing {
+    fn memory(&self) -> MemoryStore {
+        self.0.lock().unwrap().memory.clone()
+    }
+
+    fn era(&self) -> usize {
+        self.0.lock().unwrap().era
+    }
+
+    /// The store comes back with this, or with nothing. Nobody holds its lock.
+    pub async fn come_back(&self, record: Option<&StoredTokens>) {
+        let memory = MemoryStore::new();
+        if let Some(record) = record {
+            memory.save(record, None).await.unwrap();
+        }
+        let mut inner = self.0.lock().unwrap();
+        inner.memory = memory;
+        inner.era += 1;
+    }
+
+    /// The store says that it may have lost what was written last.
+    pub fn doubt(&self) {
+        self.0.lock().unwrap().is_doubted = true;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    Lock,
+    Load,
+    /// A record with an open intent.
+    SaveIntent,
+    IsHeld,
+    /// A record with a higher revision than what is stored.
+    SaveTokens,
+    /// Any other.
+    SaveRest,
+    Release,
+}
+
+#[derive(Debug)]
+pub enum Order {
+    Fail,
+    /// It is done, and the answer is lost.
+    FailAfterwards,
+    Hang,
+    Delay(Duration),
+    /// Tells the test, and waits for it.
+    Pause(oneshot::Sender<()>, oneshot::Receiver<()>),
+    /// The lock expires at this step.
+    LoseLock,
+}
+
+#[derive(Default)]
+struct Script {
+    orders: HashMap<Step, Vec<Order>>,
+    is_down: bool,
+    is_dead: bool,
+    /// The lock that is held through this handle.
+    lock: Option<Arc<Mutex<Option<MemoryLock>>>>,
+}
+
+/// The store as one process sees it.
+#[derive(Clone)]
+pub struct PuppetStore {
+    backing: Backing,
+    log: Log,
+    script: Arc<Mutex<Script>>,
+}
+
+/// A step at which a worker waits for the test.
+pub struct Paused {
+    reached: oneshot::Receiver<()>,
+    go: oneshot::Sender<()>,
+}
+
+impl Paused {
+    /// Waits until the worker is there, and returns what lets it go on.
+    pub async fn reached(self) -> oneshot::Sender<()> {
+        self.reached.await.unwrap();
+        self.go
+    }
+}
+
+impl PuppetStore {
+    /// Orders something for the next time that it comes to this step.
+    pub fn order(&self, step: Step, order: Order) {
+        self.script.lock().unwrap().orders.entry(step).or_default().push(order);
+    }
+
+    pub fn pause(&self, step: Step) -> Paused {
+        let (tell, reached) = oneshot::channel();
+        let (go, wait) = oneshot::channel();
+        self.order(step, Order::Pause(tell, wait));
+        Paused { reached, go }
+    }
+
+    pub fn go_down(&self) {
+        self.script.lock().unwrap().is_down = true;
+    }
+
+    pub fn come_up(&self) {
+        self.script.lock().unwrap().is_down = false;
+    }
+
+    /// The lease runs out.
+    pub fn expire_lock(&self) {
+        let lock = self.script.lock().unwrap().lock.clone();
+        if let Some(lock) = lock {
+            lock.lock().unwrap().take();
+        }
+    }
+
+    /// Comes to a step. Returns whether it fails afterwards.
+    async fn come_to(&self, step: Step) -> Result<bool, StoreError> {
+        let order = {
+            let mut script = self.script.lock().unwrap();
+            let orders = script.orders.entry(step).or_default();
+            (!orders.is_empty()).then(|| orders.remove(0))
+        };
+        match order {
+            None => {}
+            Some(Order::Fail) => return Err(down()),
+            Some(Order::FailAfterwards) => return Ok(true),
+            Some(Order::Hang) => pending::<()>().await,
+            Some(Order::Delay(delay)) => sleep(delay).await,
+            Some(Order::Pause(tell, go)) => {
+                let _ = tell.send(());
+                let _ = go.await;
+            }
+            Some(Order::LoseLock) => self.expire_lock(),
+        }
+        let (is_dead, is_down) = {
+            let script = self.script.lock().unwrap();
+            (script.is_dead, script.is_down)
+        };
+        if is_dead {
+            pending::<()>().await;
+        }
+        if is_down { Err(down()) } else { Ok(false) }
+    }
+}
+
+fn down() -> StoreError {
+    StoreError::unavailable("connection refused")
+}
+
+impl TokenStore for PuppetStore {
+    type Lock = PuppetLock;
+
+    async fn lock(&self, wait: Duration) -> Result<PuppetLock, StoreError> {
+        self.log.push("lock");
+        self.come_to(Step::Lock).await?;
+        let lock = self.backing.memory().lock(wait).await?;
+        let lock = Arc::new(Mutex::new(Some(lock)));
+        self.script.lock().unwrap().lock = Some(Arc::clone(&lock));
+        Ok(PuppetLock { store: self.clone(), lock, era: self.backing.era() })
+    }
+
+    async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
+        self.log.push("load");
+        self.come_to(Step::Load).await?;
+        let record = self.backing.memory().load().await?;
+        let is_doubted = self.backing.0.lock().unwrap().is_doubted;
+        Ok(record.map(|record| if is_doubted { record.doubted() } else { record }))
+    }
+
+    async fn save(
+        &self,
+        record: &StoredTokens,
+        replaces: Option<WriteId>,
+    ) -> Result<(), StoreError> {
+        let stored = self.backing.memory().load().await?;
+        let (step, name) = if record.has_open_intent() {
+            (Step::SaveIntent, "save intent")
+        } else if stored.is_none_or(|stored| stored.revision() < record.revision()) {
+            (Step::SaveTokens, "save tokens")
+        } else {
+            (Step::SaveRest, "save")
+        };
+        self.log.push(name);
+        let fails_afterwards = self.come_to(step).await?;
+        self.backing.memory().save(record, replaces).await?;
+        self.backing.0.lock().unwrap().is_doubted = false;
+        if fails_afterwards { Err(down()) } else { Ok(()) }
+    }
+
+    fn describe(&self) -> String {
+        "the puppet".into()
+    }
+}
+
+pub struct PuppetLock {
+    store: PuppetStore,
+    lock: Arc<Mutex<Option<MemoryLock>>>,
+    era: usize,
+}
+
+impl StoreLock for PuppetLock {
+    async fn is_held(&self) -> Result<bool, StoreError> {
+        self.store.log.push("is held");
+        self.store.come_to(Step::IsHeld).await?;
+        Ok(self.lock.lock().unwrap().is_some() && self.era == self.store.backing.era())
+    }
+
+    async fn release(self) {
+        self.store.log.push("release");
+        let _ = self.store.come_to(Step::Release).await;
+        self.lock.lock().unwrap().take();
+    }
+}
