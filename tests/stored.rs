@@ -198,6 +198,20 @@ async fn two_workers_with_different_configured_tokens_do_not_play_ping_pong() {
     assert_eq!(world.reuses(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stored_set_without_refresh_token_does_not_bring_the_configured_one_back() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.access().await;
+    let brought = TokenSet::bearer("brought").unwrap().expires_in(MINUTE);
+    worker.replace(brought).await.unwrap();
+    drop(worker);
+    sleep(MINUTE).await;
+    let error = world.worker().token().await.unwrap_err();
+    assert!(error.is_denied(), "{error}");
+    assert_eq!(world.server.refresh_token_uses(world.configured.expose_secret()), 1);
+}
+
 // ===== the binding =====
 
 #[tokio::test(start_paused = true)]

@@ -323,8 +323,8 @@ pub(super) fn plan(
         None => None,
     };
     let Some(token) = sendable(record, setup)? else {
-        return Ok(if setup.configured.is_some() && set.is_none() {
-            // It has had its turn, and so has nothing that came of it: another one is being redeemed elsewhere.
+        return Ok(if setup.configured.is_some() {
+            // It has had its turn: another one is being redeemed elsewhere, or somebody logged in without any.
             Plan::AskWithout
         } else {
             Plan::Ask { previous }
