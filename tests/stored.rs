@@ -388,3 +388,24 @@ async fn a_lost_flight_that_lands_late_is_saved_and_nothing_is_spent_twice() {
     assert_eq!((world.requests(), world.reuses()), (1, 0));
     assert_eq!(access(&fast().token().await.unwrap()), access(&token));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_save_is_not_overtaken_by_credentials_of_the_same_process() {
+    let world = World::new();
+    let store = world.store();
+    let stored = Stored::new(world.grant(), store.clone()).clock(world.clock.clone()).boxed();
+    let one = Credentials::with_policy(stored.clone(), world.policy());
+    let other = Credentials::with_policy(stored, world.policy());
+    let mut events = one.subscribe();
+    let paused = store.pause(Step::SaveTokens);
+    let asking = tokio::spawn(async move { one.token().await });
+    let go = paused.reached().await;
+    let adopted = other.token().await.unwrap();
+    go.send(()).unwrap();
+    assert_eq!(access(&asking.await.unwrap().unwrap()), access(&adopted));
+    assert_eq!(world.requests(), 1);
+    let_others_run().await;
+    while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.next()) {
+        assert!(!matches!(event, Event::Adopted), "it is its own");
+    }
+}

@@ -327,6 +327,8 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                 self.saved(stored_as);
                 Ok(Step::Done(tokens))
             }
+            // Others in this process found it unsaved, and were faster to save it.
+            Ok(_) if self.is_saved(stored_as) => Ok(Step::Done(tokens)),
             Ok(overtaken) => {
                 self.remember(|all| all.memory.held = None);
                 match self.adopt_instead(renewal, setup).await? {
@@ -565,6 +567,13 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             }
         }
         Err(changes_all_the_time(setup))
+    }
+
+    fn is_saved(&self, stored_as: StoredAs) -> bool {
+        self.remember(|all| {
+            let held = all.memory.held.as_ref();
+            held.is_some_and(|held| held.stored_as == stored_as && held.saved == Saved::Yes)
+        })
     }
 
     fn saved(&self, stored_as: StoredAs) {
