@@ -141,6 +141,24 @@ async fn what_a_sibling_stored_is_adopted_while_another_holds_the_lock() {
     renewing.await.unwrap().unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_set_of_a_useless_answer_is_not_adopted_as_a_newer_one() {
+    let world = World::new();
+    let worker = world.worker();
+    let first = worker.access().await;
+    let useless = world.server.issue();
+    let body = format!(r#"{{"token_type":"bearer","refresh_token":"{}"}}"#, refresh(&useless));
+    let fault = tower_refresh::testing::Fault::status(http::StatusCode::OK)
+        .header(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"))
+        .body(body);
+    world.server.token_faults().once(fault);
+    worker.renew().await.unwrap_err();
+    sleep(SECOND).await;
+    let next = worker.renew().await.unwrap();
+    assert_ne!(access(&next), first);
+    assert_eq!(world.server.refresh_token_uses(refresh(&useless)), 1);
+}
+
 // ===== the configured refresh token =====
 
 #[tokio::test(start_paused = true)]

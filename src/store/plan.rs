@@ -307,7 +307,7 @@ pub(super) fn plan(
     };
     let content = record.content()?;
     let set = content.tokens.as_ref();
-    let is_newer = wish.has.is_none_or(|has| record.stored_as() > has);
+    let is_newer = wish.has.is_none_or(|has| record.access_stored_as(set) > has);
     let works = set.is_some_and(|set| works(set, now));
     if let Some(set) = set
         && works
@@ -490,7 +490,7 @@ pub(super) fn replace_refresh_token(
         content.spend(&spent);
     }
     match &mut content.tokens {
-        Some(set) => set.set_refresh_token(successor),
+        Some(set) => set.set_refresh_token(successor, record.revision),
         None => content.tokens = Some(StoredSet::without_access(successor, now)?),
     }
     Ok(next)
@@ -535,6 +535,12 @@ fn take_back(
 impl StoredTokens {
     pub(super) fn stored_as(&self) -> StoredAs {
         StoredAs { epoch: self.epoch, revision: self.revision }
+    }
+
+    /// Returns which of all sets the access token came with.
+    fn access_stored_as(&self, set: Option<&StoredSet>) -> StoredAs {
+        let revision = set.map_or(self.revision, |set| set.access_revision(self.revision));
+        StoredAs { revision, ..self.stored_as() }
     }
 
     /// Returns a set of this record, which remembers that it is.

@@ -120,6 +120,9 @@ pub(super) struct StoredSet {
     scope: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id_token: Option<Sensitive>,
+    /// The revision that the access token came with, if the refresh token is newer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    access_revision: Option<u64>,
     #[serde(flatten)]
     other: BTreeMap<String, serde_json::Value>,
 }
@@ -438,6 +441,7 @@ impl StoredSet {
                 .map(|at| milliseconds(since_epoch(at))),
             scope: tokens.scope().map(str::to_owned),
             id_token: tokens.id_token().map(|token| Sensitive(Secret::new(token))),
+            access_revision: None,
             other: BTreeMap::new(),
         }
     }
@@ -491,8 +495,14 @@ impl StoredSet {
         self.refresh_token.as_ref().map(|token| RefreshToken::new(token.0.expose()))
     }
 
-    /// Puts another refresh token in place of the one that it has.
-    pub(super) fn set_refresh_token(&mut self, token: &RefreshToken) {
+    /// Returns the revision that the access token came with, in a record of this revision.
+    pub(super) fn access_revision(&self, revision: u64) -> u64 {
+        self.access_revision.unwrap_or(revision)
+    }
+
+    /// Puts another refresh token in place of the one that it has had until this revision.
+    pub(super) fn set_refresh_token(&mut self, token: &RefreshToken, until: u64) {
+        self.access_revision.get_or_insert(until);
         self.refresh_token = Some(Sensitive(Secret::new(token.expose_secret())));
         self.refresh_token_expires_at_ms = None;
     }
