@@ -1,0 +1,373 @@
+//! What `Stored` promises about log-ins and log-outs: a session that ended does not come back, and a refusal is for all.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what went wrong by where it fails"
+)]
+
+mod harness;
+mod store_support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use harness::let_others_run;
+use http::StatusCode;
+use store_support::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tower_refresh::oauth2::Grant;
+use tower_refresh::testing::{Fault, Rotation};
+use tower_refresh::{Event, RefreshLayer, Renewal, TokenError, TokenSet, TokenSource, source_fn};
+
+type Renewing = JoinHandle<Result<TokenSet, TokenError>>;
+
+/// A flight that has come to a step.
+async fn flight_at(worker: &Worker, step: Step) -> (Renewing, oneshot::Sender<()>) {
+    let paused = worker.store.pause(step);
+    let renewing = tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.renew().await }
+    });
+    (renewing, paused.reached().await)
+}
+
+/// Another way to log in, which counts.
+fn log_in(
+    calls: &Arc<AtomicU64>,
+    answer: impl Fn() -> Result<TokenSet, TokenError> + Send + Sync + 'static,
+) -> impl TokenSource {
+    let calls = Arc::clone(calls);
+    source_fn(move |_: Renewal| {
+        calls.fetch_add(1, Ordering::SeqCst);
+        let answer = answer();
+        async move { answer }
+    })
+}
+
+// ===== denied =====
+
+#[tokio::test(start_paused = true)]
+async fn a_configured_token_that_was_refused_is_not_sent_after_a_restart() {
+    for rotation in [Rotation::Strict, Rotation::Never] {
+        let world = World::with(|server| server.rotation(rotation))
+            .dialect(|dialect| dialect.rotates = rotation == Rotation::Strict);
+        world.server.revoke_refresh_token(world.configured.expose_secret());
+        for _ in 0..3 {
+            assert!(world.worker().token().await.unwrap_err().is_denied());
+        }
+        assert_eq!(world.requests(), 1, "{rotation:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_could_not_be_stored_is_stored_later() {
+    let world = World::new();
+    let worker = world.worker();
+    let token = worker.token().await.unwrap();
+    world.server.revoke_refresh_token(refresh(&token));
+    worker.store.order(Step::SaveRest, Order::Fail);
+    assert!(worker.renew().await.unwrap_err().is_denied());
+    sleep(Duration::from_secs(6)).await;
+    assert!(worker.renew().await.unwrap_err().is_denied());
+    let after = world.worker();
+    after.token().await.unwrap();
+    assert!(after.renew().await.unwrap_err().is_denied());
+    assert_eq!(world.requests(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_what_is_no_longer_stored_is_no_refusal_of_what_is() {
+    let world = World::new();
+    let [slow, other] = [world.worker(), world.worker()];
+    let token = slow.token().await.unwrap();
+    other.token().await.unwrap();
+    world.server.revoke_refresh_token(refresh(&token));
+    world
+        .server
+        .token_faults()
+        .once(Fault::oauth_error("invalid_grant").delay(Duration::from_secs(5)));
+    let renewing = tokio::spawn({
+        let slow = slow.clone();
+        async move { slow.renew().await }
+    });
+    sleep(SECOND).await;
+    let session = world.server.issue();
+    other.replace(session.clone()).await.unwrap();
+    assert_eq!(access(&renewing.await.unwrap().unwrap()), access(&session));
+    let after = world.worker();
+    assert_eq!(after.access().await, access(&session));
+    after.renew().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_of_a_sibling_is_picked_up_within_seconds() {
+    let world = World::new();
+    let [denied, other] = [world.worker(), world.worker()];
+    world.server.revoke_refresh_token(world.configured.expose_secret());
+    denied.token().await.unwrap_err();
+    let session = world.server.issue();
+    other.replace(session.clone()).await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(denied.access().await, access(&session));
+    assert_eq!(world.requests(), 1);
+    assert_eq!(count(&denied.events(), |event| matches!(event, Event::Adopted)), 1);
+}
+
+// ===== another way to log in =====
+
+#[tokio::test(start_paused = true)]
+async fn another_way_to_log_in_is_asked_once_for_all_and_what_it_brings_is_saved() {
+    let world = World::with(|server| server.user("compass", "pass"));
+    let calls = Arc::new(AtomicU64::new(0));
+    let source = || {
+        let server = world.server.clone();
+        world.grant().or_else(log_in(&calls, move || Ok(server.issue())))
+    };
+    let workers = [world.worker_of(source()), world.worker_of(source())];
+    let token = workers[0].token().await.unwrap();
+    workers[1].token().await.unwrap();
+    world.server.revoke_refresh_token(refresh(&token));
+    sleep(MINUTE).await;
+    let tokens = join_all(workers.iter().map(|worker| worker.access())).await;
+    assert_eq!(tokens[0], tokens[1]);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    assert_eq!(world.worker_of(source()).access().await, tokens[0]);
+    // And it is renewed as any other.
+    sleep(MINUTE).await;
+    workers[0].token().await.unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    assert_eq!(world.requests(), 3);
+    assert_eq!(world.reuses(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_around_the_store_is_stored_with_the_next_renewal() {
+    let world = World::with(|server| server.user("compass", "pass"));
+    let password = || {
+        Grant::new(world.endpoint(), "password")
+            .param("username", "compass")
+            .param("password", "pass")
+    };
+    world.server.revoke_refresh_token(world.configured.expose_secret());
+    let store = world.store();
+    let around = || {
+        tower_refresh::store::Stored::new(world.grant(), store.clone())
+            .clock(world.clock.clone())
+            .or_else(password())
+    };
+    let worker = tower_refresh::Credentials::with_policy(around(), world.policy());
+    worker.token().await.unwrap();
+    sleep(MINUTE).await;
+    let second = worker.token().await.unwrap();
+    assert_eq!(world.server.counters().password_requests, 1);
+    assert_eq!(world.worker().access().await, access(&second));
+    assert_eq!(world.reuses(), 0);
+}
+
+// ===== log-ins and log-outs against flights =====
+
+#[tokio::test(start_paused = true)]
+async fn a_log_out_during_a_flight_of_a_sibling_is_final() {
+    for step in [Step::SaveIntent, Step::IsHeld, Step::SaveTokens, Step::Release] {
+        let world = World::new();
+        let [flying, other] = [world.worker(), world.worker()];
+        flying.token().await.unwrap();
+        let (renewing, go) = flight_at(&flying, step).await;
+        other.forget().await.unwrap();
+        go.send(()).unwrap();
+        let outcome = renewing.await.unwrap();
+        assert_eq!(outcome.is_ok(), step == Step::Release, "{step:?}: {outcome:?}");
+        if let Err(error) = outcome {
+            assert!(error.is_denied() || error.is_transient(), "{step:?}: {error}");
+        }
+        sleep(MINUTE).await;
+        for worker in [&flying, &other, &world.worker()] {
+            assert!(worker.token().await.unwrap_err().is_denied(), "{step:?}");
+        }
+        assert_eq!(world.reuses(), 0);
+        assert!(!world.json().await.contains("rt-"), "{step:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_during_a_flight_of_a_sibling_is_what_all_go_on_with() {
+    for step in [Step::SaveIntent, Step::IsHeld, Step::SaveTokens] {
+        let world = World::new();
+        let [flying, other] = [world.worker(), world.worker()];
+        flying.token().await.unwrap();
+        let (renewing, go) = flight_at(&flying, step).await;
+        let session = world.server.issue();
+        other.replace(session.clone()).await.unwrap();
+        go.send(()).unwrap();
+        assert_eq!(access(&renewing.await.unwrap().unwrap()), access(&session), "{step:?}");
+        let after = world.worker();
+        assert_eq!(after.access().await, access(&session));
+        sleep(MINUTE).await;
+        after.token().await.unwrap();
+        flying.token().await.unwrap();
+        assert_eq!(world.reuses(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_begins_after_a_log_out_sends_nothing() {
+    let world = World::new();
+    let [one, other] = [world.worker(), world.worker()];
+    one.token().await.unwrap();
+    other.forget().await.unwrap();
+    assert!(one.renew().await.unwrap_err().is_denied());
+    assert_eq!(world.requests(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_out_is_remembered_over_restarts_with_the_same_configuration() {
+    let mut world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    worker.forget().await.unwrap();
+    for _ in 0..3 {
+        assert!(world.worker().token().await.unwrap_err().is_denied());
+    }
+    assert_eq!(world.requests(), 1);
+    // Before there ever was a token, too.
+    world.configured = world.server.issue_refresh_token();
+    world.backing.come_back(None).await;
+    world.worker().forget().await.unwrap();
+    assert!(world.worker().token().await.unwrap_err().is_denied());
+    assert_eq!(world.requests(), 1);
+    // A new one in the configuration is a log-in.
+    world.configured = world.server.issue_refresh_token();
+    world.worker().token().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_token_that_is_brought_back_is_refused() {
+    let world = World::new();
+    let worker = world.worker();
+    let first = worker.token().await.unwrap();
+    let second = worker.renew().await.unwrap();
+    let before = world.json().await;
+    let error = worker.replace(first).await.unwrap_err();
+    assert!(error.is_denied(), "{error}");
+    assert_eq!(world.json().await, before);
+    sleep(MINUTE).await;
+    worker.token().await.unwrap();
+    assert_eq!(world.server.refresh_token_uses(refresh(&second)), 1);
+    assert_eq!(world.reuses(), 0);
+}
+
+// ===== while the store is down =====
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_while_the_store_is_down_is_stored_later() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    worker.store.go_down();
+    let session = world.server.issue();
+    assert!(worker.replace(session.clone()).await.unwrap_err().is_transient());
+    assert_eq!(worker.access().await, access(&session));
+    assert!(worker.settled().await.is_err());
+    worker.store.come_up();
+    worker.settled().await.unwrap();
+    assert_eq!(world.worker().access().await, access(&session));
+    sleep(MINUTE).await;
+    worker.token().await.unwrap();
+    assert_eq!(world.server.refresh_token_uses(refresh(&session)), 1);
+    assert_eq!(world.reuses(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_out_while_the_store_is_down_is_stored_later() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    worker.store.go_down();
+    worker.forget().await.unwrap_err();
+    worker.token().await.unwrap_err();
+    worker.store.come_up();
+    sleep(Duration::from_secs(2)).await;
+    assert!(worker.token().await.unwrap_err().is_denied());
+    assert!(world.worker().token().await.unwrap_err().is_denied());
+    assert_eq!(world.requests(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_that_was_not_renewed_here_is_not_logged_in_again() {
+    let world = World::with(|server| server.rotation(Rotation::Never))
+        .dialect(|dialect| dialect.rotates = false);
+    let [one, other] = [world.worker(), world.worker()];
+    let session = world.server.issue();
+    one.replace(session.clone()).await.unwrap();
+    other.token().await.unwrap();
+    sleep(MINUTE).await;
+    let renewed = other.access().await;
+    let epoch = world.record().await.unwrap().epoch();
+    // Something is written in between that is not its own.
+    one.store.order(Step::Load, Order::Delay(SECOND));
+    assert_eq!(one.access().await, renewed);
+    assert_eq!(world.record().await.unwrap().epoch(), epoch);
+    assert_eq!(world.requests(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_of_many_log_ins_is_the_one_that_is_stored() {
+    let world = World::new();
+    let workers = world.workers(4);
+    let sessions: Vec<_> = workers.iter().map(|_| world.server.issue()).collect();
+    let replacing = workers.iter().zip(&sessions).map(|(worker, session)| async {
+        worker.replace(session.clone()).await.unwrap();
+    });
+    join_all(replacing).await;
+    let stored = world.worker().access().await;
+    assert!(sessions.iter().any(|session| access(session) == stored));
+    sleep(MINUTE).await;
+    let tokens = join_all(workers.iter().map(|worker| worker.access())).await;
+    assert!(tokens.iter().all(|token| *token == tokens[0]));
+    assert_eq!(world.reuses(), 0);
+}
+
+// ===== the brake =====
+
+#[tokio::test(start_paused = true)]
+async fn with_the_brake_on_nothing_is_sent_and_a_sibling_s_token_is_adopted() {
+    let world = World::new();
+    let [braked, other] = [world.worker(), world.worker()];
+    let good = Arc::new(std::sync::OnceLock::<String>::new());
+    let known = Arc::clone(&good);
+    let client = harness::client(
+        RefreshLayer::with_credentials(braked.credentials.clone()),
+        move |token, _| {
+            let is_good = known.get() == Some(&token);
+            async move { if is_good { StatusCode::OK } else { StatusCode::UNAUTHORIZED } }
+        },
+    );
+    let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
+    assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert!(braked.status().brake.is_some());
+    let before = world.requests();
+    // The brake holds for 5 seconds; it is looked now and then, and nothing is sent.
+    for _ in 0..4 {
+        send().await.unwrap();
+        sleep(SECOND).await;
+    }
+    assert_eq!(world.requests(), before);
+    // Now it is on for longer.
+    sleep(Duration::from_secs(2)).await;
+    send().await.unwrap();
+    let on_for = braked.status().brake.unwrap();
+    assert!(on_for > Duration::from_secs(6), "{on_for:?}");
+    other.token().await.unwrap();
+    good.set(access(&other.renew().await.unwrap()).to_owned()).unwrap();
+    let before = world.requests();
+    send().await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(world.requests(), before);
+    assert!(braked.status().brake.is_none());
+    let_others_run().await;
+}
