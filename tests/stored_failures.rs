@@ -597,6 +597,30 @@ async fn a_lock_that_others_hold_is_no_store_that_is_down() {
     drop(go);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_answers_is_down() {
+    for step in [Step::Load, Step::Lock, Step::SaveIntent, Step::IsHeld] {
+        let world = World::new();
+        let worker = world.worker();
+        worker.store.order(step, Order::Hang);
+        let error = worker.token().await.unwrap_err();
+        assert!(error.is_transient(), "{step:?}: {error}");
+        sleep(MINUTE).await;
+        worker.token().await.unwrap();
+        assert_eq!((world.requests(), world.reuses()), (1, 0), "{step:?}");
+    }
+    // It has been sent, and nobody waits for ever for what is there.
+    let world = World::new();
+    let worker = world.worker();
+    worker.store.order(Step::SaveTokens, Order::Hang);
+    let token = worker.access().await;
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(worker.access().await, token);
+    worker.settled().await.unwrap();
+    assert_eq!(world.worker().access().await, token);
+    assert_eq!((world.requests(), world.reuses()), (1, 0));
+}
+
 // ===== the store has lost something =====
 
 #[tokio::test(start_paused = true)]

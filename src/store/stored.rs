@@ -174,9 +174,12 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             _ => {}
         }
 
-        let lock = self.store.lock(self.lock_wait).await?;
+        let lock =
+            timeout(self.lock_wait.saturating_add(STORE_LIMIT), self.store.lock(self.lock_wait));
+        let lock = lock.await.unwrap_or_else(|_| Err(no_answer()))?;
         let outcome = self.fetch_locked(renewal, setup, &lock).await;
-        lock.release().await;
+        // One that does not answer lets go of it in its own time.
+        let _ = timeout(STORE_LIMIT, lock.release()).await;
         outcome
     }
 
@@ -255,7 +258,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         let replaces = record.as_ref().map(StoredTokens::write_id);
 
         // ## Not sent yet: whatever fails now is harmless.
-        match self.store.save(&intent, replaces).await {
+        match self.write(&intent, replaces).await {
             Ok(()) => {}
             Err(error) if error.is_conflict() => return Ok(Step::Again),
             Err(error) => {
@@ -265,7 +268,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             }
         }
         self.remember(|all| all.ours = Some(intent.write_id()));
-        let held = lock.is_held().await;
+        let held = answered(lock.is_held()).await;
         if !matches!(held, Ok(true)) {
             self.take_back(&intent, before, setup).await;
             let why = held.err().map_or_else(String::new, |error| format!(" ({error})"));
@@ -322,7 +325,8 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             Held { stored_as, tokens: tokens.clone(), asked, saved: Saved::After(parent.revision) };
         self.hold(held);
 
-        match self.save_successor(record, parent, &tokens, asked, setup).await {
+        let saving = self.save_successor(record, parent, &tokens, asked, setup);
+        match timeout(SAVE_LIMIT, saving).await.unwrap_or_else(|_| Err(no_answer())) {
             Ok(Succession::Write) => {
                 self.saved(stored_as);
                 Ok(Step::Done(tokens))
@@ -368,7 +372,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             next.epoch = parent.epoch;
             let replaces = record.as_ref().map(StoredTokens::write_id);
             let failure = loop {
-                match self.store.save(&next, replaces).await {
+                match self.write(&next, replaces).await {
                     Ok(()) => return Ok(Succession::Write),
                     Err(error) if error.is_conflict() => break None,
                     // Nobody knows whether it counted; to save the same again is harmless.
@@ -382,7 +386,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                 return Err(error);
             }
             record = loop {
-                match self.store.load().await {
+                match self.read().await {
                     Ok(record) => break record,
                     Err(error) => match pauses.next() {
                         Some(pause) => sleep(*pause).await,
@@ -410,7 +414,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             let held = Held { stored_as: next.stored_as(), tokens, asked: now, saved };
             self.hold(held);
         }
-        if self.store.save(&next, Some(intent.write_id())).await.is_ok() {
+        if self.write(&next, Some(intent.write_id())).await.is_ok() {
             self.saved(next.stored_as());
         }
     }
@@ -458,7 +462,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         setup: &Setup,
     ) -> Result<Option<Step>, TokenError> {
         let wish = self.wish(renewal, false);
-        let Ok(record) = self.store.load().await else {
+        let Ok(record) = self.read().await else {
             return Ok(None);
         };
         Ok(match self.plan(record.as_ref(), &wish, setup) {
@@ -538,7 +542,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
     async fn write_due(&self, setup: &Setup) -> Result<(Option<StoredTokens>, bool), TokenError> {
         let mut was_unsaved = false;
         for _ in 0..ROUNDS {
-            let record = self.store.load().await?;
+            let record = self.read().await?;
             let (due, session) = self.remember(|all| {
                 all.epoch = record.as_ref().map(StoredTokens::epoch).or(all.epoch);
                 let due = plan::due(record.as_ref(), &all.memory, setup)?;
@@ -548,17 +552,14 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                 ))
             })?;
             match due {
-                Due::Nothing => {
-                    self.remember(|all| all.memory.not_sent = None);
-                    return Ok((record, was_unsaved));
-                }
+                Due::Nothing => return Ok((record, was_unsaved)),
                 Due::Drop => self.remember(|all| match session {
                     Some(_) => all.end_session(session),
                     None => all.memory.held = None,
                 }),
                 Due::Write(next) => {
                     let replaces = record.as_ref().map(StoredTokens::write_id);
-                    match self.store.save(&next, replaces).await {
+                    match self.write(&next, replaces).await {
                         Ok(()) => was_unsaved |= self.remember(|all| all.written(&next, session)),
                         Err(error) if error.is_conflict() => {}
                         Err(error) => return Err(error.into()),
@@ -567,6 +568,18 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             }
         }
         Err(changes_all_the_time(setup))
+    }
+
+    async fn read(&self) -> Result<Option<StoredTokens>, StoreError> {
+        answered(self.store.load()).await
+    }
+
+    async fn write(
+        &self,
+        record: &StoredTokens,
+        replaces: Option<WriteId>,
+    ) -> Result<(), StoreError> {
+        answered(self.store.save(record, replaces)).await
     }
 
     fn is_saved(&self, stored_as: StoredAs) -> bool {
@@ -726,7 +739,7 @@ impl<S: TokenSource, T: TokenStore> TokenSource for Stored<S, T> {
         // Before the first await: whoever fetches meanwhile stores it first.
         self.begin_session(tokens.cloned(), self.now(), false);
         let inner = self.source.adopt(tokens).await;
-        if let Ok(Some(record)) = self.store.load().await
+        if let Ok(Some(record)) = self.read().await
             && plan::is_spent(&record, tokens)?
         {
             self.remember(|all| all.memory.session = None);
@@ -835,6 +848,15 @@ async fn limited(
     })
 }
 
+/// Waits for the store. One that does not answer is down; what it was asked may still be done.
+async fn answered<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    timeout(STORE_LIMIT, asked).await.unwrap_or_else(|_| Err(no_answer()))
+}
+
+fn no_answer() -> StoreError {
+    StoreError::unavailable("it does not answer")
+}
+
 fn changes_all_the_time(setup: &Setup) -> TokenError {
     TokenError::transient(format!("{} changes all the time", setup.store))
 }
@@ -845,6 +867,12 @@ const FETCH_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// Longer than most token endpoints take, for whoever comes second.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
+
+/// How long the store may take for one thing, the wait for the lock not counted.
+const STORE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long to try to save what is there, before it is used unsaved: those who wait for it have not given up yet.
+const SAVE_LIMIT: Duration = Duration::from_secs(15);
 
 /// How often what is stored may change under our eyes.
 const ROUNDS: usize = 16;
