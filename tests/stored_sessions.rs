@@ -297,6 +297,27 @@ async fn a_log_out_while_the_store_is_down_is_stored_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_log_in_that_was_stored_late_does_not_undo_what_a_sibling_did_since() {
+    let world = World::new();
+    let [late, other] = [world.worker(), world.worker()];
+    late.token().await.unwrap();
+    late.store.go_down();
+    late.replace(world.server.issue()).await.unwrap_err();
+    sleep(SECOND).await;
+    other.forget().await.unwrap();
+    late.store.come_up();
+    for _ in 0..20 {
+        sleep(Duration::from_secs(10)).await;
+        let _ = late.token().await;
+        let _ = late.settled().await;
+    }
+    assert!(late.token().await.unwrap_err().is_denied());
+    assert!(world.worker().token().await.unwrap_err().is_denied());
+    assert!(!world.json().await.contains("rt-"));
+    assert_eq!((world.requests(), world.reuses()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_log_in_that_was_not_renewed_here_is_not_logged_in_again() {
     let world = World::with(|server| server.rotation(Rotation::Never))
         .dialect(|dialect| dialect.rotates = false);

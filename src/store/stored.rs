@@ -92,6 +92,8 @@ struct Recollection {
     ours: Option<WriteId>,
     /// How many log-ins and log-outs there were.
     sessions: u64,
+    /// The token set of the last log-in as the credentials have it, and which of the stored sets it is, once it is one.
+    brought: Option<(TokenSet, Option<StoredAs>)>,
 }
 
 impl<S: TokenSource, T: TokenStore> Stored<S, T> {
@@ -645,8 +647,11 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         let previous = renewal.previous()?;
         previous.stored_as().or_else(|| {
             self.remember(|all| {
-                let held = all.memory.held.as_ref()?;
-                held.tokens.is_clone_of(previous).then_some(held.stored_as)
+                let held = all.memory.held.as_ref();
+                match held.filter(|held| held.tokens.is_clone_of(previous)) {
+                    Some(held) => Some(held.stored_as),
+                    None => all.brought.as_ref().filter(|(set, _)| set.is_clone_of(previous))?.1,
+                }
             })
         })
     }
@@ -657,8 +662,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             return;
         };
         let is_known = self.remember(|all| {
-            let session = all.memory.session.as_ref().and_then(|session| session.tokens.as_ref());
-            session.is_some_and(|tokens| tokens.is_clone_of(previous))
+            all.brought.as_ref().is_some_and(|(tokens, _)| tokens.is_clone_of(previous))
         });
         if !is_known
             && previous.refresh_token().is_some()
@@ -672,6 +676,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
     fn begin_session(&self, tokens: Option<TokenSet>, at: SystemTime, is_late: bool) {
         self.remember(|all| {
             all.sessions += 1;
+            all.brought = tokens.clone().map(|tokens| (tokens, None));
             all.memory.session = Some(Session { number: all.sessions, tokens, at, is_late });
             all.memory.held = None;
         });
@@ -805,6 +810,9 @@ impl Recollection {
         if session.is_some() {
             if let Some(begun) = self.memory.session.take_if(|begun| Some(begun.number) == session)
             {
+                if let Some((_, brought_as)) = &mut self.brought {
+                    *brought_as = Some(stored_as);
+                }
                 self.memory.held = begun.tokens.map(|tokens| Held {
                     stored_as,
                     tokens,
