@@ -581,6 +581,49 @@ async fn going_on_without_the_store_refreshes_no_more_often_than_without_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_could_not_be_saved_is_renewed_in_time_although_the_store_stays_down() {
+    let world = World::new();
+    let worker = world.serving();
+    worker.token().await.unwrap();
+    let paused = worker.store.pause(Step::SaveTokens);
+    let renewing = tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.renew().await }
+    });
+    let go = paused.reached().await;
+    worker.store.go_down();
+    go.send(()).unwrap();
+    renewing.await.unwrap().unwrap();
+    for _ in 0..300 {
+        let token = worker.access().await;
+        assert!(world.server.is_live(&token));
+        sleep(SECOND).await;
+    }
+    assert!(world.requests() <= 9, "{}", world.requests());
+    assert_eq!(world.reuses(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_obtained_without_the_store_at_the_start_is_saved_when_it_is_back() {
+    let world = World::new();
+    let worker = world.serving();
+    worker.store.go_down();
+    let token = worker.access().await;
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
+    assert!(is_store_down(&worker.settled().await.unwrap_err()));
+    worker.store.come_up();
+    sleep(Duration::from_secs(10)).await;
+    // The next requests save it, and do not renew it.
+    assert_eq!(worker.access().await, token);
+    let_others_run().await;
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
+    assert_eq!(world.worker().access().await, token);
+    sleep(MINUTE).await;
+    worker.token().await.unwrap();
+    assert_eq!((world.requests(), world.reuses()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lock_that_others_hold_is_no_store_that_is_down() {
     let world = World::new();
     let holder = world.worker();

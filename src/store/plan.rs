@@ -84,8 +84,8 @@ pub(super) struct Wish {
     pub(super) cause: Cause,
     /// Which set the asker has.
     pub(super) has: Option<StoredAs>,
-    /// What the asker has could not be saved at first, and is saved now: it need not be renewed for that.
-    pub(super) was_unsaved: bool,
+    /// What the asker has is stale only because it could not be saved at first: it need not be renewed for that.
+    pub(super) is_hurried: bool,
 }
 
 /// What to do next.
@@ -311,7 +311,7 @@ pub(super) fn plan(
     let works = set.is_some_and(|set| works(set, now));
     if let Some(set) = set
         && works
-        && (is_newer || wish.was_unsaved && wish.cause == Cause::Expiring)
+        && (is_newer || wish.is_hurried && wish.cause == Cause::Expiring)
     {
         return Ok(Plan::Adopt(record.tokens_of(set, now)?));
     }

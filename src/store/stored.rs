@@ -94,6 +94,8 @@ struct Recollection {
     sessions: u64,
     /// The token set of the last log-in as the credentials have it, and which of the stored sets it is, once it is one.
     brought: Option<(TokenSet, Option<StoredAs>)>,
+    /// The unsaved set that was handed out last, to be stale soon.
+    hurried: Option<TokenSet>,
 }
 
 impl<S: TokenSource, T: TokenStore> Stored<S, T> {
@@ -349,8 +351,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             }
             Err(error) => {
                 renewal.tell(Notice::Unsaved(error.into()));
-                // Soon stale, so that the next requests have it saved.
-                Ok(Step::Done(tokens.to_builder().refresh_in(Duration::ZERO).build()))
+                Ok(Step::Done(self.hurry(&tokens, Duration::ZERO)))
             }
         }
     }
@@ -463,7 +464,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         renewal: &Renewal,
         setup: &Setup,
     ) -> Result<Option<Step>, TokenError> {
-        let wish = self.wish(renewal, false);
+        let wish = self.wish(renewal);
         let Ok(record) = self.read().await else {
             return Ok(None);
         };
@@ -488,9 +489,13 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             let set = StoredSet::new(tokens, asked);
             let is_unsaved =
                 session.is_some() || held.as_ref().is_some_and(|held| held.saved != Saved::Yes);
-            // It was to be saved, and not to be renewed.
-            if is_unsaved && renewal.cause() == Cause::Expiring && set.is_young(self.now()) {
-                return Err(down);
+            // It was to be saved, and not to be renewed. No failure, or else it would not be renewed when it has to be.
+            if is_unsaved
+                && renewal.cause() == Cause::Expiring
+                && self.is_hurried(renewal)
+                && set.is_young(self.now())
+            {
+                return self.serve_again(&set);
             }
         }
 
@@ -513,16 +518,49 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                 };
                 let tokens = tokens.to_builder().stored_as(stored_as).build();
                 self.hold(Held { stored_as, tokens: tokens.clone(), asked, saved });
-                tokens
+                self.hurry(&tokens, Duration::ZERO)
             }
             (session, _) => {
                 let at = session.map_or(asked, |session| session.at);
-                self.begin_session(Some(tokens.clone()), at, true);
-                tokens
+                let served = self.hurry(&tokens, Duration::ZERO);
+                self.begin_session(Some(tokens), at, true);
+                self.remember(|all| all.brought = Some((served.clone(), None)));
+                served
             }
         };
         renewal.tell(Notice::Unsaved(down));
         Ok(tokens)
+    }
+
+    /// Hands out once more what still cannot be saved.
+    fn serve_again(&self, set: &StoredSet) -> Result<TokenSet, TokenError> {
+        let tokens = set.tokens(self.now())?;
+        let (held, is_session) = self.remember(|all| {
+            (all.memory.held.as_ref().map(|held| held.stored_as), all.memory.session.is_some())
+        });
+        let tokens = match held.filter(|_| !is_session) {
+            Some(stored_as) => tokens.to_builder().stored_as(stored_as).build(),
+            None => tokens,
+        };
+        let served = self.hurry(&tokens, SAVE_AGAIN);
+        if is_session {
+            self.remember(|all| all.brought = Some((served.clone(), None)));
+        }
+        Ok(served)
+    }
+
+    /// Returns an unsaved set as it is to be used: soon stale, so that the next requests have it saved.
+    fn hurry(&self, tokens: &TokenSet, after: Duration) -> TokenSet {
+        let served = tokens.to_builder().refresh_in(after).build();
+        self.remember(|all| all.hurried = Some(served.clone()));
+        served
+    }
+
+    fn is_hurried(&self, renewal: &Renewal) -> bool {
+        self.remember(|all| match (&all.hurried, renewal.previous()) {
+            (Some(hurried), Some(previous)) => hurried.is_clone_of(previous),
+            _ => false,
+        })
     }
 
     // ===== the store =====
@@ -537,7 +575,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         if was_unsaved {
             renewal.tell(Notice::Saved);
         }
-        Ok((record, self.wish(renewal, was_unsaved)))
+        Ok((record, self.wish(renewal)))
     }
 
     /// Loads what is stored, and writes what is due. Also returns whether a token set was.
@@ -621,7 +659,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             let asked = self.now();
             self.hold(Held { stored_as, tokens: tokens.clone(), asked, saved: Saved::Yes });
         }
-        if !wish.was_unsaved {
+        if !wish.is_hurried {
             renewal.tell(Notice::Adopted);
         }
         tokens
@@ -638,8 +676,12 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         plan::plan(record, wish, setup, self.now())
     }
 
-    fn wish(&self, renewal: &Renewal, was_unsaved: bool) -> Wish {
-        Wish { cause: renewal.cause(), has: self.what_the_asker_has(renewal), was_unsaved }
+    fn wish(&self, renewal: &Renewal) -> Wish {
+        Wish {
+            cause: renewal.cause(),
+            has: self.what_the_asker_has(renewal),
+            is_hurried: self.is_hurried(renewal),
+        }
     }
 
     /// Returns which of the stored sets the asker has, if it is one of them.
@@ -881,6 +923,9 @@ const STORE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long to try to save what is there, before it is used unsaved: those who wait for it have not given up yet.
 const SAVE_LIMIT: Duration = Duration::from_secs(15);
+
+/// After how long it is tried again to save what is used unsaved.
+const SAVE_AGAIN: Duration = Duration::from_secs(30);
 
 /// How often what is stored may change under our eyes.
 const ROUNDS: usize = 16;
