@@ -391,6 +391,35 @@ async fn what_could_not_be_saved_is_used_and_saved_by_the_next_requests() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn settled_saves_what_is_unsaved_and_says_what_it_cannot() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    let paused = worker.store.pause(Step::SaveTokens);
+    let renewing = tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.renew().await }
+    });
+    let go = paused.reached().await;
+    worker.store.go_down();
+    go.send(()).unwrap();
+    let token = access(&renewing.await.unwrap().unwrap()).to_owned();
+    let error = worker.settled().await.unwrap_err();
+    assert!(is_store_down(&error), "{error}");
+    worker.events();
+    worker.store.come_up();
+    worker.settled().await.unwrap();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
+    assert_eq!(world.worker().access().await, token);
+    // Told once.
+    sleep(Duration::from_secs(6)).await;
+    worker.access().await;
+    worker.settled().await.unwrap();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 0);
+    assert_eq!(world.requests(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_saved_for_long_is_used_to_its_end_and_a_crash_is_an_open_intent() {
     let world = World::new();
     let worker = world.worker();
@@ -790,6 +819,20 @@ async fn the_refresh_token_of_a_useless_answer_is_saved() {
         assert_eq!(world.server.refresh_token_uses(refresh(&successor)), 1, "{had_one}");
         assert_eq!(world.reuses(), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_refresh_token_of_a_useless_answer_is_unsaved_until_it_is_saved() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    let successor = world.server.issue();
+    world.server.token_faults().once(useless(refresh(&successor)));
+    worker.store.order(Step::SaveTokens, Order::Fail);
+    worker.renew().await.unwrap_err();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
+    worker.settled().await.unwrap();
+    assert!(world.json().await.contains(refresh(&successor)));
 }
 
 // ===== a source that hangs, a runtime that ends =====

@@ -275,11 +275,16 @@ impl<S: TokenSource> InFlight<S> {
             self.landed = true;
             return;
         }
-        let told = credentials.clone();
+        // A source that keeps it must not keep the credentials, which keep the source.
+        let told = Arc::downgrade(&credentials.shared);
         let mut renewal = Renewal::new(self.departure.cause)
             .with_previous(self.departure.previous.clone())
             .with_challenge(challenge)
-            .with_notices(move |notice| told.tell(notice));
+            .with_notices(move |notice| {
+                if let Some(shared) = told.upgrade() {
+                    Credentials { shared }.tell(notice);
+                }
+            });
         if self.departure.only_looks {
             renewal = renewal.only_looking();
         }

@@ -90,6 +90,8 @@ struct Recollection {
     told: Option<WriteId>,
     /// The last intent of our own.
     ours: Option<WriteId>,
+    /// Who was told that something is unsaved, and is to be told when it is saved.
+    owed: Option<Renewal>,
     /// How many log-ins and log-outs there were.
     sessions: u64,
     /// The token set of the last log-in as the credentials have it, and which of the stored sets it is, once it is one.
@@ -293,7 +295,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             Err(error) => error,
         };
         if let Some(successor) = error.successor() {
-            self.keep_successor(&intent, successor).await;
+            self.keep_successor(&intent, successor, renewal).await;
             return Err(error);
         }
         if error.is_ambiguous() {
@@ -350,7 +352,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                 }
             }
             Err(error) => {
-                renewal.tell(Notice::Unsaved(error.into()));
+                self.tell_unsaved(renewal, error.into());
                 Ok(Step::Done(self.hurry(&tokens, Duration::ZERO)))
             }
         }
@@ -406,7 +408,12 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
     }
 
     /// Saves the refresh token of an answer that was of no other use.
-    async fn keep_successor(&self, intent: &StoredTokens, successor: &RefreshToken) {
+    async fn keep_successor(
+        &self,
+        intent: &StoredTokens,
+        successor: &RefreshToken,
+        renewal: &Renewal,
+    ) {
         let now = self.now();
         let parent = intent.stored_as();
         let Ok(next) = plan::replace_refresh_token(intent, successor, now) else {
@@ -417,8 +424,9 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             let held = Held { stored_as: next.stored_as(), tokens, asked: now, saved };
             self.hold(held);
         }
-        if self.write(&next, Some(intent.write_id())).await.is_ok() {
-            self.saved(next.stored_as());
+        match self.write(&next, Some(intent.write_id())).await {
+            Ok(()) => self.saved(next.stored_as()),
+            Err(error) => self.tell_unsaved(renewal, error.into()),
         }
     }
 
@@ -528,7 +536,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                 served
             }
         };
-        renewal.tell(Notice::Unsaved(down));
+        self.tell_unsaved(renewal, down);
         Ok(tokens)
     }
 
@@ -573,7 +581,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
     ) -> Result<(Option<StoredTokens>, Wish), TokenError> {
         let (record, was_unsaved) = self.write_due(setup).await?;
         if was_unsaved {
-            renewal.tell(Notice::Saved);
+            self.tell_saved(Some(renewal));
         }
         Ok((record, self.wish(renewal)))
     }
@@ -637,6 +645,18 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                 held.saved = Saved::Yes;
             }
         });
+    }
+
+    fn tell_unsaved(&self, renewal: &Renewal, error: TokenError) {
+        renewal.tell(Notice::Unsaved(error));
+        self.remember(|all| all.owed = Some(renewal.clone().with_previous(None)));
+    }
+
+    /// Tells those who were told that something is unsaved, or else whoever asks.
+    fn tell_saved(&self, renewal: Option<&Renewal>) {
+        if let Some(told) = self.remember(|all| all.owed.take()).as_ref().or(renewal) {
+            told.tell(Notice::Saved);
+        }
     }
 
     /// Tells of an intent that somebody else has left open, once.
@@ -721,6 +741,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             all.brought = tokens.clone().map(|tokens| (tokens, None));
             all.memory.session = Some(Session { number: all.sessions, tokens, at, is_late });
             all.memory.held = None;
+            all.owed = None;
         });
     }
 
@@ -813,8 +834,8 @@ impl<S: TokenSource, T: TokenStore> TokenSource for Stored<S, T> {
             let held = all.memory.held.as_ref();
             all.memory.session.is_some() || held.is_some_and(|held| held.saved != Saved::Yes)
         });
-        if is_unsaved {
-            self.write_due(&self.setup()).await?;
+        if is_unsaved && self.write_due(&self.setup()).await?.1 {
+            self.tell_saved(None);
         }
         inner
     }
