@@ -420,6 +420,25 @@ async fn settled_saves_what_is_unsaved_and_says_what_it_cannot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_save_that_counted_although_its_answers_were_lost_is_recognised() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    for _ in 0..4 {
+        worker.store.order(Step::SaveTokens, Order::FailAfterwards);
+        worker.store.order(Step::SaveRest, Order::FailAfterwards);
+    }
+    let token = access(&worker.renew().await.unwrap()).to_owned();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
+    worker.settled().await.unwrap();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(worker.access().await, token);
+    worker.settled().await.unwrap();
+    assert_eq!(world.requests(), 2, "there was nothing to renew");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_saved_for_long_is_used_to_its_end_and_a_crash_is_an_open_intent() {
     let world = World::new();
     let worker = world.worker();

@@ -153,6 +153,10 @@ pub(super) fn due(
             }));
         }
         if held.saved != Saved::Yes {
+            let set = record.content()?.tokens.as_ref();
+            if held.stored_as == stored && set.is_some_and(|set| set.is(&held.tokens)) {
+                return Ok(Due::Found);
+            }
             // Another session, or another successor of the same set, was stored first.
             return Ok(Due::Drop);
         }
@@ -207,6 +211,8 @@ pub(super) enum Due {
     Nothing,
     /// To write this.
     Write(StoredTokens),
+    /// To know that what this process holds is saved: a save counted, although its answer was lost.
+    Found,
     /// To forget what this process holds and has not saved: it was overtaken.
     Drop,
 }

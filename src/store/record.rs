@@ -491,6 +491,13 @@ impl StoredSet {
         Ok(tokens.build())
     }
 
+    /// Returns whether it was made of this token set.
+    pub(super) fn is(&self, tokens: &TokenSet) -> bool {
+        self.access_token.0.expose() == tokens.access_token().expose_secret()
+            && self.refresh_token().as_ref().map(RefreshToken::expose_secret)
+                == tokens.refresh_token().map(RefreshToken::expose_secret)
+    }
+
     pub(super) fn refresh_token(&self) -> Option<RefreshToken> {
         self.refresh_token.as_ref().map(|token| RefreshToken::new(token.0.expose()))
     }

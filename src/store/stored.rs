@@ -601,6 +601,10 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             })?;
             match due {
                 Due::Nothing => return Ok((record, was_unsaved)),
+                Due::Found => {
+                    was_unsaved = true;
+                    self.remember(|all| all.found());
+                }
                 Due::Drop => self.remember(|all| match session {
                     Some(_) => all.end_session(session),
                     None => all.memory.held = None,
@@ -896,6 +900,13 @@ impl Recollection {
                 false
             }
             _ => false,
+        }
+    }
+
+    /// What is held was saved, although nobody said so.
+    fn found(&mut self) {
+        if let Some(held) = &mut self.memory.held {
+            held.saved = Saved::Yes;
         }
     }
 
