@@ -804,6 +804,24 @@ async fn a_store_that_came_back_empty_brings_no_session_back() {
     assert_eq!(world.requests(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_configured_token_of_old_does_not_come_back_with_an_emptied_store() {
+    let mut world = World::new();
+    let old = world.worker();
+    old.token().await.unwrap();
+    world.configured = world.server.issue_refresh_token();
+    let new = world.worker();
+    let token = new.access().await;
+    old.renew().await.unwrap();
+    world.backing.come_back(None).await;
+    let _ = new.renew().await;
+    let _ = old.renew().await;
+    assert_eq!(world.worker().access().await, token);
+    sleep(MINUTE).await;
+    old.token().await.unwrap();
+    assert_eq!(world.reuses(), 0);
+}
+
 // ===== an answer that is of no use =====
 
 fn useless(refresh_token: &str) -> Fault {

@@ -34,6 +34,8 @@ pub(super) struct Memory {
     pub(super) not_sent: Option<(WriteId, Option<Intent>)>,
     /// The refresh token that the token endpoint refused last.
     pub(super) denied: Option<RefreshToken>,
+    /// Whether the configured refresh token has had its turn, which a store that comes back empty does not know.
+    pub(super) had_turn: bool,
 }
 
 /// A token set that this process holds.
@@ -172,7 +174,8 @@ pub(super) fn due(
         return Ok(Due::Write(next));
     }
     let content = record.content()?;
-    if let Some(configured) = setup.configured.as_ref().filter(|token| !content.has_seen(token)) {
+    let has_turn = |token: &&RefreshToken| !memory.had_turn && !content.has_seen(token);
+    if let Some(configured) = setup.configured.as_ref().filter(has_turn) {
         // A human has logged in again, and put the new refresh token into the configuration.
         let mut next = record.next();
         next.epoch = next.epoch.saturating_add(1);
@@ -193,6 +196,20 @@ pub(super) fn due(
         return Ok(Due::Write(next));
     }
     Ok(Due::Nothing)
+}
+
+/// Returns whether the store says that the configured refresh token has had its turn, or has it now.
+pub(super) fn has_had_turn(
+    record: Option<&StoredTokens>,
+    setup: &Setup,
+) -> Result<bool, TokenError> {
+    Ok(match (record, &setup.configured) {
+        (Some(record), Some(configured)) => {
+            check_binding(record, setup)?;
+            record.content()?.has_seen(configured)
+        }
+        _ => false,
+    })
 }
 
 /// Returns whether another refresh token took the place of this set's.
@@ -301,14 +318,16 @@ pub(super) fn first(setup: &Setup) -> Result<StoredTokens, StoreError> {
 /// What to do for a fetch. Nothing is [due](due).
 pub(super) fn plan(
     record: Option<&StoredTokens>,
+    memory: &Memory,
     wish: &Wish,
     setup: &Setup,
     now: SystemTime,
 ) -> Result<Plan, TokenError> {
     let Some(record) = record else {
-        return match setup.configured.as_ref().filter(|_| setup.rotates) {
-            Some(configured) => spend(&first(setup)?, None, configured, None, now),
-            None => Ok(Plan::Ask { previous: None }),
+        return match &setup.configured {
+            Some(_) if memory.had_turn => Ok(Plan::AskWithout),
+            Some(configured) if setup.rotates => spend(&first(setup)?, None, configured, None, now),
+            _ => Ok(Plan::Ask { previous: None }),
         };
     };
     let content = record.content()?;

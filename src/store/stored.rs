@@ -593,6 +593,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             let record = self.read().await?;
             let (due, session) = self.remember(|all| {
                 all.epoch = record.as_ref().map(StoredTokens::epoch).or(all.epoch);
+                all.memory.had_turn |= plan::has_had_turn(record.as_ref(), setup)?;
                 let due = plan::due(record.as_ref(), &all.memory, setup)?;
                 Ok::<_, TokenError>((
                     due,
@@ -697,7 +698,8 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         wish: &Wish,
         setup: &Setup,
     ) -> Result<Plan, TokenError> {
-        plan::plan(record, wish, setup, self.now())
+        let now = self.now();
+        self.remember(|all| plan::plan(record, &all.memory, wish, setup, now))
     }
 
     fn wish(&self, renewal: &Renewal) -> Wish {
