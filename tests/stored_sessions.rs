@@ -51,6 +51,30 @@ fn log_in(
 // ===== denied =====
 
 #[tokio::test(start_paused = true)]
+async fn what_was_refused_is_sent_by_nobody_else_and_not_after_a_restart() {
+    for rotation in [Rotation::Strict, Rotation::Never] {
+        let world = World::with(|server| server.rotation(rotation))
+            .dialect(|dialect| dialect.rotates = rotation == Rotation::Strict);
+        let workers = world.workers(4);
+        let token = workers[0].token().await.unwrap();
+        for worker in &workers {
+            worker.token().await.unwrap();
+        }
+        world.server.revoke_refresh_token(refresh(&token));
+        sleep(MINUTE).await;
+        for worker in &workers {
+            assert!(worker.token().await.unwrap_err().is_denied());
+        }
+        for _ in 0..5 {
+            assert!(world.worker().token().await.unwrap_err().is_denied());
+            sleep(MINUTE).await;
+        }
+        assert_eq!(world.requests(), 2, "{rotation:?}");
+        assert!(!world.has_open_intent().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_configured_token_that_was_refused_is_not_sent_after_a_restart() {
     for rotation in [Rotation::Strict, Rotation::Never] {
         let world = World::with(|server| server.rotation(rotation))
@@ -142,6 +166,54 @@ async fn another_way_to_log_in_is_asked_once_for_all_and_what_it_brings_is_saved
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     assert_eq!(world.requests(), 3);
     assert_eq!(world.reuses(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_way_to_log_in_that_is_refused_is_not_asked_again_and_again() {
+    let world = World::new();
+    let calls = Arc::new(AtomicU64::new(0));
+    let wrong = || Err(TokenError::denied("wrong password"));
+    // One that has a refresh token, and one that begins without any.
+    world.server.revoke_refresh_token(world.configured.expose_secret());
+    for token in [world.configured.clone(), "".into()] {
+        calls.store(0, Ordering::SeqCst);
+        world.backing.come_back(None).await;
+        let worker = world.worker_of(world.grant_with(token).or_else(log_in(&calls, wrong)));
+        for _ in 0..10 {
+            assert!(worker.token().await.unwrap_err().is_denied());
+            sleep(Duration::from_secs(6)).await;
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_counts_although_the_other_way_to_log_in_has_failed() {
+    for is_ambiguous in [false, true] {
+        let world = World::new();
+        let calls = Arc::new(AtomicU64::new(0));
+        let token = world.worker().token().await.unwrap();
+        world.server.revoke_refresh_token(refresh(&token));
+        sleep(MINUTE).await;
+        let source = || {
+            let fails = move || {
+                Err(if is_ambiguous {
+                    TokenError::ambiguous("cut")
+                } else {
+                    TokenError::transient("down")
+                })
+            };
+            world.grant().or_else(log_in(&calls, fails))
+        };
+        for round in 1..=3 {
+            let error = world.worker_of(source()).token().await.unwrap_err();
+            assert_eq!(error.is_ambiguous(), is_ambiguous, "{error}");
+            assert!(!error.is_denied());
+            assert_eq!(calls.load(Ordering::SeqCst), round, "it may work later");
+        }
+        assert_eq!(world.requests(), 2, "the refresh token was refused, and is not sent again");
+        assert!(!world.has_open_intent().await);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -140,7 +140,12 @@ pub(super) fn due(
         return match &memory.held {
             // It was there, and is gone.
             Some(held) => Ok(Due::Write(restore(None, held, setup)?)),
-            None => Ok(Due::Nothing),
+            None => match &memory.denied {
+                Some(denied) => {
+                    Ok(deny(&first(setup)?, denied, setup)?.map_or(Due::Nothing, Due::Write))
+                }
+                None => Ok(Due::Nothing),
+            },
         };
     };
     if let Some(held) = &memory.held {

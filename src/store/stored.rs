@@ -28,7 +28,7 @@ use super::record::{Binding, Intent, StoredSet, StoredTokens, WriteId};
 use super::{StoreError, StoreLock, TokenStore};
 use crate::clock::{Clock, SystemClock};
 use crate::error::TokenError;
-use crate::source::{Cause, Notice, Renewal, SourceInfo, TokenSource};
+use crate::source::{Cause, FallbackError, Notice, Renewal, SourceInfo, TokenSource};
 use crate::token::{RefreshToken, StoredAs, TokenSet};
 
 /// A [`TokenSource`] around another one, which keeps its tokens in a [`TokenStore`].
@@ -84,8 +84,8 @@ struct Recollection {
     memory: Memory,
     /// The epoch of what was loaded last.
     epoch: Option<u64>,
-    /// What the source said, when it was asked without a refresh token, and what was stored then.
-    refused: Option<(WriteId, TokenError)>,
+    /// What the source said when it refused, and what was stored then.
+    refused: Option<(Option<WriteId>, TokenError)>,
     /// The intent of somebody else that was told of last.
     told: Option<WriteId>,
     /// The last intent of our own.
@@ -172,7 +172,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             _ if renewal.only_looks() => {
                 return Err(TokenError::transient("nobody else has brought a newer token"));
             }
-            Plan::AskWithout => {
+            Plan::Ask { .. } | Plan::AskWithout => {
                 if let Some(error) = self.refused(record.as_ref()) {
                     return Err(error);
                 }
@@ -205,7 +205,10 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                     let renewal = renewal.clone().with_previous(previous).counted();
                     self.ask(record, renewal, setup).await?
                 }
-                Plan::AskWithout => self.ask_without(record, renewal, setup).await?,
+                Plan::AskWithout => {
+                    let renewal = renewal.clone().with_previous(None).with_seed_spent().counted();
+                    self.ask(record, renewal, setup).await?
+                }
                 Plan::Spend(spending) => {
                     self.spend(record, *spending, renewal, setup, lock).await?
                 }
@@ -217,38 +220,29 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         Err(changes_all_the_time(setup))
     }
 
-    /// Asks a source that spends nothing.
+    /// Asks a source that spends nothing, and after a refusal not again for what is stored: to log in with a wrong password
+    /// again and again helps nobody.
     async fn ask(
         &self,
         record: Option<StoredTokens>,
         renewal: Renewal,
         setup: &Setup,
     ) -> Result<Step, TokenError> {
-        let asked = self.now();
-        let tokens = limited(self.source.fetch(renewal.clone())).await?;
-        self.keep(record, tokens, asked, &renewal, setup).await
-    }
-
-    /// Asks a source that has no refresh token left: once for what is stored, since to log in with a wrong password again and
-    /// again helps nobody.
-    async fn ask_without(
-        &self,
-        record: Option<StoredTokens>,
-        renewal: &Renewal,
-        setup: &Setup,
-    ) -> Result<Step, TokenError> {
         if let Some(error) = self.refused(record.as_ref()) {
             return Err(error);
         }
-        let write_id = record.as_ref().map(StoredTokens::write_id);
-        let without = renewal.clone().with_previous(None).with_seed_spent().counted();
-        let outcome = self.ask(record, without, setup).await;
-        if let (Err(error), Some(of)) = (&outcome, write_id)
-            && error.is_denied()
-        {
-            self.remember(|all| all.refused = Some((of, error.clone())));
+        let asked = self.now();
+        match limited(self.source.fetch(renewal.clone())).await {
+            Ok(tokens) => self.keep(record, tokens, asked, &renewal, setup).await,
+            Err(error) if is_denial(&error) => {
+                let sent = match renewal.is_seed_spent() {
+                    true => None,
+                    false => sent(renewal.previous(), setup),
+                };
+                self.denied(record.as_ref(), sent, None, error, setup).await
+            }
+            Err(error) => Err(error),
         }
-        outcome
     }
 
     /// Spends the refresh token.
@@ -287,7 +281,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
 
         // ## Sent: from here the refresh token may be spent.
         let asked = self.now();
-        let token = previous.as_ref().and_then(TokenSet::refresh_token).cloned();
+        let token = sent(previous.as_ref(), setup);
         let asking = renewal.clone().with_previous(previous).counted();
         let outcome = limited(self.source.fetch(asking)).await;
         let error = match outcome {
@@ -298,15 +292,14 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             self.keep_successor(&intent, successor, renewal).await;
             return Err(error);
         }
+        if is_denial(&error) {
+            return self.denied(Some(&intent), token, before, error, setup).await;
+        }
         if error.is_ambiguous() {
             // A server that is known to bear it is asked again at once, one time.
             let elapsed = self.now().duration_since(asked).unwrap_or_default();
             let is_borne = setup.reuse_grace.is_some_and(|grace| elapsed < grace);
             return if is_borne && before.is_none() { Ok(Step::Again) } else { Err(error) };
-        }
-        if error.is_denied() {
-            let sent = token.or_else(|| setup.configured.clone());
-            return self.denied(&intent, sent, before, error, setup).await;
         }
         self.take_back(&intent, before, setup).await;
         Err(error)
@@ -323,8 +316,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         renewal: &Renewal,
         setup: &Setup,
     ) -> Result<Step, TokenError> {
-        let parent =
-            record.as_ref().map_or(StoredAs { epoch: 1, revision: 0 }, StoredTokens::stored_as);
+        let parent = stored_as(record.as_ref());
         let stored_as = StoredAs { revision: parent.revision.saturating_add(1), ..parent };
         let tokens = tokens.to_builder().stored_as(stored_as).build();
         let held =
@@ -433,20 +425,25 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
     /// The token endpoint refused what was sent: that says something about what was sent, and nothing about what is stored.
     async fn denied(
         &self,
-        intent: &StoredTokens,
+        record: Option<&StoredTokens>,
         sent: Option<RefreshToken>,
         before: Option<Intent>,
         error: TokenError,
         setup: &Setup,
     ) -> Result<Step, TokenError> {
-        self.remember(|all| all.memory.denied = sent);
-        if let Ok((Some(record), _)) = self.write_due(setup).await {
-            if record.stored_as() != intent.stored_as() {
+        if sent.is_some() {
+            self.remember(|all| all.memory.denied = sent);
+        }
+        if let Ok((stored, _)) = self.write_due(setup).await {
+            if stored_as(stored.as_ref()) != stored_as(record) {
                 return Ok(Step::Again);
             }
-            self.remember(|all| all.refused = Some((record.write_id(), error.clone())));
+            if error.is_denied() {
+                let of = stored.as_ref().map(StoredTokens::write_id);
+                self.remember(|all| all.refused = Some((of, error.clone())));
+            }
         }
-        Err(match before {
+        Err(match before.filter(|_| error.is_denied()) {
             None => error,
             Some(before) => {
                 let refused =
@@ -761,9 +758,9 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         });
     }
 
-    /// Returns what the source said when it was last asked without a refresh token, if nothing has changed since.
+    /// Returns what the source said when it last refused, if nothing has changed since.
     fn refused(&self, record: Option<&StoredTokens>) -> Option<TokenError> {
-        let write_id = record?.write_id();
+        let write_id = record.map(StoredTokens::write_id);
         self.remember(|all| {
             let (of, error) = all.refused.as_ref()?;
             (*of == write_id).then(|| error.clone())
@@ -930,6 +927,21 @@ async fn limited(
     timeout(FETCH_LIMIT, fetch).await.unwrap_or_else(|_| {
         Err(TokenError::ambiguous(format!("the source did not answer within {FETCH_LIMIT:?}")))
     })
+}
+
+/// Returns what a source sends that is given this set.
+fn sent(previous: Option<&TokenSet>, setup: &Setup) -> Option<RefreshToken> {
+    previous.and_then(TokenSet::refresh_token).or(setup.configured.as_ref()).cloned()
+}
+
+/// Returns whether the refresh token was refused, whatever another way to log in then came to.
+fn is_denial(error: &TokenError) -> bool {
+    error.is_denied() || error.get_ref().is::<FallbackError>()
+}
+
+/// Returns which set is stored; before the first, which it comes after.
+fn stored_as(record: Option<&StoredTokens>) -> StoredAs {
+    record.map_or(StoredAs { epoch: 1, revision: 0 }, StoredTokens::stored_as)
 }
 
 /// Waits for the store. One that does not answer is down; what it was asked may still be done.
