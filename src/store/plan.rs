@@ -372,8 +372,7 @@ pub(super) fn plan(
     };
 
     let is_rejected = wish.cause == Cause::Rejected && wish.has == Some(record.stored_as());
-    let since_first = since(open.first_sent_ms, now);
-    let is_borne = setup.reuse_grace.is_some_and(|grace| since_first < grace);
+    let is_borne = setup.reuse_grace.is_some_and(|grace| is_within(grace, open.first_sent_ms, now));
     if is_borne && open.attempt == 1 {
         return spend(record, previous, &token, Some(open), now);
     }
@@ -451,6 +450,17 @@ fn pause_after(attempts: u32) -> Duration {
 
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// Returns whether a window is open for certain, by the clock of whoever looks and by that of whoever wrote it down.
+fn is_within(window: Duration, began_ms: u64, now: SystemTime) -> bool {
+    let margin = SKEW.min(window / 2);
+    let began = Duration::from_millis(began_ms);
+    let now = Duration::from_millis(milliseconds_at(now));
+    began <= now + margin && now.saturating_sub(began) + margin < window
+}
+
+/// By how much the clocks of two machines are taken to differ at most.
+const SKEW: Duration = Duration::from_secs(5);
 
 fn since(ms: u64, now: SystemTime) -> Duration {
     Duration::from_millis(milliseconds_at(now).saturating_sub(ms))
@@ -621,5 +631,179 @@ impl Intent {
                 at(self.last_sent_ms)
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn start() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+    }
+
+    fn set(name: &str) -> TokenSet {
+        TokenSet::bearer(name)
+            .unwrap()
+            .expires_in(HOUR)
+            .refresh_token(format!("refresh-{name}"))
+            .build()
+    }
+
+    fn setup() -> Setup {
+        Setup {
+            binding: Binding::default(),
+            configured: Some(RefreshToken::new("configured")),
+            rotates: true,
+            reuse_grace: None,
+            store: "the store".into(),
+        }
+    }
+
+    /// A record after so many renewals.
+    fn record(revision: u64) -> StoredTokens {
+        (1..=revision).fold(first(&setup()).unwrap(), |record, revision| {
+            succeed(&record, &set(&format!("t{revision}")), start(), revision).unwrap()
+        })
+    }
+
+    fn with_intent(record: &StoredTokens, attempt: u32, sent: SystemTime) -> StoredTokens {
+        let mut next = record.next();
+        let by = next.write_id();
+        let content = next.content_mut().unwrap();
+        let token = content.tokens.as_ref().and_then(StoredSet::refresh_token).unwrap();
+        let token = content.fingerprint(&token);
+        let sent = milliseconds_at(sent);
+        content.intent =
+            Some(Intent { token, by, attempt, first_sent_ms: sent, last_sent_ms: sent });
+        next
+    }
+
+    fn held(revision: u64, saved: Saved) -> Memory {
+        let stored_as = StoredAs { epoch: 1, revision };
+        let tokens = set(&format!("t{revision}"));
+        let held = Held { stored_as, tokens, asked: start(), saved };
+        Memory { held: Some(held), ..Memory::default() }
+    }
+
+    fn wish(cause: Cause, has: u64) -> Wish {
+        let has = Some(StoredAs { epoch: 1, revision: has }).filter(|_| cause != Cause::Missing);
+        Wish { cause, has, is_hurried: false }
+    }
+
+    /// What is to be done, in a word; and with which access token.
+    fn planned(record: &StoredTokens, wish: &Wish, setup: &Setup, now: SystemTime) -> String {
+        let access = |tokens: &TokenSet| tokens.access_token().expose_secret().to_owned();
+        match plan(Some(record), &Memory::default(), wish, setup, now).unwrap() {
+            Plan::Adopt(tokens) => format!("adopt {}", access(&tokens)),
+            Plan::Spend(spending) => format!("spend {}", access(&spending.previous.unwrap())),
+            Plan::Ask { .. } => "ask".into(),
+            Plan::AskWithout => "ask without".into(),
+            Plan::Refuse(error) if error.is_ambiguous() => "ambiguous".into(),
+            Plan::Refuse(error) => panic!("{error}"),
+        }
+    }
+
+    const CAUSES: [Cause; 5] =
+        [Cause::Missing, Cause::Expiring, Cause::Expired, Cause::Rejected, Cause::Forced];
+
+    #[test]
+    fn only_what_is_newer_and_works_is_adopted() {
+        let record = record(3);
+        for cause in CAUSES {
+            let planned = |has, now| planned(&record, &wish(cause, has), &setup(), now);
+            assert_eq!(planned(2, start()), "adopt t3", "{cause:?}");
+            assert_eq!(planned(2, start() + HOUR), "spend t3", "{cause:?}");
+            let same = if cause == Cause::Missing { "adopt t3" } else { "spend t3" };
+            assert_eq!(planned(3, start()), same, "{cause:?}");
+            assert_eq!(planned(4, start()), same, "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn a_refresh_token_of_unknown_fate_waits_for_the_end_of_the_access_token() {
+        let record = with_intent(&record(3), 1, start());
+        for cause in CAUSES {
+            let expected = match cause {
+                Cause::Missing => "adopt t3",
+                Cause::Rejected => "spend t3",
+                _ => "ambiguous",
+            };
+            assert_eq!(planned(&record, &wish(cause, 3), &setup(), start()), expected, "{cause:?}");
+            let ended = planned(&record, &wish(cause, 3), &setup(), start() + HOUR);
+            assert_eq!(ended, "spend t3", "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn attempts_are_further_and_further_apart() {
+        for (attempt, pause) in [(0, 0), (1, 0), (2, 60), (3, 120), (5, 480), (6, 900), (99, 900)] {
+            let sent = start() + HOUR;
+            let record = with_intent(&record(3), attempt, sent);
+            let after = |seconds| {
+                let now = sent + Duration::from_secs(seconds);
+                planned(&record, &wish(Cause::Expired, 3), &setup(), now)
+            };
+            assert_eq!(after(pause), "spend t3", "{attempt}");
+            if pause > 0 {
+                assert_eq!(after(pause - 1), "ambiguous", "{attempt}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_grace_window_is_used_where_it_is_open_by_either_clock() {
+        let setup = Setup { reuse_grace: Some(Duration::from_secs(10)), ..setup() };
+        let sent = start() + Duration::from_secs(100);
+        let record = with_intent(&record(3), 1, sent);
+        // By a clock that shows so many seconds after what was written down.
+        for (seconds, expected) in [
+            (-60, "ambiguous"),
+            (-6, "ambiguous"),
+            (-5, "spend t3"),
+            (0, "spend t3"),
+            (4, "spend t3"),
+            (5, "ambiguous"),
+            (10, "ambiguous"),
+        ] {
+            let now = start() + Duration::from_secs(100_u64.saturating_add_signed(seconds));
+            let found = planned(&record, &wish(Cause::Forced, 3), &setup, now);
+            assert_eq!(found, expected, "{seconds}");
+        }
+        let record = with_intent(&record, 2, sent);
+        assert_eq!(planned(&record, &wish(Cause::Forced, 3), &setup, sent), "ambiguous");
+    }
+
+    #[test]
+    fn what_is_held_is_stored_unless_it_was_overtaken() {
+        for (stored, held_as, saved, expected) in [
+            (3, 3, Saved::Yes, "nothing"),
+            (4, 3, Saved::Yes, "nothing"),
+            (2, 3, Saved::Yes, "write 3, in doubt"),
+            (2, 3, Saved::After(2), "write 3"),
+            (2, 4, Saved::After(2), "write 4"),
+            (1, 3, Saved::After(2), "write 3, in doubt"),
+            // Its save counted, and its answer was lost.
+            (3, 3, Saved::After(2), "found"),
+            (4, 3, Saved::After(2), "drop"),
+        ] {
+            let due = due(Some(&record(stored)), &held(held_as, saved), &setup()).unwrap();
+            let due = match due {
+                Due::Nothing => "nothing".into(),
+                Due::Found => "found".into(),
+                Due::Drop => "drop".into(),
+                Due::Write(next) => {
+                    let doubt = if next.has_open_intent() { ", in doubt" } else { "" };
+                    format!("write {}{doubt}", next.revision())
+                }
+            };
+            assert_eq!(due, expected, "{stored} {held_as} {saved:?}");
+        }
+        // Another successor of the same set.
+        let mut memory = held(3, Saved::After(2));
+        memory.held.as_mut().unwrap().tokens = set("other");
+        assert!(matches!(due(Some(&record(3)), &memory, &setup()).unwrap(), Due::Drop));
     }
 }
