@@ -347,6 +347,11 @@ impl PuppetStore {
         self.script.lock().unwrap().orders.entry(step).or_default().push(order);
     }
 
+    /// No more orders.
+    pub fn obey(&self) {
+        self.script.lock().unwrap().orders.clear();
+    }
+
     pub fn pause(&self, step: Step) -> Paused {
         let (tell, reached) = oneshot::channel();
         let (go, wait) = oneshot::channel();
