@@ -527,8 +527,8 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             }
             (session, _) => {
                 let at = session.map_or(asked, |session| session.at);
+                self.begin_session(Some(tokens.clone()), at, true);
                 let served = self.hurry(&tokens, Duration::ZERO);
-                self.begin_session(Some(tokens), at, true);
                 self.remember(|all| all.brought = Some((served.clone(), None)));
                 served
             }
@@ -745,6 +745,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             all.memory.session = Some(Session { number: all.sessions, tokens, at, is_late });
             all.memory.held = None;
             all.owed = None;
+            all.hurried = None;
         });
     }
 
