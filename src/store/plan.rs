@@ -36,6 +36,8 @@ pub(super) struct Memory {
     pub(super) denied: Option<RefreshToken>,
     /// Whether the configured refresh token has had its turn, which a store that comes back empty does not know.
     pub(super) had_turn: bool,
+    /// Whether the application has logged in or out: what it was configured with is then of the past, stored or not.
+    pub(super) is_configured_past: bool,
 }
 
 /// A token set that this process holds.
@@ -171,7 +173,7 @@ pub(super) fn due(
     if let Some((by, before)) = &memory.not_sent
         && let Some(next) = take_back(record, *by, before.as_ref())?
     {
-        return Ok(Due::Write(next));
+        return Ok(Due::Write(still_doubted(next, record, setup)?));
     }
     if let Some(denied) = &memory.denied
         && let Some(next) = deny(record, denied, setup)?
@@ -179,28 +181,43 @@ pub(super) fn due(
         return Ok(Due::Write(next));
     }
     let content = record.content()?;
-    let has_turn = |token: &&RefreshToken| !memory.had_turn && !content.has_seen(token);
-    if let Some(configured) = setup.configured.as_ref().filter(has_turn) {
-        // A human has logged in again, and put the new refresh token into the configuration.
+    if let Some(configured) = setup.configured.as_ref().filter(|token| !content.has_seen(token)) {
         let mut next = record.next();
-        next.epoch = next.epoch.saturating_add(1);
-        let content = next.content_mut()?;
-        content.end_session();
-        content.see(configured);
+        if memory.had_turn || memory.is_configured_past {
+            next.content_mut()?.pass_over(configured);
+            next = still_doubted(next, record, setup)?;
+        } else {
+            // A human has logged in again, and put the new refresh token into the configuration.
+            next.epoch = next.epoch.saturating_add(1);
+            let content = next.content_mut()?;
+            content.end_session();
+            content.see(configured);
+        }
         return Ok(Due::Write(next));
     }
     if record.is_doubted
         && setup.rotates
-        && let Some(token) = sendable(record, setup)?
         && content.intent.is_none()
+        && sendable(record, setup)?.is_some()
     {
-        let mut next = record.next();
-        let fingerprint = next.content()?.fingerprint(&token);
-        let by = next.write_id();
-        next.content_mut()?.intent = Some(Intent::doubt(fingerprint, by));
-        return Ok(Due::Write(next));
+        return Ok(Due::Write(still_doubted(record.next(), record, setup)?));
     }
     Ok(Due::Nothing)
+}
+
+/// Writes down the doubt that a store has said of what it loaded, since it says so no more of what is saved over it.
+fn still_doubted(
+    mut next: StoredTokens,
+    record: &StoredTokens,
+    setup: &Setup,
+) -> Result<StoredTokens, StoreError> {
+    let token = sendable(&next, setup)?.filter(|_| record.is_doubted && setup.rotates);
+    let by = next.write_id();
+    let content = next.content_mut()?;
+    if let (Some(token), None) = (token, &content.intent) {
+        content.intent = Some(Intent::doubt(content.fingerprint(&token), by));
+    }
+    Ok(next)
 }
 
 /// Returns whether the store says that the configured refresh token has had its turn, or has it now.
@@ -268,7 +285,14 @@ fn begin_session(
     next.epoch = next.epoch.saturating_add(1);
     next.revision = next.revision.saturating_add(1);
     let content = next.content_mut()?;
+    let (intent, denied) = (content.intent.take(), content.denied.take());
     content.end_session();
+    if let Some(token) = session.tokens.as_ref().and_then(TokenSet::refresh_token) {
+        // What became of a refresh token does not change when somebody brings it again.
+        let fingerprint = content.fingerprint(token);
+        content.intent = intent.filter(|intent| intent.token == fingerprint);
+        content.denied = denied.filter(|denied| *denied == fingerprint);
+    }
     content.session_began_ms = milliseconds_at(session.at);
     content.is_forgotten = session.tokens.is_none();
     content.tokens = session.tokens.as_ref().map(|tokens| StoredSet::new(tokens, session.at));
@@ -330,7 +354,7 @@ pub(super) fn plan(
 ) -> Result<Plan, TokenError> {
     let Some(record) = record else {
         return match &setup.configured {
-            Some(_) if memory.had_turn => Ok(Plan::AskWithout),
+            Some(_) if memory.had_turn || memory.is_configured_past => Ok(Plan::AskWithout),
             Some(configured) if setup.rotates => spend(&first(setup)?, None, configured, None, now),
             _ => Ok(Plan::Ask { previous: None }),
         };
@@ -352,7 +376,9 @@ pub(super) fn plan(
         Some(set) => Some(record.tokens_of(set, now)?),
         None => None,
     };
-    let Some(token) = sendable(record, setup)? else {
+    // What the application logged out of here is still there for others, who were not told.
+    let may_send = set.is_some() || !memory.is_configured_past;
+    let Some(token) = sendable(record, setup)?.filter(|_| may_send) else {
         return Ok(if setup.configured.is_some() {
             // It has had its turn: another one is being redeemed elsewhere, or somebody logged in without any.
             Plan::AskWithout

@@ -401,6 +401,13 @@ impl Content {
         remember(&mut self.seen, self.fingerprint_key.of(configured));
     }
 
+    /// Remembers that a configured refresh token had its turn without ever being sent: the latest is still the latest.
+    pub(super) fn pass_over(&mut self, configured: &RefreshToken) {
+        let latest = self.seen.pop();
+        self.see(configured);
+        self.seen.extend(latest);
+    }
+
     /// Remembers that another refresh token took the place of this one.
     pub(super) fn spend(&mut self, token: &RefreshToken) {
         remember(&mut self.spent, self.fingerprint_key.of(token));

@@ -743,6 +743,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             all.sessions += 1;
             all.brought = tokens.clone().map(|tokens| (tokens, None));
             all.memory.session = Some(Session { number: all.sessions, tokens, at, is_late });
+            all.memory.is_configured_past = true;
             all.memory.held = None;
             all.owed = None;
             all.hurried = None;
