@@ -559,11 +559,10 @@ impl State {
                         Outcome::NotCounted | Outcome::Denied | Outcome::Kept
                     )
             });
-            if was_sent && !is_known && (!is_gap || self.class == Class::Gentle) {
-                if self.is_honest {
-                    self.violations
-                        .push(format!("{proc} sent {} again without knowing of it", short(token)));
-                }
+            let is_fair = !is_gap || self.class == Class::Gentle;
+            if was_sent && !is_known && is_fair && self.is_honest {
+                self.violations
+                    .push(format!("{proc} sent {} again without knowing of it", short(token)));
             }
         }
         self.log.push(format!("{:>12} {proc} sends {} (known {is_known})", "", short(token)));
