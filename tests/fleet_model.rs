@@ -203,6 +203,7 @@ fn step(class: Class) -> impl Strategy<Value = Step> {
     let any = prop_oneof![
         12 => (worker(), wish).prop_map(|(worker, wish)| Step::Ask(worker, wish)),
         1 => worker().prop_map(Step::LogIn),
+        1 => (worker(), 1..4_usize).prop_map(|(worker, ago)| Step::LogInAgain(worker, ago)),
         1 => worker().prop_map(Step::LogOut),
         1 => worker().prop_map(Step::Configure),
         2 => Just(Step::Revoke),

@@ -297,7 +297,9 @@ impl State {
             // The last one has not been proved better yet, and is rejected already.
             self.brake.strikes = self.brake.strikes.saturating_add(1);
         }
-        self.news.push(Event::Started { cause });
+        if !(self.keeps && self.is_denied()) {
+            self.news.push(Event::Started { cause });
+        }
         Departure {
             id,
             cause,
@@ -464,12 +466,20 @@ impl State {
             let pause = doubled(first, streak, most).mul_f64(0.5 + self.dice.roll() / 2.0);
             Some(max(pause, min(error.retry_after().unwrap_or_default(), RETRY_AFTER_MAX)))
         };
-        self.news.push(Event::Failed { error: error.clone(), retry_in: pause });
+        // Each look at a store that has nothing new is no news.
+        if !(self.keeps && error.is_denied() && self.is_denied()) {
+            self.news.push(Event::Failed { error: error.clone(), retry_in: pause });
+        }
         self.set_failure(Some(Failure {
             error,
             streak,
             until: pause.map_or(Deadline::NEVER, |pause| Deadline::monotonic(now, pause)),
         }));
+    }
+
+    /// Returns whether somebody must log in again, as far as is known.
+    fn is_denied(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.error.is_denied())
     }
 
     /// How many failures in a row the next one makes.

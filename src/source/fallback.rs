@@ -46,6 +46,10 @@ impl<A, B> Fallback<A, B> {
 
 impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+        // A source that keeps nothing has nothing to look at, and would ask.
+        if renewal.only_looks() && !self.first.info().keeps {
+            return self.second.fetch(renewal).await;
+        }
         let denial = match self.first.fetch(renewal.clone()).await {
             Err(error) if error.is_denied() => error,
             other => return other,

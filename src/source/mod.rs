@@ -44,7 +44,8 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// The future is never dropped before it is ready, unless its runtime is shut down.
+    /// The future is never dropped before it is ready, unless its runtime is shut down or, under a store, it takes longer than
+    /// five minutes.
     fn fetch(&self, renewal: Renewal) -> impl Future<Output = Result<TokenSet, TokenError>> + Send;
 
     /// Is told that the application itself logged in (with these tokens) or out (with none).
@@ -223,7 +224,6 @@ impl Renewal {
         self.is_counted
     }
 
-    #[cfg(feature = "store")]
     pub(crate) fn only_looks(&self) -> bool {
         self.only_looks
     }

@@ -89,6 +89,10 @@
 //! - A request may be sent and its answer never come. That is what the open intent is for; it cannot be undone.
 //! - A store that loses what it has confirmed (a disk that lies, a failover of Redis, a backup that was put back) loses it for
 //!   us as well. Where that can be noticed, it counts as an open intent.
+//! - Configured refresh tokens have no order. One that the store has not seen is taken for a newer one, once, whoever brings it
+//!   first: let no process start with an older configuration after one with a newer has.
+//! - A token set that could not be saved is in one process. If that one then has no requests, so that it never tries again,
+//!   another may find the open intent, and send the refresh token once more.
 //! - Wall clocks are compared: an access token that another machine obtained is used as long as this machine's clock says, and
 //!   the later of two log-ins is the one with the later time of day, if one of them could not be stored when it happened.
 

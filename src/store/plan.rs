@@ -287,11 +287,15 @@ fn begin_session(
     let content = next.content_mut()?;
     let (intent, denied) = (content.intent.take(), content.denied.take());
     content.end_session();
-    if let Some(token) = session.tokens.as_ref().and_then(TokenSet::refresh_token) {
-        // What became of a refresh token does not change when somebody brings it again.
-        let fingerprint = content.fingerprint(token);
-        content.intent = intent.filter(|intent| intent.token == fingerprint);
-        content.denied = denied.filter(|denied| *denied == fingerprint);
+    // What became of a refresh token does not change when somebody brings it again.
+    let brought = session.tokens.as_ref().and_then(TokenSet::refresh_token);
+    let brought = brought.map(|token| content.fingerprint(token));
+    content.denied = denied.filter(|denied| Some(*denied) == brought);
+    match intent {
+        Some(intent) if Some(intent.token) == brought => content.intent = Some(intent),
+        // If its flight brings a successor, there is no place for it any more.
+        Some(intent) => content.spend_fingerprint(intent.token),
+        None => {}
     }
     content.session_began_ms = milliseconds_at(session.at);
     content.is_forgotten = session.tokens.is_none();

@@ -410,7 +410,11 @@ impl Content {
 
     /// Remembers that another refresh token took the place of this one.
     pub(super) fn spend(&mut self, token: &RefreshToken) {
-        remember(&mut self.spent, self.fingerprint_key.of(token));
+        self.spend_fingerprint(self.fingerprint_key.of(token));
+    }
+
+    pub(super) fn spend_fingerprint(&mut self, token: Fingerprint) {
+        remember(&mut self.spent, token);
     }
 }
 

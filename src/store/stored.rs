@@ -75,6 +75,9 @@ pub enum StoreDown {
     /// session.
     Fail,
     /// Goes on with what is in memory, and saves it when the store is back. The default if the server does not rotate.
+    ///
+    /// A process that starts while the store is down has nothing in memory, and sends the configured refresh token; if that was
+    /// spent before, the server ends the session.
     Serve,
 }
 
@@ -711,13 +714,19 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
     fn what_the_asker_has(&self, renewal: &Renewal) -> Option<StoredAs> {
         let previous = renewal.previous()?;
         previous.stored_as().or_else(|| {
-            self.remember(|all| {
-                let held = all.memory.held.as_ref();
-                match held.filter(|held| held.tokens.is_clone_of(previous)) {
-                    Some(held) => Some(held.stored_as),
-                    None => all.brought.as_ref().filter(|(set, _)| set.is_clone_of(previous))?.1,
-                }
-            })
+            let held = self.remember(|all| {
+                let held = all.memory.held.as_ref()?;
+                held.tokens.is_clone_of(previous).then_some(held.stored_as)
+            });
+            held.or_else(|| self.brought(previous)?)
+        })
+    }
+
+    /// Returns what a token set is stored as, if it is the one that the last log-in brought.
+    fn brought(&self, tokens: &TokenSet) -> Option<Option<StoredAs>> {
+        self.remember(|all| {
+            let (brought, stored_as) = all.brought.as_ref()?;
+            brought.is_clone_of(tokens).then_some(*stored_as)
         })
     }
 
@@ -726,11 +735,9 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         let Some(previous) = renewal.previous() else {
             return;
         };
-        let is_known = self.remember(|all| {
-            all.brought.as_ref().is_some_and(|(tokens, _)| tokens.is_clone_of(previous))
-        });
-        if !is_known
-            && previous.refresh_token().is_some()
+        // Once: it may have been overtaken since, and must not take the place of what came after it.
+        if previous.refresh_token().is_some()
+            && self.brought(previous).is_none()
             && self.what_the_asker_has(renewal).is_none()
         {
             self.begin_session(Some(previous.clone()), self.now(), true);
@@ -812,15 +819,13 @@ impl<S: TokenSource, T: TokenStore> TokenSource for Stored<S, T> {
         // Before the first await: whoever fetches meanwhile stores it first.
         self.begin_session(tokens.cloned(), self.now(), false);
         let inner = self.source.adopt(tokens).await;
-        if let Ok(Some(record)) = self.read().await
-            && plan::is_spent(&record, tokens)?
-        {
-            self.remember(|all| all.memory.session = None);
-            return Err(TokenError::denied(
-                "another refresh token took the place of this one before, so that it was not stored; somebody must log in again",
-            ));
-        }
         match self.write_due(&setup).await {
+            // Nothing that is not late is overtaken; so it was spent before.
+            Ok(_) if tokens.and_then(|tokens| self.brought(tokens)) == Some(None) => {
+                Err(TokenError::denied(
+                    "another refresh token took the place of this one before, so that it was not stored; somebody must log in again",
+                ))
+            }
             Ok(_) => inner,
             Err(error) => {
                 self.remember(|all| {
@@ -837,7 +842,9 @@ impl<S: TokenSource, T: TokenStore> TokenSource for Stored<S, T> {
         let inner = self.source.settle().await;
         let is_unsaved = self.remember(|all| {
             let held = all.memory.held.as_ref();
-            all.memory.session.is_some() || held.is_some_and(|held| held.saved != Saved::Yes)
+            all.memory.session.is_some()
+                || all.memory.not_sent.is_some()
+                || held.is_some_and(|held| held.saved != Saved::Yes)
         });
         if is_unsaved && self.write_due(&self.setup()).await?.1 {
             self.tell_saved(None);

@@ -131,6 +131,8 @@ pub struct Proc {
     looked: Option<u64>,
     /// The refresh token that an answer brought, until it is saved.
     unsaved: Option<String>,
+    /// The successor that reached it before it had given up on the answer.
+    received: Option<String>,
     unsaved_faults: u8,
     /// What was written down last, and whether it was sent since.
     intent: Option<Intended>,
@@ -270,6 +272,7 @@ impl World {
             configured: configured.to_owned(),
             looked: None,
             unsaved: None,
+            received: None,
             unsaved_faults: 0,
             intent: None,
             adoptions: 0,
@@ -308,6 +311,9 @@ impl World {
         let Some(successor) = state.procs[proc].unsaved.clone() else {
             return;
         };
+        if state.procs[proc].received.as_ref() != Some(&successor) {
+            return;
+        }
         let stored = state.record().and_then(|record| View::of(&record).refresh);
         let is_lost = stored.is_some() && state.parents.get(&successor) == stored.as_ref();
         drop(state);
@@ -927,7 +933,12 @@ impl Service<Request<Full<Bytes>>> for Network {
         let life = self.0.clone();
         let service = life.world.shared.server.token_service();
         Box::pin(async move {
-            let answer = tokio::spawn(carry(life, service, request)).await;
+            let answer = tokio::spawn(carry(life.clone(), service, request)).await;
+            {
+                let mut state = life.world.state();
+                let proc = &mut state.procs[life.id];
+                proc.received.clone_from(&proc.unsaved);
+            }
             match answer {
                 Ok(answer) => answer,
                 Err(_) => pending().await,
