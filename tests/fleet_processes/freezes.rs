@@ -1,0 +1,200 @@
+//! Processes that are frozen (SIGSTOP) in the middle of a refresh, and wake up later.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
+use tower_refresh::testing::{AuthorizationServer, Fault};
+
+use crate::process::Process;
+use crate::stage::{
+    Kind, LEASE, Stage, assert_every_reuse_was_told, assert_no_reuse, over_both_stores, replace_by,
+};
+use crate::steps::{Halt, How};
+use crate::worker::Orders;
+
+/// So long that nothing expires by itself.
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+fn stop_at(at: &str, skip: usize) -> Option<Halt> {
+    Some(Halt { at: at.to_owned(), skip, how: How::Stop })
+}
+
+// ===== before it looked for the last time =====
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_lost_the_lock_while_it_was_frozen_sends_nothing_and_adopts() {
+    let lifetime = Duration::from_secs(2);
+    for step in ["after the load", "before the intent", "after the intent", "before the look"] {
+        let server = AuthorizationServer::builder().access_token_lifetime(lifetime).build();
+        let Some(stage) = Stage::new(Kind::Redis, server).await else { return };
+        let first = stage.server.issue_refresh_token();
+        let orders = Orders { sends: false, ..stage.orders(first.expose_secret()) };
+
+        // Three loads for the first set: without the lock, with it, and without it for the second.
+        let skip = if step == "after the load" { 3 } else { 1 };
+        let mut frozen = Process::start(&Orders { halt: stop_at(step, skip), ..orders.clone() });
+        frozen.ask("renew").await;
+        frozen.tell("renew").await;
+        frozen.says(1, json!({ "at": step })).await;
+
+        // Its lease runs out, and another one has its turn: at once if nothing was written down, and when the access token is used
+        // up if there was.
+        let mut other = Process::start(&Orders { sends: true, ..orders });
+        stage.until("it was renewed", |counters| counters.token_requests_granted == 2).await;
+        other.says(1, json!({ "sending": 2 })).await;
+        other.says(2, json!({ "event": "renewed" })).await;
+
+        frozen.go_on();
+        let said = frozen.says(2, json!({ "did": "renew" })).await;
+        assert!(said["error"].is_null(), "{step}: {said}");
+        frozen.tell("send").await;
+        let so_far = stage.counters().token_requests_granted;
+        stage.until("it goes on", |counters| counters.token_requests_granted > so_far + 1).await;
+        let (frozen_counts, other_counts) = (frozen.end().await, other.end().await);
+
+        assert_no_reuse(&stage.counters());
+        assert!(
+            frozen.sent().iter().all(|(number, _)| *number != 2),
+            "{step}: {:?}",
+            frozen.sent()
+        );
+        assert!(frozen_counts.adopted > 0, "{step}");
+        assert_eq!(
+            frozen_counts.accepted,
+            frozen_counts.requests,
+            "{step}: {}",
+            frozen.transcript()
+        );
+        assert_eq!(other_counts.accepted, other_counts.requests, "{step}: {}", other.transcript());
+        // Who wrote the intent, and did not send, is told of.
+        let was_open = ["after the intent", "before the look"].contains(&step);
+        assert_eq!(other_counts.unanswered > 0, was_open, "{step}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gap_between_the_look_and_the_sending_is_told_of() {
+    let lifetime = Duration::from_secs(1);
+    let server = AuthorizationServer::builder().access_token_lifetime(lifetime).build();
+    let Some(stage) = Stage::new(Kind::Redis, server).await else { return };
+    let first = stage.server.issue_refresh_token();
+    let orders = Orders { sends: false, ..stage.orders(first.expose_secret()) };
+
+    // It has looked, and is frozen before it sends: nobody can know that it never did.
+    let halt = stop_at("before the sending", 1);
+    let mut frozen = Process::start(&Orders { halt, ..orders.clone() });
+    frozen.ask("renew").await;
+    frozen.tell("renew").await;
+    frozen.says(1, json!({ "at": "before the sending" })).await;
+
+    // The others use the access token to its end, and say what they know before they send.
+    let other = Process::start(&Orders { sends: true, ..orders });
+    stage.until("it was renewed", |counters| counters.token_requests_granted == 2).await;
+    other.says(1, json!({ "event": "unanswered" })).await;
+    assert_no_reuse(&stage.counters());
+
+    // What it sends when it wakes up is a reuse, and was told of.
+    frozen.go_on();
+    frozen.says(2, json!({ "did": "renew" })).await;
+    other.says(1, json!({ "failure": "denied" })).await;
+    assert_eq!(stage.counters().refresh_token_reuses, 1);
+    assert_every_reuse_was_told(&stage.counters(), [&frozen, &other]);
+}
+
+// ===== after it sent =====
+
+over_both_stores!(what_a_frozen_process_was_sent_is_saved_when_it_wakes_up);
+
+async fn what_a_frozen_process_was_sent_is_saved_when_it_wakes_up(kind: Kind) {
+    let server = AuthorizationServer::builder().access_token_lifetime(LIFETIME).build();
+    let Some(stage) = Stage::new(kind, server).await else { return };
+    let first = stage.server.issue_refresh_token();
+    let orders = Orders { lock_wait_ms: 1500, ..stage.orders(first.expose_secret()) };
+    let mut frozen = Process::start(&orders);
+    frozen.ask("renew").await;
+    let mut other = Process::start(&orders);
+    other.says(1, json!({ "event": "adopted" })).await;
+
+    // The token is spent, and the answer waits in the socket of the process that is frozen.
+    let late = Fault::honest().delay(Duration::from_millis(300)).after_processing();
+    let so_far = stage.counters().token_requests;
+    stage.server.token_faults().once(late);
+    frozen.tell("renew").await;
+    stage.until("it is under way", |counters| counters.token_requests > so_far).await;
+    frozen.stop();
+    sleep(LEASE * 2).await;
+
+    // The others use the access token while it works, and send nothing.
+    let said = other.ask("renew").await;
+    let expected = if kind == Kind::File { "transient" } else { "ambiguous" };
+    assert_eq!(said["error"], expected, "{said}");
+    let accepted = stage.counters().resource_requests_ok;
+    stage.until("requests", |counters| counters.resource_requests_ok > accepted + 10).await;
+    assert_eq!(stage.counters().token_requests, so_far + 1);
+    let before = stage.stored().await.unwrap();
+    assert!(before.has_open_intent());
+
+    frozen.go_on();
+    frozen.says(2, json!({ "did": "renew", "error": null })).await;
+    let stored = stage.stored().await.unwrap();
+    assert!(!stored.has_open_intent());
+    assert!(stage.server.is_unspent(&stored.refresh_token().unwrap()));
+    // It is there for the others, as soon as they need it.
+    assert!(stage.server.revoke_access_token(&before.access_token().unwrap()));
+    other.says(2, json!({ "event": "adopted" })).await;
+    let (frozen_counts, other_counts) = (frozen.end().await, other.end().await);
+    assert_no_reuse(&stage.counters());
+    assert_eq!(stage.counters().token_requests, so_far + 1);
+    assert_eq!(other_counts.adopted, 2, "{}", other.transcript());
+    assert_eq!(frozen_counts.accepted, frozen_counts.requests);
+    assert_eq!(other_counts.accepted, other_counts.requests);
+}
+
+// ===== while it has the lock, which nobody can take from it =====
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_process_keeps_the_lock_of_a_file_and_nobody_from_logging_in_or_out() {
+    for skip_log_out in [false, true] {
+        let server = AuthorizationServer::builder().access_token_lifetime(LIFETIME).build();
+        let Some(stage) = Stage::new(Kind::File, server).await else { return };
+        let first = stage.server.issue_refresh_token();
+        let orders = stage.orders(first.expose_secret());
+        let orders = Orders { sends: false, lock_wait_ms: 200, ..orders };
+        let halt = stop_at("after the look", 1);
+        let mut frozen = Process::start(&Orders { halt, ..orders.clone() });
+        frozen.ask("renew").await;
+        frozen.tell("renew").await;
+        frozen.says(1, json!({ "at": "after the look" })).await;
+
+        let mut other = Process::start(&orders);
+        // What is stored is there without the lock.
+        assert!(other.ask("renew").await["error"].is_null());
+        let said = other.ask("renew").await;
+        assert_eq!(said["error"], "transient", "{said}");
+        let message = said["message"].as_str().unwrap();
+        assert!(message.contains("the store is locked by somebody else"), "{message}");
+
+        if !skip_log_out {
+            let said = other.ask("forget").await;
+            assert!(said["error"].is_null(), "{said}");
+            assert_eq!(stage.stored().await.unwrap().refresh_token(), None);
+        }
+        let tokens = stage.server.issue();
+        let said = other.ask(&replace_by(&tokens, LIFETIME)).await;
+        assert!(said["error"].is_null(), "{said}");
+        let ours = tokens.refresh_token().unwrap().expose_secret();
+        assert_eq!(stage.stored().await.unwrap().refresh_token().unwrap(), ours);
+
+        // What it brings when it wakes up is of a session that is over.
+        frozen.go_on();
+        let said = frozen.says(2, json!({ "did": "renew" })).await;
+        assert!(said["error"].is_null(), "{said}");
+        frozen.end().await;
+        other.end().await;
+        assert_eq!(frozen.count(&json!({ "event": "adopted" })), 1);
+        assert_eq!(stage.stored().await.unwrap().refresh_token().unwrap(), ours);
+        assert!(stage.server.is_unspent(ours));
+        assert_no_reuse(&stage.counters());
+    }
+}

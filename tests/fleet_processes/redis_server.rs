@@ -1,0 +1,127 @@
+//! A Redis of the test's own.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Once;
+use std::time::Duration;
+
+/// A `redis-server` on a free port of loopback, which writes down all it is told. It ends with its handle, and with the test.
+pub struct RedisServer {
+    port: u16,
+    folder: PathBuf,
+    /// The shell that started it, and ends it when its standard input is closed.
+    shell: Option<Child>,
+}
+
+impl RedisServer {
+    /// Starts one, or says that what needs it is left out.
+    pub fn start(folder: &Path) -> Option<Self> {
+        if !is_installed() {
+            return None;
+        }
+        let folder = folder.join("redis");
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut server = Self { port: 0, folder, shell: None };
+        // Between choosing a port and using it, somebody else may take it.
+        for _ in 0..10 {
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            server.port = port.local_addr().unwrap().port();
+            drop(port);
+            if server.run() {
+                return Some(server);
+            }
+        }
+        panic!("redis-server does not start");
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Ends it as a power cut does.
+    pub fn kill(&mut self) {
+        if let Some(mut shell) = self.shell.take() {
+            drop(shell.stdin.take());
+            shell.wait().unwrap();
+        }
+    }
+
+    /// Starts it where it was before.
+    pub fn start_again(&mut self) {
+        assert!(self.run(), "redis-server does not start again");
+    }
+
+    /// Takes away what it has written down.
+    pub fn lose_everything(&self) {
+        std::fs::remove_dir_all(&self.folder).unwrap();
+        std::fs::create_dir_all(&self.folder).unwrap();
+    }
+
+    fn run(&mut self) -> bool {
+        // Word by word, since the arguments are the shell's own.
+        const SCRIPT: &str =
+            r#""$@" >/dev/null 2>&1 </dev/null & echo $!; read _; kill -9 $!; wait"#;
+
+        let port = self.port.to_string();
+        let mut shell = Command::new("sh")
+            .args(["-c", SCRIPT, "sh", "redis-server", "--bind", "127.0.0.1", "--port", &port])
+            .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--dir"])
+            .arg(&self.folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pid = String::new();
+        while !pid.ends_with('\n') {
+            let mut byte = [0];
+            shell.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+            pid.push(byte[0].into());
+        }
+        self.shell = Some(shell);
+        for _ in 0..1000 {
+            match self.owner() {
+                Some(owner) if owner == pid.trim() => return true,
+                // Somebody else's.
+                Some(owner) if !owner.is_empty() => break,
+                _ => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        self.kill();
+        false
+    }
+
+    /// The process that answers on our port.
+    fn owner(&self) -> Option<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        stream.write_all(b"INFO server\r\nQUIT\r\n").ok()?;
+        let mut said = String::new();
+        stream.read_to_string(&mut said).ok()?;
+        let (_, rest) = said.split_once("process_id:").unwrap_or_default();
+        rest.lines().next().map(str::to_owned)
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn is_installed() -> bool {
+    static SAY: Once = Once::new();
+
+    let version = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
+    if version.is_ok_and(|status| status.success()) {
+        return true;
+    }
+    assert!(std::env::var_os("TOWER_REFRESH_REQUIRE_REDIS").is_none(), "no redis-server");
+    // Past the test harness, which keeps to itself what a passing test prints.
+    SAY.call_once(|| {
+        let line = b"left out: the fleets over Redis, since there is no redis-server\n";
+        drop(std::io::stderr().write_all(line));
+    });
+    false
+}

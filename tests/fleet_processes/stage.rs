@@ -1,0 +1,257 @@
+//! What a test plays on: a server, a store, and a folder for both.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::time::{sleep, timeout};
+use tower_refresh::TokenSet;
+use tower_refresh::store::{StoredTokens, TokenStore as _};
+use tower_refresh::testing::{AuthorizationServer, Counters, Serving};
+
+use crate::place::Place;
+use crate::process::{LONG, Process};
+use crate::redis_server::RedisServer;
+use crate::worker::Orders;
+
+/// How long a lock in Redis outlives its holder, unless the test says otherwise.
+pub const LEASE: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    Redis,
+}
+
+pub struct Stage {
+    pub server: AuthorizationServer,
+    pub serving: Serving,
+    pub place: Place,
+    pub redis: Option<RedisServer>,
+    _folder: Folder,
+    _turn: Turn,
+}
+
+/// Some want the machine for themselves, which may be small.
+static TURN: RwLock<()> = RwLock::const_new(());
+
+pub enum Turn {
+    Shared { _turn: RwLockReadGuard<'static, ()> },
+    Alone { _turn: RwLockWriteGuard<'static, ()> },
+}
+
+impl Stage {
+    /// Sets one up; none if what it needs is not here.
+    pub async fn new(kind: Kind, server: AuthorizationServer) -> Option<Self> {
+        Self::at(Turn::Shared { _turn: TURN.read().await }, kind, server).await
+    }
+
+    /// Sets one up while there is no other.
+    pub async fn alone(kind: Kind, server: AuthorizationServer) -> Option<Self> {
+        Self::at(Turn::Alone { _turn: TURN.write().await }, kind, server).await
+    }
+
+    async fn at(turn: Turn, kind: Kind, server: AuthorizationServer) -> Option<Self> {
+        let folder = Folder::new();
+        let redis = match kind {
+            Kind::File => None,
+            Kind::Redis => Some(RedisServer::start(&folder.0)?),
+        };
+        let place = match &redis {
+            None => Place::File { path: folder.0.join("tokens.json") },
+            Some(redis) => Place::Redis { url: redis.url(), lease_ms: millis(LEASE) },
+        };
+        let serving = server.serve().await.unwrap();
+        Some(Self { server, serving, place, redis, _folder: folder, _turn: turn })
+    }
+
+    /// What a process is told, unless the test says otherwise: to send requests, from this refresh token on.
+    pub fn orders(&self, refresh_token: &str) -> Orders {
+        Orders {
+            place: self.place.clone(),
+            token_endpoint: self.serving.url("/token"),
+            client: None,
+            api: self.serving.url("/things"),
+            refresh_token: refresh_token.to_owned(),
+            sends: true,
+            pause_ms: 10,
+            cooldown_ms: (20, 100),
+            timeout_ms: 60_000,
+            lock_wait_ms: 60_000,
+            reuse_grace_ms: None,
+            halt: None,
+        }
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.server.counters()
+    }
+
+    /// Waits until something is so.
+    pub async fn until(&self, what: &str, is_so: impl Fn(&Counters) -> bool) {
+        let so = async {
+            while !is_so(&self.counters()) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if timeout(LONG, so).await.is_err() {
+            panic!("never: {what}: {:?}", self.counters());
+        }
+    }
+
+    /// Loads what is stored, with a store of the test's own.
+    pub async fn stored(&self) -> Option<Stored> {
+        Some(Stored::new(self.place.store().load().await.unwrap()?))
+    }
+
+    /// Makes sure that the refresh token that is stored is the one that works, unless it is said there that nobody knows, or
+    /// that it does not; with nothing stored, it is the configured one. Others may be at it.
+    pub async fn assert_nothing_is_lost(&self, configured: &str) {
+        loop {
+            let stored = self.stored().await;
+            let (write_id, token) = match &stored {
+                Some(stored) if stored.has_open_intent() || stored.is_denied() => return,
+                Some(stored) => (Some(stored.record.write_id()), stored.refresh_token()),
+                None => (None, Some(configured.to_owned())),
+            };
+            if token.is_none_or(|token| self.server.is_unspent(&token)) {
+                return;
+            }
+            let again = self.stored().await.map(|stored| stored.record.write_id());
+            assert_ne!(
+                again, write_id,
+                "a refresh token that was spent is stored as if it were not"
+            );
+        }
+    }
+}
+
+/// What is stored, and what is in it.
+pub struct Stored {
+    pub record: StoredTokens,
+    content: Value,
+}
+
+impl Stored {
+    fn new(record: StoredTokens) -> Self {
+        let json: Value = serde_json::from_slice(&record.to_json().unwrap()).unwrap();
+        Self { record, content: json["body"]["plain"].clone() }
+    }
+
+    pub fn has_open_intent(&self) -> bool {
+        self.record.has_open_intent()
+    }
+
+    pub fn refresh_token(&self) -> Option<String> {
+        self.content["tokens"]["refresh_token"].as_str().map(str::to_owned)
+    }
+
+    pub fn access_token(&self) -> Option<String> {
+        self.content["tokens"]["access_token"].as_str().map(str::to_owned)
+    }
+
+    /// Whether its refresh token was refused.
+    pub fn is_denied(&self) -> bool {
+        !self.content["denied"].is_null()
+    }
+}
+
+/// Returns the words that tell a process to log in.
+pub fn replace_by(tokens: &TokenSet, lifetime: Duration) -> String {
+    let access_token = tokens.access_token().expose_secret();
+    let refresh_token = tokens.refresh_token().unwrap().expose_secret();
+    format!("replace {access_token} {refresh_token} {}", millis(lifetime))
+}
+
+pub fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap()
+}
+
+/// Whether all of it is to be run, and not the short version.
+pub fn is_full() -> bool {
+    std::env::var("TOWER_REFRESH_FLEET").is_ok_and(|how| how == "full")
+}
+
+/// Prints what was measured; where all of it is run, past the harness, which keeps to itself what passing tests print.
+pub fn print_figures(figures: &str) {
+    if is_full() {
+        drop(std::io::stderr().write_all(format!("{figures}\n").as_bytes()));
+    } else {
+        println!("{figures}");
+    }
+}
+
+// ===== equations =====
+
+/// Makes sure that the server counted nothing that a well-behaved client does not do.
+pub fn assert_no_reuse(counters: &Counters) {
+    assert_eq!(counters.refresh_token_reuses, 0, "{counters:?}");
+    assert_eq!(counters.families_revoked, 0, "{counters:?}");
+    assert!(counters.refresh_token_uses.values().all(|uses| *uses <= 1), "{counters:?}");
+}
+
+/// Makes sure that whoever sent a refresh token that was sent before had said first that nobody knows what became of it.
+pub fn assert_every_reuse_was_told<'a>(
+    counters: &Counters,
+    processes: impl IntoIterator<Item = &'a Process>,
+) {
+    let sent: Vec<_> = processes.into_iter().flat_map(Process::sent).collect();
+    for (&number, &uses) in &counters.refresh_token_uses {
+        let of_it = || sent.iter().filter(|(sent, _)| *sent == number);
+        let times = of_it().count() as u64;
+        assert!(uses <= times, "{number} was used {uses} times and announced {times} times");
+        let untold = of_it().filter(|(_, told)| !told).count();
+        assert!(untold <= 1, "{number} was sent by {untold} who did not know of each other");
+    }
+    let uses: u64 = counters.refresh_token_uses.values().map(|uses| uses.saturating_sub(1)).sum();
+    assert!(counters.refresh_token_reuses <= uses, "{counters:?}");
+}
+
+// ===== folders =====
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tower-refresh-fleet-{}-{next}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Makes a test of each, for both kinds of store.
+macro_rules! over_both_stores {
+    ($($name:ident),* $(,)?) => {
+        mod file {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(crate::stage::Kind::File).await;
+                }
+            )*
+        }
+
+        mod redis {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(crate::stage::Kind::Redis).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use over_both_stores;

@@ -1,0 +1,308 @@
+//! One process of a fleet: what a program would be, with a mouth and an ear.
+//!
+//! It hears a word a line on standard input, and says JSON, an object a line, on standard output.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::TokioExecutor;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tower::{ServiceBuilder, ServiceExt as _};
+use tower_refresh::oauth2::{ClientAuth, Dialect, RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::store::Stored;
+use tower_refresh::{Credentials, Event, RefreshLayer, RefreshPolicy, TokenError, TokenSet};
+
+use crate::place::{AnyStore, Place};
+use crate::steps::{Halt, SteppedSource, SteppedStore, Steps, number_of};
+
+const ORDERS: &str = "TOWER_REFRESH_FLEET_WORKER";
+
+/// What a process is told when it is started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Orders {
+    pub place: Place,
+    pub token_endpoint: String,
+    pub client: Option<(String, String)>,
+    pub api: String,
+    pub refresh_token: String,
+    /// Whether requests are sent from the start.
+    pub sends: bool,
+    /// Between the requests.
+    pub pause_ms: u64,
+    pub cooldown_ms: (u64, u64),
+    pub timeout_ms: u64,
+    pub lock_wait_ms: u64,
+    pub reuse_grace_ms: Option<u64>,
+    pub halt: Option<Halt>,
+}
+
+impl Orders {
+    pub fn from_environment() -> Option<Self> {
+        let orders = std::env::var(ORDERS).ok()?;
+        Some(serde_json::from_str(&orders).unwrap())
+    }
+
+    pub fn to_environment(&self) -> (&'static str, String) {
+        (ORDERS, serde_json::to_string(self).unwrap())
+    }
+}
+
+/// What a process has counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Requests that were made.
+    pub requests: u64,
+    /// Requests that were answered with a 2xx.
+    pub accepted: u64,
+    /// Token sets that were issued to the requests: obtained, or adopted.
+    pub renewed: u64,
+    pub adopted: u64,
+    pub unanswered: u64,
+    pub unsaved: u64,
+    /// Refreshes that failed.
+    pub failed: u64,
+}
+
+type Worker = Credentials<Stored<SteppedSource<RefreshTokenGrant>, SteppedStore<AnyStore>>>;
+
+pub async fn run(orders: Orders) {
+    // Even if it is frozen, it ends with the test.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
+
+    let reporter = Reporter::default();
+    let credentials = credentials(&orders, &reporter);
+    let telling = tokio::spawn(reporter.clone().tell(credentials.clone()));
+    let sending = Sending::default();
+    sending.is_on.store(orders.sends, Relaxed);
+    let task = tokio::spawn(send(credentials.clone(), orders, reporter.clone(), sending.clone()));
+    say(&json!({ "did": "start" }));
+
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        let words: Vec<_> = line.split(' ').collect();
+        let outcome = match words[..] {
+            ["send"] => {
+                sending.is_on.store(true, Relaxed);
+                Ok(())
+            }
+            ["pause"] => {
+                sending.is_on.store(false, Relaxed);
+                credentials.settled().await
+            }
+            ["renew"] => credentials.renew().await.map(drop),
+            ["forget"] => credentials.forget().await,
+            ["replace", access_token, refresh_token, lifetime_ms] => {
+                let lifetime = Duration::from_millis(lifetime_ms.parse().unwrap());
+                let tokens = TokenSet::bearer(access_token).unwrap().expires_in(lifetime);
+                credentials.replace(tokens.refresh_token(refresh_token)).await
+            }
+            _ => panic!("nobody knows how to do this"),
+        };
+        let error = outcome.err();
+        let message = error.as_ref().map(TokenError::to_string);
+        let has = reporter.has.load(Relaxed);
+        say(
+            &json!({ "did": words[0], "error": error.as_ref().map(kind), "message": message, "has": has }),
+        );
+    }
+
+    sending.ends.store(true, Relaxed);
+    // The request that is under way is waited for, unless there is nobody to answer it.
+    let _ = tokio::time::timeout(Duration::from_secs(10), task).await;
+    let settled = credentials.settled().await.is_ok();
+    // What happened last is told as well.
+    for _ in 0..4 {
+        tokio::task::yield_now().await;
+    }
+    telling.abort();
+    let _ = telling.await;
+    say(&json!({ "counts": reporter.counts(), "settled": settled }));
+}
+
+fn credentials(orders: &Orders, reporter: &Reporter) -> Worker {
+    let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let mut dialect = Dialect::rfc6749();
+    dialect.reuse_grace = orders.reuse_grace_ms.map(Duration::from_millis);
+    let mut endpoint = TokenEndpoint::new(http, &orders.token_endpoint)
+        .unwrap()
+        .dialect(dialect)
+        .not_sent(|error| error.downcast_ref().is_some_and(legacy::Error::is_connect));
+    if let Some((id, secret)) = &orders.client {
+        endpoint = endpoint.client_auth(ClientAuth::basic(id, secret));
+    }
+
+    let steps = Steps::new(orders.halt.clone());
+    let source = SteppedSource {
+        source: RefreshTokenGrant::new(endpoint, orders.refresh_token.as_str()),
+        steps: steps.clone(),
+        configured: number_of(&orders.refresh_token),
+        reporter: reporter.clone(),
+    };
+    let store = SteppedStore { store: orders.place.store(), steps };
+    let stored = Stored::new(source, store).lock_wait(Duration::from_millis(orders.lock_wait_ms));
+    let (first, most) = orders.cooldown_ms;
+    let policy = RefreshPolicy::default()
+        .timeout(Duration::from_millis(orders.timeout_ms))
+        .cooldown(Duration::from_millis(first), Duration::from_millis(most));
+    Credentials::with_policy(stored, policy)
+}
+
+#[derive(Clone, Default)]
+struct Sending {
+    is_on: Arc<AtomicBool>,
+    ends: Arc<AtomicBool>,
+}
+
+/// Sends requests, one after the other.
+async fn send(credentials: Worker, orders: Orders, reporter: Reporter, sending: Sending) {
+    let origin: http::Uri = orders.api.parse().unwrap();
+    let origin = format!("http://{}", origin.authority().unwrap());
+    let client = ServiceBuilder::new()
+        .layer(RefreshLayer::with_credentials(credentials).origin(origin))
+        .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
+    let pause = Duration::from_millis(orders.pause_ms);
+    while !sending.ends.load(Relaxed) {
+        if sending.is_on.load(Relaxed) {
+            let request = Request::get(&orders.api).body(Full::default()).unwrap();
+            reporter.counted.requests.fetch_add(1, Relaxed);
+            let failure = match client.clone().oneshot(request).await {
+                Ok(answer) if answer.status().is_success() => {
+                    let _ = answer.into_body().collect().await;
+                    None
+                }
+                Ok(answer) => Some((answer.status().to_string(), String::new())),
+                Err(error) => Some(match error.downcast_ref::<TokenError>() {
+                    Some(error) => (kind(error).to_owned(), error.to_string()),
+                    None => ("transport".to_owned(), error.to_string()),
+                }),
+            };
+            match failure {
+                None => {
+                    reporter.counted.accepted.fetch_add(1, Relaxed);
+                }
+                Some((failure, message)) => say(&json!({ "failure": failure, "message": message })),
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+// ===== what it says =====
+
+pub fn say(what: &Value) {
+    // Whatever the harness has written is not on this line. The test may have gone, and then nobody listens.
+    let line = format!("\n{what}\n");
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Says what happens, and remembers what was said.
+#[derive(Clone, Default)]
+pub struct Reporter {
+    counted: Arc<Counted>,
+    /// The number of the refresh token that came with the newest set.
+    has: Arc<AtomicU64>,
+    /// Whether a refresh token was told of whose fate is unknown, and nothing came after it.
+    has_told: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct Counted {
+    requests: AtomicU64,
+    accepted: AtomicU64,
+    renewed: AtomicU64,
+    adopted: AtomicU64,
+    unanswered: AtomicU64,
+    unsaved: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Reporter {
+    pub fn has_told(&self) -> bool {
+        self.has_told.load(Relaxed)
+    }
+
+    fn counts(&self) -> Counts {
+        let Counted { requests, accepted, renewed, adopted, unanswered, unsaved, failed } =
+            &*self.counted;
+        Counts {
+            requests: requests.load(Relaxed),
+            accepted: accepted.load(Relaxed),
+            renewed: renewed.load(Relaxed),
+            adopted: adopted.load(Relaxed),
+            unanswered: unanswered.load(Relaxed),
+            unsaved: unsaved.load(Relaxed),
+            failed: failed.load(Relaxed),
+        }
+    }
+
+    async fn tell(self, credentials: Worker) {
+        let mut events = credentials.subscribe();
+        let count = |counter: &AtomicU64| {
+            counter.fetch_add(1, Relaxed);
+        };
+        while let Some(event) = events.next().await {
+            match event {
+                Event::Unanswered { error, .. } => {
+                    count(&self.counted.unanswered);
+                    say(&json!({ "event": "unanswered", "message": error.to_string() }));
+                    self.has_told.store(true, Relaxed);
+                }
+                Event::Failed { error, .. } => {
+                    count(&self.counted.failed);
+                    say(
+                        &json!({ "event": "failed", "kind": kind(&error), "message": error.to_string() }),
+                    );
+                    if error.is_ambiguous() {
+                        self.has_told.store(true, Relaxed);
+                    }
+                }
+                Event::Renewed { generation, .. } => {
+                    count(&self.counted.renewed);
+                    say(&json!({ "event": "renewed", "generation": generation }));
+                    self.has_told.store(false, Relaxed);
+                    // What was issued a moment ago is at hand.
+                    if let Some(Ok(tokens)) = credentials.token().now_or_never()
+                        && let Some(token) = tokens.refresh_token()
+                    {
+                        self.has.store(number_of(token.expose_secret()), Relaxed);
+                    }
+                }
+                Event::Replaced { .. } => self.has_told.store(false, Relaxed),
+                Event::Adopted => {
+                    count(&self.counted.adopted);
+                    say(&json!({ "event": "adopted" }));
+                }
+                Event::Unsaved { error, .. } => {
+                    count(&self.counted.unsaved);
+                    say(&json!({ "event": "unsaved", "message": error.to_string() }));
+                }
+                Event::Saved => say(&json!({ "event": "saved" })),
+                Event::Lagged(missed) => say(&json!({ "event": "lagged", "missed": missed })),
+                _ => {}
+            }
+        }
+    }
+}
+
+pub fn kind(error: &TokenError) -> &'static str {
+    if error.is_denied() {
+        "denied"
+    } else if error.is_ambiguous() {
+        "ambiguous"
+    } else if error.is_misconfigured() {
+        "misconfigured"
+    } else {
+        "transient"
+    }
+}
