@@ -1,0 +1,61 @@
+//! A Redis of our own, for as long as the program runs.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tower_refresh::BoxError;
+
+pub struct RedisServer {
+    url: String,
+    folder: PathBuf,
+    /// The shell that started it, and ends it when its standard input is closed: whatever becomes of us.
+    shell: Child,
+}
+
+impl RedisServer {
+    pub async fn start() -> Result<Self, BoxError> {
+        let version = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
+        if !version.is_ok_and(|status| status.success()) {
+            return Err("there is no `redis-server` on the PATH: install it (Debian: `apt-get install redis-server`), or say where yours is with `--redis redis://127.0.0.1:6379`".into());
+        }
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = free.local_addr()?.port();
+        drop(free);
+        let folder = std::env::temp_dir().join(format!("tower-refresh-fleet-{port}"));
+        std::fs::create_dir_all(&folder)?;
+
+        // What a fleet needs: every write on the disk before it is answered for, and nothing thrown away.
+        let shell = Command::new("sh")
+            .args(["-c", r#""$@" >/dev/null </dev/null & read _; kill $!; wait"#, "sh"])
+            .args(["redis-server", "--bind", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--appendonly", "yes", "--appendfsync", "always", "--save", ""])
+            .args(["--maxmemory-policy", "noeviction", "--dir"])
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .spawn()?;
+        let server = Self { url: format!("redis://127.0.0.1:{port}/"), folder, shell };
+        for _ in 0..100 {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
+                return Ok(server);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        Err("`redis-server` does not start".into())
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
