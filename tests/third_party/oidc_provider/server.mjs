@@ -1,8 +1,10 @@
 // node-oidc-provider on loopback, and a protected resource beside it that asks it about every token.
 //
 // Speaks JSON, a line at a time. The first line says where things are and holds a refresh token; each line on standard
-// input is answered with a new refresh token (of a session of its own), the number of token requests so far, and the
-// access tokens issued so far. Ends when standard input does, so that a test that dies leaves nothing behind.
+// input is answered with a new refresh token (of a session of its own), what was counted so far, and the access tokens
+// issued so far. Ends when standard input does, so that a test that dies leaves nothing behind.
+//
+// `ACCESS_TOKEN_SECONDS` is how long access tokens live: whole seconds, of which the first is one that has begun already.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
@@ -36,7 +38,7 @@ const provider = new Provider(issuer, {
   cookies: { keys: ['nobody logs in here'] },
   features: { devInteractions: { enabled: false }, introspection: { enabled: true, allowedPolicy: mayIntrospect } },
   findAccount: (_, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
-  ttl: { AccessToken: 60, Grant: 3600, IdToken: 60, RefreshToken: 3600 },
+  ttl: { AccessToken: Number(process.env.ACCESS_TOKEN_SECONDS ?? 60), Grant: 3600, IdToken: 60, RefreshToken: 3600 },
   // The defaults are kinder than a client may count on.
   rotateRefreshToken: true,
   clockTolerance: 0,
@@ -50,6 +52,12 @@ const accessTokens = [];
 provider.on('access_token.saved', (token) => accessTokens.push(token.jti));
 
 let tokenRequests = 0;
+let granted = 0;
+let refused = 0;
+let grantsDestroyed = 0;
+provider.on('grant.success', () => { granted += 1; });
+provider.on('grant.error', () => { refused += 1; });
+provider.on('grant.revoked', () => { grantsDestroyed += 1; });
 authorizationServer.on('request', (request, response) => {
   if (request.url === '/token') tokenRequests += 1;
   provider.callback()(request, response);
@@ -129,6 +137,9 @@ lines.on('line', async () => {
   say({
     refresh_token: await mint(),
     token_requests: tokenRequests,
+    granted,
+    refused,
+    grants_destroyed: grantsDestroyed,
     access_tokens: accessTokens.join('\n'),
   });
 });
