@@ -82,7 +82,7 @@ pub(super) struct Departure {
     pub(super) cause: Cause,
     pub(super) previous: Option<TokenSet>,
     parent: Generation,
-    /// The brake is on: nothing may be sent, but others may have brought a token.
+    /// Nothing may be sent, since the brake is on or an outcome is unknown; but others may have brought a token.
     pub(super) only_looks: bool,
 }
 
@@ -234,7 +234,7 @@ impl State {
         }
         if let (None, None, Some(left)) = (&self.flight, self.blocked(now), self.brake.left(now)) {
             if self.keeps && self.look_again.has_come(now) {
-                return Decision::Start(self.depart_to_look(now));
+                return Decision::Start(self.depart_to_look(now, Cause::Rejected));
             }
             return Decision::Refuse(TokenError::transient(format!(
                 "a rejected token was renewed a moment ago, so that another rejection leads to no renewal for {left:.1?}"
@@ -251,7 +251,11 @@ impl State {
         }
         match &self.failure {
             Some(failure) if self.flight.is_none() && self.holds_back(now) => {
-                Decision::Refuse(failure.error.clone())
+                let error = failure.error.clone();
+                if self.keeps && self.look_again.has_come(now) {
+                    return Decision::Start(self.depart_to_look(now, Cause::Forced));
+                }
+                Decision::Refuse(error)
             }
             _ => self.need(now, Cause::Forced),
         }
@@ -309,12 +313,12 @@ impl State {
         }
     }
 
-    /// Somebody else may have brought what the brake keeps us from obtaining.
-    fn depart_to_look(&mut self, now: Now) -> Departure {
+    /// Somebody else may have brought what we are not to obtain now.
+    fn depart_to_look(&mut self, now: Now, cause: Cause) -> Departure {
         self.look_again = Deadline::monotonic(now, LOOK_AGAIN);
         Departure {
             id: self.occupy(now, FlightKind::Renewing),
-            cause: Cause::Rejected,
+            cause,
             previous: self.current.as_ref().map(|current| current.tokens.clone()),
             parent: self.generation,
             only_looks: true,
@@ -1335,6 +1339,27 @@ mod tests {
         model.land(&look, Ok(of_an_hour().build()));
         model.state.prove(model.now(), look.id, Proof::Accepted);
         assert_eq!(model.brake(), None);
+    }
+
+    #[test]
+    fn after_an_unknown_outcome_the_application_may_have_the_store_looked_at() {
+        let mut model = with_a_store();
+        model.pass(STALE);
+        let Decision::UseAndStart(_, departure) = model.token() else { panic!("not stale") };
+        model.land(&departure, Err(TokenError::ambiguous("cut")));
+
+        let forced = |model: &mut Model| model.state.forced(model.now(), model.state.generation());
+        let Decision::Start(look) = forced(&mut model) else { panic!("not looked at") };
+        assert!(look.only_looks);
+        model.land(&look, Err(TokenError::transient("nothing newer")));
+        // What is known is what it was.
+        let refused = forced(&mut model);
+        assert!(matches!(&refused, Decision::Refuse(error) if error.is_ambiguous()), "{refused:?}");
+
+        model.pass(LOOK_AGAIN);
+        let Decision::Start(look) = forced(&mut model) else { panic!("not looked at") };
+        model.land(&look, Ok(of_an_hour().build()));
+        assert!(matches!(model.token(), Decision::Use(_)));
     }
 
     #[test]

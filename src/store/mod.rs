@@ -91,6 +91,9 @@
 //!   us as well. Where that can be noticed, it counts as an open intent.
 //! - Configured refresh tokens have no order. One that the store has not seen is taken for a newer one, once, whoever brings it
 //!   first: let no process start with an older configuration after one with a newer has.
+//! - If a store comes back empty, the first process that asks stores what it has. If another has a newer set, it stores that as
+//!   soon as it asks; if it does not until the access token of the first is used up, the first sends the older refresh token, as
+//!   one that may have been spent.
 //! - A token set that could not be saved is in one process. If that one then has no requests, so that it never tries again,
 //!   another may find the open intent, and send the refresh token once more.
 //! - Wall clocks are compared: an access token that another machine obtained is used as long as this machine's clock says, and
