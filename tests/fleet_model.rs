@@ -11,7 +11,7 @@
     reason = "tests read paused time, write things down, and panic"
 )]
 
-#[path = "fleet/world.rs"]
+#[path = "fleet_model/world.rs"]
 mod world;
 
 use std::collections::VecDeque;
