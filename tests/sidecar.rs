@@ -35,6 +35,7 @@ mod status;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -47,8 +48,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
 use tower_refresh::testing::AuthorizationServer;
-use tower_refresh::{Renewal, TokenError, TokenSet, source_fn};
+use tower_refresh::{BoxError, TokenError};
 
 use self::listen::{Listen, Listener};
 use self::program::Command;
@@ -257,17 +259,17 @@ fn each_run_has_a_key_of_its_own() {
 #[test]
 fn a_draft_that_others_left_open_to_themselves_is_not_written_to() {
     let folder = Folder::new();
-    let kept = config::Kept { path: folder.path("key") };
+    let key = guard::Key::random().unwrap();
     fs::write(folder.path("key.new"), "").unwrap();
     fs::set_permissions(folder.path("key.new"), fs::Permissions::from_mode(0o666)).unwrap();
-    kept.save("secret").unwrap();
+    key.write(&folder.path("key")).unwrap();
     assert_eq!(fs::metadata(folder.path("key")).unwrap().permissions().mode() & 0o777, 0o600);
 
     fs::write(folder.path("theirs"), "").unwrap();
     std::os::unix::fs::symlink(folder.path("theirs"), folder.path("key.new")).unwrap();
-    kept.save("secret").unwrap();
+    key.write(&folder.path("key")).unwrap();
     assert_eq!(fs::read_to_string(folder.path("theirs")).unwrap(), "");
-    assert_eq!(fs::read_to_string(folder.path("key")).unwrap(), "secret");
+    assert_eq!(fs::read_to_string(folder.path("key")).unwrap(), format!("{}\n", key.header()));
 }
 
 #[tokio::test]
@@ -752,7 +754,7 @@ async fn the_status_tells_how_the_token_is_and_not_what_it_is() {
     assert_eq!(status["token"]["state"], "fresh");
     assert_eq!(status["token"]["error"], Value::Null);
     assert_eq!(status["requests"], json!({ "answered": 1, "refused": 1, "last_error": "method" }));
-    assert_eq!(status["refreshes"], json!({ "succeeded": 2, "failed": 0 }));
+    assert_eq!(status["refreshes"], json!({ "succeeded": 2, "adopted": 0, "failed": 0 }));
 }
 
 async fn status_of(sidecar: &Sidecar) -> Value {
@@ -799,7 +801,7 @@ async fn an_answer_that_is_under_way_ends_before_the_sidecar_does() {
     held.notify_one();
     assert_eq!(next(&mut answer).await, "ended");
     assert!(soon(answer.frame()).await.is_none());
-    soon(serving).await.unwrap();
+    soon(serving).await.unwrap().unwrap();
     assert_eq!(frames.load(Ordering::SeqCst), 1);
 }
 
@@ -817,7 +819,7 @@ async fn an_answer_that_never_ends_does_not_keep_the_sidecar() {
     assert_eq!(next(&mut answer).await, "begun");
     let (serving, _folder) = sidecar.stop();
     tokio::time::pause();
-    soon(serving).await.unwrap();
+    soon(serving).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -835,63 +837,209 @@ async fn a_caller_that_never_ends_its_head_is_sent_away() {
 }
 
 #[tokio::test]
-async fn the_next_one_waits_for_a_refresh_that_is_under_way() {
-    let (origin, _seen) = recording_api().await;
+async fn the_next_one_begins_at_once_and_waits_for_a_refresh_of_the_last() {
     let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (begins, held) = (Arc::clone(&begun), Arc::clone(&go_on));
-    let source = source_fn(move |_: Renewal| {
-        let (begins, held) = (Arc::clone(&begins), Arc::clone(&held));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (begins, held, counted) = (Arc::clone(&begun), Arc::clone(&go_on), Arc::clone(&asked));
+    let origin = api(Upstream::Http1, move |request| {
+        let (begins, held, counted) =
+            (Arc::clone(&begins), Arc::clone(&held), Arc::clone(&counted));
         async move {
+            if request.uri().path() != "/token" {
+                return Response::new(full(token_of(&request).to_owned()));
+            }
+            let number = counted.fetch_add(1, Ordering::SeqCst) + 1;
             begins.notify_one();
             held.notified().await;
-            Ok(TokenSet::bearer("t1").unwrap().build())
+            issue(number)
         }
-    });
-    let sidecar = Sidecar::with_source(&origin, source).await;
-    let listen = Listen::Unix(sidecar.folder.path("socket"));
-    let mut caller = sidecar.connect().await;
+    })
+    .await;
+    let folder = Folder::new();
+    configure(&folder, &origin, "r0");
+    let socket = folder.path("socket");
+    let last = begin(&folder, "config.json", "socket").await.unwrap();
+    let mut caller = UnixStream::connect(&socket).await.unwrap();
     caller.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     soon(begun.notified()).await;
-    let (serving, _folder) = sidecar.stop();
-    // The caller's time is over, and the refresh goes on.
-    tokio::time::pause();
-    tokio::time::sleep(Duration::from_secs(11)).await;
-    tokio::time::resume();
-    assert!(Listener::bind(&listen).await.is_err());
+    let ending = last.stop();
+    soon(async { while UnixStream::connect(&socket).await.is_ok() {} }).await;
+
+    let next = begin(&folder, "config.json", "socket").await.unwrap();
+    assert!(!ending.is_finished());
+    let answer = tokio::spawn(ask(socket.clone(), "/"));
+    let refreshes =
+        async || ask(socket.clone(), "/-/status").await.contains(r#""refreshing": true"#);
+    soon(async { while !refreshes().await {} }).await;
     go_on.notify_one();
-    soon(serving).await.unwrap();
-    assert!(Listener::bind(&listen).await.is_ok());
+    let answer = soon(answer).await.unwrap();
+    assert!(answer.contains(" 200 ") && answer.ends_with("Bearer t1"), "{answer}");
+    soon(ending).await.unwrap().unwrap();
+    soon(next.stop()).await.unwrap().unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
 
-// ===== from the configuration to the end =====
+#[tokio::test]
+async fn tokens_that_cannot_be_saved_are_used_and_told_of_at_the_end() {
+    let folder = Folder::new();
+    let tokens = folder.path("config.tokens.json");
+    let origin = api(Upstream::Http1, move |request| {
+        let tokens = tokens.clone();
+        async move {
+            if request.uri().path() != "/token" {
+                return Response::new(full(token_of(&request).to_owned()));
+            }
+            fs::write(tokens, "precious").unwrap();
+            issue(1)
+        }
+    })
+    .await;
+    configure(&folder, &origin, "r0");
+    let sidecar = begin(&folder, "config.json", "socket").await.unwrap();
+    let answer = soon(ask(folder.path("socket"), "/")).await;
+    assert!(answer.contains(" 200 ") && answer.ends_with("Bearer t1"), "{answer}");
+    let error = soon(sidecar.stop()).await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("NOT SAVED") && error.contains("config.tokens.json"), "{error}");
+    assert!(!error.contains("t1") && !error.contains("r1"), "{error}");
+    assert_eq!(fs::read_to_string(folder.path("config.tokens.json")).unwrap(), "precious");
+}
+
+// ===== with a configuration =====
+
+#[tokio::test]
+async fn two_sidecars_with_one_configuration_refresh_once_for_both() {
+    let server = AuthorizationServer::builder().public_client("id").build();
+    let serving = server.serve().await.unwrap();
+    let folder = Folder::new();
+    configure(&folder, &serving.origin(), server.issue_refresh_token().expose_secret());
+    // By another name it is the same one.
+    fs::create_dir(folder.path("elsewhere")).unwrap();
+    let link = folder.path("elsewhere/config");
+    std::os::unix::fs::symlink(folder.path("config.json"), link).unwrap();
+    let one = begin(&folder, "config.json", "one").await.unwrap();
+    let other = begin(&folder, "elsewhere/config", "other").await.unwrap();
+
+    for refreshes in 1..=8 {
+        let both = (ask(folder.path("one"), "/"), ask(folder.path("other"), "/"));
+        let (first, second) = soon(async { tokio::join!(both.0, both.1) }).await;
+        assert!(first.contains(" 200 ") && second.contains(" 200 "), "{first}{second}");
+        assert_eq!(server.counters().token_requests, refreshes);
+        server.revoke_all_access_tokens();
+    }
+    assert_eq!(server.counters().refresh_token_reuses, 0);
+    assert!(server.is_unspent(&kept(&folder)));
+
+    let (mut succeeded, mut adopted) = (0, 0);
+    for socket in ["one", "other"] {
+        let status = soon(ask(folder.path(socket), "/-/status")).await;
+        let status = status.split_once("\r\n\r\n").unwrap().1;
+        let refreshes = &serde_json::from_str::<Value>(status).unwrap()["refreshes"];
+        succeeded += refreshes["succeeded"].as_u64().unwrap();
+        adopted += refreshes["adopted"].as_u64().unwrap();
+    }
+    assert_eq!((succeeded, adopted), (8, 8));
+    soon(one.stop()).await.unwrap().unwrap();
+    soon(other.stop()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_with_what_is_kept_unless_somebody_has_logged_in_again() {
+    let server = AuthorizationServer::builder().public_client("id").build();
+    let serving = server.serve().await.unwrap();
+    let folder = Folder::new();
+    let first = server.issue_refresh_token();
+    configure(&folder, &serving.origin(), first.expose_secret());
+    let run = async || {
+        let sidecar = begin(&folder, "config.json", "socket").await.unwrap();
+        let answer = soon(ask(folder.path("socket"), "/")).await;
+        soon(sidecar.stop()).await.unwrap().unwrap();
+        assert!(answer.contains(" 200 "), "{answer}");
+        server.counters().token_requests
+    };
+    assert_eq!(run().await, 1);
+    assert_eq!(run().await, 1);
+    server.revoke_all_access_tokens();
+    assert_eq!(run().await, 2);
+    // Where it was read from it stays, and for its owner only to change.
+    assert_eq!(fs::read_to_string(folder.path("token")).unwrap(), first.expose_secret());
+    let mode = fs::metadata(folder.path("config.tokens.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let again = server.issue_refresh_token();
+    fs::write(folder.path("token"), again.expose_secret()).unwrap();
+    assert_eq!(run().await, 3);
+    assert_eq!(server.refresh_token_uses(again.expose_secret()), 1);
+    // An old one that comes back has had its turn.
+    fs::write(folder.path("token"), first.expose_secret()).unwrap();
+    server.revoke_all_access_tokens();
+    assert_eq!(run().await, 4);
+    assert_eq!(server.refresh_token_uses(first.expose_secret()), 1);
+    assert_eq!(server.counters().refresh_token_reuses, 0);
+}
+
+#[tokio::test]
+async fn where_tokens_cannot_be_kept_it_does_not_begin() {
+    let folder = Folder::new();
+    configure(&folder, "http://127.0.0.1:9", "r0");
+    let error = async |tokens: &str| {
+        set(&folder, "tokens", json!(tokens));
+        begin(&folder, "config.json", "socket").await.err().unwrap().to_string()
+    };
+    let missing = error("missing/tokens.json").await;
+    assert!(missing.contains("`tokens`") && missing.contains("does not exist"), "{missing}");
+    // Least of all where the secret is.
+    let secret = error("token").await;
+    assert!(secret.contains("`tokens`") && secret.contains("left as it is"), "{secret}");
+    assert!(!secret.contains("r0"), "{secret}");
+    assert_eq!(fs::read_to_string(folder.path("token")).unwrap(), "r0");
+    assert!(!folder.path("socket").exists());
+}
+
+#[test]
+fn tokens_are_kept_beside_the_configuration_unless_it_says_where() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("elsewhere")).unwrap();
+    configure(&folder, "http://127.0.0.1:9", "r0");
+    let real = fs::canonicalize(folder.path("")).unwrap();
+    for (name, expected) in [
+        ("config.json", "config.tokens.json"),
+        ("config", "config.tokens.json"),
+        ("config.test", "config.test.tokens.json"),
+        ("elsewhere/config.json", "elsewhere/config.tokens.json"),
+    ] {
+        if name != "config.json" {
+            fs::copy(folder.path("config.json"), folder.path(name)).unwrap();
+        }
+        let config = config::Config::read(&folder.path(name)).unwrap();
+        assert_eq!(config.tokens_of(&folder.path(name)).unwrap(), real.join(expected));
+    }
+    for (tokens, expected) in
+        [("elsewhere/tokens", real.join("elsewhere/tokens")), ("/tokens", "/tokens".into())]
+    {
+        set(&folder, "tokens", json!(tokens));
+        let config = config::Config::read(&folder.path("config.json")).unwrap();
+        assert_eq!(config.tokens_of(&folder.path("config.json")).unwrap(), expected);
+    }
+}
 
 #[tokio::test]
 async fn where_another_listens_it_leaves_the_other_ones_files_alone() {
-    let (origin, _seen) = recording_api().await;
-    let sidecar = Sidecar::before(&origin).await;
-    let folder = &sidecar.folder;
-    fs::write(folder.path("token"), "a refresh token").unwrap();
-    // What the other one is about to put in its place.
-    fs::write(folder.path("token.new"), "the next one").unwrap();
-    let config = json!({
-        "token_endpoint": format!("{origin}/token"),
-        "client_auth": { "method": "none", "client_id": "id" },
-        "refresh_token": { "file": folder.path("token") },
-        "api": origin,
-    });
-    fs::write(folder.path("config"), config.to_string()).unwrap();
+    let folder = Folder::new();
+    configure(&folder, "http://127.0.0.1:9", "r0");
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    fs::write(folder.path("key"), "of the other one").unwrap();
     let options = Options {
-        config: folder.path("config"),
-        listen: Listen::Unix(folder.path("socket")),
-        key_file: None,
+        config: folder.path("config.json"),
+        listen: Listen::Tcp(taken.local_addr().unwrap()),
+        key_file: Some(folder.path("key")),
     };
     let error = serve::Sidecar::open(options).await.err().unwrap().to_string();
-    assert!(error.contains("another sidecar listens there"), "{error}");
-    assert_eq!(fs::read_to_string(folder.path("token.new")).unwrap(), "the next one");
+    assert!(error.contains("in use"), "{error}");
+    assert_eq!(fs::read_to_string(folder.path("key")).unwrap(), "of the other one");
 }
 
 #[tokio::test]
-async fn with_a_configuration_it_saves_what_the_server_replaces_and_takes_its_key_along() {
+async fn with_a_configuration_it_keeps_what_the_server_replaces_and_takes_its_key_along() {
     let server = AuthorizationServer::builder().client("id", "secret").build();
     let serving = server.serve().await.unwrap();
     let folder = Folder::new();
@@ -905,9 +1053,9 @@ async fn with_a_configuration_it_saves_what_the_server_replaces_and_takes_its_ke
         "refresh_token": { "file": folder.path("token") },
         "api": serving.url("/somewhere/in/it"),
     });
-    fs::write(folder.path("config"), config.to_string()).unwrap();
+    fs::write(folder.path("config.json"), config.to_string()).unwrap();
     let options = Options {
-        config: folder.path("config"),
+        config: folder.path("config.json"),
         listen: Listen::parse("tcp:127.0.0.1:0").unwrap(),
         key_file: Some(folder.path("key")),
     };
@@ -932,7 +1080,7 @@ async fn with_a_configuration_it_saves_what_the_server_replaces_and_takes_its_ke
     let mut answer = String::new();
     soon(stream.read_to_string(&mut answer)).await.unwrap();
     assert!(answer.contains(" 200 ") && answer.contains("echo-path: /v1/me\r\n"), "{answer}");
-    assert!(server.is_unspent(&fs::read_to_string(folder.path("token")).unwrap()));
+    assert!(server.is_unspent(&kept(&folder)));
     assert_eq!(server.counters().token_requests, 1);
 
     let mut under_way = tokio::net::TcpStream::connect(&host).await.unwrap();
@@ -949,5 +1097,79 @@ async fn with_a_configuration_it_saves_what_the_server_replaces_and_takes_its_ke
     // The next one may listen there now, and write its own key.
     assert!(!folder.path("key").exists());
     drop(under_way);
-    soon(running).await.unwrap();
+    soon(running).await.unwrap().unwrap();
+}
+
+/// Writes a configuration of a public client, and its first refresh token.
+fn configure(folder: &Folder, origin: &str, refresh_token: &str) {
+    let config = json!({
+        "token_endpoint": format!("{origin}/token"),
+        "client_auth": { "method": "none", "client_id": "id" },
+        "refresh_token": { "file": folder.path("token") },
+        "api": origin,
+    });
+    fs::write(folder.path("token"), refresh_token).unwrap();
+    fs::write(folder.path("config.json"), config.to_string()).unwrap();
+}
+
+/// Sets a field of the configuration.
+fn set(folder: &Folder, field: &str, value: Value) {
+    let text = fs::read_to_string(folder.path("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    config[field] = value;
+    fs::write(folder.path("config.json"), config.to_string()).unwrap();
+}
+
+/// A sidecar that was begun with a configuration.
+struct Begun {
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<Result<(), BoxError>>,
+}
+
+impl Begun {
+    fn stop(self) -> JoinHandle<Result<(), BoxError>> {
+        self.stop.send(()).unwrap();
+        self.serving
+    }
+}
+
+async fn begin(folder: &Folder, config: &str, socket: &str) -> Result<Begun, BoxError> {
+    let options = Options {
+        config: folder.path(config),
+        listen: Listen::Unix(folder.path(socket)),
+        key_file: None,
+    };
+    let sidecar = serve::Sidecar::open(options).await?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(sidecar.serve(async {
+        let _ = stopped.await;
+    }));
+    Ok(Begun { stop, serving })
+}
+
+async fn ask(socket: PathBuf, path: &str) -> String {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// What a token endpoint answers: the tokens `t1` and `r1`, and so on.
+fn issue(number: usize) -> Response<Body> {
+    let tokens = json!({
+        "access_token": format!("t{number}"), "token_type": "Bearer", "expires_in": 3600,
+        "refresh_token": format!("r{number}"),
+    });
+    let json = Response::builder().header("content-type", "application/json");
+    json.body(full(tokens.to_string())).unwrap()
+}
+
+/// The refresh token that is kept.
+fn kept(folder: &Folder) -> String {
+    let record = fs::read(folder.path("config.tokens.json")).unwrap();
+    let record: Value = serde_json::from_slice(&record).unwrap();
+    let token = record.pointer("/body/plain/tokens/refresh_token").unwrap();
+    token.as_str().unwrap().to_owned()
 }

@@ -12,15 +12,19 @@
 //!
 //! `client_auth.method` is `basic`, `basic_unencoded`, `body` or `none`. `dialect` is the name of a preset or a dialect
 //! as an object; `rfc6749` if it is not given. Secrets are in files or in the environment, never in here. A relative
-//! path begins where the program is started.
+//! path of a secret begins where the program is started.
 //!
-//! A server that rotates spends the refresh token on the first call. The new one takes its place in the file. The
-//! environment cannot be written to: a new one for there goes beside this configuration, with `.refresh-token` in place
-//! of `.json`, and the next call must be given that file: while it is there, nothing is taken from the environment.
+//! `refresh_token` says where the first refresh token is. It is read at each start, sent once, and never changed. The tokens
+//! that the server gives are kept in a file of their own, beside this one: `compass.tokens.json` if this is `compass.json`. All
+//! programs that one user gives this configuration share them, and renew them once for all. A field `tokens` names another
+//! file; a relative path begins at this one's folder, so that it is the same file wherever a program is started. A link to
+//! this one leads to the same file as well.
+//!
+//! To log in again, put the new refresh token where the first one was, and start again: one that was not there before
+//! takes the place of what is kept.
 
 use std::fmt;
 use std::fs;
-use std::io::{ErrorKind, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +44,7 @@ pub struct Config {
     #[serde(default)]
     pub dialect: DialectConfig,
     pub refresh_token: Secret,
+    pub tokens: Option<PathBuf>,
     #[serde(deserialize_with = "api")]
     pub api: Uri,
 }
@@ -67,7 +72,6 @@ pub enum DialectConfig {
 }
 
 /// Where a secret is.
-#[derive(Clone)]
 pub enum Secret {
     File(PathBuf),
     Env(String),
@@ -87,6 +91,42 @@ impl Config {
         })?;
         json.end().map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(config)
+    }
+
+    /// Returns the file that the tokens are kept in. `file` is this configuration, whichever of its names that is: who came by
+    /// another one would spend the same refresh token beside us.
+    pub fn tokens_of(&self, file: &Path) -> Result<PathBuf, BoxError> {
+        if let Some(tokens) = self.tokens.as_ref().filter(|tokens| tokens.is_absolute()) {
+            return Ok(tokens.clone());
+        }
+        let file =
+            fs::canonicalize(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let beside = match &self.tokens {
+            Some(tokens) => tokens.clone().into_os_string(),
+            None => {
+                let is_json = file.extension().is_some_and(|extension| extension == "json");
+                let name = if is_json { file.file_stem() } else { file.file_name() };
+                let mut name = name.unwrap_or_default().to_owned();
+                name.push(".tokens.json");
+                name
+            }
+        };
+        Ok(file.parent().unwrap_or(Path::new("")).join(beside))
+    }
+
+    /// Refuses to begin with a refresh token that an earlier version has replaced: what it could not write to the
+    /// environment it wrote beside the configuration.
+    pub fn check_not_replaced(&self, file: &Path) -> Result<(), BoxError> {
+        let replaced = file.with_extension("refresh-token");
+        if matches!(self.refresh_token, Secret::Env(_)) && replaced.exists() {
+            return Err(format!(
+                "field `refresh_token`: {} was replaced by an earlier version of this program, and may be spent: name the file {}, or remove it",
+                self.refresh_token,
+                replaced.display()
+            )
+            .into());
+        }
+        Ok(())
     }
 
     /// Returns the origin of the API.
@@ -180,29 +220,6 @@ impl Secret {
             secret => Ok(secret.to_owned()),
         }
     }
-
-    /// Makes sure that a new refresh token can be written down, before the old one is spent.
-    pub fn prepare(&self, config: &Path) -> Result<Kept, BoxError> {
-        let kept = match self {
-            Self::File(path) => Kept { path: path.clone() },
-            Self::Env(_) => Kept { path: config.with_extension("refresh-token") },
-        };
-        if matches!(self, Self::Env(_)) && kept.path.exists() {
-            return Err(format!(
-                "field `refresh_token`: {self} was replaced before, and may be spent: name the file {}, or remove it",
-                kept.path.display()
-            )
-            .into());
-        }
-        // What cannot be created now could not be saved later.
-        kept.draft().and_then(|_| fs::remove_file(kept.draft_path())).map_err(|error| {
-            format!(
-                "field `refresh_token`: no new one can be saved to {}: {error}",
-                kept.path.display()
-            )
-        })?;
-        Ok(kept)
-    }
 }
 
 // By hand, since the errors of a derived one would show a secret that somebody wrote into the configuration.
@@ -218,41 +235,6 @@ impl<'de> Deserialize<'de> for Secret {
                 "must say where the secret is: {\"file\": \"its path\"} or {\"env\": \"its variable\"}",
             )),
         }
-    }
-}
-
-/// Where a rotated refresh token goes.
-#[derive(Clone)]
-pub struct Kept {
-    pub path: PathBuf,
-}
-
-impl Kept {
-    /// Puts the new token in the place of the old one: written whole, then renamed.
-    pub fn save(&self, secret: &str) -> std::io::Result<()> {
-        let mut file = self.draft()?;
-        file.write_all(secret.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(self.draft_path(), &self.path)
-    }
-
-    /// Always a new file: one that is there may be open to others, or a link to one that is.
-    fn draft(&self) -> std::io::Result<fs::File> {
-        match fs::remove_file(self.draft_path()) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut options = fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(self.draft_path())
-    }
-
-    fn draft_path(&self) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push(".new");
-        path.into()
     }
 }
 

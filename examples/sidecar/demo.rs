@@ -44,8 +44,9 @@ async fn show(folder: &Path) -> Result<(), BoxError> {
     });
     fs::write(&config, json.to_string())?;
     let socket = folder.join("socket");
-    let listen = Listen::Unix(socket.clone());
-    let sidecar = Sidecar::open(Options { config, listen, key_file: None }).await?;
+    let options =
+        || Options { config: config.clone(), listen: Listen::Unix(socket.clone()), key_file: None };
+    let sidecar = Sidecar::open(options()).await?;
     println!("curl {}\n", sidecar.curl);
     let (stop, stopped) = oneshot::channel::<()>();
     let sidecar = tokio::spawn(sidecar.serve(async {
@@ -63,21 +64,37 @@ async fn show(folder: &Path) -> Result<(), BoxError> {
     print!("\n{}", String::from_utf8_lossy(status.body()));
 
     let _ = stop.send(());
-    sidecar.await?;
+    sidecar.await??;
+    let is_gone = !socket.exists();
+
+    // ===== another one, which finds the tokens of the first =====
+    println!("\nthe sidecar ends, and another one begins with the same configuration\n");
+    let sidecar = Sidecar::open(options()).await?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let sidecar = tokio::spawn(sidecar.serve(async {
+        let _ = stopped.await;
+    }));
+    let fourth = post(&socket, "/v1/things", "four").await?;
+    let asked_again = server.counters().token_requests;
+    println!("\nthe server revokes the access token\n");
+    server.revoke_all_access_tokens();
+    let fifth = post(&socket, "/v1/things", "five").await?;
+    let _ = stop.send(());
+    sidecar.await??;
 
     // ===== what must be true of it =====
     let counters = server.counters();
-    let kept = fs::read_to_string(&refresh_token)?;
     let promises = [
         (
             "each request is answered",
-            [&first, &second, &third].iter().all(|a| a.status().is_success()),
+            [&first, &second, &third, &fourth, &fifth].iter().all(|a| a.status().is_success()),
         ),
         ("the body is sent again", third.body() == "three"),
-        ("the revocation was noticed", counters.resource_requests_unauthorized == 1),
-        ("and cost one refresh", counters.token_requests == 2),
-        ("the refresh token is saved", server.is_unspent(&kept)),
-        ("the socket is gone", !socket.exists()),
+        ("the revocations were noticed", counters.resource_requests_unauthorized == 2),
+        ("and each cost one refresh", counters.token_requests == 3),
+        ("the second sidecar asked for nothing at first", asked_again == 2),
+        ("no refresh token was spent twice", counters.refresh_token_reuses == 0),
+        ("the socket is gone", is_gone && !socket.exists()),
     ];
     let broken: Vec<_> = promises.iter().filter(|(_, kept)| !kept).map(|(what, _)| *what).collect();
     if broken.is_empty() {

@@ -7,7 +7,12 @@
 //! `Sec-Fetch-Site`, and such requests are refused, so that no preflight is ever answered; and a page would need one to
 //! be allowed to send the key's header at all.
 
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use http::header::{HOST, ORIGIN};
 use http::{HeaderName, Method, Request, StatusCode};
@@ -88,6 +93,21 @@ impl Key {
     /// Returns the whole header, as `curl -H` takes it.
     pub fn header(&self) -> String {
         format!("{KEY}: {}", self.0)
+    }
+
+    /// Writes the header into a file that only this user can read.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let mut draft = OsString::from(path);
+        draft.push(".new");
+        // Always a new file: one that is there may be open to others, or a link to one that is.
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&draft)?;
+        writeln!(file, "{}", self.header())?;
+        fs::rename(draft, path)
     }
 
     /// Takes the same time wherever the first difference is.

@@ -52,7 +52,7 @@ impl Listen {
 
 /// A socket that is listening. Dropping it removes the socket's file.
 pub enum Listener {
-    Unix(OwnSocket, UnixListener, Lock),
+    Unix(OwnSocket, UnixListener),
     Tcp(TcpListener),
 }
 
@@ -65,17 +65,17 @@ impl Listener {
                     .map_err(|error| format!("tcp:{address}: {error}"))?,
             ),
             Listen::Unix(path) => {
-                let (socket, listener, lock) = OwnSocket::bind(path)
+                let (socket, listener) = OwnSocket::bind(path)
                     .await
                     .map_err(|error| format!("unix:{}: {error}", path.display()))?;
-                Self::Unix(socket, listener, lock)
+                Self::Unix(socket, listener)
             }
         })
     }
 
     pub async fn accept(&self) -> io::Result<Box<dyn Stream>> {
         Ok(match self {
-            Self::Unix(_, listener, _) => Box::new(listener.accept().await?.0),
+            Self::Unix(_, listener) => Box::new(listener.accept().await?.0),
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Small frames are to leave at once.
@@ -84,35 +84,22 @@ impl Listener {
             }
         })
     }
-
-    /// Listens no more. On a Unix socket nobody else does either, until what is returned is dropped.
-    pub fn close(self) -> Option<Lock> {
-        match self {
-            Self::Unix(_, _, lock) => Some(lock),
-            Self::Tcp(_) => None,
-        }
-    }
 }
 
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// The lock on the file beside a Unix socket (`PATH.lock`, empty, which stays).
-///
-/// It is held until the refresh token is at rest, and the system takes it from a process that dies: who has it may replace
-/// the socket of a dead one, and nobody else can come between.
-pub struct Lock {
-    _file: fs::File,
-}
-
 /// The file of a Unix socket.
 pub struct OwnSocket {
     path: PathBuf,
+    /// The lock on the file beside it (`PATH.lock`, empty, which stays). The system takes it from a process that dies: who has
+    /// it may replace the socket of a dead one, and nobody else can come between. Let go of when the socket's file is gone.
+    _lock: fs::File,
 }
 
 impl OwnSocket {
-    async fn bind(path: &Path) -> Result<(Self, UnixListener, Lock), BoxError> {
+    async fn bind(path: &Path) -> Result<(Self, UnixListener), BoxError> {
         let beside = |end: &str| {
             let mut path = path.to_owned().into_os_string();
             path.push(end);
@@ -125,7 +112,7 @@ impl OwnSocket {
             .mode(0o600)
             .open(beside(".lock"))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err("another sidecar listens there, or has yet to end".into());
+            return Err("another sidecar listens there".into());
         }
         match fs::symlink_metadata(path) {
             Ok(there) if !there.file_type().is_socket() => {
@@ -148,7 +135,7 @@ impl OwnSocket {
         fs::set_permissions(&born, fs::Permissions::from_mode(0o600))?;
         fs::rename(&born, path)?;
         fs::remove_dir(&nursery)?;
-        Ok((Self { path: path.to_owned() }, listener, Lock { _file: lock }))
+        Ok((Self { path: path.to_owned(), _lock: lock }, listener))
     }
 
     pub fn path(&self) -> &Path {

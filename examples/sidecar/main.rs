@@ -1,13 +1,13 @@
 //! Lends the token to programs that know nothing of tokens: a reverse proxy on this machine that attaches it.
 //!
 //! ```text
-//! cargo run --example sidecar --features testing -- --config FILE &
+//! cargo run --example sidecar --features file-store,testing -- --config FILE &
 //! curl --unix-socket $XDG_RUNTIME_DIR/tower-refresh-sidecar.sock http://localhost/v1/me
 //! ```
 //!
 //! curl, a shell script, a program in any language sends what it would send to the API, without a token, and gets what
-//! the API answers. The sidecar gets tokens, renews them, sends rejected requests again, and saves the refresh token when
-//! the server replaces it. Bodies are streamed both ways. Callers may speak HTTP/1.1 or HTTP/2 (without TLS, with prior
+//! the API answers. The sidecar gets tokens, renews them, sends rejected requests again, and keeps every token in a file
+//! before it uses it. Bodies are streamed both ways. Callers may speak HTTP/1.1 or HTTP/2 (without TLS, with prior
 //! knowledge); to the API it speaks HTTP/2 if TLS offers it, else HTTP/1.1. gRPC passes. Without arguments a demo runs
 //! against the crate's own authorization server.
 //!
@@ -31,10 +31,12 @@
 //! `GET /-/status` tells in JSON how the token is, without showing it. It is the one path that does not go to the API.
 //!
 //! SIGINT or SIGTERM ends it: answers that are under way have 10 seconds. A refresh that is under way ends first, which
-//! takes two minutes if the server says nothing: to kill it before may lose the refresh token.
+//! takes two minutes if the server says nothing: to kill it before leaves a refresh token of which nobody knows whether it
+//! is spent, and the next one to use it says so. If the newest tokens could not be saved, it says so at its end, and fails.
 //!
-//! One refresh token, one sidecar: two would spend it twice. Any number of programs can share the one, and the next begins
-//! when the last has ended.
+//! Any number of sidecars, each on a socket of its own, and of quickstarts can be given one configuration, and any number of
+//! programs can use each of them: one of them renews the tokens, for all. The next sidecar may begin while the last has yet to
+//! end.
 //!
 //! # Whose answer is it?
 //!

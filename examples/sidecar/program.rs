@@ -89,6 +89,5 @@ async fn serve(options: Options) -> Result<(), BoxError> {
             _ = terminate.recv() => {}
         }
     };
-    sidecar.serve(stop).await;
-    Ok(())
+    sidecar.serve(stop).await
 }

@@ -23,11 +23,11 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
 use tower_refresh::{BoxError, BoxTokenSource, Refresh, RefreshLayer, TokenSource as _};
 
-use crate::config::{Config, Kept};
+use crate::config::Config;
 use crate::guard::{Guard, Key};
 use crate::listen::{Listen, Listener};
 use crate::proxy::{Body, Proxy};
-use crate::source::SaveRotated;
+use crate::source;
 
 /// How much of a request's body is kept until the API's answer begins, so that it can be sent again.
 const REPLAY_BYTES: usize = 1024 * 1024;
@@ -53,21 +53,21 @@ pub struct Sidecar {
 
 impl Sidecar {
     pub async fn open(options: Options) -> Result<Self, BoxError> {
-        // First: another sidecar that listens there may be about to replace the refresh token.
-        let listener = Listener::bind(&options.listen).await?;
         let config = Config::read(&options.config)?;
         let origin = config.origin();
         let connector = connector(HttpsConnectorBuilder::new().with_webpki_roots());
         let http = Client::builder(TokioExecutor::new()).build(connector.clone());
-        let source = SaveRotated::new(config, &options.config, http)?;
+        let source = source::open(config, &options.config, http).await?;
         let layer = RefreshLayer::new(source.boxed()).origin(&origin).replay_limit(REPLAY_BYTES);
         let credentials = layer.credentials().clone();
         let client = ServiceBuilder::new()
             .layer(layer)
             .service(Client::builder(TokioExecutor::new()).build(connector));
 
+        // Before a key is written: the file may have that of another sidecar, which listens there.
+        let listener = Listener::bind(&options.listen).await?;
         let (guard, curl, key_file) = match &listener {
-            Listener::Unix(socket, ..) => {
+            Listener::Unix(socket, _) => {
                 let curl = format!("--unix-socket {} http://localhost/", socket.path().display());
                 (Guard::of_unix_socket(), curl, None)
             }
@@ -75,9 +75,7 @@ impl Sidecar {
                 let (address, key) = (tcp.local_addr()?, Key::random()?);
                 let header = match &options.key_file {
                     Some(path) => {
-                        Kept { path: path.clone() }
-                            .save(&format!("{}\n", key.header()))
-                            .map_err(|error| format!("{}: {error}", path.display()))?;
+                        key.write(path).map_err(|error| format!("{}: {error}", path.display()))?;
                         format!("@{}", path.display())
                     }
                     None => key.header(),
@@ -91,7 +89,11 @@ impl Sidecar {
     }
 
     /// Answers until `stop` comes, and then some.
-    pub async fn serve(self, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    ///
+    /// The newest tokens could not be saved.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), BoxError> {
         let Self { listener, proxy, key_file, .. } = self;
         let stop = async {
             stop.await;
@@ -100,13 +102,21 @@ impl Sidecar {
                 let _ = fs::remove_file(path);
             }
         };
-        serve(listener, proxy, stop).await;
+        serve(listener, proxy, stop).await
     }
 }
 
 /// Answers callers over HTTP/1.1 and HTTP/2 (with prior knowledge), whichever they begin with, until `stop` comes, and then
-/// some: what is under way ends first, and what was renewed is saved.
-pub async fn serve<C>(listener: Listener, proxy: Proxy<C>, stop: impl Future<Output = ()>)
+/// some: what is under way ends first.
+///
+/// # Errors
+///
+/// What was renewed could not be saved.
+pub async fn serve<C>(
+    listener: Listener,
+    proxy: Proxy<C>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), BoxError>
 where
     C: Service<Request<Body>, Response = Response<Incoming>> + Clone + Send + 'static,
     C::Error: Into<BoxError>,
@@ -133,11 +143,11 @@ where
         // Errors are the caller's business: it went away, or it sent no HTTP.
         tokio::spawn(connections.watch(connection));
     }
-    let lock = listener.close();
+    // From here on the next sidecar can listen there. Its first refresh waits for the last of this one.
+    drop(listener);
     let _ = timeout(GRACE, connections.shutdown()).await;
-    // The next sidecar would spend the same refresh token.
-    let _ = proxy.credentials().settled().await;
-    drop(lock);
+    let settled = proxy.credentials().settled().await;
+    settled.map_err(|error| source::not_saved(&error).into())
 }
 
 // ===== the way to the API =====

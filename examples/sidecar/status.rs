@@ -1,5 +1,6 @@
 //! What `GET /-/status` tells: everything but the token.
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +22,8 @@ pub struct Counters {
     /// Requests that the sidecar has answered in place of the API.
     refused: AtomicU64,
     renewed: AtomicU64,
+    /// Tokens that others who share the configuration have renewed, or this sidecar before it was started again.
+    adopted: AtomicU64,
     not_renewed: AtomicU64,
     /// The last `sidecar-error`.
     last_error: ArcSwapOption<&'static str>,
@@ -36,18 +39,29 @@ impl Counters {
         self.last_error.store(Some(kind.into()));
     }
 
-    /// Counts refreshes, and complains of those that fail; ends with the credentials.
+    /// Counts refreshes, and complains of what goes wrong with them; ends with the credentials.
     pub async fn count(&self, mut events: Events) {
+        let mut is_adopted = false;
         while let Some(event) = events.next().await {
             match event {
-                Event::Renewed { .. } => self.renewed.fetch_add(1, Ordering::Relaxed),
-                Event::Failed { error, .. } => {
-                    // Not `eprintln`, which panics if nobody reads it any more.
-                    let _ = writeln!(io::stderr(), "sidecar: {error}");
-                    self.not_renewed.fetch_add(1, Ordering::Relaxed)
+                // What is issued next.
+                Event::Adopted => is_adopted = true,
+                Event::Renewed { .. } => {
+                    let counter = if is_adopted { &self.adopted } else { &self.renewed };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    is_adopted = false;
                 }
-                _ => continue,
-            };
+                Event::Failed { error, .. } => {
+                    complain(&error);
+                    self.not_renewed.fetch_add(1, Ordering::Relaxed);
+                }
+                Event::Unsaved { error, .. } => {
+                    complain(&format_args!("the newest tokens are not saved yet: {error}"));
+                }
+                Event::Saved => complain(&"the newest tokens are saved now"),
+                Event::Unanswered { error, .. } => complain(&error),
+                _ => {}
+            }
         }
     }
 
@@ -73,6 +87,7 @@ impl Counters {
             },
             "refreshes": {
                 "succeeded": self.renewed.load(Ordering::Relaxed),
+                "adopted": self.adopted.load(Ordering::Relaxed),
                 "failed": self.not_renewed.load(Ordering::Relaxed),
             },
             "requests": {
@@ -88,4 +103,9 @@ impl Counters {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }
+}
+
+/// Not `eprintln`, which panics if nobody reads it any more.
+fn complain(of: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr(), "sidecar: {of}");
 }

@@ -175,7 +175,7 @@ pub struct Sidecar {
     pub key: Option<String>,
     pub credentials: Credentials,
     stop: oneshot::Sender<()>,
-    serving: JoinHandle<()>,
+    serving: JoinHandle<Result<(), BoxError>>,
     pub folder: Folder,
 }
 
@@ -232,7 +232,7 @@ impl Sidecar {
 
         let listener = Listener::bind(&listen).await.unwrap();
         let (place, guard, key) = match &listener {
-            Listener::Unix(socket, ..) => {
+            Listener::Unix(socket, _) => {
                 (Place::Unix(socket.path().to_owned()), Guard::of_unix_socket(), None)
             }
             Listener::Tcp(listener) => {
@@ -315,7 +315,7 @@ impl Sidecar {
     }
 
     /// Tells it to end; what is returned ends with it.
-    pub fn stop(self) -> (JoinHandle<()>, Folder) {
+    pub fn stop(self) -> (JoinHandle<Result<(), BoxError>>, Folder) {
         self.stop.send(()).unwrap();
         (self.serving, self.folder)
     }
