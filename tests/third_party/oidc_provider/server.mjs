@@ -2,7 +2,8 @@
 //
 // Speaks JSON, a line at a time. The first line says where things are and holds a refresh token; each line on standard
 // input is answered with a new refresh token (of a session of its own), what was counted so far, and the access tokens
-// issued so far. Ends when standard input does, so that a test that dies leaves nothing behind.
+// issued so far; the line `revoke` revokes these. Ends when standard input does, so that a test that dies leaves nothing
+// behind.
 //
 // `ACCESS_TOKEN_SECONDS` is how long access tokens live: whole seconds, of which the first is one that has begun already.
 
@@ -133,7 +134,10 @@ say({
   refresh_token: await mint(),
 });
 const lines = createInterface({ input: process.stdin });
-lines.on('line', async () => {
+lines.on('line', async (line) => {
+  if (line === 'revoke') {
+    for (const token of accessTokens) await (await provider.AccessToken.find(token))?.destroy();
+  }
   say({
     refresh_token: await mint(),
     token_requests: tokenRequests,
