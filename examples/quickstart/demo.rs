@@ -1,5 +1,6 @@
-//! Several hundred requests at once, tokens of two seconds, a revocation and an outage.
+//! Several hundred requests at once, tokens of four seconds, a revocation, an outage and a restart.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,19 +10,28 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::store::{FileStore, Stored};
 use tower_refresh::testing::{AuthorizationServer, Counters, Fault};
-use tower_refresh::{BoxError, Event, Events, RefreshLayer, RefreshPolicy, TokenError};
+use tower_refresh::{
+    BoxError, Credentials, Event, Events, RefreshLayer, RefreshPolicy, TokenError,
+};
 
-const LIFETIME: Duration = Duration::from_secs(2);
+const LIFETIME: Duration = Duration::from_secs(4);
 const RUN: Duration = Duration::from_secs(8);
-const REVOCATION: Duration = Duration::from_millis(2500);
-const OUTAGE_AFTER: Duration = Duration::from_millis(4000);
+/// Not when a renewal has just landed: a request that was sent before that, and again with its token, is not sent a third time.
+const REVOCATION: Duration = Duration::from_millis(1000);
+const OUTAGE_AFTER: Duration = Duration::from_millis(3500);
 const WORKERS: usize = 300;
 
 pub async fn run() -> Result<(), BoxError> {
+    let folder = Folder::new()?;
+    show(&folder.0.join("tokens.json")).await
+}
+
+async fn show(tokens: &Path) -> Result<(), BoxError> {
     // ===== the server: a token endpoint and an API, on loopback =====
     let server = AuthorizationServer::builder()
         .access_token_lifetime(LIFETIME)
@@ -33,10 +43,12 @@ pub async fn run() -> Result<(), BoxError> {
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let endpoint = TokenEndpoint::new(http.clone(), serving.url("/token"))?
         .client_auth(ClientAuth::basic("quickstart", "s3cr3t: 100% odd&="));
-    let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
-    // Tokens of two seconds want shorter pauses than the default ones.
+    let refresh_token = server.issue_refresh_token();
+    let grant = RefreshTokenGrant::new(endpoint.clone(), refresh_token.clone());
+    let source = Stored::new(grant, FileStore::new(tokens));
+    // Tokens of four seconds want shorter pauses than the default ones.
     let policy = RefreshPolicy::default()
-        .refresh_ahead(Duration::from_secs(1))
+        .refresh_ahead(Duration::from_millis(2500))
         .cooldown(Duration::from_millis(100), Duration::from_millis(300));
     let layer = RefreshLayer::with_policy(source, policy).origin(serving.origin());
     let credentials = layer.credentials().clone();
@@ -89,7 +101,10 @@ pub async fn run() -> Result<(), BoxError> {
     say(start, "the token endpoint goes down: 503");
     outage.store(true, Ordering::Relaxed);
     server.token_faults().always(Fault::unavailable());
-    sleep(Duration::from_millis(600)).await;
+    // Until somebody has noticed.
+    let failure =
+        async { while !matches!(events.next().await, Some(Event::Failed { .. }) | None) {} };
+    let _ = timeout_at(end, failure).await;
     server.token_faults().clear();
     say(start, "the token endpoint is back");
 
@@ -99,9 +114,38 @@ pub async fn run() -> Result<(), BoxError> {
     credentials.settled().await?;
     timeline.abort();
 
+    // ===== a restart: with the first refresh token, which is spent, and what is kept in the file =====
+    let grant = RefreshTokenGrant::new(endpoint, refresh_token);
+    let restarted = Credentials::new(Stored::new(grant, FileStore::new(tokens)));
+    restarted.token().await?;
+    say(start, "a restart finds the tokens in the file");
+    restarted.renew().await?;
+    say(start, "and renews them");
+
     let counters = server.counters();
     report(&tally, &counters);
     verdict(&tally, &counters)
+}
+
+/// A folder that only this user can enter, for as long as the demo takes.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self, BoxError> {
+        let name = format!("tower-refresh-quickstart-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let mut folder = std::fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut folder, 0o700);
+        folder.create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 // ===== what happened =====
@@ -200,7 +244,7 @@ fn verdict(tally: &Tally, counters: &Counters) -> Result<(), BoxError> {
     promise(counters.refresh_token_reuses == 0, "a refresh token is spent once");
     promise(counters.families_revoked == 0, "the session lives");
     promise(counters.max_concurrent_token_requests == 1, "one refresh at a time");
-    // At least every two seconds; early renewal takes up to half of that, and the revocation is one more.
+    // At least every four seconds; early renewal takes up to two thirds of that; the revocation and the restart are two more.
     promise((4..=12).contains(&counters.token_requests_granted), "one refresh per expiry");
     promise(counters.token_requests > counters.token_requests_granted, "the outage was noticed");
     if broken.is_empty() {

@@ -1,17 +1,18 @@
 //! See the main job at work:
 //!
 //! ```text
-//! cargo run --example quickstart --features testing
+//! cargo run --example quickstart --features file-store,testing
 //! ```
 //!
-//! starts the crate's own authorization server on loopback, with tokens that live two seconds, and sends several hundred
-//! concurrent requests through `RefreshLayer`, over several expiries, a revocation and an outage.
+//! starts the crate's own authorization server on loopback, with tokens that live four seconds, and sends several hundred
+//! concurrent requests through `RefreshLayer`, over several renewals, a revocation, an outage and a restart.
 //!
 //! ```text
-//! cargo run --example quickstart --features testing -- --config FILE
+//! cargo run --example quickstart --features file-store,testing -- --config FILE
 //! ```
 //!
-//! does one authorised call against a real server; see `config.rs` for the file.
+//! does one authorised call against a real server, with tokens that it keeps for the next call and shares with whoever else
+//! is given the file; see `config.rs` for it.
 #![allow(
     unreachable_pub,
     clippy::disallowed_methods,
