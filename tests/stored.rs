@@ -17,7 +17,7 @@ use store_support::{MINUTE, SECOND, Skewed, Step, World, access, count, refresh}
 use tokio::time::sleep;
 use tower_refresh::oauth2::{ClientCredentialsGrant, RefreshTokenGrant};
 use tower_refresh::store::Stored;
-use tower_refresh::testing::Rotation;
+use tower_refresh::testing::{Fault, Rotation};
 use tower_refresh::{Credentials, Event, TokenSet, TokenSource};
 
 // ===== once =====
@@ -260,6 +260,23 @@ async fn a_record_of_something_else_is_neither_used_nor_changed() {
     }
     assert_eq!(world.json().await, before);
     assert_eq!(world.requests(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_typing_error_that_is_put_right_before_anything_was_obtained_is_forgotten() {
+    let world = World::new();
+    let wrong = world.endpoint().at("https://typo.test/token").unwrap();
+    let wrong = world.worker_of(RefreshTokenGrant::new(wrong, world.configured.clone()));
+    world.server.token_faults().once(Fault::unavailable());
+    assert!(wrong.token().await.unwrap_err().is_transient());
+    assert!(world.json().await.contains("typo.test"));
+
+    world.worker().access().await;
+    assert!(!world.json().await.contains("typo.test"));
+    assert_eq!(world.reuses(), 0);
+    // From now on it is of use to nobody else.
+    sleep(MINUTE).await;
+    assert!(wrong.renew().await.unwrap_err().is_misconfigured());
 }
 
 #[tokio::test(start_paused = true)]

@@ -126,8 +126,12 @@ pub(super) fn due(
     memory: &Memory,
     setup: &Setup,
 ) -> Result<Due, TokenError> {
-    if let Some(record) = record {
-        check_binding(record, setup)?;
+    if let Some(record) = record
+        && !is_bound(record, setup)?
+    {
+        let mut next = record.next();
+        next.binding = setup.binding.clone();
+        return Ok(Due::Write(next));
     }
     if let Some(session) = &memory.session {
         if let Some(record) = record {
@@ -227,8 +231,7 @@ pub(super) fn has_had_turn(
 ) -> Result<bool, TokenError> {
     Ok(match (record, &setup.configured) {
         (Some(record), Some(configured)) => {
-            check_binding(record, setup)?;
-            record.content()?.has_seen(configured)
+            is_bound(record, setup)? && record.content()?.has_seen(configured)
         }
         _ => false,
     })
@@ -256,11 +259,19 @@ pub(super) enum Due {
     Drop,
 }
 
-/// Never uses a record of something else, so that no server gets another one's refresh token.
-fn check_binding(record: &StoredTokens, setup: &Setup) -> Result<(), TokenError> {
+/// Returns whether a record belongs to what is configured; if not, nothing was ever obtained with it, as with a typing error
+/// that has been put right.
+///
+/// It is an error if it belongs to something else, so that no server gets another one's refresh token.
+fn is_bound(record: &StoredTokens, setup: &Setup) -> Result<bool, TokenError> {
     let (stored, ours) = (&record.binding, &setup.binding);
     if stored == ours {
-        return Ok(());
+        return Ok(true);
+    }
+    let content = record.content()?;
+    let is_known = content.intent.is_some() || content.denied.is_some() || content.is_forgotten;
+    if content.tokens.is_none() && !is_known {
+        return Ok(false);
     }
     let describe = |binding: &Binding| {
         format!(
