@@ -8,16 +8,19 @@
 mod harness;
 mod store_support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use harness::{let_others_run, puppet};
 use http::{HeaderValue, StatusCode, header};
 use store_support::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
+use tokio::sync::Notify;
 use tokio::time::sleep;
-use tower_refresh::store::{StoreDown, StoreError, StoredTokens};
+use tower_refresh::store::{StoreDown, StoreError, Stored, StoredTokens};
 use tower_refresh::testing::{Fault, Rotation};
-use tower_refresh::{Event, TokenError, TokenSource as _};
+use tower_refresh::{Cause, Event, Renewal, TokenError, TokenSet, TokenSource as _, source_fn};
 
 fn is_store_down(error: &TokenError) -> bool {
     let error = error.get_ref().downcast_ref::<StoreError>();
@@ -436,6 +439,45 @@ async fn a_save_that_counted_although_its_answers_were_lost_is_recognised() {
     assert_eq!(worker.access().await, token);
     worker.settled().await.unwrap();
     assert_eq!(world.requests(), 2, "there was nothing to renew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_unsaved_stays_when_an_older_flight_turns_out_to_be_overtaken() {
+    let world = World::new();
+    let answer = Arc::new(Notify::new());
+    let late = Arc::clone(&answer);
+    let calls = AtomicU64::new(0);
+    let source = source_fn(move |_| {
+        let call = calls.fetch_add(1, Ordering::SeqCst);
+        let late = Arc::clone(&late);
+        async move {
+            if call == 1 {
+                late.notified().await;
+            }
+            let set = TokenSet::bearer(format!("a{call}"))?.expires_in(MINUTE);
+            Ok(set.refresh_token(format!("r{call}")).build())
+        }
+    });
+    let store = world.store();
+    let stored = Stored::new(source, store.clone()).clock(world.clock.clone()).boxed();
+    let renewal = |cause, previous: &TokenSet| Renewal::new(cause).with_previous(previous.clone());
+    let first = stored.fetch(Renewal::new(Cause::Missing)).await.unwrap();
+    let slow = tokio::spawn({
+        let (stored, renewal) = (stored.clone(), renewal(Cause::Forced, &first));
+        async move { stored.fetch(renewal).await }
+    });
+    let_others_run().await;
+    store.expire_lock();
+    let second = stored.fetch(renewal(Cause::Rejected, &first)).await.unwrap();
+    for _ in 0..4 {
+        store.order(Step::SaveTokens, Order::Fail);
+    }
+    let third = stored.fetch(renewal(Cause::Forced, &second)).await.unwrap();
+    assert!(!world.json().await.contains(refresh(&third)));
+    answer.notify_one();
+    slow.await.unwrap().unwrap();
+    stored.settle().await.unwrap();
+    assert!(world.json().await.contains(refresh(&third)));
 }
 
 #[tokio::test(start_paused = true)]

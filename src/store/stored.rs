@@ -335,7 +335,8 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             // Others in this process found it unsaved, and were faster to save it.
             Ok(_) if self.is_saved(stored_as) => Ok(Step::Done(tokens)),
             Ok(overtaken) => {
-                self.remember(|all| all.memory.held = None);
+                // What is newer may be unsaved.
+                self.remember(|all| all.memory.held.take_if(|held| held.stored_as == stored_as));
                 match self.adopt_instead(renewal, setup).await? {
                     Some(step) => Ok(step),
                     None if overtaken == Succession::Ended => Err(TokenError::denied(
