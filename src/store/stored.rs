@@ -596,21 +596,19 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                 all.epoch = record.as_ref().map(StoredTokens::epoch).or(all.epoch);
                 all.memory.had_turn |= plan::has_had_turn(record.as_ref(), setup)?;
                 let due = plan::due(record.as_ref(), &all.memory, setup)?;
-                Ok::<_, TokenError>((
-                    due,
-                    all.memory.session.as_ref().map(|session| session.number),
-                ))
+                let session = all.memory.session.as_ref().map(|session| session.number);
+                // At once, while what it was decided about is still what is remembered.
+                match &due {
+                    Due::Found => all.found(),
+                    Due::Drop => all.overtaken(),
+                    Due::Nothing | Due::Write(_) => {}
+                }
+                Ok::<_, TokenError>((due, session))
             })?;
             match due {
                 Due::Nothing => return Ok((record, was_unsaved)),
-                Due::Found => {
-                    was_unsaved = true;
-                    self.remember(|all| all.found());
-                }
-                Due::Drop => self.remember(|all| match session {
-                    Some(_) => all.end_session(session),
-                    None => all.memory.held = None,
-                }),
+                Due::Found => was_unsaved = true,
+                Due::Drop => {}
                 Due::Write(next) => {
                     let replaces = record.as_ref().map(StoredTokens::write_id);
                     match self.write(&next, replaces).await {
@@ -919,8 +917,11 @@ impl Recollection {
         }
     }
 
-    fn end_session(&mut self, number: Option<u64>) {
-        self.memory.session.take_if(|begun| Some(begun.number) == number);
+    /// What was to be stored first was overtaken.
+    fn overtaken(&mut self) {
+        if self.memory.session.take().is_none() {
+            self.memory.held = None;
+        }
     }
 }
 
