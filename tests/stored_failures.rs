@@ -442,6 +442,23 @@ async fn a_save_that_counted_although_its_answers_were_lost_is_recognised() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_save_that_counted_is_recognised_although_others_have_gone_on_from_there() {
+    let world = World::new();
+    let [worker, other] = [world.worker(), world.worker()];
+    worker.token().await.unwrap();
+    for _ in 0..4 {
+        worker.store.order(Step::SaveTokens, Order::FailAfterwards);
+        worker.store.order(Step::SaveRest, Order::FailAfterwards);
+    }
+    worker.renew().await.unwrap();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
+    other.renew().await.unwrap();
+    other.renew().await.unwrap();
+    worker.settled().await.unwrap();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_unsaved_stays_when_an_older_flight_turns_out_to_be_overtaken() {
     let world = World::new();
     let answer = Arc::new(Notify::new());

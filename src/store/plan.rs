@@ -167,7 +167,9 @@ pub(super) fn due(
         }
         if held.saved != Saved::Yes {
             let set = record.content()?.tokens.as_ref();
-            if held.stored_as == stored && set.is_some_and(|set| set.is(&held.tokens)) {
+            let is_stored = held.stored_as == stored && set.is_some_and(|set| set.is(&held.tokens));
+            // Or was: others have gone on from there.
+            if is_stored || is_spent(record, Some(&held.tokens))? {
                 return Ok(Due::Found);
             }
             // Another session, or another successor of the same set, was stored first.
@@ -253,7 +255,7 @@ pub(super) enum Due {
     Nothing,
     /// To write this.
     Write(StoredTokens),
-    /// To know that what this process holds is saved: a save counted, although its answer was lost.
+    /// To know that what this process holds is saved, or was: a save counted, although its answer was lost.
     Found,
     /// To forget what this process holds and has not saved: it was overtaken.
     Drop,
@@ -826,9 +828,9 @@ mod tests {
             (2, 3, Saved::After(2), "write 3"),
             (2, 4, Saved::After(2), "write 4"),
             (1, 3, Saved::After(2), "write 3, in doubt"),
-            // Its save counted, and its answer was lost.
+            // Its save counted, and its answer was lost. Others may have gone on from there.
             (3, 3, Saved::After(2), "found"),
-            (4, 3, Saved::After(2), "drop"),
+            (4, 3, Saved::After(2), "found"),
         ] {
             let due = due(Some(&record(stored)), &held(held_as, saved), &setup()).unwrap();
             let due = match due {
@@ -845,6 +847,8 @@ mod tests {
         // Another successor of the same set.
         let mut memory = held(3, Saved::After(2));
         memory.held.as_mut().unwrap().tokens = set("other");
-        assert!(matches!(due(Some(&record(3)), &memory, &setup()).unwrap(), Due::Drop));
+        for stored in [3, 4] {
+            assert!(matches!(due(Some(&record(stored)), &memory, &setup()).unwrap(), Due::Drop));
+        }
     }
 }

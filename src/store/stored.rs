@@ -599,7 +599,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                 let session = all.memory.session.as_ref().map(|session| session.number);
                 // At once, while what it was decided about is still what is remembered.
                 match &due {
-                    Due::Found => all.found(),
+                    Due::Found => all.found(stored_as(record.as_ref())),
                     Due::Drop => all.overtaken(),
                     Due::Nothing | Due::Write(_) => {}
                 }
@@ -910,8 +910,9 @@ impl Recollection {
         }
     }
 
-    /// What is held was saved, although nobody said so.
-    fn found(&mut self) {
+    /// What is held was saved, although nobody said so. It is of no more use if something newer is stored since.
+    fn found(&mut self, stored: StoredAs) {
+        self.memory.held.take_if(|held| held.stored_as != stored);
         if let Some(held) = &mut self.memory.held {
             held.saved = Saved::Yes;
         }
