@@ -655,6 +655,30 @@ async fn with_the_store_down_a_source_that_does_not_rotate_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_refused_is_not_asked_again_and_again_while_the_store_is_down() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&calls);
+    let source = source_fn(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { Err(TokenError::denied("wrong password")) }
+    });
+    let world = World::new();
+    let worker = world.worker_as(source, |stored| stored.store_down(StoreDown::Serve));
+    worker.store.go_down();
+    for _ in 0..10 {
+        assert!(worker.token().await.unwrap_err().is_denied());
+        sleep(Duration::from_secs(6)).await;
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    // Whoever logs in is served again.
+    worker.replace(world.server.issue()).await.unwrap_err();
+    worker.token().await.unwrap();
+    sleep(MINUTE).await;
+    worker.token().await.unwrap_err();
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn going_on_without_the_store_refreshes_no_more_often_than_without_one() {
     let world = World::new();
     let worker = world.serving();

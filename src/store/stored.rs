@@ -87,7 +87,7 @@ struct Recollection {
     memory: Memory,
     /// The epoch of what was loaded last.
     epoch: Option<u64>,
-    /// What the source said when it refused, and what was stored then.
+    /// What the source said when it last refused, and what was stored then, as far as is known.
     refused: Option<(Option<WriteId>, TokenError)>,
     /// The intent of somebody else that was told of last.
     told: Option<WriteId>,
@@ -494,6 +494,9 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             (None, None) if epoch.is_some() => return Err(down),
             (None, None) => None,
         };
+        if let Some((_, error)) = self.remember(|all| all.refused.clone()) {
+            return Err(error);
+        }
         if let Some((tokens, asked)) = newest {
             let set = StoredSet::new(tokens, asked);
             let is_unsaved =
@@ -516,7 +519,11 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         }
         self.remember(|all| all.memory.not_sent = None);
         let asked = self.now();
-        let tokens = limited(self.source.fetch(asking)).await?;
+        let tokens = limited(self.source.fetch(asking)).await.inspect_err(|error| {
+            if error.is_denied() {
+                self.remember(|all| all.refused = Some((None, error.clone())));
+            }
+        })?;
         let tokens = match (session, held) {
             (None, Some(held)) => {
                 let revision = held.stored_as.revision.saturating_add(1);
@@ -594,6 +601,8 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             let record = self.read().await?;
             let (due, session) = self.remember(|all| {
                 all.epoch = record.as_ref().map(StoredTokens::epoch).or(all.epoch);
+                let write_id = record.as_ref().map(StoredTokens::write_id);
+                all.refused.take_if(|(of, _)| *of != write_id);
                 all.memory.had_turn |= plan::has_had_turn(record.as_ref(), setup)?;
                 let due = plan::due(record.as_ref(), &all.memory, setup)?;
                 let session = all.memory.session.as_ref().map(|session| session.number);
@@ -753,6 +762,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             all.memory.held = None;
             all.owed = None;
             all.hurried = None;
+            all.refused = None;
         });
     }
 
@@ -762,6 +772,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             let newest = all.memory.held.as_ref().map(|held| held.stored_as);
             if newest.is_none_or(|newest| held.stored_as >= newest) {
                 all.memory.held = Some(held);
+                all.refused = None;
             }
         });
     }
