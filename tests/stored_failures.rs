@@ -679,6 +679,26 @@ async fn what_refused_is_not_asked_again_and_again_while_the_store_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_starts_without_the_store_brings_no_session_back_that_was_ended() {
+    let world = World::with(|server| server.rotation(Rotation::Never))
+        .dialect(|dialect| dialect.rotates = false);
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    worker.forget().await.unwrap();
+    sleep(SECOND).await;
+    let other = world.worker();
+    other.store.go_down();
+    // It cannot know.
+    other.token().await.unwrap();
+    other.store.come_up();
+    other.settled().await.unwrap();
+    assert!(world.worker().token().await.unwrap_err().is_denied());
+    sleep(MINUTE).await;
+    assert!(other.token().await.unwrap_err().is_denied());
+    assert!(worker.token().await.unwrap_err().is_denied());
+}
+
+#[tokio::test(start_paused = true)]
 async fn going_on_without_the_store_refreshes_no_more_often_than_without_one() {
     let world = World::new();
     let worker = world.serving();

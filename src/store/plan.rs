@@ -64,8 +64,18 @@ pub(super) struct Session {
     pub(super) number: u64,
     pub(super) tokens: Option<TokenSet>,
     pub(super) at: SystemTime,
-    /// Whether it could not be stored when it happened: others may have logged in or out since.
-    pub(super) is_late: bool,
+    pub(super) begun: Begun,
+}
+
+/// How a session began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// The application has only just logged in or out.
+    Now,
+    /// It did, and that could not be stored when it happened: others may have logged in or out since.
+    Late,
+    /// Nobody logged in: what is configured was redeemed without the store.
+    WithoutStore,
 }
 
 /// What httpdate can write.
@@ -135,8 +145,14 @@ pub(super) fn due(
     }
     if let Some(session) = &memory.session {
         if let Some(record) = record {
-            let is_overtaken = record.content()?.session_began_ms > milliseconds_at(session.at);
-            if session.is_late && is_overtaken || is_spent(record, session.tokens.as_ref())? {
+            let content = record.content()?;
+            let is_overtaken = session.begun != Begun::Now
+                && content.session_began_ms > milliseconds_at(session.at);
+            // Somebody logged out after what is configured had its turn.
+            let is_ended = session.begun == Begun::WithoutStore
+                && content.is_forgotten
+                && setup.configured.as_ref().is_some_and(|token| content.has_seen(token));
+            if is_overtaken || is_ended || is_spent(record, session.tokens.as_ref())? {
                 return Ok(Due::Drop);
             }
         }

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{sleep, timeout};
 
 use super::plan::{
-    self, Due, Held, Memory, Plan, Saved, Session, Setup, Spending, Succession, Wish,
+    self, Begun, Due, Held, Memory, Plan, Saved, Session, Setup, Spending, Succession, Wish,
 };
 use super::record::{Binding, Intent, StoredSet, StoredTokens, WriteId};
 use super::{StoreError, StoreLock, TokenStore};
@@ -537,8 +537,14 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                 self.hurry(&tokens, Duration::ZERO)
             }
             (session, _) => {
-                let at = session.map_or(asked, |session| session.at);
-                self.begin_session(Some(tokens.clone()), at, true);
+                let (at, begun) = match session {
+                    None => (asked, Begun::WithoutStore),
+                    Some(Session { at, begun: Begun::WithoutStore, .. }) => {
+                        (at, Begun::WithoutStore)
+                    }
+                    Some(session) => (session.at, Begun::Late),
+                };
+                self.begin_session(Some(tokens.clone()), at, begun);
                 let served = self.hurry(&tokens, Duration::ZERO);
                 self.remember(|all| all.brought = Some((served.clone(), None)));
                 served
@@ -748,16 +754,16 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             && self.brought(previous).is_none()
             && self.what_the_asker_has(renewal).is_none()
         {
-            self.begin_session(Some(previous.clone()), self.now(), true);
+            self.begin_session(Some(previous.clone()), self.now(), Begun::Late);
         }
     }
 
     /// Remembers a log-in or a log-out, to be stored.
-    fn begin_session(&self, tokens: Option<TokenSet>, at: SystemTime, is_late: bool) {
+    fn begin_session(&self, tokens: Option<TokenSet>, at: SystemTime, begun: Begun) {
         self.remember(|all| {
             all.sessions += 1;
             all.brought = tokens.clone().map(|tokens| (tokens, None));
-            all.memory.session = Some(Session { number: all.sessions, tokens, at, is_late });
+            all.memory.session = Some(Session { number: all.sessions, tokens, at, begun });
             all.memory.is_configured_past = true;
             all.memory.held = None;
             all.owed = None;
@@ -827,7 +833,7 @@ impl<S: TokenSource, T: TokenStore> TokenSource for Stored<S, T> {
     async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
         let setup = self.setup();
         // Before the first await: whoever fetches meanwhile stores it first.
-        self.begin_session(tokens.cloned(), self.now(), false);
+        self.begin_session(tokens.cloned(), self.now(), Begun::Now);
         let inner = self.source.adopt(tokens).await;
         match self.write_due(&setup).await {
             // Nothing that is not late is overtaken; so it was spent before.
@@ -839,8 +845,10 @@ impl<S: TokenSource, T: TokenStore> TokenSource for Stored<S, T> {
             Ok(_) => inner,
             Err(error) => {
                 self.remember(|all| {
-                    if let Some(session) = &mut all.memory.session {
-                        session.is_late = true;
+                    if let Some(session) = &mut all.memory.session
+                        && session.begun == Begun::Now
+                    {
+                        session.begun = Begun::Late;
                     }
                 });
                 Err(error)
