@@ -444,7 +444,7 @@ pub(super) fn plan(
             open.describe()
         ))));
     }
-    if since(open.last_sent_ms, now) < pause_after(open.attempt) {
+    if is_left_alone(open, now) {
         return Ok(Plan::Refuse(TokenError::ambiguous(format!(
             "{}; it will be sent once more",
             open.describe()
@@ -498,6 +498,14 @@ fn works(set: &StoredSet, now: SystemTime) -> bool {
 /// A little more than the default of the policy: where the credentials have used a token up, so has the store.
 const LEEWAY: Duration = Duration::from_secs(12);
 
+/// Returns whether a refresh token whose fate is unknown was sent too short a while ago to be sent once more.
+fn is_left_alone(open: &Intent, now: SystemTime) -> bool {
+    let sent = Duration::from_millis(open.last_sent_ms);
+    let now = Duration::from_millis(milliseconds_at(now));
+    // A clock that was further ahead than that was wrong, and nobody waits until it is right.
+    sent <= now + LONGEST_PAUSE && now.saturating_sub(sent) < pause_after(open.attempt)
+}
+
 /// How long after so many attempts a refresh token whose fate is unknown is left alone, by all who share it.
 fn pause_after(attempts: u32) -> Duration {
     match attempts {
@@ -520,10 +528,6 @@ fn is_within(window: Duration, began_ms: u64, now: SystemTime) -> bool {
 
 /// By how much the clocks of two machines are taken to differ at most.
 const SKEW: Duration = Duration::from_secs(5);
-
-fn since(ms: u64, now: SystemTime) -> Duration {
-    Duration::from_millis(milliseconds_at(now).saturating_sub(ms))
-}
 
 // ===== what became of it =====
 
@@ -809,6 +813,17 @@ mod tests {
             if pause > 0 {
                 assert_eq!(after(pause - 1), "ambiguous", "{attempt}");
             }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_far_ahead_locks_nobody_out() {
+        let day = Duration::from_secs(86400);
+        let now = start() + day;
+        for sent in [now + day, now + day * 365, time_of_day(u64::MAX)] {
+            let record = with_intent(&record(3), 4, sent);
+            let found = planned(&record, &wish(Cause::Expired, 3), &setup(), now);
+            assert_eq!(found, "spend t3", "{sent:?}");
         }
     }
 
