@@ -430,7 +430,7 @@ pub(super) fn plan(
         return spend(record, previous, &token, None, now);
     };
 
-    let is_rejected = wish.cause == Cause::Rejected && wish.has == Some(record.stored_as());
+    let is_rejected = wish.cause == Cause::Rejected && !is_newer;
     let is_borne = setup.reuse_grace.is_some_and(|grace| is_within(grace, open.first_sent_ms, now));
     if is_borne && open.attempt == 1 {
         return spend(record, previous, &token, Some(open), now);
@@ -825,6 +825,16 @@ mod tests {
             let found = planned(&record, &wish(Cause::Expired, 3), &setup(), now);
             assert_eq!(found, "spend t3", "{sent:?}");
         }
+    }
+
+    #[test]
+    fn a_rejected_token_whose_refresh_token_was_replaced_is_not_waited_for() {
+        let replaced =
+            replace_refresh_token(&record(3), &RefreshToken::new("successor"), start()).unwrap();
+        let record = with_intent(&replaced, 1, start());
+        assert_eq!(record.revision(), 4);
+        let found = planned(&record, &wish(Cause::Rejected, 3), &setup(), start());
+        assert_eq!(found, "spend t3");
     }
 
     #[test]
