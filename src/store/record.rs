@@ -515,7 +515,8 @@ impl StoredSet {
 
     /// Returns the revision that the access token came with, in a record of this revision.
     pub(super) fn access_revision(&self, revision: u64) -> u64 {
-        self.access_revision.unwrap_or(revision)
+        // One that was edited would be newer than any that anybody has, and be handed out again and again.
+        self.access_revision.map_or(revision, |access| access.min(revision))
     }
 
     /// Puts another refresh token in place of the one that it has had until this revision.
@@ -808,6 +809,15 @@ mod tests {
         assert_eq!((content.seen.len(), content.spent.len()), (REMEMBERED_MAX, REMEMBERED_MAX));
         assert!(!content.has_seen(&token(0)) && content.has_seen(&token(1)));
         assert_eq!(content.seen.last(), Some(&content.fingerprint(&token(REMEMBERED_MAX))));
+    }
+
+    #[test]
+    fn no_access_token_is_newer_than_its_record() {
+        let mut edited = json(&record());
+        edited["body"]["plain"]["tokens"]["access_revision"] = u64::MAX.into();
+        let read = StoredTokens::from_json(edited.to_string().as_bytes()).unwrap();
+        let content = read.content().unwrap();
+        assert_eq!(content.tokens.as_ref().unwrap().access_revision(3), 3);
     }
 
     #[test]
