@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use tower_refresh::oauth2::{ClientCredentialsGrant, RefreshTokenGrant};
 use tower_refresh::store::Stored;
 use tower_refresh::testing::{Fault, Rotation};
-use tower_refresh::{Credentials, Event, TokenSet, TokenSource};
+use tower_refresh::{Credentials, Event, TokenSet, TokenSource, source_fn};
 
 // ===== once =====
 
@@ -377,6 +377,24 @@ async fn clocks_that_differ_by_seconds_spend_nothing_twice() {
     assert!(uses.values().all(|uses| *uses <= 1), "{uses:?}");
     // 1400 seconds of tokens that live for 60, renewed from 48 on, or 44 by a clock that is ahead.
     assert!(world.requests() <= 35, "{}", world.requests());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_around_that_passes_the_access_token_alone_gets_no_rejected_one_again() {
+    let world = World::new();
+    let stored = Stored::new(world.grant(), world.store()).clock(world.clock.clone()).boxed();
+    let bare = source_fn(move |renewal| {
+        let stored = stored.clone();
+        async move {
+            let tokens = stored.fetch(renewal).await?;
+            Ok(TokenSet::bearer(access(&tokens))?.build())
+        }
+    });
+    let credentials = Credentials::with_policy(bare, world.policy());
+    let first = credentials.token().await.unwrap();
+    let second = credentials.renew().await.unwrap();
+    assert_ne!(access(&first), access(&second));
+    assert_eq!((world.requests(), world.reuses()), (2, 0));
 }
 
 // ===== two in one process =====

@@ -730,7 +730,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         previous.stored_as().or_else(|| {
             let held = self.remember(|all| {
                 let held = all.memory.held.as_ref()?;
-                held.tokens.is_clone_of(previous).then_some(held.stored_as)
+                is_made_of(previous, &held.tokens).then_some(held.stored_as)
             });
             held.or_else(|| self.brought(previous)?)
         })
@@ -958,6 +958,14 @@ async fn limited(
     timeout(FETCH_LIMIT, fetch).await.unwrap_or_else(|_| {
         Err(TokenError::ambiguous(format!("the source did not answer within {FETCH_LIMIT:?}")))
     })
+}
+
+/// Returns whether one set is the other, perhaps as a source around this one made it anew, without the refresh token.
+fn is_made_of(tokens: &TokenSet, held: &TokenSet) -> bool {
+    let [token, held_token] =
+        [tokens, held].map(|set| set.refresh_token().map(RefreshToken::expose_secret));
+    tokens.access_token().expose_secret() == held.access_token().expose_secret()
+        && (token.is_none() || token == held_token)
 }
 
 /// Returns what a source sends that is given this set.
