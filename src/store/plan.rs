@@ -860,6 +860,109 @@ mod tests {
         assert_eq!(planned(&record, &wish(Cause::Forced, 3), &setup, sent), "ambiguous");
     }
 
+    fn log_in(tokens: Option<TokenSet>, at: SystemTime, begun: Begun) -> Memory {
+        let session = Session { number: 1, tokens, at, begun };
+        Memory { session: Some(session), ..Memory::default() }
+    }
+
+    fn written(record: &StoredTokens, memory: &Memory) -> StoredTokens {
+        match due(Some(record), memory, &setup()).unwrap() {
+            Due::Write(next) => next,
+            due => panic!("{due:?}"),
+        }
+    }
+
+    #[test]
+    fn a_log_in_is_stored_although_the_clock_went_back_and_a_late_one_only_if_it_is_the_later() {
+        let noon = start() + HOUR;
+        let record = written(&record(3), &log_in(Some(set("noon")), noon, Begun::Now));
+        assert_eq!(record.stored_as(), StoredAs { epoch: 2, revision: 4 });
+        for (begun, at, is_stored) in [
+            (Begun::Now, start(), true),
+            (Begun::Late, start(), false),
+            (Begun::WithoutStore, start(), false),
+            (Begun::Late, noon + HOUR, true),
+            // Nobody logged out: it may have come of an attempt that was killed.
+            (Begun::WithoutStore, noon + HOUR, true),
+        ] {
+            let memory = log_in(Some(set("other")), at, begun);
+            let due = due(Some(&record), &memory, &setup()).unwrap();
+            assert_eq!(matches!(due, Due::Write(_)), is_stored, "{begun:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_redeemed_without_the_store_ends_no_log_out_unless_it_was_configured_after_it() {
+        let record = written(&record(3), &log_in(None, start(), Begun::Now));
+        let memory = log_in(Some(set("other")), start() + HOUR, Begun::WithoutStore);
+        assert!(matches!(due(Some(&record), &memory, &setup()).unwrap(), Due::Drop));
+        let later = Setup { configured: Some(RefreshToken::new("later")), ..setup() };
+        assert!(matches!(due(Some(&record), &memory, &later).unwrap(), Due::Write(_)));
+    }
+
+    #[test]
+    fn a_log_in_keeps_what_is_known_of_the_token_that_it_brings_and_spends_what_is_in_flight() {
+        let sent = with_intent(&record(3), 1, start());
+        let again = written(&sent, &log_in(Some(set("t3")), start(), Begun::Now));
+        assert!(again.has_open_intent());
+        let other = written(&sent, &log_in(Some(set("other")), start(), Begun::Now));
+        assert!(!other.has_open_intent());
+        assert!(is_spent(&other, Some(&set("t3"))).unwrap());
+
+        let denied = RefreshToken::new("refresh-t3");
+        let refused = deny(&record(3), &denied, &setup()).unwrap().unwrap();
+        for (name, is_known) in [("t3", true), ("other", false)] {
+            let next = written(&refused, &log_in(Some(set(name)), start(), Begun::Now));
+            assert_eq!(next.content().unwrap().denied.is_some(), is_known, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_successor_ends_the_log_out_and_the_intent_and_spends_its_parent() {
+        let record = with_intent(&record(3), 1, start());
+        for next in [
+            succeed(&record, &set("t4"), start(), 4).unwrap(),
+            replace_refresh_token(&record, &RefreshToken::new("refresh-t4"), start()).unwrap(),
+        ] {
+            assert!(!next.has_open_intent());
+            assert!(is_spent(&next, Some(&set("t3"))).unwrap());
+            assert!(!is_spent(&next, Some(&set("t4"))).unwrap());
+        }
+        let same = succeed(&record, &set("t3"), start(), 4).unwrap();
+        assert!(!is_spent(&same, Some(&set("t3"))).unwrap());
+
+        let logged_out = written(&record, &log_in(None, start(), Begun::Now));
+        assert!(logged_out.content().unwrap().is_forgotten);
+        let another_way = succeed(&logged_out, &set("t5"), start(), 6).unwrap();
+        assert!(!another_way.content().unwrap().is_forgotten);
+    }
+
+    #[test]
+    fn an_intent_is_about_its_own_token_and_taken_back_by_its_own_writer() {
+        let sent = with_intent(&record(3), 1, start());
+        let intent = sent.content().unwrap().intent.clone().unwrap();
+        assert!(take_back(&sent, WriteId::random(), None).unwrap().is_none());
+        let before = Intent { attempt: 7, ..intent.clone() };
+        let back = take_back(&sent, intent.by, Some(&before)).unwrap().unwrap();
+        assert_eq!(back.content().unwrap().intent, Some(before));
+
+        let mut other = record(3).next();
+        let other_token = other.content().unwrap().fingerprint(&RefreshToken::new("other"));
+        other.content_mut().unwrap().intent = Some(Intent { token: other_token, ..intent });
+        assert_eq!(planned(&other, &wish(Cause::Forced, 3), &setup(), start()), "spend t3");
+    }
+
+    #[test]
+    fn a_doubt_is_written_down_once_and_only_where_a_token_may_rotate() {
+        let doubted = record(3).doubted();
+        let in_doubt = written(&doubted, &Memory::default());
+        assert!(in_doubt.has_open_intent());
+        let sent = with_intent(&record(3), 2, start()).doubted();
+        assert!(matches!(due(Some(&sent), &Memory::default(), &setup()).unwrap(), Due::Nothing));
+        let setup = Setup { rotates: false, ..setup() };
+        assert!(matches!(due(Some(&doubted), &Memory::default(), &setup).unwrap(), Due::Nothing));
+    }
+
     #[test]
     fn what_is_held_is_stored_unless_it_was_overtaken() {
         for (stored, held_as, saved, expected) in [
