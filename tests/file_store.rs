@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::{Folder, id, intent, record, record_of_length, skipped};
-use tokio_test::{assert_pending, task};
+use tokio_test::{assert_pending, assert_ready, task};
 use tower_refresh::store::{FileStore, StoreError, StoreLock as _, StoredTokens, TokenStore as _};
 
 const AT_ONCE: Duration = Duration::ZERO;
@@ -47,6 +47,29 @@ async fn the_laws_hold_for_a_sealed_one() {
         Sealed::new(FileStore::new(folder.path(name)), SealKey::new("k", [7; 32]))
     };
     tower_refresh::testing::store_laws(open).await;
+}
+
+#[test]
+fn without_a_runtime_there_is_an_error_and_no_panic() {
+    let folder = Folder::new();
+    let store = FileStore::new(folder.path("tokens.json"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let lock = runtime.block_on(store.lock(AT_ONCE)).unwrap();
+
+    let record = record(1);
+    for error in [
+        assert_ready!(task::spawn(store.lock(AT_ONCE)).poll()).unwrap_err(),
+        assert_ready!(task::spawn(store.load()).poll()).unwrap_err(),
+        assert_ready!(task::spawn(store.save(&record, None)).poll()).unwrap_err(),
+        assert_ready!(task::spawn(lock.is_held()).poll()).unwrap_err(),
+    ] {
+        assert!(error.is_misconfigured() && error.to_string().contains("runtime"), "{error}");
+    }
+    // To let go of it takes none, not even the one that it was taken on.
+    drop(runtime);
+    drop(lock);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    drop(runtime.block_on(store.lock(AT_ONCE)).unwrap());
 }
 
 // ===== what is saved =====

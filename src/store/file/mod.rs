@@ -8,11 +8,12 @@ mod write;
 mod tests;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use self::lock::{Held, Taken};
@@ -92,6 +93,11 @@ use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 /// 0600 and access is what the folder passes on, a folder cannot be synced, and a lock file that somebody replaces is not
 /// noticed.
 ///
+/// # The runtime
+///
+/// A tokio runtime with time enabled. What may block is done in its blocking threads; one whose disk hangs stays until the
+/// disk answers.
+///
 /// # Errors
 ///
 /// Each names the file and says what to do.
@@ -160,13 +166,7 @@ impl FileStore {
         f: impl FnOnce(&Place) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let store = self.clone();
-        let done = tokio::task::spawn_blocking(move || f(store.place()?));
-        let why = match timeout(PATIENCE, done).await {
-            Ok(Ok(done)) => return done,
-            Ok(Err(_)) => "the runtime shuts down".to_owned(),
-            Err(_) => format!("nothing was done for {PATIENCE:?}: see whether its disk hangs"),
-        };
-        Err(StoreError::unavailable(format!("{}: {why}", self.describe())))
+        in_a_thread(&self.path, move || f(store.place()?)).await
     }
 
     /// Tries again until somebody else is out of the way, or `wait` is over, which is none.
@@ -177,6 +177,7 @@ impl FileStore {
         wait: Duration,
         attempt: impl Fn(&Place) -> Result<Option<T>, StoreError> + Clone + Send + 'static,
     ) -> Result<Option<T>, StoreError> {
+        runtime(&self.path)?;
         let mut deadline = pin!(sleep(wait));
         let mut is_over = wait.is_zero();
         let mut pause = SHORTEST_PAUSE;
@@ -243,14 +244,7 @@ pub struct FileLock {
 impl StoreLock for FileLock {
     async fn is_held(&self) -> Result<bool, StoreError> {
         let held = Arc::clone(&self.held);
-        let answer = tokio::task::spawn_blocking(move || held.is_held());
-        let path = self.held.path().display();
-        let why = match timeout(PATIENCE, answer).await {
-            Ok(Ok(is_held)) => return is_held,
-            Ok(Err(_)) => "the runtime shuts down".to_owned(),
-            Err(_) => format!("no answer for {PATIENCE:?}: see whether its disk hangs"),
-        };
-        Err(StoreError::unavailable(format!("{path}: {why}")))
+        in_a_thread(self.held.path(), move || held.is_held()).await
     }
 
     async fn release(self) {}
@@ -260,6 +254,30 @@ impl fmt::Debug for FileLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileLock").field("path", &self.held.path()).finish_non_exhaustive()
     }
+}
+
+/// Does something with a file in a thread where it may block, and waits for it as long as a disk may take.
+async fn in_a_thread<T: Send + 'static>(
+    path: &Path,
+    f: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = runtime(path)?.spawn_blocking(f);
+    let why = match timeout(PATIENCE, done).await {
+        Ok(Ok(done)) => return done,
+        Ok(Err(_)) => "the runtime shuts down".to_owned(),
+        Err(_) => format!("nothing was done for {PATIENCE:?}: see whether its disk hangs"),
+    };
+    Err(StoreError::unavailable(format!("the file {}: {why}", path.display())))
+}
+
+/// Returns an error where tokio would panic.
+fn runtime(path: &Path) -> Result<Handle, StoreError> {
+    Handle::try_current().map_err(|_| {
+        StoreError::misconfigured(format!(
+            "the file {}: there is no tokio runtime here: use the store from within one",
+            path.display()
+        ))
+    })
 }
 
 /// A save takes milliseconds; this is a process that is stopped, or a disk that does not answer.
