@@ -215,7 +215,10 @@ async fn what_cannot_be_opened_is_left_as_it_is() {
     ] {
         let store = holding(stored).await;
         let over = Sealed::new(store.clone(), key);
-        assert!(over.load().await.unwrap_err().is_unreadable());
+        let error = over.load().await.unwrap_err();
+        assert!(error.is_unreadable());
+        // Whoever has many needs to know which.
+        assert!(error.get_ref().to_string().starts_with(&store.describe()), "{error}");
         for replaces in [None, Some(record(5).write_id())] {
             assert!(over.save(&record(2), replaces).await.unwrap_err().is_conflict());
         }

@@ -134,11 +134,13 @@ impl<S: TokenStore> Sealed<S> {
     }
 
     fn open(&self, record: StoredTokens) -> Result<StoredTokens, StoreError> {
+        let unreadable =
+            |why: &str| StoreError::unreadable(format!("{}: {why}", self.store.describe()));
         let sealed = match &record.body {
             Body::Sealed(sealed) => sealed,
             Body::Plain(_) if self.accepts_plain => return Ok(record),
             Body::Plain(_) => {
-                return Err(StoreError::unreadable(
+                return Err(unreadable(
                     "it is not sealed, and may be somebody else's: if it was saved before encryption was introduced, \
                      call `Sealed::accept_plain` until it was saved once more",
                 ));
@@ -151,13 +153,14 @@ impl<S: TokenStore> Sealed<S> {
             if *key.id == *sealed.key_id {
                 is_known = true;
                 if let Some(content) = open(&record, sealed, key) {
-                    let mut opened = StoredTokens::from_json(&content)?;
+                    let mut opened = StoredTokens::from_json(&content)
+                        .map_err(|error| unreadable(&error.get_ref().to_string()))?;
                     opened.is_doubted = record.is_doubted;
                     return Ok(opened);
                 }
             }
         }
-        Err(StoreError::unreadable(if is_known {
+        Err(unreadable(&if is_known {
             format!(
                 "it cannot be opened: the key {key_id:?} is not the one that it was sealed with, or it was changed"
             )
