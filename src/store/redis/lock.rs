@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -28,7 +28,7 @@ use super::{RedisStore, scripts};
 pub struct RedisLock {
     claim: Claim,
     fence: u64,
-    is_lost: Arc<AtomicBool>,
+    lease: Arc<Lease>,
     renewals: AbortHandle,
 }
 
@@ -96,29 +96,27 @@ enum Ear {
 
 impl RedisLock {
     fn new(claim: Claim, fence: u64, asked: Instant) -> Self {
-        let is_lost = Arc::new(AtomicBool::new(false));
-        let renewals = Renewals {
-            store: claim.store.clone(),
-            owner: claim.owner,
-            is_lost: Arc::clone(&is_lost),
-            ends: asked + claim.store.lease,
-        };
+        let lease = Arc::new(Lease::new(asked, claim.store.lease));
+        let renewals =
+            Renewals { store: claim.store.clone(), owner: claim.owner, lease: Arc::clone(&lease) };
         let renewals = claim.runtime.spawn(renewals.run()).abort_handle();
-        Self { claim, fence, is_lost, renewals }
+        Self { claim, fence, lease, renewals }
     }
 }
 
 impl StoreLock for RedisLock {
     async fn is_held(&self) -> Result<bool, StoreError> {
         // What was lost once may be somebody else's.
-        if self.is_lost.load(Ordering::Acquire) {
+        if self.lease.is_lost() {
             return Ok(false);
         }
-        let is_held = self.claim.store.renew(self.claim.owner, self.claim.store.timeout).await?;
-        if !is_held {
-            self.is_lost.store(true, Ordering::Release);
+        let asked = now();
+        if self.claim.store.renew(self.claim.owner, self.claim.store.timeout).await? {
+            self.lease.begin_again(asked);
+        } else {
+            self.lease.lose();
         }
-        Ok(is_held && !self.is_lost.load(Ordering::Acquire))
+        Ok(!self.lease.is_lost())
     }
 
     async fn release(mut self) {
@@ -134,7 +132,7 @@ impl fmt::Debug for RedisLock {
         f.debug_struct("RedisLock")
             .field("key", &self.claim.store.key())
             .field("fence", &self.fence)
-            .field("is_lost", &self.is_lost)
+            .field("is_lost", &self.lease.is_lost())
             .finish_non_exhaustive()
     }
 }
@@ -201,39 +199,75 @@ async fn release(store: &RedisStore, owner: WriteId) -> Result<(), StoreError> {
     Ok(())
 }
 
+// ===== impl Lease =====
+
+/// What is known here of a lease. Once it is lost, it stays lost.
+struct Lease {
+    /// When the lock was asked for.
+    asked: Instant,
+    length: Duration,
+    /// How long after that the lease is over, by our own clock and at the latest: it begins no earlier than it is asked for.
+    ends_ms: AtomicU64,
+    is_lost: AtomicBool,
+}
+
+impl Lease {
+    fn new(asked: Instant, length: Duration) -> Self {
+        let lease =
+            Self { asked, length, ends_ms: AtomicU64::new(0), is_lost: AtomicBool::new(false) };
+        lease.begin_again(asked);
+        lease
+    }
+
+    /// It was renewed, by a request that was made then.
+    fn begin_again(&self, asked: Instant) {
+        let ends = asked.saturating_duration_since(self.asked).saturating_add(self.length);
+        let ends_ms = u64::try_from(ends.as_millis()).unwrap_or(u64::MAX);
+        self.ends_ms.fetch_max(ends_ms, Ordering::AcqRel);
+    }
+
+    fn left(&self, now: Instant) -> Duration {
+        let ends = Duration::from_millis(self.ends_ms.load(Ordering::Acquire));
+        ends.saturating_sub(now.saturating_duration_since(self.asked))
+    }
+
+    fn lose(&self) {
+        self.is_lost.store(true, Ordering::Release);
+    }
+
+    fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Acquire)
+    }
+}
+
 // ===== impl Renewals =====
 
 /// Renews a lease until it is lost.
 struct Renewals {
     store: RedisStore,
     owner: WriteId,
-    is_lost: Arc<AtomicBool>,
-    /// When the lease is over by our own clock at the latest: it began no earlier than it was asked for.
-    ends: Instant,
+    lease: Arc<Lease>,
 }
 
 impl Renewals {
-    async fn run(mut self) {
+    async fn run(self) {
         let interval = self.store.lease / RENEWALS_PER_LEASE;
         let mut pause = interval;
         loop {
             sleep(pause).await;
             let asked = now();
-            let left = self.ends.saturating_duration_since(asked);
+            let left = self.lease.left(asked);
             // With nothing left there is nothing to renew, and the server would say the same.
             let renewed = self.store.renew(self.owner, self.store.timeout.min(left)).await;
+            let left = self.lease.left(now());
             match renewed {
                 Ok(true) => {
-                    self.ends = asked + self.store.lease;
+                    self.lease.begin_again(asked);
                     pause = interval;
                 }
-                Err(_) if now() < self.ends => {
-                    pause = (interval / 4).min(self.ends.saturating_duration_since(now()));
-                }
-                Ok(false) | Err(_) => {
-                    self.is_lost.store(true, Ordering::Release);
-                    return;
-                }
+                // Who asked whether the lock is held may have renewed it meanwhile.
+                Err(_) if !left.is_zero() => pause = (interval / 4).min(left),
+                Ok(false) | Err(_) => return self.lease.lose(),
             }
         }
     }

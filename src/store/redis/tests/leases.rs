@@ -210,6 +210,31 @@ async fn to_ask_whether_a_lock_is_held_gives_the_lease_its_length_again() {
     assert!(until() >= before + 50);
 }
 
+#[test]
+fn a_lease_that_was_given_its_length_again_is_over_that_much_later() {
+    let Some(server) = Server::start() else { return };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // Nothing is renewed while the first is not polled.
+    let (idle, lively) = (runtime(), runtime());
+    let store = store(&server).lease(6 * SECOND);
+    let lock = idle.block_on(async {
+        let lock = store.lock(LONG).await.unwrap();
+        tokio::time::sleep(ms(1)).await;
+        lock
+    });
+    std::thread::sleep(ms(4500));
+    store.connector.forget();
+    assert!(lively.block_on(held(&lock)), "in the last of its first six seconds");
+    std::thread::sleep(ms(1700));
+    store.connector.forget();
+    // Now they are over, it is time to renew, and there is no answer.
+    server.freeze();
+    idle.block_on(async { tokio::time::sleep(ms(300)).await });
+    server.thaw();
+    assert!(idle.block_on(held(&lock)), "the next six seconds are not over");
+    idle.block_on(lock.release());
+}
+
 #[tokio::test]
 async fn a_lock_that_cannot_be_renewed_is_lost_when_its_lease_is_over() {
     let Some(server) = Server::start() else { return };
