@@ -11,8 +11,8 @@ use redis::{
     PushKind, RedisError, Value, from_redis_value,
 };
 use tokio::runtime::Handle;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Mutex, broadcast};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::StoreError;
@@ -22,17 +22,20 @@ use super::failure::Failure;
 ///
 /// The task that drives a connection lives on the runtime that made it, and may be gone with it, or never be polled again. To
 /// whoever uses it, that is a connection that broke: the next one is made on the runtime of whoever needs it. So nobody waits
-/// for somebody else to connect, and no lock is held while one does.
+/// for long for somebody else to connect: only so that many who need one at once do not make one each.
 pub(super) struct Connector {
     client: Client,
     /// What messages call the server; no secret.
     place: String,
     current: ArcSwapOption<Link>,
+    /// Whose turn it is to connect.
+    turn: Mutex<()>,
 }
 
 /// One connection.
 struct Link {
     connection: MultiplexedConnection,
+    made: Instant,
     /// The keys whose lock was let go of. It ends with the connection.
     released: broadcast::Receiver<Arc<str>>,
 }
@@ -45,7 +48,9 @@ impl Connector {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings.set_skip_set_lib_name());
         match Client::open(info) {
-            Ok(client) => Ok(Self { client, place, current: ArcSwapOption::empty() }),
+            Ok(client) => {
+                Ok(Self { client, place, current: ArcSwapOption::empty(), turn: Mutex::new(()) })
+            }
             Err(error) => Err(Failure::of(&error).into_error(&place)),
         }
     }
@@ -99,13 +104,22 @@ impl Connector {
         if Handle::try_current().is_err() {
             return Err(Failure::Misconfigured("needs a tokio runtime to be spoken to".into()));
         }
-        let deadline = now() + within;
+        let began = now();
+        let deadline = began + within;
         let mut link = self.current.load_full();
         // A connection that was cut without a word is found out in time to try another.
-        let mut limit = if link.is_some() { now() + within / 2 } else { deadline };
+        let mut limit = if link.is_some() { began + within / 2 } else { deadline };
         let mut is_last = false;
         loop {
-            let tried = timeout_at(limit, self.try_once(&mut link, request)).await;
+            let turn_by = now() + within / 8;
+            let tried = timeout_at(limit, async {
+                let link = match &mut link {
+                    Some(link) => link,
+                    link => link.insert(self.reconnected(began, turn_by).await?),
+                };
+                Self::try_once(link, request).await.map(|value| (Arc::clone(link), value))
+            })
+            .await;
             let failure = match tried {
                 Ok(Ok((link, value))) => return Ok((link, value)),
                 Ok(Err(failure)) => failure,
@@ -122,20 +136,19 @@ impl Connector {
         }
     }
 
-    /// Asks over this connection, or over a new one if there is none.
-    async fn try_once(
-        &self,
-        link: &mut Option<Arc<Link>>,
-        request: &Request<'_>,
-    ) -> Result<(Arc<Link>, Value), Failure> {
-        let link = match link {
-            Some(link) => link,
-            None => {
-                let made = Arc::new(self.connect().await.map_err(|error| Failure::of(&error))?);
-                self.current.compare_and_swap(&None::<Arc<Link>>, Some(Arc::clone(&made)));
-                link.insert(made)
-            }
-        };
+    /// Returns a connection that was made since then: by somebody else if that is soon, and else here.
+    async fn reconnected(&self, since: Instant, turn_by: Instant) -> Result<Arc<Link>, Failure> {
+        let _turn = timeout_at(turn_by, self.turn.lock()).await;
+        // What was just made is polled.
+        if let Some(link) = self.current.load_full().filter(|link| link.made >= since) {
+            return Ok(link);
+        }
+        let made = Arc::new(self.connect().await.map_err(|error| Failure::of(&error))?);
+        self.current.compare_and_swap(&None::<Arc<Link>>, Some(Arc::clone(&made)));
+        Ok(made)
+    }
+
+    async fn try_once(link: &Link, request: &Request<'_>) -> Result<Value, Failure> {
         let mut connection = link.connection.clone();
         let answer = match request {
             Request::Command(command) => command.query_async(&mut connection).await,
@@ -143,10 +156,7 @@ impl Connector {
                 connection.subscribe(*channel).await.map(|()| Value::Nil)
             }
         };
-        match answer {
-            Ok(value) => Ok((Arc::clone(link), value)),
-            Err(error) => Err(Failure::of(&error)),
-        }
+        answer.map_err(|error| Failure::of(&error))
     }
 
     async fn connect(&self) -> Result<Link, RedisError> {
@@ -167,7 +177,7 @@ impl Connector {
             .set_response_timeout(None)
             .set_push_sender(on_push);
         let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-        Ok(Link { connection, released })
+        Ok(Link { connection, made: now(), released })
     }
 
     /// Forgets the connection, as if it had broken.

@@ -112,6 +112,30 @@ async fn grants_have_a_key_each_and_share_a_connection() {
 }
 
 #[tokio::test]
+async fn many_grants_at_once_do_not_make_many_connections() {
+    const GRANTS: usize = 200;
+
+    let Some(mut server) = Server::start() else { return };
+    let store = store(&server);
+    // When nothing is connected, and when what was is gone.
+    for _ in 0..2 {
+        let loads = (0..GRANTS).map(|n| {
+            let store = store.for_key(n.to_string()).unwrap();
+            tokio::spawn(async move { store.load().await })
+        });
+        for load in loads.collect::<Vec<_>>() {
+            assert!(load.await.unwrap().unwrap().is_none());
+        }
+        let stats = server.ask::<String>(&["INFO", "stats"]);
+        let (_, connected) = stats.split_once("total_connections_received:").unwrap();
+        let connected: usize = connected.lines().next().unwrap().parse().unwrap();
+        assert!(connected < 50, "{connected} connections for {GRANTS} grants");
+        server.kill();
+        server.start_again();
+    }
+}
+
+#[tokio::test]
 async fn after_a_restart_what_is_loaded_is_doubted_until_the_next_save() {
     let Some(mut server) = Server::start() else { return };
     let store = store(&server);
