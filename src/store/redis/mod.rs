@@ -190,6 +190,8 @@ impl RedisStore {
 
     /// Makes a store for another grant, with the same settings and over the same connection.
     ///
+    /// Who has waited for the lock of a key is told whenever that lock is let go of, as long as the connection lasts.
+    ///
     /// # Errors
     ///
     /// [Misconfigured](StoreError::misconfigured) if the key is empty.
