@@ -16,6 +16,8 @@ impl Folder {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tower-refresh-files-{}-{next}", std::process::id());
         let path = std::env::temp_dir().join(name);
+        // Of a run that was killed, under the same process id: in containers it comes again.
+        drop(fs::remove_dir_all(&path));
         fs::create_dir_all(&path).unwrap();
         Self(fs::canonicalize(path).unwrap())
     }

@@ -43,6 +43,8 @@ impl Server {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tower-refresh-redis-{}-{next}", std::process::id());
         let folder = std::env::temp_dir().join(name);
+        // Of a run that was killed, under the same process id: in containers it comes again.
+        drop(std::fs::remove_dir_all(&folder));
         std::fs::create_dir_all(&folder).unwrap();
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let mut server = Self { port: 0, folder, arguments, running: None };
