@@ -80,6 +80,10 @@
 //!   configuration takes the place of what is stored, since a human has logged in.
 //! - What is stored is bound to the origin of the token endpoint, the client id and the [name](Stored::name): with an edited
 //!   configuration nothing is sent, and nothing is changed.
+//! - A record that cannot be understood (torn, of something else, of a later version) is left as it is, and no refresh token is
+//!   sent, not even a configured one: it may be spent. The access token is used as long as it works; then the error, a
+//!   [misconfigured](crate::TokenError::is_misconfigured) one, says where the record is. Once somebody has put a good one in its
+//!   place, it goes on from there.
 //!
 //! # What nobody can promise
 //!
