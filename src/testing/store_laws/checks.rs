@@ -1,0 +1,78 @@
+//! What is said of a law that is broken, and how long is waited.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::resume_unwind;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+pub(super) const LAW_1: &str = "law 1 (one row and one lock for a grant)";
+pub(super) const LAW_2: &str = "law 2 (the lock is exclusive)";
+pub(super) const LAW_3: &str = "law 3 (a lock is asked whether it is held)";
+pub(super) const LAW_4: &str = "law 4 (a save compares and swaps)";
+pub(super) const LAW_5: &str = "law 5 (a save is whole, and lasts)";
+pub(super) const LAW_6: &str = "law 6 (a load sees the whole record that was saved last)";
+pub(super) const CANCEL_SAFETY: &str = "cancel safety";
+
+/// What is done at once takes no longer, on the slowest machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A lock that was dropped is gone by then: longer than the lease of any store.
+pub(super) const LEASE: Duration = Duration::from_secs(60);
+
+/// Long enough to see that somebody waits.
+pub(super) const SHORT: Duration = Duration::from_millis(100);
+
+#[expect(clippy::panic, reason = "an assertion, for the tests of others")]
+pub(super) fn broken(law: &str, seen: impl fmt::Display) -> ! {
+    panic!("the store breaks {law}, see `TokenStore`: {seen}")
+}
+
+pub(super) async fn in_time<F: Future>(
+    law: &str,
+    what: &str,
+    limit: Duration,
+    future: F,
+) -> F::Output {
+    match timeout(limit, future).await {
+        Ok(output) => output,
+        Err(_) => broken(law, format_args!("{what} did not end within {limit:?}")),
+    }
+}
+
+/// Polls a future so many times and drops it, or returns its output if it has one by then.
+pub(super) async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = times;
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        left -= 1;
+        if left == 0 { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
+}
+
+pub(super) async fn joined<T>(task: JoinHandle<T>) -> T {
+    passed_on(task.await)
+}
+
+pub(super) async fn all_of(mut tasks: JoinSet<()>) {
+    while let Some(task) = tasks.join_next().await {
+        passed_on(task);
+    }
+}
+
+/// The panic of a task is the test's.
+pub(super) fn passed_on<T>(task: Result<T, JoinError>) -> T {
+    match task.map_err(JoinError::try_into_panic) {
+        Ok(output) => output,
+        Err(Ok(panic)) => resume_unwind(panic),
+        Err(Err(error)) => broken("no law", format_args!("a task of the test is gone: {error}")),
+    }
+}
