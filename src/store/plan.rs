@@ -953,6 +953,37 @@ mod tests {
     }
 
     #[test]
+    fn what_was_unsaved_is_handed_out_again_only_to_whoever_has_it_renewed_early() {
+        for cause in CAUSES {
+            let wish = Wish { is_hurried: true, ..wish(cause, 3) };
+            let expected = match cause {
+                Cause::Missing | Cause::Expiring => "adopt t3",
+                _ => "spend t3",
+            };
+            assert_eq!(planned(&record(3), &wish, &setup(), start()), expected, "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_the_end_of_an_access_token_that_has_none() {
+        let endless = TokenSet::bearer("endless").unwrap().refresh_token("refresh").build();
+        let record = succeed(&record(3), &endless, start(), 4).unwrap();
+        let record = with_intent(&record, 1, start());
+        let found = planned(&record, &wish(Cause::Forced, 4), &setup(), start());
+        assert_eq!(found, "spend endless");
+    }
+
+    #[test]
+    fn what_is_brought_back_is_in_doubt_only_where_a_token_may_rotate() {
+        for rotates in [true, false] {
+            let setup = Setup { rotates, ..setup() };
+            let due = due(Some(&record(2)), &held(3, Saved::Yes), &setup).unwrap();
+            let Due::Write(next) = due else { panic!("{due:?}") };
+            assert_eq!(next.has_open_intent(), rotates);
+        }
+    }
+
+    #[test]
     fn a_doubt_is_written_down_once_and_only_where_a_token_may_rotate() {
         let doubted = record(3).doubted();
         let in_doubt = written(&doubted, &Memory::default());
