@@ -94,7 +94,8 @@
 //! - A store that loses what it has confirmed (a disk that lies, a failover of Redis, a backup that was put back) loses it for
 //!   us as well. Where that can be noticed, it counts as an open intent.
 //! - Configured refresh tokens have no order. One that the store has not seen is taken for a newer one, once, whoever brings it
-//!   first: let no process start with an older configuration after one with a newer has.
+//!   first, and ends the session that is stored, even if it is of no use: let no process start with an older configuration after
+//!   one with a newer has, nor with a wrong one.
 //! - If a store comes back empty, the first process that asks stores what it has. If another has a newer set, it stores that as
 //!   soon as it asks; if it does not until the access token of the first is used up, the first sends the older refresh token, as
 //!   one that may have been spent.

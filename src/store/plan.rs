@@ -548,6 +548,11 @@ pub(super) fn succeed(
     {
         content.spend(&spent);
     }
+    if let Some(issued) = tokens.refresh_token() {
+        // Some servers issue one again, and they must know.
+        let issued = content.fingerprint(issued);
+        content.spent.retain(|spent| *spent != issued);
+    }
     content.intent = None;
     content.denied = None;
     content.is_forgotten = false;
@@ -915,6 +920,14 @@ mod tests {
             let next = written(&refused, &log_in(Some(set(name)), start(), Begun::Now));
             assert_eq!(next.content().unwrap().denied.is_some(), is_known, "{name}");
         }
+    }
+
+    #[test]
+    fn a_refresh_token_that_the_server_issues_again_is_sent_again() {
+        let again = succeed(&record(2), &set("t1"), start(), 3).unwrap();
+        let expired = start() + HOUR;
+        let plan = planned(&again, &wish(Cause::Expired, 3), &setup(), expired);
+        assert_eq!(plan, "spend t1");
     }
 
     #[test]

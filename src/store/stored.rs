@@ -77,7 +77,8 @@ pub enum StoreDown {
     /// Goes on with what is in memory, and saves it when the store is back. The default if the server does not rotate.
     ///
     /// A process that starts while the store is down has nothing in memory, and sends the configured refresh token; if that was
-    /// spent before, the server ends the session.
+    /// spent before, the server ends the session. Nobody counts how often a refresh token is sent meanwhile, so that one whose
+    /// answer was lost is sent again as if there were no store.
     Serve,
 }
 
