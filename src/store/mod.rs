@@ -109,6 +109,7 @@ mod error;
 mod file;
 mod memory;
 mod plan;
+mod recollection;
 mod record;
 #[cfg(feature = "redis")]
 mod redis;

@@ -22,8 +22,9 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{sleep, timeout};
 
 use super::plan::{
-    self, Begun, Due, Held, Memory, Plan, Saved, Session, Setup, Spending, Succession, Wish,
+    self, Begun, Due, Held, Plan, Saved, Session, Setup, Spending, Succession, Wish,
 };
+use super::recollection::Recollection;
 use super::record::{Binding, Intent, StoredSet, StoredTokens, WriteId};
 use super::{StoreError, StoreLock, TokenStore};
 use crate::clock::{Clock, SystemClock};
@@ -80,28 +81,6 @@ pub enum StoreDown {
     /// spent before, the server ends the session. Nobody counts how often a refresh token is sent meanwhile, so that one whose
     /// answer was lost is sent again as if there were no store.
     Serve,
-}
-
-/// What one process remembers.
-#[derive(Default)]
-struct Recollection {
-    memory: Memory,
-    /// The epoch of what was loaded last.
-    epoch: Option<u64>,
-    /// What the source said when it last refused, and what was stored then, as far as is known.
-    refused: Option<(Option<WriteId>, TokenError)>,
-    /// The intent of somebody else that was told of last.
-    told: Option<WriteId>,
-    /// The last intent of our own.
-    ours: Option<WriteId>,
-    /// Who was told that something is unsaved, and is to be told when it is saved.
-    owed: Option<Renewal>,
-    /// How many log-ins and log-outs there were.
-    sessions: u64,
-    /// The token set of the last log-in as the credentials have it, and which of the stored sets it is, once it is one.
-    brought: Option<(TokenSet, Option<StoredAs>)>,
-    /// The unsaved set that was handed out last, to be stale soon.
-    hurried: Option<TokenSet>,
 }
 
 impl<S: TokenSource, T: TokenStore> Stored<S, T> {
@@ -177,7 +156,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                 return Err(TokenError::transient("nobody else has brought a newer token"));
             }
             Plan::Ask { .. } | Plan::AskWithout => {
-                if let Some(error) = self.refused(record.as_ref()) {
+                if let Some(error) = self.remember(|all| all.refused(record.as_ref())) {
                     return Err(error);
                 }
             }
@@ -232,7 +211,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         renewal: Renewal,
         setup: &Setup,
     ) -> Result<Step, TokenError> {
-        if let Some(error) = self.refused(record.as_ref()) {
+        if let Some(error) = self.remember(|all| all.refused(record.as_ref())) {
             return Err(error);
         }
         let asked = self.now();
@@ -325,12 +304,12 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         let tokens = tokens.to_builder().stored_as(stored_as).build();
         let held =
             Held { stored_as, tokens: tokens.clone(), asked, saved: Saved::After(parent.revision) };
-        self.hold(held);
+        self.remember(|all| all.hold(held));
 
         let saving = self.save_successor(record, parent, &tokens, asked, setup);
         match timeout(SAVE_LIMIT, saving).await.unwrap_or_else(|_| Err(no_answer())) {
             Ok(Succession::Write) => {
-                self.saved(stored_as);
+                self.remember(|all| all.saved(stored_as));
                 Ok(Step::Done(tokens))
             }
             // Others in this process found it unsaved, and were faster to save it.
@@ -419,10 +398,10 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         if let Ok(Some(tokens)) = next.tokens(now) {
             let saved = Saved::After(parent.revision);
             let held = Held { stored_as: next.stored_as(), tokens, asked: now, saved };
-            self.hold(held);
+            self.remember(|all| all.hold(held));
         }
         match self.write(&next, Some(intent.write_id())).await {
-            Ok(()) => self.saved(next.stored_as()),
+            Ok(()) => self.remember(|all| all.saved(next.stored_as())),
             Err(error) => self.tell_unsaved(renewal, error.into()),
         }
     }
@@ -534,7 +513,9 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                     after @ Saved::After(_) => after,
                 };
                 let tokens = tokens.to_builder().stored_as(stored_as).build();
-                self.hold(Held { stored_as, tokens: tokens.clone(), asked, saved });
+                self.remember(|all| {
+                    all.hold(Held { stored_as, tokens: tokens.clone(), asked, saved })
+                });
                 self.hurry(&tokens, Duration::ZERO)
             }
             (session, _) => {
@@ -545,7 +526,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                     }
                     Some(session) => (session.at, Begun::Late),
                 };
-                self.begin_session(Some(tokens.clone()), at, begun);
+                self.remember(|all| all.begin_session(Some(tokens.clone()), at, begun));
                 let served = self.hurry(&tokens, Duration::ZERO);
                 self.remember(|all| all.brought = Some((served.clone(), None)));
                 served
@@ -657,16 +638,6 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         })
     }
 
-    fn saved(&self, stored_as: StoredAs) {
-        self.remember(|all| {
-            if let Some(held) = &mut all.memory.held
-                && held.stored_as == stored_as
-            {
-                held.saved = Saved::Yes;
-            }
-        });
-    }
-
     fn tell_unsaved(&self, renewal: &Renewal, error: TokenError) {
         renewal.tell(Notice::Unsaved(error));
         self.remember(|all| all.owed = Some(renewal.clone().with_previous(None)));
@@ -697,7 +668,9 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
     fn adopted(&self, renewal: &Renewal, wish: &Wish, tokens: TokenSet) -> TokenSet {
         if let Some(stored_as) = tokens.stored_as() {
             let asked = self.now();
-            self.hold(Held { stored_as, tokens: tokens.clone(), asked, saved: Saved::Yes });
+            self.remember(|all| {
+                all.hold(Held { stored_as, tokens: tokens.clone(), asked, saved: Saved::Yes })
+            });
         }
         if !wish.is_hurried {
             renewal.tell(Notice::Adopted);
@@ -755,42 +728,9 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             && self.brought(previous).is_none()
             && self.what_the_asker_has(renewal).is_none()
         {
-            self.begin_session(Some(previous.clone()), self.now(), Begun::Late);
+            let now = self.now();
+            self.remember(|all| all.begin_session(Some(previous.clone()), now, Begun::Late));
         }
-    }
-
-    /// Remembers a log-in or a log-out, to be stored.
-    fn begin_session(&self, tokens: Option<TokenSet>, at: SystemTime, begun: Begun) {
-        self.remember(|all| {
-            all.sessions += 1;
-            all.brought = tokens.clone().map(|tokens| (tokens, None));
-            all.memory.session = Some(Session { number: all.sessions, tokens, at, begun });
-            all.memory.is_configured_past = true;
-            all.memory.held = None;
-            all.owed = None;
-            all.hurried = None;
-            all.refused = None;
-        });
-    }
-
-    /// Remembers a set, unless a newer one is remembered.
-    fn hold(&self, held: Held) {
-        self.remember(|all| {
-            let newest = all.memory.held.as_ref().map(|held| held.stored_as);
-            if newest.is_none_or(|newest| held.stored_as >= newest) {
-                all.memory.held = Some(held);
-                all.refused = None;
-            }
-        });
-    }
-
-    /// Returns what the source said when it last refused, if nothing has changed since.
-    fn refused(&self, record: Option<&StoredTokens>) -> Option<TokenError> {
-        let write_id = record.map(StoredTokens::write_id);
-        self.remember(|all| {
-            let (of, error) = all.refused.as_ref()?;
-            (*of == write_id).then(|| error.clone())
-        })
     }
 
     fn setup(&self) -> Setup {
@@ -834,7 +774,8 @@ impl<S: TokenSource, T: TokenStore> TokenSource for Stored<S, T> {
     async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
         let setup = self.setup();
         // Before the first await: whoever fetches meanwhile stores it first.
-        self.begin_session(tokens.cloned(), self.now(), Begun::Now);
+        let now = self.now();
+        self.remember(|all| all.begin_session(tokens.cloned(), now, Begun::Now));
         let inner = self.source.adopt(tokens).await;
         match self.write_due(&setup).await {
             // Nothing that is not late is overtaken; so it was spent before.
@@ -892,57 +833,6 @@ impl<S: fmt::Debug, T: fmt::Debug> fmt::Debug for Stored<S, T> {
             .field("store", &self.store)
             .field("name", &self.name)
             .finish_non_exhaustive()
-    }
-}
-
-impl Recollection {
-    /// What was due is written: the store knows what this process knows. Returns whether that was a token set.
-    fn written(&mut self, record: &StoredTokens, session: Option<u64>) -> bool {
-        let stored_as = record.stored_as();
-        self.epoch = Some(record.epoch());
-        self.memory.not_sent = None;
-        if session.is_some() {
-            if let Some(begun) = self.memory.session.take_if(|begun| Some(begun.number) == session)
-            {
-                if let Some((_, brought_as)) = &mut self.brought {
-                    *brought_as = Some(stored_as);
-                }
-                self.memory.held = begun.tokens.map(|tokens| Held {
-                    stored_as,
-                    tokens,
-                    asked: begun.at,
-                    saved: Saved::Yes,
-                });
-            }
-            return true;
-        }
-        match &mut self.memory.held {
-            Some(held) if held.stored_as == stored_as => {
-                let was_unsaved = held.saved != Saved::Yes;
-                held.saved = Saved::Yes;
-                was_unsaved
-            }
-            Some(held) if held.stored_as < stored_as => {
-                self.memory.held = None;
-                false
-            }
-            _ => false,
-        }
-    }
-
-    /// What is held was saved, although nobody said so. It is of no more use if something newer is stored since.
-    fn found(&mut self, stored: StoredAs) {
-        self.memory.held.take_if(|held| held.stored_as != stored);
-        if let Some(held) = &mut self.memory.held {
-            held.saved = Saved::Yes;
-        }
-    }
-
-    /// What was to be stored first was overtaken.
-    fn overtaken(&mut self) {
-        if self.memory.session.take().is_none() {
-            self.memory.held = None;
-        }
     }
 }
 
