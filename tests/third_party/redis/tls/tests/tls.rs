@@ -1,0 +1,92 @@
+//! The store over TLS, with a certificate that its client was given, and with one that it was not.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use redis::{Client, TlsCertificates};
+use tower_refresh::store::{RedisStore, TokenStore as _};
+use tower_refresh::testing::store_laws;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_laws_hold_over_tls() {
+    let server = Server::start();
+    let certificates =
+        TlsCertificates { client_tls: None, root_cert: Some(pem("CERTIFICATE", CERTIFICATE)) };
+    let client = Client::build_with_tls(server.url(), certificates).unwrap();
+    store_laws(async |name| RedisStore::with_client(&client, name).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_vouches_for_is_told_nothing() {
+    let server = Server::start();
+    let store = RedisStore::new(server.url(), "compass").unwrap();
+    let error = store.load().await.unwrap_err();
+    let said = format!("{error} {error:?}");
+    assert!(said.contains("certificate") && !said.contains("sesame"), "{said}");
+}
+
+// ===== the server =====
+
+// The sidecar's.
+const CERTIFICATE: &[u8] = include_bytes!("../../../../sidecar_support/localhost.cert.der");
+const KEY: &[u8] = include_bytes!("../../../../sidecar_support/localhost.key.der");
+
+/// A `redis-server` that speaks nothing but TLS, and wants a password.
+struct Server {
+    process: Child,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl Server {
+    fn start() -> Self {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let folder = std::env::temp_dir().join(format!("tower-refresh-tls-{port}"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("certificate"), pem("CERTIFICATE", CERTIFICATE)).unwrap();
+        std::fs::write(folder.join("key"), pem("PRIVATE KEY", KEY)).unwrap();
+        let program = std::env::var_os("REDIS_SERVER").unwrap_or("redis-server".into());
+        let process = Command::new(program)
+            .args(["--port", "0", "--tls-port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--tls-cert-file", "certificate", "--tls-key-file", "key"])
+            .args(["--tls-ca-cert-file", "certificate", "--tls-auth-clients", "no"])
+            .args(["--requirepass", "sesame", "--save", "", "--maxmemory-policy", "noeviction"])
+            .current_dir(&folder)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Self { process, port, folder };
+        for _ in 0..600 {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return server;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("it does not start");
+    }
+
+    fn url(&self) -> String {
+        format!("rediss://:sesame@localhost:{}/", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+fn pem(what: &str, der: &[u8]) -> Vec<u8> {
+    let text = STANDARD.encode(der);
+    let lines: Vec<_> =
+        text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {what}-----\n{}\n-----END {what}-----\n", lines.join("\n")).into_bytes()
+}
