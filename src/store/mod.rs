@@ -68,6 +68,9 @@
 //!   refresh token is sent once more, by one for all: either that works, or the server refuses it, and the error says what is
 //!   known. If no answer comes again, the next attempts are a minute apart, then two, at last a quarter of an hour.
 //!   A server that is known to bear it (`reuse_grace` in the dialect) is asked again at once, one time, in its window.
+//! - If the store is down, at the start or later, nothing is sent, and the access token is used as long as it works. Where the
+//!   server does not rotate, and where it is [told to](StoreDown::Serve), `Stored` goes on with what it has in memory. A lock that
+//!   somebody else holds is no store that is down: nothing is sent without it.
 //! - A token set that could not be saved is used, kept in memory, and saved as soon as the store takes it;
 //!   [`Event::Unsaved`](crate::Event::Unsaved) and [`Credentials::settled`](crate::Credentials::settled) tell.
 //! - The successor of what is stored is always saved, whoever brings it: also by a process that was suspended and lost its lock
