@@ -115,16 +115,20 @@ fn run(mut command: Command) {
 
 /// Returns whether the command can be run here at all, and says so if not.
 fn can(command: &[&str]) -> bool {
-    let can = Command::new(command[0])
-        .args(&command[1..])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
+    let can = works(command);
     if !can {
         skipped(&format!("`{}` does not work here", command.join(" ")));
     }
     can
+}
+
+fn works(command: &[&str]) -> bool {
+    Command::new(command[0])
+        .args(&command[1..])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 // ===== locks and kills =====
@@ -374,9 +378,9 @@ fn on(mount: &str, what: &str) {
     let probe = ["sh", "-c", &probe, folder.path("").to_str().unwrap()].map(str::to_owned);
     let Some(unshare) = [&["unshare", "-m"][..], &["unshare", "-r", "-m"]]
         .into_iter()
-        .find(|unshare| can(&[unshare, &probe.each_ref().map(String::as_str)[..]].concat()))
+        .find(|unshare| works(&[unshare, &probe.each_ref().map(String::as_str)[..]].concat()))
     else {
-        return;
+        return skipped(&format!("`{mount}` does not work here"));
     };
     // What serves a file system of FUSE ends when that is unmounted, and not with the process.
     let script = format!(
