@@ -9,9 +9,13 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tower_refresh::store::{FileStore, StoreLock as _, TokenStore as _};
+use tokio::time::{sleep, timeout};
+use tower_refresh::store::{FileStore, StoreLock as _, Stored, TokenStore as _};
+use tower_refresh::{Credentials, TokenSet, source_fn};
 
 use crate::support::{Folder, id, intent, names, record, record_of_length, skipped};
 
@@ -33,6 +37,7 @@ async fn other_process() {
         "save without end" => save_without_end(&store).await,
         "count" => count(&store).await,
         "fill the disk" => fill_the_disk(&store, Path::new(&path)).await,
+        "refresh on a full disk" => refresh_on_a_full_disk(store, Path::new(&path)).await,
         "be read-only" => be_read_only(&store, Path::new(&path)).await,
         "be without fallocate" => be_without_fallocate(&store, Path::new(&path)).await,
         "be on a network" => be_on_a_network(store, Path::new(&path)).await,
@@ -444,6 +449,45 @@ async fn fill_the_disk(store: &FileStore, path: &Path) {
     fill(0);
     store.save(&record_of_length(6, 300_000), Some(id(5))).await.unwrap();
     assert_eq!(store.load().await.unwrap().unwrap().revision(), 6);
+}
+
+#[test]
+fn on_a_full_disk_no_refresh_token_is_sent_and_the_access_token_is_used() {
+    on(TMPFS, "refresh on a full disk");
+}
+
+async fn refresh_on_a_full_disk(store: FileStore, path: &Path) {
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&sent);
+    let source = source_fn(move |_| {
+        let number = counter.fetch_add(1, Ordering::Relaxed);
+        let tokens = TokenSet::bearer(format!("access-{number}"));
+        async move { Ok(tokens?.refresh_token(format!("refresh-{number}")).build()) }
+    });
+    let credentials = Credentials::new(Stored::new(source, store));
+    credentials.token().await.unwrap();
+    assert_eq!(sent.load(Ordering::Relaxed), 1);
+
+    let filler = path.with_file_name("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    let error = credentials.renew().await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("make room"), "{error}");
+    let tokens = credentials.token().await.unwrap();
+    assert_eq!(tokens.access_token().expose_secret(), "access-0");
+    assert_eq!(sent.load(Ordering::Relaxed), 1);
+
+    fs::remove_file(&filler).unwrap();
+    drop(file);
+    let renewed = async {
+        // As long as it cools down.
+        while credentials.renew().await.is_err() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(LONG, renewed).await.unwrap();
+    assert_eq!(sent.load(Ordering::Relaxed), 2);
+    credentials.settled().await.unwrap();
 }
 
 #[test]
