@@ -398,15 +398,7 @@ async fn settled_saves_what_is_unsaved_and_says_what_it_cannot() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
-    let paused = worker.store.pause(Step::SaveTokens);
-    let renewing = tokio::spawn({
-        let worker = worker.clone();
-        async move { worker.renew().await }
-    });
-    let go = paused.reached().await;
-    worker.store.go_down();
-    go.send(()).unwrap();
-    let token = access(&renewing.await.unwrap().unwrap()).to_owned();
+    let token = worker.renew_unsaved().await;
     let error = worker.settled().await.unwrap_err();
     assert!(is_store_down(&error), "{error}");
     worker.events();
@@ -502,15 +494,7 @@ async fn what_cannot_be_saved_for_long_is_used_to_its_end_and_a_crash_is_an_open
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
-    let paused = worker.store.pause(Step::SaveTokens);
-    let renewing = tokio::spawn({
-        let worker = worker.clone();
-        async move { worker.renew().await }
-    });
-    let go = paused.reached().await;
-    worker.store.go_down();
-    go.send(()).unwrap();
-    let token = access(&renewing.await.unwrap().unwrap()).to_owned();
+    let token = worker.renew_unsaved().await;
     for _ in 0..4 {
         sleep(Duration::from_secs(10)).await;
         assert_eq!(worker.access().await, token);
@@ -736,15 +720,7 @@ async fn what_could_not_be_saved_is_renewed_in_time_although_the_store_stays_dow
     let world = World::new();
     let worker = world.serving();
     worker.token().await.unwrap();
-    let paused = worker.store.pause(Step::SaveTokens);
-    let renewing = tokio::spawn({
-        let worker = worker.clone();
-        async move { worker.renew().await }
-    });
-    let go = paused.reached().await;
-    worker.store.go_down();
-    go.send(()).unwrap();
-    renewing.await.unwrap().unwrap();
+    worker.renew_unsaved().await;
     for _ in 0..300 {
         let token = worker.access().await;
         assert!(world.server.is_live(&token));

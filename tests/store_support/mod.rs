@@ -192,6 +192,19 @@ impl Worker {
         access(&self.credentials.token().await.unwrap()).to_owned()
     }
 
+    /// Renews while the store goes down between the answer and the save. Returns the new access token.
+    pub async fn renew_unsaved(&self) -> String {
+        let paused = self.store.pause(Step::SaveTokens);
+        let renewing = tokio::spawn({
+            let worker = self.clone();
+            async move { worker.renew().await }
+        });
+        let go = paused.reached().await;
+        self.store.go_down();
+        go.send(()).unwrap();
+        access(&renewing.await.unwrap().unwrap()).to_owned()
+    }
+
     /// What happened since the last call.
     pub fn events(&self) -> Vec<Event> {
         let mut events = self.events.lock().unwrap();
