@@ -334,3 +334,46 @@ fn what_is_held_is_stored_unless_it_was_overtaken() {
         assert!(matches!(due(Some(&record(stored)), &memory, &setup()).unwrap(), Due::Drop));
     }
 }
+
+#[test]
+fn a_set_of_another_session_is_no_successor_of_what_is_stored() {
+    // The store has gone back to before a log-in.
+    let mut memory = held(4, Saved::After(3));
+    memory.held.as_mut().unwrap().stored_as.epoch = 2;
+    let Due::Write(restored) = due(Some(&record(3)), &memory, &setup()).unwrap() else {
+        panic!("nothing is due")
+    };
+    assert_eq!(restored.stored_as(), StoredAs { epoch: 2, revision: 4 });
+    assert!(restored.has_open_intent());
+}
+
+#[test]
+fn the_first_sending_after_a_doubt_is_the_first() {
+    let Due::Write(doubted) =
+        due(Some(&record(3).doubted()), &Memory::default(), &setup()).unwrap()
+    else {
+        panic!("the doubt is not written down")
+    };
+    let now = start() + HOUR;
+    let wish = wish(Cause::Expired, 3);
+    let Plan::Spend(spending) =
+        plan(Some(&doubted), &Memory::default(), &wish, &setup(), now).unwrap()
+    else {
+        panic!("not sent")
+    };
+    let content = spending.intent.content().unwrap();
+    let intent = content.intent.as_ref().unwrap();
+    assert_eq!((intent.attempt, intent.first_sent_ms), (1, milliseconds_at(now)));
+}
+
+#[test]
+fn a_doubt_does_not_take_the_place_of_what_is_known() {
+    let sent = with_intent(&record(3), 2, start());
+    let mut setup = setup();
+    setup.configured = Some(RefreshToken::new("of old"));
+    let memory = Memory { had_turn: true, ..Memory::default() };
+    let Due::Write(next) = due(Some(&sent.doubted()), &memory, &setup).unwrap() else {
+        panic!("the token of old is not passed over")
+    };
+    assert_eq!(next.content().unwrap().intent.as_ref().unwrap().attempt, 2);
+}
