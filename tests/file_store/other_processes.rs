@@ -324,8 +324,8 @@ fn what_is_written_is_synced_before_it_is_renamed_and_the_folder_after_it() {
 fn calls_in(trace: &str, folder: &str) -> Vec<String> {
     let folder = folder.trim_end_matches('/');
     let mut calls = Vec::new();
-    // `1234  fsync(9</tmp/folder/tokens.json.new>) = 0`. If another thread comes between, in two parts:
-    // `1234  fsync(9</tmp/folder/tokens.json.new> <unfinished ...>` and `1234  <... fsync resumed>) = 0`.
+    // `1234  fsync(9</folder/tokens.json.new>) = 0`. If another thread comes between, in two parts:
+    // `1234  fsync(9</folder/tokens.json.new> <unfinished ...>` and `1234  <... fsync resumed>) = 0`.
     let mut begun = HashMap::new();
     for line in trace.lines() {
         let Some((thread, call)) = line.split_once(char::is_whitespace) else { continue };
