@@ -31,7 +31,7 @@ pub enum Event {
         /// How long it may be used, leeway deducted; none if that is not known.
         usable_for: Option<Duration>,
     },
-    /// A refresh failed.
+    /// A refresh failed. (A store that is looked at again while denied, and has nothing new, is no event, nor is that look.)
     #[non_exhaustive]
     Failed {
         /// Why.

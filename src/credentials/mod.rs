@@ -276,7 +276,9 @@ impl<S: TokenSource> Credentials<S> {
     /// # Errors
     ///
     /// What a [store](TokenSource::settle) cannot save even now, and will be lost with the program: it is in memory only. A
-    /// source without a store saves nothing, and has no errors.
+    /// source without a store saves nothing, and has no errors. With one, also a
+    /// [misconfigured](TokenError::is_misconfigured) error if there is no tokio runtime, and an
+    /// [ambiguous](TokenError::is_ambiguous) one if the source panicked or the runtime was shut down.
     ///
     /// # Cancel safety
     ///

@@ -14,8 +14,8 @@ use crate::token::{StoredAs, TokenSet};
 #[derive(Default)]
 pub(super) struct Recollection {
     pub(super) memory: Memory,
-    /// The epoch of what was loaded last.
-    pub(super) epoch: Option<u64>,
+    /// Whether anything was ever stored, as far as this process has seen.
+    pub(super) has_seen_a_record: bool,
     /// What the source said when it last refused, and what was stored then, as far as is known.
     pub(super) refused: Option<(Option<WriteId>, TokenError)>,
     /// The intent of somebody else that was told of last.
@@ -72,7 +72,7 @@ impl Recollection {
     /// What was due is written: the store knows what this process knows. Returns whether that was a token set.
     pub(super) fn written(&mut self, record: &StoredTokens, session: Option<u64>) -> bool {
         let stored_as = record.stored_as();
-        self.epoch = Some(record.epoch());
+        self.has_seen_a_record = true;
         self.memory.not_sent = None;
         if session.is_some() {
             if let Some(begun) = self.memory.session.take_if(|begun| Some(begun.number) == session)

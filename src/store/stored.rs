@@ -54,6 +54,12 @@ use crate::token::{RefreshToken, StoredAs, TokenSet};
 /// ```
 ///
 /// Another way to log in goes inside, `Stored::new(refresh.or_else(log_in), store)`, so that what it obtains is saved as well.
+///
+/// # Limits
+///
+/// A store that does not answer within 10 seconds is down, the [wait for the lock](Self::lock_wait) not counted. To save what
+/// the source has brought takes at most 15 seconds; then it is used unsaved. A source that does not answer within 5 minutes is
+/// dropped, and the outcome is [ambiguous](TokenError::is_ambiguous).
 pub struct Stored<S, T> {
     source: S,
     store: T,
@@ -465,13 +471,14 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
 
     /// The store is down, and the policy is to go on.
     async fn serve(&self, renewal: &Renewal, down: TokenError) -> Result<TokenSet, TokenError> {
-        let (held, session, epoch) =
-            self.remember(|all| (all.memory.held.clone(), all.memory.session.clone(), all.epoch));
+        let (held, session, has_seen_a_record) = self.remember(|all| {
+            (all.memory.held.clone(), all.memory.session.clone(), all.has_seen_a_record)
+        });
         let newest = match (&session, &held) {
             (Some(session), _) => session.tokens.as_ref().map(|tokens| (tokens, session.at)),
             (None, Some(held)) => Some((&held.tokens, held.asked)),
             // What was stored is not known by heart, or there was nothing to know.
-            (None, None) if epoch.is_some() => return Err(down),
+            (None, None) if has_seen_a_record => return Err(down),
             (None, None) => None,
         };
         if let Some((_, error)) = self.remember(|all| all.refused.clone()) {
@@ -588,7 +595,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         for _ in 0..ROUNDS {
             let record = self.read().await?;
             let (due, session) = self.remember(|all| {
-                all.epoch = record.as_ref().map(StoredTokens::epoch).or(all.epoch);
+                all.has_seen_a_record |= record.is_some();
                 let write_id = record.as_ref().map(StoredTokens::write_id);
                 all.refused.take_if(|(of, _)| *of != write_id);
                 all.memory.had_turn |= plan::has_had_turn(record.as_ref(), setup)?;
