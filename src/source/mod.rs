@@ -70,7 +70,7 @@ pub trait TokenSource: Send + Sync + 'static {
 
     /// Saves what could not be saved before: [`Credentials::settled`](crate::Credentials::settled) asks for it.
     ///
-    /// Does nothing by default, as befits a source that keeps nothing.
+    /// Does nothing by default, as befits a source that keeps nothing. One around another source passes it on.
     ///
     /// # Errors
     ///
