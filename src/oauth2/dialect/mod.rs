@@ -1,0 +1,278 @@
+//! How a token endpoint departs from RFC 6749, as plain data.
+
+mod fields;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::fields::Fields;
+pub(super) use self::validate::is_reserved_header;
+
+/// How a token endpoint is spoken to: names, formats, and what its answers mean.
+///
+/// It is plain data, so that a server that nobody foresaw is a configuration and not a patch: read one with serde, or
+/// begin with a preset and change its fields. A field that is left out is as RFC 6749 has it, and an unknown field is
+/// an error.
+///
+/// ```
+/// use tower_refresh::oauth2::Dialect;
+///
+/// let dialect: Dialect = serde_json::from_str(
+///     r#"{
+///         "body": "json",
+///         "parameter_names": { "client_id": "client_key" },
+///         "root": "/data",
+///         "default_lifetime": 900
+///     }"#,
+/// )?;
+/// dialect.validate()?;
+///
+/// let mut same = Dialect::rfc6749();
+/// same.body = tower_refresh::oauth2::BodyFormat::Json;
+/// same.parameter_names.insert("client_id".into(), "client_key".into());
+/// same.root = "/data".into();
+/// same.default_lifetime = Some(std::time::Duration::from_secs(900));
+/// assert_eq!(dialect, same);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # What it cannot say
+///
+/// A dialect names no host and holds no secret: both belong to whoever runs the program, and a dialect may be shared.
+/// Durations are numbers of seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Dialect {
+    /// Where the parameters go. A form body unless said otherwise (RFC 6749 §3.2).
+    pub body: BodyFormat,
+    /// Whether secrets may go into the query of the URL, where proxies and servers write them into their logs.
+    ///
+    /// Needed with [`BodyFormat::Query`], unless nothing secret is among the parameters.
+    pub allow_secrets_in_query: bool,
+    /// What the server calls a parameter, by the name it has in the RFC: `{"refresh_token": "refreshToken"}`.
+    pub parameter_names: BTreeMap<String, String>,
+    /// What the server calls a grant type, by the name it has in the RFC: `{"refresh_token": "RefreshToken"}`.
+    ///
+    /// With an empty name the parameter is not sent.
+    pub grant_types: BTreeMap<String, String>,
+    /// Headers to send besides.
+    ///
+    /// They cannot set `Host`, `Authorization`, or what frames the message, and must not be a secret.
+    pub extra_headers: BTreeMap<String, String>,
+    /// Parameters to send besides, under the names that the server knows.
+    ///
+    /// They cannot repeat a parameter of the grant, and must not be a secret, since they are shown in `Debug`: that goes to
+    /// [`ClientAuth::custom`](super::ClientAuth::custom).
+    pub extra_parameters: BTreeMap<String, String>,
+    /// The path for refresh requests, where it differs from the token endpoint's: `/refresh`, or `refresh` in place of
+    /// the last segment. It cannot name a host.
+    pub refresh_path: Option<String>,
+    /// The part of an answer that all [`fields`](Self::fields) are looked for in, as a JSON pointer (RFC 6901):
+    /// `/data` for `{"data": {"access_token": …}}`. The whole answer if it is empty.
+    pub root: String,
+    /// Where in an answer things are.
+    pub fields: Fields,
+    /// The lifetime of an access token whose answer gives none.
+    ///
+    /// Without it the `exp` of a JWT counts, and without that the token is used until a server rejects it.
+    #[serde(with = "seconds")]
+    pub default_lifetime: Option<Duration>,
+    /// Error codes that say *denied* (somebody must log in again) besides those of the standards.
+    pub denied: Vec<String>,
+    /// Error codes that say *transient* (try again later) besides those of the standards.
+    pub transient: Vec<String>,
+    /// Whether the server answers 200 to a request that it refuses, with the error in the body.
+    ///
+    /// Such an answer is then taken for a 4xx. Otherwise it is an answer that cannot be read.
+    pub errors_with_200: bool,
+    /// Whether a refresh token may be replaced by a new one when it is used. Yes, unless known otherwise.
+    ///
+    /// If it is not, a request whose answer was lost is simply made again.
+    pub rotates: bool,
+    /// For how long after its first use the server accepts a refresh token that it has replaced, if it is known to.
+    ///
+    /// A request whose answer was lost is then made again at once, one time, within that window.
+    #[serde(with = "seconds")]
+    pub reuse_grace: Option<Duration>,
+    /// Whether the server revokes the access token when it issues the next.
+    ///
+    /// Tokens are then not renewed early, since requests in flight would be rejected.
+    pub revokes_previous: bool,
+}
+
+/// Where the parameters of a request go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BodyFormat {
+    /// `application/x-www-form-urlencoded` (RFC 6749 §4, appendix B).
+    #[default]
+    Form,
+    /// A JSON object of strings.
+    Json,
+    /// The query of the URL, and an empty body. See [`Dialect::allow_secrets_in_query`].
+    Query,
+}
+
+impl Dialect {
+    /// The standard: a form body, and the answers of RFC 6749 §5 with the usual deviations.
+    pub fn rfc6749() -> Self {
+        Self {
+            body: BodyFormat::Form,
+            allow_secrets_in_query: false,
+            parameter_names: BTreeMap::new(),
+            grant_types: BTreeMap::new(),
+            extra_headers: BTreeMap::new(),
+            extra_parameters: BTreeMap::new(),
+            refresh_path: None,
+            root: String::new(),
+            fields: Fields::default(),
+            default_lifetime: None,
+            denied: Vec::new(),
+            transient: Vec::new(),
+            errors_with_200: false,
+            rotates: true,
+            reuse_grace: None,
+            revokes_previous: false,
+        }
+    }
+
+    /// Endpoint A: the standard, with client id and secret in the form body
+    /// ([`ClientAuth::body`](super::ClientAuth::body)).
+    pub fn credentials_in_body() -> Self {
+        Self::rfc6749()
+    }
+
+    /// Endpoint B: camelCase parameters, grant type `RefreshToken`, and absolute times of expiry.
+    ///
+    /// Where the server follows its prose and not its example, change the grant type:
+    ///
+    /// ```
+    /// # use tower_refresh::oauth2::Dialect;
+    /// let mut dialect = Dialect::camel_case();
+    /// dialect.grant_types.insert("refresh_token".into(), "refreshToken".into());
+    /// ```
+    pub fn camel_case() -> Self {
+        let mut dialect = Self::rfc6749();
+        for (ours, theirs) in [("grant_type", "grantType"), ("refresh_token", "refreshToken")] {
+            dialect.parameter_names.insert(ours.into(), theirs.into());
+        }
+        dialect.grant_types.insert("refresh_token".into(), "RefreshToken".into());
+        dialect.fields.expires_at = vec!["/accessTokenExpiresAt".into()];
+        dialect.fields.refresh_token_expires_at = vec!["/refreshTokenExpiresAt".into()];
+        dialect
+    }
+
+    /// Endpoint C: the standard, with Basic client authentication ([`ClientAuth::basic`](super::ClientAuth::basic), or
+    /// [`basic_unencoded`](super::ClientAuth::basic_unencoded) if the server got it wrong); the refresh token may or may
+    /// not be replaced.
+    pub fn basic_credentials() -> Self {
+        Self::rfc6749()
+    }
+
+    /// Endpoint D: a JSON body without a grant type, an hour's lifetime unless the answer says otherwise, and
+    /// `access_denied` for a refresh token that is no longer accepted.
+    pub fn json_body() -> Self {
+        let mut dialect = Self::rfc6749();
+        dialect.body = BodyFormat::Json;
+        dialect.grant_types.insert("refresh_token".into(), String::new());
+        dialect.default_lifetime = Some(Duration::from_secs(3600));
+        dialect.denied = vec!["access_denied".into()];
+        dialect
+    }
+
+    /// Returns the preset of that name: `rfc6749`, `credentials_in_body`, `camel_case`, `basic_credentials` or
+    /// `json_body`.
+    pub fn preset(name: &str) -> Option<Self> {
+        match name {
+            "rfc6749" => Some(Self::rfc6749()),
+            "credentials_in_body" => Some(Self::credentials_in_body()),
+            "camel_case" => Some(Self::camel_case()),
+            "basic_credentials" => Some(Self::basic_credentials()),
+            "json_body" => Some(Self::json_body()),
+            _ => None,
+        }
+    }
+
+    /// Returns what the server calls a parameter.
+    pub(super) fn parameter_name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.parameter_names.get(name).map_or(name, String::as_str)
+    }
+
+    /// Returns what the server calls a grant type; nothing if it is not to be sent.
+    pub(super) fn grant_type<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        let name = self.grant_types.get(name).map_or(name, String::as_str);
+        Some(name).filter(|name| !name.is_empty())
+    }
+}
+
+impl Default for Dialect {
+    fn default() -> Self {
+        Self::rfc6749()
+    }
+}
+
+/// Durations as numbers of seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            None => serializer.serialize_none(),
+            Some(duration) if duration.subsec_nanos() == 0 => {
+                serializer.serialize_some(&duration.as_secs())
+            }
+            Some(duration) => serializer.serialize_some(&duration.as_secs_f64()),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Option::<f64>::deserialize(deserializer)?
+            .map(|seconds| {
+                Duration::try_from_secs_f64(seconds).map_err(|_| {
+                    D::Error::custom("a duration must be a number of seconds, not below 0")
+                })
+            })
+            .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Dialect {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn presets_are_valid_and_survive_serde() {
+        for name in
+            ["rfc6749", "credentials_in_body", "camel_case", "basic_credentials", "json_body"]
+        {
+            let dialect = Dialect::preset(name).unwrap();
+            dialect.validate().unwrap();
+            assert_eq!(parse(&serde_json::to_string(&dialect).unwrap()), dialect, "{name}");
+        }
+        assert_eq!(parse("{}"), Dialect::rfc6749());
+    }
+
+    #[test]
+    fn an_unknown_field_is_an_error_that_names_it() {
+        for json in [r#"{"bodyy": "form"}"#, r#"{"fields": {"bodyy": "/x"}}"#] {
+            let error = serde_json::from_str::<Dialect>(json).unwrap_err();
+            assert!(error.to_string().contains("bodyy"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What an answer of the token endpoint means.
+
+mod document;
+mod refusal;
+mod token_set;
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, StatusCode};
+use zeroize::Zeroizing;
+
+use self::document::Document;
+use self::refusal::classify;
+pub(super) use self::refusal::refusal;
+use super::dialect::Dialect;
+use super::lenient;
+use super::scrub::Secrets;
+use crate::clock::Now;
+use crate::error::TokenError;
+use crate::token::{RefreshToken, TokenSet};
+
+/// An answer, read as far as it went.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    /// The body, or why it was not read to its end.
+    pub(super) body: Result<Zeroizing<Vec<u8>>, String>,
+}
+
+/// What is known besides the answer.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) dialect: &'a Dialect,
+    pub(super) secrets: &'a Secrets,
+    /// When the answer was received.
+    pub(super) now: Now,
+    /// Whether the request may have spent a refresh token.
+    pub(super) spends: bool,
+}
+
+impl Context<'_> {
+    /// Makes the error for a request whose outcome nobody knows: at once a matter of the refresh token, if there was one
+    /// that the server may have replaced, and otherwise of no importance.
+    pub(super) fn lost(&self, why: impl Into<String>) -> TokenError {
+        let why = why.into();
+        if self.spends { TokenError::ambiguous(why) } else { TokenError::transient(why) }
+    }
+}
+
+/// Reads an answer to a request for a token.
+///
+/// Only 429, 503 and an OAuth error with a 4xx say that the request did not count. Whatever else fails may have counted.
+pub(super) fn read(answer: &Answer, context: Context<'_>) -> Result<TokenSet, TokenError> {
+    if !answer.status.is_success() {
+        return Err(refusal(answer, context));
+    }
+
+    let body = match &answer.body {
+        Ok(body) => body,
+        Err(why) => return Err(context.lost(why)),
+    };
+    let Some(document) = lenient::parse(body) else {
+        return Err(context.lost(
+            "the token endpoint answered 200 with something that is neither JSON nor a form",
+        ));
+    };
+    let document = Document::new(&document, context.dialect);
+
+    let failed = document.says_not_ok();
+    if let Some(error) = document.error(failed).filter(|_| failed || !document.has_token()) {
+        if context.dialect.errors_with_200 {
+            return Err(classify(&error, answer, context));
+        }
+        let lost = context.lost("the token endpoint answered 200 with an error; if that is its way, set `errors_with_200` in the dialect");
+        return Err(error.tell(lost, context));
+    }
+    if failed {
+        return Err(context.lost("the token endpoint answered 200 and that it failed"));
+    }
+    token_set::token_set(&document, answer, context)
+}
+
+/// Finds the refresh token in a good answer that is of no other use.
+pub(super) fn refresh_token(answer: &Answer, context: Context<'_>) -> Option<RefreshToken> {
+    let body = answer.body.as_ref().ok().filter(|_| answer.status.is_success())?;
+    let document = lenient::parse(body)?;
+    let document = Document::new(&document, context.dialect);
+    document.text(&context.dialect.fields.refresh_token).map(RefreshToken::from)
+}
+
+fn http_date(headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {
+    let value = headers.get(name)?.to_str().ok()?;
+    httpdate::parse_http_date(value.trim()).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use http::HeaderValue;
+    use http::header::{DATE, RETRY_AFTER};
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::refusal::{CODE_LIMIT, DESCRIPTION_LIMIT};
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_667_308_423);
+
+    fn now() -> Now {
+        Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH + NOW)
+    }
+
+    fn read_in(dialect: &Dialect, answer: &Answer) -> Result<TokenSet, TokenError> {
+        let mut secrets = Secrets::default();
+        secrets.add("sesame");
+        let context = Context { dialect, secrets: &secrets, now: now(), spends: true };
+        read(answer, context)
+    }
+
+    fn ok(body: &str) -> Answer {
+        Answer {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: Ok(Zeroizing::new(body.into())),
+        }
+    }
+
+    #[test]
+    fn a_server_that_revokes_the_previous_token_is_not_asked_early() {
+        let mut dialect = Dialect::rfc6749();
+        dialect.revokes_previous = true;
+        let at = NOW.as_secs() + 60;
+        for (body, expected) in [
+            (r#"{"access_token":"a","expires_in":60,"refresh_in":5}"#, Some(60)),
+            (&format!(r#"{{"access_token":"a","expires_at":{at}}}"#), Some(60)),
+            (r#"{"access_token":"a"}"#, None),
+        ] {
+            let tokens = read_in(&dialect, &ok(body)).unwrap();
+            assert_eq!(tokens.refresh_in(), expected.map(Duration::from_secs), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_server_may_say_when_to_ask() {
+        for (value, expected) in [("5", Some(5)), ("\"5\"", Some(5)), ("0", None), ("null", None)] {
+            let body = format!(r#"{{"access_token":"a","expires_in":60,"refresh_in":{value}}}"#);
+            let tokens = read_in(&Dialect::rfc6749(), &ok(&body)).unwrap();
+            assert_eq!(tokens.refresh_in(), expected.map(Duration::from_secs), "{value}");
+        }
+    }
+
+    /// The names that mean something, and some that do not.
+    fn name() -> impl Strategy<Value = String> {
+        let known: Vec<String> = {
+            let fields = serde_json::to_value(Dialect::camel_case().fields).unwrap();
+            let more = serde_json::to_value(Dialect::rfc6749().fields).unwrap();
+            [fields, more]
+                .iter()
+                .flat_map(|fields| fields.as_object().unwrap().values())
+                .flat_map(|pointers| pointers.as_array().unwrap())
+                .flat_map(|pointer| pointer.as_str().unwrap().split('/'))
+                .chain(["ok", "success"])
+                .map(str::to_owned)
+                .collect()
+        };
+        prop_oneof![4 => prop::sample::select(known), 1 => ".{0,8}"]
+    }
+
+    /// What a server may write in a value's place, not all of it JSON.
+    fn scalar() -> impl Strategy<Value = String> {
+        let text = prop_oneof![
+            any::<String>(),
+            "[a-z_]{1,12}",
+            "sesame",
+            "-?[0-9]{1,30}(\\.[0-9]{0,20})?(e[+-]?[0-9]{1,5})?",
+            "[0-9]{1,5}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{0,20})?(Z|[+-][0-9]{2}:?[0-9]{2})?",
+            "[a-zA-Z0-9_-]{0,8}\\.[a-zA-Z0-9_-]{0,40}\\.[a-zA-Z0-9_-]{0,8}",
+            (any::<i64>()).prop_map(|exp| {
+                let claims = format!(r#"{{"exp":{exp}}}"#);
+                format!("e30.{}.e30", URL_SAFE_NO_PAD.encode(claims))
+            }),
+        ];
+        prop_oneof![
+            text.prop_map(|text| serde_json::to_string(&text).unwrap()),
+            "-?[0-9]{1,30}(\\.[0-9]{1,20})?(e[+-]?[0-9]{1,5})?",
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            Just("false".to_owned()),
+            r#""(\\\\u[0-9a-fd]{4}|[\x00-\x7f]|é){0,6}""#,
+        ]
+    }
+
+    fn document() -> impl Strategy<Value = String> {
+        let value = scalar().prop_recursive(3, 16, 4, |inner| {
+            let member = (name(), inner.clone());
+            prop_oneof![
+                prop::collection::vec(inner, 0..4).prop_map(|all| format!("[{}]", all.join(","))),
+                prop::collection::vec(member, 0..4).prop_map(|all| object(&all)),
+            ]
+        });
+        prop::collection::vec((name(), value), 0..8).prop_map(|all| object(&all))
+    }
+
+    fn object(members: &[(String, String)]) -> String {
+        let members: Vec<String> = members
+            .iter()
+            .map(|(name, value)| format!("{}:{value}", serde_json::to_string(name).unwrap()))
+            .collect();
+        format!("{{{}}}", members.join(","))
+    }
+
+    fn body() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            1 => any::<Vec<u8>>(),
+            4 => document().prop_map(String::into_bytes),
+            1 => (document(), any::<prop::sample::Index>()).prop_map(|(text, at)| {
+                let mut bytes = text.into_bytes();
+                bytes.truncate(at.index(bytes.len()));
+                bytes
+            }),
+            1 => prop::collection::vec((name(), any::<String>()), 0..6).prop_map(|pairs| {
+                form_urlencoded::Serializer::new(String::new())
+                    .extend_pairs(pairs)
+                    .finish()
+                    .into_bytes()
+            }),
+        ]
+    }
+
+    fn header() -> impl Strategy<Value = Option<HeaderValue>> {
+        prop::option::of(prop_oneof![
+            any::<Vec<u8>>()
+                .prop_filter_map("a header", |bytes| { HeaderValue::from_bytes(&bytes).ok() }),
+            "[0-9]{1,30}".prop_filter_map("a header", |text| HeaderValue::try_from(text).ok()),
+            (0..253_402_300_799_u64).prop_map(|at| {
+                let at = SystemTime::UNIX_EPOCH + Duration::from_secs(at);
+                HeaderValue::try_from(httpdate::fmt_http_date(at)).unwrap()
+            }),
+        ])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+        #[test]
+        fn no_answer_panics_or_shows_a_secret_or_makes_a_bad_token(
+            status in prop_oneof![3 => Just(200), 2 => 400..500_u16, 1 => 100..1000_u16],
+            body in body(),
+            date in header(),
+            retry_after in header(),
+            preset in prop::sample::select(vec!["rfc6749", "camel_case", "json_body"]),
+            errors_with_200: bool,
+        ) {
+            let mut dialect = Dialect::preset(preset).unwrap();
+            dialect.errors_with_200 = errors_with_200;
+            let mut headers = HeaderMap::new();
+            headers.extend([(DATE, date), (RETRY_AFTER, retry_after)]
+                .into_iter()
+                .filter_map(|(name, value)| value.map(|value| (name, value))));
+            let answer = Answer {
+                status: StatusCode::from_u16(status).unwrap(),
+                headers,
+                body: Ok(Zeroizing::new(body)),
+            };
+            match read_in(&dialect, &answer) {
+                Ok(tokens) => {
+                    prop_assert!(answer.status.is_success());
+                    let token = tokens.access_token().expose_secret();
+                    prop_assert!(!token.is_empty() && token != "undefined");
+                }
+                Err(error) => {
+                    let shown = format!("{error} {error:?}");
+                    prop_assert!(!shown.contains("sesame"));
+                    prop_assert!(error.description().is_none_or(|text| text.len() <= DESCRIPTION_LIMIT));
+                    prop_assert!(error.code().is_none_or(|text| text.len() <= CODE_LIMIT));
+                    let is_refused = (400..500).contains(&status) || errors_with_200 && answer.status.is_success();
+                    prop_assert!(!error.is_denied() || is_refused);
+                }
+            }
+        }
+    }
+}
