@@ -15,12 +15,13 @@ use tokio::time::Sleep;
 use tower_service::Service;
 
 use crate::classify::{Challenge, Classify, Verdict};
-use crate::credentials::{Answer, Debt, Generation, Issued, Proof, Waiting, Want};
+use crate::credentials::{Answer, Issued, Waiting, Want};
 use crate::error::{BoxError, TokenError, for_caller};
 use crate::layer::RefreshLayer;
 use crate::replay::Retry;
 use crate::service::Spare;
 use crate::source::TokenSource;
+use crate::target::Target;
 
 /// How much of a rejected answer is read, so that its connection can be used again.
 const DRAIN_BYTES: usize = 16 * 1024;
@@ -76,13 +77,17 @@ pin_project! {
         R: Retry<B>,
     {
         /// Waits for a token. The service is not ready, so that nothing is held up meanwhile.
-        Waiting { waiting: Waiting<S>, attempt: Attempt<I, S, B> },
+        Waiting { waiting: Waiting<S>, attempt: Attempt<I, B> },
         /// Has a token, and readies the service, which may have been delayed.
-        Readying { token: Arc<Issued>, attempt: Attempt<I, S, B>, delayed: bool },
+        Readying { token: Arc<Issued>, attempt: Attempt<I, B>, delayed: bool },
         /// Waits for the answer.
-        Sending { #[pin] response: I::Future, round: Round<I, S, R::Spare> },
+        Sending { #[pin] response: I::Future, round: Round<I, R::Spare> },
         /// Was rejected, and waits for a newer token with the answer untouched. What is left of the body waits as well.
-        Renewing { waiting: Waiting<S>, rejected: Response<D>, again: Again<I, R::Spare> },
+        Renewing {
+            waiting: Waiting<S>,
+            rejected: Response<D>,
+            again: Again<I, R::Spare>,
+        },
         /// Has a newer token, and reads the rejected answer out.
         Draining {
             #[pin]
@@ -91,7 +96,6 @@ pin_project! {
             deadline: Option<Pin<Box<Sleep>>>,
             token: Arc<Issued>,
             again: Again<I, R::Spare>,
-            debt: Option<Debt<S>>,
         },
         /// Fails before anything was sent.
         Failed { error: BoxError },
@@ -101,13 +105,19 @@ pin_project! {
 }
 
 /// Which attempt is under way, and what it takes for the next.
-pub(crate) enum Round<I, S: TokenSource, T> {
+pub(crate) enum Round<I, T> {
     /// Not ours: no token was attached.
     Untouched,
-    /// The first, with the token of this generation.
-    First(Generation, Option<Again<I, T>>),
+    /// The first.
+    First(Sent, Option<Again<I, T>>),
     /// The second and last.
-    Second(Option<Debt<S>>),
+    Second(Sent),
+}
+
+/// What was sent where.
+pub(crate) struct Sent {
+    pub(crate) token: Arc<Issued>,
+    pub(crate) target: Target,
 }
 
 /// What it takes for a second attempt.
@@ -118,27 +128,26 @@ pub(crate) struct Again<I, T> {
 }
 
 /// A request on its way to a service, without the token.
-struct Attempt<I, S: TokenSource, B> {
+struct Attempt<I, B> {
     request: Request<B>,
     service: I,
-    number: Number<S>,
+    number: Number,
     /// It had a token before, which was of no use when the service was ready at last.
     went_back: bool,
 }
 
 /// Which attempt it is.
-enum Number<S: TokenSource> {
+enum Number {
     First,
-    /// What its answer is worth to others may be owed.
-    Second(Option<Debt<S>>),
+    Second,
 }
 
-impl<I, S: TokenSource, B> Attempt<I, S, B> {
+impl<I, B> Attempt<I, B> {
     /// Makes the error for a request that gets no token.
     fn fail(&self, error: TokenError) -> BoxError {
         match self.number {
             Number::First => for_caller(&self.request, error),
-            Number::Second(_) => not_sent_again(&self.request, &error),
+            Number::Second => not_sent_again(&self.request, &error),
         }
     }
 
@@ -151,29 +160,31 @@ impl<I, S: TokenSource, B> Attempt<I, S, B> {
     }
 
     /// Attaches the token and sends the request, through a service that is ready.
-    fn send<C, R, D>(
+    fn send<S, C, R, D>(
         mut self,
         layer: &RefreshLayer<S, C, R>,
-        token: &Issued,
+        token: Arc<Issued>,
     ) -> Result<State<I, S, R, B, D>, BoxError>
     where
         I: Service<Request<B>>,
+        S: TokenSource,
         R: Retry<B>,
     {
+        let target = Target::of(&self.request);
         match self.number {
             Number::First => {
-                let (request, spare) = layer.arm(self.request, token)?;
+                let (request, spare) = layer.arm(self.request, &token)?;
                 let response = self.service.call(request);
                 let again = spare.map(|spare| Again { spare, service: self.service });
-                Ok(State::Sending { response, round: Round::First(token.generation, again) })
+                Ok(State::Sending { response, round: Round::First(Sent { token, target }, again) })
             }
-            Number::Second(debt) => {
-                let token = token.tokens.access_token();
-                if let Err(error) = layer.attach.attach(self.request.headers_mut(), token) {
+            Number::Second => {
+                let access_token = token.tokens.access_token();
+                if let Err(error) = layer.attach.attach(self.request.headers_mut(), access_token) {
                     return Err(not_sent_again(&self.request, &error));
                 }
                 let response = self.service.call(self.request);
-                Ok(State::Sending { response, round: Round::Second(debt) })
+                Ok(State::Sending { response, round: Round::Second(Sent { token, target }) })
             }
         }
     }
@@ -202,7 +213,7 @@ where
     pub(crate) fn sending(
         layer: &Arc<RefreshLayer<S, C, R>>,
         response: I::Future,
-        round: Round<I, S, R::Spare>,
+        round: Round<I, R::Spare>,
     ) -> Self {
         Self::new(layer, State::Sending { response, round })
     }
@@ -245,7 +256,7 @@ where
                         unreachable!()
                     };
                     match landed {
-                        Ok((token, _)) => State::Readying { token, attempt, delayed: false },
+                        Ok(token) => State::Readying { token, attempt, delayed: false },
                         Err(error) => return Poll::Ready(Err(attempt.fail(error))),
                     }
                 }
@@ -269,7 +280,7 @@ where
                     // a newer one the request goes back once: with tokens that live shorter than the queue is long, it
                     // would do so for ever.
                     match layer.credentials.recheck(token, attempt.went_back || !delayed) {
-                        Answer::Use(token) => match attempt.send(layer, &token) {
+                        Answer::Use(token) => match attempt.send(layer, token) {
                             Ok(sending) => sending,
                             Err(error) => return Poll::Ready(Err(error)),
                         },
@@ -290,21 +301,25 @@ where
                         return this.state.end(Ok(response));
                     }
                     let verdict = layer.classify.classify(response.status(), response.headers());
-                    if matches!(round, Round::First(..)) && verdict != Verdict::Rejected {
+                    let credentials = &layer.credentials;
+                    if let Round::First(sent, _) = &round
+                        && verdict != Verdict::Rejected
+                    {
+                        if verdict == Verdict::Accepted {
+                            credentials.accepted(&sent.token, sent.target);
+                        }
                         return this.state.end(Ok(response));
                     }
                     let StateOwned::Sending { round, .. } = this.state.as_mut().take() else {
                         unreachable!()
                     };
-                    let (generation, again) = match round {
-                        Round::First(generation, again) => (generation, again),
-                        Round::Second(debt) => {
-                            if let Some(debt) = debt {
-                                debt.pay(match verdict {
-                                    Verdict::Accepted => Proof::Accepted,
-                                    Verdict::Rejected => Proof::Rejected,
-                                    Verdict::Unknown => Proof::Missing,
-                                });
+                    let (sent, again) = match round {
+                        Round::First(sent, again) => (sent, again),
+                        Round::Second(Sent { token, target }) => {
+                            match verdict {
+                                Verdict::Accepted => credentials.retry_accepted(&token, target),
+                                Verdict::Rejected => credentials.retry_rejected(&token, target),
+                                Verdict::Unknown => {}
                             }
                             return Poll::Ready(Ok(response));
                         }
@@ -315,9 +330,10 @@ where
                     let again = again
                         .and_then(|mut again| again.spare.pause(&*layer.retry).then_some(again));
                     let challenge = Challenge::for_source(response.headers());
-                    let answer =
-                        layer.credentials.ask(Want::NewerThanRejected(generation, challenge));
-                    match (answer, again) {
+                    let generation = sent.token.generation;
+                    let target = sent.target;
+                    let want = Want::NewerThanRejected { generation, target, challenge };
+                    match (credentials.ask(want), again) {
                         (Answer::Refuse(error), _) => {
                             response.extensions_mut().insert(error);
                             return Poll::Ready(Ok(response));
@@ -327,9 +343,7 @@ where
                         (Answer::Wait(waiting), Some(again)) => {
                             State::Renewing { waiting, rejected: response, again }
                         }
-                        (Answer::Use(token), Some(again)) => {
-                            drain(layer, response, token, again, None)
-                        }
+                        (Answer::Use(token), Some(again)) => drain(layer, response, token, again),
                     }
                 }
 
@@ -342,7 +356,7 @@ where
                         unreachable!()
                     };
                     match landed {
-                        Ok((token, debt)) => drain(layer, rejected, token, again, debt),
+                        Ok(token) => drain(layer, rejected, token, again),
                         // An answer from the server beats an error of ours. The body goes on.
                         Err(error) => {
                             rejected.extensions_mut().insert(error);
@@ -354,8 +368,7 @@ where
                 // ## Draining => (Readying | error)
                 StateProj::Draining { rejected, left, deadline, .. } => {
                     ready!(poll_drained(rejected, left, deadline, cx));
-                    let StateOwned::Draining { token, again, debt, .. } =
-                        this.state.as_mut().take()
+                    let StateOwned::Draining { token, again, .. } = this.state.as_mut().take()
                     else {
                         unreachable!()
                     };
@@ -365,7 +378,7 @@ where
                             "the rejected request could not be made again".into()
                         ));
                     };
-                    let number = Number::Second(debt);
+                    let number = Number::Second;
                     let service = again.service;
                     let attempt = Attempt { request, service, number, went_back: false };
                     State::Readying { token, attempt, delayed: false }
@@ -395,7 +408,6 @@ fn drain<I, S, C, R, B, D>(
     rejected: Response<D>,
     token: Arc<Issued>,
     again: Again<I, R::Spare>,
-    debt: Option<Debt<S>>,
 ) -> State<I, S, R, B, D>
 where
     I: Service<Request<B>>,
@@ -407,7 +419,7 @@ where
     // A body that is not there needs no time.
     let deadline =
         if rejected.is_end_stream() { None } else { layer.credentials.sleep(DRAIN_TIME) };
-    State::Draining { rejected, left: DRAIN_BYTES, deadline, token, again, debt }
+    State::Draining { rejected, left: DRAIN_BYTES, deadline, token, again }
 }
 
 /// Reads a body to its end, within limits.

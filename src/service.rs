@@ -11,11 +11,12 @@ use tower_service::Service;
 use crate::classify::{Classify, Unauthorized};
 use crate::credentials::{Answer, Credentials, Issued, Want};
 use crate::error::{BoxError, for_caller};
-use crate::future::{Again, ResponseFuture, Round};
+use crate::future::{Again, ResponseFuture, Round, Sent};
 use crate::layer::RefreshLayer;
 use crate::origin::Carry;
 use crate::replay::{ByType, Retry, SpareHead};
 use crate::source::TokenSource;
+use crate::target::Target;
 
 /// Attaches an access token to requests, and renews it when it expires or is rejected: the service of [`RefreshLayer`].
 ///
@@ -145,6 +146,7 @@ where
                 }
             },
         };
+        let target = Target::of(&request);
         let (request, spare) = match layer.arm(request, &issued) {
             Ok(armed) => armed,
             Err(error) => {
@@ -157,7 +159,7 @@ where
         ResponseFuture::sending(
             layer,
             self.inner.call(request),
-            Round::First(issued.generation, again),
+            Round::First(Sent { token: issued, target }, again),
         )
     }
 }

@@ -44,13 +44,14 @@ pub enum Event {
     Lost,
     /// A refresh landed after others had brought newer credentials, and was published to nobody.
     Superseded,
-    /// A renewed token was rejected as well: rejections lead to no renewal for a while.
+    /// A target rejected the token that was obtained because it rejected the one before. Its rejections start no refresh for a
+    /// while; see [`RefreshPolicy::brake`](crate::RefreshPolicy::brake).
     #[non_exhaustive]
     Braked {
         /// For how long.
         duration: Duration,
     },
-    /// A renewed token was accepted after the brake had been on.
+    /// A target accepted a token again after it had backed off.
     Released,
     /// The application brought a token set of its own.
     #[non_exhaustive]

@@ -18,11 +18,12 @@ use tokio::task::{Unconstrained, unconstrained};
 use tokio::time::Sleep;
 
 use super::Credentials;
-use super::state::{Adoption, Departure, FlightId, Generation, Issued, LOST_AFTER, Proof};
+use super::state::{Adoption, Departure, FlightId, Generation, Issued, LOST_AFTER};
 use crate::classify::Challenge;
 use crate::clock::Now;
 use crate::error::TokenError;
 use crate::source::{Renewal, TokenSource};
+use crate::target::Target;
 use crate::token::TokenSet;
 
 /// Whoever uses the source holds this: a flight, or an adoption. First come, first served.
@@ -73,7 +74,7 @@ pub(crate) enum Want {
     /// A token that may be sent.
     Token,
     /// A newer one than this, which a resource server rejected.
-    NewerThanRejected(Generation, Option<Challenge>),
+    NewerThanRejected { generation: Generation, target: Target, challenge: Option<Challenge> },
     /// A newer one than this, because the application says so.
     NewerThan(Generation),
 }
@@ -87,8 +88,7 @@ pub(crate) enum Answer<S: TokenSource> {
 
 /// Waits for a usable token, whoever brings it.
 ///
-/// Ready with the token and, for the request whose rejection started the flight, with the debt of a proof. Dropping it
-/// does not stop the flight.
+/// Dropping it does not stop the flight.
 pub(crate) struct Waiting<S: TokenSource> {
     credentials: Credentials<S>,
     want: Want,
@@ -97,25 +97,18 @@ pub(crate) struct Waiting<S: TokenSource> {
     outcome: Landing,
     // Each waiter on its own runtime: a flight on a runtime that nobody polls holds up nobody else.
     timeout: Option<Pin<Box<Sleep>>>,
-    /// Of the request whose rejection started the flight.
-    debt: Option<Debt<S>>,
 }
 
 impl<S: TokenSource> Waiting<S> {
-    pub(super) fn new(
-        credentials: Credentials<S>,
-        want: Want,
-        outcome: Landing,
-        debt: Option<Debt<S>>,
-    ) -> Self {
+    pub(super) fn new(credentials: Credentials<S>, want: Want, outcome: Landing) -> Self {
         let timeout = credentials.sleep(credentials.timeout());
         let epoch = credentials.epoch();
-        Self { credentials, want, epoch, outcome, timeout, debt }
+        Self { credentials, want, epoch, outcome, timeout }
     }
 }
 
 impl<S: TokenSource> Future for Waiting<S> {
-    type Output = Result<(Arc<Issued>, Option<Debt<S>>), TokenError>;
+    type Output = Result<Arc<Issued>, TokenError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -124,7 +117,7 @@ impl<S: TokenSource> Future for Waiting<S> {
                 Poll::Ready(Ok(Outcome::Landed(Ok(issued))))
                     if this.credentials.is_of_session(&issued) =>
                 {
-                    return Poll::Ready(Ok((issued, this.debt.take())));
+                    return Poll::Ready(Ok(issued));
                 }
                 Poll::Ready(Ok(Outcome::Landed(Err(error))))
                     if this.credentials.epoch() == this.epoch =>
@@ -134,13 +127,12 @@ impl<S: TokenSource> Future for Waiting<S> {
                 // Or the application logged in or out between the landing and now.
                 Poll::Ready(Ok(Outcome::AskAgain | Outcome::Landed(_))) => {
                     match this.credentials.ask(this.want.clone()) {
-                        Answer::Use(issued) => return Poll::Ready(Ok((issued, None))),
+                        Answer::Use(issued) => return Poll::Ready(Ok(issued)),
                         Answer::Refuse(error) => return Poll::Ready(Err(error)),
                         // The time that it has waited so far counts.
                         Answer::Wait(next) => {
                             this.epoch = next.epoch;
                             this.outcome = next.outcome;
-                            this.debt = next.debt;
                         }
                     }
                 }
@@ -159,7 +151,7 @@ impl<S: TokenSource> Future for Waiting<S> {
                     if let Want::Token = this.want
                         && let Answer::Use(issued) = this.credentials.ask(Want::Token)
                     {
-                        return Poll::Ready(Ok((issued, None)));
+                        return Poll::Ready(Ok(issued));
                     }
                     return Poll::Ready(Err(TokenError::transient(format!(
                         "no token within {:?}; the refresh goes on and its answer will be used",
@@ -174,31 +166,6 @@ impl<S: TokenSource> Future for Waiting<S> {
 impl<S: TokenSource> fmt::Debug for Waiting<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Waiting").field("want", &self.want).finish_non_exhaustive()
-    }
-}
-
-/// Owed by the request whose rejection started a flight: whether the renewed token is any better.
-///
-/// Dropped unpaid, it counts as [`Proof::Missing`].
-pub(crate) struct Debt<S: TokenSource> {
-    credentials: Credentials<S>,
-    flight: FlightId,
-    proof: Proof,
-}
-
-impl<S: TokenSource> Debt<S> {
-    pub(super) fn new(credentials: &Credentials<S>, flight: FlightId) -> Self {
-        Self { credentials: credentials.clone(), flight, proof: Proof::Missing }
-    }
-
-    pub(crate) fn pay(mut self, proof: Proof) {
-        self.proof = proof;
-    }
-}
-
-impl<S: TokenSource> Drop for Debt<S> {
-    fn drop(&mut self) {
-        self.credentials.prove(self.flight, self.proof);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who holds the token, and who fetches the next.
 
 mod event;
+mod evidence;
 mod flight;
 mod policy;
 mod state;
@@ -18,14 +19,15 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Sleep;
 
 pub use self::event::{Event, Events};
-pub(crate) use self::flight::{Answer, Debt, Waiting, Want};
+pub(crate) use self::flight::{Answer, Waiting, Want};
 use self::flight::{Gate, Outcome, Turn};
 pub use self::policy::RefreshPolicy;
+pub(crate) use self::state::Issued;
 use self::state::{Adoption, Deadline, Decision, Departure, FlightId, State};
-pub(crate) use self::state::{Generation, Issued, Proof};
 use crate::clock::Now;
 use crate::error::TokenError;
 use crate::source::{BoxTokenSource, Cause, Notice, TokenSource};
+use crate::target::Target;
 use crate::token::TokenSet;
 
 /// The shared handle: the current token set, and who is fetching the next.
@@ -171,7 +173,7 @@ impl<S: TokenSource> Credentials<S> {
     async fn wait_for(&self, want: Want) -> Result<TokenSet, TokenError> {
         match self.ask(want) {
             Answer::Use(issued) => Ok(issued.tokens.clone()),
-            Answer::Wait(waiting) => waiting.await.map(|(issued, _)| issued.tokens.clone()),
+            Answer::Wait(waiting) => waiting.await.map(|issued| issued.tokens.clone()),
             Answer::Refuse(error) => Err(error),
         }
     }
@@ -336,7 +338,9 @@ impl<S: TokenSource> Credentials<S> {
             |state, now| {
                 let decision = match &want {
                     Want::Token => state.token(now),
-                    Want::NewerThanRejected(generation, _) => state.rejected(now, *generation),
+                    Want::NewerThanRejected { generation, target, .. } => {
+                        state.rejected(now, *generation, *target)
+                    }
                     Want::NewerThan(generation) => state.forced(now, *generation),
                 };
                 let decision = match (decision, &runtime) {
@@ -369,11 +373,9 @@ impl<S: TokenSource> Credentials<S> {
             Ok(runtime) => runtime,
             Err(error) => return Answer::Refuse(error),
         };
-        let mut debt = None;
         if let Some(departure) = departure {
             let challenge = match &want {
-                Want::NewerThanRejected(_, challenge) => {
-                    debt = Some(Debt::new(self, departure.id));
+                Want::NewerThanRejected { challenge, .. } => {
                     // An older token's rejection says nothing about the one that is renewed now.
                     challenge.clone().filter(|_| departure.cause == Cause::Rejected)
                 }
@@ -383,7 +385,7 @@ impl<S: TokenSource> Credentials<S> {
         }
         match (answer, gate) {
             (Some(issued), _) => Answer::Use(issued),
-            (None, Some(gate)) => Answer::Wait(Waiting::new(self.clone(), want, gate, debt)),
+            (None, Some(gate)) => Answer::Wait(Waiting::new(self.clone(), want, gate)),
             // There is a gate whenever there is a flight.
             (None, None) => Answer::Refuse(TokenError::transient("the refresh is gone")),
         }
@@ -397,9 +399,28 @@ impl<S: TokenSource> Credentials<S> {
         Some(Box::pin(tokio::time::sleep(duration)))
     }
 
-    /// Tells what became of the retry of the request whose rejection started this flight.
-    fn prove(&self, flight: FlightId, proof: Proof) {
-        self.decide(|state, now| (state.prove(now, flight, proof), None), |_, ()| ());
+    /// A response accepted the token.
+    pub(crate) fn accepted(&self, token: &Issued, target: Target) {
+        if token.accepted(target) {
+            self.decide(
+                |state, now| (state.accepted(now, token.generation, target), None),
+                |_, ()| (),
+            );
+        }
+    }
+
+    /// The response to a second attempt accepted the token.
+    pub(crate) fn retry_accepted(&self, token: &Issued, target: Target) {
+        token.accepted(target);
+        self.decide(|state, _| (state.retry_accepted(target), None), |_, ()| ());
+    }
+
+    /// The response to a second attempt rejected the token as well.
+    pub(crate) fn retry_rejected(&self, token: &Issued, target: Target) {
+        self.decide(
+            |state, now| (state.retry_rejected(now, token.generation, target), None),
+            |_, ()| (),
+        );
     }
 
     // ===== for flights =====
@@ -570,7 +591,8 @@ pub struct Status {
     /// [denied](TokenError::is_denied) and will not be asked until the credentials change. (With a store it is looked at now
     /// and then for what others have brought.)
     pub cooldown: Option<Duration>,
-    /// How long rejections lead to no renewal, because the last one did and the renewed token has not proved better.
+    /// Time left during which rejections by at least one target start no refresh, because the last refreshes did not help
+    /// there. See [`RefreshPolicy::brake`].
     pub brake: Option<Duration>,
 }
 
@@ -584,7 +606,7 @@ pub enum TokenStatus {
     Fresh,
     /// It is used, and renewed behind the requests.
     Stale,
-    /// A resource server rejected it, and it is being renewed.
+    /// A resource server rejected it, and no response has accepted it since.
     Rejected,
     /// It is not used.
     Expired,

@@ -104,11 +104,15 @@ impl RefreshPolicy {
         self
     }
 
-    /// Sets for how long rejections lead to no renewal after one that did: at first, and at the most.
+    /// Sets how long the rejections by one target start no refresh after a refresh that did not help there: at first, and at
+    /// the most. A target is a method, an origin and a path.
     ///
-    /// This is what keeps one endpoint that answers 401 to everything from costing a refresh per request. It is let go as
-    /// soon as the rejected request, sent again, is accepted; if it is rejected again, the pause doubles. 5 seconds and 5
-    /// minutes by default.
+    /// An endpoint that answers 401 to everything must not cost a refresh per request. So if a target rejects the new token
+    /// too, it backs off. The backoff doubles each time, and goes on for as long as other responses accept the token. Every
+    /// other target still starts a refresh with its first rejection, so that a revoked token is replaced at once. The
+    /// rejections of one origin start at most four refreshes that do not help, and then one per `max`.
+    ///
+    /// 5 seconds and 5 minutes by default.
     pub fn brake(mut self, first: Duration, max: Duration) -> Self {
         self.timing.brake = (first, max.max(first));
         self

@@ -14,10 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::Event;
+use super::evidence::{Evidence, Judgement, Testimony, Witness};
 use super::policy::Timing;
 use crate::clock::Now;
 use crate::error::TokenError;
 use crate::source::Cause;
+use crate::target::Target;
 use crate::token::{Expiry, TokenSet};
 
 /// No lifetime is taken for longer, so that no arithmetic has to fear what a server sends.
@@ -49,12 +51,12 @@ pub(super) struct State {
     flight: Option<Flight>,
     flights: u64,
     failure: Option<Failure>,
-    brake: Brake,
+    evidence: Evidence,
     /// A flight was declared lost, and still occupies the source.
     lost: bool,
     /// Whether others may bring the source a token, so that it is worth to look while nothing may be sent.
     keeps: bool,
-    /// When it is next looked at while the brake is on.
+    /// When it is next looked at while rejections start no refresh.
     look_again: Deadline,
     news: Vec<Event>,
     /// Errors that are no longer needed. They are dropped outside the lock, since what a source put into them is not ours.
@@ -73,6 +75,7 @@ pub(crate) struct Issued {
     epoch: u64,
     stale: Deadline,
     expired: Deadline,
+    witness: Witness,
 }
 
 /// A flight that was decided on and is now to be started.
@@ -82,7 +85,9 @@ pub(super) struct Departure {
     pub(super) cause: Cause,
     pub(super) previous: Option<TokenSet>,
     parent: Generation,
-    /// Nothing may be sent, since the brake is on or an outcome is unknown; but others may have brought a token.
+    /// The target whose rejection started it.
+    target: Option<Target>,
+    /// Nothing may be sent, since a rejection starts no refresh or an outcome is unknown; but others may have brought a token.
     pub(super) only_looks: bool,
 }
 
@@ -126,16 +131,6 @@ struct Failure {
     until: Deadline,
 }
 
-/// Keeps an endpoint that rejects every token from costing a refresh per request.
-#[derive(Debug, Default)]
-struct Brake {
-    /// How many renewals in a row were followed by another rejection.
-    strikes: u32,
-    on_until: Option<Deadline>,
-    /// The flight that a rejection started, whose token has yet to prove better than the one before.
-    on_trial: Option<FlightId>,
-}
-
 /// What is to be done about one request's wish for a token.
 #[derive(Debug)]
 pub(super) enum Decision {
@@ -149,17 +144,6 @@ pub(super) enum Decision {
     Join,
     /// There is none to be had now.
     Refuse(TokenError),
-}
-
-/// What a token that was renewed because of a rejection turned out to be worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Proof {
-    /// It was accepted.
-    Accepted,
-    /// It was rejected as well.
-    Rejected,
-    /// Nobody found out: the request was dropped, could not be sent again, or failed otherwise.
-    Missing,
 }
 
 /// What the state looks like from outside.
@@ -188,7 +172,7 @@ impl State {
             flight: None,
             flights: 0,
             failure: None,
-            brake: Brake::default(),
+            evidence: Evidence::new(timing.brake),
             lost: false,
             keeps,
             look_again: Deadline::PAST,
@@ -221,7 +205,12 @@ impl State {
     }
 
     /// A resource server rejected the token of this generation; the request wants a newer one.
-    pub(super) fn rejected(&mut self, now: Now, generation: Generation) -> Decision {
+    pub(super) fn rejected(
+        &mut self,
+        now: Now,
+        generation: Generation,
+        target: Target,
+    ) -> Decision {
         self.give_up_on_lost(now);
         if generation < self.generation {
             // Somebody was faster. A thousand late rejections of one token cost one refresh.
@@ -232,15 +221,25 @@ impl State {
         {
             flight.kind = FlightKind::Replacing;
         }
-        if let (None, None, Some(left)) = (&self.flight, self.blocked(now), self.brake.left(now)) {
+        // Once the token has expired there is nothing left to judge.
+        if self.flight.is_none()
+            && self.current.as_ref().is_some_and(|current| !current.is_expired(now))
+            && let Some(left) = self.ignores_rejection(now, target)
+            && self.blocked(now).is_none()
+        {
             if self.keeps && self.look_again.has_come(now) {
                 return Decision::Start(self.depart_to_look(now, Cause::Rejected));
             }
             return Decision::Refuse(TokenError::transient(format!(
-                "a rejected token was renewed a moment ago, so that another rejection leads to no renewal for {left:.1?}"
+                "token rejected again after a refresh; rejections there start no refresh for another {left:.1?}"
             )));
         }
-        self.need(now, Cause::Rejected)
+        match self.need(now, Cause::Rejected) {
+            Decision::Start(departure) => {
+                Decision::Start(Departure { target: Some(target), ..departure })
+            }
+            decision => decision,
+        }
     }
 
     /// The application wants a token newer than this generation.
@@ -297,10 +296,6 @@ impl State {
             _ => FlightKind::Renewing,
         };
         let id = self.occupy(now, kind);
-        if cause == Cause::Rejected && self.brake.on_trial.replace(id).is_some() {
-            // The last one has not been proved better yet, and is rejected already.
-            self.brake.strikes = self.brake.strikes.saturating_add(1);
-        }
         if !(self.keeps && self.is_denied()) {
             self.news.push(Event::Started { cause });
         }
@@ -309,6 +304,7 @@ impl State {
             cause,
             previous: self.current.as_ref().map(|current| current.tokens.clone()),
             parent: self.generation,
+            target: None,
             only_looks: false,
         }
     }
@@ -321,6 +317,7 @@ impl State {
             cause,
             previous: self.current.as_ref().map(|current| current.tokens.clone()),
             parent: self.generation,
+            target: None,
             only_looks: true,
         }
     }
@@ -345,7 +342,6 @@ impl State {
         };
         self.lost = true;
         self.news.push(Event::Lost);
-        self.end_trial(flight.id);
         if flight.kind == FlightKind::Adopting {
             // Nothing was sent. It stays on its way, and the source will be told.
             return;
@@ -363,7 +359,6 @@ impl State {
     pub(super) fn call_off(&mut self, departure: &Departure) {
         if self.wants(departure.id) {
             self.flight = None;
-            self.end_trial(departure.id);
             self.news.retain(|event| !matches!(event, Event::Started { .. }));
         }
     }
@@ -407,14 +402,14 @@ impl State {
                     generation: issued.generation.0,
                     usable_for: issued.expired.left(now),
                 });
-                if departure.only_looks {
-                    self.brake.on_trial = Some(departure.id);
+                if let Some(target) = departure.target {
+                    self.with_evidence(|evidence| {
+                        evidence.refreshed(now, target, departure.parent);
+                    });
                 }
-                self.brake_after_landing(now, departure);
                 Some(Ok(issued))
             }
             Err(error) => {
-                self.end_trial(departure.id);
                 self.fail(now, error.clone());
                 Some(Err(error))
             }
@@ -453,7 +448,9 @@ impl State {
             epoch: self.epoch,
             stale: stale.or_earlier(expired),
             expired,
+            witness: Witness::new(),
         });
+        self.evidence.token_issued();
         self.current = Some(Arc::clone(&issued));
         issued
     }
@@ -504,7 +501,7 @@ impl State {
         self.give_up_on_lost(now);
         self.epoch += 1;
         self.set_failure(None);
-        self.brake = Brake::default();
+        self.evidence = Evidence::new(self.timing.brake);
         if let Some(tokens) = tokens {
             let generation = self.issue(now, now, tokens).generation.0;
             self.news.push(Event::Replaced { generation });
@@ -533,55 +530,60 @@ impl State {
         }
     }
 
-    // ===== the brake =====
+    // ===== evidence =====
 
-    /// A flight landed with a new token.
-    fn brake_after_landing(&mut self, now: Now, departure: &Departure) {
-        if departure.cause == Cause::Rejected {
-            // On until the retry has shown that the new token is any better: others may be rejected before that, and
-            // the request that owes the proof may never be sent again.
-            self.put_brake_on(now, self.brake.strikes);
-        } else {
-            // The token at hand is not the one on trial, and what the brake protected is gone.
-            self.brake.on_trial = None;
-            self.brake.on_until = None;
+    /// Returns for how long a target's rejections of the current token start no refresh; none if this one does.
+    fn ignores_rejection(&mut self, now: Now, target: Target) -> Option<Duration> {
+        let generation = self.generation;
+        let judgement = self.with_evidence(|evidence| evidence.judge(now, generation, target));
+        match judgement {
+            Judgement::Counts => None,
+            Judgement::Ignored { left, begins } => {
+                if begins {
+                    self.news.push(Event::Braked { duration: left });
+                }
+                Some(left)
+            }
         }
     }
 
-    /// The request whose rejection started a flight tells what became of its retry.
-    pub(super) fn prove(&mut self, now: Now, flight: FlightId, proof: Proof) {
-        if !self.end_trial(flight) {
-            // A rejection of a superseded generation says nothing about the one at hand.
+    /// A target that [may be a suspect](Issued::accepted) accepted the token of this generation.
+    pub(super) fn accepted(&mut self, now: Now, generation: Generation, target: Target) {
+        // Acceptance of an older token is no evidence for the current one.
+        if generation == self.generation
+            && self.with_evidence(|evidence| evidence.accepted(now, target))
+        {
+            self.news.push(Event::Released);
+        }
+    }
+
+    /// A request that was rejected with an older token was accepted with a newer one.
+    pub(super) fn retry_accepted(&mut self, target: Target) {
+        if self.with_evidence(|evidence| evidence.retry_accepted(target)) {
+            self.news.push(Event::Released);
+        }
+    }
+
+    /// A request that was rejected with an older token was rejected with this one too.
+    pub(super) fn retry_rejected(&mut self, now: Now, generation: Generation, target: Target) {
+        if generation != self.generation {
             return;
         }
-        match proof {
-            Proof::Accepted => {
-                if self.brake.strikes > 0 {
-                    self.news.push(Event::Released);
-                }
-                self.brake = Brake::default();
-            }
-            Proof::Rejected => {
-                self.brake.strikes = self.brake.strikes.saturating_add(1);
-                let duration = self.put_brake_on(now, self.brake.strikes);
-                self.news.push(Event::Braked { duration });
-            }
-            Proof::Missing => {}
+        let hold = self.with_evidence(|evidence| evidence.retry_rejected(now, target, generation));
+        if let Some(duration) = hold {
+            self.news.push(Event::Braked { duration });
         }
     }
 
-    /// Returns whether this flight's token was on trial.
-    fn end_trial(&mut self, flight: FlightId) -> bool {
-        self.brake.on_trial.take_if(|on_trial| *on_trial == flight).is_some()
-    }
-
-    fn put_brake_on(&mut self, now: Now, strikes: u32) -> Duration {
-        let (first, most) = self.timing.brake;
-        let pause = doubled(first, strikes, most);
-        // It has nothing to protect once the token has expired.
-        let expired = self.current.as_ref().map_or(Deadline::PAST, |current| current.expired);
-        self.brake.on_until = Some(Deadline::monotonic(now, pause).or_earlier(expired));
-        pause
+    /// Changes the evidence, in the light of what the responses have shown so far.
+    fn with_evidence<T>(&mut self, change: impl FnOnce(&mut Evidence) -> T) -> T {
+        let Some(current) = &self.current else {
+            return change(&mut self.evidence);
+        };
+        self.evidence.hear(&current.witness);
+        let changed = change(&mut self.evidence);
+        self.evidence.ask(&current.witness);
+        changed
     }
 
     // ===== what others may know =====
@@ -646,12 +648,17 @@ impl State {
             current: self.current.clone(),
             in_flight: self.flight.is_some(),
             rejected: self
-                .flight
+                .current
                 .as_ref()
-                .is_some_and(|flight| flight.kind == FlightKind::Replacing),
+                .is_some_and(|current| self.evidence.is_doubted(&current.witness))
+                || self.flight.as_ref().is_some_and(|flight| flight.kind == FlightKind::Replacing),
             error: self.failure.as_ref().map(|failure| failure.error.clone()),
             cooldown: self.left_alone_for(now),
-            brake: self.brake.left(now),
+            brake: self
+                .current
+                .as_ref()
+                .filter(|current| !current.is_expired(now))
+                .and_then(|_| self.evidence.longest_left(now)),
         }
     }
 }
@@ -670,20 +677,20 @@ impl Issued {
         self.expired.has_come(now)
     }
 
+    /// A response accepted this token. Returns whether the state must know, since it may come from a suspect.
+    ///
+    /// Takes no lock. For a token that is known to be good it costs one relaxed load.
+    pub(super) fn accepted(&self, target: Target) -> bool {
+        self.witness.accepted(target) == Testimony::OfSuspect
+    }
+
     pub(super) fn usable_for(&self, now: Now) -> Option<Duration> {
         self.expired.left(now)
     }
 }
 
-impl Brake {
-    /// How much longer it is on.
-    fn left(&self, now: Now) -> Option<Duration> {
-        self.on_until?.left(now).filter(|left| !left.is_zero())
-    }
-}
-
 /// `first`, doubled with each strike after the first, at most `most`.
-fn doubled(first: Duration, strikes: u32, most: Duration) -> Duration {
+pub(super) fn doubled(first: Duration, strikes: u32, most: Duration) -> Duration {
     let factor = 1_u32.checked_shl(strikes.saturating_sub(1)).unwrap_or(u32::MAX);
     min(first.saturating_mul(factor), min(most, LIFETIME_MAX))
 }
@@ -707,7 +714,7 @@ impl Deadline {
     }
 
     /// After a pause that only the monotonic clock measures.
-    fn monotonic(now: Now, pause: Duration) -> Self {
+    pub(super) fn monotonic(now: Now, pause: Duration) -> Self {
         Self { monotonic: now.monotonic().saturating_add(pause), wall: Duration::MAX }
     }
 
@@ -730,7 +737,7 @@ impl Deadline {
     }
 
     /// How long until it comes; none if never.
-    fn left(self, now: Now) -> Option<Duration> {
+    pub(super) fn left(self, now: Now) -> Option<Duration> {
         (self != Self::NEVER).then(|| {
             min(
                 self.monotonic.saturating_sub(now.monotonic()),
@@ -773,13 +780,14 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Token,
-        Rejected { age: u64 },
+        Rejected { age: u64, target: u32 },
+        Accepted { age: u64, target: u32 },
+        Retried { age: u64, target: u32, is_accepted: bool },
         Forced { age: u64 },
         Land { which: usize, result: Landing },
         Replace { lifetime: Option<u64> },
         Forget,
         Adopted { which: usize },
-        Prove { which: usize, proof: u8 },
         Pass { milliseconds: u64 },
         UntilStale,
         Suspend { milliseconds: u64 },
@@ -814,13 +822,15 @@ mod tests {
         let milliseconds = || prop_oneof![0..50_u64, 0..5000_u64, 0..400_000_u64];
         prop_oneof![
             6 => Just(Step::Token),
-            3 => (0..3_u64).prop_map(|age| Step::Rejected { age }),
+            3 => (0..3_u64, 0..3_u32).prop_map(|(age, target)| Step::Rejected { age, target }),
+            2 => (0..2_u64, 0..3_u32).prop_map(|(age, target)| Step::Accepted { age, target }),
+            2 => (0..2_u64, 0..3_u32, any::<bool>())
+                .prop_map(|(age, target, is_accepted)| Step::Retried { age, target, is_accepted }),
             1 => (0..2_u64).prop_map(|age| Step::Forced { age }),
             6 => (0..4_usize, landing).prop_map(|(which, result)| Step::Land { which, result }),
             1 => lifetime().prop_map(|lifetime| Step::Replace { lifetime }),
             1 => Just(Step::Forget),
             2 => (0..4_usize).prop_map(|which| Step::Adopted { which }),
-            2 => (0..4_usize, 0..3_u8).prop_map(|(which, proof)| Step::Prove { which, proof }),
             4 => milliseconds().prop_map(|milliseconds| Step::Pass { milliseconds }),
             1 => Just(Step::UntilStale),
             1 => milliseconds().prop_map(|milliseconds| Step::Suspend { milliseconds }),
@@ -835,7 +845,6 @@ mod tests {
         wall: Duration,
         flying: Vec<(Departure, Now)>,
         adopting: Vec<Adoption>,
-        started: Vec<FlightId>,
         /// When on the monotonic clock each flight and each adoption was decided on.
         occupied: Vec<(FlightId, Duration)>,
         newest: Generation,
@@ -854,7 +863,6 @@ mod tests {
                 wall: Duration::from_secs(1_700_000_000),
                 flying: Vec::new(),
                 adopting: Vec::new(),
-                started: Vec::new(),
                 occupied: Vec::new(),
                 newest: Generation(0),
             }
@@ -904,7 +912,6 @@ mod tests {
         fn departed(&mut self, departure: Departure) {
             assert_eq!(self.state.flight_id(), Some(departure.id));
             assert_eq!(departure.parent, self.newest);
-            self.started.push(departure.id);
             self.occupied.push((departure.id, self.monotonic));
             self.flying.push((departure, self.now()));
         }
@@ -933,10 +940,22 @@ mod tests {
                     }
                     self.decided(decision, None);
                 }
-                Step::Rejected { age } => {
+                Step::Rejected { age, target } => {
                     let generation = Generation(self.newest.0.saturating_sub(age));
-                    let decision = self.state.rejected(now, generation);
+                    let decision = self.state.rejected(now, generation, of(target));
                     self.decided(decision, Some(generation));
+                }
+                Step::Accepted { age, target } => {
+                    let generation = Generation(self.newest.0.saturating_sub(age));
+                    self.state.accepted(now, generation, of(target));
+                }
+                Step::Retried { age, target, is_accepted } => {
+                    let generation = Generation(self.newest.0.saturating_sub(age));
+                    if is_accepted {
+                        self.state.retry_accepted(of(target));
+                    } else {
+                        self.state.retry_rejected(now, generation, of(target));
+                    }
                 }
                 Step::Forced { age } => {
                     let generation = Generation(self.newest.0.saturating_sub(age));
@@ -984,12 +1003,6 @@ mod tests {
                     self.state.adopted(adoption);
                     assert_ne!(self.state.flight_id(), Some(adoption.id));
                 }
-                Step::Prove { which, proof } if which < self.started.len() => {
-                    let proof =
-                        [Proof::Accepted, Proof::Rejected, Proof::Missing][usize::from(proof)];
-                    let flight = self.started[self.started.len() - 1 - which];
-                    self.state.prove(now, flight, proof);
-                }
                 Step::Pass { milliseconds } => self.pass(Duration::from_millis(milliseconds)),
                 Step::UntilStale => {
                     let current = self.state.current.as_ref();
@@ -998,7 +1011,7 @@ mod tests {
                 }
                 Step::Suspend { milliseconds } => self.wall += Duration::from_millis(milliseconds),
                 Step::SetBack { milliseconds } => self.wall -= Duration::from_millis(milliseconds),
-                Step::Land { .. } | Step::Adopted { .. } | Step::Prove { .. } => {}
+                Step::Land { .. } | Step::Adopted { .. } => {}
             }
             self.state.take_lost();
             if self.state.take_news().iter().any(|event| matches!(event, Event::Lost)) {
@@ -1112,9 +1125,9 @@ mod tests {
             self.state.token(self.now())
         }
 
-        /// Rejects the token at hand.
+        /// Rejects the current token.
         fn reject(&mut self) -> Departure {
-            let decision = self.state.rejected(self.now(), self.state.generation());
+            let decision = self.state.rejected(self.now(), self.state.generation(), of(1));
             let Decision::Start(departure) = decision else { panic!("{decision:?}") };
             departure
         }
@@ -1124,11 +1137,11 @@ mod tests {
             self.state.land(now, departure, now, result);
         }
 
-        /// Rejects the token at hand, renews it, and tells what the new one is worth. Returns how long the brake is on.
-        fn reject_and_prove(&mut self, proof: Proof) -> Option<Duration> {
+        /// Rejects the current token, refreshes it, and rejects the new one too. Returns the backoff.
+        fn reject_twice(&mut self) -> Option<Duration> {
             let departure = self.reject();
             self.land(&departure, Ok(of_an_hour().build()));
-            self.state.prove(self.now(), departure.id, proof);
+            self.state.retry_rejected(self.now(), self.state.generation(), of(1));
             self.brake()
         }
 
@@ -1151,6 +1164,10 @@ mod tests {
         fn has_news(&mut self, is_it: impl Fn(&Event) -> bool) -> bool {
             self.state.take_news().iter().any(is_it)
         }
+    }
+
+    fn of(path: u32) -> Target {
+        Target::new(1, path)
     }
 
     fn of_an_hour() -> TokenSetBuilder {
@@ -1209,35 +1226,12 @@ mod tests {
     }
 
     #[test]
-    fn a_departure_that_is_called_off_ends_no_earlier_trial_and_is_no_news() {
+    fn a_departure_that_is_called_off_is_no_news() {
         let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
-        let on_trial = model.reject();
-        model.land(&on_trial, Ok(of_an_hour().build()));
         model.pass(STALE);
-        model.state.take_news();
         let Decision::UseAndStart(_, departure) = model.token() else { panic!("not stale") };
         model.state.call_off(&departure);
         assert!(!model.has_news(|_| true));
-
-        assert_eq!(model.brake(), None);
-        model.state.prove(model.now(), on_trial.id, Proof::Rejected);
-        assert_eq!(model.brake(), Some(Duration::from_secs(5)));
-    }
-
-    #[test]
-    fn a_forced_renewal_releases_the_brake_and_a_late_proof_moves_nothing() {
-        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
-        let on_trial = model.reject();
-        model.land(&on_trial, Ok(of_an_hour().build()));
-        assert!(model.brake().is_some());
-
-        let forced = model.state.forced(model.now(), model.state.generation());
-        let Decision::Start(departure) = forced else { panic!("{forced:?}") };
-        model.land(&departure, Ok(of_an_hour().build()));
-        assert_eq!(model.brake(), None);
-        model.state.prove(model.now(), on_trial.id, Proof::Rejected);
-        assert_eq!(model.brake(), None);
-        assert!(!model.has_news(|event| matches!(event, Event::Braked { .. })));
     }
 
     #[test]
@@ -1318,10 +1312,10 @@ mod tests {
     }
 
     #[test]
-    fn the_brake_does_not_stop_a_look_at_the_store() {
+    fn a_rejection_backoff_does_not_stop_a_look_at_the_store() {
         let mut model = with_a_store();
-        assert!(model.reject_and_prove(Proof::Rejected).is_some());
-        let brake = model.brake();
+        let brake = model.reject_twice();
+        assert!(brake.is_some());
 
         let look = model.reject();
         assert!(look.only_looks);
@@ -1329,15 +1323,16 @@ mod tests {
         assert_eq!(model.brake(), brake);
         assert!(model.state.view(model.now()).error.is_none());
         // Not for each rejection.
-        let rejected = model.state.rejected(model.now(), model.state.generation());
+        let rejected = model.state.rejected(model.now(), model.state.generation(), of(1));
         assert!(matches!(rejected, Decision::Refuse(_)), "{rejected:?}");
 
-        model.state.brake.on_until = Some(Deadline::monotonic(model.now(), LOOK_AGAIN * 2));
+        // A response accepts the token, so that the backoff goes on after its end.
+        model.state.current.as_ref().unwrap().accepted(of(2));
         model.pass(LOOK_AGAIN);
         let look = model.reject();
         assert!(look.only_looks);
         model.land(&look, Ok(of_an_hour().build()));
-        model.state.prove(model.now(), look.id, Proof::Accepted);
+        model.state.retry_accepted(of(1));
         assert_eq!(model.brake(), None);
     }
 
@@ -1363,10 +1358,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_store_the_brake_stops_everything() {
+    fn without_a_store_a_rejection_backoff_refuses_at_once() {
         let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
-        assert!(model.reject_and_prove(Proof::Rejected).is_some());
-        let rejected = model.state.rejected(model.now(), model.state.generation());
+        assert!(model.reject_twice().is_some());
+        let rejected = model.state.rejected(model.now(), model.state.generation(), of(1));
         assert!(matches!(rejected, Decision::Refuse(_)), "{rejected:?}");
     }
 
@@ -1385,25 +1380,5 @@ mod tests {
         assert!(matches!(model.token(), Decision::Refuse(error) if error.is_misconfigured()));
         model.pass(tick);
         assert!(matches!(model.token(), Decision::Start(_)));
-    }
-
-    #[test]
-    fn retries_of_which_nothing_is_known_do_not_lengthen_the_brake() {
-        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
-        for _ in 0..3 {
-            assert_eq!(model.reject_and_prove(Proof::Missing), Some(Duration::from_secs(5)));
-            model.pass(Duration::from_secs(5));
-        }
-    }
-
-    #[test]
-    fn an_accepted_retry_makes_the_next_brake_a_short_one() {
-        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
-        assert_eq!(model.reject_and_prove(Proof::Rejected), Some(Duration::from_secs(5)));
-        model.pass(Duration::from_secs(5));
-        assert_eq!(model.reject_and_prove(Proof::Rejected), Some(Duration::from_secs(10)));
-        model.pass(Duration::from_secs(10));
-        assert_eq!(model.reject_and_prove(Proof::Accepted), None);
-        assert_eq!(model.reject_and_prove(Proof::Rejected), Some(Duration::from_secs(5)));
     }
 }

@@ -100,7 +100,6 @@ mod tests {
     use http::HeaderValue;
     use http::header::{DATE, RETRY_AFTER};
     use proptest::prelude::*;
-    use serde_json::Value;
 
     use super::refusal::{CODE_LIMIT, DESCRIPTION_LIMIT};
     use super::*;

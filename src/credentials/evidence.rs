@@ -1,0 +1,618 @@
+//! What responses have shown about the current token, and whether a rejection starts a refresh.
+//!
+//! A rejection counts against a token only as long as nothing speaks for the token: an endpoint that answers 401 to
+//! everything must not cost a refresh per request, and must not keep a real revocation from being repaired either.
+//!
+//! What always holds:
+//!
+//! - A target that rejects a token which was obtained because it rejected the one before (a *suspect*) starts no
+//!   refresh until its backoff is over, and then only if no response has accepted the current token meanwhile.
+//! - A target that is no suspect starts a refresh at once, as long as its origin has a budget left. A refresh takes one
+//!   from the budget, and gives it back once it has proved useful at its target.
+//! - One origin takes nothing from another.
+//! - Only responses count. A retry that never happened proves nothing and releases nothing.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::state::{Deadline, Generation, doubled};
+use crate::clock::Now;
+use crate::target::Target;
+
+/// How many suspects are remembered.
+const SUSPECTS: usize = 16;
+/// How many origins have a budget of their own.
+const ORIGINS: usize = 16;
+/// How many refreshes the rejections of one origin may start in a row; one more for each longest backoff that passes.
+const BUDGET: u32 = 4;
+/// For how long a target must accept the new token until its refresh counts as useful, if no retry has shown it.
+const USEFUL_AFTER: Duration = Duration::from_secs(30);
+
+/// What is known for and against the current token.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    /// The backoff of a suspect: at first, and at the most.
+    backoff: (Duration, Duration),
+    /// How many acceptances were taken in. Most are not: see [`Witness`].
+    acceptances: u64,
+    /// Whether a response has accepted the current token.
+    is_accepted: bool,
+    /// Whether the next acceptance is news, wherever it comes from.
+    is_awaited: bool,
+    /// Whether the current token was rejected, and no response has accepted it since.
+    is_doubted: bool,
+    /// Oldest first.
+    suspects: Vec<Suspect>,
+    budgets: Vec<Budget>,
+}
+
+/// A target that has rejected a token, and for which a refresh was made.
+#[derive(Debug)]
+struct Suspect {
+    target: Target,
+    /// The newest generation that it is known to have rejected.
+    rejected: Generation,
+    /// How many refreshes in a row did not help here, or were not made for that reason.
+    strikes: u32,
+    hold: Option<Hold>,
+    /// Whether its refresh may still prove useful, and be given back to the budget.
+    is_charged: bool,
+    /// When it accepted a newer token, on the monotonic clock: it is no suspect then.
+    cleared: Option<Duration>,
+}
+
+/// While it lasts, the suspect's rejections start no refresh.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    until: Deadline,
+    /// How many acceptances had been taken in when it began.
+    acceptances: u64,
+}
+
+/// How many refreshes the rejections of one origin may still start.
+#[derive(Debug)]
+struct Budget {
+    origin: u32,
+    left: u32,
+    /// When it last began to fill up, on the monotonic clock.
+    since: Duration,
+}
+
+/// What to look out for among the responses that accept a token: any at all (the bit [`ANY`], until there is one), and those
+/// of suspects (a bit for each).
+///
+/// It goes with the token, so that a response that accepts a token that is known to be good costs one relaxed load.
+#[derive(Debug)]
+pub(super) struct Witness(AtomicU64);
+
+/// What a response that accepts a token means for its witness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Testimony {
+    /// Nothing that is not known.
+    Known,
+    /// It may come from a suspect.
+    OfSuspect,
+}
+
+/// Any response is looked out for.
+const ANY: u64 = 1 << 63;
+
+/// What a rejection of the current token means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// It counts against the token.
+    Counts,
+    /// It starts no refresh.
+    Ignored {
+        left: Duration,
+        /// Whether that begins now.
+        begins: bool,
+    },
+}
+
+impl Evidence {
+    pub(super) fn new(backoff: (Duration, Duration)) -> Self {
+        Self {
+            backoff,
+            acceptances: 0,
+            is_accepted: false,
+            is_awaited: true,
+            is_doubted: false,
+            suspects: Vec::new(),
+            budgets: Vec::new(),
+        }
+    }
+
+    /// There is a new token, about which nothing is known.
+    pub(super) fn token_issued(&mut self) {
+        self.is_accepted = false;
+        self.is_awaited = true;
+        self.is_doubted = false;
+        for hold in self.suspects.iter_mut().filter_map(|suspect| suspect.hold.as_mut()) {
+            hold.acceptances = self.acceptances;
+        }
+    }
+
+    /// A target rejected the current token.
+    pub(super) fn judge(&mut self, now: Now, current: Generation, target: Target) -> Judgement {
+        self.give_back(now);
+        self.forfeit(target);
+        let acceptances = self.acceptances;
+        if let Some(suspect) = self.suspects.iter_mut().find(|suspect| suspect.is(target)) {
+            let (left, begins) = match &suspect.hold {
+                None if current > suspect.rejected => (None, true),
+                None => (None, false),
+                Some(hold) => match hold.left(now) {
+                    None => (None, acceptances > hold.acceptances),
+                    left => (left, false),
+                },
+            };
+            if begins || left.is_some() {
+                self.is_doubted |= !self.is_accepted;
+                let left = left.unwrap_or_else(|| {
+                    self.is_awaited = true;
+                    suspect.strike(now, current, self.backoff, acceptances)
+                });
+                return Judgement::Ignored { left, begins };
+            }
+        }
+        self.is_doubted = true;
+        self.is_awaited = true;
+        match self.exhausted_for(now, target.origin()) {
+            None => Judgement::Counts,
+            Some(left) => Judgement::Ignored { left, begins: false },
+        }
+    }
+
+    /// A refresh was made because a target rejected this generation.
+    pub(super) fn refreshed(&mut self, now: Now, target: Target, rejected: Generation) {
+        let suspect = self.suspect(target);
+        suspect.rejected = rejected;
+        suspect.hold = None;
+        suspect.is_charged = true;
+        suspect.cleared = None;
+        self.charge(now, target.origin());
+    }
+
+    /// Takes in what the responses to the current token have shown, which are counted without the lock.
+    pub(super) fn hear(&mut self, witness: &Witness) {
+        if self.is_awaited && witness.has_accepted() {
+            self.acceptances += 1;
+            self.is_accepted = true;
+            self.is_awaited = false;
+            self.is_doubted = false;
+        }
+    }
+
+    /// A suspect accepted the current token. Returns whether it had backed off.
+    pub(super) fn accepted(&mut self, now: Now, target: Target) -> bool {
+        let suspect = self.suspects.iter_mut().find(|suspect| suspect.is(target));
+        suspect.is_some_and(|suspect| suspect.clear(now))
+    }
+
+    /// A request that was rejected was accepted with a newer token: its refresh was useful. Returns whether it had
+    /// backed off.
+    pub(super) fn retry_accepted(&mut self, target: Target) -> bool {
+        let Some(at) = self.suspects.iter().position(|suspect| suspect.target == target) else {
+            return false;
+        };
+        let suspect = self.suspects.remove(at);
+        if suspect.is_charged {
+            self.refund(target.origin());
+        }
+        suspect.strikes > 0
+    }
+
+    /// A request that was rejected was rejected with this newer generation too. Returns the hold that begins with it.
+    pub(super) fn retry_rejected(
+        &mut self,
+        now: Now,
+        target: Target,
+        generation: Generation,
+    ) -> Option<Duration> {
+        self.is_awaited = true;
+        self.is_doubted |= !self.is_accepted;
+        let (backoff, acceptances) = (self.backoff, self.acceptances);
+        let suspect = self.suspect(target);
+        let is_known = suspect.cleared.is_none() && suspect.rejected >= generation;
+        if is_known || suspect.hold.is_some_and(|hold| hold.left(now).is_some()) {
+            return None;
+        }
+        suspect.cleared = None;
+        Some(suspect.strike(now, generation, backoff, acceptances))
+    }
+
+    /// Has the witness look out for what is not known yet.
+    pub(super) fn ask(&self, witness: &Witness) {
+        let suspects = self.suspects.iter().filter(|suspect| suspect.cleared.is_none());
+        let suspects = suspects.fold(0, |bits, suspect| bits | bit(suspect.target));
+        let any = if self.is_awaited { ANY } else { 0 };
+        witness.0.store(suspects | any, Ordering::Relaxed);
+    }
+
+    /// Returns whether the current token was rejected and not accepted since.
+    pub(super) fn is_doubted(&self, witness: &Witness) -> bool {
+        self.is_doubted && !(self.is_awaited && witness.has_accepted())
+    }
+
+    /// Returns for how long some target's rejections start no refresh.
+    pub(super) fn longest_left(&self, now: Now) -> Option<Duration> {
+        let suspects = self.suspects.iter().filter(|suspect| suspect.cleared.is_none());
+        let holds = suspects.filter_map(|suspect| suspect.hold?.left(now));
+        let budgets =
+            self.budgets.iter().filter_map(|budget| budget.exhausted_for(now, self.backoff.1));
+        holds.chain(budgets).max()
+    }
+
+    // ===== suspects =====
+
+    /// Returns the suspect of a target, a new one if there is none. The oldest is forgotten if there are too many.
+    fn suspect(&mut self, target: Target) -> &mut Suspect {
+        let at = self.suspects.iter().position(|suspect| suspect.target == target);
+        let at = at.unwrap_or_else(|| {
+            if self.suspects.len() >= SUSPECTS {
+                let cleared = self.suspects.iter().position(|suspect| suspect.cleared.is_some());
+                self.suspects.remove(cleared.unwrap_or(0));
+            }
+            self.suspects.push(Suspect {
+                target,
+                rejected: Generation(0),
+                strikes: 0,
+                hold: None,
+                is_charged: false,
+                cleared: None,
+            });
+            self.suspects.len() - 1
+        });
+        &mut self.suspects[at]
+    }
+
+    /// Gives back to the budgets what has proved useful by now.
+    fn give_back(&mut self, now: Now) {
+        let is_useful = |suspect: &Suspect| {
+            suspect.is_charged
+                && suspect
+                    .cleared
+                    .is_some_and(|at| now.monotonic().saturating_sub(at) >= USEFUL_AFTER)
+        };
+        for at in 0..self.suspects.len() {
+            if is_useful(&self.suspects[at]) {
+                self.suspects[at].is_charged = false;
+                self.refund(self.suspects[at].target.origin());
+            }
+        }
+    }
+
+    /// A target that accepted the new token rejects one so soon: its refresh has not proved useful.
+    fn forfeit(&mut self, target: Target) {
+        let mut suspects = self.suspects.iter_mut();
+        if let Some(suspect) = suspects.find(|suspect| suspect.target == target) {
+            suspect.is_charged = false;
+        }
+    }
+
+    // ===== budgets =====
+
+    /// Returns how long an origin's rejections start no refresh, if its budget is used up.
+    fn exhausted_for(&self, now: Now, origin: u32) -> Option<Duration> {
+        let (_, most) = self.backoff;
+        match self.budgets.iter().find(|budget| budget.origin == origin) {
+            Some(budget) => budget.exhausted_for(now, most),
+            None if self.budgets.len() < ORIGINS => None,
+            // With so many origins that reject, another one has none to start with.
+            None => {
+                self.budgets.iter().all(|budget| budget.left(now, most) < BUDGET).then_some(most)
+            }
+        }
+    }
+
+    fn charge(&mut self, now: Now, origin: u32) {
+        let (_, most) = self.backoff;
+        if !self.budgets.iter().any(|budget| budget.origin == origin) {
+            self.budgets.retain(|budget| budget.left(now, most) < BUDGET);
+            if self.budgets.len() >= ORIGINS {
+                return;
+            }
+            self.budgets.push(Budget { origin, left: BUDGET, since: now.monotonic() });
+        }
+        if let Some(budget) = self.budgets.iter_mut().find(|budget| budget.origin == origin) {
+            budget.fill(now, most);
+            budget.left = budget.left.saturating_sub(1);
+        }
+    }
+
+    fn refund(&mut self, origin: u32) {
+        if let Some(budget) = self.budgets.iter_mut().find(|budget| budget.origin == origin) {
+            budget.left = BUDGET.min(budget.left + 1);
+        }
+    }
+}
+
+impl Witness {
+    pub(super) fn new() -> Self {
+        Self(AtomicU64::new(ANY))
+    }
+
+    /// A response of this target accepted the token.
+    pub(super) fn accepted(&self, target: Target) -> Testimony {
+        let asked = self.0.load(Ordering::Relaxed);
+        if asked == 0 {
+            return Testimony::Known;
+        }
+        if asked & ANY != 0 {
+            self.0.fetch_and(!ANY, Ordering::Relaxed);
+        }
+        if asked & bit(target) == 0 { Testimony::Known } else { Testimony::OfSuspect }
+    }
+
+    fn has_accepted(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & ANY == 0
+    }
+}
+
+/// Returns the bit of a target: targets with different bits are different.
+fn bit(target: Target) -> u64 {
+    1 << (target.number() % u64::from(ANY.trailing_zeros()))
+}
+
+impl Suspect {
+    /// Returns whether this is the suspect of a target, and it was not cleared.
+    fn is(&self, target: Target) -> bool {
+        self.target == target && self.cleared.is_none()
+    }
+
+    /// The last refresh did not help here, or would not. Returns for how long there is no other.
+    fn strike(
+        &mut self,
+        now: Now,
+        rejected: Generation,
+        (first, most): (Duration, Duration),
+        acceptances: u64,
+    ) -> Duration {
+        self.strikes = self.strikes.saturating_add(1);
+        self.rejected = rejected;
+        self.is_charged = false;
+        let pause = doubled(first, self.strikes, most);
+        self.hold = Some(Hold { until: Deadline::monotonic(now, pause), acceptances });
+        pause
+    }
+
+    /// It accepted the current token. Returns whether it had backed off.
+    fn clear(&mut self, now: Now) -> bool {
+        self.cleared = Some(now.monotonic());
+        self.hold = None;
+        std::mem::take(&mut self.strikes) > 0
+    }
+}
+
+impl Hold {
+    fn left(&self, now: Now) -> Option<Duration> {
+        self.until.left(now).filter(|left| !left.is_zero())
+    }
+}
+
+impl Budget {
+    /// Returns how much of it is left by now: one more for each `interval` that has passed.
+    fn left(&self, now: Now, interval: Duration) -> u32 {
+        self.left.saturating_add(self.filled(now, interval)).min(BUDGET)
+    }
+
+    fn filled(&self, now: Now, interval: Duration) -> u32 {
+        let passed = now.monotonic().saturating_sub(self.since).as_nanos();
+        u32::try_from(passed.checked_div(interval.as_nanos()).unwrap_or(u128::MAX))
+            .unwrap_or(BUDGET)
+    }
+
+    fn exhausted_for(&self, now: Now, interval: Duration) -> Option<Duration> {
+        let passed = now.monotonic().saturating_sub(self.since);
+        (self.left(now, interval) == 0).then(|| interval.saturating_sub(passed))
+    }
+
+    /// Takes in what it has gained, and begins to fill up from now on if it is full.
+    fn fill(&mut self, now: Now, interval: Duration) {
+        let filled = self.filled(now, interval);
+        self.left = self.left(now, interval);
+        self.since = match self.left {
+            BUDGET => now.monotonic(),
+            _ => self.since.saturating_add(interval.saturating_mul(filled)),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// What happens at one target after another, with every refresh granted.
+    struct Story {
+        evidence: Evidence,
+        witness: Witness,
+        now: Duration,
+        generation: Generation,
+        refreshes: u32,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            let evidence = Evidence::new((Duration::from_secs(5), Duration::from_secs(300)));
+            Self {
+                evidence,
+                witness: Witness::new(),
+                now: Duration::from_secs(1000),
+                generation: Generation(1),
+                refreshes: 0,
+            }
+        }
+
+        fn now(&self) -> Now {
+            Now::new(self.now, SystemTime::UNIX_EPOCH + self.now)
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            self.now += Duration::from_secs(seconds);
+        }
+
+        /// Returns whether the rejection led to a refresh.
+        fn rejected(&mut self, target: Target) -> bool {
+            self.evidence.hear(&self.witness);
+            let is_refreshed =
+                self.evidence.judge(self.now(), self.generation, target) == Judgement::Counts;
+            if is_refreshed {
+                let rejected = self.generation;
+                self.generation.0 += 1;
+                self.refreshes += 1;
+                self.evidence.token_issued();
+                self.evidence.refreshed(self.now(), target, rejected);
+            }
+            self.evidence.ask(&self.witness);
+            is_refreshed
+        }
+
+        fn accepted(&mut self, target: Target) {
+            if self.witness.accepted(target) == Testimony::OfSuspect {
+                self.evidence.hear(&self.witness);
+                self.evidence.accepted(self.now(), target);
+                self.evidence.ask(&self.witness);
+            }
+        }
+    }
+
+    fn at(origin: u32, path: u32) -> Target {
+        Target::new(origin, path)
+    }
+
+    #[test]
+    fn a_target_that_rejects_the_new_token_too_backs_off() {
+        let mut story = Story::new();
+        let mut refreshed_at = Vec::new();
+        for second in 0..100 {
+            if story.rejected(at(1, 1)) {
+                refreshed_at.push(second);
+            }
+            story.pass(1);
+        }
+        // 5, 10 and 20 seconds, each from the rejection that follows the refresh.
+        assert_eq!(refreshed_at, [0, 6, 17, 38]);
+    }
+
+    #[test]
+    fn a_suspect_starts_no_refresh_while_others_accept_the_token() {
+        let mut story = Story::new();
+        for _ in 0..3600 {
+            story.rejected(at(1, 1));
+            story.accepted(at(1, 2));
+            story.pass(1);
+        }
+        assert_eq!(story.refreshes, 1);
+    }
+
+    #[test]
+    fn another_target_is_heard_while_a_suspect_backs_off() {
+        let mut story = Story::new();
+        story.rejected(at(1, 1));
+        assert!(!story.rejected(at(1, 1)));
+        story.accepted(at(1, 2));
+        assert!(story.rejected(at(1, 2)));
+    }
+
+    #[test]
+    fn acceptance_of_an_older_token_does_not_speak_for_the_newer() {
+        let mut story = Story::new();
+        story.rejected(at(1, 1));
+        story.rejected(at(1, 1));
+        story.accepted(at(1, 2));
+        story.evidence.hear(&story.witness);
+        // The token expires and is refreshed.
+        story.generation.0 += 1;
+        story.evidence.token_issued();
+        story.witness = Witness::new();
+        story.pass(5);
+        assert!(story.rejected(at(1, 1)));
+    }
+
+    #[test]
+    fn the_budget_of_an_origin_bounds_its_refreshes_and_no_other_origins() {
+        let mut story = Story::new();
+        let mut path = 0;
+        for _ in 0..3600 {
+            path += 1;
+            story.rejected(at(1, path));
+            story.pass(1);
+        }
+        assert_eq!(story.refreshes, BUDGET + 3600 / 300 - 1);
+        assert!(story.rejected(at(2, 1)));
+    }
+
+    #[test]
+    fn a_useful_refresh_is_given_back_to_the_budget() {
+        let mut story = Story::new();
+        for _ in 0..100 {
+            assert!(story.rejected(at(1, 1)));
+            story.evidence.retry_accepted(at(1, 1));
+        }
+        for _ in 0..100 {
+            // Without a retry, the target shows it later.
+            assert!(story.rejected(at(1, 1)));
+            story.accepted(at(1, 1));
+            story.pass(30);
+        }
+    }
+
+    #[test]
+    fn a_target_that_accepts_and_rejects_in_turn_stays_within_the_budget() {
+        let mut story = Story::new();
+        for _ in 0..600 {
+            story.rejected(at(1, 1));
+            story.accepted(at(1, 1));
+            story.pass(1);
+        }
+        assert!(story.refreshes <= BUDGET + 2, "{}", story.refreshes);
+    }
+
+    #[test]
+    fn many_origins_that_reject_everything_stay_within_their_budgets() {
+        let mut story = Story::new();
+        for origin in 0..10_000 {
+            story.rejected(at(origin, 1));
+        }
+        assert_eq!(story.refreshes, ORIGINS as u32);
+    }
+
+    #[test]
+    fn a_retry_that_was_rejected_backs_off_once() {
+        let mut story = Story::new();
+        let (one, first) = (at(1, 1), Some(Duration::from_secs(5)));
+        assert!(story.rejected(one));
+        for expected in [first, None, None] {
+            let (now, generation) = (story.now(), story.generation);
+            assert_eq!(story.evidence.retry_rejected(now, one, generation), expected);
+        }
+        story.evidence.ask(&story.witness);
+        assert!(story.evidence.is_doubted(&story.witness));
+        story.accepted(at(1, 2));
+        assert!(!story.evidence.is_doubted(&story.witness));
+    }
+
+    #[test]
+    fn an_acceptance_of_a_good_token_changes_nothing() {
+        let mut story = Story::new();
+        let bits = |story: &Story| story.witness.0.load(Ordering::Relaxed);
+        assert_eq!(bits(&story), ANY);
+        story.accepted(at(1, 1));
+        assert_eq!(bits(&story), 0);
+        story.rejected(at(1, 2));
+        story.accepted(at(1, 1));
+        assert_eq!(bits(&story), bit(at(1, 2)));
+    }
+
+    #[test]
+    fn a_backoff_of_zero_holds_nothing_back() {
+        let mut story = Story::new();
+        story.evidence = Evidence::new((Duration::ZERO, Duration::ZERO));
+        for path in 0..100 {
+            assert!(story.rejected(at(1, path)));
+        }
+    }
+}

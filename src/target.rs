@@ -1,0 +1,79 @@
+//! Where a request goes, as far as the credentials may know it.
+
+use std::hash::Hasher as _;
+
+use http::Request;
+use http::header::HOST;
+use rustc_hash::FxHasher;
+
+/// The method, origin and path of a request, as a number.
+///
+/// The credentials compare rejections by target without ever seeing a request. Two targets that share a number share a
+/// backoff, which is harmless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    origin: u32,
+    path: u32,
+}
+
+impl Target {
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        let uri = request.uri();
+        let host = || request.headers().get(HOST).map_or(&[][..], |host| host.as_bytes());
+        let authority =
+            uri.authority().map_or_else(host, |authority| authority.as_str().as_bytes());
+        let scheme = uri.scheme_str().unwrap_or_default().as_bytes();
+        Self {
+            origin: hash(scheme, authority),
+            path: hash(request.method().as_str().as_bytes(), uri.path().as_bytes()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn new(origin: u32, path: u32) -> Self {
+        Self { origin, path }
+    }
+
+    /// Returns the number of the origin alone.
+    pub(crate) fn origin(self) -> u32 {
+        self.origin
+    }
+
+    /// Returns the whole number.
+    pub(crate) fn number(self) -> u64 {
+        u64::from(self.origin) << 32 | u64::from(self.path)
+    }
+}
+
+fn hash(first: &[u8], second: &[u8]) -> u32 {
+    let mut hasher = FxHasher::default();
+    hasher.write(first);
+    hasher.write(second);
+    hasher.finish() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(method: &str, uri: &str, host: &str) -> Target {
+        Target::of(&Request::builder().method(method).uri(uri).header(HOST, host).body(()).unwrap())
+    }
+
+    #[test]
+    fn method_origin_and_path_make_a_target_and_the_query_does_not() {
+        let target_of = |method, uri| target(method, uri, "a.test");
+        let one = target_of("GET", "https://a.test/x");
+        assert_eq!(one, target_of("GET", "https://a.test/x?y=1"));
+        for other in [
+            target_of("POST", "https://a.test/x"),
+            target_of("GET", "https://a.test/y"),
+            target_of("GET", "https://b.test/x"),
+            target_of("GET", "http://a.test/x"),
+        ] {
+            assert_ne!(one, other);
+        }
+        assert_eq!(one.origin(), target_of("POST", "https://a.test/y").origin());
+        assert_ne!(target("GET", "/x", "a.test").origin(), target("GET", "/x", "b.test").origin());
+    }
+}

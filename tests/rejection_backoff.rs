@@ -1,0 +1,232 @@
+//! What rejections cost while one endpoint, one origin or everything rejects, and that a revocation is still repaired.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, reason = "tests panic")]
+
+mod harness;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use harness::{HOUR, Mint, policy, token_of};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use tokio::time::{advance, sleep, timeout};
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceBuilder, ServiceExt as _};
+use tower_refresh::{RefreshLayer, ReplayLimit, Replayable, Skip, TokenStatus};
+
+type Body = Replayable<Full<Bytes>>;
+type Client = BoxCloneSyncService<Request<Body>, Response<Full<Bytes>>, tower::BoxError>;
+
+/// An API of two origins, where the paths below `/broken` reject every token and all others those that were revoked.
+#[derive(Clone)]
+struct Api {
+    mint: Mint,
+    revoked: Arc<AtomicUsize>,
+    client: Client,
+    credentials: tower_refresh::Credentials<Mint>,
+}
+
+/// What the callers of the broken endpoint do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Callers {
+    Retry,
+    NoRetry,
+    OverTheLimit,
+    GiveUp,
+}
+
+const ALL: [Callers; 4] =
+    [Callers::Retry, Callers::NoRetry, Callers::OverTheLimit, Callers::GiveUp];
+
+impl Api {
+    fn new() -> Self {
+        let mint = Mint::new(24 * HOUR);
+        let revoked = Arc::new(AtomicUsize::new(0));
+        let layer = RefreshLayer::with_policy(mint.clone(), policy())
+            .origin("https://api.test")
+            .origin("https://other.test");
+        let credentials = layer.credentials().clone();
+        let up_to = Arc::clone(&revoked);
+        let api = tower::service_fn(move |request: Request<Body>| {
+            let token =
+                token_of(&request).unwrap().trim_start_matches('t').parse::<usize>().unwrap();
+            let is_broken = request.uri().path().starts_with("/broken");
+            let is_rejected = is_broken || token <= up_to.load(Ordering::SeqCst);
+            async move {
+                sleep(Duration::from_millis(5)).await;
+                let mut response = Response::new(Full::<Bytes>::default());
+                if is_rejected {
+                    *response.status_mut() = StatusCode::UNAUTHORIZED;
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let client = BoxCloneSyncService::new(ServiceBuilder::new().layer(layer).service(api));
+        Self { mint, revoked, client, credentials }
+    }
+
+    /// Revokes every token that was issued so far.
+    fn revoke(&self) {
+        self.revoked.store(self.mint.calls(), Ordering::SeqCst);
+    }
+
+    async fn send(&self, url: &str, callers: Callers) -> Option<StatusCode> {
+        let body = Replayable::new(Full::from(vec![7; 100]));
+        let mut request = Request::post(url).body(body).unwrap();
+        match callers {
+            Callers::NoRetry => drop(request.extensions_mut().insert(Skip::Retry)),
+            Callers::OverTheLimit => drop(request.extensions_mut().insert(ReplayLimit(10))),
+            Callers::Retry | Callers::GiveUp => {}
+        }
+        let sent = self.client.clone().oneshot(request);
+        let patience = if callers == Callers::GiveUp { 20 } else { 60_000 };
+        let response = timeout(Duration::from_millis(patience), sent).await.ok()?;
+        Some(response.unwrap().status())
+    }
+
+    async fn get(&self, path: &str) -> StatusCode {
+        self.send(&format!("https://api.test{path}"), Callers::Retry).await.unwrap()
+    }
+
+    /// For `seconds`, ten times a second: a request to each broken path in turn, and one that is good.
+    async fn mixed_traffic(&self, seconds: usize, callers: Callers) {
+        for _ in 0..seconds * 10 {
+            self.send("https://api.test/broken", callers).await;
+            self.get("/good").await;
+            sleep(Duration::from_millis(80)).await;
+        }
+    }
+}
+
+/// S8, E2.
+#[tokio::test(start_paused = true)]
+async fn one_endpoint_that_rejects_everything_costs_few_refreshes() {
+    for callers in ALL {
+        let api = Api::new();
+        api.get("/good").await;
+        api.mixed_traffic(1800, callers).await;
+        assert!(api.mint.calls() - 1 <= 2, "{callers:?}: {}", api.mint.calls());
+    }
+}
+
+/// S8: alone, it has nothing that speaks for the token, and costs a refresh now and then.
+#[tokio::test(start_paused = true)]
+async fn one_endpoint_without_other_traffic_costs_few_refreshes() {
+    for callers in ALL {
+        let api = Api::new();
+        for _ in 0..36_000 {
+            api.send("https://api.test/broken", callers).await;
+            sleep(Duration::from_millis(95)).await;
+        }
+        assert!(api.mint.calls() - 1 <= 20, "{callers:?}: {}", api.mint.calls());
+    }
+}
+
+/// E2: the broken endpoint does not shield a revocation, whenever it comes.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_is_repaired_by_the_first_rejection_elsewhere() {
+    for callers in ALL {
+        let api = Api::new();
+        api.get("/good").await;
+        for minute in 0..30 {
+            api.mixed_traffic(40 + minute, callers).await;
+            api.revoke();
+            let before = api.mint.calls();
+            assert_eq!(api.get("/another").await, StatusCode::OK, "{callers:?} {minute}");
+            assert_eq!(api.mint.calls(), before + 1, "{callers:?} {minute}");
+        }
+    }
+}
+
+/// E2: also right after the refresh that the broken endpoint started.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_right_after_a_useless_refresh_is_repaired() {
+    for milliseconds in [0, 1, 30, 60, 70, 100, 1000] {
+        let api = Api::new();
+        api.get("/good").await;
+        let broken = tokio::spawn({
+            let api = api.clone();
+            async move { api.get("/broken").await }
+        });
+        sleep(Duration::from_millis(milliseconds)).await;
+        api.revoke();
+        assert_eq!(api.get("/another").await, StatusCode::OK, "{milliseconds}");
+        assert_eq!(broken.await.unwrap(), StatusCode::UNAUTHORIZED);
+        assert!(api.mint.calls() <= 3, "{milliseconds}: {}", api.mint.calls());
+    }
+}
+
+/// E2: without a retry, the same endpoint shows that its refresh was useful.
+#[tokio::test(start_paused = true)]
+async fn revocations_every_minute_are_repaired_without_retry() {
+    let api = Api::new();
+    for _ in 0..60 {
+        let good = "https://api.test/good";
+        api.send(good, Callers::NoRetry).await;
+        let status = api.send(good, Callers::NoRetry).await;
+        assert_eq!(status, Some(StatusCode::OK));
+        advance(Duration::from_secs(60)).await;
+        api.revoke();
+    }
+}
+
+/// E2.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_paths_that_reject_everything_stay_within_a_budget() {
+    for callers in ALL {
+        let api = Api::new();
+        for n in 0..36_000 {
+            api.send(&format!("https://api.test/broken/{}", n % 1000), callers).await;
+            api.get("/good").await;
+            sleep(Duration::from_millis(90)).await;
+        }
+        assert!(api.mint.calls() <= 20, "{callers:?}: {}", api.mint.calls());
+    }
+}
+
+/// E2.
+#[tokio::test(start_paused = true)]
+async fn an_api_that_rejects_everything_costs_few_refreshes_a_minute() {
+    for callers in ALL {
+        for paths in [1, 3, 1000] {
+            let api = Api::new();
+            for n in 0..600 {
+                api.send(&format!("https://api.test/broken/{}", n % paths), callers).await;
+                sleep(Duration::from_millis(95)).await;
+            }
+            assert!(api.mint.calls() <= 5, "{callers:?} {paths}: {}", api.mint.calls());
+        }
+    }
+}
+
+/// E2.
+#[tokio::test(start_paused = true)]
+async fn a_broken_origin_does_not_hold_back_another() {
+    let api = Api::new();
+    for n in 0..1000 {
+        api.get(&format!("/broken/{n}")).await;
+    }
+    for _ in 0..10 {
+        api.revoke();
+        let status = api.send("https://other.test/", Callers::Retry).await;
+        assert_eq!(status, Some(StatusCode::OK));
+    }
+}
+
+/// The status of a token that was answered 401 is *rejected* until a response accepts it.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_reported_as_rejected_until_it_is_accepted() {
+    let api = Api::new();
+    api.get("/good").await;
+    assert_eq!(api.credentials.status().token, TokenStatus::Fresh);
+    api.get("/broken").await;
+    assert_eq!(api.credentials.status().token, TokenStatus::Rejected);
+    advance(Duration::from_secs(30)).await;
+    assert_eq!(api.credentials.status().token, TokenStatus::Rejected);
+    api.get("/good").await;
+    assert_eq!(api.credentials.status().token, TokenStatus::Fresh);
+}
