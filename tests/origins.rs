@@ -1,22 +1,12 @@
 //! The token goes only where it may, however a request spells where it goes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_types,
-    reason = "a test: helpers outside of test functions too, and a lock to write things down"
-)]
+#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 mod harness;
+mod origin_support;
 
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
-
-use bytes::Bytes;
-use harness::{HOUR, Mint, policy};
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::Full;
-use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-use tower_refresh::{RefreshLayer, TokenError};
+use http::{Method, Request, StatusCode, Uri, header};
+use origin_support::{Api, refused};
+use tower_refresh::TokenError;
 
 // ===== no origin named =====
 
@@ -42,28 +32,6 @@ async fn without_a_named_origin_the_first_request_says_which_call_to_add() {
         // And so does every other.
         assert_eq!(refused(api.get(uri).await, uri), told);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn without_a_named_origin_a_host_header_names_one_just_as_well() {
-    let api = Api::new(|layer| layer);
-    let request = Request::get("/a").header(header::HOST, "api.test").body(()).unwrap();
-    let told = refused(api.send(request).await, "Host");
-    assert!(told.contains("add .origin(\"https://api.test\")"), "{told}");
-    assert!(api.sent().is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn any_https_origin_does_not_pass_over_a_host_header_in_silence() {
-    let request = || Request::get("/a").header(header::HOST, "api.test").body(()).unwrap();
-    let api = Api::new(|layer| layer.any_https_origin());
-    let told = refused(api.send(request()).await, "Host");
-    assert!(told.contains("add .origin(\"https://api.test\")"), "{told}");
-    assert!(api.sent().is_empty());
-
-    let api = Api::new(|layer| layer.any_https_origin().origin("https://api.test"));
-    api.send(request()).await.unwrap();
-    assert_eq!(api.sent(), [Some("Bearer t1".to_owned())]);
 }
 
 // ===== plaintext =====
@@ -296,51 +264,6 @@ async fn what_is_no_origin_is_told_by_the_first_request_wherever_it_goes() {
     }
 }
 
-// ===== requests that name no authority =====
-
-#[tokio::test(start_paused = true)]
-async fn a_request_without_authority_carries_the_token_unless_its_host_header_is_another() {
-    let hosts: [(&[&str], bool); 11] = [
-        (&[], true),
-        (&["api.test"], true),
-        (&["API.test."], true),
-        (&["api.test:443"], true),
-        (&["evil.test"], false),
-        (&["api.test:8443"], false),
-        (&["api.test.evil.test"], false),
-        (&["api.test, evil.test"], false),
-        (&["api.test", "evil.test"], false),
-        (&["evil.test", "api.test"], false),
-        (&[""], false),
-    ];
-    let api = Api::new(|layer| layer.origin("https://api.test"));
-    for (hosts, carries) in hosts {
-        let mut request = Request::get("/a").body(()).unwrap();
-        for host in hosts {
-            request.headers_mut().append(header::HOST, host.parse().unwrap());
-        }
-        api.send(request).await.unwrap();
-        assert_eq!(api.take_sent(), [carries.then(|| "Bearer t1".to_owned())], "{hosts:?}");
-    }
-
-    // Whoever connected the client below chose where it goes: no origin needs to be named for that.
-    let api = Api::new(|layer| layer);
-    api.get("/a").await.unwrap();
-    assert_eq!(api.sent(), [Some("Bearer t1".to_owned())]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_host_header_neither_lends_its_name_to_another_authority_nor_takes_it_from_one() {
-    let api = Api::new(|layer| layer.origin("https://api.test"));
-    for (uri, host, carries) in
-        [("https://evil.test/", "api.test", false), ("https://api.test/", "api.test", true)]
-    {
-        let request = Request::get(uri).header(header::HOST, host).body(()).unwrap();
-        api.send(request).await.unwrap();
-        assert_eq!(api.take_sent(), [carries.then(|| "Bearer t1".to_owned())], "{uri} {host}");
-    }
-}
-
 // ===== what never carries it =====
 
 #[tokio::test(start_paused = true)]
@@ -382,121 +305,4 @@ async fn the_callers_own_header_is_kept_and_its_401_costs_nothing() {
         api.send(request).await.unwrap();
         assert_eq!(api.sent(), [Some("Basic YTpi".to_owned())]);
     }
-}
-
-// ===== other headers =====
-
-#[tokio::test(start_paused = true)]
-async fn another_header_carries_the_token_with_its_scheme_or_bare() {
-    let name = HeaderName::from_static("x-api-token");
-    for bare in [false, true] {
-        let api = Api::new(|layer| {
-            let layer = layer.origin("https://api.test").header(name.clone());
-            if bare { layer.without_scheme() } else { layer }
-        });
-        // `Authorization` is then somebody else's.
-        let request = Request::get("https://api.test/")
-            .header(header::AUTHORIZATION, "Basic YTpi")
-            .body(())
-            .unwrap();
-        api.send(request).await.unwrap();
-        let headers = api.headers();
-        let expected = if bare { "t1" } else { "Bearer t1" };
-        assert_eq!(headers[&name], expected);
-        assert!(headers[&name].is_sensitive());
-        assert_eq!(headers[header::AUTHORIZATION], "Basic YTpi");
-
-        // The caller's own is kept, in this header too.
-        let request = Request::get("https://api.test/").header(&name, "mine").body(()).unwrap();
-        api.send(request).await.unwrap();
-        let headers = api.headers();
-        assert_eq!(headers[&name], "mine");
-        assert!(!headers.contains_key(header::AUTHORIZATION));
-
-        // And elsewhere it goes no more than the other.
-        api.get("https://evil.test/").await.unwrap();
-        assert!(api.headers().is_empty());
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn without_its_scheme_the_token_is_renewed_and_sent_again_the_same_way() {
-    let api = Api::new(|layer| layer.origin("https://api.test").without_scheme()).rejecting();
-    api.get("https://api.test/").await.unwrap();
-    assert_eq!(api.sent(), [Some("t1".to_owned()), Some("t2".to_owned())]);
-}
-
-// ===== an API that writes down what it was sent =====
-
-struct Api {
-    mint: Mint,
-    layer: RefreshLayer<Mint>,
-    status: StatusCode,
-    headers: Arc<Mutex<Vec<HeaderMap>>>,
-    uris: Arc<Mutex<Vec<Uri>>>,
-}
-
-impl Api {
-    fn new(set_up: impl FnOnce(RefreshLayer<Mint>) -> RefreshLayer<Mint>) -> Self {
-        let mint = Mint::new(HOUR);
-        Self {
-            layer: set_up(RefreshLayer::with_policy(mint.clone(), policy())),
-            mint,
-            status: StatusCode::OK,
-            headers: Arc::default(),
-            uris: Arc::default(),
-        }
-    }
-
-    fn rejecting(self) -> Self {
-        Self { status: StatusCode::UNAUTHORIZED, ..self }
-    }
-
-    async fn get(&self, uri: &str) -> Result<Response<Full<Bytes>>, BoxError> {
-        self.send(Request::get(uri).body(()).unwrap()).await
-    }
-
-    async fn send(&self, request: Request<()>) -> Result<Response<Full<Bytes>>, BoxError> {
-        let (headers, uris, status) = (self.headers.clone(), self.uris.clone(), self.status);
-        let api = tower::service_fn(move |request: Request<Full<Bytes>>| {
-            headers.lock().unwrap().push(request.headers().clone());
-            uris.lock().unwrap().push(request.uri().clone());
-            let mut response = Response::new(Full::<Bytes>::default());
-            *response.status_mut() = status;
-            async { Ok::<_, Infallible>(response) }
-        });
-        let client = ServiceBuilder::new().layer(self.layer.clone()).service(api);
-        client.oneshot(request.map(|()| Full::default())).await
-    }
-
-    /// The headers of the request that came last.
-    fn headers(&self) -> HeaderMap {
-        self.headers.lock().unwrap().last().unwrap().clone()
-    }
-
-    /// The `Authorization` of each request.
-    fn sent(&self) -> Vec<Option<String>> {
-        let headers = self.headers.lock().unwrap();
-        let own = |headers: &HeaderMap| {
-            let mut values = headers.get_all(header::AUTHORIZATION).iter();
-            let value = values.next().map(|value| value.to_str().unwrap().to_owned());
-            assert!(values.next().is_none());
-            value
-        };
-        headers.iter().map(own).collect()
-    }
-
-    fn take_sent(&self) -> Vec<Option<String>> {
-        let sent = self.sent();
-        self.headers.lock().unwrap().clear();
-        sent
-    }
-}
-
-/// What a request is told that was never sent.
-fn refused(answer: Result<Response<Full<Bytes>>, BoxError>, what: &str) -> String {
-    let Err(error) = answer else { panic!("{what}: it was sent") };
-    let Some(error) = error.downcast_ref::<TokenError>() else { panic!("{what}: {error}") };
-    assert!(error.is_misconfigured(), "{what}: {error}");
-    error.to_string()
 }
