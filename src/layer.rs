@@ -47,9 +47,10 @@ use crate::source::TokenSource;
 ///
 /// Only to the origins that were named. As long as none is named, the first request fails with an error that says which
 /// call to add. Once there are some, requests elsewhere pass untouched, so that a redirect cannot carry the token away.
-/// Plaintext is for loopback, unless [`allow_plaintext`](Self::allow_plaintext) says otherwise. A request that already
-/// has the header keeps its own and is left alone, and so are `CONNECT` and `TRACE`. A request without an authority, as
-/// below tonic, may carry the token: the client below fixes its destination.
+/// A request with an authority in its URI and a `Host` header carries the token only if both are named origins. Plaintext
+/// is for loopback, unless [`allow_plaintext`](Self::allow_plaintext) says otherwise. A request that already has the
+/// header keeps its own and is left alone, and so are `CONNECT` and `TRACE`. A request without an authority, as below
+/// tonic, may carry the token: the client below fixes its destination.
 ///
 /// # What is sent again
 ///

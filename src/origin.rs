@@ -7,11 +7,12 @@ use http::uri::{Authority, Scheme as UriScheme};
 use http::{HeaderMap, Method, Uri};
 
 use crate::error::TokenError;
+use crate::trace;
 
 /// The origins that the token may go to, as they were named.
 ///
-/// A request is compared by what it says itself: its URI's authority, or its `Host` header if the URI has none. One that
-/// says nothing goes wherever the client below is connected to, and that is its owner's choice.
+/// The URI's authority and each `Host` header must be a named origin. A request with neither goes to the server that the
+/// client below is connected to, which the program has chosen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origins {
     named: Vec<Origin>,
@@ -74,20 +75,26 @@ impl Origins {
             return Carry::No;
         }
         if let Some(authority) = uri.authority() {
-            return self.check_authority(uri.scheme(), authority.as_str());
-        }
-        let mut carry = Carry::Yes;
-        for host in headers.get_all(HOST) {
-            // A second `Host` makes the request invalid (RFC 9112 §3.2); servers differ in which one they believe.
-            carry = self.check_authority(None, host.to_str().unwrap_or_default());
+            let carry = self.check_authority(uri.scheme(), authority.as_str(), Part::Uri);
             if !matches!(carry, Carry::Yes) {
-                break;
+                return carry;
             }
         }
-        carry
+        // A client connects to the authority and sends the `Host` that the caller has set, and a server or proxy may route
+        // by either (RFC 9112 §3.2.2, RFC 9113 §8.3.1). A second `Host` makes the request invalid (RFC 9112 §3.2), and
+        // servers differ in which one they use.
+        for host in headers.get_all(HOST) {
+            let host = host.to_str().unwrap_or_default();
+            let carry = self.check_authority(uri.scheme(), host, Part::Host);
+            if !matches!(carry, Carry::Yes) {
+                trace::debug!("no token attached: the `Host` header is not a named origin");
+                return carry;
+            }
+        }
+        Carry::Yes
     }
 
-    fn check_authority(&self, scheme: Option<&UriScheme>, authority: &str) -> Carry {
+    fn check_authority(&self, scheme: Option<&UriScheme>, authority: &str, part: Part) -> Carry {
         if self.named.is_empty() && !self.any_https {
             return Carry::Refuse(none_named(scheme, authority));
         }
@@ -113,11 +120,28 @@ impl Origins {
         }
         if target.has_userinfo {
             // RFC 9110 §4.2.4: it is how a link is made to look as if it led elsewhere.
-            return Carry::Refuse(TokenError::misconfigured(
-                "the request's URI has userinfo (what stands before the `@`): remove it, or the token is not attached",
-            ));
+            return Carry::Refuse(TokenError::misconfigured(format!(
+                "the request's {} has userinfo, the part before the `@`: remove it, or the token is not attached",
+                part.as_str()
+            )));
         }
         Carry::Yes
+    }
+}
+
+/// Where a request names its authority.
+#[derive(Clone, Copy)]
+enum Part {
+    Uri,
+    Host,
+}
+
+impl Part {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Uri => "URI",
+            Self::Host => "`Host` header",
+        }
     }
 }
 
@@ -288,7 +312,7 @@ impl<'a> Target<'a> {
                 Some(unqualified) if !is_loopback_name(unqualified) => unqualified,
                 _ => name,
             };
-            if name.is_empty() {
+            if name.is_empty() || !name.bytes().all(is_name_byte) {
                 return None;
             }
             (Host::Name(name), port)
@@ -305,6 +329,11 @@ impl<'a> Target<'a> {
         };
         Some(Self { has_userinfo: userinfo.is_some(), host, port })
     }
+}
+
+/// RFC 3986 §3.2.2, `reg-name`
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte)
 }
 
 /// Returns whether an authority has a host, and no port or one that is a number: `http` lets others pass, and an HTTP
@@ -531,13 +560,24 @@ mod tests {
         assert_eq!(check_host(&origins, &["b.example"]), "no");
     }
 
+    /// S6
     #[test]
-    fn the_uris_authority_goes_before_the_host_header() {
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, HeaderValue::from_static("a.example"));
+    fn authority_and_host_header_must_both_be_named() {
         let origins = named(&["https://a.example"]);
-        let uri = Uri::from_static("https://evil.example/");
-        assert_eq!(told(origins.check(&Method::GET, &uri, &headers)), "no");
+        for (uri, host, carries) in [
+            ("https://evil.example/", "a.example", "no"),
+            ("https://a.example/", "evil.example", "no"),
+            ("https://a.example/", "A.example.:443", "yes"),
+            // An authority without a scheme: host and port decide.
+            ("a.example:443", "a.example", "yes"),
+            ("a.example:443", "evil.example", "no"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static(host));
+            let uri = uri.parse().unwrap();
+            let carry = origins.check(&Method::GET, &uri, &headers);
+            assert_eq!(told(carry), carries, "{uri} {host}");
+        }
     }
 
     #[test]
