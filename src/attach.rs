@@ -1,16 +1,30 @@
 //! How the token goes onto a request.
 
+use std::sync::Arc;
+
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 
 use crate::error::TokenError;
 use crate::token::AccessToken;
 
-/// The header that the token goes into, and whether its scheme goes before it.
+/// The header that the token goes into, and the scheme that goes before it.
 #[derive(Clone, Debug)]
 pub(crate) struct Attach {
     name: HeaderName,
-    with_scheme: bool,
+    scheme: Scheme,
+    /// What is wrong with the scheme. Setters cannot fail, so each request does.
+    invalid: Option<TokenError>,
+}
+
+#[derive(Clone, Debug)]
+enum Scheme {
+    /// RFC 6750 §2.1
+    Bearer,
+    /// A token of RFC 9110 §5.6.2.
+    Other(Arc<str>),
+    /// The token alone.
+    None,
 }
 
 impl Attach {
@@ -19,9 +33,34 @@ impl Attach {
         self.name = name;
     }
 
+    /// Names the scheme (RFC 9110 §11.1).
+    pub(crate) fn scheme(&mut self, scheme: &str) {
+        self.invalid = None;
+        self.scheme = match scheme {
+            "Bearer" => Scheme::Bearer,
+            other => Scheme::Other(other.into()),
+        };
+        if scheme.is_empty() {
+            self.invalid = Some(TokenError::misconfigured(
+                "the scheme is empty: for the token alone, write .without_scheme()",
+            ));
+        } else if !scheme.bytes().all(is_tchar) {
+            // It is not shown: the token may be in it.
+            self.invalid = Some(TokenError::misconfigured(
+                "the scheme is not a single word of letters, digits and hyphens: write its name alone, such as .scheme(\"OAuth\")",
+            ));
+        }
+    }
+
     /// Leaves the scheme out: the token alone.
     pub(crate) fn without_scheme(&mut self) {
-        self.with_scheme = false;
+        self.scheme = Scheme::None;
+        self.invalid = None;
+    }
+
+    /// Returns why no request can carry the token.
+    pub(crate) fn invalid(&self) -> Option<&TokenError> {
+        self.invalid.as_ref()
     }
 
     /// Returns whether the request brings the header itself: it keeps it, and the answer says nothing of our token.
@@ -29,7 +68,8 @@ impl Attach {
         headers.contains_key(&self.name)
     }
 
-    /// Puts the token into the header. Allocates nothing beyond what the header map does for another header.
+    /// Puts the token into the header. Allocates nothing beyond what the header map does for another header, but for the first
+    /// request with a token and a scheme other than `Bearer`.
     ///
     /// # Errors
     ///
@@ -39,8 +79,12 @@ impl Attach {
         headers: &mut HeaderMap,
         token: &AccessToken,
     ) -> Result<(), TokenError> {
-        let value = if self.with_scheme { token.header_value() } else { token.bare_header_value() };
-        match headers.try_insert(self.name.clone(), value.clone()) {
+        let value = match &self.scheme {
+            Scheme::Bearer => token.header_value().clone(),
+            Scheme::Other(scheme) => token.with_scheme(scheme)?,
+            Scheme::None => token.bare_header_value().clone(),
+        };
+        match headers.try_insert(self.name.clone(), value) {
             Ok(_) => Ok(()),
             Err(_) => Err(TokenError::misconfigured(
                 "the request has so many headers that there is no room for the token",
@@ -52,8 +96,13 @@ impl Attach {
 impl Default for Attach {
     /// RFC 6750 §2.1
     fn default() -> Self {
-        Self { name: AUTHORIZATION, with_scheme: true }
+        Self { name: AUTHORIZATION, scheme: Scheme::Bearer, invalid: None }
     }
+}
+
+/// RFC 9110 §5.6.2
+fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -87,6 +136,33 @@ mod tests {
         assert_eq!(headers[&name], "sesame");
         assert!(headers[&name].is_sensitive());
         assert_eq!(headers.len(), 1);
+    }
+
+    /// C20
+    #[test]
+    fn scheme_set_last_counts() {
+        let mut attach = Attach::default();
+        let mut headers = HeaderMap::new();
+        let mut sent = |attach: &Attach| {
+            attach.attach(&mut headers, &token()).unwrap();
+            headers[AUTHORIZATION].to_str().unwrap().to_owned()
+        };
+        attach.scheme("OAuth");
+        assert_eq!(sent(&attach), "OAuth sesame");
+        attach.without_scheme();
+        assert_eq!(sent(&attach), "sesame");
+        attach.scheme("bearer");
+        assert_eq!(sent(&attach), "bearer sesame");
+        attach.scheme("Bearer");
+        assert_eq!(sent(&attach), "Bearer sesame");
+
+        attach.scheme("two words");
+        assert!(attach.invalid().is_some());
+        attach.scheme("OAuth");
+        assert!(attach.invalid().is_none());
+        attach.scheme("");
+        attach.without_scheme();
+        assert!(attach.invalid().is_none());
     }
 
     #[test]

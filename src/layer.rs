@@ -136,13 +136,38 @@ impl<S, C, R> RefreshLayer<S, C, R> {
 
     /// Sends the token in this header, in place of `Authorization`.
     ///
-    /// The value is `Bearer` and the token, unless [`without_scheme`](Self::without_scheme) says otherwise.
+    /// The value is `Bearer` and the token, unless [`scheme`](Self::scheme) or [`without_scheme`](Self::without_scheme)
+    /// says otherwise.
     pub fn header(mut self, header: HeaderName) -> Self {
         self.attach.header(header);
         self
     }
 
-    /// Sends the token alone, without `Bearer` before it.
+    /// Sends the token with this scheme (RFC 9110 §11.1), in place of `Bearer`.
+    ///
+    /// It is sent as it is written here. An invalid scheme is an error of the first request.
+    ///
+    /// [`Unauthorized`] reads the challenges of the scheme `Bearer` only: a 401 whose challenge has another scheme is a
+    /// rejection, whatever its parameters. Use [`classify`](Self::classify) if the API needs more.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{RefreshLayer, StaticToken};
+    ///
+    /// // Authorization: Zoho-oauthtoken sesame
+    /// let layer = RefreshLayer::new(StaticToken::new("sesame")?)
+    ///     .origin("https://www.zohoapis.example")
+    ///     .scheme("Zoho-oauthtoken");
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
+    #[doc(alias = "bearer")]
+    pub fn scheme(mut self, scheme: impl AsRef<str>) -> Self {
+        self.attach.scheme(scheme.as_ref());
+        self
+    }
+
+    /// Sends the token alone, without a scheme before it.
     pub fn without_scheme(mut self) -> Self {
         self.attach.without_scheme();
         self

@@ -123,7 +123,11 @@ where
         {
             return ResponseFuture::untouched(layer, self.inner.call(request));
         }
-        match layer.origins.check(request.method(), request.uri(), request.headers()) {
+        let carry = match layer.attach.invalid() {
+            Some(error) => Carry::Refuse(error.clone()),
+            None => layer.origins.check(request.method(), request.uri(), request.headers()),
+        };
+        match carry {
             Carry::Yes => {}
             Carry::No => return ResponseFuture::untouched(layer, self.inner.call(request)),
             Carry::Refuse(error) => {

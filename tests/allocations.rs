@@ -42,6 +42,22 @@ fn with_retry_armed_it_allocates_one_buffer_more() {
     }
 }
 
+/// C20: the header value is composed for the first request with a token.
+#[test]
+fn another_scheme_allocates_no_more_than_bearer() {
+    for mut service in [refresh().scheme("OAuth"), refresh().scheme("Zoho-oauthtoken")]
+        .map(|layer| layer.without_retry().layer(Api))
+    {
+        for headers in [0, 1, 3, 8, 20] {
+            assert_eq!(
+                allocations(&mut service, headers),
+                allocations(&mut by_hand(), headers),
+                "{headers} headers"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_token_is_cloned_without_allocating() {
     let token = AccessToken::new("sesame").unwrap();

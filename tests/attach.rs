@@ -5,7 +5,7 @@ mod harness;
 mod origin_support;
 
 use http::{HeaderName, Request, header};
-use origin_support::Api;
+use origin_support::{Api, refused};
 
 #[tokio::test(start_paused = true)]
 async fn another_header_carries_the_token_with_its_scheme_or_bare() {
@@ -45,4 +45,50 @@ async fn without_its_scheme_the_token_is_renewed_and_sent_again_the_same_way() {
     let api = Api::new(|layer| layer.origin("https://api.test").without_scheme()).rejecting();
     api.get("https://api.test/").await.unwrap();
     assert_eq!(api.sent(), [Some("t1".to_owned()), Some("t2".to_owned())]);
+}
+
+/// C20
+#[tokio::test(start_paused = true)]
+async fn token_is_sent_with_the_scheme_that_the_api_expects() {
+    for scheme in ["OAuth", "Zoho-oauthtoken", "Token", "bearer", "a!#$%&'*+-.^_`|~9"] {
+        for name in [header::AUTHORIZATION, HeaderName::from_static("x-api-token")] {
+            let layered = name.clone();
+            let api =
+                Api::new(|layer| layer.origin("https://api.test").header(layered).scheme(scheme))
+                    .rejecting();
+            api.get("https://api.test/").await.unwrap();
+            // Both attempts, the second with the new token.
+            let sent = api.all_headers();
+            let sent: Vec<_> = sent.iter().map(|headers| &headers[&name]).collect();
+            assert_eq!(sent, [&format!("{scheme} t1"), &format!("{scheme} t2")]);
+            assert!(sent.iter().all(|value| value.is_sensitive()));
+        }
+    }
+}
+
+/// C20
+#[tokio::test(start_paused = true)]
+async fn invalid_scheme_is_an_error_that_shows_how_to_write_it() {
+    for scheme in [
+        "OAuth ",
+        " OAuth",
+        "Bearer:",
+        "Bearer sesame",
+        "Token token=sesame",
+        "sesame\r\nX: y",
+        "sesame\0",
+        "B\u{e4}rer",
+    ] {
+        let api = Api::new(|layer| layer.origin("https://api.test").scheme(scheme));
+        for uri in ["https://api.test/", "https://elsewhere.test/"] {
+            let message = refused(api.get(uri).await, scheme);
+            assert!(message.contains(".scheme(\"OAuth\")"), "{message}");
+            assert!(!message.contains("sesame"), "{message}");
+        }
+        assert!(api.sent().is_empty(), "{scheme}");
+        assert_eq!(api.mint.calls(), 0, "{scheme}");
+    }
+    let api = Api::new(|layer| layer.origin("https://api.test").scheme(""));
+    let message = refused(api.get("https://api.test/").await, "empty");
+    assert!(message.contains(".without_scheme()"), "{message}");
 }

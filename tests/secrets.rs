@@ -366,7 +366,7 @@ async fn requests(paper: &mut Paper) {
     let all = ["Draining", "Failed", "Over", "Readying", "Renewing", "Sending", "Waiting"];
     assert_eq!(states, all);
 
-    // Another header, and no scheme.
+    // Another header, another scheme, and no scheme.
     let header = HeaderName::from_static("x-api-token");
     let seen = Arc::new(Mutex::new(Vec::new()));
     let requests = seen.clone();
@@ -376,7 +376,7 @@ async fn requests(paper: &mut Paper) {
     });
     let source = StaticToken::new(ACCESS).unwrap();
     let layer = RefreshLayer::new(source).origin("https://api.test").header(header.clone());
-    for layer in [layer.clone(), layer.without_scheme()] {
+    for layer in [layer.clone(), layer.clone().scheme("OAuth"), layer.without_scheme()] {
         let client = ServiceBuilder::new().layer(layer).service(api.clone());
         let request = Request::get("https://api.test").body(Full::<Bytes>::default()).unwrap();
         client.oneshot(request).await.unwrap();

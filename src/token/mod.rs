@@ -3,7 +3,7 @@
 mod secret;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::clock::since_epoch;
 use crate::error::TokenError;
 
 /// The scheme that goes before an access token in a header (RFC 6750 §2.1).
-const SCHEME: &[u8] = b"Bearer ";
+const BEARER: &str = "Bearer";
 
 /// An access token (RFC 6749 §1.4) of the bearer type (RFC 6750), ready to be sent.
 ///
@@ -25,8 +25,10 @@ const SCHEME: &[u8] = b"Bearer ";
 #[derive(Clone)]
 pub struct AccessToken {
     // `Bearer <token>`; both values share one buffer.
-    with_scheme: HeaderValue,
+    bearer: HeaderValue,
     bare: HeaderValue,
+    // Another scheme, and its value: the first one that the token was sent with.
+    other: OnceLock<(Arc<str>, HeaderValue)>,
 }
 
 impl AccessToken {
@@ -47,18 +49,8 @@ impl AccessToken {
             )));
         }
 
-        let mut buffer = Zeroizing::new(Vec::with_capacity(SCHEME.len() + token.len()));
-        buffer.extend_from_slice(SCHEME);
-        buffer.extend_from_slice(token);
-        let with_scheme = Bytes::from_owner(buffer);
-        let bare = with_scheme.slice(SCHEME.len()..);
-        let value = |bytes| {
-            let mut value =
-                HeaderValue::from_maybe_shared(bytes).map_err(TokenError::misconfigured)?;
-            value.set_sensitive(true);
-            Ok::<_, TokenError>(value)
-        };
-        Ok(Self { with_scheme: value(with_scheme)?, bare: value(bare)? })
+        let (bearer, bare) = header_values(BEARER, token)?;
+        Ok(Self { bearer, bare, other: OnceLock::new() })
     }
 
     /// Returns the token itself.
@@ -69,13 +61,45 @@ impl AccessToken {
 
     /// Returns `Bearer <token>`, a header value marked sensitive.
     pub fn header_value(&self) -> &HeaderValue {
-        &self.with_scheme
+        &self.bearer
+    }
+
+    /// Returns `<scheme> <token>`, a header value marked sensitive. The scheme is a token of RFC 9110 §5.6.2.
+    ///
+    /// It is composed once for each token, since a program has one scheme. Each further scheme costs an allocation per call.
+    pub(crate) fn with_scheme(&self, scheme: &Arc<str>) -> Result<HeaderValue, TokenError> {
+        if let Some((of, value)) = self.other.get()
+            && of == scheme
+        {
+            return Ok(value.clone());
+        }
+        let (value, _) = header_values(scheme, self.bare.as_bytes())?;
+        // Another request may have set it first.
+        let _ = self.other.set((Arc::clone(scheme), value.clone()));
+        Ok(value)
     }
 
     /// Returns the token alone, a header value marked sensitive.
     pub fn bare_header_value(&self) -> &HeaderValue {
         &self.bare
     }
+}
+
+/// Returns `<scheme> <token>` and the token alone, in one buffer that is wiped with the last clone of either.
+fn header_values(scheme: &str, token: &[u8]) -> Result<(HeaderValue, HeaderValue), TokenError> {
+    let start = scheme.len() + 1;
+    let mut buffer = Zeroizing::new(Vec::with_capacity(start + token.len()));
+    buffer.extend_from_slice(scheme.as_bytes());
+    buffer.push(b' ');
+    buffer.extend_from_slice(token);
+    let with_scheme = Bytes::from_owner(buffer);
+    let bare = with_scheme.slice(start..);
+    let value = |bytes| {
+        let mut value = HeaderValue::from_maybe_shared(bytes).map_err(TokenError::misconfigured)?;
+        value.set_sensitive(true);
+        Ok::<_, TokenError>(value)
+    };
+    Ok((value(with_scheme)?, value(bare)?))
 }
 
 impl fmt::Debug for AccessToken {
@@ -343,6 +367,25 @@ mod tests {
         assert_eq!(token.bare_header_value(), "sesame");
         assert!(token.header_value().is_sensitive() && token.bare_header_value().is_sensitive());
         assert_eq!(token.expose_secret(), "sesame");
+    }
+
+    /// C20
+    #[test]
+    fn another_scheme_is_composed_once_and_marked_sensitive() {
+        let token = AccessToken::new("sesame").unwrap();
+        let (oauth, zoho) = (Arc::from("OAuth"), Arc::from("Zoho-oauthtoken"));
+        for _ in 0..2 {
+            for (scheme, expected) in [(&oauth, "OAuth sesame"), (&zoho, "Zoho-oauthtoken sesame")]
+            {
+                let value = token.with_scheme(scheme).unwrap();
+                assert_eq!(value, expected);
+                assert!(value.is_sensitive());
+            }
+        }
+        let first = token.with_scheme(&oauth).unwrap();
+        let again = token.clone().with_scheme(&Arc::from("OAuth")).unwrap();
+        assert_eq!(first.as_bytes().as_ptr(), again.as_bytes().as_ptr());
+        assert_eq!(token.header_value(), "Bearer sesame");
     }
 
     #[test]

@@ -65,6 +65,10 @@ impl Api {
         self.headers.lock().unwrap().last().unwrap().clone()
     }
 
+    pub fn all_headers(&self) -> Vec<HeaderMap> {
+        self.headers.lock().unwrap().clone()
+    }
+
     /// The `Authorization` of each request.
     pub fn sent(&self) -> Vec<Option<String>> {
         let headers = self.headers.lock().unwrap();
