@@ -105,7 +105,8 @@ impl<S, C> RefreshLayer<S, C, ByType> {
 impl<S, C, R> RefreshLayer<S, C, R> {
     /// Names an origin that the token may be sent to: a scheme, a host and, if need be, a port.
     ///
-    /// May be called several times. What is not an origin is told by the first request.
+    /// May be called several times. An invalid origin is an error of the first request, which says what to write instead: an
+    /// origin has no path, no wildcard and no userinfo, and an internationalized name is written in its `xn--` form.
     pub fn origin(mut self, origin: impl AsRef<str>) -> Self {
         self.origins.origin(origin.as_ref());
         self

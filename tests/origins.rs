@@ -251,7 +251,7 @@ async fn what_is_no_origin_is_told_by_the_first_request_wherever_it_goes() {
         ("https://sesame:open@api.test", "write .origin(\"https://api.test\")"),
         ("wss://api.test", "write .origin(\"https://api.test\")"),
         ("https://*.test", "without a wildcard"),
-        ("https://api.test:99999", "no host"),
+        ("https://api.test:99999", "write .origin(\"https://api.test:8443\")"),
         ("", "no host"),
     ] {
         for uri in ["https://good.test/", "https://elsewhere.test/", "/a"] {
