@@ -11,7 +11,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use tokio::runtime::Handle;
@@ -259,6 +259,10 @@ impl<S: TokenSource> Credentials<S> {
             token,
             generation: view.current.as_ref().map(|current| current.generation.0),
             usable_for: view.current.as_ref().and_then(|current| current.usable_for(now)),
+            refresh_token_expires_at: view
+                .current
+                .as_ref()
+                .and_then(|current| current.tokens.refresh_token_expires_at()),
             refreshing: view.in_flight,
             error: view.error,
             cooldown: view.cooldown,
@@ -583,6 +587,10 @@ pub struct Status {
     pub generation: Option<u64>,
     /// How long the current token may be used, leeway deducted; none if that is not known, or if there is no token.
     pub usable_for: Option<Duration>,
+    /// When the refresh token expires, as the server has stated it; none if it has not, or if there is no refresh token.
+    ///
+    /// It is information: the refresh token is sent after this time as well, and the server decides.
+    pub refresh_token_expires_at: Option<SystemTime>,
     /// Whether a refresh is under way, or the source is being told of a log-in or log-out.
     pub refreshing: bool,
     /// The last failure, if nothing better has happened since.

@@ -46,7 +46,8 @@ use crate::token::{RefreshToken, TokenSet};
 /// If an answer brings a new refresh token and is of no other use (its access token is missing, say, or of an unknown
 /// type), the new one is kept and sent the next time.
 ///
-/// A refresh token that the server said would expire, and that did so more than 5 minutes ago, is not sent.
+/// A refresh token is sent after its [stated expiry](TokenSet::refresh_token_expires_at) as well. The server decides, so that
+/// a wrong clock does not log the user out.
 #[derive(Clone)]
 pub struct RefreshTokenGrant {
     request: TokenRequest,
@@ -151,16 +152,6 @@ impl RefreshTokenGrant {
             && is_same(token, &self.configured)
         {
             return Err(why.error());
-        }
-        let now = self.request.endpoint.now().wall();
-        let is_past = previous
-            .and_then(TokenSet::refresh_token_expires_at)
-            .and_then(|at| now.duration_since(at).ok())
-            .is_some_and(|past| past > PAST_EXPIRY);
-        if is_past {
-            return Err(TokenError::denied(
-                "the refresh token has expired; somebody must log in again",
-            ));
         }
         self.unless_denied(token.clone())
     }
@@ -678,6 +669,3 @@ fn is_same(one: &RefreshToken, other: &RefreshToken) -> bool {
 fn is_empty(token: &RefreshToken) -> bool {
     token.expose_secret().is_empty()
 }
-
-/// How long after its expiry a refresh token is sent all the same: clocks differ.
-const PAST_EXPIRY: Duration = Duration::from_secs(5 * 60);

@@ -200,7 +200,9 @@ impl TokenSet {
         self.inner.refresh_token.as_ref()
     }
 
-    /// Returns when the refresh token expires, if the server said so.
+    /// Returns when the refresh token expires, if the server has stated it.
+    ///
+    /// It is information: the refresh token is sent after this time as well, and the server decides.
     pub fn refresh_token_expires_at(&self) -> Option<SystemTime> {
         self.inner.refresh_token_expires_at
     }
@@ -304,7 +306,9 @@ impl TokenSetBuilder {
         self
     }
 
-    /// Sets the time of day at which the refresh token expires.
+    /// Sets the time of day at which the refresh token expires, as the server has stated it.
+    ///
+    /// It is [information](TokenSet::refresh_token_expires_at), and does not keep the refresh token from being sent.
     pub fn refresh_token_expires_at(mut self, at: SystemTime) -> Self {
         self.inner.refresh_token_expires_at = Some(at);
         self
