@@ -92,8 +92,7 @@ fn date(text: &str) -> Option<Duration> {
         return Some(after_1970(timestamp));
     }
     if let Ok(civil) = iso.parse::<DateTime>() {
-        let zoned = civil.to_zoned(TimeZone::UTC).ok()?;
-        return Some(after_1970(zoned.timestamp()));
+        return Some(after_1970(TimeZone::UTC.to_timestamp(civil).ok()?));
     }
     httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()
 }
