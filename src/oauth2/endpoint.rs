@@ -479,6 +479,14 @@ fn parse_url(url: &str) -> Result<Uri, TokenError> {
     if url.contains('#') {
         return wrong("must not have a fragment");
     }
+    if url.trim() != url {
+        return wrong("must not have whitespace around it");
+    }
+    if !url.is_ascii() {
+        return wrong(
+            "must be ASCII: write an internationalized host in the form that begins with `xn--`, and percent-encode the path",
+        );
+    }
     let parsed: Uri = match url.parse() {
         Ok(parsed) => parsed,
         Err(error) => return wrong(&format!("cannot be parsed: {error}")),
@@ -556,6 +564,10 @@ mod tests {
             "https://[::1]443/sesame",
             "https://:443/sesame",
             "https://as.example.com/ses ame",
+            "https://as.example.com/sesame\n",
+            "https://s\u{e4}sesame.example/token",
+            "https://as.example.com/s\u{e4}sesame",
+            "https://[fe80::1%25eth0]/sesame",
             "/sesame",
             "sesame",
             "",
