@@ -139,6 +139,9 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     ///
     /// The value is `Bearer` and the token, unless [`scheme`](Self::scheme) or [`without_scheme`](Self::without_scheme)
     /// says otherwise.
+    ///
+    /// A client below the layer that follows redirects sends this header to other origins as well: such clients remove
+    /// `Authorization` and no header that they do not know. Follow redirects in a layer outside of this one.
     pub fn header(mut self, header: HeaderName) -> Self {
         self.attach.header(header);
         self
