@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{HOUR, Mint, policy, token_of};
-use http::{Request, Response, StatusCode};
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::time::{advance, sleep, timeout};
 use tower::util::BoxCloneSyncService;
@@ -55,12 +56,18 @@ impl Api {
             let token =
                 token_of(&request).unwrap().trim_start_matches('t').parse::<usize>().unwrap();
             let is_broken = request.uri().path().starts_with("/broken");
-            let is_rejected = is_broken || token <= up_to.load(Ordering::SeqCst);
+            let asks_for_more = request.uri().path() == "/step-up";
+            let is_revoked = token <= up_to.load(Ordering::SeqCst);
             async move {
                 sleep(Duration::from_millis(5)).await;
                 let mut response = Response::new(Full::<Bytes>::default());
-                if is_rejected {
+                if is_broken || asks_for_more || is_revoked {
                     *response.status_mut() = StatusCode::UNAUTHORIZED;
+                }
+                if asks_for_more && !is_revoked {
+                    let challenge = "Bearer error=\"insufficient_user_authentication\"";
+                    let challenge = HeaderValue::from_static(challenge);
+                    response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
                 }
                 Ok::<_, Infallible>(response)
             }
@@ -158,6 +165,20 @@ async fn a_revocation_right_after_a_useless_refresh_is_repaired() {
         assert_eq!(broken.await.unwrap(), StatusCode::UNAUTHORIZED);
         assert!(api.mint.calls() <= 3, "{milliseconds}: {}", api.mint.calls());
     }
+}
+
+/// E1.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_asks_for_more_starts_no_refresh() {
+    let api = Api::new();
+    for _ in 0..180 {
+        assert_eq!(api.get("/step-up").await, StatusCode::UNAUTHORIZED);
+        advance(Duration::from_secs(10)).await;
+    }
+    assert_eq!(api.mint.calls(), 1);
+    api.revoke();
+    api.get("/step-up").await;
+    assert_eq!(api.mint.calls(), 2);
 }
 
 /// E2: without a retry, the same endpoint shows that its refresh was useful.
