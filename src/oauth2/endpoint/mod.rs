@@ -1,0 +1,232 @@
+//! The token endpoint, over whatever HTTP client there is.
+
+mod client;
+mod exchange;
+mod sent;
+mod url;
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body::Body;
+use http_body_util::Full;
+use tower_service::Service;
+
+use self::client::{HttpClient, Shared};
+#[cfg(feature = "reqwest")]
+pub(crate) use self::sent::WasSent;
+use self::url::{parse_url, without_query};
+use super::client_auth::ClientAuth;
+use super::dialect::Dialect;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{BoxError, TokenError};
+use crate::source::SourceInfo;
+
+/// A token endpoint (RFC 6749 §3.2): where to ask, by which HTTP client, as whom, and in which dialect.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body_util::Full;
+/// use hyper_util::client::legacy::Client;
+/// use hyper_util::rt::TokioExecutor;
+/// use tower_refresh::oauth2::{ClientAuth, TokenEndpoint};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+/// let endpoint = TokenEndpoint::new(client, "http://localhost:8080/token")?
+///     .client_auth(ClientAuth::basic("my-client", std::env::var("CLIENT_SECRET").unwrap_or_default()));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Cloning it is cheap. Grants take it by value: [`RefreshTokenGrant`](super::RefreshTokenGrant),
+/// [`ClientCredentialsGrant`](super::ClientCredentialsGrant), [`Grant`](super::Grant).
+///
+/// # The HTTP client
+///
+/// Any [`Service`] of requests with a [`Full`] body will do: hyper-util's client, or a tower stack with your proxies,
+/// timeouts and tracing in it. It must not pass through the layer that this endpoint feeds.
+///
+/// # Redirect caveat
+///
+/// A redirect is an error here, since a refresh token is not to be carried elsewhere. A client that follows redirects by
+/// itself does so below, unseen: switch that off (`reqwest::redirect::Policy::none()`).
+///
+/// # Retry caveat
+///
+/// Most refresh tokens can be spent once. A client that sends a request again after a lost answer (a `tower::retry`
+/// layer, for one) makes the server believe that the token was stolen. Repetition is for the layers above, which know
+/// when it is safe.
+///
+/// # Logging caveat
+///
+/// The body of a token request holds secrets, that of its answer the tokens, and `{:?}` of a [`Full`] body shows all of
+/// it. A layer under this endpoint that traces or records must leave both bodies out, and also the URL if there is a
+/// secret in its query. Headers of the client authentication are marked sensitive.
+#[derive(Clone)]
+pub struct TokenEndpoint {
+    client: Arc<dyn HttpClient>,
+    url: Uri,
+    client_auth: ClientAuth,
+    dialect: Result<Arc<Dialect>, TokenError>,
+    timeout: Duration,
+    answer_limit: usize,
+    not_sent: Option<Arc<NotSent>>,
+    clock: Arc<dyn Clock>,
+}
+
+type NotSent = dyn Fn(&(dyn Error + 'static)) -> bool + Send + Sync;
+
+impl TokenEndpoint {
+    /// Makes a token endpoint of an HTTP client and a URL.
+    ///
+    /// # Errors
+    ///
+    /// A [misconfigured](TokenError::is_misconfigured) error if the URL is not `https` (`http` will do for `localhost` and
+    /// loopback addresses), or contains a user name or a fragment (RFC 6749 §3.2).
+    pub fn new<S, B>(http_client: S, url: impl AsRef<str>) -> Result<Self, TokenError>
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Ok(Self {
+            client: Arc::new(Shared::new(http_client)),
+            url: parse_url(url.as_ref())?,
+            client_auth: ClientAuth::default(),
+            dialect: Ok(Arc::default()),
+            timeout: DEFAULT_TIMEOUT,
+            answer_limit: DEFAULT_ANSWER_LIMIT,
+            not_sent: None,
+            clock: Arc::new(SystemClock),
+        })
+    }
+
+    /// Returns this endpoint with another URL, such as that of the revocation endpoint.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn at(&self, url: impl AsRef<str>) -> Result<Self, TokenError> {
+        Ok(Self { url: parse_url(url.as_ref())?, ..self.clone() })
+    }
+
+    /// Sets how the client identifies itself; by default it does not.
+    #[must_use]
+    pub fn client_auth(mut self, client_auth: ClientAuth) -> Self {
+        self.client_auth = client_auth;
+        self
+    }
+
+    /// Sets how the endpoint departs from RFC 6749; by default it does not.
+    ///
+    /// If the dialect is [not valid](Dialect::validate), nothing is sent, and every request fails with the error that
+    /// names the field.
+    #[must_use]
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect.validate().map(|()| Arc::new(dialect));
+        self
+    }
+
+    /// Sets how long one request may take, the answer's body included; 120 s by default.
+    ///
+    /// It is longer than callers wait, on purpose: the late answer is the only copy of the next refresh token. With a
+    /// dialect that names a [`reuse_grace`](Dialect::reuse_grace), a refresh takes less than half of that, so that there
+    /// is time to ask again.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets how many bytes of an answer are read before it counts as unreadable; 256 KiB by default.
+    #[must_use]
+    pub fn answer_limit(mut self, bytes: usize) -> Self {
+        self.answer_limit = bytes;
+        self
+    }
+
+    /// Recognises errors of the HTTP client that mean that nothing was sent, so that asking again is harmless.
+    ///
+    /// It is asked about the error and each of its causes. Without it, and besides it, these are recognised: an error of
+    /// `poll_ready`, and an [`io::Error`] that says that the connection was refused, that host or network is unreachable,
+    /// or that there is no local address. All else may have been sent.
+    ///
+    /// All of that holds for a client that sends a request once. With one that follows redirects or tries again, the
+    /// connection that failed may be the second, and the refresh token be spent.
+    ///
+    /// ```
+    /// use hyper_util::client::legacy;
+    /// # use tower_refresh::oauth2::TokenEndpoint;
+    ///
+    /// # fn example(endpoint: TokenEndpoint) -> TokenEndpoint {
+    /// endpoint.not_sent(|error| {
+    ///     error
+    ///         .downcast_ref::<legacy::Error>()
+    ///         .is_some_and(legacy::Error::is_connect)
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn not_sent<F>(mut self, predicate: F) -> Self
+    where
+        F: Fn(&(dyn Error + 'static)) -> bool + Send + Sync + 'static,
+    {
+        self.not_sent = Some(Arc::new(predicate));
+        self
+    }
+
+    /// Sets the clock by which refresh tokens and absolute times of expiry are judged; the operating system's by default.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    pub(super) fn now(&self) -> crate::clock::Now {
+        self.clock.now()
+    }
+
+    /// What a store must know of a source that asks here.
+    pub(super) fn info(&self) -> SourceInfo {
+        let scheme = self.url.scheme_str().unwrap_or_default();
+        let authority =
+            self.url.authority().map_or("", |authority| authority.as_str()).to_ascii_lowercase();
+        let default_port = if scheme == "https" { ":443" } else { ":80" };
+        let host = authority.strip_suffix(default_port).unwrap_or(&authority);
+        let mut info = SourceInfo::new().token_endpoint(format!("{scheme}://{host}"));
+        if let Some(id) = self.client_auth.client_id() {
+            info = info.client_id(id);
+        }
+        match &self.dialect {
+            Ok(dialect) => info.rotates(dialect.rotates).reuse_grace(dialect.reuse_grace),
+            Err(_) => info,
+        }
+    }
+
+    pub(super) fn checked_dialect(&self) -> Result<&Dialect, TokenError> {
+        self.dialect.as_deref().map_err(TokenError::clone)
+    }
+}
+
+impl fmt::Debug for TokenEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenEndpoint")
+            .field("url", &without_query(&self.url))
+            .field("client_auth", &self.client_auth)
+            .field("dialect", &self.dialect)
+            .field("timeout", &self.timeout)
+            .field("answer_limit", &self.answer_limit)
+            .finish_non_exhaustive()
+    }
+}
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
+
+const DEFAULT_ANSWER_LIMIT: usize = 256 * 1024;
