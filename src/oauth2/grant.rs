@@ -27,7 +27,8 @@ use crate::token::{RefreshToken, TokenSet};
 /// # }
 /// ```
 ///
-/// What an answer leaves out is kept from before: the refresh token, the scope, the id token.
+/// What an answer leaves out is kept from before: the refresh token, the scope, the id token, and
+/// [extra fields](super::Fields::extra).
 ///
 /// # A refresh token is spent once
 ///
@@ -296,6 +297,11 @@ impl TokenSource for RefreshTokenGrant {
         }
         if let (None, Some(id_token)) = (tokens.id_token(), previous.and_then(TokenSet::id_token)) {
             kept = kept.id_token(id_token);
+        }
+        for (name, value) in previous.into_iter().flat_map(TokenSet::extras) {
+            if tokens.extra(name).is_none() {
+                kept = kept.extra(name, value);
+            }
         }
         Ok(kept.build())
     }

@@ -120,6 +120,9 @@ pub(super) struct StoredSet {
     scope: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id_token: Option<Sensitive>,
+    /// Further fields of the answer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    extra: BTreeMap<String, Sensitive>,
     /// The revision that the access token came with, if the refresh token is newer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     access_revision: Option<u64>,
@@ -452,6 +455,10 @@ impl StoredSet {
                 .map(|at| milliseconds(since_epoch(at))),
             scope: tokens.scope().map(str::to_owned),
             id_token: tokens.id_token().map(|token| Sensitive(Secret::new(token))),
+            extra: tokens
+                .extras()
+                .map(|(name, value)| (name.to_owned(), Sensitive(Secret::new(value))))
+                .collect(),
             access_revision: None,
             other: BTreeMap::new(),
         }
@@ -498,6 +505,9 @@ impl StoredSet {
         }
         if let Some(token) = &self.id_token {
             tokens = tokens.id_token(token.0.expose());
+        }
+        for (name, value) in &self.extra {
+            tokens = tokens.extra(name, value.0.expose());
         }
         Ok(tokens.build())
     }
@@ -696,6 +706,7 @@ mod tests {
             .refresh_token_expires_at(time_of_day(5_000_000))
             .scope("a b")
             .id_token("sesame-id")
+            .extra("instance_url", "https://sesame-host")
             .build();
         record.content_mut().unwrap().tokens =
             Some(StoredSet::new(&tokens, time_of_day(1_000_000)));
@@ -723,8 +734,19 @@ mod tests {
         assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "sesame-refresh");
         assert_eq!(tokens.refresh_token_expires_at(), Some(time_of_day(5_000_000)));
         assert_eq!((tokens.scope(), tokens.id_token()), (Some("a b"), Some("sesame-id")));
+        assert_eq!(tokens.extra("instance_url"), Some("https://sesame-host"));
         let left = tokens.lifetime_at(time_of_day(1_020_000));
         assert_eq!(left, Some(Duration::from_secs(40)));
+    }
+
+    /// Fault C22.
+    #[test]
+    fn a_record_without_extra_fields_is_read_and_written_without() {
+        let mut before = json(&record());
+        before["body"]["plain"]["tokens"].as_object_mut().unwrap().remove("extra").unwrap();
+        let read = StoredTokens::from_json(before.to_string().as_bytes()).unwrap();
+        assert_eq!(read.tokens(time_of_day(0)).unwrap().unwrap().extra("instance_url"), None);
+        assert_eq!(json(&read), before);
     }
 
     #[test]

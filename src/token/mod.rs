@@ -2,6 +2,7 @@
 
 mod secret;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -137,6 +138,7 @@ struct Inner {
     refresh_token_expires_at: Option<SystemTime>,
     scope: Option<Arc<str>>,
     id_token: Option<Secret>,
+    extra: BTreeMap<Box<str>, Secret>,
     #[cfg(feature = "store")]
     stored_as: Option<StoredAs>,
 }
@@ -179,6 +181,7 @@ impl TokenSet {
                 refresh_token_expires_at: None,
                 scope: None,
                 id_token: None,
+                extra: BTreeMap::new(),
                 #[cfg(feature = "store")]
                 stored_as: None,
             },
@@ -217,6 +220,35 @@ impl TokenSet {
     /// It is personal data, so that it is redacted in `Debug` like the tokens.
     pub fn id_token(&self) -> Option<&str> {
         self.inner.id_token.as_ref().map(Secret::expose)
+    }
+
+    /// Returns a further field of the token endpoint's answer, such as Salesforce's `instance_url`.
+    ///
+    /// It is there if the dialect names it in [`fields.extra`](crate::oauth2::Fields::extra), or the application set it with
+    /// [`TokenSetBuilder::extra`]. A string is returned as it was received, any other JSON value as its text: `42`, `true`,
+    /// `["a","b"]`. [`RefreshTokenGrant`](crate::oauth2::RefreshTokenGrant) keeps a field that an answer leaves out, and so
+    /// do stores. Values are redacted in `Debug`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::TokenSet;
+    ///
+    /// let tokens = TokenSet::bearer("sesame")?
+    ///     .extra("instance_url", "https://eu7.example.com")
+    ///     .build();
+    /// assert_eq!(tokens.extra("instance_url"), Some("https://eu7.example.com"));
+    /// assert_eq!(tokens.extra("signature"), None);
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
+    pub fn extra(&self, name: &str) -> Option<&str> {
+        self.inner.extra.get(name).map(Secret::expose)
+    }
+
+    /// Returns all further fields with their names.
+    #[cfg(any(feature = "oauth2", feature = "store"))]
+    pub(crate) fn extras(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.inner.extra.iter().map(|(name, value)| (&**name, value.expose()))
     }
 
     /// Returns the lifetime of the access token, counted from `wall`; nothing if it is not known.
@@ -259,6 +291,7 @@ impl fmt::Debug for TokenSet {
             .field("refresh_token_expires_at", &self.inner.refresh_token_expires_at)
             .field("scope", &self.inner.scope)
             .field("id_token", &self.inner.id_token)
+            .field("extra", &self.inner.extra)
             .finish()
     }
 }
@@ -323,6 +356,17 @@ impl TokenSetBuilder {
     /// Sets the id token (OpenID Connect Core §2).
     pub fn id_token(mut self, token: impl Into<String>) -> Self {
         self.inner.id_token = Some(Secret::new(token));
+        self
+    }
+
+    /// Sets a further field, which [`TokenSet::extra`] returns. An empty value removes it.
+    pub fn extra(mut self, name: impl AsRef<str>, value: impl Into<String>) -> Self {
+        let value = Secret::new(value);
+        if value.expose().is_empty() {
+            self.inner.extra.remove(name.as_ref());
+        } else {
+            self.inner.extra.insert(name.as_ref().into(), value);
+        }
         self
     }
 
@@ -400,8 +444,11 @@ mod tests {
 
     #[test]
     fn nothing_that_can_be_formatted_shows_a_secret() {
-        let builder =
-            TokenSet::bearer("sesame-a").unwrap().refresh_token("sesame-r").id_token("sesame-i");
+        let builder = TokenSet::bearer("sesame-a")
+            .unwrap()
+            .refresh_token("sesame-r")
+            .id_token("sesame-i")
+            .extra("device", "sesame-e");
         let shown =
             format!("{builder:?} {:?} {:?}", builder.clone().build(), AccessToken::new("sesame"));
         assert!(!shown.contains("sesame"), "{shown}");

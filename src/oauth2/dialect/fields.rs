@@ -1,5 +1,7 @@
 //! Where in an answer things are.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Where in an answer things are: JSON pointers (RFC 6901), of which the first that finds something counts.
@@ -41,6 +43,14 @@ pub struct Fields {
     /// The id token.
     #[serde(deserialize_with = "one_or_many")]
     pub id_token: Vec<String>,
+    /// Further fields to keep, by the name under which [`TokenSet::extra`](crate::TokenSet::extra) returns them; none unless
+    /// named here. At most 32.
+    ///
+    /// In serde's formats `{"instance_url": "/instance_url"}`, a list of pointers in the place of one, or a list of names
+    /// that stand at the top: `["instance_url"]`. A field that an answer to a refresh leaves out is kept from before, as is
+    /// one that is `null`, empty, or longer than 8 KiB.
+    #[serde(deserialize_with = "super::extra::names_or_pointers")]
+    pub extra: BTreeMap<String, Vec<String>>,
     /// The error code. A code that means something to us is preferred to one that does not.
     #[serde(deserialize_with = "one_or_many")]
     pub error: Vec<String>,
@@ -79,6 +89,7 @@ impl Default for Fields {
             ]),
             scope: pointers(&["scope"]),
             id_token: pointers(&["id_token"]),
+            extra: BTreeMap::new(),
             error: pointers(&[
                 "error",
                 "error/code",

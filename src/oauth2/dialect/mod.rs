@@ -1,5 +1,6 @@
 //! How a token endpoint departs from RFC 6749, as plain data.
 
+mod extra;
 mod fields;
 mod validate;
 

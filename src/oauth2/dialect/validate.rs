@@ -106,6 +106,7 @@ impl Fields {
             refresh_token_expires_at,
             scope,
             id_token,
+            extra: _,
             error,
             error_description,
         } = self;
@@ -130,7 +131,7 @@ impl Fields {
         if access_token.is_empty() {
             return wrong("fields.access_token", "must name a field");
         }
-        Ok(())
+        self.validate_extra()
     }
 }
 
@@ -186,14 +187,14 @@ fn validate_refresh_path(path: &str) -> Result<(), TokenError> {
     Ok(())
 }
 
-fn validate_pointer(field: &str, pointer: &str) -> Result<(), TokenError> {
+pub(super) fn validate_pointer(field: &str, pointer: &str) -> Result<(), TokenError> {
     if pointer.is_empty() && field == "root" || pointer.starts_with('/') {
         return Ok(());
     }
     wrong(field, "must be a JSON pointer, which begins with `/`, as in `/data/access_token`")
 }
 
-fn wrong(field: impl std::fmt::Display, why: &str) -> Result<(), TokenError> {
+pub(super) fn wrong(field: impl std::fmt::Display, why: &str) -> Result<(), TokenError> {
     Err(TokenError::misconfigured(format!("dialect field `{field}` {why}")))
 }
 
@@ -229,6 +230,9 @@ mod tests {
             (r#"{"root": "data"}"#, "root"),
             (r#"{"fields": {"scope": "scope"}}"#, "fields.scope"),
             (r#"{"fields": {"access_token": []}}"#, "fields.access_token"),
+            (r#"{"fields": {"extra": {"a": "a"}}}"#, "fields.extra.a"),
+            (r#"{"fields": {"extra": {"a": []}}}"#, "fields.extra.a"),
+            (r#"{"fields": {"extra": [""]}}"#, "fields.extra."),
             (r#"{"default_lifetime": 0}"#, "default_lifetime"),
             (r#"{"reuse_grace": 0}"#, "reuse_grace"),
             (r#"{"reuse_grace": 9, "rotates": false}"#, "reuse_grace"),

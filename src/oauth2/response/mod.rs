@@ -1,6 +1,7 @@
 //! What an answer of the token endpoint means.
 
 mod document;
+mod extra;
 mod refusal;
 mod token_set;
 
@@ -157,7 +158,8 @@ mod tests {
             [fields, more]
                 .iter()
                 .flat_map(|fields| fields.as_object().unwrap().values())
-                .flat_map(|pointers| pointers.as_array().unwrap())
+                .filter_map(serde_json::Value::as_array)
+                .flatten()
                 .flat_map(|pointer| pointer.as_str().unwrap().split('/'))
                 .chain(["ok", "success"])
                 .map(str::to_owned)

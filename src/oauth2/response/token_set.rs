@@ -8,6 +8,7 @@ use http::header::DATE;
 use serde_json::Value;
 
 use super::document::Document;
+use super::extra::extra;
 use super::refusal::CODE_LIMIT;
 use super::{Answer, Context, http_date};
 use crate::error::TokenError;
@@ -83,6 +84,7 @@ pub(super) fn token_set(
     if let Some(id_token) = document.text(&fields.id_token) {
         tokens = tokens.id_token(id_token);
     }
+    tokens = extra(document, tokens);
 
     let refresh_in = if dialect.revokes_previous {
         // To renew early would have requests in flight rejected.
