@@ -120,3 +120,84 @@ async fn extra_fields_are_kept_in_a_store() {
         assert_eq!(tokens.extra("instance_url"), Some("https://eu7.example.com"));
     }
 }
+
+// ===== Parameters from a closure =====
+
+/// Fault B13: Microsoft Entra, with the code of the documentation.
+#[tokio::test]
+async fn claims_of_the_challenge_are_sent_with_the_refresh() {
+    let claims = r#"{"access_token":{"nbf":{"essential":true,"value":"1700000000"}}}"#;
+    let mut headers = HeaderMap::new();
+    let challenge = format!(
+        r#"Bearer realm="", error="insufficient_claims", claims="{}""#,
+        STANDARD.encode(claims)
+    );
+    headers.insert(WWW_AUTHENTICATE, HeaderValue::try_from(challenge).unwrap());
+    let challenge = Challenge::parse(&headers).remove(0);
+
+    let more = |renewal: Renewal| async move {
+        let claims = renewal.challenge().and_then(|challenge| challenge.param("claims"));
+        let claims = claims.map(|claims| STANDARD.decode(claims).unwrap());
+        Ok(claims.map(|claims| ("claims", String::from_utf8(claims).unwrap())))
+    };
+    let (endpoint, log) = in_dialect("{}", [json(KEPT), json(KEPT), json(KEPT)]);
+    let encoded: String = form_urlencoded(claims);
+    let rejected = Renewal::new(Cause::Rejected).with_challenge(challenge);
+    let refresh = RefreshTokenGrant::new(endpoint.clone(), "r").params_with(more);
+    refresh.fetch(rejected.clone()).await.unwrap();
+    refresh.fetch(missing()).await.unwrap();
+    let for_itself = ClientCredentialsGrant::new(endpoint).params_with(more);
+    for_itself.fetch(rejected).await.unwrap();
+    let first = "grant_type=refresh_token&refresh_token=r";
+    assert_eq!(
+        log.bodies(),
+        [
+            format!("{first}&claims={encoded}"),
+            first.to_owned(),
+            format!("grant_type=client_credentials&claims={encoded}"),
+        ]
+    );
+}
+
+fn form_urlencoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
+/// Fault B13.
+#[tokio::test]
+async fn closure_sees_the_previous_token_set() {
+    let (endpoint, log) = in_dialect("{}", [json(KEPT)]);
+    let grant = RefreshTokenGrant::new(endpoint, "").params_with(|renewal: Renewal| async move {
+        let previous = renewal.previous().and_then(TokenSet::id_token).map(str::to_owned);
+        Ok(previous.map(|id_token| ("id_token_hint", id_token)))
+    });
+    let previous = TokenSet::bearer("a").unwrap().refresh_token("r").id_token("i").build();
+    grant.fetch(after(&previous)).await.unwrap();
+    assert_eq!(log.bodies(), ["grant_type=refresh_token&refresh_token=r&id_token_hint=i"]);
+}
+
+/// Fault B13.
+#[tokio::test]
+async fn closure_cannot_replace_the_refresh_token() {
+    let renamed = r#"{"parameter_names": {"refresh_token": "refreshToken"}}"#;
+    for (json_dialect, name) in [
+        ("{}", "refresh_token"),
+        (renamed, "refresh_token"),
+        (renamed, "refreshToken"),
+        (r#"{"body": "json"}"#, "refresh_token"),
+    ] {
+        let (endpoint, log) = in_dialect(json_dialect, []);
+        let grant = RefreshTokenGrant::new(endpoint.clone(), "r")
+            .params_with(move |_| async move { Ok([(name, "sesame")]) });
+        let sent_as = if json_dialect == renamed { "refreshToken" } else { "refresh_token" };
+        let shown = assert_refused(grant.fetch(missing()).await, &log, sent_as);
+        assert!(!shown.contains("sesame"), "{shown}");
+        let grant = RefreshTokenGrant::new(endpoint, "r").param(name, "sesame");
+        assert_refused(grant.fetch(missing()).await, &log, sent_as);
+    }
+}

@@ -126,6 +126,52 @@ impl RefreshTokenGrant {
         self
     }
 
+    /// Asks a closure for more parameters, anew for each attempt.
+    ///
+    /// It is given the [`Renewal`]: the previous token set, why it is renewed, and the challenge of the response that
+    /// rejected it. The time it takes counts towards [`TokenEndpoint::timeout`]. A parameter that is set twice is an error,
+    /// and nothing is sent: the closure cannot replace the refresh token. Another call replaces the closure.
+    ///
+    /// # Examples
+    ///
+    /// Microsoft Entra rejects a token with `error="insufficient_claims"` if a new one must fulfil further claims, which the
+    /// challenge contains in base64. They are sent with the refresh request:
+    ///
+    /// ```
+    /// use base64::Engine as _;
+    /// use base64::engine::general_purpose::STANDARD;
+    /// use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+    /// use tower_refresh::{Challenge, Renewal, TokenError};
+    ///
+    /// fn claims(challenge: &Challenge) -> Result<Option<String>, TokenError> {
+    ///     if challenge.error() != Some("insufficient_claims") {
+    ///         return Ok(None);
+    ///     }
+    ///     let Some(claims) = challenge.param("claims") else { return Ok(None) };
+    ///     let claims = STANDARD.decode(claims).map_err(TokenError::misconfigured)?;
+    ///     String::from_utf8(claims).map(Some).map_err(TokenError::misconfigured)
+    /// }
+    ///
+    /// # fn example(endpoint: TokenEndpoint, refresh_token: String) -> RefreshTokenGrant {
+    /// RefreshTokenGrant::new(endpoint, refresh_token).params_with(|renewal: Renewal| async move {
+    ///     let claims = renewal.challenge().map(claims).transpose()?.flatten();
+    ///     Ok(claims.map(|claims| ("claims", claims)))
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn params_with<F, Fut, P, N, V>(mut self, f: F) -> Self
+    where
+        F: Fn(Renewal) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<P, TokenError>> + Send + 'static,
+        P: IntoIterator<Item = (N, V)>,
+        N: Into<String>,
+        V: Into<String>,
+    {
+        self.request.more = Some(more(f));
+        self
+    }
+
     /// Chooses the refresh token to send.
     fn choose(&self, renewal: &Renewal) -> Result<RefreshToken, TokenError> {
         let previous = renewal.previous();
@@ -475,6 +521,24 @@ impl ClientCredentialsGrant {
         self.request.parameters.push(name, value);
         self
     }
+
+    /// Asks a closure for more parameters, anew for each attempt.
+    ///
+    /// It is given the [`Renewal`]: the previous token set, why it is renewed, and the challenge of the response that
+    /// rejected it. The time it takes counts towards [`TokenEndpoint::timeout`]. A parameter that is set twice is an error,
+    /// and nothing is sent. Another call replaces the closure.
+    #[must_use]
+    pub fn params_with<F, Fut, P, N, V>(mut self, f: F) -> Self
+    where
+        F: Fn(Renewal) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<P, TokenError>> + Send + 'static,
+        P: IntoIterator<Item = (N, V)>,
+        N: Into<String>,
+        V: Into<String>,
+    {
+        self.request.more = Some(more(f));
+        self
+    }
 }
 
 impl TokenSource for ClientCredentialsGrant {
@@ -551,7 +615,9 @@ impl Grant {
 
     /// Asks a closure for more parameters, anew for each attempt.
     ///
-    /// The time it takes counts towards [`TokenEndpoint::timeout`].
+    /// It is given the [`Renewal`]: the previous token set, why it is renewed, and the challenge of the response that
+    /// rejected it. The time it takes counts towards [`TokenEndpoint::timeout`]. A parameter that is set twice is an error,
+    /// and nothing is sent. Another call replaces the closure.
     #[must_use]
     pub fn params_with<F, Fut, P, N, V>(mut self, f: F) -> Self
     where
@@ -561,16 +627,7 @@ impl Grant {
         N: Into<String>,
         V: Into<String>,
     {
-        self.request.more = Some(Arc::new(move |renewal| {
-            let parameters = f(renewal);
-            Box::pin(async move {
-                let mut all = Parameters::default();
-                for (name, value) in parameters.await? {
-                    all.push(name, value);
-                }
-                Ok(all)
-            })
-        }));
+        self.request.more = Some(more(f));
         self
     }
 }
@@ -604,6 +661,27 @@ struct TokenRequest {
 }
 
 type More = dyn Fn(Renewal) -> BoxFuture<'static, Result<Parameters, TokenError>> + Send + Sync;
+
+/// Makes the closure of `params_with`.
+fn more<F, Fut, P, N, V>(f: F) -> Arc<More>
+where
+    F: Fn(Renewal) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<P, TokenError>> + Send + 'static,
+    P: IntoIterator<Item = (N, V)>,
+    N: Into<String>,
+    V: Into<String>,
+{
+    Arc::new(move |renewal| {
+        let parameters = f(renewal);
+        Box::pin(async move {
+            let mut all = Parameters::default();
+            for (name, value) in parameters.await? {
+                all.push(name, value);
+            }
+            Ok(all)
+        })
+    })
+}
 
 impl TokenRequest {
     fn new(endpoint: TokenEndpoint, grant_type: impl Into<String>) -> Self {
