@@ -53,6 +53,268 @@ fn assert_refused(outcome: Result<impl Sized, TokenError>, log: &Log, named: &st
     shown
 }
 
+// ===== The method =====
+
+/// Fault B06: WeChat.
+#[tokio::test]
+async fn get_sends_all_parameters_in_the_query() {
+    let (endpoint, log) = at(
+        "https://api.example.com/sns/oauth2/refresh_token",
+        r#"{"method": "GET", "allow_secrets_in_query": true, "parameter_names": {"client_id": "appid"}}"#,
+        [json(KEPT)],
+    );
+    let endpoint = endpoint.client_auth(ClientAuth::none("wx1"));
+    RefreshTokenGrant::new(endpoint, "r t&=").fetch(missing()).await.unwrap();
+    let request = log.last();
+    assert_eq!(request.method(), Method::GET);
+    assert_eq!(
+        request.uri(),
+        "https://api.example.com/sns/oauth2/refresh_token?grant_type=refresh_token&refresh_token=r+t%26%3D&appid=wx1"
+    );
+    assert_eq!(request.body(), "");
+    for name in [CONTENT_TYPE, CONTENT_LENGTH] {
+        assert!(!request.headers().contains_key(&name), "{name}");
+    }
+}
+
+/// Fault B06.
+#[tokio::test]
+async fn get_with_a_secret_needs_the_explicit_word() {
+    let (endpoint, log) = in_dialect(r#"{"method": "GET"}"#, [json(KEPT)]);
+    let refresh = RefreshTokenGrant::new(endpoint.clone(), "r").fetch(missing()).await;
+    assert_refused(refresh, &log, "allow_secrets_in_query");
+    // A client id alone is no secret.
+    let endpoint = endpoint.client_auth(ClientAuth::none("me"));
+    ClientCredentialsGrant::new(endpoint).fetch(missing()).await.unwrap();
+    assert_eq!(log.last().method(), Method::GET);
+}
+
+/// RFC 6749 §3.2.
+#[tokio::test]
+async fn query_parameters_of_the_url_are_kept() {
+    for (json_dialect, expected) in [
+        ("{}", "/v1/token?tenant=t%20u&key="),
+        (r#"{"refresh_path": "refresh"}"#, "/v1/refresh?tenant=t%20u&key="),
+        (r#"{"refresh_path": "/refresh"}"#, "/refresh?tenant=t%20u&key="),
+        (
+            r#"{"body": "query", "allow_secrets_in_query": true}"#,
+            "/v1/token?tenant=t%20u&key=&grant_type=refresh_token&refresh_token=r",
+        ),
+        (
+            r#"{"method": "GET", "allow_secrets_in_query": true, "extra_parameters": {"v": 2, "x": true}}"#,
+            "/v1/token?tenant=t%20u&key=&grant_type=refresh_token&refresh_token=r&v=2&x=true",
+        ),
+        (
+            r#"{"method": "GET", "allow_secrets_in_query": true, "refresh_path": "refresh"}"#,
+            "/v1/refresh?tenant=t%20u&key=&grant_type=refresh_token&refresh_token=r",
+        ),
+    ] {
+        let url = "https://as.example.com/v1/token?tenant=t%20u&key=";
+        let (endpoint, log) = at(url, json_dialect, [json(KEPT)]);
+        RefreshTokenGrant::new(endpoint, "r").fetch(missing()).await.unwrap();
+        assert_eq!(log.last().uri().path_and_query().unwrap(), expected, "{json_dialect}");
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_in_the_urls_query_is_not_sent_twice() {
+    let (endpoint, log) = at(
+        "https://as.example.com/token?grant%5Ftype=refresh_token",
+        r#"{"method": "GET", "allow_secrets_in_query": true}"#,
+        [],
+    );
+    let outcome = RefreshTokenGrant::new(endpoint, "r").fetch(missing()).await;
+    assert_refused(outcome, &log, "grant_type");
+}
+
+// ===== The body =====
+
+/// Fault B07: Cognito.
+#[tokio::test]
+async fn json_body_with_a_content_type_of_its_own() {
+    let (endpoint, log) = in_dialect(
+        r#"{
+            "body": "json",
+            "content_type": "application/x-amz-json-1.1",
+            "extra_headers": {"x-amz-target": "AWSCognitoIdentityProviderService.GetTokensFromRefreshToken"},
+            "grant_types": {"refresh_token": ""},
+            "parameter_names": {"refresh_token": "RefreshToken", "client_id": "ClientId"},
+            "root": "/AuthenticationResult",
+            "fields": {"access_token": "/AccessToken", "expires_in": "/ExpiresIn", "refresh_token": "/RefreshToken"}
+        }"#,
+        [json(
+            r#"{"AuthenticationResult":{"AccessToken":"a","ExpiresIn":60,"RefreshToken":"r2"}}"#,
+        )],
+    );
+    let endpoint = endpoint.client_auth(ClientAuth::none("me"));
+    let tokens = RefreshTokenGrant::new(endpoint, "r").fetch(missing()).await.unwrap();
+    assert_eq!(log.last().headers()[CONTENT_TYPE], "application/x-amz-json-1.1");
+    assert_eq!(log.last().body(), r#"{"RefreshToken":"r","ClientId":"me"}"#);
+    assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "r2");
+}
+
+#[tokio::test]
+async fn form_body_with_a_content_type_of_its_own() {
+    let content_type = "application/x-www-form-urlencoded; charset=utf-8";
+    let (endpoint, log) =
+        in_dialect(&format!(r#"{{"content_type": "{content_type}"}}"#), [json(KEPT)]);
+    RefreshTokenGrant::new(endpoint, "r").fetch(missing()).await.unwrap();
+    assert_eq!(log.last().headers()[CONTENT_TYPE], content_type);
+    assert_eq!(log.last().body(), "grant_type=refresh_token&refresh_token=r");
+}
+
+/// Fault B08: Shopee.
+#[tokio::test]
+async fn json_parameters_have_the_types_of_the_dialect() {
+    let (endpoint, log) = in_dialect(
+        r#"{
+            "body": "json",
+            "grant_types": {"refresh_token": ""},
+            "parameter_names": {"client_id": "partner_id"},
+            "parameter_types": {
+                "client_id": "number", "shop_id": "number", "timestamp": "number", "is_main": "boolean",
+                "scope": "array", "resource": "array", "filter": "json", "name": "string"
+            },
+            "extra_parameters": {"version": 2, "ratio": 1.5, "flags": [true, null], "more": {"a": "b"}, "is_main": "false"}
+        }"#,
+        [json(KEPT)],
+    );
+    RefreshTokenGrant::new(endpoint.client_auth(ClientAuth::none("1001")), "r")
+        .scope("one two")
+        .resource("https://a.example/")
+        .param("shop_id", "123456789012345678901234567890")
+        .param("filter", r#"{"deep": [1]}"#)
+        .param("name", "17")
+        .params_with(|_| async { Ok([("timestamp", "1700000000")]) })
+        .fetch(missing())
+        .await
+        .unwrap();
+    assert_eq!(
+        log.last().body(),
+        &[
+            r#"{"refresh_token":"r","scope":["one","two"],"resource":["https://a.example/"],"#,
+            r#""shop_id":123456789012345678901234567890,"filter":{"deep": [1]},"name":"17","#,
+            r#""timestamp":1700000000,"partner_id":1001,"#,
+            r#""flags":[true,null],"is_main":false,"more":{"a":"b"},"ratio":1.5,"version":2}"#,
+        ]
+        .concat()
+    );
+}
+
+/// Fault B08.
+#[tokio::test]
+async fn json_parameter_that_is_not_of_its_type_is_not_sent() {
+    for (kind, value) in [
+        ("number", "sesame"),
+        ("number", "1 "),
+        ("number", "0x5e5a"),
+        ("boolean", "sesame"),
+        ("json", "{sesame}"),
+    ] {
+        let (endpoint, log) = in_dialect(
+            &format!(r#"{{"body": "json", "parameter_types": {{"shop_id": "{kind}"}}}}"#),
+            [],
+        );
+        let grant = RefreshTokenGrant::new(endpoint, "r").param("shop_id", value);
+        let shown = assert_refused(grant.fetch(missing()).await, &log, "shop_id");
+        assert!(!shown.contains("sesame") && !shown.contains("5e5a"), "{shown}");
+    }
+}
+
+// ===== The previous set =====
+
+/// Fault B09: ASP.NET Core.
+#[tokio::test]
+async fn parameter_from_the_previous_token_set() {
+    let answer = json(r#"{"accessToken":"a2","refreshToken":"r2"}"#);
+    let (endpoint, log) = in_dialect(
+        r#"{
+            "body": "json",
+            "grant_types": {"refresh_token": ""},
+            "parameter_names": {"refresh_token": "refreshToken"},
+            "parameters_from_previous": {"accessToken": "access_token"},
+            "fields": {"access_token": "/accessToken", "refresh_token": "/refreshToken"}
+        }"#,
+        [answer, answer_of(2)],
+    );
+    let grant = RefreshTokenGrant::new(endpoint, "");
+    let previous = TokenSet::bearer("a1").unwrap().refresh_token("r1").build();
+    let tokens = grant.fetch(after(&previous)).await.unwrap();
+    grant.fetch(after(&tokens)).await.unwrap();
+    assert_eq!(
+        log.bodies(),
+        [
+            r#"{"refreshToken":"r1","accessToken":"a1"}"#,
+            r#"{"refreshToken":"r2","accessToken":"a2"}"#
+        ]
+    );
+}
+
+fn answer_of(n: u32) -> Reply {
+    json(&format!(r#"{{"accessToken":"a{n}","refreshToken":"r{n}"}}"#))
+}
+
+/// Fault B09.
+#[tokio::test]
+async fn every_part_of_the_previous_set_can_be_a_parameter() {
+    let (endpoint, log) = in_dialect(
+        r#"{
+            "parameters_from_previous": {
+                "a": "access_token", "i": "id_token", "r": "refresh_token", "s": "scope",
+                "x": "device", "y": "/d/e"
+            },
+            "fields": {"extra": {"device": "/device", "deep": "/d/e"}}
+        }"#,
+        [json(KEPT), json(KEPT)],
+    );
+    let grant = RefreshTokenGrant::new(endpoint, "r1");
+    let previous = TokenSet::bearer("a1")
+        .unwrap()
+        .id_token("i1")
+        .scope("s1 s2")
+        .extra("device", "d1")
+        .extra("deep", "e1")
+        .build();
+    grant.fetch(after(&previous)).await.unwrap();
+    // What the previous set does not have is left out.
+    grant.fetch(after(&TokenSet::bearer("a1").unwrap().build())).await.unwrap();
+    let first = "grant_type=refresh_token&refresh_token=r1&a=a1";
+    assert_eq!(
+        log.bodies(),
+        [format!("{first}&i=i1&r=r1&s=s1+s2&x=d1&y=e1"), format!("{first}&r=r1")]
+    );
+}
+
+/// Fault B09.
+#[tokio::test]
+async fn without_a_previous_access_token_nothing_is_sent() {
+    let (endpoint, log) = in_dialect(
+        r#"{"parameters_from_previous": {"accessToken": "access_token"}}"#,
+        [json(KEPT)],
+    );
+    let outcome = RefreshTokenGrant::new(endpoint.clone(), "r").fetch(missing()).await;
+    assert_refused(outcome, &log, "accessToken");
+    // Another grant logs in, and has no previous set to send.
+    Grant::new(endpoint, "password").param("password", "p").fetch(missing()).await.unwrap();
+    assert_eq!(log.bodies(), ["grant_type=password&password=p"]);
+}
+
+/// Fault B09: under any name.
+#[tokio::test]
+async fn parameter_from_the_previous_set_counts_as_a_secret() {
+    let from_previous = r#""parameters_from_previous": {"audience": "access_token"}"#;
+    let previous = TokenSet::bearer("sesame-open-one").unwrap().refresh_token("r").build();
+
+    let (endpoint, log) = in_dialect(&format!(r#"{{"body": "query", {from_previous}}}"#), []);
+    let outcome = RefreshTokenGrant::new(endpoint, "").fetch(after(&previous)).await;
+    assert_refused(outcome, &log, "allow_secrets_in_query");
+
+    let quoting = r#"{"error":"invalid_grant","error_description":"bad sesame-open-one"}"#;
+    let (endpoint, _) = in_dialect(&format!("{{{from_previous}}}"), [answer(400, quoting)]);
+    let error = RefreshTokenGrant::new(endpoint, "").fetch(after(&previous)).await.unwrap_err();
+    assert_eq!(error.description(), Some("bad ***"));
+}
+
 // ===== Extra fields =====
 
 const SALESFORCE: &str = r#"{"fields": {"extra": ["instance_url", "issued_at", "flags", "id"]}}"#;

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tower_refresh::oauth2::{
     Authentication, BodyFormat, ClientAuth, ClientCredentialsGrant, Dialect, Grant,
-    RefreshTokenGrant, Revocation, TokenEndpoint,
+    RefreshTokenGrant, RequestMethod, Revocation, TokenEndpoint,
 };
 use tower_refresh::{Cause, Renewal, TokenSet, TokenSource};
 
@@ -324,6 +324,27 @@ async fn a_secret_goes_into_the_query_only_by_an_explicit_word() {
             "POST /token?a=b&grant_type=refresh_token&refresh_token=r+t HTTP/1.1",
             "accept: application/json",
             "content-length: 0",
+            "host: <host>",
+            "",
+            "",
+        ])
+    );
+}
+
+/// Fault B06.
+#[tokio::test]
+async fn get_request_has_neither_a_body_nor_a_length() {
+    let mut server = Server::start("/token?a=b", vec![ok(r#"{"access_token":"a"}"#)]).await;
+    let mut dialect = Dialect::rfc6749();
+    dialect.method = RequestMethod::Get;
+    dialect.allow_secrets_in_query = true;
+    let grant = RefreshTokenGrant::new(server.endpoint().dialect(dialect), "r t");
+    grant.fetch(missing()).await.unwrap();
+    assert_eq!(
+        server.request().await,
+        lines(&[
+            "GET /token?a=b&grant_type=refresh_token&refresh_token=r+t HTTP/1.1",
+            "accept: application/json",
             "host: <host>",
             "",
             "",

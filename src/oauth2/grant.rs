@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::endpoint::TokenEndpoint;
-use super::request::Parameters;
+use super::request::{Parameters, from_previous};
 use super::response::{self, Answer, Context};
 use crate::clock::Now;
 use crate::error::TokenError;
@@ -246,6 +246,12 @@ impl RefreshTokenGrant {
     ) -> (Result<TokenSet, TokenError>, bool) {
         let mut first = Parameters::default();
         first.push("refresh_token", token.expose_secret());
+        let dialect = self.request.endpoint.checked_dialect();
+        if let Err(error) = dialect
+            .and_then(|dialect| from_previous(dialect, renewal.previous(), token, &mut first))
+        {
+            return (Err(error), false);
+        }
         let mut successor = None;
         let outcome = self
             .request

@@ -99,7 +99,51 @@
 //! # }
 //! ```
 //!
-//! A fifth is a matter of configuration, since a [`Dialect`] is plain data.
+//! A fifth is a matter of configuration, since a [`Dialect`] is plain data:
+//!
+//! ```
+//! # use tower_refresh::oauth2::Dialect;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dialects = [
+//! // WeChat: GET, with all parameters in the query.
+//! r#"{
+//!     "method": "GET",
+//!     "allow_secrets_in_query": true,
+//!     "parameter_names": { "client_id": "appid" }
+//! }"#,
+//! // Cognito: JSON with a content type of its own.
+//! r#"{
+//!     "body": "json",
+//!     "content_type": "application/x-amz-json-1.1",
+//!     "extra_headers": { "x-amz-target": "AWSCognitoIdentityProviderService.GetTokensFromRefreshToken" },
+//!     "grant_types": { "refresh_token": "" },
+//!     "parameter_names": { "refresh_token": "RefreshToken", "client_id": "ClientId", "client_secret": "ClientSecret" },
+//!     "root": "/AuthenticationResult",
+//!     "fields": { "access_token": "/AccessToken", "expires_in": "/ExpiresIn", "refresh_token": "/RefreshToken" }
+//! }"#,
+//! // Shopee: numbers in JSON.
+//! r#"{
+//!     "body": "json",
+//!     "parameter_names": { "client_id": "partner_id" },
+//!     "parameter_types": { "client_id": "number", "shop_id": "number" }
+//! }"#,
+//! // ASP.NET Core with both tokens in the body.
+//! r#"{
+//!     "body": "json",
+//!     "grant_types": { "refresh_token": "" },
+//!     "parameter_names": { "refresh_token": "refreshToken" },
+//!     "parameters_from_previous": { "accessToken": "access_token" },
+//!     "fields": { "access_token": "/accessToken", "refresh_token": "/refreshToken" }
+//! }"#,
+//! // Salesforce: the API's origin comes with the token, for `TokenSet::extra("instance_url")`.
+//! r#"{ "fields": { "extra": ["instance_url"] } }"#,
+//! # ];
+//! # for dialect in dialects {
+//! #     serde_json::from_str::<Dialect>(dialect)?.validate()?;
+//! # }
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # What an answer means
 //!
@@ -129,7 +173,7 @@ mod revocation;
 mod scrub;
 
 pub use self::client_auth::{Authentication, ClientAuth};
-pub use self::dialect::{BodyFormat, Dialect, Fields};
+pub use self::dialect::{BodyFormat, Dialect, Fields, ParameterType, RequestMethod};
 pub use self::endpoint::TokenEndpoint;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::endpoint::WasSent;

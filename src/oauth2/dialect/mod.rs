@@ -2,14 +2,19 @@
 
 mod extra;
 mod fields;
+mod request;
 mod validate;
+mod validate_request;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use self::fields::Fields;
+pub(super) use self::request::PreviousField;
+pub use self::request::{ParameterType, RequestMethod};
 pub(super) use self::validate::is_reserved_header;
 
 /// How a token endpoint is spoken to: names, formats, and what its answers mean.
@@ -48,14 +53,35 @@ pub(super) use self::validate::is_reserved_header;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Dialect {
+    /// The method of the request: `"POST"` unless set otherwise (RFC 6749 §3.2), or `"GET"`, with all parameters in the query.
+    pub method: RequestMethod,
     /// Where the parameters go. A form body unless said otherwise (RFC 6749 §3.2).
     pub body: BodyFormat,
+    /// The content type of the body, such as `application/x-amz-json-1.1`, if it is not the usual one of its format
+    /// (`application/x-www-form-urlencoded`, `application/json`).
+    pub content_type: Option<String>,
     /// Whether secrets may go into the query of the URL, where proxies and servers write them into their logs.
     ///
-    /// Needed with [`BodyFormat::Query`], unless nothing secret is among the parameters.
+    /// Needed with [`BodyFormat::Query`] and [`RequestMethod::Get`], unless nothing secret is among the parameters. An HTTP
+    /// client that follows redirects may show the query to the next server, in `Referer`: see the
+    /// [redirect caveat](super::TokenEndpoint#redirect-caveat).
     pub allow_secrets_in_query: bool,
     /// What the server calls a parameter, by the name it has in the RFC: `{"refresh_token": "refreshToken"}`.
     pub parameter_names: BTreeMap<String, String>,
+    /// The types of parameters in a JSON body, by their names in the RFC or at the server: `{"shop_id": "number"}`.
+    ///
+    /// Parameters that are not named here are strings. The types are those of [`ParameterType`]: `string`, `number`,
+    /// `boolean`, `array`, `json`. If the value that a grant or a closure sets is not of its type, nothing is sent, and the
+    /// error names the parameter.
+    pub parameter_types: BTreeMap<String, ParameterType>,
+    /// Parameters of a refresh request that are taken from the previous token set, by the names that the server knows:
+    /// `{"accessToken": "access_token"}` for a server that wants both tokens.
+    ///
+    /// Each is `access_token`, `refresh_token` (the one that is sent anyway, under a second name), `id_token`, `scope`, or
+    /// one of [`fields.extra`](Fields::extra) by its name or its JSON pointer. They count as secrets. Only
+    /// [`RefreshTokenGrant`](super::RefreshTokenGrant) sends them. An id token, a scope or an extra field that the previous
+    /// set does not have is left out; without a previous access token nothing is sent, and the error names the parameter.
+    pub parameters_from_previous: BTreeMap<String, String>,
     /// What the server calls a grant type, by the name it has in the RFC: `{"refresh_token": "RefreshToken"}`.
     ///
     /// With an empty name the parameter is not sent.
@@ -64,11 +90,13 @@ pub struct Dialect {
     ///
     /// They cannot set `Host`, `Authorization`, or what frames the message, and must not be a secret.
     pub extra_headers: BTreeMap<String, String>,
-    /// Parameters to send besides, under the names that the server knows.
+    /// Parameters to send besides, under the names that the server knows: `{"device": "d", "version": 2}`.
+    ///
+    /// Any JSON value in a JSON body; strings, numbers and booleans elsewhere.
     ///
     /// They cannot repeat a parameter of the grant, and must not be a secret, since they are shown in `Debug`: that goes to
     /// [`ClientAuth::custom`](super::ClientAuth::custom).
-    pub extra_parameters: BTreeMap<String, String>,
+    pub extra_parameters: BTreeMap<String, Value>,
     /// The path for refresh requests, where it differs from the token endpoint's: `/refresh`, or `refresh` in place of
     /// the last segment. It cannot name a host.
     pub refresh_path: Option<String>,
@@ -123,9 +151,13 @@ impl Dialect {
     /// The standard: a form body, and the answers of RFC 6749 §5 with the usual deviations.
     pub fn rfc6749() -> Self {
         Self {
+            method: RequestMethod::Post,
             body: BodyFormat::Form,
+            content_type: None,
             allow_secrets_in_query: false,
             parameter_names: BTreeMap::new(),
+            parameter_types: BTreeMap::new(),
+            parameters_from_previous: BTreeMap::new(),
             grant_types: BTreeMap::new(),
             extra_headers: BTreeMap::new(),
             extra_parameters: BTreeMap::new(),

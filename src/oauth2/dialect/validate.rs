@@ -21,6 +21,7 @@ impl Dialect {
         self.validate_names()?;
         self.validate_extra_headers()?;
         self.validate_extra_parameters()?;
+        self.validate_request()?;
         if let Some(path) = &self.refresh_path {
             validate_refresh_path(path)?;
         }
@@ -60,6 +61,9 @@ impl Dialect {
             let Ok(name) = HeaderName::try_from(name) else {
                 return wrong(field, "is not the name of a header");
             };
+            if name == http::header::CONTENT_TYPE {
+                return wrong(field, "is not for a dialect to set; use `content_type`");
+            }
             if is_reserved_header(&name) {
                 return wrong(field, "is not for a dialect to set");
             }
@@ -79,10 +83,7 @@ impl Dialect {
             if name.is_empty() {
                 return wrong(field, "has no name");
             }
-            let of_the_grant = RESERVED_PARAMETERS
-                .iter()
-                .any(|ours| name == ours || name == self.parameter_name(ours));
-            if of_the_grant {
+            if self.is_reserved_parameter(name) {
                 return wrong(
                     field,
                     "is a parameter of the grant or of the client authentication, and is set there",
@@ -90,6 +91,11 @@ impl Dialect {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether a parameter is one that only a grant or the client authentication sets, under either of its names.
+    pub(super) fn is_reserved_parameter(&self, name: &str) -> bool {
+        RESERVED_PARAMETERS.iter().any(|ours| name == *ours || name == self.parameter_name(ours))
     }
 }
 
@@ -230,6 +236,7 @@ mod tests {
             (r#"{"root": "data"}"#, "root"),
             (r#"{"fields": {"scope": "scope"}}"#, "fields.scope"),
             (r#"{"fields": {"access_token": []}}"#, "fields.access_token"),
+            (r#"{"extra_headers": {"Content-Type": "text/plain"}}"#, "content_type"),
             (r#"{"fields": {"extra": {"a": "a"}}}"#, "fields.extra.a"),
             (r#"{"fields": {"extra": {"a": []}}}"#, "fields.extra.a"),
             (r#"{"fields": {"extra": [""]}}"#, "fields.extra."),

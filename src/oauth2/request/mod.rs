@@ -1,0 +1,160 @@
+//! From parameters to a request, in the words of a dialect.
+
+mod encode;
+mod parameters;
+mod previous;
+mod translate;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http_body_util::Full;
+use zeroize::Zeroizing;
+
+pub(super) use self::parameters::Parameters;
+pub(super) use self::previous::from_previous;
+use self::translate::{Pair, translate};
+use super::client_auth::Authentication;
+use super::dialect::{BodyFormat, Dialect, RequestMethod, is_reserved_header};
+use super::scrub::Secrets;
+use crate::error::TokenError;
+
+/// Builds the request and returns it with the secrets that it contains.
+pub(super) fn compose(
+    dialect: &Dialect,
+    url: &Uri,
+    parameters: &Parameters,
+    authentication: &Authentication,
+) -> Result<(Request<Full<Bytes>>, Secrets), TokenError> {
+    let mut secrets = authentication.secrets.clone();
+    add_query(url, &mut secrets);
+    let pairs = translate(dialect, parameters, &authentication.parameters, &mut secrets)?;
+
+    let (url, body) = if dialect.uses_query() {
+        (with_query(url, &pairs)?, Bytes::new())
+    } else {
+        let body = match dialect.body {
+            BodyFormat::Json => Bytes::from_owner(encode::json(&pairs)?),
+            BodyFormat::Form | BodyFormat::Query => Bytes::from_owner(encode::form(&pairs)),
+        };
+        (url.clone(), body)
+    };
+
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = match dialect.method {
+        RequestMethod::Post => Method::POST,
+        RequestMethod::Get => Method::GET,
+    };
+    *request.uri_mut() = url;
+    let headers = request.headers_mut();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    for (name, value) in &dialect.extra_headers {
+        let name = HeaderName::try_from(name).map_err(TokenError::misconfigured)?;
+        let value = HeaderValue::try_from(value).map_err(TokenError::misconfigured)?;
+        headers.insert(name, value);
+    }
+    if !dialect.uses_query() {
+        let content_type = match (&dialect.content_type, dialect.body) {
+            (Some(content_type), _) => {
+                HeaderValue::try_from(content_type).map_err(TokenError::misconfigured)?
+            }
+            (None, BodyFormat::Json) => HeaderValue::from_static("application/json"),
+            (None, _) => HeaderValue::from_static("application/x-www-form-urlencoded"),
+        };
+        headers.insert(CONTENT_TYPE, content_type);
+    } else if dialect.method == RequestMethod::Post {
+        // RFC 9110 §8.6: a POST without a body states its length, which hyper does not add.
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    for name in authentication.headers.keys() {
+        if is_reserved_header(name) {
+            return Err(TokenError::misconfigured(format!(
+                "client authentication cannot set the header `{name}`"
+            )));
+        }
+        headers.remove(name);
+        for value in authentication.headers.get_all(name) {
+            headers.append(name, value.clone());
+        }
+    }
+    Ok((request, secrets))
+}
+
+/// Resolves a path of the dialect against the URL of the endpoint (RFC 3986 §5.3). The host and the query are unchanged
+/// (RFC 6749 §3.2).
+pub(super) fn resolve(url: &Uri, path: &str) -> Result<Uri, TokenError> {
+    let directory = if path.starts_with('/') {
+        ""
+    } else {
+        let base = url.path().rfind('/').and_then(|at| url.path().get(..=at));
+        base.unwrap_or("/")
+    };
+    let query = url.query().unwrap_or_default();
+    let mut resolved = secret_text(directory.len() + path.len() + 1 + query.len());
+    resolved.push_str(directory);
+    resolved.push_str(path);
+    if url.query().is_some() {
+        resolved.push('?');
+        resolved.push_str(query);
+    }
+    with_path(url, resolved)
+}
+
+/// Creates a string that is wiped from memory, with room for `capacity` bytes: growing would leave a copy behind.
+pub(super) fn secret_text(capacity: usize) -> Zeroizing<String> {
+    Zeroizing::new(String::with_capacity(capacity))
+}
+
+/// Adds the values of the URL's query, which may be keys. Shorter values are not keys and occur in ordinary words.
+fn add_query(url: &Uri, secrets: &mut Secrets) {
+    for (_, value) in form_urlencoded::parse(url.query().unwrap_or_default().as_bytes()) {
+        let decoded;
+        let value = match value {
+            Cow::Borrowed(value) => value,
+            Cow::Owned(value) => {
+                decoded = Zeroizing::new(value);
+                &decoded
+            }
+        };
+        if value.chars().count() >= 4 {
+            secrets.add(value);
+        }
+    }
+}
+
+/// Adds the parameters to those that the URL already has, which are kept (RFC 6749 §3.2).
+fn with_query(url: &Uri, pairs: &[Pair<'_>]) -> Result<Uri, TokenError> {
+    let own = url.query().unwrap_or_default();
+    for (name, _) in form_urlencoded::parse(own.as_bytes()) {
+        if pairs.iter().any(|pair| pair.name == name) {
+            return Err(TokenError::misconfigured(format!(
+                "the parameter `{name}` is already in the query of the token endpoint's URL: remove it there"
+            )));
+        }
+    }
+    let mut path = secret_text(url.path().len() + own.len() + 2 + encode::form_capacity(pairs));
+    path.push_str(url.path());
+    path.push('?');
+    if !own.is_empty() {
+        path.push_str(own);
+        path.push('&');
+    }
+    encode::append_form(&mut path, pairs);
+    with_path(url, path)
+}
+
+fn with_path(url: &Uri, path: Zeroizing<String>) -> Result<Uri, TokenError> {
+    // The errors of `http` contain no more than this, and the query must not be shown.
+    let wrong = |_| {
+        TokenError::misconfigured(
+            "the path or the query of the token endpoint is too long or malformed",
+        )
+    };
+    let path = PathAndQuery::from_maybe_shared(Bytes::from_owner(path)).map_err(|_| wrong(()))?;
+    let mut parts = url.clone().into_parts();
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).map_err(|_| wrong(()))
+}
