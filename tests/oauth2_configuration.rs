@@ -463,3 +463,45 @@ async fn closure_cannot_replace_the_refresh_token() {
         assert_refused(grant.fetch(missing()).await, &log, sent_as);
     }
 }
+
+// ===== Plaintext =====
+
+fn unused(
+    _: Request<Full<Bytes>>,
+) -> std::future::Ready<Result<Response<Full<Bytes>>, Infallible>> {
+    std::future::ready(Ok(Response::default()))
+}
+
+/// Fault B11.
+#[tokio::test]
+async fn plaintext_needs_the_explicit_word() {
+    let client = tower::service_fn(unused);
+    let url = "http://10.0.0.5/token";
+    let error = TokenEndpoint::new(client, url).unwrap_err();
+    assert!(error.is_misconfigured());
+    assert!(error.to_string().contains("`TokenEndpoint::new_plaintext`"), "{error}");
+
+    let endpoint = TokenEndpoint::new_plaintext(client, url).unwrap();
+    // Only where it was named.
+    endpoint.at("http://10.0.0.5/revoke").unwrap();
+    endpoint.at("https://as.example.com/revoke").unwrap();
+    for other in ["http://10.0.0.6/revoke", "http://10.0.0.5:8080/revoke"] {
+        assert!(endpoint.at(other).unwrap_err().is_misconfigured(), "{other}");
+    }
+    let encrypted = TokenEndpoint::new_plaintext(client, "https://as.example.com/token").unwrap();
+    assert!(encrypted.at("http://as.example.com/token").unwrap_err().is_misconfigured());
+    for bad in ["http://user@10.0.0.5/token", "http://10.0.0.5/token#a", "ftp://10.0.0.5/token"] {
+        assert!(TokenEndpoint::new_plaintext(client, bad).unwrap_err().is_misconfigured(), "{bad}");
+    }
+}
+
+/// Fault B11.
+#[tokio::test]
+async fn plaintext_endpoint_is_asked() {
+    let client = tower::service_fn(|request: Request<Full<Bytes>>| async move {
+        assert_eq!(request.uri(), "http://10.0.0.5/token");
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(KEPT)))
+    });
+    let endpoint = TokenEndpoint::new_plaintext(client, "http://10.0.0.5/token").unwrap();
+    RefreshTokenGrant::new(endpoint, "r").fetch(missing()).await.unwrap();
+}

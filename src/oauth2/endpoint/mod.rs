@@ -46,6 +46,13 @@ use crate::source::SourceInfo;
 /// Cloning it is cheap. Grants take it by value: [`RefreshTokenGrant`](super::RefreshTokenGrant),
 /// [`ClientCredentialsGrant`](super::ClientCredentialsGrant), [`Grant`](super::Grant).
 ///
+/// # The URL
+///
+/// Query parameters of the URL are kept (RFC 6749 §3.2): they stand before those that are added to the query with
+/// [`BodyFormat::Query`](super::BodyFormat::Query) or [`RequestMethod::Get`](super::RequestMethod::Get), which must have
+/// other names, and also after a [`refresh_path`](Dialect::refresh_path). Their values never appear in an
+/// error or in `Debug`.
+///
 /// # The HTTP client
 ///
 /// Any [`Service`] of requests with a [`Full`] body will do: hyper-util's client, or a tower stack with your proxies,
@@ -54,7 +61,9 @@ use crate::source::SourceInfo;
 /// # Redirect caveat
 ///
 /// A redirect is an error here, since a refresh token is not to be carried elsewhere. A client that follows redirects by
-/// itself does so below, unseen: switch that off (`reqwest::redirect::Policy::none()`).
+/// itself does so below, unseen: switch that off (`reqwest::redirect::Policy::none()`). With secrets in the query
+/// ([`allow_secrets_in_query`](Dialect::allow_secrets_in_query)) this is a must, since such a client may send them to the
+/// next server in `Referer`.
 ///
 /// # Retry caveat
 ///
@@ -96,25 +105,81 @@ impl TokenEndpoint {
         B: Body + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Ok(Self {
+        Ok(Self::with(http_client, parse_url(url.as_ref(), |_| false)?))
+    }
+
+    /// Makes a token endpoint that may be asked without TLS, for `http` URLs other than loopback ones.
+    ///
+    /// **Everyone on the network path can read the client's secret, the refresh token and the access token, and can answer
+    /// instead of the server.** RFC 6749 §3.2 and RFC 6750 §5.3 require TLS. Use it only where something else protects the
+    /// connection, such as a service mesh or a network namespace.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), but for the scheme.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::client::legacy::Client;
+    /// # use hyper_util::rt::TokioExecutor;
+    /// use tower_refresh::oauth2::TokenEndpoint;
+    ///
+    /// # fn main() -> Result<(), tower_refresh::TokenError> {
+    /// # let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// let endpoint = TokenEndpoint::new_plaintext(client, "http://10.0.0.5/token")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "allow_plaintext")]
+    pub fn new_plaintext<S, B>(http_client: S, url: impl AsRef<str>) -> Result<Self, TokenError>
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Ok(Self::with(http_client, parse_url(url.as_ref(), |_| true)?))
+    }
+
+    fn with<S, B>(http_client: S, url: Uri) -> Self
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self {
             client: Arc::new(Shared::new(http_client)),
-            url: parse_url(url.as_ref())?,
+            url,
             client_auth: ClientAuth::default(),
             dialect: Ok(Arc::default()),
             timeout: DEFAULT_TIMEOUT,
             answer_limit: DEFAULT_ANSWER_LIMIT,
             not_sent: None,
             clock: Arc::new(SystemClock),
-        })
+        }
     }
 
     /// Returns this endpoint with another URL, such as that of the revocation endpoint.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new). For an endpoint made by [`new_plaintext`](Self::new_plaintext), an `http` URL may name the same
+    /// host and port.
     pub fn at(&self, url: impl AsRef<str>) -> Result<Self, TokenError> {
-        Ok(Self { url: parse_url(url.as_ref())?, ..self.clone() })
+        let is_named = |authority: &str| {
+            self.url.scheme_str() == Some("http")
+                && self
+                    .url
+                    .authority()
+                    .is_some_and(|own| own.as_str().eq_ignore_ascii_case(authority))
+        };
+        Ok(Self { url: parse_url(url.as_ref(), is_named)?, ..self.clone() })
     }
 
     /// Sets how the client identifies itself; by default it does not.

@@ -5,7 +5,11 @@ use http::Uri;
 use crate::error::TokenError;
 use crate::origin::{is_loopback, is_sound};
 
-pub(super) fn parse_url(url: &str) -> Result<Uri, TokenError> {
+/// Parses the URL of an endpoint; `is_plaintext_allowed` is asked about a host and port that would be reached without TLS.
+pub(super) fn parse_url(
+    url: &str,
+    is_plaintext_allowed: impl Fn(&str) -> bool,
+) -> Result<Uri, TokenError> {
     let wrong = |why: &str| {
         // Without the URL: its query may be somebody's secret.
         Err(TokenError::misconfigured(format!("the URL of the token endpoint {why}")))
@@ -37,9 +41,10 @@ pub(super) fn parse_url(url: &str) -> Result<Uri, TokenError> {
     match parsed.scheme_str() {
         Some("https") => Ok(parsed),
         Some("http") if is_loopback(authority.as_str()) => Ok(parsed),
-        Some("http") => {
-            wrong("must be https; plain http is for `localhost` and loopback addresses")
-        }
+        Some("http") if is_plaintext_allowed(authority.as_str()) => Ok(parsed),
+        Some("http") => wrong(
+            "must be https, or http for `localhost` and loopback addresses; where something else protects the connection, use `TokenEndpoint::new_plaintext`",
+        ),
         _ => wrong("must be https"),
     }
 }
@@ -69,7 +74,7 @@ mod tests {
             "http://127.8.9.1/token",
             "http://[::1]:80/token",
         ] {
-            parse_url(good).unwrap();
+            parse_url(good, |_| false).unwrap();
         }
         for bad in [
             "http://as.example.com/sesame",
@@ -99,7 +104,7 @@ mod tests {
             "sesame",
             "",
         ] {
-            let error = parse_url(bad).unwrap_err();
+            let error = parse_url(bad, |_| false).unwrap_err();
             assert!(error.is_misconfigured(), "{bad}");
             assert!(!error.to_string().contains("sesame"), "{error}");
         }
