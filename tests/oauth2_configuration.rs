@@ -505,3 +505,143 @@ async fn plaintext_endpoint_is_asked() {
     let endpoint = TokenEndpoint::new_plaintext(client, "http://10.0.0.5/token").unwrap();
     RefreshTokenGrant::new(endpoint, "r").fetch(missing()).await.unwrap();
 }
+
+// ===== Characters =====
+
+const INVISIBLE: [&str; 6] =
+    ["sesame\n", "sesame\r\n", "\tsesame", "ses\0ame", "\u{feff}sesame", "sesame\u{a0}"];
+
+/// Fault B10.
+#[tokio::test]
+async fn refresh_token_with_a_line_break_is_not_sent() {
+    for bad in INVISIBLE {
+        let (endpoint, log) = in_dialect("{}", []);
+        let shown = [
+            assert_refused(
+                RefreshTokenGrant::new(endpoint.clone(), bad).fetch(missing()).await,
+                &log,
+                "refresh_token",
+            ),
+            // From a log-in, a store, or a source.
+            assert_refused(
+                RefreshTokenGrant::new(endpoint.clone(), "r")
+                    .fetch(after(&TokenSet::bearer("a").unwrap().refresh_token(bad).build()))
+                    .await,
+                &log,
+                "refresh_token",
+            ),
+            assert_refused(
+                Grant::new(endpoint.clone(), "refresh_token")
+                    .params_with(move |_| async move { Ok([("refresh_token", bad)]) })
+                    .fetch(missing())
+                    .await,
+                &log,
+                "refresh_token",
+            ),
+            assert_refused(
+                Revocation::new(endpoint)
+                    .revoke(&TokenSet::bearer("a").unwrap().refresh_token(bad).build())
+                    .await,
+                &Log::default(),
+                "token",
+            ),
+        ]
+        .concat();
+        assert!(!shown.contains("ses"), "{shown}");
+    }
+}
+
+/// Fault B10.
+#[tokio::test]
+async fn replace_reports_a_refresh_token_with_a_line_break() {
+    for bad in INVISIBLE {
+        let (endpoint, log) = in_dialect("{}", []);
+        let credentials = Credentials::new(RefreshTokenGrant::new(endpoint, "r"));
+        let brought = TokenSet::bearer("a").unwrap().refresh_token(bad);
+        assert_refused(credentials.replace(brought).await, &log, "refresh_token");
+        assert_refused(credentials.renew().await, &log, "refresh_token");
+    }
+}
+
+/// Fault B10: nor is it taken for one that was sent.
+#[cfg(feature = "store")]
+#[tokio::test]
+async fn corrected_refresh_token_is_sent_from_a_store() {
+    use tower_refresh::store::{MemoryStore, Stored};
+
+    let (endpoint, log) = in_dialect("{}", [json(KEPT)]);
+    let store = MemoryStore::new();
+    let start = |token: &str| {
+        let grant = RefreshTokenGrant::new(endpoint.clone(), token);
+        Credentials::new(Stored::new(grant, store.clone()))
+    };
+    assert_refused(start("first\n").token().await, &log, "refresh_token");
+    start("first").token().await.unwrap();
+    assert_eq!(log.bodies(), ["grant_type=refresh_token&refresh_token=first"]);
+}
+
+/// Fault B10.
+#[tokio::test]
+async fn client_credentials_with_a_line_break_are_not_sent() {
+    for bad in INVISIBLE {
+        for (auth, field) in [
+            (ClientAuth::basic(bad, "s"), "client_id"),
+            (ClientAuth::basic("me", bad), "client_secret"),
+            (ClientAuth::basic_unencoded(bad, "s"), "client_id"),
+            (ClientAuth::basic_unencoded("me", bad), "client_secret"),
+            (ClientAuth::body(bad, "s"), "client_id"),
+            (ClientAuth::body("me", bad), "client_secret"),
+            (ClientAuth::none(bad), "client_id"),
+            (custom("client_id", bad), "client_id"),
+            (custom("client_secret", bad), "client_secret"),
+            (custom("client_assertion", bad), "client_assertion"),
+        ] {
+            let (endpoint, log) = in_dialect("{}", []);
+            let grant = RefreshTokenGrant::new(endpoint.client_auth(auth), "r");
+            let shown = assert_refused(grant.fetch(missing()).await, &log, field);
+            assert!(!shown.contains("ses"), "{shown}");
+        }
+    }
+}
+
+fn custom(name: &'static str, value: &'static str) -> ClientAuth {
+    ClientAuth::custom(move || async move { Ok(Authentication::new().param(name, value)) })
+}
+
+/// Fault B10: in each body, and under the server's names.
+#[tokio::test]
+async fn parameter_with_a_line_break_is_not_sent() {
+    for json_dialect in [
+        "{}",
+        r#"{"body": "json"}"#,
+        r#"{"method": "GET", "allow_secrets_in_query": true}"#,
+        r#"{"parameter_names": {"client_secret": "secret", "code": "js_code"}}"#,
+    ] {
+        for (name, field) in [
+            ("client_secret", "client_secret"),
+            ("code", "code"),
+            ("scope", "scope"),
+            ("password", "password"),
+        ] {
+            let (endpoint, log) = in_dialect(json_dialect, []);
+            let grant = Grant::new(endpoint, "password").param(name, "sesame\n");
+            assert_refused(grant.fetch(missing()).await, &log, field);
+        }
+    }
+    let (endpoint, log) = in_dialect(r#"{"parameter_names": {"client_secret": "secret"}}"#, []);
+    let grant = Grant::new(endpoint, "password").param("secret", "sesame\n");
+    assert_refused(grant.fetch(missing()).await, &log, "client_secret");
+}
+
+/// Other parameters may contain anything, and so may a secret that is visible.
+#[tokio::test]
+async fn visible_characters_and_private_parameters_are_sent_unchanged() {
+    let (endpoint, log) = in_dialect(r#"{"body": "json"}"#, [json(KEPT)]);
+    Grant::new(endpoint.client_auth(ClientAuth::body("m e", " ü\"\\ ")), "x")
+        .param("key", "-----BEGIN\n\u{1}\n")
+        .fetch(missing())
+        .await
+        .unwrap();
+    let body = r#"{"grant_type":"x","key":"-----BEGIN\n\u0001\n","client_id":"m e","client_secret":" ü\"\\ "}"#;
+    assert_eq!(log.last().body(), body);
+}

@@ -1,17 +1,19 @@
 //! How the client identifies itself at the token endpoint.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
-use super::request::Parameters;
+use super::request::{Parameters, check_characters, secret_text};
 use super::scrub::Secrets;
 use crate::error::TokenError;
 use crate::token::Secret;
@@ -177,7 +179,10 @@ impl Authentication {
     #[must_use]
     pub fn header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
         value.set_sensitive(true);
-        self.secrets.add(&String::from_utf8_lossy(value.as_bytes()));
+        match String::from_utf8_lossy(value.as_bytes()) {
+            Cow::Borrowed(text) => self.secrets.add(text),
+            Cow::Owned(text) => self.secrets.add(&Zeroizing::new(text)),
+        }
         self.headers.append(name, value);
         self
     }
@@ -200,31 +205,42 @@ impl fmt::Debug for Authentication {
 }
 
 fn basic(id: &str, secret: &Secret, encoding: BasicEncoding) -> Result<Authentication, TokenError> {
-    let pair = match encoding {
+    check_characters("client_id", id)?;
+    check_characters("client_secret", secret.expose())?;
+    // Three bytes for each byte, and a colon.
+    let mut pair = secret_text(3 * (id.len() + secret.expose().len()) + 1);
+    match encoding {
         BasicEncoding::Form => {
-            let encode = |text: &str| -> String {
-                form_urlencoded::byte_serialize(text.as_bytes()).collect()
-            };
-            let secret = Zeroizing::new(encode(secret.expose()));
-            Zeroizing::new(format!("{}:{}", encode(id), *secret))
+            pair.extend(form_urlencoded::byte_serialize(id.as_bytes()));
+            pair.push(':');
+            pair.extend(form_urlencoded::byte_serialize(secret.expose().as_bytes()));
         }
         BasicEncoding::None if id.contains(':') => {
             return Err(TokenError::misconfigured(
                 "a client id with a colon in it cannot be sent by `ClientAuth::basic_unencoded`; use `basic` or `body`",
             ));
         }
-        BasicEncoding::None => Zeroizing::new(format!("{id}:{}", secret.expose())),
-    };
-    let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
-    let value =
-        HeaderValue::try_from(format!("Basic {}", *encoded)).map_err(TokenError::misconfigured)?;
-    let mut authentication = Authentication::new().header(AUTHORIZATION, value);
+        BasicEncoding::None => {
+            pair.push_str(id);
+            pair.push(':');
+            pair.push_str(secret.expose());
+        }
+    }
+    let mut authentication = Authentication::new();
+    let mut value = secret_text(SCHEME.len() + pair.len().div_ceil(3) * 4);
+    value.push_str(SCHEME);
+    STANDARD.encode_string(pair.as_bytes(), &mut value);
     // An answer may quote either. Not the pair: the id in it is no secret.
-    for shown in [secret.expose(), &encoded] {
+    for shown in [secret.expose(), value.get(SCHEME.len()..).unwrap_or_default()] {
         authentication.secrets.add(shown);
     }
-    Ok(authentication)
+    let value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
+        .map_err(TokenError::misconfigured)?;
+    Ok(authentication.header(AUTHORIZATION, value))
 }
+
+/// RFC 7617 §2.
+const SCHEME: &str = "Basic ";
 
 #[cfg(test)]
 mod tests {

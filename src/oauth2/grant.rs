@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::endpoint::TokenEndpoint;
-use super::request::{Parameters, from_previous};
+use super::request::{Parameters, check_characters, from_previous};
 use super::response::{self, Answer, Context};
 use crate::clock::Now;
 use crate::error::TokenError;
@@ -370,7 +370,11 @@ impl TokenSource for RefreshTokenGrant {
             state.unanswered = None;
             state.successor = None;
         });
-        Ok(())
+        // It would be refused when it is to be sent, which may be an hour from now.
+        match tokens.and_then(TokenSet::refresh_token) {
+            Some(token) => check_characters("refresh_token", token.expose_secret()),
+            None => Ok(()),
+        }
     }
 
     fn info(&self) -> SourceInfo {

@@ -1,5 +1,6 @@
 //! From parameters to a request, in the words of a dialect.
 
+mod characters;
 mod encode;
 mod parameters;
 mod previous;
@@ -14,6 +15,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use zeroize::Zeroizing;
 
+pub(super) use self::characters::check_characters;
 pub(super) use self::parameters::Parameters;
 pub(super) use self::previous::from_previous;
 use self::translate::{Pair, translate};

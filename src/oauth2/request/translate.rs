@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::characters::check_characters;
 use super::parameters::{Parameter, Parameters};
 use crate::error::TokenError;
 use crate::oauth2::dialect::{Dialect, ParameterType};
@@ -46,6 +47,7 @@ pub(super) fn translate<'a>(
             },
             _ => value.expose(),
         };
+        check_characters(dialect.rfc_name(name), value)?;
         if *is_from_previous || !is_public(name) {
             secrets.add(value);
             exposed = Some(name);
@@ -59,6 +61,7 @@ pub(super) fn translate<'a>(
             Some(text) => (Cow::Borrowed(text), dialect.parameter_type(name)),
             None => (Cow::Owned(value.to_string()), ParameterType::Json),
         };
+        check_characters(dialect.rfc_name(name), &text)?;
         add(Pair { name, text, kind })?;
     }
 

@@ -1,0 +1,107 @@
+//! Characters that a parameter cannot contain, such as the line break at the end of a file.
+
+use crate::error::TokenError;
+
+/// Checks that a parameter contains no invisible character that its definition excludes, such as a line break.
+///
+/// Parameters that no RFC defines may contain any character. Visible characters outside of ASCII are allowed, since some
+/// servers issue them.
+///
+/// # Errors
+///
+/// [Misconfigured](TokenError::is_misconfigured), with the parameter's name and nothing of its value.
+pub(in crate::oauth2) fn check_characters(name: &str, value: &str) -> Result<(), TokenError> {
+    let is_wrong: fn(char) -> bool = if VISIBLE.contains(&name) {
+        is_invisible
+    } else if ONE_LINE.contains(&name) {
+        |c| c.is_control() && c != '\t'
+    } else {
+        return Ok(());
+    };
+    let Some((at, c)) = value.char_indices().find(|(_, c)| is_wrong(*c)) else {
+        return Ok(());
+    };
+    let kind = match c {
+        '\r' | '\n' => "a line break",
+        _ if c.is_control() => "a control character",
+        _ => "an invisible character",
+    };
+    Err(TokenError::misconfigured(format!(
+        "`{name}` contains {kind} at byte {at}: remove it where the value is read"
+    )))
+}
+
+/// Parameters of visible ASCII characters and spaces: VSCHAR and the like (RFC 6749 appendix A), JWTs (RFC 7523 §2), tokens
+/// (RFC 8693 §2.1, RFC 7009 §2.1), `code_verifier` (RFC 7636 §4.1), `device_code` (RFC 8628 §3.4), and URIs.
+const VISIBLE: [&str; 22] = [
+    "grant_type",
+    "scope",
+    "client_id",
+    "client_secret",
+    "refresh_token",
+    "access_token",
+    "id_token",
+    "token",
+    "token_type_hint",
+    "code",
+    "code_verifier",
+    "device_code",
+    "redirect_uri",
+    "resource",
+    "audience",
+    "assertion",
+    "client_assertion",
+    "client_assertion_type",
+    "subject_token",
+    "subject_token_type",
+    "actor_token",
+    "actor_token_type",
+];
+
+/// Parameters that a person types: no control character but the tab (UNICODECHARNOCRLF, RFC 6749 appendix A).
+const ONE_LINE: [&str; 2] = ["username", "password"];
+
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || c != ' ' && c.is_whitespace()
+        // Zero-width characters, direction marks, and the byte order mark.
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault B10.
+    #[test]
+    fn invisible_characters_are_refused_without_showing_the_value() {
+        for bad in ["\n", "\r\n", "\t", "\0", "\u{7f}", "\u{85}", "\u{a0}", "\u{2028}", "\u{feff}"]
+        {
+            for value in [format!("sesame{bad}"), format!("{bad}sesame"), format!("ses{bad}ame")] {
+                for name in VISIBLE {
+                    let error = check_characters(name, &value).unwrap_err();
+                    assert!(error.is_misconfigured());
+                    let shown = format!("{error} {error:?}");
+                    assert!(shown.contains(&format!("`{name}`")), "{shown}");
+                    assert!(!shown.contains("ses"), "{shown}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_password_may_contain_a_tab_and_no_line_break() {
+        check_characters("password", "p\tw\u{a0}\u{feff}").unwrap();
+        for bad in ["p\n", "p\r", "p\0", "\u{7f}p"] {
+            assert!(check_characters("password", bad).unwrap_err().is_misconfigured(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn spaces_and_visible_characters_are_let_through() {
+        for value in ["", "r t", " s3cr3t:with/odd%chars+&=\"\\ ", "ü€𝄞"] {
+            check_characters("client_secret", value).unwrap();
+        }
+        check_characters("private_key", "-----BEGIN\nEND-----\n").unwrap();
+    }
+}
