@@ -77,6 +77,30 @@ async fn get_sends_all_parameters_in_the_query() {
     }
 }
 
+/// Fault B06: Instagram, whose access token takes the place of a refresh token.
+#[tokio::test]
+async fn access_token_that_renews_itself() {
+    let (endpoint, log) = at(
+        "https://graph.example.com/refresh_access_token",
+        r#"{
+            "method": "GET",
+            "allow_secrets_in_query": true,
+            "grant_types": {"refresh_token": "ig_refresh_token"},
+            "parameter_names": {"refresh_token": "access_token"},
+            "fields": {"refresh_token": "/access_token"}
+        }"#,
+        [json(r#"{"access_token":"t2"}"#), json(r#"{"access_token":"t3"}"#)],
+    );
+    let grant = RefreshTokenGrant::new(endpoint, "t1");
+    let tokens = grant.fetch(missing()).await.unwrap();
+    assert_eq!(tokens.access_token().expose_secret(), "t2");
+    grant.fetch(after(&tokens)).await.unwrap();
+    assert_eq!(
+        log.last().uri(),
+        "https://graph.example.com/refresh_access_token?grant_type=ig_refresh_token&access_token=t2"
+    );
+}
+
 /// Fault B06.
 #[tokio::test]
 async fn get_with_a_secret_needs_the_explicit_word() {
@@ -151,6 +175,46 @@ async fn json_body_with_a_content_type_of_its_own() {
     assert_eq!(log.last().headers()[CONTENT_TYPE], "application/x-amz-json-1.1");
     assert_eq!(log.last().body(), r#"{"RefreshToken":"r","ClientId":"me"}"#);
     assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "r2");
+}
+
+/// Fault B07: Cognito, with parameters in an object of their own.
+#[tokio::test]
+async fn json_parameters_can_be_nested() {
+    let (endpoint, log) = in_dialect(
+        r#"{
+            "body": "json",
+            "grant_types": {"refresh_token": "REFRESH_TOKEN_AUTH"},
+            "parameter_names": {
+                "grant_type": "AuthFlow", "client_id": "ClientId", "refresh_token": "/AuthParameters/REFRESH_TOKEN"
+            },
+            "parameter_types": {"/a~1b/c/d": "array"},
+            "extra_parameters": {"/AuthParameters/DEVICE_KEY": "d", "/a~1b/c/d": "x y", "/a~1b/e": 1}
+        }"#,
+        [json(KEPT)],
+    );
+    let endpoint = endpoint.client_auth(ClientAuth::none("me"));
+    RefreshTokenGrant::new(endpoint, "r").fetch(missing()).await.unwrap();
+    let expected = [
+        r#"{"AuthFlow":"REFRESH_TOKEN_AUTH","AuthParameters":{"REFRESH_TOKEN":"r","DEVICE_KEY":"d"},"#,
+        r#""ClientId":"me","a/b":{"c":{"d":["x","y"]},"e":1}}"#,
+    ];
+    assert_eq!(log.last().body(), &expected.concat());
+
+    for (extra, named) in [
+        (r#"{"/AuthParameters": {"a": 1}}"#, "/AuthParameters"),
+        (r#"{"AuthParameters": "a"}"#, "AuthParameters"),
+        (r#"{"AuthFlow": "a", "/AuthFlow": "b"}"#, "/AuthFlow"),
+        (r#"{"/AuthParameters/REFRESH_TOKEN/x": "a"}"#, "/AuthParameters/REFRESH_TOKEN"),
+    ] {
+        let (endpoint, log) = in_dialect(
+            &format!(
+                r#"{{"body": "json", "parameter_names": {{"refresh_token": "/AuthParameters/REFRESH_TOKEN"}}, "extra_parameters": {extra}}}"#
+            ),
+            [],
+        );
+        let outcome = RefreshTokenGrant::new(endpoint, "r").fetch(missing()).await;
+        assert_refused(outcome, &log, named);
+    }
 }
 
 #[tokio::test]

@@ -84,4 +84,15 @@ mod tests {
             assert_eq!(serde_json::from_str::<Fields>(&again).unwrap(), fields);
         }
     }
+
+    #[test]
+    fn extra_fields_are_bounded() {
+        let mut fields = Fields::default();
+        for number in 0..=super::EXTRA_MAX {
+            fields.validate_extra().unwrap();
+            fields.extra.insert(number.to_string(), vec!["/a".to_owned()]);
+        }
+        let error = fields.validate_extra().unwrap_err();
+        assert!(error.to_string().contains("`fields.extra`"), "{error}");
+    }
 }

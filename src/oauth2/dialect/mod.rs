@@ -67,6 +67,10 @@ pub struct Dialect {
     /// [redirect caveat](super::TokenEndpoint#redirect-caveat).
     pub allow_secrets_in_query: bool,
     /// What the server calls a parameter, by the name it has in the RFC: `{"refresh_token": "refreshToken"}`.
+    ///
+    /// In a JSON body a name that begins with `/` is a JSON pointer (RFC 6901): `/AuthParameters/REFRESH_TOKEN` for
+    /// `{"AuthParameters": {"REFRESH_TOKEN": …}}`. The same holds for the names of
+    /// [`extra_parameters`](Self::extra_parameters) and [`parameters_from_previous`](Self::parameters_from_previous).
     pub parameter_names: BTreeMap<String, String>,
     /// The types of parameters in a JSON body, by their names in the RFC or at the server: `{"shop_id": "number"}`.
     ///

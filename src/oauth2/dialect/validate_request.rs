@@ -18,9 +18,31 @@ impl Dialect {
                 return wrong("content_type", "must be a media type, as in `application/json`");
             }
         }
+        self.validate_pointers()?;
         self.validate_parameter_types()?;
         self.validate_extra_parameter_values()?;
         self.validate_parameters_from_previous()
+    }
+
+    /// A name that is a JSON pointer needs an object to point into.
+    fn validate_pointers(&self) -> Result<(), TokenError> {
+        if self.body == BodyFormat::Json {
+            return Ok(());
+        }
+        let renamed =
+            self.parameter_names.iter().map(|(ours, theirs)| ("parameter_names", ours, theirs));
+        let extra = self.extra_parameters.keys().map(|name| ("extra_parameters", name, name));
+        let previous = self
+            .parameters_from_previous
+            .keys()
+            .map(|name| ("parameters_from_previous", name, name));
+        match renamed.chain(extra).chain(previous).find(|(_, _, name)| name.starts_with('/')) {
+            Some((field, name, _)) => wrong(
+                format_args!("{field}.{name}"),
+                "is a JSON pointer, which has no effect unless `body` is `json`",
+            ),
+            None => Ok(()),
+        }
     }
 
     fn validate_parameter_types(&self) -> Result<(), TokenError> {
@@ -124,6 +146,9 @@ mod tests {
             (r#"{"parameter_types": {"a": "number"}}"#, "parameter_types.a"),
             (r#"{"method": "GET", "parameter_types": {"a": "number"}}"#, "parameter_types.a"),
             (r#"{"body": "json", "parameter_types": {"": "number"}}"#, "parameter_types."),
+            (r#"{"parameter_names": {"scope": "/a/b"}}"#, "parameter_names.scope"),
+            (r#"{"extra_parameters": {"/a": "b"}}"#, "extra_parameters./a"),
+            (r#"{"parameters_from_previous": {"/a": "scope"}}"#, "parameters_from_previous./a"),
             (r#"{"extra_parameters": {"a": null}}"#, "extra_parameters.a"),
             (r#"{"extra_parameters": {"a": [1]}}"#, "extra_parameters.a"),
             (r#"{"method": "GET", "extra_parameters": {"a": {"b": 1}}}"#, "extra_parameters.a"),

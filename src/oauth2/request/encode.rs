@@ -1,5 +1,6 @@
 //! Parameters as a form and as JSON, in one buffer that is wiped: a second one, or one that grows, would leave a copy behind.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 
 use zeroize::Zeroizing;
@@ -28,46 +29,96 @@ pub(super) fn append_form(text: &mut String, pairs: &[Pair<'_>]) {
         .extend_pairs(pairs.iter().map(|pair| (pair.name, &pair.text)));
 }
 
-/// Writes an object in the order of the parameters; a repeated parameter becomes an array.
+/// Writes an object in the order of the parameters. A repeated parameter becomes an array, and a name that is a JSON pointer a
+/// member of the objects that it leads through.
 ///
 /// # Errors
 ///
 /// [Misconfigured](TokenError::is_misconfigured), with the name of the parameter, if a value is not of its type.
 pub(super) fn json(pairs: &[Pair<'_>]) -> Result<Zeroizing<Vec<u8>>, TokenError> {
-    // An escape takes six bytes; quotes, colon, comma and brackets are seven.
-    let capacity = pairs.iter().map(|pair| 6 * (pair.name.len() + pair.text.len()) + 7);
+    // An escape takes six bytes, as do quotes, colon, comma and braces of a member.
+    let capacity = pairs.iter().map(|pair| 6 * (pair.name.len() + pair.text.len() + 1) + 4);
     let mut body = Zeroizing::new(Vec::with_capacity(capacity.sum::<usize>() + 2));
+    let paths: Vec<_> = pairs.iter().map(|pair| segments(pair.name)).collect();
+    let members: Vec<_> = paths.iter().map(Vec::as_slice).zip(pairs).collect();
+    write_object(&mut body, &members)?;
+    Ok(body)
+}
+
+/// RFC 6901 §4: the names that a pointer leads through. A name that is no pointer is one of the outermost object.
+fn segments(name: &str) -> Vec<Cow<'_, str>> {
+    match name.strip_prefix('/') {
+        Some(pointer) => pointer
+            .split('/')
+            .map(|name| name.replace("~1", "/").replace("~0", "~").into())
+            .collect(),
+        None => vec![name.into()],
+    }
+}
+
+/// Writes the members of an object by what is left of their paths.
+fn write_object(
+    body: &mut Vec<u8>,
+    members: &[(&[Cow<'_, str>], &Pair<'_>)],
+) -> Result<(), TokenError> {
     body.push(b'{');
-    for (at, pair) in pairs.iter().enumerate() {
-        let is_same = |other: &&Pair<'_>| other.name == pair.name;
-        if pairs[..at].iter().any(|other| is_same(&other)) {
+    for (at, (path, pair)) in members.iter().enumerate() {
+        let Some(name) = path.first() else {
+            return Err(TokenError::misconfigured(format!(
+                "the parameter `{}` would be a value and an object",
+                pair.name
+            )));
+        };
+        if members[..at].iter().any(|(other, _)| other.first() == Some(name)) {
             continue;
         }
         if at > 0 {
             body.push(b',');
         }
-        write_string(&mut body, pair.name)?;
+        write_string(body, name)?;
         body.push(b':');
-        let is_array =
-            pair.kind == ParameterType::Array || pairs[at..].iter().filter(is_same).count() > 1;
-        if !is_array {
-            write_value(&mut body, pair, &pair.text)?;
-            continue;
+        let same: Vec<_> = members[at..]
+            .iter()
+            .filter(|(other, _)| other.first() == Some(name))
+            .map(|(other, pair)| (other.get(1..).unwrap_or_default(), *pair))
+            .collect();
+        if same.iter().all(|(rest, _)| rest.is_empty()) {
+            let same: Vec<_> = same.iter().map(|(_, pair)| *pair).collect();
+            write_values(body, &same)?;
+        } else {
+            write_object(body, &same)?;
         }
-        body.push(b'[');
-        let mut is_first = true;
-        for pair in pairs[at..].iter().filter(is_same) {
-            for element in elements(pair) {
-                if !std::mem::take(&mut is_first) {
-                    body.push(b',');
-                }
-                write_value(&mut body, pair, element)?;
-            }
-        }
-        body.push(b']');
     }
     body.push(b'}');
-    Ok(body)
+    Ok(())
+}
+
+/// Writes the values of one parameter.
+fn write_values(body: &mut Vec<u8>, pairs: &[&Pair<'_>]) -> Result<(), TokenError> {
+    if let [pair] = pairs
+        && pair.kind != ParameterType::Array
+    {
+        return write_value(body, pair, &pair.text);
+    }
+    // `/a` and `a` are the same member.
+    if let [first, others @ ..] = pairs
+        && others.iter().any(|other| other.name != first.name)
+    {
+        return Err(TokenError::misconfigured(format!(
+            "the parameter `{}` is set twice",
+            first.name
+        )));
+    }
+    body.push(b'[');
+    let elements = pairs.iter().flat_map(|pair| elements(pair).map(move |element| (pair, element)));
+    for (at, (pair, element)) in elements.enumerate() {
+        if at > 0 {
+            body.push(b',');
+        }
+        write_value(body, pair, element)?;
+    }
+    body.push(b']');
+    Ok(())
 }
 
 /// Returns what one value adds to an array: its words if the dialect has it as an array, else itself.

@@ -24,9 +24,13 @@ const ACCESS: &str = "x2Vd5sMh9bUj+/x8Ea3fYr6wN";
 /// Fault S19.
 #[test]
 fn no_copy_of_a_refresh_token_is_freed_unwiped() {
-    let forms: [(&str, fn(&mut Dialect)); 6] = [
+    let forms: [(&str, fn(&mut Dialect)); 7] = [
         ("a form", |_| {}),
         ("JSON", |dialect| dialect.body = BodyFormat::Json),
+        ("nested JSON", |dialect| {
+            dialect.body = BodyFormat::Json;
+            dialect.parameter_names.insert("refresh_token".into(), "/a/b/c/d/e".into());
+        }),
         ("a query", |dialect| dialect.body = BodyFormat::Query),
         ("a GET request", |dialect| dialect.method = RequestMethod::Get),
         ("a query at another path", |dialect| {
