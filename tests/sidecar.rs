@@ -66,7 +66,7 @@ async fn what_is_not_for_it_or_from_a_browser_is_refused_and_costs_no_token() {
     let elsewhere = origin.strip_prefix("http://").unwrap();
     for (status, kind, request) in [
         (405, "method", "TRACE / HTTP/1.1\nhost: localhost"),
-        (405, "method", "CONNECT localhost:80 HTTP/1.1\nhost: localhost"),
+        (501, "upgrade", "CONNECT localhost:80 HTTP/1.1\nhost: localhost"),
         (421, "host", "GET / HTTP/1.1\nhost: api.example.com"),
         (421, "host", &format!("GET / HTTP/1.1\nhost: {elsewhere}")),
         (421, "host", "GET / HTTP/1.1\nhost: localhost:80"),
@@ -346,7 +346,6 @@ async fn the_api_gets_the_token_and_nothing_that_was_for_the_sidecar_or_the_conn
             proxy-authorization: Basic eDp5
             proxy-authenticate: Basic
             te: deflate, trailers
-            upgrade: websocket
             expect: 100-continue
             via: 1.0 another
             x-twice: 1

@@ -4,7 +4,9 @@
 //!
 //! | `sidecar-error` | status | |
 //! |---|---|---|
-//! | `method` | 405 | `CONNECT` and `TRACE` are not passed on |
+//! | `method` | 405 | `TRACE` is not passed on |
+//! | `upgrade` | 501 | `CONNECT` and `Upgrade` (WebSocket, h2c) are not supported |
+//! | `transfer-coding` | 501 | the body has a transfer coding other than `chunked` |
 //! | `host` | 421 | the request is not for this sidecar |
 //! | `browser` | 403 | a page in a browser asks |
 //! | `key` | 401 | over TCP: the header `sidecar-key` is missing or wrong |
@@ -50,6 +52,12 @@ impl Refusal {
         let why = format!("this method is not passed on; these are: {allowed}");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method", why)
             .with(ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    /// Requests and answers pass, tunnels do not.
+    pub fn upgrade() -> Self {
+        let why = "Upgrade and CONNECT are not supported: send requests over HTTP/1.1 without `Upgrade`, or over HTTP/2 from the start";
+        Self::new(StatusCode::NOT_IMPLEMENTED, "upgrade", why)
     }
 
     /// RFC 9110 §15.5.2 wants a challenge.

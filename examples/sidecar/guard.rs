@@ -14,13 +14,13 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use http::header::{HOST, ORIGIN};
-use http::{HeaderName, Method, Request, StatusCode};
+use http::header::{HOST, ORIGIN, UPGRADE};
+use http::{HeaderName, Method, Request, StatusCode, Version};
 use subtle::ConstantTimeEq as _;
 use tower_refresh::BoxError;
 
 use crate::answer::Refusal;
-use crate::headers::KEY;
+use crate::headers::{KEY, has_unknown_coding};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -46,7 +46,10 @@ impl Guard {
     }
 
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
-        if [Method::CONNECT, Method::TRACE].contains(request.method()) {
+        if request.method() == Method::CONNECT {
+            return Err(Refusal::upgrade());
+        }
+        if request.method() == Method::TRACE {
             return Err(Refusal::method("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         }
         if !self.is_addressed(request) {
@@ -64,6 +67,14 @@ impl Guard {
             if !is_right || keys.next().is_some() {
                 return Err(Refusal::key());
             }
+        }
+        // RFC 9110 §7.8: HTTP/1.0 knows no upgrade, and the header is ignored there.
+        if headers.contains_key(UPGRADE) && request.version() != Version::HTTP_10 {
+            return Err(Refusal::upgrade());
+        }
+        if has_unknown_coding(headers) {
+            let why = "the only transfer coding that is supported is chunked";
+            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "transfer-coding", why));
         }
         Ok(())
     }

@@ -2,7 +2,8 @@
 //!
 //! | header | towards the API | towards the caller |
 //! |---|---|---|
-//! | `Connection` and what it names, `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `TE`, `Transfer-Encoding`, `Upgrade` | removed: for one connection only (RFC 9110 §7.6.1) | removed |
+//! | `Connection` and what it names, `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `TE`, `Upgrade` | removed: for one connection only (RFC 9110 §7.6.1) | removed |
+//! | `Transfer-Encoding` | set anew: `chunked` for a body without a `Content-Length`, with any method | removed |
 //! | `TE: trailers` | passes, since gRPC servers insist on it | |
 //! | `Host`, `Authorization`, `Cookie` | removed: where it goes and on whose behalf is the configuration's to say | |
 //! | `sidecar-key` | removed | |
@@ -13,6 +14,9 @@
 //! | `Alt-Svc` | | removed: it would lead past the sidecar |
 //! | `sidecar-error` | | removed: what says so comes from the sidecar |
 //!
+//! A message with a transfer coding other than `chunked` does not pass: without the header its body would be unreadable. It
+//! is refused, or is an error of the API's.
+//!
 //! Everything else passes both ways, trailers and repeated headers too. What does not pass as a header does not pass as a
 //! trailer either, whichever way; nothing is added to trailers.
 
@@ -22,7 +26,7 @@ use http::header::{
     PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
-use http_body::Frame;
+use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::MapFrame;
 use hyper::body::Incoming;
@@ -61,6 +65,21 @@ pub fn towards_api(headers: &mut HeaderMap, received: Version) {
             _ => "1.1 sidecar",
         }),
     );
+}
+
+/// Declares a body of unknown length. hyper's client sends such a body of a GET or HEAD over HTTP/1.1 only if its framing
+/// is declared, and drops it otherwise. Over HTTP/2 hyper removes the header.
+pub fn frame(headers: &mut HeaderMap, body: &impl Body) {
+    if !headers.contains_key(CONTENT_LENGTH) && !body.is_end_stream() {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// Returns whether a message has a transfer coding other than `chunked`, which is the only one that hyper decodes.
+pub fn has_unknown_coding(headers: &HeaderMap) -> bool {
+    let mut codings = values(headers, &TRANSFER_ENCODING);
+    let first = codings.next();
+    first.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"chunked")) || codings.next().is_some()
 }
 
 fn keep_from_api(headers: &mut HeaderMap) {

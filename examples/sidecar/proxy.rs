@@ -92,10 +92,11 @@ where
             ));
         };
         // A request of our own: nothing that came with the caller's connection goes along unseen.
-        let mut sent = Request::new(Replayable::new(headers::body_towards_api(body)));
+        let mut sent = Request::new(());
         *sent.method_mut() = head.method;
         *sent.headers_mut() = head.headers;
         headers::towards_api(sent.headers_mut(), head.version);
+        headers::frame(sent.headers_mut(), &body);
         let mut target = http::uri::Parts::default();
         target.scheme = Some(self.shared.scheme.clone());
         target.authority = Some(self.shared.authority.clone());
@@ -103,6 +104,7 @@ where
         *sent.uri_mut() =
             Uri::from_parts(target).map_err(|error| Refusal::failed(&error.into()))?;
 
+        let sent = sent.map(|()| Replayable::new(headers::body_towards_api(body)));
         let answer = self.client.oneshot(sent).await;
         let answer = answer.map_err(|error| Refusal::failed(&error.into()))?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -111,6 +113,10 @@ where
                 "upstream",
                 "nobody asked for an upgrade",
             ));
+        }
+        if headers::has_unknown_coding(answer.headers()) {
+            let why = "the API's answer has a transfer coding other than chunked";
+            return Err(Refusal::new(StatusCode::BAD_GATEWAY, "upstream", why));
         }
         self.shared.counters.answered();
         let (head, body) = answer.into_parts();
