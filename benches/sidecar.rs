@@ -14,10 +14,14 @@
 mod answer;
 #[path = "../examples/quickstart/config.rs"]
 mod config;
+#[path = "../examples/sidecar/connections.rs"]
+mod connections;
 #[path = "../examples/sidecar/guard.rs"]
 mod guard;
 #[path = "../examples/sidecar/headers.rs"]
 mod headers;
+#[path = "../examples/sidecar/limits.rs"]
+mod limits;
 #[path = "../examples/sidecar/listen.rs"]
 mod listen;
 #[path = "../examples/sidecar/proxy.rs"]
@@ -47,6 +51,7 @@ use tower::{Layer as _, Service};
 use tower_refresh::{BoxError, Credentials, RefreshLayer, StaticToken, TokenSource as _};
 
 use self::guard::{Guard, Key};
+use self::limits::Limits;
 use self::listen::{Listen, Listener};
 use self::proxy::{Body, Proxy};
 
@@ -113,7 +118,8 @@ where
     let (address, key) = (tcp.local_addr()?, Key::random()?);
     let place = Place { url: format!("http://{address}/"), key: key.header() };
     let proxy = Proxy::new(client, origin, Guard::of_tcp(address, key), credentials.clone())?;
-    tokio::spawn(serve::serve(listener, proxy, std::future::pending()));
+    let limits = Limits::of_this_process();
+    tokio::spawn(serve::serve(listener, proxy, limits, std::future::pending()));
     Ok(place)
 }
 

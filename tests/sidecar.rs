@@ -13,12 +13,16 @@
 mod answer;
 #[path = "../examples/quickstart/config.rs"]
 mod config;
+#[path = "../examples/sidecar/connections.rs"]
+mod connections;
 #[path = "../examples/sidecar/demo.rs"]
 mod demo;
 #[path = "../examples/sidecar/guard.rs"]
 mod guard;
 #[path = "../examples/sidecar/headers.rs"]
 mod headers;
+#[path = "../examples/sidecar/limits.rs"]
+mod limits;
 #[path = "../examples/sidecar/listen.rs"]
 mod listen;
 #[path = "../examples/sidecar/program.rs"]

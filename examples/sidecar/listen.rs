@@ -4,12 +4,11 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, open, unlinkat};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tower_refresh::BoxError;
@@ -95,7 +94,7 @@ pub struct OwnSocket {
     path: PathBuf,
     /// The lock on the file beside it (`PATH.lock`, empty, which stays). The system takes it from a process that dies: who has
     /// it may replace the socket of a dead one, and nobody else can come between. Let go of when the socket's file is gone.
-    _lock: fs::File,
+    _lock: OwnedFd,
 }
 
 impl OwnSocket {
@@ -105,12 +104,11 @@ impl OwnSocket {
             path.push(end);
             PathBuf::from(path)
         };
-        let lock = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(beside(".lock"))?;
+        // In a folder that others can write to, a link may be there, or a pipe that blocks the one that opens it.
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let lock_path = beside(".lock");
+        let lock = open(&lock_path, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| format!("{}: {}", lock_path.display(), io::Error::from(error)))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err("another sidecar listens there".into());
         }
@@ -128,7 +126,11 @@ impl OwnSocket {
         // ready. Moving takes the place of a dead one's.
         let nursery = beside(".new");
         let born = nursery.join("s");
-        let _ = fs::remove_file(&born);
+        // Not by its path: a link would lead to the folder of another program, and to a file of that name in it.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if let Ok(left) = open(&nursery, flags, Mode::empty()) {
+            let _ = unlinkat(left, "s", AtFlags::empty());
+        }
         let _ = fs::remove_dir(&nursery);
         fs::DirBuilder::new().mode(0o700).create(&nursery)?;
         let listener = UnixListener::bind(&born)?;

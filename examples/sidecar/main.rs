@@ -38,11 +38,25 @@
 //! programs can use each of them: one of them renews the tokens, for all. The next sidecar may begin while the last has yet to
 //! end.
 //!
+//! # Connections
+//!
+//! The soft limit of open files is raised to the hard limit. A third of the files that are left is for callers, and the rest
+//! for the API. If there are more callers than that, they take turns: the next one is accepted when another connection ends,
+//! and answers over HTTP/1.1 have `Connection: close` meanwhile.
+//!
+//! A connection is closed if it begins no request within 10 seconds, or none with the key over TCP. Between two requests it is
+//! kept for 30 seconds. A request that is under way has no time limit. See `connections.rs`.
+//!
+//! `Upgrade` (WebSocket, h2c) and `CONNECT` are refused with status 501. Java's HTTP client and `curl --http2` send `Upgrade: h2c`
+//! by default: use HTTP/1.1 (`HttpClient.Version.HTTP_1_1`, `--http1.1`) or prior knowledge (`--http2-prior-knowledge`).
+//!
 //! # Whose answer is it?
 //!
 //! What the sidecar answers in place of the API has the header `sidecar-error` (`answer.rs` lists them), and no answer of
 //! the API has: a 401 without it is the API's, which means that a renewed token was rejected too, that there was none, or
-//! that more of the body was sent by then than is kept to be sent again (1 MiB).
+//! that more of the body was sent by then than is kept to be sent again (1 MiB). Requests that are not valid HTTP, or that
+//! have more than 100 header lines (HTTP/2: 16 KiB of them), are the exception: the answer, 400, 414 or 431 without a body, is the
+//! sidecar's.
 //!
 //! A redirect is the caller's: one to another place in full leads past the sidecar.
 //!
@@ -70,11 +84,15 @@ mod answer;
 #[path = "../quickstart/config.rs"]
 mod config;
 #[cfg(unix)]
+mod connections;
+#[cfg(unix)]
 mod demo;
 #[cfg(unix)]
 mod guard;
 #[cfg(unix)]
 mod headers;
+#[cfg(unix)]
+mod limits;
 #[cfg(unix)]
 mod listen;
 #[cfg(unix)]

@@ -7,8 +7,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tower_refresh::BoxError;
 
 use crate::demo;
+use crate::limits::raise_open_files;
 use crate::listen::Listen;
 use crate::serve::{Options, Sidecar};
+use crate::status::complain;
 
 const USAGE: &str = "usage: sidecar [--config FILE [--listen unix:PATH | --listen tcp:127.0.0.1:PORT [--key-file FILE]]]";
 
@@ -81,6 +83,10 @@ pub fn parse(
 async fn serve(options: Options) -> Result<(), BoxError> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // Every caller takes two or three files, and the usual soft limit is 1,024.
+    if let Err(error) = raise_open_files() {
+        complain(&format_args!("cannot raise the limit of open files: {error}"));
+    }
     let sidecar = Sidecar::open(options).await?;
     eprintln!("sidecar: curl {}", sidecar.curl);
     let stop = async {

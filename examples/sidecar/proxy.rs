@@ -11,6 +11,7 @@ use tower::{Service, ServiceExt as _};
 use tower_refresh::{BoxError, Credentials, Replayable};
 
 use crate::answer::{AnswerBody, Refusal};
+use crate::connections::{Caller, Held, InFlight};
 use crate::guard::Guard;
 use crate::headers::{self, Passing};
 use crate::status::Counters;
@@ -67,20 +68,34 @@ where
     pub async fn answer(
         self,
         request: Request<Incoming>,
-    ) -> Result<Response<AnswerBody>, Infallible> {
+        caller: Caller,
+    ) -> Result<Response<Held<AnswerBody>>, Infallible> {
         let shared = Arc::clone(&self.shared);
-        let outcome = match shared.guard.check(&request) {
-            Ok(()) if request.uri().path() == STATUS => shared.report(request.method()),
-            Ok(()) => self.forward(request).await,
-            Err(refusal) => Err(refusal),
+        let version = request.version();
+        let (outcome, in_flight) = match shared.guard.check(&request) {
+            Ok(()) => {
+                let mut in_flight = caller.begin();
+                let outcome = match request.uri().path() {
+                    STATUS => shared.report(request.method()),
+                    _ => self.forward(request, &mut in_flight).await,
+                };
+                (outcome, Some(in_flight))
+            }
+            Err(refusal) => (Err(refusal), None),
         };
-        Ok(outcome.unwrap_or_else(|refusal| {
+        let mut answer = outcome.unwrap_or_else(|refusal| {
             shared.counters.refused(refusal.kind());
             refusal.into_response()
-        }))
+        });
+        caller.take_turns(version, &mut answer);
+        Ok(answer.map(|body| Held::new(body, in_flight)))
     }
 
-    async fn forward(self, request: Request<Incoming>) -> Result<Response<AnswerBody>, Refusal> {
+    async fn forward(
+        self,
+        request: Request<Incoming>,
+        in_flight: &mut InFlight,
+    ) -> Result<Response<AnswerBody>, Refusal> {
         let (head, body) = request.into_parts();
         let path = head.uri.into_parts().path_and_query;
         let Some(path) = path.filter(|path| path.as_str().starts_with('/')) else {
@@ -104,6 +119,7 @@ where
         *sent.uri_mut() =
             Uri::from_parts(target).map_err(|error| Refusal::failed(&error.into()))?;
 
+        in_flight.slot().await;
         let sent = sent.map(|()| Replayable::new(headers::body_towards_api(body)));
         let answer = self.client.oneshot(sent).await;
         let answer = answer.map_err(|error| Refusal::failed(&error.into()))?;

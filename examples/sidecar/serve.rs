@@ -15,7 +15,6 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tower::timeout::TimeoutLayer;
@@ -24,10 +23,13 @@ use tower::{Service, ServiceBuilder};
 use tower_refresh::{BoxError, BoxTokenSource, Refresh, RefreshLayer, TokenSource as _};
 
 use crate::config::Config;
+use crate::connections::Connections;
 use crate::guard::{Guard, Key};
-use crate::listen::{Listen, Listener};
+use crate::limits::Limits;
+use crate::listen::{Listen, Listener, Stream};
 use crate::proxy::{Body, Proxy};
 use crate::source;
+use crate::status::complain;
 
 /// How much of a request's body is kept until the API's answer begins, so that it can be sent again.
 const REPLAY_BYTES: usize = 1024 * 1024;
@@ -46,6 +48,7 @@ pub struct Options {
 pub struct Sidecar {
     listener: Listener,
     proxy: Proxy<Refresh<Client<Connector, Body>, BoxTokenSource>>,
+    limits: Limits,
     key_file: Option<PathBuf>,
     /// What a caller gives curl.
     pub curl: String,
@@ -60,9 +63,12 @@ impl Sidecar {
         let source = source::open(config, &options.config, http).await?;
         let layer = RefreshLayer::new(source.boxed()).origin(&origin).replay_limit(REPLAY_BYTES);
         let credentials = layer.credentials().clone();
-        let client = ServiceBuilder::new()
-            .layer(layer)
-            .service(Client::builder(TokioExecutor::new()).build(connector));
+        let limits = Limits::of_this_process();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_max_idle_per_host(limits.connections)
+            .build(connector);
+        let client = ServiceBuilder::new().layer(layer).service(client);
 
         // Before a key is written: the file may have that of another sidecar, which listens there.
         let listener = Listener::bind(&options.listen).await?;
@@ -85,7 +91,7 @@ impl Sidecar {
             }
         };
         let proxy = Proxy::new(client, &origin, guard, credentials)?;
-        Ok(Self { listener, proxy, key_file, curl })
+        Ok(Self { listener, proxy, limits, key_file, curl })
     }
 
     /// Answers until `stop` comes, and then some.
@@ -94,7 +100,7 @@ impl Sidecar {
     ///
     /// The newest tokens could not be saved.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), BoxError> {
-        let Self { listener, proxy, key_file, .. } = self;
+        let Self { listener, proxy, limits, key_file, .. } = self;
         let stop = async {
             stop.await;
             // While nobody else can listen there: it might be the next one's else.
@@ -102,7 +108,7 @@ impl Sidecar {
                 let _ = fs::remove_file(path);
             }
         };
-        serve(listener, proxy, stop).await
+        serve(listener, proxy, limits, stop).await
     }
 }
 
@@ -115,6 +121,7 @@ impl Sidecar {
 pub async fn serve<C>(
     listener: Listener,
     proxy: Proxy<C>,
+    limits: Limits,
     stop: impl Future<Output = ()>,
 ) -> Result<(), BoxError>
 where
@@ -123,31 +130,40 @@ where
     C::Future: Send,
 {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    // With a timer a caller has 30 seconds for the head of a request.
-    http.http1().timer(TokioTimer::new());
-    let connections = GracefulShutdown::new();
+    // `limits` rule how long a head may take.
+    http.http1().header_read_timeout(None);
+    let mut connections = Connections::new(limits);
     let mut stop = pin!(stop);
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let admitted = async { (accept(&listener).await, connections.admit().await) };
+        let (stream, admission) = tokio::select! {
+            admitted = admitted => admitted,
             () = &mut stop => break,
         };
-        let Ok(stream) = accepted else {
-            // Out of file descriptors, mostly: some may be free in a moment.
-            sleep(Duration::from_millis(10)).await;
-            continue;
-        };
-        let proxy = proxy.clone();
-        let service = service_fn(move |request| proxy.clone().answer(request));
+        let (proxy, caller) = (proxy.clone(), admission.caller.clone());
+        let service = service_fn(move |request| proxy.clone().answer(request, caller.clone()));
         let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
-        // Errors are the caller's business: it went away, or it sent no HTTP.
-        tokio::spawn(connections.watch(connection));
+        tokio::spawn(admission.serve(connection));
     }
     // From here on the next sidecar can listen there. Its first refresh waits for the last of this one.
     drop(listener);
-    let _ = timeout(GRACE, connections.shutdown()).await;
+    let _ = timeout(GRACE, connections.end()).await;
     let settled = proxy.credentials().settled().await;
     settled.map_err(|error| source::not_saved(&error).into())
+}
+
+/// Waits for the next connection. Between errors there are pauses, of up to a second: a connection that was aborted is no
+/// trouble, but without a file descriptor the error is there until another one is closed.
+async fn accept(listener: &Listener) -> Box<dyn Stream> {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match listener.accept().await {
+            Ok(stream) => return stream,
+            Err(error) => complain(&format_args!("cannot accept a connection: {error}")),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
 }
 
 // ===== the way to the API =====

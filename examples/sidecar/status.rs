@@ -105,7 +105,7 @@ impl Counters {
     }
 }
 
-/// Not `eprintln`, which panics if nobody reads it any more.
-fn complain(of: &dyn fmt::Display) {
+/// Writes a line to standard error. Unlike `eprintln` it does not panic if that is closed.
+pub fn complain(of: &dyn fmt::Display) {
     let _ = writeln!(io::stderr(), "sidecar: {of}");
 }

@@ -34,6 +34,7 @@ use tower_refresh::{
 
 use crate::guard::{Guard, Key};
 use crate::headers;
+use crate::limits::Limits;
 use crate::listen::{Listen, Listener, Stream};
 use crate::proxy::Proxy;
 use crate::serve::{connector, serve};
@@ -193,6 +194,17 @@ impl Sidecar {
         Self::start(origin, Upstream::Http1, listen, tokens(), folder).await
     }
 
+    pub async fn with_limits(origin: &str, limits: Limits) -> Self {
+        let folder = Folder::new();
+        let listen = Listen::Unix(folder.path("socket"));
+        Self::begin(origin, Upstream::Http1, listen, tokens(), folder, limits).await
+    }
+
+    pub async fn over_tcp_with_limits(origin: &str, limits: Limits) -> Self {
+        let listen = Listen::parse("tcp:127.0.0.1:0").unwrap();
+        Self::begin(origin, Upstream::Http1, listen, tokens(), Folder::new(), limits).await
+    }
+
     pub async fn before_upstream(origin: &str, upstream: Upstream) -> Self {
         let folder = Folder::new();
         let listen = Listen::Unix(folder.path("socket"));
@@ -222,6 +234,17 @@ impl Sidecar {
         source: S,
         folder: Folder,
     ) -> Self {
+        Self::begin(origin, upstream, listen, source, folder, Limits::new(1000)).await
+    }
+
+    async fn begin<S: TokenSource>(
+        origin: &str,
+        upstream: Upstream,
+        listen: Listen,
+        source: S,
+        folder: Folder,
+        limits: Limits,
+    ) -> Self {
         let https = HttpsConnectorBuilder::new().with_tls_config(trust());
         let http = Client::builder(TokioExecutor::new())
             .http2_only(upstream == Upstream::Http2)
@@ -244,7 +267,7 @@ impl Sidecar {
         };
         let proxy = Proxy::new(client, origin, guard, credentials.clone()).unwrap();
         let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(serve(listener, proxy, async {
+        let serving = tokio::spawn(serve(listener, proxy, limits, async {
             let _ = stopped.await;
         }));
         Self { place, key, credentials, stop, serving, folder }
@@ -266,7 +289,11 @@ impl Sidecar {
 
     /// Sends a request as it is written, and returns the answer as it comes.
     pub async fn ask(&self, request: &str) -> String {
-        let mut stream = self.connect().await;
+        self.ask_on(self.connect().await, request).await
+    }
+
+    /// Sends a request on a connection that is there.
+    pub async fn ask_on(&self, mut stream: Box<dyn Stream>, request: &str) -> String {
         let (line, rest) = request.split_once('\n').unwrap_or((request, ""));
         let mut text = format!("{line}\r\nconnection: close\r\n");
         for line in rest.lines() {

@@ -13,10 +13,14 @@
 mod answer;
 #[path = "../../examples/quickstart/config.rs"]
 mod config;
+#[path = "../../examples/sidecar/connections.rs"]
+mod connections;
 #[path = "../../examples/sidecar/guard.rs"]
 mod guard;
 #[path = "../../examples/sidecar/headers.rs"]
 mod headers;
+#[path = "../../examples/sidecar/limits.rs"]
+mod limits;
 #[path = "../../examples/sidecar/listen.rs"]
 mod listen;
 #[path = "../../examples/sidecar/proxy.rs"]
@@ -30,5 +34,7 @@ mod source;
 #[path = "../../examples/sidecar/status.rs"]
 mod status;
 
+mod connections_kept;
+mod files;
 mod framing;
 mod upgrade;
