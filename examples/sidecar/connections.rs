@@ -5,8 +5,8 @@
 //!
 //! | connection | closed |
 //! |---|---|
-//! | new | after `Limits::first_request`; if callers wait, the oldest is closed after `Limits::crowded` |
-//! | idle | after `Limits::idle`; if callers wait and no connection is new, the one that is idle longest is closed after `Limits::crowded` |
+//! | new | after `Limits::first_request`; if callers wait, the oldest is closed after `Limits::crowded_first_request` |
+//! | idle | after `Limits::idle`; if callers wait and no connection is new, the one that is idle longest is closed after `Limits::crowded_idle` |
 //! | busy | never; if callers wait and none of the above can be closed, its HTTP/1.1 answer has `Connection: close` |
 //!
 //! So connections that send nothing cannot keep callers out, and more callers than there are connections take turns.
@@ -59,7 +59,7 @@ impl Connections {
             self.make_room();
             let free = Arc::clone(&self.places).acquire_owned();
             // The semaphore is never closed.
-            if let Ok(Ok(place)) = timeout(self.limits.crowded, free).await {
+            if let Ok(Ok(place)) = timeout(self.limits.crowded_first_request, free).await {
                 break place;
             }
         };
@@ -93,8 +93,11 @@ impl Connections {
         let is_ended = oldest_new().or_else(longest_idle).is_some_and(|connection| {
             connection.state.send_if_modified(|state| {
                 // It may have begun a request by now.
-                let is_quiet = state.requests == 0
-                    && Instant::now() >= state.quiet_since + self.limits.crowded;
+                let limit = match state.is_known {
+                    false => self.limits.crowded_first_request,
+                    true => self.limits.crowded_idle,
+                };
+                let is_quiet = state.requests == 0 && Instant::now() >= state.quiet_since + limit;
                 state.ends |= is_quiet;
                 is_quiet
             })

@@ -14,8 +14,10 @@ pub struct Limits {
     pub first_request: Duration,
     /// Time between two requests of a connection. The connection is closed afterwards.
     pub idle: Duration,
-    /// Once callers wait for a connection, both of the above are this short.
-    pub crowded: Duration,
+    /// Instead of `first_request` while callers wait for a connection.
+    pub crowded_first_request: Duration,
+    /// Instead of `idle` while callers wait for a connection.
+    pub crowded_idle: Duration,
 }
 
 impl Limits {
@@ -24,7 +26,8 @@ impl Limits {
             connections,
             first_request: Duration::from_secs(10),
             idle: Duration::from_secs(30),
-            crowded: Duration::from_millis(250),
+            crowded_first_request: Duration::from_millis(250),
+            crowded_idle: Duration::from_secs(2),
         }
     }
 

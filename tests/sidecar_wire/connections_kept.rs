@@ -63,7 +63,7 @@ async fn connection_that_does_not_show_the_key_is_closed() {
 #[tokio::test]
 async fn silent_connections_do_not_keep_callers_out() {
     let (origin, _seen) = recording_api().await;
-    let limits = Limits { crowded: Duration::from_millis(1), ..Limits::new(4) };
+    let limits = impatient(4);
     for sidecar in [
         Sidecar::with_limits(&origin, limits).await,
         Sidecar::over_tcp_with_limits(&origin, limits).await,
@@ -80,7 +80,7 @@ async fn silent_connections_do_not_keep_callers_out() {
 #[tokio::test]
 async fn idle_caller_outlasts_silent_connections() {
     let (origin, _seen) = recording_api().await;
-    let limits = Limits { crowded: Duration::from_millis(1), ..Limits::new(2) };
+    let limits = impatient(2);
     let sidecar = Sidecar::with_limits(&origin, limits).await;
     let mut caller = sidecar.connect().await;
     let request = "GET /-/status HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -147,7 +147,7 @@ async fn busy_connection_is_kept() {
 #[tokio::test]
 async fn idle_connection_makes_room_for_a_caller_that_waits() {
     let (origin, _seen) = recording_api().await;
-    let limits = Limits { crowded: Duration::from_millis(1), ..Limits::new(1) };
+    let limits = impatient(1);
     let sidecar = Sidecar::with_limits(&origin, limits).await;
     let mut idle = sidecar.connect().await;
     let request = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -162,8 +162,9 @@ async fn idle_connection_makes_room_for_a_caller_that_waits() {
 #[tokio::test]
 async fn more_callers_than_connections_take_turns() {
     let (origin, most) = counting_api().await;
-    // Only `Connection: close` makes room: the rest takes longer than the test.
-    let limits = Limits { crowded: Duration::from_secs(3600), ..Limits::new(4) };
+    // Only `Connection: close` makes room: the other limits are longer than the test.
+    let hour = Duration::from_secs(3600);
+    let limits = Limits { crowded_first_request: hour, crowded_idle: hour, ..Limits::new(4) };
     let sidecar = Arc::new(Sidecar::with_limits(&origin, limits).await);
     let callers: Vec<_> = (0..40).map(|_| tokio::spawn(keep_alive(Arc::clone(&sidecar)))).collect();
     let mut connections = 0;
@@ -259,6 +260,12 @@ fn soft_limit_of_open_files_is_raised_to_the_hard_limit() {
     assert_eq!(raised.maximum, limit.maximum);
     let connections = Limits::of_this_process().connections as u64;
     assert!(raised.current.is_none_or(|files| connections * 3 < files));
+}
+
+/// Limits under which silent and idle connections make room at once.
+fn impatient(connections: usize) -> Limits {
+    let once = Duration::from_millis(1);
+    Limits { crowded_first_request: once, crowded_idle: once, ..Limits::new(connections) }
 }
 
 async fn ends_within(seconds: u64, stream: &mut Box<dyn Stream>) -> bool {
