@@ -32,6 +32,8 @@ mod serve;
 mod source;
 #[path = "../examples/sidecar/status.rs"]
 mod status;
+#[path = "../examples/quickstart/trust.rs"]
+mod trust;
 
 use std::convert::Infallible;
 use std::process::Command;

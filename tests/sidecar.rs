@@ -36,10 +36,11 @@ mod sidecar_support;
 mod source;
 #[path = "../examples/sidecar/status.rs"]
 mod status;
+#[path = "../examples/quickstart/trust.rs"]
+mod trust;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -52,9 +53,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{Notify, oneshot};
-use tokio::task::JoinHandle;
+use tower_refresh::TokenError;
 use tower_refresh::testing::AuthorizationServer;
-use tower_refresh::{BoxError, TokenError};
 
 use self::listen::{Listen, Listener};
 use self::program::Command;
@@ -1101,72 +1101,6 @@ async fn with_a_configuration_it_keeps_what_the_server_replaces_and_takes_its_ke
     assert!(!folder.path("key").exists());
     drop(under_way);
     soon(running).await.unwrap().unwrap();
-}
-
-/// Writes a configuration of a public client, and its first refresh token.
-fn configure(folder: &Folder, origin: &str, refresh_token: &str) {
-    let config = json!({
-        "token_endpoint": format!("{origin}/token"),
-        "client_auth": { "method": "none", "client_id": "id" },
-        "refresh_token": { "file": folder.path("token") },
-        "api": origin,
-    });
-    fs::write(folder.path("token"), refresh_token).unwrap();
-    fs::write(folder.path("config.json"), config.to_string()).unwrap();
-}
-
-/// Sets a field of the configuration.
-fn set(folder: &Folder, field: &str, value: Value) {
-    let text = fs::read_to_string(folder.path("config.json")).unwrap();
-    let mut config: Value = serde_json::from_str(&text).unwrap();
-    config[field] = value;
-    fs::write(folder.path("config.json"), config.to_string()).unwrap();
-}
-
-/// A sidecar that was begun with a configuration.
-struct Begun {
-    stop: oneshot::Sender<()>,
-    serving: JoinHandle<Result<(), BoxError>>,
-}
-
-impl Begun {
-    fn stop(self) -> JoinHandle<Result<(), BoxError>> {
-        self.stop.send(()).unwrap();
-        self.serving
-    }
-}
-
-async fn begin(folder: &Folder, config: &str, socket: &str) -> Result<Begun, BoxError> {
-    let options = Options {
-        config: folder.path(config),
-        listen: Listen::Unix(folder.path(socket)),
-        key_file: None,
-    };
-    let sidecar = serve::Sidecar::open(options).await?;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(sidecar.serve(async {
-        let _ = stopped.await;
-    }));
-    Ok(Begun { stop, serving })
-}
-
-async fn ask(socket: PathBuf, path: &str) -> String {
-    let mut stream = UnixStream::connect(socket).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
-}
-
-/// What a token endpoint answers: the tokens `t1` and `r1`, and so on.
-fn issue(number: usize) -> Response<Body> {
-    let tokens = json!({
-        "access_token": format!("t{number}"), "token_type": "Bearer", "expires_in": 3600,
-        "refresh_token": format!("r{number}"),
-    });
-    let json = Response::builder().header("content-type", "application/json");
-    json.body(full(tokens.to_string())).unwrap()
 }
 
 /// The refresh token that is kept.

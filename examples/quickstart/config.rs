@@ -20,6 +20,13 @@
 //! file; a relative path begins at this one's folder, so that it is the same file wherever a program is started. A link to
 //! this one leads to the same file as well.
 //!
+//! | optional field | value |
+//! |---|---|
+//! | `dialect` | The name of a preset, or a dialect as an object. Default: `rfc6749`. |
+//! | `tokens` | The file that the tokens are kept in. |
+//! | `ca` | A PEM file with the certificates of a private CA, which the token endpoint and the API may use. They are trusted beside those of the system (`SSL_CERT_FILE`; see `trust.rs`). A relative path begins at this file's folder. |
+//! | `http2` | `prior_knowledge`: the API speaks HTTP/2 without TLS, and no HTTP/1.1. By default HTTP/2 is used if TLS negotiates it. |
+//!
 //! To log in again, put the new refresh token where the first one was, and start again: one that was not there before
 //! takes the place of what is kept.
 
@@ -45,6 +52,8 @@ pub struct Config {
     pub dialect: DialectConfig,
     pub refresh_token: Secret,
     pub tokens: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
+    pub http2: Option<Http2>,
     #[serde(deserialize_with = "api")]
     pub api: Uri,
 }
@@ -64,6 +73,13 @@ pub enum Method {
     BasicUnencoded,
     Body,
     None,
+}
+
+/// When HTTP/2 is used at the API other than by TLS.
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum Http2 {
+    PriorKnowledge,
 }
 
 pub enum DialectConfig {
@@ -96,22 +112,27 @@ impl Config {
     /// Returns the file that the tokens are kept in. `file` is this configuration, whichever of its names that is: who came by
     /// another one would spend the same refresh token beside us.
     pub fn tokens_of(&self, file: &Path) -> Result<PathBuf, BoxError> {
-        if let Some(tokens) = self.tokens.as_ref().filter(|tokens| tokens.is_absolute()) {
-            return Ok(tokens.clone());
-        }
-        let file =
-            fs::canonicalize(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let beside = match &self.tokens {
-            Some(tokens) => tokens.clone().into_os_string(),
+        match &self.tokens {
+            Some(tokens) => beside(file, tokens),
             None => {
+                let file = real(file)?;
                 let is_json = file.extension().is_some_and(|extension| extension == "json");
                 let name = if is_json { file.file_stem() } else { file.file_name() };
                 let mut name = name.unwrap_or_default().to_owned();
                 name.push(".tokens.json");
-                name
+                beside(&file, Path::new(&name))
             }
-        };
-        Ok(file.parent().unwrap_or(Path::new("")).join(beside))
+        }
+    }
+
+    /// Returns the file with the certificates of a private CA. `file` is this configuration.
+    pub fn ca_of(&self, file: &Path) -> Result<Option<PathBuf>, BoxError> {
+        self.ca.as_ref().map(|ca| beside(file, ca)).transpose()
+    }
+
+    /// Returns whether the API is spoken to in HTTP/2 from the start.
+    pub fn is_http2_only(&self) -> bool {
+        self.http2 == Some(Http2::PriorKnowledge)
     }
 
     /// Refuses to begin with a refresh token that an earlier version has replaced: what it could not write to the
@@ -245,6 +266,18 @@ impl fmt::Display for Secret {
             Self::Env(name) => write!(f, "environment variable {name}"),
         }
     }
+}
+
+/// Returns an absolute path unchanged; a relative one begins at the folder of the configuration.
+fn beside(file: &Path, path: &Path) -> Result<PathBuf, BoxError> {
+    if path.is_absolute() {
+        return Ok(path.to_owned());
+    }
+    Ok(real(file)?.parent().unwrap_or(Path::new("")).join(path))
+}
+
+fn real(file: &Path) -> Result<PathBuf, BoxError> {
+    Ok(fs::canonicalize(file).map_err(|error| format!("{}: {error}", file.display()))?)
 }
 
 /// Reads a URL that the token may be sent to. The layer would refuse any other as well, but by then a token has been

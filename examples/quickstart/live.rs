@@ -13,7 +13,7 @@ use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::{BoxError, Event, Events, RefreshLayer, TokenError};
 
 use crate::config::Config;
-use crate::source;
+use crate::{source, trust};
 
 /// How much of the API's answer is read.
 const ANSWER_BYTES: usize = 1024 * 1024;
@@ -24,18 +24,21 @@ pub async fn run(file: &Path) -> Result<(), BoxError> {
     let token_endpoint = config.token_endpoint.clone();
 
     let connector = HttpsConnectorBuilder::new()
-        .with_webpki_roots()
+        .with_tls_config(trust::tls(config.ca_of(file)?.as_deref())?)
         .https_or_http()
         .enable_http1()
         .enable_http2()
         .build();
+    let api_http = Client::builder(TokioExecutor::new())
+        .http2_only(config.is_http2_only())
+        .build::<_, Full<Bytes>>(connector.clone());
     let http = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
     let tokens_file = config.tokens_of(file)?;
-    let source = source::open(config, file, http.clone()).await?;
+    let source = source::open(config, file, http).await?;
     let layer = RefreshLayer::new(source).origin(&origin);
     let credentials = layer.credentials().clone();
     let mut events = credentials.subscribe();
-    let client = ServiceBuilder::new().layer(layer).service(http);
+    let client = ServiceBuilder::new().layer(layer).service(api_http);
 
     let outcome = async {
         // Without the query, which may hold what is nobody's business.

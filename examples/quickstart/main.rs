@@ -23,6 +23,7 @@ mod config;
 mod demo;
 mod live;
 mod source;
+mod trust;
 
 use std::process::ExitCode;
 

@@ -16,6 +16,7 @@
 //! | `unreachable` | 502 | no connection to the API |
 //! | `timeout` | 504 | no connection to the API in 10 seconds |
 //! | `upstream` | 502 | the connection to the API broke before the answer |
+//! | `protocol` | 502 | the API's answer is not HTTP/1.1, as from a server that knows HTTP/2 only |
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -78,9 +79,18 @@ impl Refusal {
                 (StatusCode::GATEWAY_TIMEOUT, "timeout")
             }
             true => (StatusCode::BAD_GATEWAY, "unreachable"),
+            false if causes(&**error).any(is_other_protocol) => {
+                (StatusCode::BAD_GATEWAY, "protocol")
+            }
             false => (StatusCode::BAD_GATEWAY, "upstream"),
         };
-        let mut why = "the API does not answer".to_owned();
+        let mut why = match kind {
+            "protocol" => {
+                "the API does not answer in HTTP/1.1; if it speaks HTTP/2 without TLS, set `http2` to `prior_knowledge` in the configuration"
+            }
+            _ => "the API does not answer",
+        }
+        .to_owned();
         for cause in causes(&**error) {
             // Writing to a string cannot fail.
             let _ = write!(why, ": {cause}");
@@ -128,6 +138,12 @@ pub fn token_error_kind(error: &TokenError) -> &'static str {
         error if error.is_denied() => "token-denied",
         _ => "token-misconfigured",
     }
+}
+
+/// Returns whether the API has sent bytes that are not HTTP/1.1.
+fn is_other_protocol(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<hyper::Error>();
+    error.is_some_and(|error| error.is_parse() && !error.is_parse_too_large())
 }
 
 /// The error, and what it says is behind it.

@@ -106,6 +106,9 @@ mod serve;
 mod source;
 #[cfg(unix)]
 mod status;
+#[cfg(unix)]
+#[path = "../quickstart/trust.rs"]
+mod trust;
 
 #[cfg(unix)]
 fn main() -> std::process::ExitCode {

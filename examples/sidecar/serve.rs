@@ -28,8 +28,8 @@ use crate::guard::{Guard, Key};
 use crate::limits::Limits;
 use crate::listen::{Listen, Listener, Stream};
 use crate::proxy::{Body, Proxy};
-use crate::source;
 use crate::status::complain;
+use crate::{source, trust};
 
 /// How much of a request's body is kept until the API's answer begins, so that it can be sent again.
 const REPLAY_BYTES: usize = 1024 * 1024;
@@ -58,13 +58,16 @@ impl Sidecar {
     pub async fn open(options: Options) -> Result<Self, BoxError> {
         let config = Config::read(&options.config)?;
         let origin = config.origin();
-        let connector = connector(HttpsConnectorBuilder::new().with_webpki_roots());
+        let tls = trust::tls(config.ca_of(&options.config)?.as_deref())?;
+        let connector = connector(HttpsConnectorBuilder::new().with_tls_config(tls));
+        let is_http2_only = config.is_http2_only();
         let http = Client::builder(TokioExecutor::new()).build(connector.clone());
         let source = source::open(config, &options.config, http).await?;
         let layer = RefreshLayer::new(source.boxed()).origin(&origin).replay_limit(REPLAY_BYTES);
         let credentials = layer.credentials().clone();
         let limits = Limits::of_this_process();
         let client = Client::builder(TokioExecutor::new())
+            .http2_only(is_http2_only)
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(limits.connections)
             .build(connector);

@@ -33,8 +33,11 @@ mod sidecar_support;
 mod source;
 #[path = "../../examples/sidecar/status.rs"]
 mod status;
+#[path = "../../examples/quickstart/trust.rs"]
+mod trust;
 
 mod connections_kept;
 mod files;
 mod framing;
+mod reach;
 mod upgrade;
