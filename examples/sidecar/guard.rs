@@ -7,12 +7,13 @@
 //! `Sec-Fetch-Site`, and such requests are refused, so that no preflight is ever answered; and a page would need one to
 //! be allowed to send the key's header at all.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{self, Path, PathBuf};
 
 use http::header::{HOST, ORIGIN, UPGRADE};
 use http::{HeaderName, Method, Request, StatusCode, Version};
@@ -27,13 +28,17 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub struct Guard {
     /// What a request may call the listener.
     names: Vec<String>,
+    /// A Unix socket's path, which is a name too.
+    path: Option<PathBuf>,
     key: Option<Key>,
 }
 
 impl Guard {
-    /// Over a Unix socket there is no port, and the name is `localhost`.
-    pub fn of_unix_socket() -> Self {
-        Self { names: vec!["localhost".to_owned()], key: None }
+    /// Over a Unix socket there is no port. The name is `localhost` or, as some clients have it, the percent-encoded path of the
+    /// socket or the end of that path. No page in a browser can connect there, so that this gives nothing away.
+    pub fn of_unix_socket(path: &Path) -> Self {
+        let path = path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Self { names: vec!["localhost".to_owned()], path: Some(path), key: None }
     }
 
     /// Over TCP the name is the address. `localhost` may be another one, where somebody else listens: who used it would give
@@ -42,7 +47,7 @@ impl Guard {
         let name = address.to_string();
         // The port that a client leaves out of `Host`.
         let short = name.strip_suffix(":80").map(str::to_owned);
-        Self { names: short.into_iter().chain([name]).collect(), key: Some(key) }
+        Self { names: short.into_iter().chain([name]).collect(), path: None, key: Some(key) }
     }
 
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
@@ -86,8 +91,31 @@ impl Guard {
         let mut named = target.into_iter().chain(hosts).peekable();
         let is_own =
             |name: &[u8]| self.names.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name));
-        named.peek().is_some() && named.all(is_own)
+        named.peek().is_some() && named.all(|name| is_own(name) || self.is_path(name))
     }
+
+    fn is_path(&self, name: &[u8]) -> bool {
+        let Some((path, name)) = self.path.as_ref().zip(percent_decoded(name)) else {
+            return false;
+        };
+        !name.is_empty() && path.ends_with(OsStr::from_bytes(&name))
+    }
+}
+
+fn percent_decoded(name: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((&byte, after)) = rest.split_first() {
+        if byte == b'%' {
+            let digits = str::from_utf8(after.get(..2)?).ok()?;
+            decoded.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &after[2..];
+        } else {
+            decoded.push(byte);
+            rest = after;
+        }
+    }
+    Some(decoded)
 }
 
 /// What callers over TCP prove themselves with: made for one run, and never shown again.

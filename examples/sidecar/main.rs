@@ -18,7 +18,13 @@
 //!
 //! `--listen unix:PATH` is where callers connect: `$XDG_RUNTIME_DIR/tower-refresh-sidecar.sock` by default, or
 //! `~/.tower-refresh-sidecar.sock` where that is not set. What is left of a sidecar that died is replaced; one that lives
-//! is not. The host is `localhost` there: a request for another one is refused, since it would not get there.
+//! is not. The host is `localhost` there, or the percent-encoded path of the socket: a request for another one is refused,
+//! since it would not get there. gRPC for C++, Python, Ruby and PHP sends the path as an authority that hyper refuses
+//! (`Received RST_STREAM with error code 1`), and needs the option `grpc.default_authority`:
+//!
+//! ```text
+//! grpc.insecure_channel("unix:/run/user/1000/tower-refresh-sidecar.sock", options=[("grpc.default_authority", "localhost")])
+//! ```
 //!
 //! `--listen tcp:127.0.0.1:PORT` is for programs that cannot use a Unix socket; port 0 has the system choose. Each request
 //! must then have the header `sidecar-key`, with a key that is made for the run and shown once. `--key-file FILE` writes

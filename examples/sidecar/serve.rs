@@ -78,7 +78,7 @@ impl Sidecar {
         let (guard, curl, key_file) = match &listener {
             Listener::Unix(socket, _) => {
                 let curl = format!("--unix-socket {} http://localhost/", socket.path().display());
-                (Guard::of_unix_socket(), curl, None)
+                (Guard::of_unix_socket(socket.path()), curl, None)
             }
             Listener::Tcp(tcp) => {
                 let (address, key) = (tcp.local_addr()?, Key::random()?);

@@ -262,7 +262,7 @@ impl Sidecar {
         let listener = Listener::bind(&listen).await.unwrap();
         let (place, guard, key) = match &listener {
             Listener::Unix(socket, _) => {
-                (Place::Unix(socket.path().to_owned()), Guard::of_unix_socket(), None)
+                (Place::Unix(socket.path().to_owned()), Guard::of_unix_socket(socket.path()), None)
             }
             Listener::Tcp(listener) => {
                 let address = listener.local_addr().unwrap();
