@@ -36,6 +36,7 @@ mod status;
 #[path = "../../examples/quickstart/trust.rs"]
 mod trust;
 
+mod answers;
 mod authority;
 mod connections_kept;
 mod files;
