@@ -41,8 +41,8 @@ impl Limits {
         let may_open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let open = fs::read_dir("/dev/fd").map_or(0, Iterator::count) as u64;
         let connections = may_open.saturating_sub(open + RESERVED) / 3;
-        // Each takes memory too: some 10 KiB when it does nothing.
-        Self::new(usize::try_from(connections).unwrap_or(usize::MAX).clamp(4, 16_384))
+        // Each takes memory too: a caller without the key can have 400 KiB of a head kept.
+        Self::new(usize::try_from(connections).unwrap_or(usize::MAX).clamp(4, 4_096))
     }
 }
 

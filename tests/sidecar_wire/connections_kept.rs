@@ -1,10 +1,14 @@
 //! How many connections of callers are kept, and for how long.
 
+use std::env;
+use std::fs::File;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Response, StatusCode, Version};
+use http_body::Frame;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -173,6 +177,7 @@ async fn more_callers_than_connections_take_turns() {
     }
     assert!(most.load(Ordering::SeqCst) <= 4);
     assert!(connections > 40, "none took turns");
+    assert_eq!(keep_alive(sidecar).await, 1, "it is not crowded any more");
 }
 
 /// Sends five requests, on one connection unless the sidecar closes it. Returns the number of connections.
@@ -227,7 +232,7 @@ async fn requests_of_one_http_2_connection_wait_as_well() {
     assert_eq!(most.load(Ordering::SeqCst), 2);
 }
 
-/// An API, and the most requests that it had at a time.
+/// An API, and the most requests that it had at a time, each until the end of its answer.
 async fn counting_api() -> (String, Arc<AtomicUsize>) {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&most);
@@ -235,11 +240,16 @@ async fn counting_api() -> (String, Arc<AtomicUsize>) {
         let (now, most) = (Arc::clone(&now), Arc::clone(&counted));
         async move {
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            for _ in 0..10 {
-                tokio::task::yield_now().await;
-            }
-            now.fetch_sub(1, Ordering::SeqCst);
-            Response::new(full("counted"))
+            let (sender, body) = channel();
+            sender.send(Frame::data("cou".into())).unwrap();
+            tokio::spawn(async move {
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                now.fetch_sub(1, Ordering::SeqCst);
+                sender.send(Frame::data("nted".into())).unwrap();
+            });
+            Response::new(body)
         }
     })
     .await;
@@ -266,6 +276,38 @@ fn soft_limit_of_open_files_is_raised_to_the_hard_limit() {
 fn impatient(connections: usize) -> Limits {
     let once = Duration::from_millis(1);
     Limits { crowded_first_request: once, crowded_idle: once, ..Limits::new(connections) }
+}
+
+/// X3: in a process of its own, since a limit belongs to the whole process.
+#[tokio::test]
+async fn without_free_files_it_waits_and_goes_on() {
+    if env::var_os("SIDECAR_TEST_FILES").is_none() {
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.args(["--exact", "connections_kept::without_free_files_it_waits_and_goes_on"]);
+        let output = child.args(["--nocapture"]).env("SIDECAR_TEST_FILES", "1").output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{text}");
+        let complaints = text.matches("cannot accept a connection: Too many open files").count();
+        assert!((1..10).contains(&complaints), "{text}");
+        return;
+    }
+    let (origin, _seen) = recording_api().await;
+    let sidecar = Sidecar::before(&origin).await;
+    assert_eq!(sidecar.send(get("/")).await.status(), StatusCode::OK);
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), ..limit }).unwrap();
+    let mut files = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        files.push(file);
+    }
+    files.pop();
+    let mut caller = sidecar.connect().await;
+    caller.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    drop(files);
+    assert!(soon(caller.read(&mut [0; 1024])).await.unwrap() > 0);
 }
 
 async fn ends_within(seconds: u64, stream: &mut Box<dyn Stream>) -> bool {
