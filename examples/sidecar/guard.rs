@@ -34,8 +34,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Over a Unix socket there is no port. The name is `localhost` or, as some clients have it, the percent-encoded path of the
-    /// socket or the end of that path. No page in a browser can connect there, so that this gives nothing away.
+    /// Over a Unix socket there is no port. The name is `localhost` or, as some clients send it, the percent-encoded path of the
+    /// socket or the end of that path. Browsers cannot connect to a Unix socket, so these names weaken no protection.
     pub fn of_unix_socket(path: &Path) -> Self {
         let path = path::absolute(path).unwrap_or_else(|_| path.to_owned());
         Self { names: vec!["localhost".to_owned()], path: Some(path), key: None }

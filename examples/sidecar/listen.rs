@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as 
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, open, unlinkat};
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tower_refresh::BoxError;
@@ -109,8 +110,13 @@ impl OwnSocket {
         let lock_path = beside(".lock");
         let lock = open(&lock_path, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
             .map_err(|error| format!("{}: {}", lock_path.display(), io::Error::from(error)))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err("another sidecar listens there".into());
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err("another sidecar listens there".into()),
+            Err(error) => {
+                let error = io::Error::from(error);
+                return Err(format!("{}: {error}", lock_path.display()).into());
+            }
         }
         match fs::symlink_metadata(path) {
             Ok(there) if !there.file_type().is_socket() => {

@@ -61,7 +61,7 @@
 //! What the sidecar answers in place of the API has the header `sidecar-error` (`answer.rs` lists them), and no answer of
 //! the API has: a 401 without it is the API's, which means that a renewed token was rejected too, that there was none, or
 //! that more of the body was sent by then than is kept to be sent again (1 MiB). Requests that are not valid HTTP, or that
-//! have more than 100 header lines (HTTP/2: 16 KiB of them), are the exception: the answer, 400, 414 or 431 without a body, is the
+//! have more than 100 header lines (HTTP/2: 64 KiB of them), are the exception: the answer, 400, 414 or 431 without a body, is the
 //! sidecar's.
 //!
 //! A redirect is the caller's: one to another place in full leads past the sidecar.

@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_rustls::builderstates::WantsSchemes;
 use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
@@ -35,6 +35,8 @@ use crate::{source, trust};
 const REPLAY_BYTES: usize = 1024 * 1024;
 /// How long a connection to the API may take, TLS included. How long an answer takes is the caller's business.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// The most bytes of headers in a message over HTTP/2. hyper's own limit, 16 KiB, is far below that of HTTP/1.1.
+const HTTP2_HEADERS: u32 = 64 * 1024;
 /// How long answers that are under way may take once the sidecar is told to end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -66,11 +68,7 @@ impl Sidecar {
         let layer = RefreshLayer::new(source.boxed()).origin(&origin).replay_limit(REPLAY_BYTES);
         let credentials = layer.credentials().clone();
         let limits = Limits::of_this_process();
-        let client = Client::builder(TokioExecutor::new())
-            .http2_only(is_http2_only)
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(limits.connections)
-            .build(connector);
+        let client = client(limits).http2_only(is_http2_only).build(connector);
         let client = ServiceBuilder::new().layer(layer).service(client);
 
         // Before a key is written: the file may have that of another sidecar, which listens there.
@@ -135,6 +133,7 @@ where
     let mut http = auto::Builder::new(TokioExecutor::new());
     // `limits` rule how long a head may take.
     http.http1().header_read_timeout(None);
+    http.http2().max_header_list_size(HTTP2_HEADERS);
     let mut connections = Connections::new(limits);
     let mut stop = pin!(stop);
     loop {
@@ -170,6 +169,14 @@ async fn accept(listener: &Listener) -> Box<dyn Stream> {
 }
 
 // ===== the way to the API =====
+
+pub fn client(limits: Limits) -> legacy::Builder {
+    let mut client = Client::builder(TokioExecutor::new());
+    client.pool_timer(TokioTimer::new());
+    client.pool_max_idle_per_host(limits.connections);
+    client.http2_max_header_list_size(HTTP2_HEADERS);
+    client
+}
 
 pub type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
 

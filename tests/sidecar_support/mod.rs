@@ -20,7 +20,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -40,7 +39,7 @@ use crate::headers;
 use crate::limits::Limits;
 use crate::listen::{Listen, Listener, Stream};
 use crate::proxy::Proxy;
-use crate::serve::{connector, serve};
+use crate::serve::{client, connector, serve};
 
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -120,7 +119,8 @@ where
                     let answer = answer(request);
                     async { Ok::<_, Infallible>(answer.await) }
                 });
-                let http = auto::Builder::new(TokioExecutor::new());
+                let mut http = auto::Builder::new(TokioExecutor::new());
+                http.http2().max_header_list_size(64 * 1024);
                 let _ = http.serve_connection(TokioIo::new(stream), service).await;
             });
         }
@@ -252,9 +252,7 @@ impl Sidecar {
         limits: Limits,
     ) -> Self {
         let https = HttpsConnectorBuilder::new().with_tls_config(trust());
-        let http = Client::builder(TokioExecutor::new())
-            .http2_only(upstream == Upstream::Http2)
-            .build(connector(https));
+        let http = client(limits).http2_only(upstream == Upstream::Http2).build(connector(https));
         let layer = RefreshLayer::new(source.boxed()).origin(origin).replay_limit(1024 * 1024);
         let credentials = layer.credentials().clone();
         let client = tower::Layer::layer(&layer, http);
@@ -323,8 +321,11 @@ impl Sidecar {
     /// Sends a request over HTTP/2.
     pub async fn send_over_http2(&self, mut request: Request<Body>) -> Response<Incoming> {
         let stream = TokioIo::new(self.connect().await);
-        let (mut caller, connection) =
-            http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        let (mut caller, connection) = http2::Builder::new(TokioExecutor::new())
+            .max_header_list_size(64 * 1024)
+            .handshake(stream)
+            .await
+            .unwrap();
         tokio::spawn(connection);
         if request.uri().authority().is_none() {
             let target = format!("http://localhost{}", request.uri());

@@ -120,7 +120,7 @@ async fn idle_connection_is_closed() {
     assert!(end.unwrap().unwrap().is_ok(), "the connection must end with GOAWAY");
 }
 
-/// X2: the time of an answer is the API's and the caller's business.
+/// X2: an answer may take any time.
 #[tokio::test]
 async fn busy_connection_is_kept() {
     let (asked, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

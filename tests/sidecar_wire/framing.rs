@@ -139,6 +139,58 @@ async fn request_smuggled_behind_two_lengths_stays_part_of_the_body() {
 }
 
 #[tokio::test]
+async fn request_whose_length_is_unclear_never_reaches_the_api() {
+    let (origin, mut seen) = recording_api().await;
+    let sidecar = Sidecar::before(&origin).await;
+    for lengths in [
+        "content-length: 5\ncontent-length: 6",
+        "content-length: 5, 6",
+        "content-length: +5",
+        "content-length: 0x5",
+        "content-length: -1",
+        "content-length: 99999999999999999999",
+        "transfer-encoding: xchunked",
+        "transfer-encoding: chunked, identity",
+        "transfer-encoding: chunked\ntransfer-encoding: gzip",
+        "transfer-encoding : chunked",
+        "content-length : 5",
+    ] {
+        let request = format!("POST / HTTP/1.1\nhost: localhost\n{lengths}\n\nhello");
+        let answer = sidecar.ask(&request).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{lengths}: {answer}");
+    }
+    let http_1_0 = "POST / HTTP/1.0\nhost: localhost\ntransfer-encoding: chunked\n\n0\n";
+    assert!(sidecar.ask(http_1_0).await.contains(" 400 "));
+    assert!(seen.try_recv().is_err());
+}
+
+/// Headers that pass over HTTP/1.1 pass over HTTP/2 as well.
+#[tokio::test]
+async fn headers_of_40_kib_pass_both_ways() {
+    let big = HeaderValue::from_bytes(&[b'x'; 40 * 1024]).unwrap();
+    for upstream in [Upstream::Http1, Upstream::Tls] {
+        let origin = api(upstream, |request| async move {
+            Response::builder()
+                .header("x-echo", &request.headers()["x-big"])
+                .body(full(""))
+                .unwrap()
+        })
+        .await;
+        let sidecar = Sidecar::before_upstream(&origin, upstream).await;
+        for over_http2 in [false, true] {
+            let mut request = get("/");
+            request.headers_mut().insert("x-big", big.clone());
+            let answer = match over_http2 {
+                true => sidecar.send_over_http2(request).await,
+                false => sidecar.send(request).await,
+            };
+            assert_eq!(answer.status(), StatusCode::OK, "{upstream:?} {over_http2}");
+            assert!(answer.headers()["x-echo"] == big);
+        }
+    }
+}
+
+#[tokio::test]
 async fn upload_that_the_caller_breaks_off_is_never_complete() {
     for upstream in [Upstream::Http1, Upstream::Http2] {
         for method in ["POST", "GET"] {
