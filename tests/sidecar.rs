@@ -998,6 +998,35 @@ async fn where_tokens_cannot_be_kept_it_does_not_begin() {
     assert!(!folder.path("socket").exists());
 }
 
+/// D01, D02, D04
+#[test]
+fn secret_in_a_file_is_read_bare_and_a_wrapped_one_is_refused() {
+    let folder = Folder::new();
+    let read = |content: &str| {
+        fs::write(folder.path("secret"), content).unwrap();
+        config::Secret::File(folder.path("secret")).read("refresh_token")
+    };
+    for bare in ["r0", "\u{feff}r0\r\n", " r0\n"] {
+        assert_eq!(read(bare).unwrap(), "r0");
+    }
+    // RFC 6749 appendix A allows these in a secret.
+    assert_eq!(read("a {b} \"c\"").unwrap(), "a {b} \"c\"");
+    for (wrapped, what) in [
+        (r#"{"refresh_token": "sesame"}"#, "JSON"),
+        (r#""sesame""#, "quoted"),
+        ("sesame\nsesame", "several lines"),
+        ("Bearer sesame", "Bearer"),
+        ("<html>sesame</html>", "HTML"),
+        ("ses\u{200b}ame", "visible ASCII"),
+        ("", "is empty"),
+        ("\u{feff}", "is empty"),
+    ] {
+        let error = read(wrapped).unwrap_err().to_string();
+        assert!(error.contains(what) && error.contains("`refresh_token`"), "{error}");
+        assert!(!error.contains("sesame"), "{error}");
+    }
+}
+
 #[test]
 fn tokens_are_kept_beside_the_configuration_unless_it_says_where() {
     let folder = Folder::new();

@@ -236,10 +236,32 @@ impl Secret {
                 std::env::VarError::NotUnicode(_) => wrong(&"is not UTF-8"),
             })?,
         };
-        match secret.trim() {
+        match secret.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}') {
             "" => Err(wrong(&"is empty").into()),
-            secret => Ok(secret.to_owned()),
+            secret => match wrapper(secret) {
+                Some(what) => Err(wrong(&format_args!("{what}: write only the secret")).into()),
+                None => Ok(secret.to_owned()),
+            },
         }
+    }
+}
+
+/// Recognizes a secret that is wrapped in something. RFC 6749 allows all visible ASCII characters and spaces in one.
+fn wrapper(secret: &str) -> Option<&'static str> {
+    if secret.starts_with(['{', '[']) {
+        Some("holds JSON")
+    } else if secret.starts_with('<') {
+        Some("holds HTML or XML")
+    } else if secret.starts_with(['"', '\'', '`']) && secret.ends_with(['"', '\'', '`']) {
+        Some("holds a quoted string")
+    } else if secret.contains(['\n', '\r']) {
+        Some("holds several lines")
+    } else if secret.contains(|c: char| c.is_control() || !c.is_ascii()) {
+        Some("holds characters that are not visible ASCII")
+    } else if secret.split_once(' ').is_some_and(|(word, _)| word.eq_ignore_ascii_case("bearer")) {
+        Some("begins with `Bearer`")
+    } else {
+        None
     }
 }
 

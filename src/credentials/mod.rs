@@ -26,7 +26,7 @@ pub(crate) use self::state::Issued;
 use self::state::{Adoption, Deadline, Decision, Departure, FlightId, State};
 use crate::clock::Now;
 use crate::error::TokenError;
-use crate::source::{BoxTokenSource, Cause, Notice, TokenSource};
+use crate::source::{BoxTokenSource, Cause, Notice, SourceInfo, TokenSource, Watch};
 use crate::target::Target;
 use crate::token::TokenSet;
 
@@ -70,6 +70,8 @@ struct Shared<S> {
     policy: RefreshPolicy,
     /// Whether the source keeps tokens, some of which it may have been unable to save.
     keeps: bool,
+    /// Notices that what the source reads has changed. Not to be called under the lock.
+    watch: Option<Watch>,
     /// Written only under the lock, so that it never goes back in time.
     published: ArcSwapOption<Published>,
     #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
@@ -106,7 +108,7 @@ impl<S: TokenSource> Credentials<S> {
 
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         let seed = RandomState::new().hash_one(id);
-        let keeps = source.info().keeps;
+        let SourceInfo { keeps, watch, .. } = source.info();
         Self {
             shared: Arc::new(Shared {
                 id,
@@ -120,6 +122,7 @@ impl<S: TokenSource> Credentials<S> {
                 }),
                 policy,
                 keeps,
+                watch,
                 events: broadcast::Sender::new(event::CAPACITY),
                 working: watch::Sender::new(0),
             }),
@@ -337,6 +340,7 @@ impl<S: TokenSource> Credentials<S> {
 
     /// Answers somebody who wants a token, and starts a flight if that is what it takes.
     pub(crate) fn ask(&self, want: Want) -> Answer<S> {
+        self.notice_change(&want);
         let runtime = self.runtime().and_then(|runtime| self.refuse_recursion().map(|()| runtime));
         let (decision, gate, turn) = self.decide(
             |state, now| {
@@ -392,6 +396,16 @@ impl<S: TokenSource> Credentials<S> {
             (None, Some(gate)) => Answer::Wait(Waiting::new(self.clone(), want, gate)),
             // There is a gate whenever there is a flight.
             (None, None) => Answer::Refuse(TokenError::transient("the refresh is gone")),
+        }
+    }
+
+    /// Lets the source be asked at once if what it reads has changed since it failed, or since its token was rejected.
+    fn notice_change(&self, want: &Want) {
+        if let Some(watch) = &self.shared.watch
+            && (matches!(want, Want::NewerThanRejected { .. }) || self.lock().state.has_failed())
+            && watch.has_changed()
+        {
+            self.decide(|state, _| (state.source_changed(), None), |_, ()| ());
         }
     }
 
@@ -511,7 +525,9 @@ impl<S: TokenSource> Credentials<S> {
 
     fn publish(&self, state: &State, now: Now) {
         let published = self.shared.published.load();
-        let next = state.published(now);
+        // After a failure, requests look whether what the source reads has changed.
+        let watches = self.shared.watch.is_some() && state.has_failed();
+        let next = state.published(now).filter(|_| !watches);
         let unchanged = match (&*published, &next) {
             (None, None) => true,
             (Some(old), Some((issued, until))) => {

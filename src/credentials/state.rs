@@ -478,6 +478,19 @@ impl State {
         }));
     }
 
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// What the source reads has changed: it may be asked now, whatever it answered before.
+    pub(super) fn source_changed(&mut self) {
+        if let Some(failure) = &mut self.failure {
+            failure.until = Deadline::PAST;
+        }
+        let backoff = self.timing.brake;
+        self.with_evidence(|evidence| *evidence = Evidence::new(backoff));
+    }
+
     /// Returns whether somebody must log in again, as far as is known.
     fn is_denied(&self) -> bool {
         self.failure.as_ref().is_some_and(|failure| failure.error.is_denied())

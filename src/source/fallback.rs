@@ -74,7 +74,11 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
     /// What the first source says, with what must be reckoned with because of the second.
     fn info(&self) -> SourceInfo {
         let (first, second) = (self.first.info(), self.second.info());
-        SourceInfo { keeps: first.keeps || second.keeps, ..first }
+        SourceInfo {
+            keeps: first.keeps || second.keeps,
+            watch: first.watch.or(second.watch),
+            ..first
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a store must know of the source whose tokens it keeps.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::token::RefreshToken;
@@ -36,6 +38,8 @@ pub struct SourceInfo {
     pub(crate) reuse_grace: Option<Duration>,
     /// Whether the source keeps tokens that others may bring, so that it is worth to look.
     pub(crate) keeps: bool,
+    /// Notices a change of what the source reads, after which an earlier failure says nothing any more.
+    pub(crate) watch: Option<Watch>,
 }
 
 impl SourceInfo {
@@ -48,6 +52,7 @@ impl SourceInfo {
             rotates: true,
             reuse_grace: None,
             keeps: false,
+            watch: None,
         }
     }
 
@@ -91,10 +96,37 @@ impl SourceInfo {
         self.keeps = true;
         self
     }
+
+    pub(crate) fn watched(mut self, watch: Watch) -> Self {
+        self.watch = Some(watch);
+        self
+    }
 }
 
 impl Default for SourceInfo {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Returns whether what a source reads has changed since the source last read it.
+///
+/// It is asked only while a failure or a rejection holds requests back, and must not block.
+#[derive(Clone)]
+pub(crate) struct Watch(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Watch {
+    pub(crate) fn new(has_changed: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(has_changed))
+    }
+
+    pub(crate) fn has_changed(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
     }
 }

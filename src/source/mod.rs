@@ -15,6 +15,7 @@ pub use self::fallback::{Fallback, FallbackError};
 pub use self::file::TokenFile;
 pub use self::fixed::StaticToken;
 pub use self::info::SourceInfo;
+pub(crate) use self::info::Watch;
 use crate::classify::Challenge;
 use crate::error::TokenError;
 use crate::token::TokenSet;
