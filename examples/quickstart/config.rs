@@ -248,11 +248,12 @@ impl Secret {
 
 /// Recognizes a secret that is wrapped in something. RFC 6749 allows all visible ASCII characters and spaces in one.
 fn wrapper(secret: &str) -> Option<&'static str> {
-    if secret.starts_with(['{', '[']) {
+    let is_between = |first, last| secret.starts_with(first) && secret.ends_with(last);
+    if is_between('{', '}') || is_between('[', ']') {
         Some("holds JSON")
-    } else if secret.starts_with('<') {
+    } else if is_between('<', '>') {
         Some("holds HTML or XML")
-    } else if secret.starts_with(['"', '\'', '`']) && secret.ends_with(['"', '\'', '`']) {
+    } else if ['"', '\'', '`'].into_iter().any(|quote| is_between(quote, quote)) {
         Some("holds a quoted string")
     } else if secret.contains(['\n', '\r']) {
         Some("holds several lines")
