@@ -305,6 +305,124 @@ async fn a_reserved_file_that_others_can_read_is_not_written_to() {
     assert_eq!(fs::metadata(&reserved).unwrap().mode() & 0o777, 0o600);
 }
 
+// ===== who can write it =====
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// S16
+#[tokio::test]
+async fn record_that_others_can_write_is_refused_with_the_remedy() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.json");
+    let store = FileStore::new(&path);
+    store.save(&record(1), None).await.unwrap();
+    for (others, remedy) in [(0o666, "chmod go-w"), (0o602, "chmod go-w"), (0o660, "allow_group")] {
+        mode(&path, others);
+        for error in [
+            store.load().await.map(drop).unwrap_err(),
+            store.save(&record(2), Some(id(1))).await.unwrap_err(),
+        ] {
+            let message = error.to_string();
+            assert!(error.is_misconfigured() && message.contains(remedy), "{message}");
+            assert!(message.contains(path.to_str().unwrap()), "{message}");
+            assert!(!message.contains("sesame"), "{message}");
+        }
+    }
+    for own in [0o600, 0o644, 0o400] {
+        mode(&path, own);
+        assert!(store.load().await.unwrap().is_some());
+    }
+}
+
+/// S16
+#[tokio::test]
+async fn record_of_another_user_is_refused_with_the_remedy() {
+    let folder = Folder::new();
+    let path = folder.path("tokens.json");
+    let store = FileStore::new(&path);
+    store.save(&record(1), None).await.unwrap();
+    if chown(&path, Some(65534), None).is_err() {
+        return skipped("only root can give files away");
+    }
+    for others in [0o600, 0o644, 0o666] {
+        mode(&path, others);
+        for error in [
+            store.load().await.map(drop).unwrap_err(),
+            store.save(&record(2), Some(id(1))).await.unwrap_err(),
+        ] {
+            let message = error.to_string();
+            assert!(error.is_misconfigured(), "{message}");
+            for words in ["belongs to user 65534", "sudo -u '#65534'", "chown 0 "] {
+                assert!(message.contains(words), "{message}");
+            }
+        }
+    }
+}
+
+/// S16
+#[tokio::test]
+async fn lock_file_of_another_user_is_refused_with_the_remedy() {
+    let folder = Folder::new();
+    let store = FileStore::new(folder.path("tokens.json"));
+    let plant = |suffix: &str| {
+        let path = folder.path(&format!("tokens.json.{suffix}"));
+        fs::write(&path, "").unwrap();
+        mode(&path, 0o666);
+        chown(&path, Some(65534), None).is_ok()
+    };
+    if !plant("lock") {
+        return skipped("only root can give files away");
+    }
+    let error = store.lock(AT_ONCE).await.unwrap_err();
+    assert!(error.is_misconfigured() && error.to_string().contains("chown"), "{error}");
+    assert!(plant("save-lock"));
+    let error = store.save(&record(1), None).await.unwrap_err();
+    assert!(error.is_misconfigured() && error.to_string().contains("chown"), "{error}");
+}
+
+/// S16
+#[tokio::test]
+async fn members_of_the_folders_group_share_a_record_if_allowed() {
+    let folder = Folder::new();
+    let inner = folder.path("inner");
+    fs::create_dir(&inner).unwrap();
+    if chown(&inner, None, Some(65534)).is_err() {
+        return skipped("only root can choose any group");
+    }
+    let path = inner.join("tokens.json");
+    mode(&inner, 0o770);
+    let store = FileStore::new(&path).allow_group();
+    let lock = store.lock(AT_ONCE).await.unwrap();
+    store.save(&intent(1), None).await.unwrap();
+    for name in ["", ".lock", ".save-lock", ".reserved"] {
+        let metadata = fs::metadata(inner.join(format!("tokens.json{name}"))).unwrap();
+        assert_eq!((metadata.gid(), metadata.mode() & 0o777), (65534, 0o660), "{name}");
+    }
+    drop(lock);
+    // Another member has saved.
+    for name in ["", ".lock", ".save-lock", ".reserved"] {
+        chown(inner.join(format!("tokens.json{name}")), Some(65533), None).unwrap();
+    }
+    drop(store.lock(AT_ONCE).await.unwrap());
+    store.save(&record(2), Some(id(1))).await.unwrap();
+    assert_eq!(store.load().await.unwrap().unwrap().write_id(), id(2));
+
+    // One who is no member.
+    chown(&path, Some(65533), Some(65533)).unwrap();
+    let error = store.load().await.unwrap_err();
+    assert!(error.is_misconfigured() && error.to_string().contains("chgrp 65534"), "{error}");
+    chown(&path, Some(0), Some(65534)).unwrap();
+    mode(&path, 0o666);
+    let error = store.load().await.unwrap_err();
+    assert!(error.is_misconfigured() && error.to_string().contains("chmod o-w"), "{error}");
+    mode(&path, 0o660);
+    mode(&inner, 0o777);
+    let error = FileStore::new(&path).allow_group().load().await.unwrap_err();
+    assert!(error.is_misconfigured() && error.to_string().contains("chmod o-w"), "{error}");
+}
+
 // ===== the lock =====
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::access::Access;
 use super::place::failed;
 use crate::store::StoreError;
 
@@ -26,23 +27,23 @@ pub(super) enum Taken {
 
 impl Held {
     /// Takes a file, which is created if it is missing.
-    pub(super) fn take(path: &Path) -> Result<Taken, StoreError> {
-        Self::open(path, OpenOptions::new().create(true))
+    pub(super) fn take(path: &Path, access: Access) -> Result<Taken, StoreError> {
+        Self::open(path, access, OpenOptions::new().create(true))
     }
 
     /// Takes a file that exists.
-    pub(super) fn take_existing(path: &Path) -> Result<Taken, StoreError> {
-        Self::open(path, &mut OpenOptions::new())
+    pub(super) fn take_existing(path: &Path, access: Access) -> Result<Taken, StoreError> {
+        Self::open(path, access, &mut OpenOptions::new())
     }
 
     /// Takes a file that does not exist yet.
-    pub(super) fn take_new(path: &Path) -> Result<Taken, StoreError> {
-        Self::open(path, OpenOptions::new().create_new(true))
+    pub(super) fn take_new(path: &Path, access: Access) -> Result<Taken, StoreError> {
+        Self::open(path, access, OpenOptions::new().create_new(true))
     }
 
-    fn open(path: &Path, options: &mut OpenOptions) -> Result<Taken, StoreError> {
+    fn open(path: &Path, access: Access, options: &mut OpenOptions) -> Result<Taken, StoreError> {
         let failed = |error: io::Error| failed(path, "locked", &error);
-        let file = match open_private(path, options.read(true).write(true)) {
+        let file = match open_private(path, access, options.read(true).write(true)) {
             Ok(file) => file,
             // With its folder, or else a human must mend that.
             Err(error)
@@ -54,12 +55,16 @@ impl Held {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Taken::Busy),
             Err(error) => return Err(failed(error)),
         };
-        if !file.metadata().map_err(failed)?.is_file() {
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
             return Err(StoreError::misconfigured(format!(
                 "{} is not a regular file: remove it",
                 path.display()
             )));
         }
+        // Another user who owns the lock can hold it forever.
+        access.check_owner(path, &metadata)?;
+        access.share(&file, &metadata).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(Taken::Busy),
@@ -96,8 +101,12 @@ impl Drop for Held {
     }
 }
 
-/// Opens a file that nobody else may read if it is created, and that is no symbolic link.
-pub(super) fn open_private(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+/// Opens a file, but no symbolic link. If it is created, only those who share the store can read it.
+pub(super) fn open_private(
+    path: &Path,
+    access: Access,
+    options: &mut OpenOptions,
+) -> io::Result<File> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
@@ -106,8 +115,10 @@ pub(super) fn open_private(path: &Path, options: &mut OpenOptions) -> io::Result
 
         // To open a pipe would wait for whoever is at its other end.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        options.mode(0o600).custom_flags(flags.bits().cast_signed());
+        options.mode(access.mode()).custom_flags(flags.bits().cast_signed());
     }
+    #[cfg(not(unix))]
+    let _ = access;
     options.open(path)
 }
 

@@ -1,5 +1,6 @@
 //! A store in a file.
 
+mod access;
 mod lock;
 mod place;
 mod write;
@@ -36,8 +37,8 @@ use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 /// # }
 /// ```
 ///
-/// One file is for one grant. All processes that use it run as the same user; each may have its own version of this crate.
-/// Nothing is checked before the first use.
+/// One file is for one grant. All processes that use it run as the same user, unless a [group](Self::allow_group) shares it;
+/// each may have its own version of this crate. Nothing is checked before the first use.
 ///
 /// # What is guaranteed
 ///
@@ -75,10 +76,23 @@ use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 /// replaced is not wiped from the disk.
 ///
 /// All files are created with mode 0600, whatever the umask, and so a record that was readable by others is not after the
-/// next save. The folder must be writable for the processes, and should be for nobody else. A path that is a symbolic link
+/// next save. The folder must be writable for the processes. A path that is a symbolic link
 /// is followed once, at the first use: what it points to is replaced, and not the link, and all names of one file share its
 /// locks. Hard links are not followed: a save gives the name that it was made under a file of its own. Neither can a file
 /// be replaced that is mounted by itself, as containers do with single files: mount its folder.
+///
+/// # Owner and mode
+///
+/// A record that another user owns or can write (`mode & 022`) is refused, and so is a lock file of another user: the owner of
+/// a record chooses the account that the program uses. The error names the owner or the mode and the command that corrects it.
+/// [`allow_group`](Self::allow_group) is for several users who share a record.
+///
+/// - A program that is run once with `sudo` is refused the record of the user. If the record were saved as root, the user
+///   could no longer read it.
+/// - A file system that makes up owners (shared folders of virtual machines, SMB) takes them from its mount options.
+/// - The mode of the folder is not checked: volumes of containers (`emptyDir`) are writable by all. A user who can write there
+///   can still remove the record, put back an older one that they kept a link to, or hold up the lock. Let no other user write
+///   to the folder.
 ///
 /// # Network file systems
 ///
@@ -103,7 +117,7 @@ use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 /// Each names the file and says what to do.
 ///
 /// - [Misconfigured](StoreError::is_misconfigured): no folder, no permission, a read-only or network file system, a
-///   directory or a dangling link in place of the file.
+///   directory or a dangling link in place of the file, a file that others own or can write.
 /// - [Unreadable](StoreError::is_unreadable): the file is there and holds no record. Nothing is saved until somebody
 ///   restores it or moves it away.
 /// - [Unavailable](StoreError::is_unavailable): the disk is full or broken, it did not answer for 30 seconds,
@@ -152,7 +166,21 @@ impl FileStore {
         self
     }
 
-    fn place(&self) -> Result<&Place, StoreError> {
+    /// Shares the file with the other users of its folder's group, and trusts all of them.
+    ///
+    /// Files are then created for the folder's group with mode 0660, and a record that belongs to the group or that the group
+    /// can write is used. By default, the record has to belong to the user of the process, and be writable for no other. The
+    /// folder must be writable for the group and for no one else: `chgrp fleet folder; chmod 2770 folder`.
+    ///
+    /// All processes that use the file need it. It has no effect on Windows.
+    #[must_use]
+    pub fn allow_group(mut self) -> Self {
+        self.options.allows_group = true;
+        self.place = Arc::default();
+        self
+    }
+
+    fn located(&self) -> Result<&Place, StoreError> {
         if let Some(place) = self.place.get() {
             return Ok(place);
         }
@@ -166,7 +194,7 @@ impl FileStore {
         f: impl FnOnce(&Place) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let store = self.clone();
-        in_a_thread(&self.path, move || f(store.place()?)).await
+        in_a_thread(&self.path, move || f(store.located()?)).await
     }
 
     /// Tries again until somebody else is out of the way, or `wait` is over, which is none.
@@ -197,7 +225,7 @@ impl TokenStore for FileStore {
     type Lock = FileLock;
 
     async fn lock(&self, wait: Duration) -> Result<FileLock, StoreError> {
-        let held = self.patiently(wait, |place| match Held::take(&place.lock)? {
+        let held = self.patiently(wait, |place| match Held::take(&place.lock, place.access)? {
             Taken::Held(held) => Ok(Some(Arc::new(held))),
             Taken::Busy | Taken::Missing => Ok(None),
         });

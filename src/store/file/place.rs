@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::access::Access;
 use crate::store::StoreError;
 
 /// The names of all files of one store. Every path to the same file leads to the same names.
@@ -21,12 +22,14 @@ pub(super) struct Place {
     pub(super) new: PathBuf,
     /// Room for the next save, and used by it in place of `new`.
     pub(super) reserved: PathBuf,
+    pub(super) access: Access,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Options {
     pub(super) creates_folder: bool,
     pub(super) allows_network: bool,
+    pub(super) allows_group: bool,
 }
 
 impl Place {
@@ -56,8 +59,23 @@ impl Place {
             folder.join(name)
         };
         let [lock, save_lock, new, reserved] = SUFFIXES.map(beside);
-        Ok(Self { folder: folder.to_owned(), lock, save_lock, new, reserved, data })
+        let access = access(folder, options)?;
+        Ok(Self { folder: folder.to_owned(), lock, save_lock, new, reserved, data, access })
     }
+}
+
+#[cfg(unix)]
+fn access(folder: &Path, options: Options) -> Result<Access, StoreError> {
+    if !options.allows_group {
+        return Ok(Access::User);
+    }
+    let metadata = fs::metadata(folder).map_err(|error| failed(folder, "looked at", &error))?;
+    Access::of_group(folder, &metadata)
+}
+
+#[cfg(not(unix))]
+fn access(_: &Path, _: Options) -> Result<Access, StoreError> {
+    Ok(Access::User)
 }
 
 const SUFFIXES: [&str; 4] = [".lock", ".save-lock", ".new", ".reserved"];

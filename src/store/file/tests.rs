@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::access::Access;
 use super::lock::{Held, Taken};
 use super::place::{failed, network_by_magic};
 use super::write::{LEAST_ROOM, fill_with_zeros, replace};
@@ -127,15 +128,17 @@ fn zeros_take_up_room_where_nothing_else_does() {
 fn a_file_that_was_renamed_while_it_was_waited_for_is_not_taken() {
     let folder = Folder::new();
     let [new, data] = ["new", "data"].map(|name| folder.path(name));
-    let Taken::Held(writer) = Held::take_new(&new).unwrap() else { panic!("it is free") };
-    assert!(matches!(Held::take_existing(&new).unwrap(), Taken::Busy));
+    let Taken::Held(writer) = Held::take_new(&new, Access::User).unwrap() else {
+        panic!("it is free")
+    };
+    assert!(matches!(Held::take_existing(&new, Access::User).unwrap(), Taken::Busy));
     fs::rename(&new, &data).unwrap();
     assert!(!writer.is_held().unwrap());
-    assert!(matches!(Held::take_existing(&new).unwrap(), Taken::Missing));
+    assert!(matches!(Held::take_existing(&new, Access::User).unwrap(), Taken::Missing));
     // Under its new name it is still the writer's.
-    assert!(matches!(Held::take_existing(&data).unwrap(), Taken::Busy));
+    assert!(matches!(Held::take_existing(&data, Access::User).unwrap(), Taken::Busy));
     drop(writer);
-    assert!(matches!(Held::take_existing(&data).unwrap(), Taken::Held(_)));
+    assert!(matches!(Held::take_existing(&data, Access::User).unwrap(), Taken::Held(_)));
 }
 
 #[test]
@@ -148,7 +151,9 @@ fn a_lock_file_that_is_removed_by_its_holder_is_never_held_twice() {
             scope.spawn(|| {
                 let mut taken = 0;
                 while taken < 500 {
-                    let Taken::Held(held) = Held::take(&path).unwrap() else { continue };
+                    let Taken::Held(held) = Held::take(&path, Access::User).unwrap() else {
+                        continue;
+                    };
                     assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
                     holders.fetch_sub(1, Ordering::SeqCst);
                     // From here on there may be another.
@@ -165,10 +170,10 @@ fn a_lock_file_that_is_removed_by_its_holder_is_never_held_twice() {
 fn a_copy_of_the_handle_in_a_child_does_not_prolong_the_lock() {
     let folder = Folder::new();
     let path = folder.path("lock");
-    let Taken::Held(held) = Held::take(&path).unwrap() else { panic!("it is free") };
+    let Taken::Held(held) = Held::take(&path, Access::User).unwrap() else { panic!("it is free") };
     let _childs = held.file().try_clone().unwrap();
     drop(held);
-    assert!(matches!(Held::take(&path).unwrap(), Taken::Held(_)));
+    assert!(matches!(Held::take(&path, Access::User).unwrap(), Taken::Held(_)));
 }
 
 #[test]
@@ -176,8 +181,12 @@ fn nothing_is_replaced_under_a_lock_that_is_lost() {
     let folder = Folder::new();
     let place = Place::find(&folder.path("tokens.json"), Options::default()).unwrap();
     for lost in [&place.save_lock, &place.new] {
-        let Taken::Held(lock) = Held::take(&place.save_lock).unwrap() else { panic!("it is free") };
-        let Taken::Held(new) = Held::take_new(&place.new).unwrap() else { panic!("it is free") };
+        let Taken::Held(lock) = Held::take(&place.save_lock, Access::User).unwrap() else {
+            panic!("it is free")
+        };
+        let Taken::Held(new) = Held::take_new(&place.new, Access::User).unwrap() else {
+            panic!("it is free")
+        };
         fs::remove_file(lost).unwrap();
         assert!(replace(&place, new, &lock).unwrap().is_none());
         assert!(!place.data.exists());

@@ -1,11 +1,12 @@
 //! How the file is read and replaced.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use super::access::Access;
 use super::lock::{Held, Taken, open_private};
 use super::place::{Place, failed, sync_folder};
 use crate::store::{StoreError, StoredTokens, WriteId};
@@ -22,7 +23,7 @@ pub(super) fn load(place: &Place) -> Result<Option<StoredTokens>, StoreError> {
 fn read(place: &Place) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
     let path = &place.data;
     let failed = |error: io::Error| failed(path, "read", &error);
-    let file = match open_private(path, OpenOptions::new().read(true)) {
+    let file = match open_private(path, place.access, OpenOptions::new().read(true)) {
         Ok(file) => file,
         // That nothing is stored is only sure as long as the folder is there.
         Err(error) if error.kind() == io::ErrorKind::NotFound && place.folder.is_dir() => {
@@ -38,6 +39,7 @@ fn read(place: &Place) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
             path.display()
         )));
     }
+    place.access.check(path, &metadata)?;
     // In one piece from the start: what a growing vector leaves behind is not wiped.
     let length = usize::try_from(metadata.len()).unwrap_or(MAX_LENGTH).min(MAX_LENGTH) + 1;
     let mut content = Zeroizing::new(Vec::with_capacity(length));
@@ -81,7 +83,9 @@ impl Write {
 
     /// Compares and swaps, unless somebody else is at it.
     pub(super) fn attempt(&self, place: &Place) -> Result<Option<()>, StoreError> {
-        let Taken::Held(lock) = Held::take(&place.save_lock)? else { return Ok(None) };
+        let Taken::Held(lock) = Held::take(&place.save_lock, place.access)? else {
+            return Ok(None);
+        };
 
         let current = load(place)?.map(|record| record.write_id());
         if current == Some(self.id) {
@@ -92,7 +96,7 @@ impl Write {
             return Err(StoreError::conflict());
         }
 
-        if clear(&place.new)?.is_none() {
+        if clear(&place.new, place.access)?.is_none() {
             return Ok(None);
         }
         let saved = if self.has_open_intent {
@@ -102,16 +106,16 @@ impl Write {
         };
         if !matches!(saved, Ok(Some(()))) {
             // If it was not renamed. It has secrets in it, and takes up room.
-            let _ = clear(&place.new);
+            let _ = clear(&place.new, place.access);
         }
         saved
     }
 
     /// Saves a record that says that a refresh token is about to be spent, once its successor will fit.
     fn and_reserve_room(&self, place: &Place, lock: &Held) -> Result<Option<()>, StoreError> {
-        let Taken::Held(new) = Held::take_new(&place.new)? else { return Ok(None) };
+        let Taken::Held(new) = Held::take_new(&place.new, place.access)? else { return Ok(None) };
         self.fill(&new)?;
-        if reserve(&place.reserved, self.json.len())?.is_none() {
+        if reserve(&place.reserved, place.access, self.json.len())?.is_none() {
             return Ok(None);
         }
         replace(place, new, lock)
@@ -119,8 +123,8 @@ impl Write {
 
     /// Saves a record into the room that was reserved for it, if any was.
     fn in_reserved_room(&self, place: &Place, lock: &Held) -> Result<Option<()>, StoreError> {
-        let new = match take_reserved(&place.reserved)? {
-            Taken::Missing => Held::take_new(&place.new)?,
+        let new = match take_reserved(&place.reserved, place.access)? {
+            Taken::Missing => Held::take_new(&place.new, place.access)?,
             reserved => reserved,
         };
         let Taken::Held(new) = new else { return Ok(None) };
@@ -162,21 +166,21 @@ pub(super) fn replace(place: &Place, new: Held, lock: &Held) -> Result<Option<()
 
 fn sync(place: &Place) -> Result<(), StoreError> {
     // Windows syncs only what is open to be written.
-    open_private(&place.data, OpenOptions::new().read(true).write(cfg!(windows)))
+    open_private(&place.data, place.access, OpenOptions::new().read(true).write(cfg!(windows)))
         .and_then(|file| file.sync_all())
         .and_then(|()| sync_folder(&place.folder))
         .map_err(|error| failed(&place.data, "synced", &error))
 }
 
 /// Removes what a killed process left behind, and what somebody else put there; not what somebody is writing.
-fn clear(path: &Path) -> Result<Option<()>, StoreError> {
+fn clear(path: &Path, access: Access) -> Result<Option<()>, StoreError> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(())),
         Err(error) => return Err(failed(path, "looked at", &error)),
     };
-    let _held = if is_ours(&metadata) {
-        match Held::take_existing(path)? {
+    let _held = if access.is_ours(&metadata) {
+        match Held::take_existing(path, access)? {
             Taken::Busy => return Ok(None),
             held => Some(held),
         }
@@ -192,11 +196,11 @@ fn clear(path: &Path) -> Result<Option<()>, StoreError> {
 }
 
 /// Makes sure that there is room for what will follow a record of this length.
-fn reserve(path: &Path, length: usize) -> Result<Option<()>, StoreError> {
+fn reserve(path: &Path, access: Access, length: usize) -> Result<Option<()>, StoreError> {
     let room = (2 * length as u64).max(LEAST_ROOM);
-    let (reserved, is_new) = match take_reserved(path)? {
+    let (reserved, is_new) = match take_reserved(path, access)? {
         Taken::Held(reserved) => (reserved, false),
-        Taken::Missing => match Held::take_new(path)? {
+        Taken::Missing => match Held::take_new(path, access)? {
             Taken::Held(reserved) => (reserved, true),
             Taken::Busy | Taken::Missing => return Ok(None),
         },
@@ -215,16 +219,16 @@ fn reserve(path: &Path, length: usize) -> Result<Option<()>, StoreError> {
 }
 
 /// Takes the file that room was reserved in, and nothing that somebody else put in its place.
-fn take_reserved(path: &Path) -> Result<Taken, StoreError> {
+fn take_reserved(path: &Path, access: Access) -> Result<Taken, StoreError> {
     match fs::symlink_metadata(path) {
-        Ok(metadata) if is_ours(&metadata) => {}
-        Ok(_) => return Ok(clear(path)?.map_or(Taken::Busy, |()| Taken::Missing)),
+        Ok(metadata) if access.is_ours(&metadata) => {}
+        Ok(_) => return Ok(clear(path, access)?.map_or(Taken::Busy, |()| Taken::Missing)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Taken::Missing),
         Err(error) => return Err(failed(path, "looked at", &error)),
     }
-    let taken = Held::take_existing(path)?;
+    let taken = Held::take_existing(path, access)?;
     if let Taken::Held(reserved) = &taken
-        && !reserved.file().metadata().is_ok_and(|metadata| is_ours(&metadata))
+        && !reserved.file().metadata().is_ok_and(|metadata| access.is_ours(&metadata))
     {
         return Ok(Taken::Busy);
     }
@@ -269,23 +273,6 @@ fn allocate(file: &File, room: u64) -> io::Result<()> {
 pub(super) fn fill_with_zeros(mut file: &File, room: u64) -> io::Result<()> {
     io::copy(&mut io::repeat(0).take(room), &mut file)?;
     file.rewind()
-}
-
-/// Returns whether a file can only have been made by this user, and is under one name only: to write into another would show
-/// the tokens to somebody else, or destroy what is behind the other name.
-#[cfg(unix)]
-fn is_ours(metadata: &Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-
-    metadata.is_file()
-        && metadata.nlink() == 1
-        && metadata.mode() & 0o077 == 0
-        && metadata.uid() == rustix::process::geteuid().as_raw()
-}
-
-#[cfg(not(unix))]
-fn is_ours(metadata: &Metadata) -> bool {
-    metadata.is_file()
 }
 
 /// More than any record has: token endpoints' answers are read up to a part of it.
