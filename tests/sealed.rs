@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
@@ -231,6 +232,155 @@ async fn a_record_that_is_sealed_is_not_sealed_again() {
     let sealed = Sealed::new(Sealed::new(MemoryStore::new(), key("a", 1)), key("b", 2));
     let error = sealed.save(&record(1), None).await.unwrap_err();
     assert!(error.is_misconfigured() && error.to_string().contains("once"), "{error}");
+}
+
+// ===== places =====
+
+/// A store whose records have a place.
+#[derive(Clone)]
+struct At(&'static str, MemoryStore);
+
+impl TokenStore for At {
+    type Lock = <MemoryStore as TokenStore>::Lock;
+
+    async fn lock(&self, wait: Duration) -> Result<Self::Lock, StoreError> {
+        self.1.lock(wait).await
+    }
+
+    async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
+        self.1.load().await
+    }
+
+    async fn save(
+        &self,
+        record: &StoredTokens,
+        replaces: Option<WriteId>,
+    ) -> Result<(), StoreError> {
+        self.1.save(record, replaces).await
+    }
+
+    fn place(&self) -> String {
+        self.0.to_owned()
+    }
+}
+
+/// What is stored for a record that was sealed at this place.
+async fn sealed_at(place: &'static str, record: &StoredTokens) -> Value {
+    let store = At(place, MemoryStore::new());
+    Sealed::new(store.clone(), key("a", 1)).save(record, None).await.unwrap();
+    json_of(&store.load().await.unwrap().unwrap())
+}
+
+async fn at(place: &'static str, stored: &Value) -> Sealed<At> {
+    Sealed::new(At(place, holding(stored).await), key("a", 1))
+}
+
+/// S9
+#[tokio::test]
+async fn swapped_records_of_two_users_are_refused_and_both_places_named() {
+    let mut nameless = json_of(&record(1));
+    nameless["binding"] = json!({});
+    let nameless = StoredTokens::from_json(nameless.to_string().as_bytes()).unwrap();
+    let [alice, bob] = [sealed_at("alice", &nameless).await, sealed_at("bob", &nameless).await];
+    assert!(at("alice", &alice).await.load().await.unwrap().is_some());
+    for (place, stored, from) in [("alice", &bob, "bob"), ("bob", &alice, "alice")] {
+        let error = at(place, stored).await.load().await.unwrap_err();
+        assert!(error.is_unreadable());
+        let message = error.to_string();
+        let words = format!("sealed for the place {from:?}, and is at the place {place:?}");
+        assert!(message.contains(&words) && message.contains("also_open_at"), "{message}");
+        assert!(!format!("{message} {error:?}").contains("sesame"));
+    }
+
+    // Neither can the place in a record be edited or removed.
+    for edit in [json!("alice"), json!(""), Value::Null] {
+        let mut edited = bob.clone();
+        edited["body"]["sealed"]["place"] = edit;
+        let error = at("alice", &edited).await.load().await.unwrap_err();
+        assert!(error.to_string().contains("was changed"), "{error}");
+    }
+}
+
+/// S9
+#[tokio::test]
+async fn record_without_a_place_is_read_and_bound_by_the_next_save() {
+    let old = sealed_json(&record(1), key("a", 1)).await;
+    assert!(old["body"]["sealed"].get("place").is_none());
+    let store = At("alice", holding(&old).await);
+    let sealed = Sealed::new(store.clone(), key("a", 1));
+    let strict = sealed.clone().require_place();
+    let error = strict.load().await.unwrap_err();
+    assert!(error.is_unreadable() && error.to_string().contains("without its place"), "{error}");
+
+    assert_eq!(json_of(&sealed.load().await.unwrap().unwrap()), json_of(&record(1)));
+    sealed.save(&record(2), Some(record(1).write_id())).await.unwrap();
+    let bound = json_of(&store.load().await.unwrap().unwrap());
+    assert_eq!(bound["body"]["sealed"]["place"], "alice");
+    for sealed in [sealed, strict] {
+        assert_eq!(json_of(&sealed.load().await.unwrap().unwrap()), json_of(&record(2)));
+    }
+    assert!(at("bob", &bound).await.load().await.unwrap_err().is_unreadable());
+}
+
+/// S9
+#[tokio::test]
+async fn renamed_record_is_opened_where_that_is_allowed_and_bound_by_the_next_save() {
+    let stored = sealed_at("alice", &record(1)).await;
+    let moved = at("carol", &stored).await;
+    let migrating = moved.clone().also_open_at("alice");
+    assert!(moved.load().await.is_err());
+    assert!(migrating.load().await.unwrap().is_some());
+    migrating.save(&record(2), Some(record(1).write_id())).await.unwrap();
+    assert!(moved.load().await.unwrap().is_some());
+}
+
+/// S9
+#[cfg(all(unix, feature = "file-store"))]
+#[tokio::test]
+async fn swapped_files_are_refused_and_a_moved_folder_is_not() {
+    use std::fs;
+
+    use tower_refresh::store::FileStore;
+
+    let folder = std::env::temp_dir().join(format!("tower-refresh-sealed-{}", std::process::id()));
+    drop(fs::remove_dir_all(&folder));
+    let [users, moved] = ["users", "moved"].map(|name| folder.join(name));
+    for user in ["", "alice", "bob"] {
+        fs::create_dir_all(users.join(user)).unwrap();
+    }
+    let sealed = |store: FileStore| Sealed::new(store, key("a", 1));
+    let by_name = |name: &str| sealed(FileStore::new(users.join(name)));
+    let by_label = |user: &str| sealed(FileStore::new(users.join(user).join("t")).label(user));
+    let swap = |one: &str, other: &str| {
+        fs::rename(users.join(one), users.join("x")).unwrap();
+        fs::rename(users.join(other), users.join(one)).unwrap();
+        fs::rename(users.join("x"), users.join(other)).unwrap();
+    };
+    for (stores, [one, other]) in [
+        ([by_name("alice.json"), by_name("bob.json")], ["alice.json", "bob.json"]),
+        ([by_label("alice"), by_label("bob")], ["alice/t", "bob/t"]),
+    ] {
+        for store in &stores {
+            store.save(&record(1), None).await.unwrap();
+        }
+        swap(one, other);
+        for store in &stores {
+            let error = store.load().await.unwrap_err();
+            assert!(error.is_unreadable() && error.to_string().contains("the place"), "{error}");
+        }
+        swap(one, other);
+        for store in &stores {
+            assert!(store.load().await.unwrap().is_some());
+        }
+    }
+
+    // Nor is it another place if it is found by another way.
+    std::os::unix::fs::symlink("alice.json", users.join("link")).unwrap();
+    assert!(by_name("link").load().await.unwrap().is_some());
+    assert_eq!(by_name("link").place(), "alice.json");
+    fs::rename(&users, &moved).unwrap();
+    assert!(sealed(FileStore::new(moved.join("alice.json"))).load().await.unwrap().is_some());
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 // ===== keys =====

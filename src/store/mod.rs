@@ -201,6 +201,15 @@ pub trait TokenStore: Send + Sync + 'static {
     fn describe(&self) -> String {
         "the store".into()
     }
+
+    /// Returns the name of the record's place within the storage, such as a key or a file name; no secret.
+    ///
+    /// A `Sealed` store binds each record to its place, so that two records cannot be swapped. The name must be the same in
+    /// every process that shares the record, and after a restart. It is stored in the clear. A store around another one
+    /// passes it on. If it is empty, which is the default, a record is not bound to a place.
+    fn place(&self) -> String {
+        String::new()
+    }
 }
 
 /// The lock of a [`TokenStore`], held until it is released, dropped or lost.

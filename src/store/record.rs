@@ -67,6 +67,9 @@ pub(super) enum Body {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SealedContent {
     pub(super) key_id: String,
+    /// Where it is stored. None if the store has no name for that, or in the first format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) place: Option<String>,
     /// Base64.
     pub(super) nonce: String,
     /// Base64, the tag at its end.

@@ -37,10 +37,15 @@ use super::{Binding, StoreError, StoredTokens, TokenStore, WriteId};
 /// Whoever reads the file, its backups, or the memory of a Redis finds no token there, and nothing that was derived from
 /// one.
 ///
-/// Whoever can write there cannot forge a record. What stands in the clear is authenticated: the format version, the id of
-/// the key, the epoch, the revision, the write id, the [`Binding`], and whether an intent is open. A record in which any of
-/// it was edited is [unreadable](StoreError::unreadable), and so is one that was put together from two. A record that was
-/// moved as it is still says what it is bound to, and [`Stored`](super::Stored) does not use it for anything else.
+/// A program that can write there cannot forge a record. What stands in the clear is authenticated: the format version, the id
+/// of the key, the [place](TokenStore::place) of the record, the epoch, the revision, the write id, the [`Binding`], and whether
+/// an intent is open. A record in which any of it was edited is [unreadable](StoreError::unreadable), and so is one that was put
+/// together from two.
+///
+/// A record that was moved to another place is unreadable as well, so that the records of two users cannot be swapped. The
+/// place is the key of a `RedisStore`, and the file name of a `FileStore` or its `label`. A `MemoryStore` has none. Files of the
+/// same name in different folders, and keys of the same name in different databases, are one place: give the files labels, or
+/// each grant a [name](super::Stored::name), which the [`Binding`] has.
 ///
 /// # What it does not protect
 ///
@@ -51,6 +56,9 @@ use super::{Binding, StoreError, StoredTokens, TokenStore, WriteId};
 /// - **What stands in the clear** can be read: where the token endpoint is, the client id, the name of the credential, how
 ///   often it was renewed, and whether a renewal is under way.
 /// - **The length** of what is encrypted tells the length of the tokens together.
+/// - **Records of before** are bound to no place. They are read, and the next save binds them; until then, two of them can be
+///   swapped. A copy of one that an attacker has kept can be put in any place, as long as its refresh token is still worth
+///   something. See [`require_place`](Self::require_place).
 /// - **The process itself** has the keys and the tokens in its memory, and whoever can read that has both.
 /// - Fields that somebody adds to the clear part, such as the `_id` of a document database, are neither used nor kept.
 ///
@@ -72,6 +80,11 @@ use super::{Binding, StoreError, StoredTokens, TokenStore, WriteId};
 ///
 /// A key that got known is rotated in the same way, and then the tokens are known too: log out and in again.
 ///
+/// # Moving a record
+///
+/// A record whose file or key was renamed is unreadable, and the error names both places. Rename it back, or open it with
+/// [`also_open_at`](Self::also_open_at): the next save binds it to its new place. A folder can be moved freely.
+///
 /// # Introducing it
 ///
 /// A record that is not encrypted is unreadable, or whoever can write to the store could plant one.
@@ -81,13 +94,22 @@ pub struct Sealed<S> {
     store: S,
     seals: SealKey,
     also_opens: Vec<SealKey>,
+    also_opens_at: Vec<String>,
     accepts_plain: bool,
+    requires_place: bool,
 }
 
 impl<S: TokenStore> Sealed<S> {
     /// Puts encryption over a store, with this key.
     pub fn new(store: S, key: SealKey) -> Self {
-        Self { store, seals: key, also_opens: Vec::new(), accepts_plain: false }
+        Self {
+            store,
+            seals: key,
+            also_opens: Vec::new(),
+            also_opens_at: Vec::new(),
+            accepts_plain: false,
+            requires_place: false,
+        }
     }
 
     /// Opens what was sealed with this key, too. Nothing more is sealed with it.
@@ -107,6 +129,27 @@ impl<S: TokenStore> Sealed<S> {
         self
     }
 
+    /// Opens a record that was sealed for this [place](TokenStore::place), too, after it was renamed. The next save seals it
+    /// for the place where it is.
+    ///
+    /// A program that can write to the store can then put the record of that place here. Remove the call as soon as the
+    /// record was saved once.
+    #[must_use]
+    pub fn also_open_at(mut self, place: impl Into<String>) -> Self {
+        self.also_opens_at.push(place.into());
+        self
+    }
+
+    /// Refuses a record that was sealed without its [place](TokenStore::place), as earlier versions of this crate did.
+    ///
+    /// By default, such a record is opened, and the next save binds it to its place. Call this as soon as each grant was
+    /// saved once: from then on, no copy of an old record is of use to an attacker.
+    #[must_use]
+    pub fn require_place(mut self) -> Self {
+        self.requires_place = true;
+        self
+    }
+
     fn seal(&self, record: &StoredTokens) -> Result<StoredTokens, StoreError> {
         if let Body::Sealed(_) = record.body {
             return Err(StoreError::misconfigured(
@@ -120,6 +163,7 @@ impl<S: TokenStore> Sealed<S> {
         })?;
         let mut sealed = SealedContent {
             key_id: key.id.to_string(),
+            place: Some(self.store.place()).filter(|place| !place.is_empty()),
             nonce: STANDARD.encode(nonce),
             ciphertext: String::new(),
             has_open_intent: record.has_open_intent(),
@@ -146,13 +190,14 @@ impl<S: TokenStore> Sealed<S> {
                 ));
             }
         };
-        // It may be anything, if somebody else wrote it.
+        // It may be anything, if another program wrote it.
         let key_id: String = sealed.key_id.chars().take(KEY_ID_SHOWN).collect();
         let mut is_known = false;
         for key in [&self.seals].into_iter().chain(&self.also_opens) {
             if *key.id == *sealed.key_id {
                 is_known = true;
                 if let Some(content) = open(&record, sealed, key) {
+                    self.check_place(sealed.place.as_deref()).map_err(|why| unreadable(&why))?;
                     let mut opened = StoredTokens::from_json(&content)
                         .map_err(|error| unreadable(&error.get_ref().to_string()))?;
                     opened.is_doubted = record.is_doubted;
@@ -169,6 +214,22 @@ impl<S: TokenStore> Sealed<S> {
                 "it is sealed with the key {key_id:?}, which is not at hand: add it with `Sealed::also_open`"
             )
         }))
+    }
+
+    /// Refuses a record that is whole, and was sealed for another place.
+    fn check_place(&self, sealed_for: Option<&str>) -> Result<(), String> {
+        let place = self.store.place();
+        match sealed_for {
+            Some(sealed_for) if sealed_for == place => Ok(()),
+            Some(sealed_for) if self.also_opens_at.iter().any(|place| place == sealed_for) => Ok(()),
+            Some(sealed_for) => Err(format!(
+                "it was sealed for the place {sealed_for:?}, and is at the place {place:?}: put back the record that belongs here, or call `Sealed::also_open_at({sealed_for:?})` if it was renamed on purpose"
+            )),
+            None if self.requires_place => Err(
+                "it was sealed without its place, by an earlier version or by a store that names none, and may belong elsewhere: call `Sealed::require_place` only after each record was saved once".into(),
+            ),
+            None => Ok(()),
+        }
     }
 }
 
@@ -195,6 +256,10 @@ impl<S: TokenStore> TokenStore for Sealed<S> {
     fn describe(&self) -> String {
         self.store.describe()
     }
+
+    fn place(&self) -> String {
+        self.store.place()
+    }
 }
 
 impl<S: TokenStore> fmt::Debug for Sealed<S> {
@@ -203,7 +268,9 @@ impl<S: TokenStore> fmt::Debug for Sealed<S> {
             .field("store", &self.store.describe())
             .field("seals", &self.seals)
             .field("also_opens", &self.also_opens)
+            .field("also_opens_at", &self.also_opens_at)
             .field("accepts_plain", &self.accepts_plain)
+            .field("requires_place", &self.requires_place)
             .finish()
     }
 }
@@ -286,7 +353,7 @@ fn open(
 /// that no two records share it.
 fn associated_data(record: &StoredTokens, sealed: &SealedContent) -> Vec<u8> {
     // Whoever adds a field to any of them decides here whether it is authenticated.
-    let SealedContent { key_id, nonce: _, ciphertext: _, has_open_intent } = sealed;
+    let SealedContent { key_id, place, nonce: _, ciphertext: _, has_open_intent } = sealed;
     let Binding { token_endpoint, client_id, name } = record.binding();
     let write_id = record.write_id();
     let parts: [&[u8]; 10] = [
@@ -302,7 +369,8 @@ fn associated_data(record: &StoredTokens, sealed: &SealedContent) -> Vec<u8> {
         &[u8::from(*has_open_intent)],
     ];
     let mut data = Vec::new();
-    for part in parts {
+    // One part more: no record without a place has the same data.
+    for part in parts.into_iter().chain(place.as_deref().map(str::as_bytes)) {
         data.extend_from_slice(&(part.len() as u64).to_be_bytes());
         data.extend_from_slice(part);
     }

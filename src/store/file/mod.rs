@@ -131,6 +131,7 @@ use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 #[derive(Clone, Debug)]
 pub struct FileStore {
     path: PathBuf,
+    label: Option<String>,
     options: Options,
     /// Worked out at the first use that finds everything in order, so that a link that is changed later does not lead one
     /// process elsewhere than to the locks that it holds.
@@ -142,7 +143,7 @@ impl FileStore {
     ///
     /// A relative path is taken from the directory that the process is in at the first use.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), options: Options::default(), place: Arc::default() }
+        Self { path: path.into(), label: None, options: Options::default(), place: Arc::default() }
     }
 
     /// Creates the folder at the first use if it does not exist, and those above it, with mode 0700.
@@ -177,6 +178,25 @@ impl FileStore {
     pub fn allow_group(mut self) -> Self {
         self.options.allows_group = true;
         self.place = Arc::default();
+        self
+    }
+
+    /// Sets the [place](TokenStore::place) that a `Sealed` store binds the record to; the name of the file by default.
+    ///
+    /// The default is the name and not the path, so that a folder can be moved, restored elsewhere or mounted in a container.
+    /// If several users have files of the same name in different folders, give each its own label. Otherwise, their sealed
+    /// records can be swapped by a program that can write to the folders.
+    ///
+    /// ```
+    /// use tower_refresh::store::{FileStore, TokenStore as _};
+    ///
+    /// let user = "alice";
+    /// let store = FileStore::new(format!("/var/lib/compass/{user}/tokens.json")).label(user);
+    /// assert_eq!(store.place(), "alice");
+    /// ```
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
         self
     }
 
@@ -259,6 +279,16 @@ impl TokenStore for FileStore {
 
     fn describe(&self) -> String {
         format!("the file {}", self.path.display())
+    }
+
+    /// Returns the [label](FileStore::label), or else the name of the file that the path leads to.
+    fn place(&self) -> String {
+        if let Some(label) = &self.label {
+            return label.clone();
+        }
+        // It is known from the first use on; before that, it takes a moment to look.
+        let path = self.located().map_or(&self.path, |place| &place.data);
+        path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 }
 

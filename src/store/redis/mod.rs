@@ -303,6 +303,11 @@ impl TokenStore for RedisStore {
     fn describe(&self) -> String {
         self.describe_key()
     }
+
+    /// Returns the key, with its prefix. The server and the database are not part of it.
+    fn place(&self) -> String {
+        self.key()
+    }
 }
 
 impl fmt::Debug for RedisStore {

@@ -24,6 +24,33 @@ async fn the_laws_hold_for_a_sealed_one() {
     crate::testing::store_laws(open).await;
 }
 
+/// S9
+#[cfg(feature = "sealed")]
+#[tokio::test]
+async fn swapped_records_of_two_keys_are_refused() {
+    use crate::store::{SealKey, Sealed};
+
+    let Some(server) = Server::start() else { return };
+    let [alice, bob] = ["alice", "bob"]
+        .map(|user| Sealed::new(store(&server).for_key(user).unwrap(), SealKey::new("k", [7; 32])));
+    for store in [&alice, &bob] {
+        store.save(&record(None, "1"), None).await.unwrap();
+    }
+    let swap = || {
+        for (from, to) in [("alice", "x"), ("bob", "alice"), ("x", "bob")] {
+            let keys = [from, to].map(|user| format!("tower-refresh:{user}"));
+            server.ask::<()>(&["RENAME", &keys[0], &keys[1]]);
+        }
+    };
+    swap();
+    for store in [&alice, &bob] {
+        let error = store.load().await.unwrap_err();
+        assert!(error.is_unreadable() && error.to_string().contains("the place"), "{error}");
+    }
+    swap();
+    assert!(alice.load().await.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn a_save_counts_if_it_replaces_what_is_stored() {
     let Some(server) = Server::start() else { return };
