@@ -67,7 +67,8 @@ use crate::store::TokenStore;
 ///    [`from_json`](crate::store::StoredTokens::from_json) keep what a later version has added. Columns of your own for parts
 ///    of it are copies, for people.
 /// 7. **Keep strangers out.** The record has the tokens in the clear: file mode, grants of the database, or a
-///    `Sealed` store (feature `sealed`) around yours.
+///    `Sealed` store (feature `sealed`) around yours. It binds a record to the [place](crate::store::TokenStore::place) that
+///    your store names.
 ///
 /// # Examples
 ///
@@ -145,6 +146,10 @@ use crate::store::TokenStore;
 ///
 ///     fn describe(&self) -> String {
 ///         format!("the row {} of the table tokens", self.name)
+///     }
+///
+///     fn place(&self) -> String {
+///         self.name.clone()
 ///     }
 /// }
 ///
