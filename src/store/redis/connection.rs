@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -16,7 +17,8 @@ use tokio::sync::{Mutex, broadcast};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::StoreError;
-use super::failure::Failure;
+use super::failure::{Asked, Failure};
+use super::scripts;
 
 /// Connects to one Redis, and connects again.
 ///
@@ -30,6 +32,7 @@ pub(super) struct Connector {
     current: ArcSwapOption<Link>,
     /// Whose turn it is to connect.
     turn: Mutex<()>,
+    is_checked: AtomicBool,
 }
 
 /// One connection.
@@ -48,10 +51,14 @@ impl Connector {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let info = info.set_redis_settings(settings.set_skip_set_lib_name());
         match Client::open(info) {
-            Ok(client) => {
-                Ok(Self { client, place, current: ArcSwapOption::empty(), turn: Mutex::new(()) })
-            }
-            Err(error) => Err(Failure::of(&error).into_error(&place)),
+            Ok(client) => Ok(Self {
+                client,
+                place,
+                current: ArcSwapOption::empty(),
+                turn: Mutex::new(()),
+                is_checked: AtomicBool::new(false),
+            }),
+            Err(error) => Err(Failure::of(&error, Asked::Greeting).into_error(&place)),
         }
     }
 
@@ -73,22 +80,47 @@ impl Connector {
             from_redis_value(value)
                 .map_err(|_| Failure::Busy("answered with something that was not expected".into()))
         });
-        read.map_err(|failure| failure.into_error(&self.place))
+        let failure = match read {
+            Ok(answer) => return Ok(answer),
+            Err(Failure::InScript) => self.what_is_missing(command, within).await,
+            Err(failure) => failure,
+        };
+        Err(failure.into_error(&self.place))
     }
 
-    /// Listens for a key whose lock is let go of: from now on, nothing is missed. None if the server does not permit it.
-    pub(super) async fn listen(
-        &self,
-        key: &str,
-        within: Duration,
-    ) -> Result<Option<Listener>, StoreError> {
-        match self.try_twice(&Request::Subscribe(key), within).await {
-            Ok((link, _)) => {
-                Ok(Some(Listener { key: key.into(), released: link.released.resubscribe(), link }))
-            }
-            Err(Failure::Misconfigured(_)) => Ok(None),
-            Err(failure) => Err(failure.into_error(&self.place)),
+    /// Finds out, once for all locks, whether the scripts may call what they call in the end: to let go of a lock has no
+    /// error that anyone sees.
+    pub(super) async fn check(&self, key: &str, within: Duration) -> Result<(), StoreError> {
+        if self.is_checked.load(Ordering::Relaxed) {
+            return Ok(());
         }
+        let missing = self.missing(key.as_bytes(), within).await;
+        let missing = missing.map_err(|failure| failure.into_error(&self.place))?;
+        if !missing.is_empty() {
+            return Err(Failure::not_for_scripts(&missing).into_error(&self.place));
+        }
+        self.is_checked.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn what_is_missing(&self, command: &Cmd, within: Duration) -> Failure {
+        let missing = self.missing(scripts::key_of(command), within).await;
+        Failure::not_for_scripts(&missing.unwrap_or_default())
+    }
+
+    /// Returns the commands that a script may not call.
+    async fn missing(&self, key: &[u8], within: Duration) -> Result<Vec<String>, Failure> {
+        let command = scripts::missing(key);
+        let (_, value) = self.try_twice(&Request::Command(&command), within).await?;
+        // What else is wrong is found by the next request.
+        Ok(from_redis_value(value).unwrap_or_default())
+    }
+
+    /// Listens for a key whose lock is let go of: from now on, nothing is missed. None if that does not work: the server may
+    /// not permit it, a proxy may not pass it on, and what else is wrong is found by the next request.
+    pub(super) async fn listen(&self, key: &str, within: Duration) -> Option<Listener> {
+        let (link, _) = self.try_twice(&Request::Subscribe(key), within).await.ok()?;
+        Some(Listener { key: key.into(), released: link.released.resubscribe(), link })
     }
 
     /// Returns whether messages still come over the connection that is in use.
@@ -102,7 +134,7 @@ impl Connector {
         within: Duration,
     ) -> Result<(Arc<Link>, Value), Failure> {
         if Handle::try_current().is_err() {
-            return Err(Failure::Misconfigured("needs a tokio runtime to be spoken to".into()));
+            return Err(Failure::Misconfigured("needs a tokio runtime to be reached".into()));
         }
         let began = now();
         let deadline = began + within;
@@ -143,20 +175,23 @@ impl Connector {
         if let Some(link) = self.current.load_full().filter(|link| link.made >= since) {
             return Ok(link);
         }
-        let made = Arc::new(self.connect().await.map_err(|error| Failure::of(&error))?);
+        let made = self.connect().await.map_err(|error| Failure::of(&error, Asked::Greeting))?;
+        let made = Arc::new(made);
         self.current.compare_and_swap(&None::<Arc<Link>>, Some(Arc::clone(&made)));
         Ok(made)
     }
 
     async fn try_once(link: &Link, request: &Request<'_>) -> Result<Value, Failure> {
         let mut connection = link.connection.clone();
-        let answer = match request {
-            Request::Command(command) => command.query_async(&mut connection).await,
+        let (answer, asked) = match request {
+            Request::Command(command) => {
+                (command.query_async(&mut connection).await, Asked::Script)
+            }
             Request::Subscribe(channel) => {
-                connection.subscribe(*channel).await.map(|()| Value::Nil)
+                (connection.subscribe(*channel).await.map(|()| Value::Nil), Asked::Subscription)
             }
         };
-        answer.map_err(|error| Failure::of(&error))
+        answer.map_err(|error| Failure::of(&error, asked))
     }
 
     async fn connect(&self) -> Result<Link, RedisError> {

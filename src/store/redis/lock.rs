@@ -38,6 +38,7 @@ pub(super) async fn lock(store: &RedisStore, wait: Duration) -> Result<RedisLock
         return Err(StoreError::misconfigured("a store in Redis needs a tokio runtime"));
     };
     let until = now().checked_add(wait);
+    store.connector.check(&store.key(), store.timeout).await?;
     let mut claim =
         Claim { store: store.clone(), owner: WriteId::random(), runtime, is_open: false };
     let mut ear = Ear::Closed;
@@ -63,7 +64,7 @@ pub(super) async fn lock(store: &RedisStore, wait: Duration) -> Result<RedisLock
             Ear::Forbidden => false,
         };
         if is_to_listen {
-            ear = match store.connector.listen(&store.key(), store.timeout).await? {
+            ear = match store.connector.listen(&store.key(), store.timeout).await {
                 Some(listener) => Ear::Open(listener),
                 None => Ear::Forbidden,
             };
@@ -88,7 +89,7 @@ enum Ear {
     /// It does not, so far.
     Closed,
     Open(Listener),
-    /// It has to look: the server does not permit to listen.
+    /// It has to look: to listen does not work.
     Forbidden,
 }
 
@@ -279,5 +280,5 @@ const RENEWALS_PER_LEASE: u32 = 3;
 /// How often whoever waits for the lock looks, though nothing was heard: the connection may be dead without a word.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// How often whoever waits for the lock looks if the server does not permit to listen.
+/// How often a waiter looks if it cannot listen.
 const POLL_EVERY: Duration = Duration::from_millis(250);

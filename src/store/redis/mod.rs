@@ -88,8 +88,11 @@ use super::{StoreError, StoredTokens, TokenStore, WriteId};
 /// ACL SETUSER fleet on >password ~tower-refresh:* &tower-refresh:* -@all +eval +info +time +hget +hmget +hset +hincrby +hdel +persist +publish +subscribe +select
 /// ```
 ///
-/// `+select` is for a database other than 0. Without `+subscribe` or the channels (`&…`), whoever waits for the lock looks four
-/// times a second; without `+publish`, nobody is told.
+/// `+select` is for a database other than 0. Without `+subscribe` or the channels (`&…`), a process that waits for the lock looks
+/// four times a second; without `+publish`, it looks every five seconds.
+///
+/// The same commands must not be renamed (`rename-command`), nor be refused by a proxy: all but `eval`, `select` and `subscribe`
+/// are called in scripts. If one is missing, the error is [misconfigured](StoreError::misconfigured) and names it.
 ///
 /// # TLS and the password
 ///
@@ -121,13 +124,14 @@ use super::{StoreError, StoredTokens, TokenStore, WriteId};
 /// # What is not supported
 ///
 /// Redis Cluster (a node that has the key will do, until the key moves), Sentinel (use a name or a proxy that leads to the
-/// primary), and proxies that do not pass `HELLO 3`.
+/// primary), and servers and proxies that do not speak RESP3 (`HELLO 3`).
 ///
 /// # Errors
 ///
 /// [Unavailable](StoreError::unavailable) if the server does not answer [in time](Self::timeout), still loads its data, is full,
-/// cannot write to its disk, or is a replica. [Misconfigured](StoreError::misconfigured) if it refuses the user or the password,
-/// does not permit what is needed, or has something else under the key. What the server says beyond the kind of its error is not
+/// cannot write to its disk, is a replica, or closes the connection. [Misconfigured](StoreError::misconfigured) if it refuses
+/// the user or the password, does not permit a command, does not speak RESP3, cannot be trusted over TLS, or has something else
+/// under the key. What the server says beyond the kind of its error is not
 /// passed on, since it may quote what it was sent.
 ///
 /// A request is made again at once, over a new connection, if the old one is dead: all of them are harmless to repeat.

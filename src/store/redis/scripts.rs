@@ -30,6 +30,8 @@ const RENEW: &str = script!("renew.lua");
 const RELEASE: &str = script!("release.lua");
 const LOAD: &str = script!("load.lua");
 const SAVE: &str = script!("save.lua");
+/// Without the prelude, which calls what may be missing.
+const MISSING: &str = include_str!("scripts/missing.lua");
 
 /// Takes the lock, or tells how long it is still held by somebody else.
 pub(super) fn acquire(key: &str, owner: &str, lease_ms: u64) -> Cmd {
@@ -77,6 +79,21 @@ pub(super) fn save(
         .arg(record)
         .arg(u8::from(has_open_intent));
     command
+}
+
+/// Finds out which commands the other scripts may not call.
+pub(super) fn missing(key: &[u8]) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command.arg(MISSING).arg(1).arg(key);
+    command
+}
+
+/// Returns the key that a script is for.
+pub(super) fn key_of(command: &Cmd) -> &[u8] {
+    match command.args_iter().nth(3) {
+        Some(redis::Arg::Simple(key)) => key,
+        _ => &[],
+    }
 }
 
 fn eval(script: &str, key: &str) -> Cmd {

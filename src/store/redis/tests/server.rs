@@ -136,7 +136,8 @@ impl Server {
         }
         let running = Running { shell, pid: pid.trim().parse().unwrap() };
         for _ in 0..1000 {
-            let info = self.try_ask::<String>(&["INFO"]);
+            let is_renamed = self.arguments.iter().any(|argument| argument == "TELL");
+            let info = self.try_ask::<String>(&[if is_renamed { "TELL" } else { "INFO" }]);
             match info {
                 // It tells of itself before it knows its data.
                 Ok(info) if info.contains("\r\nloading:1\r") => pause(),

@@ -71,10 +71,77 @@ async fn a_user_needs_what_the_documentation_says_and_no_more() {
         } else {
             let error = outcome.expect_err(without);
             assert!(error.is_misconfigured(), "without {without}: {error}");
+            let named = match without.strip_prefix('+') {
+                Some(command) => vec![command.to_uppercase()],
+                None => vec![],
+            };
+            assert_eq!(blamed(&error), named, "without {without}: {error}");
             // What could be taken is let go of, or not taken at all.
             server.ask::<()>(&["DEL", KEY]);
         }
     }
+}
+
+/// The commands that a message blames.
+fn blamed(error: &StoreError) -> Vec<String> {
+    let message = error.to_string();
+    // The key is in the same quotes.
+    let quoted = message.split('`').skip(1).step_by(2);
+    quoted
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_uppercase()))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// R1
+#[tokio::test]
+async fn renamed_command_is_misconfigured_and_the_only_one_that_is_blamed() {
+    for renamed in [
+        &["INFO"][..],
+        &["TIME"],
+        &["PERSIST"],
+        &["HSET"],
+        &["HDEL"],
+        &["HMGET"],
+        &["INFO", "TIME", "HINCRBY"],
+        &["EVAL"],
+    ] {
+        let mut arguments = vec![];
+        // The test asks the server who it is.
+        let rename = |command: &str| if command == "INFO" { "TELL" } else { "" };
+        for command in renamed {
+            arguments.extend(["--rename-command", command, rename(command)]);
+        }
+        let Some(server) = Server::start_with(&arguments) else { return };
+        let error = everything(&store(&server)).await.unwrap_err();
+        assert!(error.is_misconfigured(), "{renamed:?}: {error}");
+        let mut expected = renamed.to_vec();
+        expected.sort_unstable();
+        assert_eq!(blamed(&error), expected, "{error}");
+    }
+}
+
+/// R1
+#[tokio::test]
+async fn channels_may_be_renamed_or_forbidden() {
+    for renamed in [&["PUBLISH"][..], &["SUBSCRIBE"], &["PUBLISH", "SUBSCRIBE"]] {
+        let mut arguments = vec![];
+        for command in renamed {
+            arguments.extend(["--rename-command", command, ""]);
+        }
+        let Some(server) = Server::start_with(&arguments) else { return };
+        everything(&store(&server)).await.unwrap();
+    }
+}
+
+/// R2
+#[tokio::test]
+async fn server_whose_hello_is_renamed_does_not_speak_resp3() {
+    let Some(server) = Server::start_with(&["--rename-command", "HELLO", ""]) else { return };
+    let error = store(&server).load().await.unwrap_err();
+    let message = error.to_string();
+    assert!(error.is_misconfigured() && message.contains("does not speak RESP3"), "{message}");
+    assert!(!message.contains("EVAL") && !message.contains("older"), "{message}");
 }
 
 #[tokio::test]

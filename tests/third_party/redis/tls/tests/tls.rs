@@ -20,13 +20,38 @@ async fn the_laws_hold_over_tls() {
     store_laws(async |name| RedisStore::with_client(&client, name).unwrap()).await;
 }
 
+/// R2
 #[tokio::test]
-async fn a_server_that_nobody_vouches_for_is_told_nothing() {
+async fn unknown_ca_is_misconfigured_and_nothing_is_sent() {
     let server = Server::start();
     let store = RedisStore::new(server.url(), "compass").unwrap();
     let error = store.load().await.unwrap_err();
     let said = format!("{error} {error:?}");
-    assert!(said.contains("certificate") && !said.contains("sesame"), "{said}");
+    assert!(error.is_misconfigured(), "{said}");
+    assert!(said.contains("certificate") && said.contains("with_client"), "{said}");
+    assert!(!said.contains("sesame"), "{said}");
+}
+
+/// R2
+#[tokio::test]
+async fn plain_port_is_misconfigured_over_tls_and_tls_port_closes_plain_connections() {
+    let server = Server::start();
+    let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("rediss://:sesame@localhost:{}/", plain.local_addr().unwrap().port());
+    let answering = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut client, _) = plain.accept().unwrap();
+            drop(std::io::Write::write_all(&mut client, b"-ERR Protocol error\r\n"));
+        }
+    });
+    let store = RedisStore::new(url, "compass").unwrap();
+    let error = store.load().await.unwrap_err();
+    assert!(error.is_misconfigured() && error.to_string().contains("TLS"), "{error}");
+    drop(answering);
+
+    let url = server.url().replace("rediss:", "redis:");
+    let error = RedisStore::new(url, "compass").unwrap().load().await.unwrap_err();
+    assert!(error.is_unavailable() && error.to_string().contains("rediss://"), "{error}");
 }
 
 // ===== the server =====
