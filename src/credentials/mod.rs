@@ -70,7 +70,7 @@ struct Shared<S> {
     policy: RefreshPolicy,
     /// Whether the source keeps tokens, some of which it may have been unable to save.
     keeps: bool,
-    /// Notices that what the source reads has changed. Not to be called under the lock.
+    /// Notices a change of the source's input. Not to be called under the lock.
     watch: Option<Watch>,
     /// Written only under the lock, so that it never goes back in time.
     published: ArcSwapOption<Published>,
@@ -399,7 +399,7 @@ impl<S: TokenSource> Credentials<S> {
         }
     }
 
-    /// Lets the source be asked at once if what it reads has changed since it failed, or since its token was rejected.
+    /// Ends the backoffs if the source's input has changed since a refresh failed, or since its token was rejected.
     fn notice_change(&self, want: &Want) {
         if let Some(watch) = &self.shared.watch
             && (matches!(want, Want::NewerThanRejected { .. }) || self.lock().state.has_failed())
@@ -525,7 +525,7 @@ impl<S: TokenSource> Credentials<S> {
 
     fn publish(&self, state: &State, now: Now) {
         let published = self.shared.published.load();
-        // After a failure, requests look whether what the source reads has changed.
+        // After a failure, requests check the source's input for a change.
         let watches = self.shared.watch.is_some() && state.has_failed();
         let next = state.published(now).filter(|_| !watches);
         let unchanged = match (&*published, &next) {

@@ -478,11 +478,12 @@ impl State {
         }));
     }
 
+    /// Returns whether the last refresh failed.
     pub(super) fn has_failed(&self) -> bool {
         self.failure.is_some()
     }
 
-    /// What the source reads has changed: it may be asked now, whatever it answered before.
+    /// Ends the backoffs: the input of the source has changed, so that its last answer proves nothing.
     pub(super) fn source_changed(&mut self) {
         if let Some(failure) = &mut self.failure {
             failure.until = Deadline::PAST;

@@ -38,7 +38,7 @@ pub struct SourceInfo {
     pub(crate) reuse_grace: Option<Duration>,
     /// Whether the source keeps tokens that others may bring, so that it is worth to look.
     pub(crate) keeps: bool,
-    /// Notices a change of what the source reads, after which an earlier failure says nothing any more.
+    /// Notices a change of the source's input, after which an earlier failure proves nothing.
     pub(crate) watch: Option<Watch>,
 }
 
@@ -109,9 +109,9 @@ impl Default for SourceInfo {
     }
 }
 
-/// Returns whether what a source reads has changed since the source last read it.
+/// Detects a change of a source's input, such as a file, since the source last read it.
 ///
-/// It is asked only while a failure or a rejection holds requests back, and must not block.
+/// It is called after a failure or a rejection, in the task of a request, and must be cheap.
 #[derive(Clone)]
 pub(crate) struct Watch(Arc<dyn Fn() -> bool + Send + Sync>);
 

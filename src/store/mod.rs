@@ -82,7 +82,9 @@
 //!   by a restart, not by an old configuration. A configured refresh token has its turn once; a *different* one in the
 //!   configuration takes the place of what is stored, since a human has logged in.
 //! - What is stored is bound to the origin of the token endpoint, the client id and the [name](Stored::name): with an edited
-//!   configuration nothing is sent, and nothing is changed.
+//!   configuration nothing is sent, and nothing is changed. A `Sealed` record is also bound to its
+//!   [place](TokenStore::place), so that two records cannot be swapped.
+//! - A `FileStore` does not use a record that another user owns or can write.
 //! - A record that cannot be understood (torn, of something else, of a later version) is left as it is, and no refresh token is
 //!   sent, not even a configured one: it may be spent. The access token is used as long as it works; then the error, a
 //!   [misconfigured](crate::TokenError::is_misconfigured) one, says where the record is. Once somebody has put a good one in its

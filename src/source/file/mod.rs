@@ -41,8 +41,8 @@ use crate::token::{AccessToken, TokenSet};
 /// The file is read again in the background [when the interval is over](Self::reread_every) and a request needs the
 /// token. A token that a server rejects is read again at once, and the request is sent again if the file has a new
 /// one. If the file could not be read or the rejected token is still in it, the next request looks whether the file has
-/// changed since (its inode, length and times, behind all links) and reads it again if it has: no backoff applies to a
-/// file that was repaired.
+/// changed since (its inode, length and times, behind all links; one call of `stat`) and reads it again if it has: no
+/// backoff applies to a file that was repaired.
 ///
 /// No expiry is read out of the token, even if it is a JWT: the program that writes the file replaces it in good time.
 ///

@@ -48,7 +48,7 @@ mod unix {
             }
         }
 
-        /// Gives a file that this process has created to those who share it, whatever the umask.
+        /// Gives a file that this process has created to those who share it. The umask does not count.
         pub(in super::super) fn share(self, file: &File, metadata: &Metadata) -> io::Result<()> {
             let Self::Group(gid) = self else { return Ok(()) };
             if !is_this_users(metadata) {

@@ -171,7 +171,7 @@ impl FileStore {
     ///
     /// Files are then created for the folder's group with mode 0660, and a record that belongs to the group or that the group
     /// can write is used. By default, the record has to belong to the user of the process, and be writable for no other. The
-    /// folder must be writable for the group and for no one else: `chgrp fleet folder; chmod 2770 folder`.
+    /// folder must be writable for the group and for no other user: `chgrp fleet folder; chmod 2770 folder`.
     ///
     /// All processes that use the file need it. It has no effect on Windows.
     #[must_use]
@@ -286,7 +286,7 @@ impl TokenStore for FileStore {
         if let Some(label) = &self.label {
             return label.clone();
         }
-        // It is known from the first use on; before that, it takes a moment to look.
+        // Cached from the first use on. Before that, this looks at the file system.
         let path = self.located().map_or(&self.path, |place| &place.data);
         path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }

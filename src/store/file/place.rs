@@ -74,7 +74,8 @@ fn access(folder: &Path, options: Options) -> Result<Access, StoreError> {
 }
 
 #[cfg(not(unix))]
-fn access(_: &Path, _: Options) -> Result<Access, StoreError> {
+fn access(_: &Path, options: Options) -> Result<Access, StoreError> {
+    let _ = options.allows_group;
     Ok(Access::User)
 }
 

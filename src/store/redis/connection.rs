@@ -88,8 +88,8 @@ impl Connector {
         Err(failure.into_error(&self.place))
     }
 
-    /// Finds out, once for all locks, whether the scripts may call what they call in the end: to let go of a lock has no
-    /// error that anyone sees.
+    /// Checks, once for all locks, that the scripts may call all of their commands: the release of a lock reports no error,
+    /// and a lease that cannot be released would hold up every refresh.
     pub(super) async fn check(&self, key: &str, within: Duration) -> Result<(), StoreError> {
         if self.is_checked.load(Ordering::Relaxed) {
             return Ok(());
@@ -112,12 +112,12 @@ impl Connector {
     async fn missing(&self, key: &[u8], within: Duration) -> Result<Vec<String>, Failure> {
         let command = scripts::missing(key);
         let (_, value) = self.try_twice(&Request::Command(&command), within).await?;
-        // What else is wrong is found by the next request.
+        // Any other fault is found by the next request.
         Ok(from_redis_value(value).unwrap_or_default())
     }
 
-    /// Listens for a key whose lock is let go of: from now on, nothing is missed. None if that does not work: the server may
-    /// not permit it, a proxy may not pass it on, and what else is wrong is found by the next request.
+    /// Listens for releases of a key's lock: from now on, none is missed. None if the server does not permit it, if a proxy
+    /// does not pass it on, or for another reason, which the next request meets as well.
     pub(super) async fn listen(&self, key: &str, within: Duration) -> Option<Listener> {
         let (link, _) = self.try_twice(&Request::Subscribe(key), within).await.ok()?;
         Some(Listener { key: key.into(), released: link.released.resubscribe(), link })

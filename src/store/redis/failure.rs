@@ -89,7 +89,6 @@ impl Failure {
 fn of_connection(error: &RedisError) -> Failure {
     let mut cause = error.source();
     while let Some(error) = cause {
-        // The client shares the error of the system among all who wait for it.
         let error = error.downcast_ref::<Shared>().map_or(error, |error| &**error);
         if let Some(error) = error.downcast_ref::<io::Error>() {
             return of_system(error);
@@ -97,13 +96,11 @@ fn of_connection(error: &RedisError) -> Failure {
         cause = error.source();
     }
     match error.kind() {
-        // A library of TLS says why it gave up.
+        // From a library of TLS.
         ErrorKind::Client if error.source().is_some() => no_tls(error),
         _ => Failure::Cut(format!("cannot be reached: {error}")),
     }
 }
-
-type Shared = Arc<dyn Error + Send + Sync>;
 
 fn of_system(error: &io::Error) -> Failure {
     match error.kind() {
@@ -165,7 +162,7 @@ fn of_answer(code: &str, detail: &str, asked: Asked) -> Failure {
     }
 }
 
-/// Reads an error whose code says little, such as `ERR`, by its words. They differ between servers, and proxies have their own.
+/// Reads an error with a general code, such as `ERR`, by its words. They differ between servers and proxies.
 fn of_words(code: &str, detail: &str, asked: Asked) -> Failure {
     let words = format!("{code} {detail}").to_ascii_lowercase();
     // What follows quotes the request.
@@ -231,6 +228,9 @@ fn code_in_script(detail: &str) -> Option<&'static str> {
     let rest = detail.strip_prefix("Error running script")?;
     CODES.into_iter().find(|code| rest.contains(&format!("-{code} ")))
 }
+
+/// The client shares an error of the system among all requests of a connection.
+type Shared = Arc<dyn Error + Send + Sync>;
 
 /// How servers and proxies refuse a command.
 const REFUSALS: [&str; 17] = [

@@ -131,8 +131,7 @@ use super::{StoreError, StoredTokens, TokenStore, WriteId};
 /// [Unavailable](StoreError::unavailable) if the server does not answer [in time](Self::timeout), still loads its data, is full,
 /// cannot write to its disk, is a replica, or closes the connection. [Misconfigured](StoreError::misconfigured) if it refuses
 /// the user or the password, does not permit a command, does not speak RESP3, cannot be trusted over TLS, or has something else
-/// under the key. What the server says beyond the kind of its error is not
-/// passed on, since it may quote what it was sent.
+/// under the key. The text of its errors is not passed on, since it may quote what it was sent.
 ///
 /// A request is made again at once, over a new connection, if the old one is dead: all of them are harmless to repeat.
 ///
