@@ -104,8 +104,11 @@ impl Connector {
     }
 
     async fn what_is_missing(&self, command: &Cmd, within: Duration) -> Failure {
-        let missing = self.missing(scripts::key_of(command), within).await;
-        Failure::not_for_scripts(&missing.unwrap_or_default())
+        match self.missing(scripts::key_of(command), within).await {
+            Ok(missing) => Failure::not_for_scripts(&missing),
+            Err(Failure::Misconfigured(why)) => Failure::Misconfigured(why),
+            Err(_) => Failure::InScript,
+        }
     }
 
     /// Returns the commands that a script may not call.

@@ -190,7 +190,7 @@ fn of_words(code: &str, detail: &str, asked: Asked) -> Failure {
         return wrong("does not permit this user the key: see \"Permissions\" of `RedisStore`");
     }
     let is_refusal = code == "NOPERM" || REFUSALS.iter().any(|refusal| has(refusal));
-    if is_refusal && has("script") {
+    if is_refusal && IN_SCRIPT.iter().any(|place| has(place)) {
         return Failure::InScript;
     }
     if is_refusal {
@@ -252,6 +252,10 @@ const REFUSALS: [&str; 17] = [
     "denied",
     "prohibited",
 ];
+
+/// What they call a script. The word alone may be one of a script that they quote.
+const IN_SCRIPT: [&str; 5] =
+    ["from script", "from lua script", "in script", "running script", "executing the script"];
 
 const WRONG_PASSWORD: &str = "refuses the user or the password: check the URL";
 

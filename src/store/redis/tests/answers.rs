@@ -83,6 +83,11 @@ async fn what_a_human_must_mend_is_misconfigured() {
         ("-ERR command 'eval' is not allowed sesame\r\n", "know `EVAL`"),
         ("-ERR unsupported command sesame\r\n", "know `EVAL`"),
         ("-invalid request sesame\r\n", "know `EVAL`"),
+        ("-ERR unknown command 'EVAL' 'local script = sesame'\r\n", "know `EVAL`"),
+        (
+            "-ERR Error running script (call to f_1f): @user_script:4: Unknown Redis command called from Lua script\r\n",
+            "a command that they call in scripts",
+        ),
         (
             "-ERR Unknown Redis command called from script script: 1f, on @user_script:4.\r\n",
             "a command that they call in scripts",
