@@ -277,7 +277,7 @@ async fn at(place: &'static str, stored: &Value) -> Sealed<At> {
 
 /// S9
 #[tokio::test]
-async fn swapped_records_of_two_users_are_refused_and_both_places_named() {
+async fn swapped_records_of_two_users_are_refused_with_both_places() {
     let mut nameless = json_of(&record(1));
     nameless["binding"] = json!({});
     let nameless = StoredTokens::from_json(nameless.to_string().as_bytes()).unwrap();
@@ -324,7 +324,7 @@ async fn record_without_a_place_is_read_and_bound_by_the_next_save() {
 
 /// S9
 #[tokio::test]
-async fn renamed_record_is_opened_where_that_is_allowed_and_bound_by_the_next_save() {
+async fn renamed_record_is_opened_if_allowed_and_bound_by_a_save() {
     let stored = sealed_at("alice", &record(1)).await;
     let moved = at("carol", &stored).await;
     let migrating = moved.clone().also_open_at("alice");

@@ -222,7 +222,7 @@ async fn repaired_file_is_read_at_the_next_request() {
 /// A81
 #[cfg(feature = "testing")]
 #[tokio::test(start_paused = true)]
-async fn file_that_broke_under_a_good_token_is_read_once_it_is_repaired() {
+async fn broken_file_under_a_good_token_is_read_once_repaired() {
     let folder = Folder::new();
     let path = folder.file("sesame");
     let clock = crate::testing::ManualClock::new();
@@ -278,7 +278,7 @@ async fn rejected_token_is_read_again_once_the_file_has_changed() {
 
 /// A81
 #[tokio::test(start_paused = true)]
-async fn file_that_has_not_changed_is_not_read_again_during_the_backoff() {
+async fn unchanged_file_is_not_read_again_during_the_backoff() {
     let folder = Folder::new();
     let path = folder.file("{}");
     let credentials = Credentials::new(TokenFile::new(&path));

@@ -118,7 +118,7 @@ async fn what_is_no_redis_is_unavailable() {
 
 /// R2
 #[tokio::test]
-async fn server_without_resp3_is_misconfigured_and_no_command_is_blamed() {
+async fn server_without_resp3_is_misconfigured_and_eval_not_blamed() {
     for greeting in [
         "-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n",
         "-ERR unknown command 'HELLO', with args beginning with: '3' \r\n",

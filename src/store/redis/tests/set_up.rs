@@ -95,7 +95,7 @@ fn blamed(error: &StoreError) -> Vec<String> {
 
 /// R1
 #[tokio::test]
-async fn renamed_command_is_misconfigured_and_the_only_one_that_is_blamed() {
+async fn renamed_command_is_misconfigured_and_alone_blamed() {
     for renamed in [
         &["INFO"][..],
         &["TIME"],

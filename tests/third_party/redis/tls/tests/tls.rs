@@ -34,7 +34,7 @@ async fn unknown_ca_is_misconfigured_and_nothing_is_sent() {
 
 /// R2
 #[tokio::test]
-async fn plain_port_is_misconfigured_over_tls_and_tls_port_closes_plain_connections() {
+async fn plain_port_is_misconfigured_for_tls_and_tls_port_closes() {
     let server = Server::start();
     let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("rediss://:sesame@localhost:{}/", plain.local_addr().unwrap().port());
