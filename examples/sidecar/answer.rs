@@ -5,7 +5,7 @@
 //! | `sidecar-error` | status | |
 //! |---|---|---|
 //! | `method` | 405 | `TRACE` is not passed on |
-//! | `upgrade` | 501 | `CONNECT` and `Upgrade` (WebSocket, h2c) are not supported |
+//! | `upgrade` | 501 | `CONNECT` and `Upgrade` (all but `h2c`, which is ignored) are not supported |
 //! | `transfer-coding` | 501 | the body has a transfer coding other than `chunked` |
 //! | `host` | 421 | the request is not for this sidecar |
 //! | `browser` | 403 | a page in a browser asks |

@@ -16,7 +16,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{self, Path, PathBuf};
 
 use http::header::{HOST, ORIGIN, UPGRADE};
-use http::{HeaderName, Method, Request, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 use subtle::ConstantTimeEq as _;
 use tower_refresh::BoxError;
 
@@ -73,8 +73,10 @@ impl Guard {
                 return Err(Refusal::key());
             }
         }
-        // RFC 9110 §7.8: HTTP/1.0 knows no upgrade, and the header is ignored there.
-        if headers.contains_key(UPGRADE) && request.version() != Version::HTTP_10 {
+        // RFC 9110 §7.8: HTTP/1.0 knows no upgrade, and the header is ignored there. An offer of h2c is ignored as well: Java's
+        // client and `curl --http2` make it with each first request, and go on over HTTP/1.1.
+        let is_h2c = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"h2c");
+        if request.version() != Version::HTTP_10 && !headers.get_all(UPGRADE).iter().all(is_h2c) {
             return Err(Refusal::upgrade());
         }
         if has_unknown_coding(headers) {

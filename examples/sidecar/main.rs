@@ -53,8 +53,8 @@
 //! A connection is closed if it begins no request within 10 seconds, or none with the key over TCP. Between two requests it is
 //! kept for 30 seconds. A request that is under way has no time limit. See `connections.rs`.
 //!
-//! `Upgrade` (WebSocket, h2c) and `CONNECT` are refused with status 501. Java's HTTP client and `curl --http2` send `Upgrade: h2c`
-//! by default: use HTTP/1.1 (`HttpClient.Version.HTTP_1_1`, `--http1.1`) or prior knowledge (`--http2-prior-knowledge`).
+//! `Upgrade` (WebSocket, for example) and `CONNECT` are refused with status 501. An offer of `h2c`, which Java's HTTP client and
+//! `curl --http2` make by default, is ignored: the connection stays HTTP/1.1. HTTP/2 works with prior knowledge.
 //!
 //! # Whose answer is it?
 //!
