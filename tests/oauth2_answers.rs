@@ -1,9 +1,12 @@
 //! What real token endpoints answer, and what must come of it.
 #![cfg(feature = "oauth2")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+#![allow(clippy::disallowed_types, reason = "a lock between a test and its subscriber")]
 
 mod oauth2_support;
 
+#[cfg(feature = "tracing")]
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -61,6 +64,47 @@ fn kind(error: &TokenError) -> &'static str {
     }
 }
 
+/// The warnings of this thread, from here on.
+#[cfg(feature = "tracing")]
+struct Warnings {
+    lines: Arc<Mutex<Vec<u8>>>,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+#[cfg(feature = "tracing")]
+impl Warnings {
+    fn begin() -> Self {
+        let lines = Arc::<Mutex<Vec<u8>>>::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::WARN)
+            .with_ansi(false)
+            .with_writer(move || Lines(writer.clone()))
+            .finish();
+        Self { lines, _guard: tracing::subscriber::set_default(subscriber) }
+    }
+
+    fn take(&self) -> Vec<String> {
+        let lines = std::mem::take(&mut *self.lines.lock().unwrap());
+        String::from_utf8(lines).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+#[cfg(feature = "tracing")]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+#[cfg(feature = "tracing")]
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 // ===== Lifetimes =====
 
 #[tokio::test]
@@ -113,15 +157,129 @@ async fn an_exp_before_the_time_of_receipt_is_ignored() {
 
 #[tokio::test]
 async fn absurd_lifetimes_neither_overflow_nor_lose_the_answer() {
-    for value in ["0", "-1", "-1e400"] {
-        let body = format!(r#"{{"access_token":"a","expires_in":{value}}}"#);
-        assert_eq!(lifetime(&body).await, Some(Duration::ZERO), "{value}");
-    }
     for value in ["99999999999", "1e400", "18446744073709551616", "\"1e400\""] {
         let body = format!(r#"{{"access_token":"a","refresh_token":"r","expires_in":{value}}}"#);
         let tokens = accepted(&body).await;
         assert!(tokens.lifetime_at(UNIX_EPOCH).unwrap() > seconds(10 * 365 * 86_400));
         assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "r", "{value}");
+    }
+}
+
+/// Faults A40, A41.
+#[tokio::test]
+async fn zero_and_zero_times_mean_that_the_expiry_is_unknown() {
+    for value in [
+        "0",
+        "-1",
+        "\"0\"",
+        "-1e400",
+        "\"0001-01-01T00:00:00Z\"",
+        "\"0001-01-01T00:00:00\"",
+        "\"1970-01-01T00:00:00.000+0000\"",
+    ] {
+        for name in ["expires_in", "expires", "expiry", "expires_at", "expires_in_ms"] {
+            let body = format!(r#"{{"access_token":"a","{name}":{value}}}"#);
+            assert_eq!(lifetime(&body).await, None, "{body}");
+            // What else says how long it lives counts.
+            let body =
+                format!(r#"{{"access_token":"a","{name}":{value},"expires_on":4102444800}}"#);
+            assert!(lifetime(&body).await.is_some(), "{body}");
+            let mut dialect = Dialect::rfc6749();
+            dialect.default_lifetime = Some(seconds(77));
+            let body = format!(r#"{{"access_token":"a","{name}":{value}}}"#);
+            let tokens = refresh_in(dialect, json(&body)).await.unwrap();
+            assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(77)), "{body}");
+        }
+        for name in ["refresh_token_expires_in", "refresh_expires_in", "refreshTokenExpiresAt"] {
+            let body = format!(r#"{{"access_token":"a","refresh_token":"r","{name}":{value}}}"#);
+            for dialect in [Dialect::rfc6749(), Dialect::camel_case()] {
+                let tokens = refresh_in(dialect, json(&body)).await.unwrap();
+                assert_eq!(tokens.refresh_token_expires_at(), None, "{body}");
+            }
+        }
+        let claims = format!(r#"{{"exp":{value}}}"#);
+        let body = format!(r#"{{"access_token":"{}"}}"#, jwt(&claims));
+        assert_eq!(lifetime(&body).await, None, "{claims}");
+    }
+}
+
+#[tokio::test]
+async fn token_that_is_over_on_arrival_is_handed_on_as_over() {
+    for body in [
+        r#"{"access_token":"a","expires_at":1667308000}"#,
+        r#"{"access_token":"a","expires_at":"2022-11-01T13:00:00Z"}"#,
+        r#"{"access_token":"a","expires_in":"1980-01-01T00:00:00Z"}"#,
+    ] {
+        let date = [("date", START_DATE)];
+        let now = UNIX_EPOCH + seconds(START);
+        for reply in [answer_with(200, &date, body), json(body)] {
+            let tokens = refresh(reply).await.unwrap();
+            assert_eq!(tokens.lifetime_at(now), Some(Duration::ZERO), "{body}");
+        }
+    }
+}
+
+/// Fault N7.
+#[tokio::test]
+async fn lifetime_in_milliseconds_is_found_by_its_usual_names() {
+    for name in [
+        "expires_in_ms",
+        "expiresInMs",
+        "ExpiresInMS",
+        "expires-in-ms",
+        "expires_in_millis",
+        "expiresInMillis",
+        "expiresInMilliseconds",
+    ] {
+        for value in ["900000", "\"900000\"", "900000.0"] {
+            let body = format!(r#"{{"access_token":"a","{name}":{value}}}"#);
+            assert_eq!(lifetime(&body).await, Some(seconds(900)), "{body}");
+        }
+    }
+    let body = r#"{"access_token":"a","refresh_token":"r","refreshTokenExpiresInMs":60000}"#;
+    let at = UNIX_EPOCH + seconds(START + 60);
+    assert_eq!(accepted(body).await.refresh_token_expires_at(), Some(at));
+}
+
+/// Fault N7.
+#[tokio::test]
+async fn dialect_can_say_that_lifetimes_are_in_milliseconds() {
+    let dialect: Dialect =
+        serde_json::from_str(r#"{"fields": {"lifetime_unit": "milliseconds"}}"#).unwrap();
+    let body = r#"{"access_token":"a","expires_in":900000}"#;
+    let tokens = refresh_in(dialect, json(body)).await.unwrap();
+    assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(900)));
+
+    // A name that says it needs no unit, and one that only ends in the same letters is in seconds.
+    for (pointer, expected) in [("/ttlMs", 1), ("/ttl_ms", 1), ("/terms", 1000), ("/params", 1000)]
+    {
+        let mut dialect = Dialect::rfc6749();
+        dialect.fields.expires_in = vec![pointer.into()];
+        let body = format!(r#"{{"access_token":"a","{}":1000}}"#, &pointer[1..]);
+        let tokens = refresh_in(dialect, json(&body)).await.unwrap();
+        assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(expected)), "{pointer}");
+    }
+}
+
+/// Fault N7.
+#[cfg(feature = "tracing")]
+#[tokio::test]
+async fn lifetime_above_a_year_is_a_warning_that_names_the_field() {
+    let warnings = Warnings::begin();
+    for (field, is_warned) in [
+        (r#""expires_in":99999999999"#, true),
+        (r#""expires_in":1e400"#, true),
+        (r#""ExpiresIn":86400000"#, true),
+        (r#""expires_at":"2099-12-31T23:59:59Z""#, true),
+        (r#""expires_in":31536000"#, false),
+        (r#""expires_in":3600"#, false),
+    ] {
+        accepted(&format!(r#"{{"access_token":"sesame","refresh_token":"r",{field}}}"#)).await;
+        let warned = warnings.take();
+        assert_eq!(warned.len(), usize::from(is_warned), "{field}: {warned:?}");
+        let name = field.split('"').nth(1).unwrap();
+        assert!(warned.iter().all(|line| line.contains(name)), "{field}: {warned:?}");
+        assert!(!warned.concat().contains("sesame"));
     }
 }
 
@@ -146,7 +304,7 @@ async fn absolute_expiry_is_understood_under_the_usual_names() {
 // ===== Form of the answer =====
 
 #[tokio::test]
-async fn bearer_is_understood_however_it_is_spelled() {
+async fn bearer_is_understood_in_any_spelling() {
     for token_type in [
         r#","token_type":"bearer""#,
         r#","token_type":"BEARER""#,
@@ -157,9 +315,47 @@ async fn bearer_is_understood_however_it_is_spelled() {
         let tokens = accepted(&format!(r#"{{"access_token":"a"{token_type}}}"#)).await;
         assert_eq!(tokens.access_token().header_value(), "Bearer a");
     }
-    let error = refresh(json(r#"{"access_token":"a","token_type":"mac"}"#)).await.unwrap_err();
-    assert!(error.is_misconfigured());
-    assert!(error.to_string().contains("`mac`"), "{error}");
+}
+
+#[tokio::test]
+async fn token_type_that_needs_a_proof_is_an_error_that_names_it() {
+    for token_type in ["mac", "MAC", "DPoP", "pop", "PoP", "hmac-sha-256", "hok", "http-signature"]
+    {
+        let body = format!(r#"{{"access_token":"a","token_type":"{token_type}"}}"#);
+        let error = refresh(json(&body)).await.unwrap_err();
+        assert!(error.is_misconfigured());
+        assert!(error.to_string().contains(&format!("`{token_type}`")), "{error}");
+        assert!(error.to_string().contains("`fields.token_type`"), "{error}");
+
+        // The remedy works.
+        let mut dialect = Dialect::rfc6749();
+        dialect.fields.token_type.clear();
+        assert!(refresh_in(dialect, json(&body)).await.is_ok());
+    }
+}
+
+#[cfg(feature = "tracing")]
+#[tokio::test]
+async fn other_token_type_is_used_as_bearer_with_a_warning() {
+    let warnings = Warnings::begin();
+    for token_type in ["N_A", "bot", "user", "JWT", "machine"] {
+        let body = format!(r#"{{"access_token":"sesame","token_type":"{token_type}"}}"#);
+        assert_eq!(accepted(&body).await.access_token().header_value(), "Bearer sesame");
+        let warned = warnings.take();
+        assert_eq!(warned.len(), 1, "{token_type}: {warned:?}");
+        assert!(warned[0].contains(token_type) && !warned[0].contains("sesame"), "{warned:?}");
+    }
+}
+
+#[tokio::test]
+async fn access_token_with_its_scheme_is_an_error_that_says_so() {
+    for token in ["Bearer sesame", "bearer sesame", "DPoP sesame", "token sesame", " Bearer sesame"]
+    {
+        let body = format!(r#"{{"access_token":"{token}","refresh_token":"r"}}"#);
+        let error = refresh(json(&body)).await.unwrap_err();
+        assert!(error.to_string().contains("begins with its scheme"), "{error}");
+        assert!(!format!("{error} {error:?}").contains("sesame"), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -179,6 +375,111 @@ async fn an_answer_is_read_for_what_it_is_and_not_for_what_it_is_labelled() {
         assert_eq!(tokens.access_token().expose_secret(), "a");
         assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "r");
         assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(60)));
+    }
+}
+
+/// Fault N2.
+#[tokio::test]
+async fn any_spelling_of_the_usual_names_is_read() {
+    let at = UNIX_EPOCH + seconds(START);
+    for names in [
+        ["access_token", "refresh_token", "expires_in", "id_token", "scope"],
+        ["accessToken", "refreshToken", "expiresIn", "idToken", "scope"],
+        ["AccessToken", "RefreshToken", "ExpiresIn", "IdToken", "Scope"],
+        ["access-token", "refresh-token", "expires-in", "id-token", "scope"],
+        ["ACCESS_TOKEN", "REFRESH_TOKEN", "EXPIRES_IN", "ID_TOKEN", "SCOPE"],
+        ["access.token", "refresh token", "Expires", "ID-Token", "_scope"],
+    ] {
+        let [access, refresh, expires, id, scope] = names;
+        let body = format!(
+            r#"{{"{access}":"a","{refresh}":"next","{expires}":60,"{id}":"i","{scope}":"s"}}"#
+        );
+        let mut enveloped = Dialect::rfc6749();
+        enveloped.root = "/data".into();
+        for (dialect, body) in [
+            (Dialect::rfc6749(), body.clone()),
+            (Dialect::json_body(), body.clone()),
+            (enveloped, format!(r#"{{"data":{body}}}"#)),
+        ] {
+            let tokens = refresh_in(dialect, json(&body)).await.unwrap();
+            assert_eq!(tokens.access_token().expose_secret(), "a", "{body}");
+            assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "next", "{body}");
+            assert_eq!(tokens.id_token(), Some("i"), "{body}");
+            assert_eq!(tokens.scope(), Some("s"), "{body}");
+            assert_eq!(tokens.lifetime_at(at), Some(seconds(60)), "{body}");
+        }
+        let tokens = refresh_in(Dialect::camel_case(), json(&body)).await.unwrap();
+        assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "next", "{body}");
+    }
+    let error = refresh(json(r#"{"access_token":"a","tokenType":"mac"}"#)).await.unwrap_err();
+    assert!(error.is_misconfigured());
+    let error = refresh(answer(400, r#"{"Error":"invalid_grant"}"#)).await.unwrap_err();
+    assert!(error.is_denied());
+}
+
+/// Fault N2.
+#[cfg(feature = "tracing")]
+#[tokio::test]
+async fn name_that_is_almost_a_usual_one_and_not_read_is_a_warning() {
+    let warnings = Warnings::begin();
+    let mut dialect = Dialect::rfc6749();
+    dialect.fields.refresh_token = vec!["/rt".into()];
+    for (fields, warned_of) in [
+        (r#""refreshToken":"sesame""#, Some("refreshToken")),
+        (r#""refresh_token":"sesame""#, Some("refresh_token")),
+        (r#""rt":"r","Refresh-Token":"sesame""#, Some("Refresh-Token")),
+        (r#""rt":"sesame","refreshToken":"sesame""#, None),
+        (r#""rt":"r","refreshToken":null"#, None),
+        (r#""rt":"r","AccessToken":"sesame""#, Some("AccessToken")),
+        (r#""rt":"r","refreshing":"sesame""#, None),
+        (r#""rt":"r","expiresIn":60,"Token-Type":"bearer""#, None),
+    ] {
+        let body = format!(r#"{{"access_token":"a",{fields}}}"#);
+        refresh_in(dialect.clone(), json(&body)).await.unwrap();
+        let warned = warnings.take();
+        assert_eq!(warned.len(), usize::from(warned_of.is_some()), "{fields}: {warned:?}");
+        assert!(warned.iter().all(|line| line.contains(warned_of.unwrap())), "{warned:?}");
+        assert!(!warned.concat().contains("sesame"), "{warned:?}");
+    }
+}
+
+/// Faults A50 to A57. The successor is what is sent next.
+#[tokio::test]
+async fn flaw_outside_of_the_tokens_does_not_lose_the_successor() {
+    let plain = r#"{"access_token":"a-second","refresh_token":"r-second","quota":1}"#;
+    let utf_16 = |unit: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        std::iter::once(0xfeff).chain(plain.encode_utf16()).flat_map(unit).collect()
+    };
+    for body in [
+        plain.replace('1', "Infinity").into_bytes(),
+        plain.replace('1', "0042").into_bytes(),
+        plain.replace('1', r#""it\'s""#).into_bytes(),
+        plain.replace('}', ",}").into_bytes(),
+        format!("Notice: Undefined index in /x.php on line 3 {plain}").into_bytes(),
+        format!(")]}}',\n{plain}").into_bytes(),
+        format!("callback({plain});").into_bytes(),
+        serde_json::to_string(plain).unwrap().into_bytes(),
+        utf_16(u16::to_le_bytes),
+        utf_16(u16::to_be_bytes),
+    ] {
+        let (endpoint, log) =
+            endpoint([answer(200, body.clone()), json(r#"{"access_token":"a"}"#)]);
+        let grant = RefreshTokenGrant::new(endpoint, REFRESH_TOKEN);
+        let tokens = grant.fetch(missing()).await;
+        let shown = String::from_utf8_lossy(&body);
+        let tokens = tokens.unwrap_or_else(|error| panic!("{shown}: {error}"));
+        grant.fetch(missing().with_previous(tokens)).await.unwrap();
+        assert!(log.bodies()[1].contains("refresh_token=r-second"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn refresh_token_that_is_a_number_is_kept_digit_for_digit() {
+    for number in ["12345678901234567890123", "-9223372036854775809", "7"] {
+        let tokens = accepted(&format!(r#"{{"access_token":"a","refresh_token":{number}}}"#)).await;
+        assert_eq!(tokens.refresh_token().unwrap().expose_secret(), number);
+        let tokens = accepted(&format!(r#"{{"access_token":{number}}}"#)).await;
+        assert_eq!(tokens.access_token().expose_secret(), number);
     }
 }
 
@@ -223,7 +524,16 @@ async fn scope_may_be_a_string_or_an_array_and_is_else_the_previous_one() {
 
 #[tokio::test]
 async fn without_a_new_refresh_token_the_old_one_is_kept() {
-    for field in [r#","refresh_token":"""#, r#","refresh_token":null"#, ""] {
+    for field in [
+        r#","refresh_token":"""#,
+        r#","refresh_token":null"#,
+        r#","refresh_token":None"#,
+        r#","refresh_token":"undefined""#,
+        r#","refresh_token":false"#,
+        r#","refresh_token":0"#,
+        r#","refresh_token":1.2e22"#,
+        "",
+    ] {
         let tokens = accepted(&format!(r#"{{"access_token":"a"{field}}}"#)).await;
         assert_eq!(tokens.refresh_token().unwrap().expose_secret(), REFRESH_TOKEN);
     }
@@ -249,6 +559,9 @@ async fn a_200_without_a_token_is_an_error_and_never_bearer_undefined() {
         r#"{"access_token":"a\n"}"#,
         r#"{"access_token":"é"}"#,
         r#"{"access_token":"a""#,
+        r#"Notice: x {"access_token":"a""#,
+        r#"{"data":{"access_token":"a"}"#,
+        r#"<html><script>state={"access_token":"a"}</script></html>"#,
     ] {
         let error = refresh(json(body)).await.unwrap_err();
         assert!(error.is_ambiguous(), "{body}: {error}");

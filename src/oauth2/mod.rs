@@ -156,6 +156,20 @@
 //! | nothing: the request could not be sent | transient |
 //! | anything else: a page of a proxy, 502, a cut connection, a 200 that cannot be read, silence | [ambiguous](crate::TokenError::is_ambiguous) if a refresh token was sent that the server may have replaced, else transient |
 //!
+//! # Flawed answers
+//!
+//! An answer may hold the only copy of the next refresh token, so that a flaw outside of the tokens does not lose it:
+//!
+//! | Flaw | Handling |
+//! |---|---|
+//! | PHP notices, `)]}',`, `while(1);`, a callback or a byte order mark around the JSON | skipped |
+//! | JSON in a JSON string, UTF-16 | decoded |
+//! | `NaN`, `0042`, `None`, `'text'`, wrong escapes, control characters, comments, commas too many or too few | read; a value that is not clear counts as `null` |
+//! | the same member twice | the last that can be used counts |
+//! | a refresh token that is an integer | kept digit for digit |
+//! | other spellings of a name, lifetimes in milliseconds, times of 0 | see [`Fields`] |
+//! | an object that does not end, a page of HTML | not an answer |
+//!
 //! # Secrets caveat
 //!
 //! No error contains a body, a URL's query, or anything secret that was sent, even if the server or the HTTP client
@@ -173,7 +187,7 @@ mod revocation;
 mod scrub;
 
 pub use self::client_auth::{Authentication, ClientAuth};
-pub use self::dialect::{BodyFormat, Dialect, Fields, ParameterType, RequestMethod};
+pub use self::dialect::{BodyFormat, Dialect, Fields, LifetimeUnit, ParameterType, RequestMethod};
 pub use self::endpoint::TokenEndpoint;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::endpoint::WasSent;

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use serde_json::Value;
+
+use super::dialect::LifetimeUnit;
+use super::lenient::Json;
 
 /// When something ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,39 +21,33 @@ pub(super) enum When {
 /// No lifetime is longer: a hundred years.
 pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
+/// No time of day is earlier: ten years after 1970. A number below is a lifetime, and a date below is a zero time.
+const EARLIEST: Duration = Duration::from_secs(3652 * 86_400);
+
 /// No time of day is later: the end of the year 9999.
 pub(super) const LATEST: Duration = Duration::from_secs(253_402_300_799);
 
-/// Understands a field that ought to be a lifetime in seconds.
+/// Reads a lifetime; nothing if it is not known: a number of 0 or less, or no number.
 ///
-/// A date is understood all the same; an empty string and whatever else is no number is nothing.
-pub(super) fn lifetime(value: &Value) -> Option<When> {
-    match value {
-        Value::Number(number) => Some(When::In(clamp(number.as_f64()?))),
-        Value::String(text) => match number(text) {
-            Some(seconds) => Some(When::In(clamp(seconds))),
-            None => date(text).map(When::At),
-        },
-        _ => None,
+/// A date is understood too.
+pub(super) fn lifetime(value: &Json, unit: LifetimeUnit) -> Option<When> {
+    match number(value)? {
+        Number::Is(number) => lasting(number, unit),
+        Number::IsNot(text) => date(text).map(When::At),
     }
 }
 
-/// Understands a field that ought to be a time of day.
-pub(super) fn moment(value: &Value) -> Option<When> {
-    match value {
-        Value::Number(number) => Some(since_1970(number.as_f64()?)),
-        Value::String(text) => match number(text) {
-            Some(seconds) => Some(since_1970(seconds)),
-            None => date(text).map(When::At),
-        },
-        _ => None,
+/// Reads a time of day; nothing if it is not known: a number of 0 or less, or a time before 1980.
+pub(super) fn moment(value: &Json, unit: LifetimeUnit) -> Option<When> {
+    match number(value)? {
+        Number::Is(number) if number < EARLIEST.as_secs_f64() => lasting(number, unit),
+        Number::Is(number) => Some(since_1970(number)),
+        Number::IsNot(text) => date(text).map(When::At),
     }
 }
 
-/// Understands seconds since 1970, or thousandths, millionths or billionths of them.
+/// Reads seconds since 1970, or thousandths, millionths or billionths of them.
 fn since_1970(number: f64) -> When {
-    // Ten years after 1970 nobody issued tokens yet: such a number is a lifetime.
-    const TEN_YEARS: f64 = 10.0 * 365.25 * 86_400.0;
     // In seconds this is the year 5138, in milliseconds 1973.
     const NOT_SECONDS: f64 = 1e11;
 
@@ -61,32 +57,40 @@ fn since_1970(number: f64) -> When {
             seconds /= 1000.0;
         }
     }
-    if number < TEN_YEARS {
-        When::In(clamp(number))
-    } else {
-        When::At(Duration::try_from_secs_f64(seconds).map_or(LATEST, |at| at.min(LATEST)))
+    When::At(Duration::try_from_secs_f64(seconds).map_or(LATEST, |at| at.min(LATEST)))
+}
+
+fn lasting(number: f64, unit: LifetimeUnit) -> Option<When> {
+    let seconds = match unit {
+        LifetimeUnit::Seconds => number,
+        LifetimeUnit::Milliseconds => number / 1000.0,
+    };
+    let lifetime = Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST).min(LONGEST);
+    (number > 0.0).then_some(When::In(lifetime))
+}
+
+enum Number<'a> {
+    Is(f64),
+    IsNot(&'a str),
+}
+
+fn number(value: &Json) -> Option<Number<'_>> {
+    let text = value.as_str().or_else(|| value.as_number())?.trim();
+    // `parse` alone would take `inf` and `NaN` for numbers.
+    let is_number =
+        text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
+    match text.parse() {
+        Ok(number) if is_number => Some(Number::Is(number)),
+        _ => Some(Number::IsNot(text)),
     }
 }
 
-/// Understands a number in a string. `parse` alone would take `inf` and `NaN` for numbers.
-fn number(text: &str) -> Option<f64> {
-    let text = text.trim();
-    text.bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'))
-        .then(|| text.parse().ok())
-        .flatten()
-}
-
-fn clamp(seconds: f64) -> Duration {
-    if seconds <= 0.0 {
-        return Duration::ZERO;
-    }
-    Duration::try_from_secs_f64(seconds).map_or(LONGEST, |lifetime| lifetime.min(LONGEST))
-}
-
-/// Understands ISO 8601, of which no offset is taken for UTC, and the dates of HTTP (RFC 9110 §5.6.7).
+/// Reads ISO 8601, in UTC where there is no offset, and the dates of HTTP (RFC 9110 §5.6.7).
 fn date(text: &str) -> Option<Duration> {
-    let text = text.trim();
+    since_1970_of(text).filter(|at| *at >= EARLIEST)
+}
+
+fn since_1970_of(text: &str) -> Option<Duration> {
     let iso = without_excess_fraction(text);
     if let Ok(timestamp) = iso.parse::<Timestamp>() {
         return Some(after_1970(timestamp));
@@ -117,70 +121,120 @@ fn without_excess_fraction(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
+    use super::LifetimeUnit::{Milliseconds, Seconds};
     use super::*;
+    use crate::oauth2::lenient;
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
+    fn json(value: &str) -> Json {
+        let object = lenient::parse(format!(r#"{{"v":{value}}}"#).as_bytes());
+        let Some(Json::Object(mut members)) = object else { panic!("{value}") };
+        members.remove(0).1
+    }
+
     #[test]
-    fn lifetimes_are_seconds_however_they_are_written() {
+    fn lifetime_is_a_number_in_any_usual_notation() {
         for (value, expected) in [
-            (json!(3600), Some(seconds(3600))),
-            (json!("3600"), Some(seconds(3600))),
-            (json!(3599.5), Some(Duration::from_millis(3_599_500))),
-            (json!("3600.0"), Some(seconds(3600))),
-            (json!(0), Some(Duration::ZERO)),
-            (json!(-5), Some(Duration::ZERO)),
-            (json!("-1e999"), Some(Duration::ZERO)),
-            (json!(u64::MAX), Some(LONGEST)),
-            (json!("1e400"), Some(LONGEST)),
-            (json!(99_999_999_999_u64), Some(LONGEST)),
-            (json!(null), None),
-            (json!(""), None),
-            (json!("inf"), None),
-            (json!("NaN"), None),
-            (json!("soon"), None),
-            (json!(true), None),
-            (json!([3600]), None),
+            ("3600", Some(seconds(3600))),
+            ("\"3600\"", Some(seconds(3600))),
+            ("3599.5", Some(Duration::from_millis(3_599_500))),
+            ("\"3600.0\"", Some(seconds(3600))),
+            ("0042", Some(seconds(42))),
+            ("+1", Some(seconds(1))),
+            (".5", Some(Duration::from_millis(500))),
+            ("1.", Some(seconds(1))),
+            ("18446744073709551615", Some(LONGEST)),
+            ("\"1e400\"", Some(LONGEST)),
+            ("1e400", Some(LONGEST)),
+            ("99999999999", Some(LONGEST)),
+            ("null", None),
+            ("\"\"", None),
+            ("\"inf\"", None),
+            ("\"NaN\"", None),
+            ("Infinity", None),
+            ("\"soon\"", None),
+            ("true", None),
+            ("[3600]", None),
         ] {
-            assert_eq!(lifetime(&value), expected.map(When::In), "{value}");
+            assert_eq!(lifetime(&json(value), Seconds), expected.map(When::In), "{value}");
         }
+    }
+
+    /// Faults A40, A41.
+    #[test]
+    fn zero_negative_numbers_and_zero_times_are_unknown() {
+        for value in [
+            "0",
+            "-0",
+            "0.0",
+            "\"0\"",
+            "-1",
+            "\"-5\"",
+            "-62135596800",
+            "-62135596800000",
+            "\"-1e999\"",
+            "\"0001-01-01T00:00:00Z\"",
+            "\"0001-01-01T00:00:00\"",
+            "\"0001-01-01T00:00:00.0000000+00:00\"",
+            "\"0001-01-01 00:00:00 +0000 UTC\"",
+            "\"0000-00-00 00:00:00\"",
+            "\"1899-12-30T00:00:00Z\"",
+            "\"1970-01-01T00:00:00.000+0000\"",
+            "\"1979-12-31T23:59:59Z\"",
+            "\"Thu, 01 Jan 1970 00:00:00 GMT\"",
+        ] {
+            for unit in [Seconds, Milliseconds] {
+                assert_eq!(lifetime(&json(value), unit), None, "{value}");
+                assert_eq!(moment(&json(value), unit), None, "{value}");
+            }
+        }
+    }
+
+    /// Fault N7.
+    #[test]
+    fn lifetime_may_be_in_milliseconds() {
+        assert_eq!(lifetime(&json("900000"), Milliseconds), Some(When::In(seconds(900))));
+        assert_eq!(
+            lifetime(&json("\"1\""), Milliseconds),
+            Some(When::In(Duration::from_millis(1)))
+        );
+        assert_eq!(moment(&json("900000"), Milliseconds), Some(When::In(seconds(900))));
+        let at = When::At(seconds(1_667_310_223));
+        assert_eq!(moment(&json("1667310223000"), Milliseconds), Some(at));
     }
 
     #[test]
     fn times_of_day_are_understood_in_every_usual_form() {
         let at = When::At(seconds(1_667_310_223));
         for (value, expected) in [
-            (json!(1_667_310_223), at),
-            (json!("1667310223"), at),
-            (json!(1_667_310_223_000_u64), at),
-            (json!(1_667_310_223_000_000_u64), at),
-            (json!("2022-11-01T13:43:43Z"), at),
-            (json!("2022-11-01T13:43:43.Z"), at),
-            (json!("2022-11-01T13:43:43.0Z"), at),
-            (json!("2022-11-01T15:43:43.000000000000+02:00"), at),
-            (json!("2022-11-01T13:43:43.000+0000"), at),
-            (json!("2022-11-01 13:43:43Z"), at),
-            (json!("2022-11-01T13:43:43"), at),
-            (json!("Tue, 01 Nov 2022 13:43:43 GMT"), at),
+            ("1667310223", at),
+            ("\"1667310223\"", at),
+            ("1667310223000", at),
+            ("1667310223000000", at),
+            ("\"2022-11-01T13:43:43Z\"", at),
+            ("\"2022-11-01T13:43:43.Z\"", at),
+            ("\"2022-11-01T13:43:43.0Z\"", at),
+            ("\"2022-11-01T15:43:43.000000000000+02:00\"", at),
+            ("\"2022-11-01T13:43:43.000+0000\"", at),
+            ("\"2022-11-01 13:43:43Z\"", at),
+            ("\"2022-11-01T13:43:43\"", at),
+            ("\"Tue, 01 Nov 2022 13:43:43 GMT\"", at),
             (
-                json!("2022-11-01T13:43:43.7826152Z"),
+                "\"2022-11-01T13:43:43.7826152Z\"",
                 When::At(Duration::new(1_667_310_223, 782_615_200)),
             ),
             (
-                json!("2022-11-01T13:43:43.78261521234567Z"),
+                "\"2022-11-01T13:43:43.78261521234567Z\"",
                 When::At(Duration::new(1_667_310_223, 782_615_212)),
             ),
-            (json!(3600), When::In(seconds(3600))),
-            (json!(-3600), When::In(Duration::ZERO)),
-            (json!("1960-01-01T00:00:00Z"), When::At(Duration::ZERO)),
-            (json!("1e400"), When::At(LATEST)),
+            ("3600", When::In(seconds(3600))),
+            ("\"1e400\"", When::At(LATEST)),
         ] {
-            assert_eq!(moment(&value), Some(expected), "{value}");
+            assert_eq!(moment(&json(value), Seconds), Some(expected), "{value}");
         }
-        assert_eq!(moment(&json!("tomorrow")), None);
+        assert_eq!(moment(&json("\"tomorrow\""), Seconds), None);
     }
 }

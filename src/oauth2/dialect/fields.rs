@@ -1,12 +1,50 @@
 //! Where in an answer things are.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-/// Where in an answer things are: JSON pointers (RFC 6901), of which the first that finds something counts.
+/// The places of the fields in an answer: JSON pointers (RFC 6901), the first that finds something first.
 ///
-/// In serde's formats a single pointer may be written as a string. An answer that is a form is taken for a flat object.
+/// In serde's formats a single pointer may be written as a string. A form counts as a flat object. If an object has two
+/// members of the same name, the last that can be used counts.
+///
+/// # Other spellings
+///
+/// A list that is left as it is by default also finds names that differ in case and punctuation only: `refreshToken`,
+/// `RefreshToken` and `refresh-token` for `/refresh_token`. A list of your own finds exactly what it names. A name that is
+/// then left unread, although it differs from a usual one in case and punctuation only, is logged at WARN.
+///
+/// # Times and lifetimes
+///
+/// A number of 0 or less, and a time before 1980, such as the zero time `0001-01-01T00:00:00Z` of some languages, mean that
+/// the time is not known. The next pointer is looked at, then the next source of a lifetime.
+///
+/// A number is a number of seconds, or of [`lifetime_unit`](Self::lifetime_unit). It is always one of milliseconds if the
+/// pointer ends in the word `ms`, `millis` or `milliseconds`, as `/expires_in_ms` and `/expiresInMillis` do. A lifetime of the
+/// access token above a year is logged at WARN.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::oauth2::{Dialect, LifetimeUnit};
+///
+/// let mut dialect = Dialect::rfc6749();
+/// dialect.fields.access_token = vec!["/session/token".into()];
+/// dialect.fields.expires_in = vec!["/session/ttl".into()];
+/// dialect.fields.lifetime_unit = LifetimeUnit::Milliseconds;
+///
+/// let same: Dialect = serde_json::from_str(
+///     r#"{"fields": {
+///         "access_token": "/session/token",
+///         "expires_in": "/session/ttl",
+///         "lifetime_unit": "milliseconds"
+///     }}"#,
+/// )?;
+/// assert_eq!(same, dialect);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -14,24 +52,28 @@ pub struct Fields {
     /// The access token.
     #[serde(deserialize_with = "one_or_many")]
     pub access_token: Vec<String>,
-    /// The type of the access token; a bearer token if there is none.
+    /// The type of the access token (RFC 6749 §7.1).
+    ///
+    /// Without one the token is a bearer token. A type that needs a proof with each request, such as `mac` or `DPoP`, is an
+    /// error, and any other name, such as `N_A`, `bot` or `user`, counts as a bearer token and is logged at WARN. With an empty
+    /// list the type is not looked at.
     #[serde(deserialize_with = "one_or_many")]
     pub token_type: Vec<String>,
-    /// The lifetime of the access token in seconds.
+    /// The lifetime of the access token.
     #[serde(deserialize_with = "one_or_many")]
     pub expires_in: Vec<String>,
     /// The time at which the access token expires: seconds or milliseconds since 1970, ISO 8601, or an HTTP date.
     ///
-    /// Looked at if there is no lifetime. A number that would lie before 1980 is a lifetime: nobody means 1970.
+    /// Looked at if there is no lifetime. A number above 0 that would lie before 1980 is a lifetime.
     #[serde(deserialize_with = "one_or_many")]
     pub expires_at: Vec<String>,
-    /// The seconds after which to begin to renew the access token.
+    /// The time after which to begin to renew the access token.
     #[serde(deserialize_with = "one_or_many")]
     pub refresh_in: Vec<String>,
-    /// The refresh token.
+    /// The refresh token: a string, or an integer, whose digits are then kept as they were written.
     #[serde(deserialize_with = "one_or_many")]
     pub refresh_token: Vec<String>,
-    /// The lifetime of the refresh token in seconds; 0 is taken for "not known".
+    /// The lifetime of the refresh token.
     #[serde(deserialize_with = "one_or_many")]
     pub refresh_token_expires_in: Vec<String>,
     /// The time at which the refresh token expires, in the forms of [`expires_at`](Self::expires_at).
@@ -57,6 +99,77 @@ pub struct Fields {
     /// The error description.
     #[serde(deserialize_with = "one_or_many")]
     pub error_description: Vec<String>,
+    /// The unit of the lifetimes. Seconds by default (RFC 6749 §5.1).
+    pub lifetime_unit: LifetimeUnit,
+}
+
+/// The unit of a lifetime that is a number.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::oauth2::{Dialect, LifetimeUnit};
+///
+/// let mut dialect = Dialect::rfc6749();
+/// dialect.fields.lifetime_unit = LifetimeUnit::Milliseconds;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LifetimeUnit {
+    /// Seconds (RFC 6749 §5.1).
+    #[default]
+    Seconds,
+    /// Thousandths of a second.
+    Milliseconds,
+}
+
+impl LifetimeUnit {
+    /// Returns the unit that the last word of a name says, if it says one.
+    pub(in crate::oauth2) fn of_name(name: &str) -> Option<Self> {
+        let is_boundary = |(before, after): (char, char)| {
+            before.is_ascii_lowercase() && after.is_ascii_uppercase()
+        };
+        let letters = name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        let start = letters
+            .char_indices()
+            .zip(letters.chars().skip(1))
+            .filter(|((_, before), after)| {
+                !before.is_ascii_alphanumeric() || is_boundary((*before, *after))
+            })
+            .last()
+            .map_or(0, |((at, before), _)| at + before.len_utf8());
+        let word = letters.get(start..).unwrap_or_default().to_ascii_lowercase();
+        ["ms", "msec", "msecs", "millis", "millisecond", "milliseconds"]
+            .contains(&word.as_str())
+            .then_some(Self::Milliseconds)
+    }
+}
+
+impl Fields {
+    /// Returns the default, made once.
+    pub(in crate::oauth2) fn usual() -> &'static Self {
+        static USUAL: LazyLock<Fields> = LazyLock::new(Fields::default);
+        &USUAL
+    }
+
+    /// Returns the lists with their names.
+    pub(in crate::oauth2) fn lists(&self) -> [(&'static str, &[String]); 12] {
+        [
+            ("access_token", &self.access_token),
+            ("token_type", &self.token_type),
+            ("expires_in", &self.expires_in),
+            ("expires_at", &self.expires_at),
+            ("refresh_in", &self.refresh_in),
+            ("refresh_token", &self.refresh_token),
+            ("refresh_token_expires_in", &self.refresh_token_expires_in),
+            ("refresh_token_expires_at", &self.refresh_token_expires_at),
+            ("scope", &self.scope),
+            ("id_token", &self.id_token),
+            ("error", &self.error),
+            ("error_description", &self.error_description),
+        ]
+    }
 }
 
 impl Default for Fields {
@@ -65,7 +178,13 @@ impl Default for Fields {
         Self {
             access_token: pointers(&["access_token"]),
             token_type: pointers(&["token_type"]),
-            expires_in: pointers(&["expires_in", "expiresIn"]),
+            expires_in: pointers(&[
+                "expires_in",
+                "expiresIn",
+                "expires_in_ms",
+                "expires_in_millis",
+                "expires_in_milliseconds",
+            ]),
             expires_at: pointers(&[
                 "expires_at",
                 "expiresAt",
@@ -75,13 +194,16 @@ impl Default for Fields {
                 "accessTokenExpiresAt",
                 "expiration",
                 "expiry",
+                "expires_at_ms",
             ]),
-            refresh_in: pointers(&["refresh_in"]),
+            refresh_in: pointers(&["refresh_in", "refresh_in_ms"]),
             refresh_token: pointers(&["refresh_token"]),
             refresh_token_expires_in: pointers(&[
                 "refresh_token_expires_in",
                 "refresh_expires_in",
                 "refreshTokenExpiresIn",
+                "refresh_token_expires_in_ms",
+                "refresh_expires_in_ms",
             ]),
             refresh_token_expires_at: pointers(&[
                 "refresh_token_expires_at",
@@ -116,6 +238,7 @@ impl Default for Fields {
                 "error_message",
                 "message",
             ]),
+            lifetime_unit: LifetimeUnit::Seconds,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::fields::Fields;
+pub use self::fields::{Fields, LifetimeUnit};
 pub(super) use self::request::PreviousField;
 pub use self::request::{ParameterType, RequestMethod};
 pub(super) use self::validate::is_reserved_header;

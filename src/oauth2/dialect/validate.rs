@@ -101,40 +101,12 @@ impl Dialect {
 
 impl Fields {
     fn validate(&self) -> Result<(), TokenError> {
-        let Self {
-            access_token,
-            token_type,
-            expires_in,
-            expires_at,
-            refresh_in,
-            refresh_token,
-            refresh_token_expires_in,
-            refresh_token_expires_at,
-            scope,
-            id_token,
-            extra: _,
-            error,
-            error_description,
-        } = self;
-        for (field, pointers) in [
-            ("fields.access_token", access_token),
-            ("fields.token_type", token_type),
-            ("fields.expires_in", expires_in),
-            ("fields.expires_at", expires_at),
-            ("fields.refresh_in", refresh_in),
-            ("fields.refresh_token", refresh_token),
-            ("fields.refresh_token_expires_in", refresh_token_expires_in),
-            ("fields.refresh_token_expires_at", refresh_token_expires_at),
-            ("fields.scope", scope),
-            ("fields.id_token", id_token),
-            ("fields.error", error),
-            ("fields.error_description", error_description),
-        ] {
+        for (field, pointers) in self.lists() {
             for pointer in pointers {
-                validate_pointer(field, pointer)?;
+                validate_pointer(&format!("fields.{field}"), pointer)?;
             }
         }
-        if access_token.is_empty() {
+        if self.access_token.is_empty() {
             return wrong("fields.access_token", "must name a field");
         }
         self.validate_extra()

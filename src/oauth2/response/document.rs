@@ -1,44 +1,131 @@
 //! An answer, and where the dialect says that things are in it.
 
-use serde_json::Value;
-
 use super::refusal::{Meaning, OAuthError};
-use crate::oauth2::dialect::Dialect;
+use crate::oauth2::dialect::{Dialect, Fields, LifetimeUnit};
+use crate::oauth2::lenient::{self, Json, fold};
 
 /// An answer, and where the dialect says that things are in it.
 pub(super) struct Document<'a> {
-    whole: &'a Value,
-    root: Option<&'a Value>,
+    whole: &'a Json,
+    root: Option<&'a Json>,
     pub(super) dialect: &'a Dialect,
 }
 
+/// A value and the name it was found by.
+#[derive(Clone, Copy)]
+pub(super) struct Found<'a> {
+    pub(super) name: &'a str,
+    pub(super) value: &'a Json,
+    /// The unit if it is a lifetime.
+    pub(super) unit: LifetimeUnit,
+}
+
 impl<'a> Document<'a> {
-    pub(super) fn new(whole: &'a Value, dialect: &'a Dialect) -> Self {
-        Self { whole, root: whole.pointer(&dialect.root), dialect }
+    /// Reads the answer in a body.
+    pub(super) fn parse(body: &[u8], dialect: &Dialect) -> Option<Json> {
+        lenient::parse_where(body, |value| {
+            let document = Document::new(value, dialect);
+            match () {
+                () if document.has_token() => 2,
+                () if document.has_field() => 1,
+                () => 0,
+            }
+        })
     }
 
-    /// Returns what the pointers find, in their order; `null` is nothing.
-    pub(super) fn all(&self, pointers: &'a [String]) -> impl Iterator<Item = &'a Value> {
+    pub(super) fn new(whole: &'a Json, dialect: &'a Dialect) -> Self {
+        let root = whole.find(&dialect.root).into_iter().find(|root| !root.is_null());
+        Self { whole, root, dialect }
+    }
+
+    /// Returns what the pointers find, in their order, and then members with other spellings of the usual names; `null` is
+    /// nothing.
+    pub(super) fn named(&self, pointers: &'a [String]) -> impl Iterator<Item = Found<'a>> {
         let root = self.root;
-        pointers
+        let found = |pointer: &'a str, name: &'a str, value: &'a Json| Found {
+            name,
+            value,
+            unit: LifetimeUnit::of_name(pointer).unwrap_or(self.dialect.fields.lifetime_unit),
+        };
+        let exact = pointers.iter().flat_map(move |pointer| {
+            root.into_iter()
+                .flat_map(|root| root.find(pointer))
+                .map(move |value| found(pointer, pointer, value))
+        });
+        let is_usual = Fields::usual().lists().iter().any(|(_, usual)| *usual == pointers);
+        let others = pointers
             .iter()
-            .filter_map(move |pointer| root?.pointer(pointer))
-            .filter(|value| !value.is_null())
+            .filter(move |_| is_usual)
+            .flat_map(move |pointer| {
+                alike(root, pointer).map(move |(key, value)| (pointer, key, value))
+            })
+            .filter(|(_, key, _)| !is_named(pointers, key))
+            .map(move |(pointer, key, value)| found(pointer, key, value));
+        exact.chain(others).filter(|found| !found.value.is_null())
+    }
+
+    /// Returns the values of [`named`](Self::named).
+    pub(super) fn all(&self, pointers: &'a [String]) -> impl Iterator<Item = &'a Json> {
+        self.named(pointers).map(|found| found.value)
     }
 
     pub(super) fn text(&self, pointers: &'a [String]) -> Option<&'a str> {
-        self.all(pointers).filter_map(Value::as_str).find(|text| !text.is_empty())
+        self.all(pointers).filter_map(Json::as_str).find(|text| !text.is_empty())
+    }
+
+    /// Returns a token: a string, or an integer, digit for digit.
+    pub(super) fn token(&self, pointers: &'a [String]) -> Option<&'a str> {
+        self.all(pointers).filter_map(Json::as_token).find(|text| !text.is_empty())
+    }
+
+    /// Returns a refresh token that can be sent.
+    pub(super) fn refresh_token(&self) -> Option<&'a str> {
+        self.token(&self.dialect.fields.refresh_token).filter(|token| !is_placeholder(token))
     }
 
     pub(super) fn has_token(&self) -> bool {
-        self.text(&self.dialect.fields.access_token).is_some()
+        self.token(&self.dialect.fields.access_token).is_some()
+    }
+
+    fn has_field(&self) -> bool {
+        // An error often comes without the envelope that the tokens come in.
+        let whole = Document { whole: self.whole, root: Some(self.whole), dialect: self.dialect };
+        let lists = self.dialect.fields.lists();
+        lists.iter().any(|(_, pointers)| {
+            self.all(pointers).next().is_some() || whole.all(pointers).next().is_some()
+        })
+    }
+
+    /// Returns the names of members that differ from a usual name in case and punctuation only, and that the dialect does
+    /// not read.
+    pub(super) fn unread(&self) -> Vec<&'a str> {
+        let fields = self.dialect.fields.lists();
+        let mut unread = Vec::new();
+        for ((name, pointers), (_, usual)) in fields.into_iter().zip(Fields::usual().lists()) {
+            if name.starts_with("error") {
+                continue;
+            }
+            let read = self.all(pointers).find(|value| scalar(value).is_some());
+            let others = usual.iter().flat_map(|pointer| alike(self.root, pointer)).filter(
+                |(key, value)| {
+                    let is_same = read.is_some_and(|read| same_scalar(read, value));
+                    scalar(value).is_some() && !is_same && !is_named(pointers, key)
+                },
+            );
+            for (key, _) in others {
+                if !unread.contains(&key) {
+                    unread.push(key);
+                }
+            }
+        }
+        unread
     }
 
     /// Returns whether the answer says of itself that it is a failure.
     pub(super) fn says_not_ok(&self) -> bool {
         ["/ok", "/success"]
             .into_iter()
-            .any(|pointer| self.whole.pointer(pointer) == Some(&Value::Bool(false)))
+            .any(|pointer| self.whole.find(pointer).iter().any(|ok| ok.as_bool() == Some(false)))
             || self
                 .text(&self.dialect.fields.error)
                 .is_some_and(|code| Meaning::of(code, self.dialect).is_some())
@@ -53,15 +140,15 @@ impl<'a> Document<'a> {
         let texts = || {
             self.all(&fields.error)
                 .chain(whole.all(&fields.error))
-                .filter_map(Value::as_str)
+                .filter_map(Json::as_str)
                 .map(str::trim)
                 .filter(|code| !code.is_empty())
         };
         let number = || {
             self.all(&fields.error)
                 .chain(whole.all(&fields.error))
-                .find(|value| value.is_number())
-                .map(Value::to_string)
+                .find_map(Json::as_number)
+                .map(str::to_owned)
         };
         let code = texts()
             .find(|code| Meaning::of(code, dialect).is_some())
@@ -72,4 +159,28 @@ impl<'a> Document<'a> {
             self.text(&fields.error_description).or_else(|| whole.text(&fields.error_description));
         Some(OAuthError { code, description: description.map(str::to_owned) })
     }
+}
+
+/// What a program writes that forgot to look: `Bearer undefined` has been seen in the wild.
+pub(super) fn is_placeholder(token: &str) -> bool {
+    ["undefined", "null", "None", "nil"].contains(&token)
+}
+
+/// Returns the members of an object whose names differ from that of a pointer in case and punctuation only, or not at all.
+fn alike<'a>(root: Option<&'a Json>, pointer: &str) -> impl Iterator<Item = (&'a str, &'a Json)> {
+    let name = pointer.strip_prefix('/').filter(|name| !name.contains('/')).map(fold);
+    let members = root.into_iter().flat_map(Json::members);
+    members.filter(move |(key, _)| name.as_ref().is_some_and(|name| fold(key) == *name))
+}
+
+fn is_named(pointers: &[String], key: &str) -> bool {
+    pointers.iter().any(|pointer| pointer.strip_prefix('/') == Some(key))
+}
+
+fn scalar(value: &Json) -> Option<&str> {
+    value.as_str().or_else(|| value.as_number()).filter(|text| !text.is_empty())
+}
+
+fn same_scalar(one: &Json, other: &Json) -> bool {
+    scalar(one) == scalar(other)
 }

@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
-
 use super::document::Document;
+use crate::oauth2::lenient::Json;
 use crate::token::TokenSetBuilder;
 use crate::trace;
 
@@ -26,9 +25,6 @@ pub(super) fn extra(document: &Document<'_>, mut tokens: TokenSetBuilder) -> Tok
     tokens
 }
 
-fn text(value: &Value) -> Cow<'_, str> {
-    match value {
-        Value::String(text) => Cow::Borrowed(text),
-        other => Cow::Owned(other.to_string()),
-    }
+fn text(value: &Json) -> Cow<'_, str> {
+    value.as_str().map_or_else(|| Cow::Owned(value.to_string()), Cow::Borrowed)
 }

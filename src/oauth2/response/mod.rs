@@ -14,7 +14,6 @@ use self::document::Document;
 use self::refusal::classify;
 pub(super) use self::refusal::refusal;
 use super::dialect::Dialect;
-use super::lenient;
 use super::scrub::Secrets;
 use crate::clock::Now;
 use crate::error::TokenError;
@@ -60,7 +59,7 @@ pub(super) fn read(answer: &Answer, context: Context<'_>) -> Result<TokenSet, To
         Ok(body) => body,
         Err(why) => return Err(context.lost(why)),
     };
-    let Some(document) = lenient::parse(body) else {
+    let Some(document) = Document::parse(body, context.dialect) else {
         return Err(context.lost(
             "the token endpoint answered 200 with something that is neither JSON nor a form",
         ));
@@ -84,9 +83,8 @@ pub(super) fn read(answer: &Answer, context: Context<'_>) -> Result<TokenSet, To
 /// Finds the refresh token in a good answer that is of no other use.
 pub(super) fn refresh_token(answer: &Answer, context: Context<'_>) -> Option<RefreshToken> {
     let body = answer.body.as_ref().ok().filter(|_| answer.status.is_success())?;
-    let document = lenient::parse(body)?;
-    let document = Document::new(&document, context.dialect);
-    document.text(&context.dialect.fields.refresh_token).map(RefreshToken::from)
+    let document = Document::parse(body, context.dialect)?;
+    Document::new(&document, context.dialect).refresh_token().map(RefreshToken::from)
 }
 
 fn http_date(headers: &HeaderMap, name: &HeaderName) -> Option<Duration> {
@@ -150,6 +148,37 @@ mod tests {
         }
     }
 
+    #[test]
+    fn successor_is_found_in_an_answer_that_is_of_no_other_use() {
+        let utf_16: Vec<u8> = std::iter::once(0xfeff)
+            .chain(r#"{"refresh_token":"next"}"#.encode_utf16())
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        for body in [
+            r#"{"access_token":"a b","refreshToken":"next"}"#.into(),
+            r#"{"access_token":"Bearer a","refresh_token":"next"}"#.into(),
+            r#"{"token_type":"mac","access_token":"a","RefreshToken":"next"}"#.into(),
+            r#"{"error":"invalid_grant","refresh-token":"next","x":NaN}"#.into(),
+            r#"Notice: {x} {"refresh_token":"next","x":0042,}"#.into(),
+            r#""{\"refresh_token\":\"next\"}""#.into(),
+            "refresh_token=next".into(),
+            utf_16,
+        ] {
+            let answer = Answer { body: Ok(Zeroizing::new(body)), ..ok("") };
+            for preset in ["rfc6749", "camel_case", "json_body"] {
+                let dialect = Dialect::preset(preset).unwrap();
+                let shown = String::from_utf8_lossy(answer.body.as_ref().unwrap());
+                assert!(read_in(&dialect, &answer).is_err(), "{shown}");
+                let secrets = Secrets::default();
+                let context =
+                    Context { dialect: &dialect, secrets: &secrets, now: now(), spends: true };
+                let successor = refresh_token(&answer, context);
+                let successor = successor.as_ref().map(RefreshToken::expose_secret);
+                assert_eq!(successor, Some("next"), "{shown}");
+            }
+        }
+    }
+
     /// The names that mean something, and some that do not.
     fn name() -> impl Strategy<Value = String> {
         let known: Vec<String> = {
@@ -185,11 +214,85 @@ mod tests {
         prop_oneof![
             text.prop_map(|text| serde_json::to_string(&text).unwrap()),
             "-?[0-9]{1,30}(\\.[0-9]{1,20})?(e[+-]?[0-9]{1,5})?",
-            Just("null".to_owned()),
-            Just("true".to_owned()),
-            Just("false".to_owned()),
+            prop::sample::select(vec!["null", "true", "false"]).prop_map(str::to_owned),
+            flaw(),
             r#""(\\\\u[0-9a-fd]{4}|[\x00-\x7f]|é){0,6}""#,
         ]
+    }
+
+    /// A value that is not JSON, and that no token may be read from.
+    fn flaw() -> impl Strategy<Value = String> {
+        let written = [
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "-1e400",
+            "0042",
+            "+1",
+            ".5",
+            "1.",
+            "0x1F",
+            "None",
+            "True",
+            "undefined",
+            "",
+            "a word, 2",
+            "new Date(1, {})",
+            "'it\\'s'",
+            "u'x'",
+            "\"\\'\"",
+            "\"\\x4\"",
+            "\"\\u12\"",
+            "\"a\n\u{1}\"",
+            "\"the \"x\" y\"",
+            "\"C:\\\",\"x\":1",
+            "[1,]",
+            "{\"a\":1,}",
+            "\"{\\\"a\\\":1}\"",
+            "\"{\"",
+            "/* \" */ 1",
+            "1 // \"\n",
+        ];
+        prop_oneof![
+            3 => prop::sample::select(written.map(str::to_owned).to_vec()),
+            1 => "[-+.0-9eE]{1,12}",
+            1 => "[a-zA-Z_ ;:?!@#$%&*.-]{0,12}",
+            1 => "\"([a-z:{}\\[\\]',\x00-\x1f]|\\\\[a-tv-z'0-9]|\\\\u[0-9a-f]{0,4}){0,12}\"",
+        ]
+    }
+
+    /// An answer with these tokens and a flaw outside of them.
+    fn flawed(access: String, refresh: String) -> impl Strategy<Value = Vec<u8>> {
+        let tokens = [("access_token", access), ("refresh_token", refresh)]
+            .map(|(name, token)| format!("\"{name}\":{}", serde_json::to_string(&token).unwrap()));
+        let other =
+            || ("[a-z]{1,8}", flaw()).prop_map(|(name, value)| format!("\"x{name}\":{value}"));
+        let around = prop::sample::select(vec![
+            ("", ""),
+            ("\u{feff}", "<!-- 3 ms -->"),
+            ("Notice: Undefined index in {$x} on line 3\n", ""),
+            ("<br />\n<b>Warning</b>: x<br />\n", "<br />"),
+            (")]}',\n", ""),
+            ("for(;;);", "\0"),
+            ("callback(", ");"),
+        ]);
+        let order = Just([0, 1, 2, 3]).prop_shuffle();
+        (other(), other(), order, around, 0..4_u8).prop_map(
+            move |(one, two, order, (before, after), encoding)| {
+                let [access, refresh] = tokens.clone();
+                let members = [access, refresh, one, two];
+                let members = order.map(|at| members[at].clone()).join(",");
+                let object = format!("{{{members}}}");
+                match encoding {
+                    0 => serde_json::to_string(&object).unwrap().into_bytes(),
+                    1 => {
+                        let units = format!("\u{feff}{object}");
+                        units.encode_utf16().flat_map(u16::to_be_bytes).collect()
+                    }
+                    _ => format!("{before}{object}{after}").into_bytes(),
+                }
+            },
+        )
     }
 
     fn document() -> impl Strategy<Value = String> {
@@ -215,6 +318,7 @@ mod tests {
         prop_oneof![
             1 => any::<Vec<u8>>(),
             4 => document().prop_map(String::into_bytes),
+            1 => flawed("sesame".to_owned(), "r".to_owned()),
             1 => (document(), any::<prop::sample::Index>()).prop_map(|(text, at)| {
                 let mut bytes = text.into_bytes();
                 bytes.truncate(at.index(bytes.len()));
@@ -279,6 +383,20 @@ mod tests {
                     prop_assert!(!error.is_denied() || is_refused);
                 }
             }
+        }
+
+        #[test]
+        fn flaw_outside_of_the_tokens_leaves_them_exactly_as_they_are(
+            (access, refresh, body) in ("[!-9;-~]{1,24}", "[ -~]{1,24}").prop_flat_map(|(access, refresh)| {
+                (Just(access.clone()), Just(refresh.clone()), flawed(access, refresh))
+            }),
+        ) {
+            let answer = Answer { body: Ok(Zeroizing::new(body)), ..ok("") };
+            let tokens = read_in(&Dialect::rfc6749(), &answer);
+            prop_assert!(tokens.is_ok(), "{:?} {:?}", tokens, String::from_utf8_lossy(answer.body.as_ref().unwrap()));
+            let tokens = tokens.unwrap();
+            prop_assert_eq!(tokens.access_token().expose_secret(), access);
+            prop_assert_eq!(tokens.refresh_token().map(RefreshToken::expose_secret), Some(refresh.as_str()));
         }
     }
 }

@@ -5,16 +5,18 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::DATE;
-use serde_json::Value;
+use zeroize::Zeroizing;
 
-use super::document::Document;
+use super::document::{Document, is_placeholder};
 use super::extra::extra;
 use super::refusal::CODE_LIMIT;
 use super::{Answer, Context, http_date};
 use crate::error::TokenError;
-use crate::oauth2::lenient;
+use crate::oauth2::dialect::LifetimeUnit;
+use crate::oauth2::lenient::{self, Json};
 use crate::oauth2::moment::{self, When};
 use crate::token::{AccessToken, TokenSet};
+use crate::trace;
 
 pub(super) fn token_set(
     document: &Document<'_>,
@@ -24,28 +26,22 @@ pub(super) fn token_set(
     let dialect = context.dialect;
     let fields = &dialect.fields;
 
-    let Some(token) = document.text(&fields.access_token) else {
+    warn_of_unread(document, context);
+    let Some(token) = document.token(&fields.access_token) else {
         return Err(context.lost(
             "the token endpoint answered 200 without an access token; if it has another name there, name it in the dialect's `fields.access_token`",
         ));
     };
-    // What a program writes that forgot to look: `Bearer undefined` has been seen in the wild.
-    if ["undefined", "null", "None", "nil"].contains(&token) {
-        return Err(context
-            .lost(format!("the token endpoint answered 200 with `{token}` for an access token")));
-    }
-    let access_token = AccessToken::new(token).map_err(|_| {
-        context
-            .lost("the token endpoint answered 200 with an access token that is not visible ASCII")
-    })?;
+    let access_token = access_token(token, context)?;
     check_token_type(document, context)?;
 
     let date = http_date(&answer.headers, &DATE);
     let received = date.unwrap_or(context.now.since_epoch());
-    let expiry = document
-        .all(&fields.expires_in)
-        .find_map(moment::lifetime)
-        .or_else(|| document.all(&fields.expires_at).find_map(moment::moment))
+    let stated = first_time(document, &fields.expires_in, moment::lifetime)
+        .or_else(|| first_time(document, &fields.expires_at, moment::moment));
+    warn_of_long_lifetime(stated, received, context);
+    let expiry = stated
+        .map(|(_, when)| when)
         .or(dialect.default_lifetime.map(|lifetime| When::In(lifetime.min(moment::LONGEST))))
         .or_else(|| jwt_expiry(token).filter(|expiry| *expiry > received).map(When::At));
 
@@ -60,16 +56,12 @@ pub(super) fn token_set(
         },
     };
 
-    if let Some(refresh_token) = document.text(&fields.refresh_token) {
+    if let Some(refresh_token) = document.refresh_token() {
         tokens = tokens.refresh_token(refresh_token);
     }
-    let refresh_expiry = document
-        .all(&fields.refresh_token_expires_in)
-        .find_map(moment::lifetime)
-        // Servers say 0 of refresh tokens that do not expire.
-        .filter(|when| !matches!(when, When::In(lifetime) if lifetime.is_zero()))
-        .or_else(|| document.all(&fields.refresh_token_expires_at).find_map(moment::moment));
-    if let Some(when) = refresh_expiry {
+    let refresh_expiry = first_time(document, &fields.refresh_token_expires_in, moment::lifetime)
+        .or_else(|| first_time(document, &fields.refresh_token_expires_at, moment::moment));
+    if let Some((_, when)) = refresh_expiry {
         let now = context.now.since_epoch();
         tokens = tokens.refresh_token_expires_at(time_of_day(match when {
             When::In(lifetime) => now.saturating_add(lifetime),
@@ -81,7 +73,7 @@ pub(super) fn token_set(
     if let Some(scope) = document.all(&fields.scope).find_map(scope) {
         tokens = tokens.scope(scope);
     }
-    if let Some(id_token) = document.text(&fields.id_token) {
+    if let Some(id_token) = document.token(&fields.id_token) {
         tokens = tokens.id_token(id_token);
     }
     tokens = extra(document, tokens);
@@ -90,8 +82,8 @@ pub(super) fn token_set(
         // To renew early would have requests in flight rejected.
         tokens.clone().build().lifetime_at(context.now.wall())
     } else {
-        match document.all(&fields.refresh_in).find_map(moment::lifetime) {
-            Some(When::In(after)) if !after.is_zero() => Some(after),
+        match first_time(document, &fields.refresh_in, moment::lifetime) {
+            Some((_, When::In(after))) => Some(after),
             _ => None,
         }
     };
@@ -101,30 +93,103 @@ pub(super) fn token_set(
     Ok(tokens.build())
 }
 
-/// RFC 6749 §7.1: a token of a type that is not understood must not be used. RFC 6749 §5.1: the type has no case.
+/// Returns the first of these fields that states a time, with its name.
+fn first_time<'a>(
+    document: &Document<'a>,
+    pointers: &'a [String],
+    read: fn(&Json, LifetimeUnit) -> Option<When>,
+) -> Option<(&'a str, When)> {
+    document.named(pointers).find_map(|found| Some((found.name, read(found.value, found.unit)?)))
+}
+
+fn access_token(token: &str, context: Context<'_>) -> Result<AccessToken, TokenError> {
+    if is_placeholder(token) {
+        return Err(context
+            .lost(format!("the token endpoint answered 200 with `{token}` for an access token")));
+    }
+    if let Some(scheme) = scheme(token) {
+        return Err(context.lost(format!(
+            "the token endpoint answered 200 with an access token that begins with its scheme, `{scheme} `; the field must hold the token alone: correct it at the server, or remove the scheme in a token source of your own"
+        )));
+    }
+    AccessToken::new(token).map_err(|_| {
+        context
+            .lost("the token endpoint answered 200 with an access token that is not visible ASCII")
+    })
+}
+
+/// Returns the scheme (RFC 9110 §11.1) that a token begins with.
+fn scheme(token: &str) -> Option<&'static str> {
+    let (first, _) = token.trim_start().split_once([' ', '\t', ':'])?;
+    ["Bearer", "DPoP", "MAC", "OAuth", "Token", "JWT"]
+        .into_iter()
+        .find(|scheme| first.eq_ignore_ascii_case(scheme))
+}
+
+/// RFC 6749 §5.1: the type has no case. RFC 6749 §7.1: a token of a type that is not understood must not be used.
+///
+/// That is for types that need a proof with each request. Others are names that a server made up for what it accepts as a
+/// bearer token.
 fn check_token_type(document: &Document<'_>, context: Context<'_>) -> Result<(), TokenError> {
+    const WITH_PROOF: [&str; 8] =
+        ["mac", "dpop", "pop", "hok", "hawk", "signature", "httpsignature", "digest"];
+
     let Some(token_type) = document.text(&document.dialect.fields.token_type) else {
         return Ok(());
     };
-    let plain: String = token_type
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|c| c.to_ascii_lowercase())
-        .collect();
-    if plain == "bearer" || plain == "bearertoken" {
+    let name = lenient::fold(token_type);
+    if name == "bearer" || name == "bearertoken" {
         return Ok(());
     }
     let shown = context.secrets.clean(token_type, CODE_LIMIT);
-    Err(TokenError::misconfigured(format!(
-        "the token endpoint issued a token of type `{shown}`, and only bearer tokens can be sent"
-    )))
+    let needs_proof = WITH_PROOF.contains(&name.as_str())
+        || name.starts_with("macsha")
+        || name.starts_with("hmac");
+    if needs_proof {
+        return Err(TokenError::misconfigured(format!(
+            "the token endpoint issued a token of type `{shown}`, which needs a proof with each request, and only bearer tokens can be sent; if it is accepted as a bearer token, set `fields.token_type` to an empty list in the dialect"
+        )));
+    }
+    trace::warning!(
+        token_type = shown,
+        "unknown type of access token, used as a bearer token; to expect it, set `fields.token_type` to an empty list in the dialect"
+    );
+    Ok(())
 }
 
-fn scope(value: &Value) -> Option<String> {
+/// A field that the dialect does not read may be the next refresh token.
+fn warn_of_unread(document: &Document<'_>, context: Context<'_>) {
+    for name in document.unread() {
+        trace::warning!(
+            field = context.secrets.clean(name, CODE_LIMIT),
+            "field of the token endpoint's answer not read, although its name is almost a usual one; name it in the dialect's `fields`"
+        );
+    }
+}
+
+/// Such a lifetime is often one in another unit.
+fn warn_of_long_lifetime(stated: Option<(&str, When)>, received: Duration, context: Context<'_>) {
+    const YEAR: Duration = Duration::from_secs(366 * 86_400);
+
+    let Some((name, when)) = stated else { return };
+    let lifetime = match when {
+        When::In(lifetime) => lifetime,
+        When::At(at) => at.saturating_sub(received),
+    };
+    if lifetime > YEAR {
+        trace::warning!(
+            field = context.secrets.clean(name, CODE_LIMIT),
+            ?lifetime,
+            "lifetime of an access token above a year; if it is in milliseconds, set `fields.lifetime_unit` in the dialect"
+        );
+    }
+}
+
+fn scope(value: &Json) -> Option<String> {
     let scope = match value {
-        Value::String(scope) => scope.trim().to_owned(),
-        Value::Array(scopes) => {
-            let scopes: Vec<&str> = scopes.iter().filter_map(Value::as_str).collect();
+        Json::Text(scope, _) => scope.trim().to_owned(),
+        Json::Array(scopes) => {
+            let scopes: Vec<&str> = scopes.iter().filter_map(Json::as_str).collect();
             scopes.join(" ")
         }
         _ => return None,
@@ -139,9 +204,12 @@ fn jwt_expiry(token: &str) -> Option<Duration> {
     if parts.next().is_some() {
         return None;
     }
-    let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-    let claims = lenient::parse(&payload)?;
-    match moment::moment(claims.get("exp")?)? {
+    let payload = payload.trim_end_matches('=');
+    let mut decoded = Zeroizing::new(Vec::with_capacity(payload.len()));
+    URL_SAFE_NO_PAD.decode_vec(payload, &mut decoded).ok()?;
+    let claims = lenient::parse(&decoded)?;
+    let exp = claims.find("/exp").into_iter().next()?;
+    match moment::moment(exp, LifetimeUnit::Seconds)? {
         // Whether or not it is too small for a time of day, it is one.
         When::In(since_epoch) | When::At(since_epoch) => Some(since_epoch),
     }

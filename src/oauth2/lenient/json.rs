@@ -1,0 +1,137 @@
+//! A JSON value that is wiped when it is dropped.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// A JSON value (RFC 8259 §3). Numbers keep their digits, and objects all members, also those of the same name.
+pub(in crate::oauth2) enum Json {
+    /// `null`, and values that cannot be read.
+    Null,
+    Bool(bool),
+    /// As it was written: a refresh token may be a number.
+    Number(Zeroizing<String>),
+    /// A string, with the object that is encoded in it.
+    Text(Zeroizing<String>, Option<Box<Json>>),
+    Array(Vec<Json>),
+    Object(Vec<(Zeroizing<String>, Json)>),
+}
+
+impl Json {
+    /// Returns what a JSON pointer (RFC 6901) finds. Of members with the same name the last comes first.
+    pub(in crate::oauth2) fn find(&self, pointer: &str) -> Vec<&Self> {
+        let mut found = vec![self];
+        for name in pointer.split('/').skip(1) {
+            let name = name.replace("~1", "/").replace("~0", "~");
+            found = found.into_iter().flat_map(|value| value.children(&name)).collect();
+        }
+        found
+    }
+
+    fn children(&self, name: &str) -> Vec<&Self> {
+        match self {
+            Self::Array(values) => {
+                name.parse().ok().and_then(|at: usize| values.get(at)).into_iter().collect()
+            }
+            _ => {
+                let named = |(key, value)| (key == name).then_some(value);
+                self.members().rev().filter_map(named).collect()
+            }
+        }
+    }
+
+    /// Returns the members of an object; none for other values.
+    pub(in crate::oauth2) fn members(&self) -> impl DoubleEndedIterator<Item = (&str, &Self)> {
+        let members = match self {
+            Self::Object(members) => members.as_slice(),
+            Self::Text(_, Some(inner)) => match &**inner {
+                Self::Object(members) => members.as_slice(),
+                _ => &[],
+            },
+            _ => &[],
+        };
+        members.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    pub(in crate::oauth2) fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    pub(in crate::oauth2) fn as_bool(&self) -> Option<bool> {
+        match self {
+            Self::Bool(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    pub(in crate::oauth2) fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Text(text, _) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Returns a number as it was written.
+    pub(in crate::oauth2) fn as_number(&self) -> Option<&str> {
+        match self {
+            Self::Number(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// Returns a string, or the digits of an integer other than 0.
+    ///
+    /// A fraction or an exponent is a number that has lost digits, and 0 is how some languages write `null`.
+    pub(in crate::oauth2) fn as_token(&self) -> Option<&str> {
+        let is_integer = |number: &&str| {
+            let digits = number.strip_prefix('-').unwrap_or(number);
+            digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.bytes().any(|b| b != b'0')
+        };
+        self.as_str().or_else(|| self.as_number().filter(is_integer))
+    }
+}
+
+/// JSON text.
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(value) => value.fmt(f),
+            Self::Number(number) => f.write_str(number),
+            Self::Text(text, _) => quoted(text, f),
+            Self::Array(values) => {
+                f.write_str("[")?;
+                for (at, value) in values.iter().enumerate() {
+                    f.write_str(if at == 0 { "" } else { "," })?;
+                    value.fmt(f)?;
+                }
+                f.write_str("]")
+            }
+            Self::Object(members) => {
+                f.write_str("{")?;
+                for (at, (key, value)) in members.iter().enumerate() {
+                    f.write_str(if at == 0 { "" } else { "," })?;
+                    quoted(key, f)?;
+                    f.write_str(":")?;
+                    value.fmt(f)?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}
+
+/// RFC 8259 §7
+fn quoted(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let text = Zeroizing::new(serde_json::to_string(text).map_err(|_| fmt::Error)?);
+    f.write_str(&text)
+}
+
+/// Returns a name without case and punctuation, by which `refreshToken` and `refresh-token` are the same.
+pub(in crate::oauth2) fn fold(name: &str) -> String {
+    // Other punctuation is in no name: it is a sign that something else was taken for one.
+    name.chars()
+        .filter(|c| !['_', '-', '.', ':', ' '].contains(c))
+        .map(|c| c.to_ascii_lowercase())
+        .collect()
+}

@@ -1,0 +1,396 @@
+//! A JSON reader that goes on after a flaw, where it is clear how.
+//!
+//! JSON that has no flaw is read as RFC 8259 defines it.
+
+use zeroize::Zeroizing;
+
+use super::json::Json;
+use super::text::with_capacity;
+
+/// Why a value cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The text ends before the value does.
+    Cut,
+    Malformed,
+}
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// Values that are nested deeper count as `null`.
+const DEPTH: usize = 64;
+
+pub(super) struct Reader<'a> {
+    rest: &'a str,
+    /// The arrays, objects and encoded strings around the next value.
+    depth: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { rest: text, depth: 0 }
+    }
+
+    /// Returns the text after what was read.
+    pub(super) fn rest(&self) -> &'a str {
+        self.rest
+    }
+
+    pub(super) fn value(&mut self) -> Result<Json> {
+        self.skip_space();
+        match self.peek().ok_or(Failure::Cut)? {
+            '{' | '[' if self.depth == DEPTH => self.skip_nested().map(|()| Json::Null),
+            '{' => self.nested(Self::object),
+            '[' => self.nested(Self::array),
+            quote @ ('"' | '\'') => self.string(quote),
+            // A member without a value: `{"a":,"b":}`.
+            ',' | '}' | ']' => Ok(Json::Null),
+            _ => self.word(),
+        }
+    }
+
+    fn nested(&mut self, read: fn(&mut Self) -> Result<Json>) -> Result<Json> {
+        self.depth += 1;
+        let value = read(self);
+        self.depth -= 1;
+        value
+    }
+
+    fn object(&mut self) -> Result<Json> {
+        self.next();
+        let mut members = Vec::new();
+        loop {
+            self.skip_space_and_commas();
+            if self.peek().ok_or(Failure::Cut)? == '}' {
+                self.next();
+                return Ok(Json::Object(members));
+            }
+            let key = self.key()?;
+            self.skip_space();
+            // The last two are Ruby's and PHP's, and Java's.
+            let has_value = [":", "=>", "="].into_iter().any(|separator| self.take(separator));
+            if !has_value && !matches!(self.peek().ok_or(Failure::Cut)?, ',' | '}') {
+                return Err(Failure::Malformed);
+            }
+            members.push((key, self.value()?));
+        }
+    }
+
+    fn array(&mut self) -> Result<Json> {
+        self.next();
+        let mut values = Vec::new();
+        loop {
+            self.skip_space_and_commas();
+            match self.peek().ok_or(Failure::Cut)? {
+                ']' => {
+                    self.next();
+                    return Ok(Json::Array(values));
+                }
+                '}' => return Err(Failure::Malformed),
+                _ => values.push(self.value()?),
+            }
+        }
+    }
+
+    fn key(&mut self) -> Result<Zeroizing<String>> {
+        self.take_string_prefix();
+        match self.peek() {
+            Some(quote @ ('"' | '\'')) => self.quoted(quote),
+            _ => {
+                let end = self
+                    .rest
+                    .find(|c: char| !c.is_alphanumeric() && !['_', '-', '$', '.'].contains(&c))
+                    .unwrap_or(self.rest.len());
+                let key = self.advance(end);
+                if key.is_empty() {
+                    Err(Failure::Malformed)
+                } else {
+                    Ok(Zeroizing::new(key.into()))
+                }
+            }
+        }
+    }
+
+    /// Reads a string that ends at the first quotation mark.
+    pub(super) fn quoted(&mut self, quote: char) -> Result<Zeroizing<String>> {
+        self.next();
+        let end = end_of_string(self.rest, quote).ok_or(Failure::Cut)?;
+        let raw = self.advance(end);
+        self.next();
+        Ok(unescape(raw))
+    }
+
+    /// Reads a string that is a value: a quotation mark that nothing follows that may follow a value is a character of it.
+    fn string(&mut self, quote: char) -> Result<Json> {
+        self.next();
+        let text = self.rest;
+        let mut at = 0;
+        // A backslash that was meant as one: `"C:\",`.
+        let mut backslash = None;
+        let mut is_clear = true;
+        let end = loop {
+            at += text.get(at..).and_then(|rest| rest.find([quote, '\\'])).ok_or(Failure::Cut)?;
+            let after = text.get(at + 1..).unwrap_or_default();
+            if !after_backslash(text, at) {
+                if may_follow_a_value(after) {
+                    break at;
+                }
+                if let Some(end) = backslash {
+                    break end;
+                }
+                is_clear = false;
+                at += 1;
+                continue;
+            }
+            let escaped = after.chars().next().ok_or(Failure::Cut)?;
+            let end = at + 1;
+            if escaped == quote
+                && backslash.is_none()
+                && may_follow_a_value(after.get(1..).unwrap_or_default())
+            {
+                backslash = Some(end);
+            }
+            at = end + escaped.len_utf8();
+        };
+        let raw = self.advance(end);
+        self.next();
+        if !is_clear {
+            return Ok(Json::Null);
+        }
+        let text = unescape(raw);
+        let inner = self.encoded(&text);
+        Ok(Json::Text(text, inner))
+    }
+
+    /// Reads the object that a string consists of.
+    fn encoded(&self, text: &str) -> Option<Box<Json>> {
+        if !text.trim_start().starts_with('{') || self.depth == DEPTH {
+            return None;
+        }
+        let mut reader = Reader { rest: text, depth: self.depth + 1 };
+        let value = reader.value().ok()?;
+        reader.rest.trim().is_empty().then(|| Box::new(value))
+    }
+
+    /// Reads a number, a literal, or anything else that has no quotation marks, up to where the next value may begin.
+    fn word(&mut self) -> Result<Json> {
+        if self.take_string_prefix() {
+            return self.value();
+        }
+        let mut end = 0;
+        let mut previous = ' ';
+        while let Some(c) = self.rest.get(end..).and_then(|rest| rest.chars().next()) {
+            let rest = self.rest.get(end..).unwrap_or_default();
+            let is_comment =
+                previous.is_whitespace() && (rest.starts_with("//") || rest.starts_with("/*"));
+            if is_comment || [',', '}', ']', '{', '[', '"', '\n', '\r'].contains(&c) {
+                break;
+            }
+            if c == '(' {
+                // `new Date(2022, 10, 1)`
+                let mut arguments = Self { rest, depth: 0 };
+                arguments.skip_nested()?;
+                end = self.rest.len() - arguments.rest.len();
+            } else {
+                end += c.len_utf8();
+            }
+            previous = c;
+        }
+        if end == 0 {
+            return Err(Failure::Malformed);
+        }
+        Ok(literal(self.advance(end).trim()))
+    }
+
+    /// Skips Python's `u` and `b` before a string.
+    fn take_string_prefix(&mut self) -> bool {
+        let is_prefix =
+            ["u'", "u\"", "b'", "b\""].iter().any(|prefix| self.rest.starts_with(prefix));
+        if is_prefix {
+            self.next();
+        }
+        is_prefix
+    }
+
+    /// Skips brackets with everything in them.
+    fn skip_nested(&mut self) -> Result<()> {
+        let mut open = 0_usize;
+        loop {
+            match self.peek().ok_or(Failure::Cut)? {
+                quote @ ('"' | '\'') => {
+                    self.next();
+                    let end = end_of_string(self.rest, quote).ok_or(Failure::Cut)?;
+                    self.advance(end);
+                }
+                '{' | '[' | '(' => open += 1,
+                '}' | ']' | ')' => open -= 1,
+                _ => {}
+            }
+            self.next();
+            if open == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn skip_space(&mut self) {
+        self.rest = after_space(self.rest);
+    }
+
+    fn skip_space_and_commas(&mut self) {
+        self.skip_space();
+        while self.take(",") {
+            self.skip_space();
+        }
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest.chars().next()
+    }
+
+    fn next(&mut self) {
+        let mut chars = self.rest.chars();
+        chars.next();
+        self.rest = chars.as_str();
+    }
+
+    fn take(&mut self, text: &str) -> bool {
+        match self.rest.strip_prefix(text) {
+            Some(rest) => self.rest = rest,
+            None => return false,
+        }
+        true
+    }
+
+    fn advance(&mut self, bytes: usize) -> &'a str {
+        let (before, after) = self.rest.split_at_checked(bytes).unwrap_or((self.rest, ""));
+        self.rest = after;
+        before
+    }
+}
+
+fn literal(word: &str) -> Json {
+    let is_number =
+        word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'))
+            && word.parse::<f64>().is_ok();
+    match word {
+        _ if is_number => Json::Number(Zeroizing::new(word.to_owned())),
+        _ if word.eq_ignore_ascii_case("true") => Json::Bool(true),
+        _ if word.eq_ignore_ascii_case("false") => Json::Bool(false),
+        // `null`, `None`, `undefined`, `NaN`, `Infinity`, …
+        _ => Json::Null,
+    }
+}
+
+/// Returns where a string ends: at the first quotation mark that is not escaped.
+fn end_of_string(text: &str, quote: char) -> Option<usize> {
+    let mut is_escaped = false;
+    text.find(|c| {
+        let is_end = c == quote && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        is_end
+    })
+}
+
+fn after_backslash(text: &str, at: usize) -> bool {
+    text.get(at..).is_some_and(|rest| rest.starts_with('\\'))
+}
+
+/// Returns whether a text goes on as JSON does after a value, or with the next member, if only a comma is missing.
+fn may_follow_a_value(text: &str) -> bool {
+    let text = after_space(text);
+    match text.chars().next() {
+        None | Some(',' | '}' | ']' | ')') => true,
+        Some(quote @ ('"' | '\'')) => {
+            let key = text.get(1..).unwrap_or_default();
+            end_of_string(key, quote)
+                .and_then(|end| key.get(end + 1..))
+                .is_some_and(|rest| after_space(rest).starts_with([':', '=']))
+        }
+        _ => false,
+    }
+}
+
+/// Returns a text without the white space, byte order marks and comments that it begins with.
+fn after_space(mut text: &str) -> &str {
+    loop {
+        text = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}' || c == '\0');
+        let end = if text.starts_with("//") {
+            "\n"
+        } else if text.starts_with("/*") {
+            "*/"
+        } else {
+            return text;
+        };
+        text = text.split_once(end).map_or("", |(_, rest)| rest);
+    }
+}
+
+/// Resolves the escapes of JSON (RFC 8259 §7), and those of JavaScript and Python. Half a surrogate pair is U+FFFD; the
+/// backslash of what is not an escape is dropped.
+fn unescape(raw: &str) -> Zeroizing<String> {
+    // What an escape stands for is at most one byte longer, for a `\u` without digits.
+    let mut text = with_capacity(raw.len() * 2);
+    let mut chars = raw.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            text.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('b') => text.push('\u{8}'),
+            Some('f') => text.push('\u{c}'),
+            Some('n') => text.push('\n'),
+            Some('r') => text.push('\r'),
+            Some('t') => text.push('\t'),
+            Some('x') => text.push(character(digits(&mut chars, 2), 2)),
+            Some('U') => text.push(character(digits(&mut chars, 8), 8)),
+            Some('u') => text.push(unicode(&mut chars)),
+            // The line goes on.
+            Some('\n') => {}
+            Some(c) => text.push(c),
+            None => text.push('\\'),
+        }
+    }
+    text
+}
+
+/// Reads what follows `\u`.
+fn unicode(chars: &mut std::str::Chars<'_>) -> char {
+    if let Some((digits, rest)) =
+        chars.as_str().strip_prefix('{').and_then(|braced| braced.split_once('}'))
+    {
+        *chars = rest.chars();
+        return character(digits, digits.len());
+    }
+    let first = digits(chars, 4);
+    let mut after = chars.clone();
+    if after.next() == Some('\\') && after.next() == Some('u') {
+        let units = [first, digits(&mut after, 4)].map(|unit| u16::from_str_radix(unit, 16));
+        if let [Ok(high @ 0xd800..0xdc00), Ok(low @ 0xdc00..0xe000)] = units {
+            *chars = after;
+            return char::decode_utf16([high, low])
+                .flatten()
+                .next()
+                .unwrap_or(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    character(first, 4)
+}
+
+/// Takes hexadecimal digits, at most so many.
+fn digits<'a>(chars: &mut std::str::Chars<'a>, most: usize) -> &'a str {
+    let text = chars.as_str();
+    let count = text.bytes().take(most).take_while(u8::is_ascii_hexdigit).count();
+    let (digits, rest) = text.split_at_checked(count).unwrap_or_default();
+    *chars = rest.chars();
+    digits
+}
+
+fn character(digits: &str, expected: usize) -> char {
+    u32::from_str_radix(digits, 16)
+        .ok()
+        .filter(|_| digits.len() == expected)
+        .and_then(char::from_u32)
+        .unwrap_or(char::REPLACEMENT_CHARACTER)
+}
