@@ -413,6 +413,10 @@ async fn any_spelling_of_the_usual_names_is_read() {
     }
     let error = refresh(json(r#"{"access_token":"a","tokenType":"mac"}"#)).await.unwrap_err();
     assert!(error.is_misconfigured());
+    // Of the same names, the last that can be used.
+    let body =
+        r#"{"access_token":"a","refresh_token":"x","refresh_token":"r","refresh_token":null}"#;
+    assert_eq!(accepted(body).await.refresh_token().unwrap().expose_secret(), "r");
     let error = refresh(answer(400, r#"{"Error":"invalid_grant"}"#)).await.unwrap_err();
     assert!(error.is_denied());
 }

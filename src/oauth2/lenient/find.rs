@@ -1,6 +1,6 @@
 //! Where in a body the answer is.
 
-use zeroize::Zeroizing;
+use std::collections::BTreeMap;
 
 use super::form::form;
 use super::json::{Json, fold};
@@ -74,7 +74,7 @@ fn find_within(text: &str, mut from: usize, judge: &dyn Fn(&Json) -> u8) -> Opti
         from = end;
         let likeness = judge(&value);
         let is_better = likeness > best.as_ref().map_or(0, |(likeness, _)| *likeness);
-        if is_better && !is_page(text.get(..start)?) && !is_page(text.get(end..)?) {
+        if is_better && !is_in_page(text.get(..start)?, text.get(end..)?) {
             best = Some((likeness, value));
         }
     }
@@ -85,10 +85,9 @@ fn find_within(text: &str, mut from: usize, judge: &dyn Fn(&Json) -> u8) -> Opti
 fn object_at(text: &str, start: usize) -> Result<(Json, usize), Failure> {
     let (before, rest) = text.split_at_checked(start).unwrap_or_default();
     if before.ends_with('"') && rest.starts_with("{\\\"") {
-        let quoted = text.get(start - 1..).unwrap_or_default();
-        let mut reader = Reader::new(quoted);
-        let inner: Zeroizing<String> = reader.quoted('"')?;
-        let value = Reader::new(&inner).value()?;
+        let mut reader = Reader::new(text.get(start - 1..).unwrap_or_default());
+        let value = reader.quoted('"').and_then(|inner| Reader::new(&inner).value());
+        let value = value.map_err(|_| Failure::Malformed)?;
         return Ok((value, text.len() - reader.rest().len()));
     }
     let mut reader = Reader::new(rest);
@@ -96,21 +95,41 @@ fn object_at(text: &str, start: usize) -> Result<(Json, usize), Failure> {
     Ok((value, text.len() - reader.rest().len()))
 }
 
-/// Returns whether text around an object is part of a page: it has tags, and others than those of a PHP warning.
-fn is_page(text: &str) -> bool {
-    const WARNING: [&str; 12] =
-        ["a", "b", "br", "font", "i", "pre", "span", "table", "tbody", "td", "th", "tr"];
-    text.split('<').skip(1).any(|tag| {
-        let name = tag.trim_start_matches('/');
-        let end = name.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(name.len());
-        let name = name.get(..end).unwrap_or_default();
-        let is_tag = !name.is_empty() || tag.starts_with('?') || is_doctype(tag);
-        is_tag && !WARNING.iter().any(|known| name.eq_ignore_ascii_case(known))
-    })
+/// Returns whether the text around an object is a page, or an element that the object is in. The tags of a PHP warning end
+/// before the object.
+fn is_in_page(before: &str, after: &str) -> bool {
+    const PAGE: [&str; 12] = [
+        "!doctype", "?xml", "html", "head", "title", "meta", "script", "style", "body", "form",
+        "h1", "h2",
+    ];
+    if tags(before).chain(tags(after)).any(|tag| PAGE.contains(&tag.name.as_str())) {
+        return true;
+    }
+    let mut open = BTreeMap::<String, usize>::new();
+    for tag in tags(before) {
+        let count = open.entry(tag.name).or_default();
+        *count = if tag.is_closing { count.saturating_sub(1) } else { *count + 1 };
+    }
+    tags(after).any(|tag| tag.is_closing && open.get(&tag.name).is_some_and(|count| *count > 0))
 }
 
-fn is_doctype(tag: &str) -> bool {
-    tag.strip_prefix('!').is_some_and(|rest| !rest.starts_with("--"))
+struct Tag {
+    is_closing: bool,
+    name: String,
+}
+
+fn tags(text: &str) -> impl Iterator<Item = Tag> {
+    // Longer ones may be anything, a token too.
+    const LONGEST: usize = 24;
+
+    text.split('<').skip(1).filter_map(|tag| {
+        let name = tag.strip_prefix('/').unwrap_or(tag);
+        let is_end = |c: char| c.is_whitespace() || c == '>' || c == '/';
+        let name = name
+            .get(..name.find(is_end)?)
+            .filter(|name| !name.is_empty() && name.len() <= LONGEST)?;
+        Some(Tag { is_closing: tag.starts_with('/'), name: name.to_ascii_lowercase() })
+    })
 }
 
 fn has_usual_name(value: &Json) -> bool {

@@ -97,6 +97,7 @@ fn flaw_between_the_fields_does_not_lose_the_tokens() {
         "{\u{feff}\"access_token\":\u{feff}\"a\",\"refresh_token\":\"r\"}",
         // Of the same names, the last that is not null.
         r#"{"access_token":"x","access_token":"a","refresh_token":"r"}"#,
+        r#"{"access_token":"a","refresh_token":"x","refresh_token":"r"}"#,
     ] {
         reads(body);
     }
@@ -111,6 +112,11 @@ fn text_around_the_answer_is_skipped() {
         ("Notice: Undefined index: a=b in /x.php on line 3\n", ""),
         ("<br />\n<b>Warning</b>: {$x} <a href='function.foo'>x</a> in <b>x</b><br />\n", ""),
         ("<!-- cached -->", "<br />Notice"),
+        ("<div id='error'><p><strong>Database error:</strong> [x]</p></div>", ""),
+        ("Warning: json_decode(\"{\\\"a\\\":\") in <unknown> on line 3\n", ""),
+        ("throw 1; <don't be evil>", ""),
+        ("{}&&", ""),
+        ("/*-secure-\n", "*/"),
         (")]}',\n", ""),
         ("while(1);", ""),
         ("for(;;);", ""),
@@ -156,6 +162,14 @@ fn answer_may_be_encoded_as_a_string_and_in_utf_16() {
 }
 
 #[test]
+fn string_whose_end_is_not_clear_is_null() {
+    for value in [r#""a "b" c""#, r#""a" b "c""#, r#""a" b:"c""#, r#"'a' 'c'"#] {
+        let json = parse(format!(r#"{{"access_token":{value}}}"#).as_bytes()).unwrap();
+        assert!(json.find("/access_token")[0].is_null(), "{value}");
+    }
+}
+
+#[test]
 fn integer_keeps_its_digits() {
     let json = parse(br#"{"a":12345678901234567890123,"b":-0042,"c":1e9,"d":1.5,"e":0}"#).unwrap();
     let token = |pointer| json.find(pointer).first().and_then(|value| value.as_token());
@@ -188,6 +202,8 @@ fn half_an_answer_and_noise_are_nothing() {
         "<?xml version=\"1.0\"?><x>{\"access_token\":\"a\"}</x>",
         "Bad gateway {\"access_token\":\"a\"} </body></html>",
         "<h1>Error</h1>{\"access_token\":\"a\"}",
+        "<p>Bad gateway: {\"access_token\":\"a\"}</p>",
+        "<soap:Body>{\"access_token\":\"a\"}</soap:Body>",
     ] {
         assert!(parse(noise.as_bytes()).is_none(), "{noise}");
     }

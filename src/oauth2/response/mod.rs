@@ -387,7 +387,7 @@ mod tests {
 
         #[test]
         fn flaw_outside_of_the_tokens_leaves_them_exactly_as_they_are(
-            (access, refresh, body) in ("[!-9;-~]{1,24}", "[ -~]{1,24}").prop_flat_map(|(access, refresh)| {
+            (access, refresh, body) in ("[!-~]{1,24}", "[ -~]{1,24}").prop_flat_map(|(access, refresh)| {
                 (Just(access.clone()), Just(refresh.clone()), flawed(access, refresh))
             }),
         ) {

@@ -120,7 +120,7 @@ fn access_token(token: &str, context: Context<'_>) -> Result<AccessToken, TokenE
 
 /// Returns the scheme (RFC 9110 §11.1) that a token begins with.
 fn scheme(token: &str) -> Option<&'static str> {
-    let (first, _) = token.trim_start().split_once([' ', '\t', ':'])?;
+    let (first, _) = token.trim_start().split_once([' ', '\t'])?;
     ["Bearer", "DPoP", "MAC", "OAuth", "Token", "JWT"]
         .into_iter()
         .find(|scheme| first.eq_ignore_ascii_case(scheme))
