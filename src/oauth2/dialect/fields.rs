@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// # Other spellings
 ///
-/// A list that is left as it is by default also finds names that differ in case and punctuation only: `refreshToken`,
+/// A default list also finds names that differ in case and punctuation only: `refreshToken`,
 /// `RefreshToken` and `refresh-token` for `/refresh_token`. A list of your own finds exactly what it names. A name that is
 /// then left unread, although it differs from a usual one in case and punctuation only, is logged at WARN.
 ///
@@ -125,7 +125,7 @@ pub enum LifetimeUnit {
 }
 
 impl LifetimeUnit {
-    /// Returns the unit that the last word of a name says, if it says one.
+    /// Returns the unit in the last word of a name, if there is one.
     pub(in crate::oauth2) fn of_name(name: &str) -> Option<Self> {
         let is_boundary = |(before, after): (char, char)| {
             before.is_ascii_lowercase() && after.is_ascii_uppercase()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::form::form;
-use super::json::{Json, fold};
+use super::json::{Json, is_alike};
 use super::reader::{Failure, Reader};
 use super::text::decode;
 use crate::oauth2::dialect::Fields;
@@ -44,9 +44,12 @@ fn find(text: &str, judge: &dyn Fn(&Json) -> u8, encodings: usize) -> Option<Jso
             }
         }
         '"' => {
-            let inner = Reader::new(text).quoted('"').ok()?;
-            let is_json = inner.trim_start().starts_with(['{', '[', '"']);
-            return find(&inner, judge, encodings.checked_sub(1)?).filter(|_| is_json);
+            let mut reader = Reader::new(text);
+            let inner = reader.quoted('"').ok()?;
+            if inner.trim_start().starts_with(['{', '[', '"']) {
+                return find(&inner, judge, encodings.checked_sub(1)?);
+            }
+            from = text.len() - reader.rest().len();
         }
         _ => first = form(text),
     }
@@ -84,9 +87,10 @@ fn find_within(text: &str, mut from: usize, judge: &dyn Fn(&Json) -> u8) -> Opti
 /// Reads the object that begins there, or the string that begins just before with an object in it, and where it ends.
 fn object_at(text: &str, start: usize) -> Result<(Json, usize), Failure> {
     let (before, rest) = text.split_at_checked(start).unwrap_or_default();
-    if before.ends_with('"') && rest.starts_with("{\\\"") {
+    let quote = before.chars().next_back().filter(|c| ['"', '\''].contains(c));
+    if let Some(quote) = quote.filter(|_| rest.starts_with("{\\")) {
         let mut reader = Reader::new(text.get(start - 1..).unwrap_or_default());
-        let value = reader.quoted('"').and_then(|inner| Reader::new(&inner).value());
+        let value = reader.quoted(quote).and_then(|inner| Reader::new(&inner).value());
         let value = value.map_err(|_| Failure::Malformed)?;
         return Ok((value, text.len() - reader.rest().len()));
     }
@@ -133,12 +137,10 @@ fn tags(text: &str) -> impl Iterator<Item = Tag> {
 }
 
 fn has_usual_name(value: &Json) -> bool {
-    let names: Vec<String> = Fields::usual()
-        .lists()
-        .into_iter()
-        .flat_map(|(_, pointers)| pointers)
-        .filter_map(|pointer| pointer.split('/').nth(1))
-        .map(fold)
-        .collect();
-    value.members().any(|(key, _)| names.contains(&fold(key)))
+    let lists = Fields::usual().lists();
+    let mut names = lists
+        .iter()
+        .flat_map(|(_, pointers)| *pointers)
+        .filter_map(|pointer| pointer.split('/').nth(1));
+    names.any(|name| value.members().any(|(key, _)| is_alike(key, name)))
 }

@@ -127,11 +127,17 @@ fn quoted(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str(&text)
 }
 
-/// Returns a name without case and punctuation, by which `refreshToken` and `refresh-token` are the same.
+/// Returns whether names differ in case and punctuation only, as `refreshToken` and `refresh-token`, or not at all.
+pub(in crate::oauth2) fn is_alike(one: &str, other: &str) -> bool {
+    letters(one).eq(letters(other))
+}
+
+/// Returns a name without case and punctuation.
 pub(in crate::oauth2) fn fold(name: &str) -> String {
+    letters(name).collect()
+}
+
+fn letters(name: &str) -> impl Iterator<Item = char> {
     // Other punctuation is in no name: it is a sign that something else was taken for one.
-    name.chars()
-        .filter(|c| !['_', '-', '.', ':', ' '].contains(c))
-        .map(|c| c.to_ascii_lowercase())
-        .collect()
+    name.chars().filter(|c| !['_', '-', '.', ':', ' '].contains(c)).map(|c| c.to_ascii_lowercase())
 }

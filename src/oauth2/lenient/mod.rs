@@ -16,7 +16,7 @@ mod reader;
 mod text;
 
 pub(super) use self::find::{parse, parse_where};
-pub(super) use self::json::{Json, fold};
+pub(super) use self::json::{Json, fold, is_alike};
 
 #[cfg(test)]
 mod tests;

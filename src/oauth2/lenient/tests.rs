@@ -116,6 +116,8 @@ fn text_around_the_answer_is_skipped() {
         ("Warning: json_decode(\"{\\\"a\\\":\") in <unknown> on line 3\n", ""),
         ("throw 1; <don't be evil>", ""),
         ("{}&&", ""),
+        ("\"debug\" ", ""),
+        ("echo '", "'"),
         ("/*-secure-\n", "*/"),
         (")]}',\n", ""),
         ("while(1);", ""),
@@ -141,7 +143,13 @@ fn answer_may_be_encoded_as_a_string_and_in_utf_16() {
     let once = serde_json::to_string(ANSWER).unwrap();
     let twice = serde_json::to_string(&once).unwrap();
     let html = ANSWER.replace('"', "\\u0022");
-    for body in [once.clone(), twice, format!("callback({once})"), format!("\"{html}\"")] {
+    for body in [
+        once.clone(),
+        twice,
+        format!("callback({once})"),
+        format!("cb('{}')", once.trim_matches('"')),
+        format!("\"{html}\""),
+    ] {
         reads(body);
     }
     for text in [ANSWER, &once] {

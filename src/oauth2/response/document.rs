@@ -2,7 +2,7 @@
 
 use super::refusal::{Meaning, OAuthError};
 use crate::oauth2::dialect::{Dialect, Fields, LifetimeUnit};
-use crate::oauth2::lenient::{self, Json, fold};
+use crate::oauth2::lenient::{self, Json, is_alike};
 
 /// An answer, and where the dialect says that things are in it.
 pub(super) struct Document<'a> {
@@ -161,16 +161,19 @@ impl<'a> Document<'a> {
     }
 }
 
-/// What a program writes that forgot to look: `Bearer undefined` has been seen in the wild.
+/// Returns whether a token is the name of a missing value: `Bearer undefined` has been seen in the wild.
 pub(super) fn is_placeholder(token: &str) -> bool {
     ["undefined", "null", "None", "nil"].contains(&token)
 }
 
 /// Returns the members of an object whose names differ from that of a pointer in case and punctuation only, or not at all.
-fn alike<'a>(root: Option<&'a Json>, pointer: &str) -> impl Iterator<Item = (&'a str, &'a Json)> {
-    let name = pointer.strip_prefix('/').filter(|name| !name.contains('/')).map(fold);
+fn alike<'a>(
+    root: Option<&'a Json>,
+    pointer: &'a str,
+) -> impl Iterator<Item = (&'a str, &'a Json)> {
+    let name = pointer.strip_prefix('/').filter(|name| !name.contains('/'));
     let members = root.into_iter().flat_map(Json::members);
-    members.filter(move |(key, _)| name.as_ref().is_some_and(|name| fold(key) == *name))
+    members.filter(move |(key, _)| name.is_some_and(|name| is_alike(key, name)))
 }
 
 fn is_named(pointers: &[String], key: &str) -> bool {

@@ -5,19 +5,21 @@ mod extra;
 mod refusal;
 mod token_set;
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, StatusCode};
 use zeroize::Zeroizing;
 
 use self::document::Document;
-use self::refusal::classify;
 pub(super) use self::refusal::refusal;
+use self::refusal::{CODE_LIMIT, classify};
 use super::dialect::Dialect;
 use super::scrub::Secrets;
 use crate::clock::Now;
 use crate::error::TokenError;
 use crate::token::{RefreshToken, TokenSet};
+use crate::trace;
 
 /// An answer, read as far as it went.
 pub(super) struct Answer {
@@ -44,6 +46,16 @@ impl Context<'_> {
     pub(super) fn lost(&self, why: impl Into<String>) -> TokenError {
         let why = why.into();
         if self.spends { TokenError::ambiguous(why) } else { TokenError::transient(why) }
+    }
+
+    /// Logs what is wrong with a field of the answer.
+    #[cfg_attr(
+        not(feature = "tracing"),
+        allow(unused_variables, reason = "without `tracing` the macro expands to nothing")
+    )]
+    fn warn(&self, field: &str, problem: fmt::Arguments<'_>) {
+        let field = self.secrets.clean(field, CODE_LIMIT);
+        trace::warning!(field, "{problem}");
     }
 }
 
@@ -100,7 +112,7 @@ mod tests {
     use http::header::{DATE, RETRY_AFTER};
     use proptest::prelude::*;
 
-    use super::refusal::{CODE_LIMIT, DESCRIPTION_LIMIT};
+    use super::refusal::DESCRIPTION_LIMIT;
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1_667_308_423);
@@ -386,7 +398,7 @@ mod tests {
         }
 
         #[test]
-        fn flaw_outside_of_the_tokens_leaves_them_exactly_as_they_are(
+        fn flaw_outside_of_the_tokens_leaves_them_unchanged(
             (access, refresh, body) in ("[!-~]{1,24}", "[ -~]{1,24}").prop_flat_map(|(access, refresh)| {
                 (Just(access.clone()), Just(refresh.clone()), flawed(access, refresh))
             }),

@@ -16,7 +16,6 @@ use crate::oauth2::dialect::LifetimeUnit;
 use crate::oauth2::lenient::{self, Json};
 use crate::oauth2::moment::{self, When};
 use crate::token::{AccessToken, TokenSet};
-use crate::trace;
 
 pub(super) fn token_set(
     document: &Document<'_>,
@@ -150,9 +149,11 @@ fn check_token_type(document: &Document<'_>, context: Context<'_>) -> Result<(),
             "the token endpoint issued a token of type `{shown}`, which needs a proof with each request, and only bearer tokens can be sent; if it is accepted as a bearer token, set `fields.token_type` to an empty list in the dialect"
         )));
     }
-    trace::warning!(
-        token_type = shown,
-        "unknown type of access token, used as a bearer token; to expect it, set `fields.token_type` to an empty list in the dialect"
+    context.warn(
+        "token_type",
+        format_args!(
+            "unknown type `{shown}` of an access token, used as a bearer token; to expect it, set `fields.token_type` to an empty list in the dialect"
+        ),
     );
     Ok(())
 }
@@ -160,9 +161,11 @@ fn check_token_type(document: &Document<'_>, context: Context<'_>) -> Result<(),
 /// A field that the dialect does not read may be the next refresh token.
 fn warn_of_unread(document: &Document<'_>, context: Context<'_>) {
     for name in document.unread() {
-        trace::warning!(
-            field = context.secrets.clean(name, CODE_LIMIT),
-            "field of the token endpoint's answer not read, although its name is almost a usual one; name it in the dialect's `fields`"
+        context.warn(
+            name,
+            format_args!(
+                "field of the token endpoint's answer not read, although its name is almost a usual one; name it in the dialect's `fields`"
+            ),
         );
     }
 }
@@ -177,10 +180,11 @@ fn warn_of_long_lifetime(stated: Option<(&str, When)>, received: Duration, conte
         When::At(at) => at.saturating_sub(received),
     };
     if lifetime > YEAR {
-        trace::warning!(
-            field = context.secrets.clean(name, CODE_LIMIT),
-            ?lifetime,
-            "lifetime of an access token above a year; if it is in milliseconds, set `fields.lifetime_unit` in the dialect"
+        context.warn(
+            name,
+            format_args!(
+                "lifetime of an access token is above a year: {lifetime:?}; if it is in milliseconds, set `fields.lifetime_unit` in the dialect"
+            ),
         );
     }
 }
