@@ -25,11 +25,7 @@ impl<'a> Document<'a> {
     pub(super) fn parse(body: &[u8], dialect: &Dialect) -> Option<Json> {
         lenient::parse_where(body, |value| {
             let document = Document::new(value, dialect);
-            match () {
-                () if document.has_token() => 2,
-                () if document.has_field() => 1,
-                () => 0,
-            }
+            if document.has_token() { 2 } else { u8::from(document.has_field()) }
         })
     }
 

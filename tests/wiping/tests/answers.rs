@@ -48,6 +48,7 @@ fn no_copy_of_an_answers_tokens_is_freed_unwiped() {
         ),
         ("in another spelling", plain.replace("refresh_token", "refreshToken")),
         ("form", form),
+        ("long", plain.replace("60", &format!("60,\"x\":\"{}\"", "x".repeat(20_000)))),
     ] {
         let freed = freed_unwiped(&[ACCESS, REFRESH, ID], || {
             let tokens = refresh(body.clone().into_bytes()).unwrap();
