@@ -185,6 +185,7 @@ mod request;
 mod response;
 mod revocation;
 mod scrub;
+mod wiped;
 
 pub use self::client_auth::{Authentication, ClientAuth};
 pub use self::dialect::{BodyFormat, Dialect, Fields, LifetimeUnit, ParameterType, RequestMethod};

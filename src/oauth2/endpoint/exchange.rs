@@ -20,6 +20,7 @@ use crate::oauth2::dialect::Dialect;
 use crate::oauth2::request::{self, Parameters};
 use crate::oauth2::response::{Answer, Context};
 use crate::oauth2::scrub::{self, Secrets};
+use crate::oauth2::wiped::append;
 
 impl TokenEndpoint {
     /// Sends one request, once, and has its answer read.
@@ -122,7 +123,6 @@ impl TokenEndpoint {
         secrets: &Secrets,
     ) -> Result<Zeroizing<Vec<u8>>, String> {
         let mut body = body;
-        // To grow would leave a copy behind in memory; what a token endpoint answers fits.
         let mut collected = Zeroizing::new(Vec::with_capacity(8 * 1024));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| {
@@ -138,7 +138,7 @@ impl TokenEndpoint {
                     self.answer_limit
                 ));
             }
-            collected.extend_from_slice(&data);
+            append(&mut collected, &data);
         }
         Ok(collected)
     }

@@ -4,7 +4,8 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body::Frame;
+use http_body_util::{Full, StreamBody};
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource as _};
 use wiping::freed_unwiped;
@@ -82,9 +83,13 @@ fn no_copy_of_an_unusable_answers_tokens_is_freed_unwiped() {
 
 /// Asks for a token once, with this for an answer. The body itself is the HTTP client's, and is leaked.
 fn refresh(body: Vec<u8>) -> Result<TokenSet, TokenError> {
-    let body = Bytes::from_static(body.leak());
+    let body: &'static [u8] = body.leak();
     let client = tower::service_fn(move |_: Request<Full<Bytes>>| {
-        let response = Response::new(Full::new(body.clone()));
+        let frames: Vec<_> = body
+            .chunks(4096)
+            .map(|chunk| Ok::<_, Infallible>(Frame::data(Bytes::from_static(chunk))))
+            .collect();
+        let response = Response::new(StreamBody::new(futures_util::stream::iter(frames)));
         async move { Ok::<_, Infallible>(response) }
     });
     let endpoint = TokenEndpoint::new(client, "https://as.example.com/token").unwrap();

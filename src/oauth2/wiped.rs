@@ -1,0 +1,28 @@
+//! Buffers that leave no copy behind when they grow.
+
+use zeroize::Zeroizing;
+
+/// Appends to a buffer. `Vec` alone would free its old memory unwiped when it grows.
+pub(super) fn append(buffer: &mut Zeroizing<Vec<u8>>, data: &[u8]) {
+    let length = buffer.len() + data.len();
+    if length > buffer.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(length.max(buffer.capacity() * 2)));
+        larger.extend_from_slice(buffer);
+        *buffer = larger;
+    }
+    buffer.extend_from_slice(data);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn appended_data_follows_what_was_there() {
+        let mut buffer = Zeroizing::new(Vec::new());
+        for data in ["a", "", "bcd", "efghijklmnopqrst"] {
+            append(&mut buffer, data.as_bytes());
+        }
+        assert_eq!(*buffer, b"abcdefghijklmnopqrst");
+    }
+}
