@@ -8,6 +8,9 @@ use super::reader::{Failure, Reader};
 use super::text::decode;
 use crate::oauth2::dialect::Fields;
 
+/// The likeness of an object that is the answer for certain.
+pub(in crate::oauth2) const SURE: u8 = 2;
+
 /// How many `{` of a text are tried.
 const CANDIDATES: usize = 64;
 
@@ -21,26 +24,20 @@ pub(in crate::oauth2) fn parse(body: &[u8]) -> Option<Json> {
     parse_where(body, |value| u8::from(has_usual_name(value)))
 }
 
-/// As [`parse`], by a judgement of the caller: how much an object is like an answer, 0 if it is not one.
+/// As [`parse`], by a judgement of the caller: how much an object is like an answer, from 0, if it is none, to [`SURE`].
 pub(in crate::oauth2) fn parse_where(body: &[u8], judge: impl Fn(&Json) -> u8) -> Option<Json> {
     find(&decode(body), &judge, ENCODINGS)
 }
 
 fn find(text: &str, judge: &dyn Fn(&Json) -> u8, encodings: usize) -> Option<Json> {
     let text = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}').trim_end();
-    let mut first = None;
-    let mut from = 0;
-    match text.chars().next()? {
+    let (first, rest) = match text.chars().next()? {
         '{' | '[' => {
             let mut reader = Reader::new(text);
             match reader.value() {
-                Ok(value) if judge(&value) > 0 => return Some(value),
-                Ok(value) => {
-                    first = Some(value);
-                    from = text.len() - reader.rest().len();
-                }
+                Ok(value) => (Some(value), reader.rest()),
                 Err(Failure::Cut) => return None,
-                Err(Failure::Malformed) => from = 1,
+                Err(Failure::Malformed) => (None, text.get(1..)?),
             }
         }
         '"' => {
@@ -49,39 +46,42 @@ fn find(text: &str, judge: &dyn Fn(&Json) -> u8, encodings: usize) -> Option<Jso
             if inner.trim_start().starts_with(['{', '[', '"']) {
                 return find(&inner, judge, encodings.checked_sub(1)?);
             }
-            from = text.len() - reader.rest().len();
+            (None, reader.rest())
         }
-        _ => first = form(text),
-    }
-    if first.as_ref().is_some_and(|first| judge(first) > 0) {
+        _ => (form(text), text),
+    };
+    let likeness = first.as_ref().map_or(0, judge);
+    if likeness == SURE {
         return first;
     }
-    find_within(text, from, judge).or(first)
+    find_within(text, text.len() - rest.len(), likeness, judge).or(first)
 }
 
-/// Finds the object that is most like an answer, the first of equals.
-fn find_within(text: &str, mut from: usize, judge: &dyn Fn(&Json) -> u8) -> Option<Json> {
-    let mut best: Option<(u8, Json)> = None;
+/// Finds the object that is most like an answer, the first of equals, if it is more so than `likeness`.
+fn find_within(
+    text: &str,
+    mut from: usize,
+    mut likeness: u8,
+    judge: &dyn Fn(&Json) -> u8,
+) -> Option<Json> {
+    let mut best = None;
     for _ in 0..CANDIDATES {
         let Some(at) = text.get(from..).and_then(|rest| rest.find('{')) else { break };
         let start = from + at;
-        let Some((value, end)) = (match object_at(text, start) {
+        match object_at(text, start) {
+            Ok((value, end)) => {
+                from = end;
+                let its = judge(&value);
+                if its > likeness && !is_in_page(text.get(..start)?, text.get(end..)?) {
+                    (best, likeness) = (Some(value), its);
+                }
+            }
+            Err(Failure::Malformed) => from = start + 1,
             // The object does not end, and what is in it is not the answer.
             Err(Failure::Cut) => break,
-            Err(Failure::Malformed) => None,
-            Ok(found) => Some(found),
-        }) else {
-            from = start + 1;
-            continue;
-        };
-        from = end;
-        let likeness = judge(&value);
-        let is_better = likeness > best.as_ref().map_or(0, |(likeness, _)| *likeness);
-        if is_better && !is_in_page(text.get(..start)?, text.get(end..)?) {
-            best = Some((likeness, value));
         }
     }
-    best.map(|(_, value)| value)
+    best
 }
 
 /// Reads the object that begins there, or the string that begins just before with an object in it, and where it ends.

@@ -15,7 +15,7 @@ mod json;
 mod reader;
 mod text;
 
-pub(super) use self::find::{parse, parse_where};
+pub(super) use self::find::{SURE, parse, parse_where};
 pub(super) use self::json::{Json, fold, is_alike};
 
 #[cfg(test)]

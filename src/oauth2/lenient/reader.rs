@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
         while let Some(c) = self.rest.get(end..).and_then(|rest| rest.chars().next()) {
             let rest = self.rest.get(end..).unwrap_or_default();
             let is_comment =
-                previous.is_whitespace() && (rest.starts_with("//") || rest.starts_with("/*"));
+                previous.is_whitespace() && ["//", "/*"].iter().any(|mark| rest.starts_with(mark));
             if is_comment || [',', '}', ']', '{', '[', '"', '\n', '\r'].contains(&c) {
                 break;
             }

@@ -25,7 +25,7 @@ impl<'a> Document<'a> {
     pub(super) fn parse(body: &[u8], dialect: &Dialect) -> Option<Json> {
         lenient::parse_where(body, |value| {
             let document = Document::new(value, dialect);
-            if document.has_token() { 2 } else { u8::from(document.has_field()) }
+            if document.has_token() { lenient::SURE } else { u8::from(document.has_field()) }
         })
     }
 

@@ -161,6 +161,19 @@ mod tests {
     }
 
     #[test]
+    fn dump_before_the_answer_is_not_taken_for_it() {
+        for body in [
+            r#"{"grant_type":"refresh_token","refresh_token":"old"}{"access_token":"a","refresh_token":"r"}"#,
+            r#"Sent {"refresh_token":"old"} {"access_token":"a","refresh_token":"r"}"#,
+            r#"scope=x {"access_token":"a","refresh_token":"r"}"#,
+            "array(1) {\n  [\"scope\"]=>\n  string(1) \"x\"\n}\n{\"access_token\":\"a\",\"refresh_token\":\"r\"}",
+        ] {
+            let tokens = read_in(&Dialect::rfc6749(), &ok(body)).unwrap();
+            assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "r", "{body}");
+        }
+    }
+
+    #[test]
     fn successor_is_found_in_an_answer_that_is_of_no_other_use() {
         let utf_16: Vec<u8> = std::iter::once(0xfeff)
             .chain(r#"{"refresh_token":"next"}"#.encode_utf16())
