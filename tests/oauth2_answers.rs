@@ -180,7 +180,7 @@ async fn zero_and_zero_times_mean_that_the_expiry_is_unknown() {
         for name in ["expires_in", "expires", "expiry", "expires_at", "expires_in_ms"] {
             let body = format!(r#"{{"access_token":"a","{name}":{value}}}"#);
             assert_eq!(lifetime(&body).await, None, "{body}");
-            // What else says how long it lives counts.
+            // Another field that states a time counts.
             let body =
                 format!(r#"{{"access_token":"a","{name}":{value},"expires_on":4102444800}}"#);
             assert!(lifetime(&body).await.is_some(), "{body}");
@@ -250,7 +250,7 @@ async fn dialect_can_say_that_lifetimes_are_in_milliseconds() {
     let tokens = refresh_in(dialect, json(body)).await.unwrap();
     assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(900)));
 
-    // A name that says it needs no unit, and one that only ends in the same letters is in seconds.
+    // A unit in the name counts. Names that only end in the same letters are in seconds.
     for (pointer, expected) in [("/ttlMs", 1), ("/ttl_ms", 1), ("/terms", 1000), ("/params", 1000)]
     {
         let mut dialect = Dialect::rfc6749();

@@ -13,6 +13,7 @@ mod find;
 mod form;
 mod json;
 mod reader;
+mod string;
 mod text;
 
 pub(super) use self::find::{SURE, parse, parse_where};

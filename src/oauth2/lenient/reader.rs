@@ -5,7 +5,7 @@
 use zeroize::Zeroizing;
 
 use super::json::Json;
-use super::text::with_capacity;
+use super::string::{end_of_string, unescape};
 
 /// Why a value cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +131,7 @@ impl<'a> Reader<'a> {
         let end = loop {
             at += text.get(at..).and_then(|rest| rest.find([quote, '\\'])).ok_or(Failure::Cut)?;
             let after = text.get(at + 1..).unwrap_or_default();
-            if !after_backslash(text, at) {
+            if text.get(at..).is_some_and(|rest| rest.starts_with(quote)) {
                 if may_follow_a_value(after) {
                     break at;
                 }
@@ -282,20 +282,6 @@ fn literal(word: &str) -> Json {
     }
 }
 
-/// Returns where a string ends: at the first quotation mark that is not escaped.
-fn end_of_string(text: &str, quote: char) -> Option<usize> {
-    let mut is_escaped = false;
-    text.find(|c| {
-        let is_end = c == quote && !is_escaped;
-        is_escaped = c == '\\' && !is_escaped;
-        is_end
-    })
-}
-
-fn after_backslash(text: &str, at: usize) -> bool {
-    text.get(at..).is_some_and(|rest| rest.starts_with('\\'))
-}
-
 /// Returns whether a text goes on as JSON does after a value, or with the next member, if only a comma is missing.
 fn may_follow_a_value(text: &str) -> bool {
     let text = after_space(text);
@@ -324,73 +310,4 @@ fn after_space(mut text: &str) -> &str {
         };
         text = text.split_once(end).map_or("", |(_, rest)| rest);
     }
-}
-
-/// Resolves the escapes of JSON (RFC 8259 §7), and those of JavaScript and Python. Half a surrogate pair is U+FFFD; the
-/// backslash of what is not an escape is dropped.
-fn unescape(raw: &str) -> Zeroizing<String> {
-    // What an escape stands for is at most one byte longer, for a `\u` without digits.
-    let mut text = with_capacity(raw.len() * 2);
-    let mut chars = raw.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            text.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('b') => text.push('\u{8}'),
-            Some('f') => text.push('\u{c}'),
-            Some('n') => text.push('\n'),
-            Some('r') => text.push('\r'),
-            Some('t') => text.push('\t'),
-            Some('x') => text.push(character(digits(&mut chars, 2), 2)),
-            Some('U') => text.push(character(digits(&mut chars, 8), 8)),
-            Some('u') => text.push(unicode(&mut chars)),
-            // The line goes on.
-            Some('\n') => {}
-            Some(c) => text.push(c),
-            None => text.push('\\'),
-        }
-    }
-    text
-}
-
-/// Reads what follows `\u`.
-fn unicode(chars: &mut std::str::Chars<'_>) -> char {
-    if let Some((digits, rest)) =
-        chars.as_str().strip_prefix('{').and_then(|braced| braced.split_once('}'))
-    {
-        *chars = rest.chars();
-        return character(digits, digits.len());
-    }
-    let first = digits(chars, 4);
-    let mut after = chars.clone();
-    if after.next() == Some('\\') && after.next() == Some('u') {
-        let units = [first, digits(&mut after, 4)].map(|unit| u16::from_str_radix(unit, 16));
-        if let [Ok(high @ 0xd800..0xdc00), Ok(low @ 0xdc00..0xe000)] = units {
-            *chars = after;
-            return char::decode_utf16([high, low])
-                .flatten()
-                .next()
-                .unwrap_or(char::REPLACEMENT_CHARACTER);
-        }
-    }
-    character(first, 4)
-}
-
-/// Takes hexadecimal digits, at most so many.
-fn digits<'a>(chars: &mut std::str::Chars<'a>, most: usize) -> &'a str {
-    let text = chars.as_str();
-    let count = text.bytes().take(most).take_while(u8::is_ascii_hexdigit).count();
-    let (digits, rest) = text.split_at_checked(count).unwrap_or_default();
-    *chars = rest.chars();
-    digits
-}
-
-fn character(digits: &str, expected: usize) -> char {
-    u32::from_str_radix(digits, 16)
-        .ok()
-        .filter(|_| digits.len() == expected)
-        .and_then(char::from_u32)
-        .unwrap_or(char::REPLACEMENT_CHARACTER)
 }
