@@ -243,7 +243,7 @@ async fn lifetime_in_milliseconds_is_found_by_its_usual_names() {
 
 /// Fault N7.
 #[tokio::test]
-async fn dialect_can_say_that_lifetimes_are_in_milliseconds() {
+async fn dialect_sets_the_unit_of_lifetimes() {
     let dialect: Dialect =
         serde_json::from_str(r#"{"fields": {"lifetime_unit": "milliseconds"}}"#).unwrap();
     let body = r#"{"access_token":"a","expires_in":900000}"#;
@@ -348,7 +348,7 @@ async fn other_token_type_is_used_as_bearer_with_a_warning() {
 }
 
 #[tokio::test]
-async fn access_token_with_its_scheme_is_an_error_that_says_so() {
+async fn access_token_with_its_scheme_is_an_error_that_names_it() {
     for token in ["Bearer sesame", "bearer sesame", "DPoP sesame", "token sesame", " Bearer sesame"]
     {
         let body = format!(r#"{{"access_token":"{token}","refresh_token":"r"}}"#);
