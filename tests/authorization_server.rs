@@ -679,6 +679,24 @@ async fn an_outage_lasts_as_long_as_its_window() {
 }
 
 #[tokio::test]
+async fn unavailable_is_the_server_before_processing_and_a_gateway_after() {
+    let server = AuthorizationServer::new();
+    let token = server.issue_refresh_token();
+    for (fault, expected) in [
+        (Fault::unavailable(), r#"{"error":"temporarily_unavailable"}"#),
+        (Fault::unavailable().body("down"), "down"),
+        (Fault::unavailable().after_processing(), ""),
+    ] {
+        server.token_faults().once(fault.retry_after(Duration::from_secs(9)));
+        let response = refresh(&server, token.expose_secret()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[RETRY_AFTER], "9");
+        assert_eq!(bytes(response).await, expected);
+    }
+    assert_eq!(server.refresh_token_uses(token.expose_secret()), 1);
+}
+
+#[tokio::test]
 async fn one_off_faults_come_first_then_standing_ones_in_their_order() {
     let server = AuthorizationServer::new();
     let fault = |status| Fault::status(StatusCode::from_u16(status).unwrap());

@@ -52,6 +52,8 @@ enum Answer {
     Honest,
     /// This one.
     Fixed { status: StatusCode, headers: HeaderMap, body: Bytes },
+    /// 503, from the server itself or from a gateway in front of it.
+    Unavailable { headers: HeaderMap },
     /// None: the connection is closed.
     Dropped,
     /// None, and the connection stays open.
@@ -69,20 +71,24 @@ impl Fault {
         Self::new(Answer::Fixed { status, headers: HeaderMap::new(), body: Bytes::new() })
     }
 
-    /// Answers 503 Service Unavailable; with [`retry_after`](Self::retry_after), says when to come back.
+    /// Answers 503 Service Unavailable.
+    ///
+    /// An outage of the server itself: the body holds the error `temporarily_unavailable`, and the request was not processed.
+    /// With [`after_processing`](Self::after_processing) the answer is that of a gateway, which has lost the connection to
+    /// the server: the body is empty. In both cases, [`retry_after`](Self::retry_after) adds when to come back.
+    ///
+    /// For a gateway that did not forward the request, use [`status`](Self::status).
     pub fn unavailable() -> Self {
-        Self::status(StatusCode::SERVICE_UNAVAILABLE)
+        Self::new(Answer::Unavailable { headers: HeaderMap::new() })
     }
 
     /// Answers 400 with an error of a token endpoint (RFC 6749 §5.2), such as `invalid_grant`.
     ///
     /// The token endpoint does so by itself where it is right to; this is for codes that it would not send.
     pub fn oauth_error(code: &str) -> Self {
-        let body = serde_json::json!({ "error": code }).to_string();
-        Self::status(StatusCode::BAD_REQUEST)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(CACHE_CONTROL, HeaderValue::from_static("no-store"))
-            .body(body)
+        let mut headers = HeaderMap::new();
+        let body = error_body(code, &mut headers);
+        Self::new(Answer::Fixed { status: StatusCode::BAD_REQUEST, headers, body })
     }
 
     /// Closes the connection without an answer.
@@ -157,7 +163,7 @@ impl Fault {
     ///
     /// Other faults have no headers of their own, and are not changed.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        if let Answer::Fixed { headers, .. } = &mut self.answer {
+        if let Answer::Fixed { headers, .. } | Answer::Unavailable { headers } = &mut self.answer {
             headers.append(name, value);
         }
         self
@@ -173,9 +179,16 @@ impl Fault {
     ///
     /// Other faults have no body of their own, and are not changed.
     pub fn body(mut self, bytes: impl Into<Bytes>) -> Self {
-        if let Answer::Fixed { body, .. } = &mut self.answer {
-            *body = bytes.into();
-        }
+        self.answer = match self.answer {
+            Answer::Fixed { status, headers, .. } => {
+                Answer::Fixed { status, headers, body: bytes.into() }
+            }
+            Answer::Unavailable { headers } => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Answer::Fixed { status, headers, body: bytes.into() }
+            }
+            other => other,
+        };
         self
     }
 
@@ -198,16 +211,24 @@ impl Fault {
         if !self.delay.is_zero() {
             sleep(self.delay).await;
         }
+        let fixed = |status, headers, body| {
+            let mut response = Response::new(ResponseBody::new(body));
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            Struck { response, honest: false }
+        };
         let mut struck = match self.answer {
             Answer::Honest => {
                 let honest = done.unwrap_or_else(|process| process());
                 honest.answer().await
             }
-            Answer::Fixed { status, headers, body } => {
-                let mut response = Response::new(ResponseBody::new(body));
-                *response.status_mut() = status;
-                *response.headers_mut() = headers;
-                Struck { response, honest: false }
+            Answer::Fixed { status, headers, body } => fixed(status, headers, body),
+            Answer::Unavailable { headers } if self.after_processing => {
+                fixed(StatusCode::SERVICE_UNAVAILABLE, headers, Bytes::new())
+            }
+            Answer::Unavailable { mut headers } => {
+                let body = error_body("temporarily_unavailable", &mut headers);
+                fixed(StatusCode::SERVICE_UNAVAILABLE, headers, body)
             }
             Answer::Dropped => return Err(ConnectionDropped::new()),
             Answer::Never => std::future::pending().await,
@@ -235,6 +256,7 @@ impl fmt::Debug for Fault {
             Answer::Honest => &"honest",
             // Headers and body may be anything that the test thinks of.
             Answer::Fixed { status, .. } => status,
+            Answer::Unavailable { .. } => &StatusCode::SERVICE_UNAVAILABLE,
             Answer::Dropped => &"dropped",
             Answer::Never => &"never",
         };
@@ -245,6 +267,13 @@ impl fmt::Debug for Fault {
             .field("delay", &self.delay)
             .finish_non_exhaustive()
     }
+}
+
+/// Makes the body of an OAuth error (RFC 6749 §5.2), and adds its headers.
+fn error_body(code: &str, headers: &mut HeaderMap) -> Bytes {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    serde_json::json!({ "error": code }).to_string().into()
 }
 
 /// What an honest server answers.
