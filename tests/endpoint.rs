@@ -201,6 +201,7 @@ async fn a_server_with_a_grace_window_is_asked_again_inside_it_and_nobody_sees_a
     for fault in [
         Fault::drop_connection().after_processing(),
         Fault::status(StatusCode::BAD_GATEWAY).body("<h1>Bad gateway</h1>").after_processing(),
+        Fault::unavailable().after_processing(),
         Fault::honest().cut().after_processing(),
         Fault::hang().after_processing(),
     ] {
@@ -258,6 +259,24 @@ async fn an_outage_that_is_shorter_than_the_stale_window_is_seen_by_no_caller() 
         assert_rotation_was_clean(&counters);
         assert!(client.credentials.status().error.is_none());
     }
+}
+
+/// S4
+#[tokio::test(start_paused = true)]
+async fn refresh_token_is_not_sent_again_after_503_from_a_gateway() {
+    let world = World::of(AuthorizationServer::builder());
+    let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
+    client.get("/").await.unwrap();
+    world.server.token_faults().once(Fault::unavailable().after_processing());
+    advance(55 * MINUTE).await;
+    for _ in 0..4 * 60 {
+        assert_eq!(client.get("/").await.unwrap().status(), StatusCode::OK);
+        let_others_run().await;
+        advance(SECOND).await;
+    }
+    let counters = world.counters();
+    assert_eq!(counters.token_requests, 2);
+    assert_eq!((counters.refresh_token_reuses, counters.families_revoked), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

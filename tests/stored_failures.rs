@@ -285,7 +285,7 @@ async fn what_did_not_count_takes_the_intent_back() {
     worker.token().await.unwrap();
     let faults = [
         Fault::unavailable(),
-        Fault::status(StatusCode::TOO_MANY_REQUESTS),
+        Fault::status(StatusCode::TOO_MANY_REQUESTS).retry_after(SECOND),
         Fault::oauth_error("invalid_client"),
     ];
     for fault in faults {
@@ -301,6 +301,20 @@ async fn what_did_not_count_takes_the_intent_back() {
     after.renew().await.unwrap();
     assert_eq!(world.reuses(), 0);
     assert_eq!(unanswered(&after), 0);
+}
+
+/// S4
+#[tokio::test(start_paused = true)]
+async fn intent_stays_open_after_503_from_a_gateway() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    world.server.token_faults().once(Fault::unavailable().after_processing());
+    let error = worker.renew().await.unwrap_err();
+    assert!(error.is_ambiguous(), "{error}");
+    assert!(world.has_open_intent().await);
+    worker.token().await.unwrap();
+    assert_eq!((world.requests(), world.reuses()), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -124,6 +124,31 @@ impl ClientAuth {
         }
     }
 
+    /// Returns whether the client proves who it is.
+    pub(super) fn authenticates(&self) -> bool {
+        !matches!(self.kind, Kind::Nothing | Kind::Public { .. })
+    }
+
+    /// Returns what to check if the server refuses the client.
+    pub(super) fn hint(&self) -> &'static str {
+        match &self.kind {
+            Kind::Nothing => "none were sent: set `client_auth`",
+            Kind::Basic { encoding: BasicEncoding::Form, .. } => {
+                "check the client id and secret; if the server does not form-decode them, use `ClientAuth::basic_unencoded`, or if it expects them in the body, `ClientAuth::body`"
+            }
+            Kind::Basic { encoding: BasicEncoding::None, .. } => {
+                "check the client id and secret; if the server form-decodes them, use `ClientAuth::basic`, or if it expects them in the body, `ClientAuth::body`"
+            }
+            Kind::Body { .. } => {
+                "check the client id and secret; if the server expects them in the `Authorization` header, use `ClientAuth::basic`"
+            }
+            Kind::Public { .. } => {
+                "check the client id; if the client has a secret, use `ClientAuth::basic` or `ClientAuth::body`"
+            }
+            Kind::Custom(_) => "check what the closure of `ClientAuth::custom` returns",
+        }
+    }
+
     /// Returns what to add to one attempt.
     pub(super) async fn authenticate(&self) -> Result<Authentication, TokenError> {
         let nothing = Authentication::new();

@@ -145,16 +145,50 @@
 //! # }
 //! ```
 //!
-//! # What an answer means
+//! # The meaning of an answer
 //!
-//! | the endpoint answers | the error is |
+//! | Answer | Error |
 //! |---|---|
-//! | 4xx with `invalid_grant`, or a code that the dialect names | [denied](crate::TokenError::is_denied): somebody must log in again |
-//! | 4xx with another OAuth error | [misconfigured](crate::TokenError::is_misconfigured) |
-//! | 3xx | misconfigured: a refresh token follows no redirect |
-//! | 429, 503, `temporarily_unavailable`, `slow_down` | [transient](crate::TokenError::is_transient), with the server's `Retry-After` |
-//! | nothing: the request could not be sent | transient |
-//! | anything else: a page of a proxy, 502, a cut connection, a 200 that cannot be read, silence | [ambiguous](crate::TokenError::is_ambiguous) if a refresh token was sent that the server may have replaced, else transient |
+//! | 3xx | [misconfigured](crate::TokenError::is_misconfigured): the request carries secrets and follows no redirect |
+//! | 4xx with an error code | by the [code](#error-codes) |
+//! | 4xx with an empty body, and a status in [`Dialect::denied_statuses`] | [denied](crate::TokenError::is_denied): the user must log in again |
+//! | 401 without an error code, with a `Basic` challenge or (if the client authenticated) an empty body | misconfigured: the client credentials were refused |
+//! | 408 | unknown outcome |
+//! | 421, 425 | [transient](crate::TokenError::is_transient) |
+//! | 429 or 503, with an OAuth error or `Retry-After` | transient |
+//! | 429 or 503 with neither: perhaps a gateway's, which had forwarded the request | unknown outcome |
+//! | other 5xx, also with an error code | unknown outcome |
+//! | other 4xx: a page, JSON without an error code, nothing | unknown outcome |
+//! | 200 that cannot be read, a connection that ends, no answer in time | unknown outcome |
+//! | none: the request was not sent | transient |
+//!
+//! An *unknown outcome* is [ambiguous](crate::TokenError::is_ambiguous) if a refresh token was sent that the server may have
+//! replaced ([`Dialect::rotates`]), and transient otherwise. `Retry-After` is [kept](crate::TokenError::retry_after) with any
+//! of them. Each message begins with the origin of the endpoint, the status, and the content type of the answer.
+//!
+//! ## Error codes
+//!
+//! | Code | Error |
+//! |---|---|
+//! | `invalid_grant`, `expired_token`, `interaction_required`, `login_required`, `account_selection_required`, `consent_required` | denied |
+//! | `temporarily_unavailable`, `slow_down`, `authorization_pending`, `internal_failure`, `too_many_requests`, `rate_limit_exceeded` | transient |
+//! | `server_error` | unknown outcome |
+//! | any other | misconfigured |
+//!
+//! A [`Dialect`] classifies other codes, and these ones differently, with [`denied`](Dialect::denied) and
+//! [`transient`](Dialect::transient), which document the precedence. For example, for a server that reports errors with
+//! status 200 and a number:
+//!
+//! ```
+//! use tower_refresh::oauth2::Dialect;
+//!
+//! // 200 {"errcode": 40030, "errmsg": "invalid refresh_token"}
+//! let dialect: Dialect = serde_json::from_str(
+//!     r#"{ "errors_with_200": true, "denied": [40030], "transient": [-1] }"#,
+//! )?;
+//! dialect.validate()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # Flawed answers
 //!

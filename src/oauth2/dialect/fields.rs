@@ -93,10 +93,10 @@ pub struct Fields {
     /// one that is `null`, empty, or longer than 8 KiB.
     #[serde(deserialize_with = "super::extra::names_or_pointers")]
     pub extra: BTreeMap<String, Vec<String>>,
-    /// The error code. A code that means something to us is preferred to one that does not.
+    /// The error code: a string or a number. A code of known meaning is preferred: see [`Dialect::denied`](super::Dialect::denied).
     #[serde(deserialize_with = "one_or_many")]
     pub error: Vec<String>,
-    /// The error description.
+    /// The error description: a string, or an array of strings.
     #[serde(deserialize_with = "one_or_many")]
     pub error_description: Vec<String>,
     /// The unit of the lifetimes. Seconds by default (RFC 6749 §5.1).
@@ -216,14 +216,22 @@ impl Default for Fields {
                 "error",
                 "error/code",
                 "error/error",
+                "error/error_code",
+                "error/errorCode",
                 "error/type",
                 "error/status",
+                "errors/0",
                 "errors/0/code",
                 "errors/0/error",
                 "errors/0/errorType",
                 "errors/0/type",
                 "error_code",
                 "errorCode",
+                "error_codes/0",
+                "errcode",
+                "__type",
+                "code",
+                "status",
             ]),
             error_description: pointers(&[
                 "error_description",
@@ -231,12 +239,20 @@ impl Default for Fields {
                 "error/error_description",
                 "error/description",
                 "error/message",
+                "error/msg",
                 "errors/0/error_description",
                 "errors/0/description",
                 "errors/0/message",
                 "errors/0/detail",
                 "error_message",
+                "errorMessage",
+                "error_msg",
+                "errorSummary",
+                "errmsg",
                 "message",
+                "msg",
+                "description",
+                "detail",
             ]),
             lifetime_unit: LifetimeUnit::Seconds,
         }

@@ -114,13 +114,47 @@ pub struct Dialect {
     /// Without it the `exp` of a JWT counts, and without that the token is used until a server rejects it.
     #[serde(with = "seconds")]
     pub default_lifetime: Option<Duration>,
-    /// Error codes that say *denied* (somebody must log in again) besides those of the standards.
-    pub denied: Vec<String>,
-    /// Error codes that say *transient* (try again later) besides those of the standards.
-    pub transient: Vec<String>,
-    /// Whether the server answers 200 to a request that it refuses, with the error in the body.
+    /// Error codes that mean *denied*: the user must log in again.
     ///
-    /// Such an answer is then taken for a 4xx. Otherwise it is an answer that cannot be read.
+    /// In serde's formats a code may be a number: `{"denied": ["bad_refresh_token", 40030]}`.
+    ///
+    /// # Precedence
+    ///
+    /// An answer may hold several codes and descriptions. The first of these that applies decides:
+    ///
+    /// 1. a description that contains one of [`transient_descriptions`](Self::transient_descriptions), then of
+    ///    [`denied_descriptions`](Self::denied_descriptions);
+    /// 2. the first code, in the order of [`fields.error`](Fields::error), that is in `denied` or in
+    ///    [`transient`](Self::transient);
+    /// 3. the first code, in the same order, of [known meaning](super#error-codes);
+    /// 4. any other code of a 4xx, which is misconfigured.
+    ///
+    /// The status counts before all of them where it rules out a refusal: see
+    /// [the meaning of an answer](super#the-meaning-of-an-answer).
+    #[serde(deserialize_with = "codes")]
+    pub denied: Vec<String>,
+    /// Error codes that mean *transient*: a later attempt may succeed, and the refresh token was not spent.
+    ///
+    /// Unlike a code of known meaning, a code in this list counts with any 5xx, too: `{"transient": ["50196", "backend_busy"]}`.
+    #[serde(deserialize_with = "codes")]
+    pub transient: Vec<String>,
+    /// Parts of a description that mean *denied*, regardless of case: `{"denied_descriptions": ["token has been revoked"]}`.
+    ///
+    /// For servers that use one code for everything.
+    pub denied_descriptions: Vec<String>,
+    /// Parts of a description that mean *transient*, regardless of case:
+    /// `{"transient_descriptions": ["request is already being processed"]}`.
+    ///
+    /// For servers that refuse with `invalid_grant` for a reason that will pass.
+    pub transient_descriptions: Vec<String>,
+    /// Statuses that mean *denied* if the body is empty, for servers that refuse a refresh token without an error code:
+    /// `{"denied_statuses": [400]}`.
+    ///
+    /// Only a 4xx can be listed, and not 407, 408, 421, 425 or 429, which never refuse a grant.
+    pub denied_statuses: Vec<u16>,
+    /// Whether the server reports errors with status 200.
+    ///
+    /// Such an answer then counts as a 4xx. By default it is an answer that cannot be read, and the outcome is unknown.
     pub errors_with_200: bool,
     /// Whether a refresh token may be replaced by a new one when it is used. Yes, unless known otherwise.
     ///
@@ -171,6 +205,9 @@ impl Dialect {
             default_lifetime: None,
             denied: Vec::new(),
             transient: Vec::new(),
+            denied_descriptions: Vec::new(),
+            transient_descriptions: Vec::new(),
+            denied_statuses: Vec::new(),
             errors_with_200: false,
             rotates: true,
             reuse_grace: None,
@@ -251,6 +288,22 @@ impl Default for Dialect {
     fn default() -> Self {
         Self::rfc6749()
     }
+}
+
+/// Reads error codes, some of which may be numbers.
+fn codes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "an error code: a string or an integer")]
+    enum Code {
+        Text(String),
+        Number(i64),
+    }
+
+    let codes = Vec::<Code>::deserialize(deserializer)?.into_iter().map(|code| match code {
+        Code::Text(code) => code,
+        Code::Number(code) => code.to_string(),
+    });
+    Ok(codes.collect())
 }
 
 /// Durations as numbers of seconds.

@@ -27,6 +27,7 @@ impl Dialect {
         }
         validate_pointer("root", &self.root)?;
         self.fields.validate()?;
+        self.validate_errors()?;
         if self.default_lifetime.is_some_and(|lifetime| lifetime.is_zero()) {
             return wrong("default_lifetime", "must be above 0; leave it out for none");
         }
@@ -37,6 +38,31 @@ impl Dialect {
             if !self.rotates {
                 return wrong("reuse_grace", "means nothing where `rotates` is false");
             }
+        }
+        Ok(())
+    }
+
+    fn validate_errors(&self) -> Result<(), TokenError> {
+        for (field, texts) in [
+            ("denied", &self.denied),
+            ("transient", &self.transient),
+            ("denied_descriptions", &self.denied_descriptions),
+            ("transient_descriptions", &self.transient_descriptions),
+        ] {
+            if texts.iter().any(|text| text.trim().is_empty()) {
+                return wrong(field, "must not contain an empty string");
+            }
+        }
+        if let Some(code) = self.transient.iter().find(|code| self.denied.contains(code)) {
+            return wrong("transient", &format!("lists `{code}`, which `denied` lists as well"));
+        }
+        let is_refusal =
+            |status| (400..500).contains(&status) && !matches!(status, 407 | 408 | 421 | 425 | 429);
+        if let Some(status) = self.denied_statuses.iter().find(|status| !is_refusal(**status)) {
+            return wrong(
+                "denied_statuses",
+                &format!("lists {status}, which never refuses a grant"),
+            );
         }
         Ok(())
     }
@@ -212,6 +238,15 @@ mod tests {
             (r#"{"fields": {"extra": {"a": "a"}}}"#, "fields.extra.a"),
             (r#"{"fields": {"extra": {"a": []}}}"#, "fields.extra.a"),
             (r#"{"fields": {"extra": [""]}}"#, "fields.extra."),
+            (r#"{"denied": [""]}"#, "denied"),
+            (r#"{"transient": [" "]}"#, "transient"),
+            (r#"{"denied": ["190"], "transient": [190]}"#, "transient"),
+            (r#"{"denied_descriptions": [""]}"#, "denied_descriptions"),
+            (r#"{"transient_descriptions": [""]}"#, "transient_descriptions"),
+            (r#"{"denied_statuses": [200]}"#, "denied_statuses"),
+            (r#"{"denied_statuses": [400, 429]}"#, "denied_statuses"),
+            (r#"{"denied_statuses": [408]}"#, "denied_statuses"),
+            (r#"{"denied_statuses": [503]}"#, "denied_statuses"),
             (r#"{"default_lifetime": 0}"#, "default_lifetime"),
             (r#"{"reuse_grace": 0}"#, "reuse_grace"),
             (r#"{"reuse_grace": 9, "rotates": false}"#, "reuse_grace"),

@@ -73,7 +73,9 @@ impl TokenEndpoint {
 
         // ## Sent: from here the refresh token may be spent.
         let context = || Context {
+            place: "",
             dialect,
+            client_auth: &self.client_auth,
             secrets: &secrets,
             now: self.clock.now(),
             spends: dialect.rotates && has_refresh_token(&parameters),
@@ -81,7 +83,12 @@ impl TokenEndpoint {
         let response = match within(ready.call(request), sleep.as_mut()).await {
             Some(Ok(response)) => response,
             Some(Err(error)) => return Err(self.failed(&*error, &sent, context())),
-            None => return Err(context().lost(too_slow("the token endpoint's answer"))),
+            None => {
+                return Err(context().lost(too_slow(&format!(
+                    "the answer of the token endpoint {}",
+                    self.origin()
+                ))));
+            }
         };
         let (head, body) = response.into_parts();
         let body = match within(self.collect(body, &secrets), sleep.as_mut()).await {
@@ -89,7 +96,8 @@ impl TokenEndpoint {
             None => Err(too_slow("the token endpoint's answer")),
         };
         let answer = Answer { status: head.status, headers: head.headers, body };
-        read(&answer, context())
+        let place = answer.place(&self.origin(), &secrets);
+        read(&answer, Context { place: &place, ..context() })
     }
 
     /// How long one request may take. With a grace window it must leave time for a second one.
@@ -107,13 +115,16 @@ impl TokenEndpoint {
         sent: &WasSent,
         context: Context<'_>,
     ) -> TokenError {
+        let origin = self.origin();
         let shown = context.secrets.describe(error, CLIENT_ERROR_LIMIT);
         let is_ours = |error| self.not_sent.as_ref().is_some_and(|is| is(error));
         let mut chain = scrub::chain(error);
         if !sent.is_set() && chain.any(|error| is_connect_error(error) || is_ours(error)) {
-            return TokenError::transient(format!("the token endpoint was not reached: {shown}"));
+            return TokenError::transient(format!(
+                "the token endpoint {origin} was not reached: {shown}"
+            ));
         }
-        context.lost(format!("the request to the token endpoint failed: {shown}"))
+        context.lost(format!("the request to the token endpoint {origin} failed: {shown}"))
     }
 
     /// Reads a body up to the limit, or says why not.

@@ -258,14 +258,19 @@ impl TokenEndpoint {
         self.clock.now()
     }
 
-    /// What a store must know of a source that asks here.
-    pub(super) fn info(&self) -> SourceInfo {
+    /// Returns the origin: scheme, host, and the port unless it is the default.
+    fn origin(&self) -> String {
         let scheme = self.url.scheme_str().unwrap_or_default();
         let authority =
             self.url.authority().map_or("", |authority| authority.as_str()).to_ascii_lowercase();
         let default_port = if scheme == "https" { ":443" } else { ":80" };
         let host = authority.strip_suffix(default_port).unwrap_or(&authority);
-        let mut info = SourceInfo::new().token_endpoint(format!("{scheme}://{host}"));
+        format!("{scheme}://{host}")
+    }
+
+    /// What a store must know of a source that asks here.
+    pub(super) fn info(&self) -> SourceInfo {
+        let mut info = SourceInfo::new().token_endpoint(self.origin());
         if let Some(id) = self.client_auth.client_id() {
             info = info.client_id(id);
         }

@@ -1,6 +1,5 @@
 //! An answer, and where the dialect says that things are in it.
 
-use super::refusal::{Meaning, OAuthError};
 use crate::oauth2::dialect::{Dialect, Fields, LifetimeUnit};
 use crate::oauth2::lenient::{self, Json, is_alike};
 
@@ -84,12 +83,8 @@ impl<'a> Document<'a> {
     }
 
     fn has_field(&self) -> bool {
-        // An error often comes without the envelope that the tokens come in.
-        let whole = Document { whole: self.whole, root: Some(self.whole), dialect: self.dialect };
         let lists = self.dialect.fields.lists();
-        lists.iter().any(|(_, pointers)| {
-            self.all(pointers).next().is_some() || whole.all(pointers).next().is_some()
-        })
+        lists.iter().any(|(_, pointers)| !self.all_anywhere(pointers).is_empty())
     }
 
     /// Returns the names of members that differ from a usual name in case and punctuation only, and that the dialect does
@@ -117,43 +112,19 @@ impl<'a> Document<'a> {
         unread
     }
 
-    /// Returns whether the answer says of itself that it is a failure.
-    pub(super) fn says_not_ok(&self) -> bool {
-        ["/ok", "/success"]
-            .into_iter()
-            .any(|pointer| self.whole.find(pointer).iter().any(|ok| ok.as_bool() == Some(false)))
-            || self
-                .text(&self.dialect.fields.error)
-                .is_some_and(|code| Meaning::of(code, self.dialect).is_some())
+    /// As [`all`](Self::all), and then in the whole answer: an error often comes without the envelope of the tokens.
+    pub(super) fn all_anywhere(&self, pointers: &'a [String]) -> Vec<&'a Json> {
+        let whole = self.unwrapped();
+        self.all(pointers).chain(whole.all(pointers)).collect()
     }
 
-    /// Finds the error: a code that means something, else any text, else a number where numbers are meant as errors.
-    pub(super) fn error(&self, numbers: bool) -> Option<OAuthError> {
-        let Self { whole, dialect, .. } = *self;
-        let fields = &dialect.fields;
-        // An error often comes without the envelope that the tokens come in.
-        let whole = Document { whole, root: Some(whole), dialect };
-        let texts = || {
-            self.all(&fields.error)
-                .chain(whole.all(&fields.error))
-                .filter_map(Json::as_str)
-                .map(str::trim)
-                .filter(|code| !code.is_empty())
-        };
-        let number = || {
-            self.all(&fields.error)
-                .chain(whole.all(&fields.error))
-                .find_map(Json::as_number)
-                .map(str::to_owned)
-        };
-        let code = texts()
-            .find(|code| Meaning::of(code, dialect).is_some())
-            .or_else(|| texts().next())
-            .map(str::to_owned)
-            .or_else(|| number().filter(|_| numbers))?;
-        let description =
-            self.text(&fields.error_description).or_else(|| whole.text(&fields.error_description));
-        Some(OAuthError { code, description: description.map(str::to_owned) })
+    /// Returns the member of the whole answer with this name; of several, the last.
+    pub(super) fn member(&self, name: &str) -> Option<&'a Json> {
+        self.whole.members().rev().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    fn unwrapped(&self) -> Self {
+        Self { root: Some(self.whole), ..*self }
     }
 }
 

@@ -2,18 +2,22 @@
 
 mod document;
 mod extra;
+mod oauth_error;
 mod refusal;
 mod token_set;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, StatusCode};
 use zeroize::Zeroizing;
 
 use self::document::Document;
+use self::oauth_error::{CODE_LIMIT, OAuthError, is_flagged_as_failed};
 pub(super) use self::refusal::refusal;
-use self::refusal::{CODE_LIMIT, classify};
+use self::refusal::{classify, finish, unreadable};
+use super::client_auth::ClientAuth;
 use super::dialect::Dialect;
 use super::scrub::Secrets;
 use crate::clock::Now;
@@ -29,10 +33,35 @@ pub(super) struct Answer {
     pub(super) body: Result<Zeroizing<Vec<u8>>, String>,
 }
 
-/// What is known besides the answer.
+impl Answer {
+    /// Returns the start of each message about this answer: its origin, its status and its content type, as in
+    /// `https://as.example.com answered 400 (text/html)`.
+    pub(super) fn place(&self, origin: &str, secrets: &Secrets) -> String {
+        const CONTENT_TYPE_LIMIT: usize = 64;
+
+        let content_type = self.headers.get(CONTENT_TYPE).map(|value| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            let essence = value.split(';').next().unwrap_or_default();
+            secrets.clean(essence, CONTENT_TYPE_LIMIT)
+        });
+        let content_type = content_type.filter(|shown| !shown.is_empty());
+        let content_type = content_type.as_deref().unwrap_or("no content type");
+        format!("{origin} answered {} ({content_type})", self.status.as_u16())
+    }
+
+    /// Returns whether the body is known to be empty.
+    fn is_empty(&self) -> bool {
+        self.body.as_ref().is_ok_and(|body| body.iter().all(u8::is_ascii_whitespace))
+    }
+}
+
+/// The request that an answer belongs to.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
+    /// The [place](Answer::place) of the answer, with which each message begins; empty if there is none yet.
+    pub(super) place: &'a str,
     pub(super) dialect: &'a Dialect,
+    pub(super) client_auth: &'a ClientAuth,
     pub(super) secrets: &'a Secrets,
     /// When the answer was received.
     pub(super) now: Now,
@@ -41,11 +70,30 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Makes the error for a request whose outcome nobody knows: at once a matter of the refresh token, if there was one
-    /// that the server may have replaced, and otherwise of no importance.
-    pub(super) fn lost(&self, why: impl Into<String>) -> TokenError {
-        let why = why.into();
-        if self.spends { TokenError::ambiguous(why) } else { TokenError::transient(why) }
+    /// Returns the error for a request whose outcome is unknown: ambiguous if the server may have replaced the refresh token
+    /// that was sent, and transient if there was none.
+    pub(super) fn lost(&self, why: impl fmt::Display) -> TokenError {
+        let error = self.transient(why);
+        if self.spends { error.into_ambiguous() } else { error }
+    }
+
+    pub(super) fn transient(&self, why: impl fmt::Display) -> TokenError {
+        TokenError::transient(self.message(why))
+    }
+
+    pub(super) fn denied(&self, why: impl fmt::Display) -> TokenError {
+        TokenError::denied(self.message(why))
+    }
+
+    pub(super) fn misconfigured(&self, why: impl fmt::Display) -> TokenError {
+        TokenError::misconfigured(self.message(why))
+    }
+
+    fn message(&self, why: impl fmt::Display) -> String {
+        match self.place {
+            "" => why.to_string(),
+            place => format!("{place}: {why}"),
+        }
     }
 
     /// Logs what is wrong with a field of the answer.
@@ -61,35 +109,43 @@ impl Context<'_> {
 
 /// Reads an answer to a request for a token.
 ///
-/// Only 429, 503 and an OAuth error with a 4xx say that the request did not count. Whatever else fails may have counted.
+/// Only a refusal that is recognisably the server's own proves that the request was not processed. Any other failure may
+/// have come after that.
 pub(super) fn read(answer: &Answer, context: Context<'_>) -> Result<TokenSet, TokenError> {
     if !answer.status.is_success() {
         return Err(refusal(answer, context));
     }
 
-    let body = match &answer.body {
-        Ok(body) => body,
-        Err(why) => return Err(context.lost(why)),
-    };
-    let Some(document) = Document::parse(body, context.dialect) else {
-        return Err(context.lost(
-            "the token endpoint answered 200 with something that is neither JSON nor a form",
-        ));
+    let document =
+        answer.body.as_ref().ok().and_then(|body| Document::parse(body, context.dialect));
+    let Some(document) = document else {
+        let lost = context.lost(unreadable(answer));
+        return Err(finish(lost, &OAuthError::default(), answer, context));
     };
     let document = Document::new(&document, context.dialect);
 
-    let failed = document.says_not_ok();
-    if let Some(error) = document.error(failed).filter(|_| failed || !document.has_token()) {
-        if context.dialect.errors_with_200 {
-            return Err(classify(&error, answer, context));
-        }
-        let lost = context.lost("the token endpoint answered 200 with an error; if that is its way, set `errors_with_200` in the dialect");
-        return Err(error.tell(lost, context));
+    let error = OAuthError::read(&document, answer.status);
+    let failed = is_flagged_as_failed(&document) || error.is_known;
+    if document.has_token() && !failed {
+        return token_set::token_set(&document, answer, context);
     }
-    if failed {
-        return Err(context.lost("the token endpoint answered 200 and that it failed"));
+    if error.is_some() && context.dialect.errors_with_200 {
+        return Err(classify(&error, answer, context));
     }
-    token_set::token_set(&document, answer, context)
+    const OPTION: &str = "if this server always reports errors with status 200, set `errors_with_200` in the dialect";
+    let told = match (error.is_some(), failed) {
+        (true, true) => context.lost(format!("the answer holds an error; {OPTION}")),
+        (true, false) => context.lost(format!(
+            "the answer has no access token and may hold an error; {OPTION}; if the token has another name, name it in `fields.access_token`"
+        )),
+        (false, true) => context.lost("the answer reports a failure"),
+        // The error names the field that is missing.
+        (false, false) => match token_set::token_set(&document, answer, context) {
+            Ok(tokens) => return Ok(tokens),
+            Err(error) => error,
+        },
+    };
+    Err(finish(told, &error, answer, context))
 }
 
 /// Finds the refresh token in a good answer that is of no other use.
@@ -112,7 +168,7 @@ mod tests {
     use http::header::{DATE, RETRY_AFTER};
     use proptest::prelude::*;
 
-    use super::refusal::DESCRIPTION_LIMIT;
+    use super::oauth_error::DESCRIPTION_LIMIT;
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1_667_308_423);
@@ -121,11 +177,19 @@ mod tests {
         Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH + NOW)
     }
 
+    fn context<'a>(
+        dialect: &'a Dialect,
+        secrets: &'a Secrets,
+        client_auth: &'a ClientAuth,
+    ) -> Context<'a> {
+        let place = "https://as.example.com answered";
+        Context { place, dialect, client_auth, secrets, now: now(), spends: true }
+    }
+
     fn read_in(dialect: &Dialect, answer: &Answer) -> Result<TokenSet, TokenError> {
         let mut secrets = Secrets::default();
         secrets.add("sesame");
-        let context = Context { dialect, secrets: &secrets, now: now(), spends: true };
-        read(answer, context)
+        read(answer, context(dialect, &secrets, &ClientAuth::default()))
     }
 
     fn ok(body: &str) -> Answer {
@@ -195,8 +259,8 @@ mod tests {
                 let shown = String::from_utf8_lossy(answer.body.as_ref().unwrap());
                 assert!(read_in(&dialect, &answer).is_err(), "{shown}");
                 let secrets = Secrets::default();
-                let context =
-                    Context { dialect: &dialect, secrets: &secrets, now: now(), spends: true };
+                let client_auth = ClientAuth::default();
+                let context = context(&dialect, &secrets, &client_auth);
                 let successor = refresh_token(&answer, context);
                 let successor = successor.as_ref().map(RefreshToken::expose_secret);
                 assert_eq!(successor, Some("next"), "{shown}");

@@ -1,126 +1,149 @@
-//! What an answer that grants nothing means.
+//! The meaning of an answer that grants nothing.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{DATE, RETRY_AFTER};
 
 use super::document::Document;
+use super::oauth_error::{Meaning, OAuthError};
 use super::{Answer, Context, http_date};
+use crate::classify::Challenge;
 use crate::clock::Now;
 use crate::error::TokenError;
-use crate::oauth2::dialect::Dialect;
-use crate::oauth2::{lenient, moment};
+use crate::oauth2::moment;
 
 /// Reads an answer other than 2xx.
 pub(in crate::oauth2) fn refusal(answer: &Answer, context: Context<'_>) -> TokenError {
-    let status = answer.status.as_u16();
-    let value = answer.body.as_ref().ok().and_then(|body| lenient::parse(body));
-    let error = value.as_ref().and_then(|value| Document::new(value, context.dialect).error(true));
-    let plain = |plain: TokenError| {
-        let plain = match &error {
-            Some(error) => error.tell(plain, context),
-            None => plain,
-        };
-        with_retry_after(plain, &answer.headers, context.now)
-    };
+    let document =
+        answer.body.as_ref().ok().and_then(|body| Document::parse(body, context.dialect));
+    let is_document = document.is_some();
+    let error = document.map(|document| {
+        OAuthError::read(&Document::new(&document, context.dialect), answer.status)
+    });
+    let error = error.unwrap_or_default();
 
-    match (status, &error) {
-        (429 | 503, _) => plain(TokenError::transient(format!(
-            "the token endpoint answered {status}"
-        ))),
-        (300..=399, _) => plain(TokenError::misconfigured(format!(
-            "the token endpoint answered {status}, and a redirect is not followed with a secret; configure the URL that it redirects to"
-        ))),
-        (400..=499, Some(error)) => classify(error, answer, context),
-        (400..=499, None) => plain(context.lost(format!(
-            "{status} came without an OAuth error; is a proxy or a firewall between here and the token endpoint?"
-        ))),
-        _ => plain(context.lost(format!("the token endpoint answered {status}"))),
-    }
-}
-
-/// What an OAuth error says (RFC 6749 §5.2).
-pub(super) fn classify(error: &OAuthError, answer: &Answer, context: Context<'_>) -> TokenError {
-    let told = match Meaning::of(&error.code, context.dialect) {
-        Some(Meaning::Denied) => {
-            TokenError::denied("the token endpoint refused the grant; somebody must log in again")
-        }
-        Some(Meaning::Transient) => TokenError::transient("the token endpoint asks for patience"),
-        Some(Meaning::Misconfigured) => {
-            TokenError::misconfigured("the token endpoint refused the request")
-        }
-        None => TokenError::misconfigured(
-            "the token endpoint refused the request with an unknown code; if it means that somebody must log in, add it to `denied` in the dialect",
+    let told = match answer.status.as_u16() {
+        300..=399 => context.misconfigured(
+            "redirects are not followed, because the request carries secrets; configure the URL that it redirects to",
         ),
+        408 => context.lost("the server or a gateway gave up waiting for the request"),
+        421 | 425 => context.transient("the request was not processed"),
+        429 | 503 if is_from_server(&error, answer, context.now) => {
+            context.transient("the server asks to try again later")
+        }
+        429 | 503 => context.lost(
+            "neither an OAuth error nor `Retry-After` shows that the authorization server itself answered, and a gateway may have forwarded the request before",
+        ),
+        400..=499 if error.is_some() => return classify(&error, answer, context),
+        400..=499 => without_code(answer, is_document, context),
+        // A configured code is the exception: an error that a 5xx echoes does not show who sent it, or when.
+        500..=599 if error.is_by_dialect && error.meaning == Some(Meaning::Transient) => {
+            context.transient("the server asks to try again later")
+        }
+        _ if is_document => context.lost("the request may have been processed"),
+        _ => context.lost(unreadable(answer)),
     };
-    with_retry_after(error.tell(told, context), &answer.headers, context.now)
+    finish(told, &error, answer, context)
 }
 
-#[derive(Clone, Copy)]
-pub(super) enum Meaning {
-    Denied,
-    Transient,
-    Misconfigured,
+/// Returns the error for an OAuth error (RFC 6749 §5.2).
+pub(super) fn classify(error: &OAuthError, answer: &Answer, context: Context<'_>) -> TokenError {
+    const HINT: &str = "if the code means that the user must log in again, add it to `denied` in the dialect, or to `transient` if a later attempt may succeed";
+
+    let hinted = |text: &str| match error.is_by_dialect {
+        true => text.to_owned(),
+        false => format!("{text}; {HINT}"),
+    };
+    let told = match error.meaning {
+        Some(Meaning::Denied) => {
+            context.denied(hinted("the grant was refused and the user must log in again"))
+        }
+        Some(Meaning::Transient) => context.transient(hinted("the server asks to try again later")),
+        Some(Meaning::Unknown) => {
+            context.lost(hinted("the server failed and may have processed the request"))
+        }
+        Some(Meaning::Misconfigured) => context.misconfigured(hinted("the request was refused")),
+        Some(Meaning::Client) => context.misconfigured(hinted(&client_refused(context))),
+        None => context.misconfigured(format!(
+            "the request was refused with an unknown code; {HINT}; if the answer has the code elsewhere, name its place in `fields.error`"
+        )),
+    };
+    finish(told, error, answer, context)
 }
 
-impl Meaning {
-    pub(super) fn of(code: &str, dialect: &Dialect) -> Option<Self> {
-        let is = |codes: &[String]| codes.iter().any(|known| known == code);
-        if is(&dialect.denied) {
-            return Some(Self::Denied);
-        }
-        if is(&dialect.transient) {
-            return Some(Self::Transient);
-        }
-        match code {
-            // RFC 6749 §5.2, OpenID Connect Core §3.1.2.6
-            "invalid_grant" | "interaction_required" | "login_required" | "consent_required" => {
-                Some(Self::Denied)
-            }
-            // RFC 6749 §4.1.2.1, RFC 8628 §3.5
-            "temporarily_unavailable" | "slow_down" | "authorization_pending" => {
-                Some(Self::Transient)
-            }
-            // RFC 6749 §5.2, RFC 8707 §2
-            "invalid_client"
-            | "unauthorized_client"
-            | "unsupported_grant_type"
-            | "invalid_scope"
-            | "invalid_target"
-            | "invalid_request" => Some(Self::Misconfigured),
-            _ => None,
-        }
+/// Adds to an error what else the answer holds: the code, the description, and `Retry-After`.
+pub(super) fn finish(
+    told: TokenError,
+    error: &OAuthError,
+    answer: &Answer,
+    context: Context<'_>,
+) -> TokenError {
+    let told = error.add_to(told, context.secrets);
+    match retry_after(&answer.headers, context.now) {
+        Some(retry_after) => told.with_retry_after(retry_after),
+        None => told,
     }
 }
 
-pub(super) struct OAuthError {
-    pub(super) code: String,
-    pub(super) description: Option<String>,
+/// Returns whether a 429 or 503 is recognisably the authorization server's own.
+///
+/// Any other may be a gateway's, which answers so after it has forwarded the request, too: Envoy if the connection to the
+/// server ends (`UC`), Heroku's router after 30 seconds (`H12`).
+fn is_from_server(error: &OAuthError, answer: &Answer, now: Now) -> bool {
+    let is_oauth_error = match error.meaning {
+        Some(meaning) => meaning != Meaning::Unknown,
+        None => error.is_standard_shape,
+    };
+    is_oauth_error || retry_after(&answer.headers, now).is_some()
 }
 
-impl OAuthError {
-    /// Adds what the server said, as it may be shown.
-    pub(super) fn tell(&self, error: TokenError, context: Context<'_>) -> TokenError {
-        let code = context.secrets.clean(&self.code, CODE_LIMIT);
-        let description = self
-            .description
-            .as_deref()
-            .map(|text| context.secrets.clean(text, DESCRIPTION_LIMIT))
-            .filter(|text| !text.is_empty());
-        let error = match code.as_str() {
-            "" => error,
-            _ => error.with_code(code),
-        };
-        match description {
-            Some(description) => error.with_description(description),
-            None => error,
-        }
+/// Returns the error for a 4xx that carries no error code.
+fn without_code(answer: &Answer, is_document: bool, context: Context<'_>) -> TokenError {
+    let status = answer.status;
+    let is_empty = answer.is_empty();
+    if is_empty && context.dialect.denied_statuses.contains(&status.as_u16()) {
+        return context.denied("the grant was refused and the user must log in again");
     }
+    let is_refusal_of_client = status == 401
+        && (asks_for_basic(&answer.headers) || is_empty && context.client_auth.authenticates());
+    if is_refusal_of_client {
+        return context.misconfigured(client_refused(context));
+    }
+    context.lost(match (is_document, is_empty) {
+        (true, _) => {
+            "the answer has no known error code; if it has one elsewhere, name its place in `fields.error` in the dialect".into()
+        }
+        (_, true) if status != 407 => {
+            "the body is empty; if that is how this server refuses a grant, add the status to `denied_statuses` in the dialect".into()
+        }
+        _ => unreadable(answer),
+    })
+}
+
+/// Returns the reason why nothing was read from a body.
+pub(super) fn unreadable(answer: &Answer) -> Cow<'_, str> {
+    match &answer.body {
+        Err(why) => why.into(),
+        Ok(_) if answer.is_empty() => "the body is empty".into(),
+        Ok(_) => "the body is neither JSON nor a form; a proxy, gateway or firewall may have answered instead of the server".into(),
+    }
+}
+
+fn client_refused(context: Context<'_>) -> String {
+    format!("the client credentials were refused; {}", context.client_auth.hint())
+}
+
+/// RFC 6749 §5.2: a server that refuses a client's `Authorization` header names the scheme that it expects.
+fn asks_for_basic(headers: &HeaderMap) -> bool {
+    Challenge::parse(headers)
+        .iter()
+        .any(|challenge| challenge.scheme().eq_ignore_ascii_case("basic"))
 }
 
 /// RFC 9110 §10.2.3: seconds, or a date.
-fn with_retry_after(error: TokenError, headers: &HeaderMap, now: Now) -> TokenError {
+fn retry_after(headers: &HeaderMap, now: Now) -> Option<Duration> {
     let seconds = || {
         let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
         if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -134,14 +157,5 @@ fn with_retry_after(error: TokenError, headers: &HeaderMap, now: Now) -> TokenEr
         let now = http_date(headers, &DATE).unwrap_or(now.since_epoch());
         Some(at.saturating_sub(now))
     };
-    match seconds().or_else(date) {
-        Some(retry_after) => error.with_retry_after(retry_after.min(moment::LONGEST)),
-        None => error,
-    }
+    seconds().or_else(date).map(|retry_after| retry_after.min(moment::LONGEST))
 }
-
-/// How much of an error code is kept, in characters.
-pub(super) const CODE_LIMIT: usize = 64;
-
-/// How much of a description is kept, in characters.
-pub(super) const DESCRIPTION_LIMIT: usize = 200;

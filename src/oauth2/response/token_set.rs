@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::document::{Document, is_placeholder};
 use super::extra::extra;
-use super::refusal::CODE_LIMIT;
+use super::oauth_error::CODE_LIMIT;
 use super::{Answer, Context, http_date};
 use crate::error::TokenError;
 use crate::oauth2::dialect::LifetimeUnit;
@@ -28,7 +28,7 @@ pub(super) fn token_set(
     warn_of_unread(document, context);
     let Some(token) = document.token(&fields.access_token) else {
         return Err(context.lost(
-            "the token endpoint answered 200 without an access token; if it has another name there, name it in the dialect's `fields.access_token`",
+            "the answer has no access token; if it has another name there, name it in the dialect's `fields.access_token`",
         ));
     };
     let access_token = access_token(token, context)?;
@@ -103,18 +103,15 @@ fn first_time<'a>(
 
 fn access_token(token: &str, context: Context<'_>) -> Result<AccessToken, TokenError> {
     if is_placeholder(token) {
-        return Err(context
-            .lost(format!("the token endpoint answered 200 with `{token}` for an access token")));
+        return Err(context.lost(format!("the answer has `{token}` for an access token")));
     }
     if let Some(scheme) = scheme(token) {
         return Err(context.lost(format!(
-            "the token endpoint answered 200 with an access token that begins with its scheme, `{scheme} `; the field must hold the token alone: correct it at the server, or remove the scheme in a token source of your own"
+            "the answer has an access token that begins with its scheme, `{scheme} `; the field must hold the token alone: correct it at the server, or remove the scheme in a token source of your own"
         )));
     }
-    AccessToken::new(token).map_err(|_| {
-        context
-            .lost("the token endpoint answered 200 with an access token that is not visible ASCII")
-    })
+    AccessToken::new(token)
+        .map_err(|_| context.lost("the answer has an access token that is not visible ASCII"))
 }
 
 /// Returns the scheme (RFC 9110 §11.1) that a token begins with.
@@ -145,8 +142,8 @@ fn check_token_type(document: &Document<'_>, context: Context<'_>) -> Result<(),
         || name.starts_with("macsha")
         || name.starts_with("hmac");
     if needs_proof {
-        return Err(TokenError::misconfigured(format!(
-            "the token endpoint issued a token of type `{shown}`, which needs a proof with each request, and only bearer tokens can be sent; if it is accepted as a bearer token, set `fields.token_type` to an empty list in the dialect"
+        return Err(context.misconfigured(format_args!(
+            "the access token has the type `{shown}`, which needs a proof with each request, and only bearer tokens can be sent; if it is accepted as a bearer token, set `fields.token_type` to an empty list in the dialect"
         )));
     }
     context.warn(
