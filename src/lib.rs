@@ -147,6 +147,8 @@ mod future;
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub mod grpc;
 mod layer;
+#[cfg(any(feature = "oauth2", feature = "store"))]
+mod limit;
 #[cfg(feature = "oauth2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "oauth2")))]
 pub mod oauth2;

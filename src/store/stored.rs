@@ -29,6 +29,7 @@ use super::record::{Binding, Intent, StoredSet, StoredTokens, WriteId};
 use super::{StoreError, StoreLock, TokenStore};
 use crate::clock::{Clock, SystemClock};
 use crate::error::TokenError;
+use crate::limit::Limit;
 use crate::source::{Cause, FallbackError, Notice, Renewal, SourceInfo, TokenSource};
 use crate::token::{RefreshToken, StoredAs, TokenSet};
 
@@ -853,7 +854,7 @@ enum Step {
 async fn limited(
     fetch: impl Future<Output = Result<TokenSet, TokenError>>,
 ) -> Result<TokenSet, TokenError> {
-    timeout(FETCH_LIMIT, fetch).await.unwrap_or_else(|_| {
+    Limit::after(FETCH_LIMIT).run(fetch).await.unwrap_or_else(|| {
         Err(TokenError::ambiguous(format!("the source did not answer within {FETCH_LIMIT:?}")))
     })
 }
@@ -883,7 +884,7 @@ fn stored_as(record: Option<&StoredTokens>) -> StoredAs {
 
 /// Waits for the store. One that does not answer is down; what it was asked may still be done.
 async fn answered<T>(asked: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    timeout(STORE_LIMIT, asked).await.unwrap_or_else(|_| Err(no_answer()))
+    Limit::after(STORE_LIMIT).run(asked).await.unwrap_or_else(|| Err(no_answer()))
 }
 
 fn no_answer() -> StoreError {

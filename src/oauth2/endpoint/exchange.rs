@@ -2,20 +2,18 @@
 
 use std::error::Error;
 use std::future::Future;
-use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{Either, select};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::runtime::Handle;
-use tokio::time::Sleep;
 use zeroize::Zeroizing;
 
 use super::TokenEndpoint;
 use super::sent::{WasSent, is_connect_error};
 use crate::error::{BoxError, TokenError};
+use crate::limit::Limit;
 use crate::oauth2::dialect::Dialect;
 use crate::oauth2::request::{self, Parameters};
 use crate::oauth2::response::{Answer, Context};
@@ -39,15 +37,16 @@ impl TokenEndpoint {
             ));
         }
         let limit = self.limit(&parameters, dialect);
-        let mut sleep = pin!(tokio::time::sleep(limit));
         let too_slow = |who: &str| format!("{who} took longer than {limit:?}");
+        let mut limit = Limit::after(limit);
 
         // ## Not sent yet: whatever fails now is transient, or somebody's mistake.
-        let more = within(more, sleep.as_mut()).await.unwrap_or_else(|| {
+        let more = limit.run(more).await.unwrap_or_else(|| {
             Err(TokenError::transient(too_slow("the closure for parameters")))
         })?;
         parameters.extend(&more);
-        let authentication = within(self.client_auth.authenticate(), sleep.as_mut())
+        let authentication = limit
+            .run(self.client_auth.authenticate())
             .await
             .unwrap_or_else(|| Err(TokenError::transient(too_slow("client authentication"))))?;
         let is_refresh = parameters.get("grant_type") == Some("refresh_token");
@@ -58,7 +57,7 @@ impl TokenEndpoint {
         let (mut request, secrets) = request::compose(dialect, url, &parameters, &authentication)?;
         let sent = WasSent::default();
         request.extensions_mut().insert(sent.clone());
-        let ready = match within(self.client.ready(), sleep.as_mut()).await {
+        let ready = match limit.run(self.client.ready()).await {
             Some(Ok(ready)) => ready,
             Some(Err(error)) => {
                 return Err(TokenError::transient(format!(
@@ -80,7 +79,7 @@ impl TokenEndpoint {
             now: self.clock.now(),
             spends: dialect.rotates && has_refresh_token(&parameters),
         };
-        let response = match within(ready.call(request), sleep.as_mut()).await {
+        let response = match limit.run(ready.call(request)).await {
             Some(Ok(response)) => response,
             Some(Err(error)) => return Err(self.failed(&*error, &sent, context())),
             None => {
@@ -91,7 +90,7 @@ impl TokenEndpoint {
             }
         };
         let (head, body) = response.into_parts();
-        let body = match within(self.collect(body, &secrets), sleep.as_mut()).await {
+        let body = match limit.run(self.collect(body, &secrets)).await {
             Some(body) => body,
             None => Err(too_slow("the token endpoint's answer")),
         };
@@ -158,14 +157,6 @@ impl TokenEndpoint {
 /// Returns whether a request spends a refresh token: one with a parameter of that name does, whatever the grant.
 fn has_refresh_token(parameters: &Parameters) -> bool {
     parameters.get("refresh_token").is_some()
-}
-
-/// Waits for a future as long as the limit allows.
-async fn within<F: Future>(future: F, limit: Pin<&mut Sleep>) -> Option<F::Output> {
-    match select(pin!(future), limit).await {
-        Either::Left((output, _)) => Some(output),
-        Either::Right(_) => None,
-    }
 }
 
 /// How much of an error of the HTTP client is kept, in characters.

@@ -201,6 +201,8 @@ impl TokenEndpoint {
 
     /// Sets how long one request may take, the answer's body included; 120 s by default.
     ///
+    /// An answer that arrived while the process was stopped, or its runtime was not polled, is used although the time has passed.
+    ///
     /// It is longer than callers wait, on purpose: the late answer is the only copy of the next refresh token. With a
     /// dialect that names a [`reuse_grace`](Dialect::reuse_grace), a refresh takes less than half of that, so that there
     /// is time to ask again.
