@@ -1,6 +1,6 @@
 //! How many requests per second the example `sidecar` passes on, beside the same proxy without the layer.
 //!
-//! `cargo bench --features file-store,testing --bench sidecar`. Needs `wrk`. Both proxies and an API that answers at once run in
+//! `cargo bench --features file-store,hyper-util,testing --bench sidecar`. Needs `wrk`. Both proxies and an API that answers at once run in
 //! this process, and are asked over loopback, by turns, so that what else the machine does meets both. Each figure is a
 //! median; the difference is that of the pairs.
 #![allow(

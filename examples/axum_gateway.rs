@@ -1,4 +1,4 @@
-//! axum in front of an API: `cargo run --example axum_gateway --features axum,testing`
+//! axum in front of an API: `cargo run --example axum_gateway --features axum,hyper-util,testing`
 //!
 //! Handlers call the API through one client in `State`, which has the token; callers know nothing of it. The program serves
 //! on loopback, sends itself some requests, has the token revoked between them, and shuts down while an answer and a refresh

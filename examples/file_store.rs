@@ -1,7 +1,7 @@
 //! Two processes that share one refresh token through a file. Run it in two terminals:
 //!
 //! ```text
-//! cargo run --example file_store --features file-store,testing [-- SECONDS]
+//! cargo run --example file_store --features file-store,hyper-util,testing [-- SECONDS]
 //! ```
 //!
 //! The first one also plays the authorization server and the API, and begins a session. The second one finds both, and the
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::{self, Client};
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -40,8 +40,7 @@ async fn main() -> Result<(), BoxError> {
 
     // ===== all that a program needs; with hyper-rustls' connector for https =====
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    let endpoint = TokenEndpoint::new(http.clone(), format!("{}/token", found.origin))?
-        .not_sent(|error| error.downcast_ref().is_some_and(legacy::Error::is_connect));
+    let endpoint = TokenEndpoint::new(http.clone(), format!("{}/token", found.origin))?;
     // What it was configured with, in every process: it is sent once, and then the file knows better.
     let grant = RefreshTokenGrant::new(endpoint, found.refresh_token);
     let store = FileStore::new(folder.join("tokens.json"));

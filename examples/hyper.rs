@@ -1,4 +1,4 @@
-//! hyper's client: `cargo run --example hyper --features testing`
+//! hyper's client: `cargo run --example hyper --features hyper-util,testing`
 //!
 //! Sends a request without a body, one with a body in memory and one with a stream. The server revokes the access token
 //! before each of the last two; nobody sees it.
@@ -9,7 +9,7 @@ use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
-use hyper_util::client::legacy::{self, Client};
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
@@ -30,8 +30,7 @@ async fn main() -> Result<(), BoxError> {
         Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>(),
         serving.url("/token"),
     )?
-    .client_auth(ClientAuth::basic("hyper", "s3cr3t"))
-    .not_sent(|error| error.downcast_ref().is_some_and(legacy::Error::is_connect));
+    .client_auth(ClientAuth::basic("hyper", "s3cr3t"));
     let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
     let layer = RefreshLayer::new(source).origin(serving.origin());
     let credentials = layer.credentials().clone();

@@ -26,8 +26,7 @@ async fn main() -> Result<(), BoxError> {
     // The server is on loopback, without TLS. A proxy that the environment names could read the tokens.
     let http = ReqwestService::new(http.no_proxy().build()?);
     let endpoint = TokenEndpoint::new(http.clone(), serving.url("/token"))?
-        .client_auth(ClientAuth::basic("reqwest", "s3cr3t"))
-        .not_sent(ReqwestService::not_sent);
+        .client_auth(ClientAuth::basic("reqwest", "s3cr3t"));
     let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
     let layer = RefreshLayer::new(source).origin(serving.origin());
     let credentials = layer.credentials().clone();

@@ -1,7 +1,7 @@
 //! gRPC with tonic: a generated client over `RefreshLayer` over a `Channel`.
 //!
 //! ```text
-//! cargo run --example tonic --features testing,tonic
+//! cargo run --example tonic --features hyper-util,testing,tonic
 //! ```
 //!
 //! The authorization server is the crate's own; the gRPC service is tonic's health service, behind an interceptor that

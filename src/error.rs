@@ -56,6 +56,8 @@ struct Inner {
     retry_after: Option<Duration>,
     /// The refresh token that the server issued with an answer that is of no other use.
     successor: Option<RefreshToken>,
+    /// Whether the refresh token is known not to have been sent, so that the error says nothing about it.
+    is_unsent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +98,7 @@ impl TokenError {
                 description: None,
                 retry_after: None,
                 successor: None,
+                is_unsent: false,
             }),
         }
     }
@@ -135,6 +138,24 @@ impl TokenError {
         self
     }
 
+    /// Returns the error of a request that was not sent: nothing is unknown about its refresh token, and nothing was refused.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn into_unsent(mut self) -> Self {
+        let inner = self.edit();
+        inner.is_unsent = true;
+        inner.successor = None;
+        if inner.kind == Kind::Ambiguous {
+            inner.kind = Kind::Transient;
+        }
+        self
+    }
+
+    /// Returns whether the server refused what it was sent: a refusal of something else is not about the refresh token.
+    #[cfg(any(feature = "oauth2", feature = "store"))]
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.is_denied() && !self.inner.is_unsent
+    }
+
     /// Adds the refresh token that took the place of the one that was spent, all the same.
     #[cfg(feature = "oauth2")]
     pub(crate) fn with_successor(mut self, successor: RefreshToken) -> Self {
@@ -149,7 +170,7 @@ impl TokenError {
     }
 
     /// Returns an error of the same kind, code and all else, that is made of another.
-    #[cfg(feature = "store")]
+    #[cfg(any(feature = "oauth2", feature = "store"))]
     pub(crate) fn told_as(mut self, error: impl Into<BoxError>) -> Self {
         self.edit().error = error.into().into();
         self

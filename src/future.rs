@@ -328,6 +328,7 @@ where
 
                     // Some of the body may not have been sent yet, and is not to be sent for nothing.
                     let again = again
+                        .filter(|again| !layer.credentials.is_own_request(again.spare.extensions()))
                         .and_then(|mut again| again.spare.pause(&*layer.retry).then_some(again));
                     let challenge = Challenge::for_source(response.headers());
                     let generation = sent.token.generation;

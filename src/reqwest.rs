@@ -4,6 +4,11 @@
 //! `http::Request` and `http::Response`, as everything here is, so that one client serves on both sides of a
 //! [`RefreshLayer`](crate::RefreshLayer): beneath it, and at the token endpoint.
 //!
+//! ```toml
+//! [dependencies]
+//! tower-refresh = { version = "0.1", features = ["reqwest"] }
+//! ```
+//!
 //! ```no_run
 //! use http::Request;
 //! use tower::{ServiceBuilder, ServiceExt};
@@ -19,8 +24,7 @@
 //! let http = ReqwestService::new(client);
 //!
 //! let endpoint = TokenEndpoint::new(http.clone(), "https://auth.example.com/oauth2/token")?
-//!     .client_auth(ClientAuth::basic("my-client", std::env::var("CLIENT_SECRET")?))
-//!     .not_sent(ReqwestService::not_sent);
+//!     .client_auth(ClientAuth::basic("my-client", std::env::var("CLIENT_SECRET")?));
 //! let source = RefreshTokenGrant::new(endpoint, std::env::var("REFRESH_TOKEN")?);
 //! let api = ServiceBuilder::new()
 //!     .layer(RefreshLayer::new(source).origin("https://api.example.com"))
@@ -61,7 +65,8 @@
 //! a request is not sent again by reqwest, and the redirect is the answer. Answers are streamed too.
 //!
 //! A token request is streamed as well, although it is in memory: a refresh token is sent once, and a 307 or 308 is the
-//! token endpoint's answer.
+//! token endpoint's answer. This also shows whether reqwest has sent the request, so that a `TokenEndpoint` knows when it
+//! may be repeated.
 //!
 //! # What stays behind
 //!
@@ -70,7 +75,6 @@
 //! `OPTIONS *`.
 
 use std::any::Any;
-use std::error::Error;
 use std::fmt;
 use std::future::{Future, Ready, ready};
 use std::mem;
@@ -96,7 +100,7 @@ use tower_service::Service;
 
 use crate::error::BoxError;
 #[cfg(feature = "oauth2")]
-use crate::oauth2::WasSent;
+use crate::oauth2::{WasSent, Watch};
 
 /// A `reqwest::Client` as a service of `http` types.
 ///
@@ -122,20 +126,6 @@ impl ReqwestService {
     pub fn new(client: reqwest::Client) -> Self {
         Self { client }
     }
-
-    /// Returns whether an error of reqwest means that nothing was sent: for `TokenEndpoint::not_sent`, so that asking again is
-    /// known to be harmless.
-    ///
-    /// That is so if there was no connection: the name was not found, TLS did not come about, the connect timeout passed.
-    ///
-    /// With a client that follows redirects, or has a [retry policy](reqwest::retry), it may be the connection *after* the
-    /// request was sent and answered that did not come about, and this cannot tell. Between this service and a
-    /// `TokenEndpoint` that does no harm: the service notes that the body was asked for, and from then on the endpoint takes
-    /// no error to mean that nothing was sent. Whoever asks elsewhere needs a client without either.
-    #[must_use]
-    pub fn not_sent(error: &(dyn Error + 'static)) -> bool {
-        error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect)
-    }
 }
 
 impl<B> Service<Request<B>> for ReqwestService
@@ -157,13 +147,13 @@ where
             *request.uri_mut() = Uri::default();
         }
         #[cfg(feature = "oauth2")]
-        let sent = request.extensions().get::<WasSent>().cloned();
+        let watch = request.extensions().get().map(WasSent::watch);
         #[cfg(feature = "oauth2")]
-        let request = request.map(|body| match sent {
+        let request = request.map(|body| match watch {
             // Not as what is in memory, which reqwest would send again behind our back.
-            Some(sent) => {
+            Some(watch) => {
                 let body = body.map_err(Into::<BoxError>::into);
-                reqwest::Body::wrap(Shareable::new(Watched { body: Box::pin(body), sent }))
+                reqwest::Body::wrap(Shareable::new(Watched { body: Box::pin(body), watch }))
             }
             None => into_reqwest(body),
         });
@@ -263,7 +253,7 @@ where
 #[cfg(feature = "oauth2")]
 struct Watched<B> {
     body: Pin<Box<B>>,
-    sent: WasSent,
+    watch: Watch,
 }
 
 #[cfg(feature = "oauth2")]
@@ -275,12 +265,17 @@ impl<B: Body> Body for Watched<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.sent.set();
+        self.watch.sending();
         self.body.as_mut().poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        let is_empty = self.body.is_end_stream();
+        if is_empty {
+            // A body that has nothing more is not asked for.
+            self.watch.sending();
+        }
+        is_empty
     }
 
     fn size_hint(&self) -> SizeHint {

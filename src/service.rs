@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
 use crate::classify::{Classify, Unauthorized};
-use crate::credentials::{Answer, Credentials, Issued, Want};
+use crate::credentials::{Answer, Credentials, Issued, Want, recursion};
 use crate::error::{BoxError, for_caller};
 use crate::future::{Again, ResponseFuture, Round, Sent};
 use crate::layer::RefreshLayer;
@@ -142,6 +142,10 @@ where
                 Answer::Use(issued) => issued,
                 Answer::Wait(waiting) => {
                     let inner = self.let_go();
+                    if self.credentials().is_own_request(request.extensions()) {
+                        let error = for_caller(&request, recursion());
+                        return ResponseFuture::failed(&self.layer, error);
+                    }
                     return ResponseFuture::waiting(&self.layer, waiting, request, inner);
                 }
                 Answer::Refuse(error) => {
@@ -217,6 +221,10 @@ pub(crate) struct Spare<T> {
 }
 
 impl<T> Spare<T> {
+    pub(crate) fn extensions(&self) -> &Extensions {
+        self.head.extensions()
+    }
+
     /// Stops what the first attempt still sends, and returns whether the request can be sent again.
     pub(crate) fn pause<B, R: Retry<B, Spare = T>>(&mut self, retry: &R) -> bool {
         retry.pause(&mut self.body)

@@ -440,17 +440,6 @@ async fn a_revocation_that_fails_says_so_and_is_never_ambiguous() {
 }
 
 #[tokio::test]
-async fn a_connection_that_hyper_was_refused_was_not_sent() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/token", listener.local_addr().unwrap());
-    drop(listener);
-    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    let endpoint = TokenEndpoint::new(client, url).unwrap();
-    let error = RefreshTokenGrant::new(endpoint, "r").fetch(missing()).await.unwrap_err();
-    assert!(error.is_transient(), "{error}");
-}
-
-#[tokio::test]
 async fn a_connection_that_breaks_after_the_request_is_ambiguous() {
     for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"access_token\":\"a\"}"] {
         let server = Server::start("/token", vec![answer.to_owned()]).await;

@@ -360,9 +360,6 @@ async fn a_token_endpoint_that_cannot_be_reached_was_sent_nothing() {
     let http = service(reqwest::Client::builder().dns_resolver(Arc::new(Nowhere)));
     let endpoint = TokenEndpoint::new(http, "http://localhost:9/token").unwrap();
     let layer = |endpoint| RefreshLayer::new(RefreshTokenGrant::new(endpoint, "refresh"));
-    let unrecognised = layer(endpoint.clone()).credentials().token().await.unwrap_err();
-    assert!(unrecognised.is_ambiguous(), "{unrecognised}");
-    let endpoint = endpoint.not_sent(ReqwestService::not_sent);
     let recognised = layer(endpoint).credentials().token().await.unwrap_err();
     assert!(recognised.is_transient(), "{recognised}");
 }
@@ -374,10 +371,7 @@ async fn a_token_endpoint_that_was_asked_is_not_taken_for_one_that_was_sent_noth
     server.token_faults().once(Fault::drop_connection().after_processing());
     let http = service(reqwest::Client::builder());
     let endpoint = TokenEndpoint::new(http, serving.url("/token")).unwrap();
-    let source = RefreshTokenGrant::new(
-        endpoint.not_sent(ReqwestService::not_sent),
-        server.issue_refresh_token(),
-    );
+    let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
     let error = RefreshLayer::new(source).credentials().token().await.unwrap_err();
     assert!(error.is_ambiguous(), "{error}");
 }
@@ -385,7 +379,6 @@ async fn a_token_endpoint_that_was_asked_is_not_taken_for_one_that_was_sent_noth
 /// Asks a token endpoint that answers the first request with a redirect to where nobody listens.
 async fn redirected_to_nobody(
     status: StatusCode,
-    not_sent: bool,
 ) -> (AuthorizationServer, tower_refresh::TokenError) {
     let server = AuthorizationServer::new();
     let serving = server.serve().await.unwrap();
@@ -395,10 +388,7 @@ async fn redirected_to_nobody(
     server.token_faults().once(fault.after_processing());
     // As reqwest is by default: it follows redirects.
     let http = service(reqwest::Client::builder());
-    let mut endpoint = TokenEndpoint::new(http, serving.url("/token")).unwrap();
-    if not_sent {
-        endpoint = endpoint.not_sent(ReqwestService::not_sent);
-    }
+    let endpoint = TokenEndpoint::new(http, serving.url("/token")).unwrap();
     let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
     let error = RefreshLayer::new(source).credentials().token().await.unwrap_err();
     (server, error)
@@ -407,11 +397,9 @@ async fn redirected_to_nobody(
 #[tokio::test]
 async fn a_refresh_token_that_was_sent_and_then_redirected_is_not_taken_for_one_that_was_not() {
     for status in [StatusCode::SEE_OTHER, StatusCode::TEMPORARY_REDIRECT] {
-        for not_sent in [false, true] {
-            let (server, error) = redirected_to_nobody(status, not_sent).await;
-            assert_eq!(server.counters().token_requests, 1, "it was sent");
-            assert!(!error.is_transient(), "{status}, not_sent {not_sent}: {error}");
-        }
+        let (server, error) = redirected_to_nobody(status).await;
+        assert_eq!(server.counters().token_requests, 1, "it was sent");
+        assert!(!error.is_transient(), "{status}: {error}");
     }
 }
 
@@ -437,7 +425,7 @@ async fn a_refresh_token_that_was_sent_and_then_tried_again_is_not_taken_for_one
     });
     let http = service(reqwest::Client::builder().redirect(Policy::none()).retry(policy));
     let endpoint = TokenEndpoint::new(http, url).unwrap();
-    let source = RefreshTokenGrant::new(endpoint.not_sent(ReqwestService::not_sent), "refresh");
+    let source = RefreshTokenGrant::new(endpoint, "refresh");
     let error = RefreshLayer::new(source).credentials().token().await.unwrap_err();
     assert!(read.await.unwrap() > 0, "it was sent");
     assert!(error.is_ambiguous(), "{error}");

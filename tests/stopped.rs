@@ -75,7 +75,7 @@ async fn answer_that_does_not_arrive_after_a_stop_is_lost_within_a_bound() {
     let outcome = tokio::time::timeout(HOUR + 60 * SECOND, stopped(grant, HOUR)).await;
     let error = outcome.unwrap().unwrap_err();
     assert!(error.is_ambiguous(), "{error}");
-    assert!(error.to_string().contains("took longer than 2s"), "{error}");
+    assert!(error.to_string().contains("https://as.test took longer than 2s"), "{error}");
 }
 
 /// Fetches, and stops all tasks for a time while the fetch is under way.

@@ -1,8 +1,8 @@
 //! A fleet: several processes that share one refresh token through Redis, and are killed at random.
 //!
 //! ```text
-//! cargo run --example fleet --features redis,testing
-//! cargo run --example fleet --features redis,testing -- --redis redis://127.0.0.1:6379
+//! cargo run --example fleet --features hyper-util,redis,testing
+//! cargo run --example fleet --features hyper-util,redis,testing -- --redis redis://127.0.0.1:6379
 //! ```
 //!
 //! Without `--redis` (or `FLEET_REDIS`) it starts a `redis-server` of its own, which must be on the `PATH`. Further options:

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::{self, Client};
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -33,8 +33,7 @@ pub async fn run() -> Result<(), BoxError> {
 
     // ===== all that a program needs; with hyper-rustls' connector for https =====
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    let endpoint = TokenEndpoint::new(http.clone(), format!("{origin}/token"))?
-        .not_sent(|error| error.downcast_ref().is_some_and(legacy::Error::is_connect));
+    let endpoint = TokenEndpoint::new(http.clone(), format!("{origin}/token"))?;
     let grant = RefreshTokenGrant::new(endpoint, refresh_token);
     // One second, so that a worker that was killed is not waited for as long as by default.
     let store = RedisStore::new(redis, key)?.lease(Duration::from_secs(1));

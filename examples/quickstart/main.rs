@@ -1,14 +1,14 @@
 //! See the main job at work:
 //!
 //! ```text
-//! cargo run --example quickstart --features file-store,testing
+//! cargo run --example quickstart --features file-store,hyper-util,testing
 //! ```
 //!
 //! starts the crate's own authorization server on loopback, with tokens that live four seconds, and sends several hundred
 //! concurrent requests through `RefreshLayer`, over several renewals, a revocation, an outage and a restart.
 //!
 //! ```text
-//! cargo run --example quickstart --features file-store,testing -- --config FILE
+//! cargo run --example quickstart --features file-store,hyper-util,testing -- --config FILE
 //! ```
 //!
 //! does one authorised call against a real server, with tokens that it keeps for the next call and shares with whoever else

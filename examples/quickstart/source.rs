@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::Connect;
-use hyper_util::client::legacy::{Client, Error};
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{FileStore, StoreError, Stored, TokenStore};
 use tower_refresh::{BoxError, TokenError};
@@ -30,8 +30,7 @@ where
     let endpoint = TokenEndpoint::new(http, &config.token_endpoint)
         .map_err(|error| format!("field `token_endpoint`: {error}"))?
         .client_auth(config.client_auth.build()?)
-        .dialect(config.dialect.build()?)
-        .not_sent(|error| error.downcast_ref::<Error>().is_some_and(Error::is_connect));
+        .dialect(config.dialect.build()?);
     check(&store).await.map_err(|error| format!("field `tokens`: {error}"))?;
     Ok(Stored::new(RefreshTokenGrant::new(endpoint, refresh_token), store))
 }

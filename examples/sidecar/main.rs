@@ -1,7 +1,7 @@
 //! Lends the token to programs that know nothing of tokens: a reverse proxy on this machine that attaches it.
 //!
 //! ```text
-//! cargo run --example sidecar --features file-store,testing -- --config FILE &
+//! cargo run --example sidecar --features file-store,hyper-util,testing -- --config FILE &
 //! curl --unix-socket $XDG_RUNTIME_DIR/tower-refresh-sidecar.sock http://localhost/v1/me
 //! ```
 //!

@@ -22,7 +22,7 @@ use super::state::{Adoption, Departure, FlightId, Generation, Issued, LOST_AFTER
 use crate::classify::Challenge;
 use crate::clock::Now;
 use crate::error::TokenError;
-use crate::source::{Renewal, TokenSource};
+use crate::source::{FetchedFor, Renewal, TokenSource};
 use crate::target::Target;
 use crate::token::TokenSet;
 
@@ -171,25 +171,14 @@ impl<S: TokenSource> fmt::Debug for Waiting<S> {
 
 // ===== the one who fetches =====
 
-tokio::task_local! {
-    /// The credentials that the current task fetches for, and those that wait for these.
-    static FETCHING_FOR: Vec<u64>;
-}
-
-/// Returns whether the current task is a fetch for these credentials: waiting for them here would be waiting for itself.
-pub(super) fn is_fetching_for(id: u64) -> bool {
-    FETCHING_FOR.try_with(|ids| ids.contains(&id)).unwrap_or(false)
-}
-
 fn spawn<S: TokenSource>(
     credentials: &Credentials<S>,
     runtime: &Handle,
     task: impl Future<Output = ()> + Send + 'static,
 ) {
-    let mut ids = FETCHING_FOR.try_with(Clone::clone).unwrap_or_default();
-    ids.push(credentials.id());
+    let fetched_for = FetchedFor::current().unwrap_or_default().and(credentials.id());
     // A runtime that is already gone drops the task here, and its guard lands it.
-    drop(runtime.spawn(FETCHING_FOR.scope(ids, task)));
+    drop(runtime.spawn(fetched_for.scope(task)));
 }
 
 /// Starts a flight. Not to be called under the lock.
@@ -247,6 +236,7 @@ impl<S: TokenSource> InFlight<S> {
         let mut renewal = Renewal::new(self.departure.cause)
             .with_previous(self.departure.previous.clone())
             .with_challenge(challenge)
+            .with_fetched_for(FetchedFor::current())
             .with_notices(move |notice| {
                 if let Some(shared) = told.upgrade() {
                     Credentials { shared }.tell(notice);

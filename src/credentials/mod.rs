@@ -14,6 +14,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use http::Extensions;
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Sleep;
@@ -26,7 +27,7 @@ pub(crate) use self::state::Issued;
 use self::state::{Adoption, Deadline, Decision, Departure, FlightId, State};
 use crate::clock::Now;
 use crate::error::TokenError;
-use crate::source::{BoxTokenSource, Cause, Notice, SourceInfo, TokenSource, Watch};
+use crate::source::{BoxTokenSource, Cause, FetchedFor, Notice, SourceInfo, TokenSource, Watch};
 use crate::target::Target;
 use crate::token::TokenSet;
 
@@ -572,13 +573,23 @@ impl<S: TokenSource> Credentials<S> {
     }
 
     fn refuse_recursion(&self) -> Result<(), TokenError> {
-        if flight::is_fetching_for(self.shared.id) {
-            return Err(TokenError::misconfigured(
-                "the token source waits for its own token: its HTTP client must not pass through the RefreshLayer that it feeds",
-            ));
+        match FetchedFor::current() {
+            Some(fetched_for) if fetched_for.includes(self.shared.id) => Err(recursion()),
+            _ => Ok(()),
         }
-        Ok(())
     }
+
+    /// Returns whether these are the extensions of a token request that is made for these credentials, in whichever task.
+    pub(crate) fn is_own_request(&self, extensions: &Extensions) -> bool {
+        extensions.get::<FetchedFor>().is_some_and(|ids| ids.includes(self.shared.id))
+    }
+}
+
+/// Returns the error for a token request that would wait for the token that it is to fetch.
+pub(crate) fn recursion() -> TokenError {
+    TokenError::misconfigured(
+        "the token source waits for its own token: its HTTP client must not pass through the RefreshLayer that it feeds",
+    )
 }
 
 impl<S> Clone for Credentials<S> {

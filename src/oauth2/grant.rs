@@ -264,7 +264,7 @@ impl RefreshTokenGrant {
             })
             .await;
         let Some(successor) = successor.filter(|successor| !is_same(successor, token)) else {
-            let is_settled = outcome.as_ref().err().is_none_or(TokenError::is_denied);
+            let is_settled = outcome.as_ref().err().is_none_or(TokenError::is_refusal);
             return (outcome, is_settled);
         };
         // The answer may be of no use, but it says what became of the token, and which one to send next.
@@ -293,12 +293,12 @@ impl RefreshTokenGrant {
                 .refresh_token()
                 .filter(|next| !is_same(next, token))
                 .map(|_| GivenUp::Rotated),
-            Err(error) => error.is_denied().then_some(GivenUp::Denied),
+            Err(error) => error.is_refusal().then_some(GivenUp::Denied),
         };
         let is_lost = matches!(outcome, Err(error) if error.is_ambiguous());
         let is_settled = match outcome {
             Ok(_) => true,
-            Err(error) => error.is_denied(),
+            Err(error) => error.is_refusal(),
         };
         self.state.with(|state| {
             match &mut state.unanswered {
@@ -724,7 +724,7 @@ impl TokenRequest {
                 None => Ok(Parameters::default()),
             }
         };
-        self.endpoint.post(parameters, more, read).await
+        self.endpoint.post(parameters, more, renewal.fetched_for(), read).await
     }
 
     /// Sends it; what the answer does not say of the scope is as it was asked for (RFC 6749 §5.1).

@@ -4,6 +4,11 @@
 //! ([`ClientAuth`]), and in which words it is spoken to ([`Dialect`]). A grant makes a
 //! [`TokenSource`](crate::TokenSource) of it:
 //!
+//! ```toml
+//! [dependencies]
+//! tower-refresh = { version = "0.1", features = ["hyper-util"] }
+//! ```
+//!
 //! ```no_run
 //! use bytes::Bytes;
 //! use http_body_util::Full;
@@ -160,7 +165,7 @@
 //! | other 5xx, also with an error code | unknown outcome |
 //! | other 4xx: a page, JSON without an error code, nothing | unknown outcome |
 //! | 200 that cannot be read, a connection that ends, no answer in time | unknown outcome |
-//! | none: the request was not sent | transient |
+//! | none: the HTTP client could not [connect](TokenEndpoint::is_unsent) | transient |
 //!
 //! An *unknown outcome* is [ambiguous](crate::TokenError::is_ambiguous) if a refresh token was sent that the server may have
 //! replaced ([`Dialect::rotates`]), and transient otherwise. `Retry-After` is [kept](crate::TokenError::retry_after) with any
@@ -225,6 +230,6 @@ pub use self::client_auth::{Authentication, ClientAuth};
 pub use self::dialect::{BodyFormat, Dialect, Fields, LifetimeUnit, ParameterType, RequestMethod};
 pub use self::endpoint::TokenEndpoint;
 #[cfg(feature = "reqwest")]
-pub(crate) use self::endpoint::WasSent;
+pub(crate) use self::endpoint::{WasSent, Watch};
 pub use self::grant::{ClientCredentialsGrant, Grant, RefreshTokenGrant};
 pub use self::revocation::Revocation;

@@ -6,6 +6,7 @@ use super::endpoint::TokenEndpoint;
 use super::request::Parameters;
 use super::response::{self, Answer, Context};
 use crate::error::TokenError;
+use crate::source::FetchedFor;
 use crate::token::TokenSet;
 
 /// Revokes tokens (RFC 7009), as an application does when its user logs out.
@@ -67,7 +68,7 @@ impl Revocation {
         parameters.push("token", token);
         parameters.push("token_type_hint", hint);
         let nothing_more = ready(Ok(Parameters::default()));
-        self.endpoint.post(parameters, nothing_more, read).await
+        self.endpoint.post(parameters, nothing_more, FetchedFor::current(), read).await
     }
 }
 

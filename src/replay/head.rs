@@ -30,6 +30,10 @@ pub(crate) struct SpareHead {
 }
 
 impl SpareHead {
+    pub(crate) fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         let uri = components(request.uri());
         let headers = request.headers();

@@ -2,6 +2,7 @@
 
 mod boxed;
 mod fallback;
+mod fetched_for;
 mod file;
 mod fixed;
 mod info;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 pub use self::boxed::BoxTokenSource;
 pub use self::fallback::{Fallback, FallbackError};
+pub(crate) use self::fetched_for::FetchedFor;
 pub use self::file::TokenFile;
 pub use self::fixed::StaticToken;
 pub use self::info::SourceInfo;
@@ -151,6 +153,7 @@ pub struct Renewal {
     /// Whether nothing is to be sent: only what others brought will do.
     only_looks: bool,
     notices: Option<Arc<dyn Fn(Notice) + Send + Sync>>,
+    fetched_for: Option<FetchedFor>,
 }
 
 /// What a source that keeps tokens has to tell besides its answer.
@@ -178,6 +181,7 @@ impl Renewal {
             is_counted: false,
             only_looks: false,
             notices: None,
+            fetched_for: None,
         }
     }
 
@@ -218,6 +222,17 @@ impl Renewal {
     pub(crate) fn with_notices(mut self, notices: impl Fn(Notice) + Send + Sync + 'static) -> Self {
         self.notices = Some(Arc::new(notices));
         self
+    }
+
+    pub(crate) fn with_fetched_for(mut self, fetched_for: Option<FetchedFor>) -> Self {
+        self.fetched_for = fetched_for;
+        self
+    }
+
+    /// Returns which credentials wait for the outcome, also in another task.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn fetched_for(&self) -> Option<FetchedFor> {
+        self.fetched_for.clone().or_else(FetchedFor::current)
     }
 
     #[cfg(feature = "oauth2")]

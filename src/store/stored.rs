@@ -508,7 +508,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         self.remember(|all| all.memory.not_sent = None);
         let asked = self.now();
         let tokens = limited(self.source.fetch(asking)).await.inspect_err(|error| {
-            if error.is_denied() {
+            if error.is_refusal() {
                 self.remember(|all| all.refused = Some((None, error.clone())));
             }
         })?;
@@ -874,7 +874,7 @@ fn sent(previous: Option<&TokenSet>, setup: &Setup) -> Option<RefreshToken> {
 
 /// Returns whether the refresh token was refused, whatever another way to log in then came to.
 fn is_denial(error: &TokenError) -> bool {
-    error.is_denied() || error.get_ref().is::<FallbackError>()
+    error.is_refusal() || error.get_ref().is::<FallbackError>()
 }
 
 /// Returns which set is stored; before the first, which it comes after.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::{self, Client};
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -133,10 +133,7 @@ fn credentials(orders: &Orders, reporter: &Reporter) -> Worker {
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let mut dialect = Dialect::rfc6749();
     dialect.reuse_grace = orders.reuse_grace_ms.map(Duration::from_millis);
-    let mut endpoint = TokenEndpoint::new(http, &orders.token_endpoint)
-        .unwrap()
-        .dialect(dialect)
-        .not_sent(|error| error.downcast_ref().is_some_and(legacy::Error::is_connect));
+    let mut endpoint = TokenEndpoint::new(http, &orders.token_endpoint).unwrap().dialect(dialect);
     if let Some((id, secret)) = &orders.client {
         endpoint = endpoint.client_auth(ClientAuth::basic(id, secret));
     }

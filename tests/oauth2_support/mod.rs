@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_types, reason = "a lock between a test and its server")]
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -53,8 +54,20 @@ pub(crate) fn response(status: u16, body: impl Into<Vec<u8>>) -> Response<Vec<u8
 }
 
 pub(crate) fn refused() -> Reply {
-    Reply::Fail(io::Error::from(io::ErrorKind::ConnectionRefused).into())
+    Reply::Fail(Refused.into())
 }
+
+/// The error of connecting of this HTTP client, which the endpoint is set to recognise.
+#[derive(Debug)]
+struct Refused;
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("connection refused")
+    }
+}
+
+impl std::error::Error for Refused {}
 
 pub(crate) fn reset() -> Reply {
     Reply::Fail(io::Error::from(io::ErrorKind::ConnectionReset).into())
@@ -110,7 +123,7 @@ pub(crate) fn endpoint(replies: impl IntoIterator<Item = Reply>) -> (TokenEndpoi
         }
     });
     let endpoint = TokenEndpoint::new(client, URL).unwrap();
-    (endpoint, log)
+    (endpoint.is_unsent(|error| error.is::<Refused>()), log)
 }
 
 type Frame = Result<http_body::Frame<Bytes>, BoxError>;

@@ -16,6 +16,9 @@ use crate::error::BoxError;
 /// An HTTP client of any type.
 pub(super) trait HttpClient: Send + Sync {
     fn ready(&self) -> BoxFuture<'static, Result<Box<dyn Ready>, BoxError>>;
+
+    /// Returns whether a request goes straight to hyper-util's client, so that it is known when it obtains a connection.
+    fn is_hyper_util(&self) -> bool;
 }
 
 /// An HTTP client that is ready for one request: in two steps, because a request is lost only in the second.
@@ -57,6 +60,18 @@ where
             poll_fn(|cx| client.poll_ready(cx)).await.map_err(Into::into)?;
             Ok(Box::new(ReadyClient(client)) as Box<dyn Ready>)
         })
+    }
+
+    fn is_hyper_util(&self) -> bool {
+        #[cfg(feature = "hyper-util")]
+        {
+            use std::any::TypeId;
+
+            // Only its client makes this type, and a layer that waits or tries again makes one of its own.
+            TypeId::of::<S::Future>() == TypeId::of::<hyper_util::client::legacy::ResponseFuture>()
+        }
+        #[cfg(not(feature = "hyper-util"))]
+        false
     }
 }
 

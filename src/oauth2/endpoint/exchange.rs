@@ -10,24 +10,26 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-use super::TokenEndpoint;
-use super::sent::{WasSent, is_connect_error};
+use super::sent::{Sending, causes, is_of_hyper_util};
+use super::{CLIENT_ERROR_LIMIT, TokenEndpoint};
 use crate::error::{BoxError, TokenError};
 use crate::limit::Limit;
 use crate::oauth2::dialect::Dialect;
 use crate::oauth2::request::{self, Parameters};
 use crate::oauth2::response::{Answer, Context};
-use crate::oauth2::scrub::{self, Secrets};
+use crate::oauth2::scrub::Secrets;
 use crate::oauth2::wiped::append;
+use crate::source::FetchedFor;
 
 impl TokenEndpoint {
     /// Sends one request, once, and has its answer read.
     ///
-    /// `more` makes the parameters that must be fresh for each attempt.
+    /// `more` makes the parameters that must be fresh for each attempt. `fetched_for` is which credentials wait for the answer.
     pub(in crate::oauth2) async fn post<T>(
         &self,
         mut parameters: Parameters,
         more: impl Future<Output = Result<Parameters, TokenError>>,
+        fetched_for: Option<FetchedFor>,
         read: impl FnOnce(&Answer, Context<'_>) -> Result<T, TokenError>,
     ) -> Result<T, TokenError> {
         let dialect = self.checked_dialect()?;
@@ -37,40 +39,30 @@ impl TokenEndpoint {
             ));
         }
         let limit = self.limit(&parameters, dialect);
-        let too_slow = |who: &str| format!("{who} took longer than {limit:?}");
+        let too_slow = |what: &str| format!("{what} took longer than {limit:?}");
         let mut limit = Limit::after(limit);
 
-        // ## Not sent yet: whatever fails now is transient, or somebody's mistake.
-        let more = limit.run(more).await.unwrap_or_else(|| {
-            Err(TokenError::transient(too_slow("the closure for parameters")))
-        })?;
-        parameters.extend(&more);
+        // ## Not sent yet: no error is about the refresh token.
+        let more = limit
+            .run(more)
+            .await
+            .unwrap_or_else(|| Err(TokenError::transient(too_slow("the closure for parameters"))));
+        parameters.extend(&more.map_err(TokenError::into_unsent)?);
         let authentication = limit
             .run(self.client_auth.authenticate())
             .await
-            .unwrap_or_else(|| Err(TokenError::transient(too_slow("client authentication"))))?;
+            .unwrap_or_else(|| Err(TokenError::transient(too_slow("client authentication"))))
+            .map_err(TokenError::into_unsent)?;
         let is_refresh = parameters.get("grant_type") == Some("refresh_token");
         let url = match dialect.refresh_path.as_deref().filter(|_| is_refresh) {
             Some(path) => &request::resolve(&self.url, path)?,
             None => &self.url,
         };
         let (mut request, secrets) = request::compose(dialect, url, &parameters, &authentication)?;
-        let sent = WasSent::default();
-        request.extensions_mut().insert(sent.clone());
-        let ready = match limit.run(self.client.ready()).await {
-            Some(Ok(ready)) => ready,
-            Some(Err(error)) => {
-                return Err(TokenError::transient(format!(
-                    "the HTTP client is not ready: {}",
-                    secrets.describe(&*error, CLIENT_ERROR_LIMIT)
-                )));
-            }
-            None => {
-                return Err(TokenError::transient(too_slow("the HTTP client's readiness")));
-            }
-        };
-
-        // ## Sent: from here the refresh token may be spent.
+        let mut sending = Sending::of(&mut request);
+        if let Some(fetched_for) = fetched_for {
+            request.extensions_mut().insert(fetched_for);
+        }
         let context = || Context {
             place: "",
             dialect,
@@ -79,27 +71,53 @@ impl TokenEndpoint {
             now: self.clock.now(),
             spends: dialect.rotates && has_refresh_token(&parameters),
         };
-        let response = match limit.run(ready.call(request)).await {
-            Some(Ok(response)) => response,
-            Some(Err(error)) => return Err(self.failed(&*error, &sent, context())),
+        let origin = self.origin();
+        let ready = match limit.run(self.client.ready()).await {
+            Some(Ok(ready)) => ready,
+            Some(Err(error)) => {
+                return Err(refused_beneath(&*error, context()).unwrap_or_else(|| {
+                    let shown = secrets.describe(&*error, CLIENT_ERROR_LIMIT);
+                    TokenError::transient(format!(
+                        "the HTTP client for the token endpoint {origin} is not ready: {shown}"
+                    ))
+                }));
+            }
             None => {
-                return Err(context().lost(too_slow(&format!(
-                    "the answer of the token endpoint {}",
-                    self.origin()
-                ))));
+                return Err(TokenError::transient(too_slow("the HTTP client's readiness")));
+            }
+        };
+
+        // ## Sent: from here the refresh token may be spent.
+        let late = too_slow(&format!("the answer of the token endpoint {origin}"));
+        let mut response = ready.call(request);
+        let response = match limit.run(&mut response).await {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => {
+                let was_dropped = sending.was_dropped_unsent().await;
+                return Err(self.failed(&*error, was_dropped, &sending, context()));
+            }
+            None => {
+                let is_connecting = self.client.is_hyper_util() && sending.is_connecting();
+                drop(response);
+                if is_connecting || sending.was_dropped_unsent().await {
+                    return Err(TokenError::transient(format!(
+                        "the token endpoint {origin} was not reached: {late}"
+                    )));
+                }
+                return Err(context().lost(late));
             }
         };
         let (head, body) = response.into_parts();
         let body = match limit.run(self.collect(body, &secrets)).await {
             Some(body) => body,
-            None => Err(too_slow("the token endpoint's answer")),
+            None => Err(late),
         };
         let answer = Answer { status: head.status, headers: head.headers, body };
-        let place = answer.place(&self.origin(), &secrets);
+        let place = answer.place(&origin, &secrets);
         read(&answer, Context { place: &place, ..context() })
     }
 
-    /// How long one request may take. With a grace window it must leave time for a second one.
+    /// Returns how long one request may take. With a grace window there must be time for a second one.
     fn limit(&self, parameters: &Parameters, dialect: &Dialect) -> Duration {
         match dialect.reuse_grace.filter(|_| has_refresh_token(parameters)) {
             Some(grace) => self.timeout.min(grace / 5 * 2),
@@ -107,23 +125,29 @@ impl TokenEndpoint {
         }
     }
 
-    /// The error for an error of the HTTP client.
+    /// Returns the error for an error of the HTTP client.
     fn failed(
         &self,
         error: &(dyn Error + 'static),
-        sent: &WasSent,
+        was_dropped: bool,
+        sending: &Sending,
         context: Context<'_>,
     ) -> TokenError {
+        if !sending.may_be_a_repetition()
+            && let Some(refused) = refused_beneath(error, context)
+        {
+            return refused;
+        }
         let origin = self.origin();
         let shown = context.secrets.describe(error, CLIENT_ERROR_LIMIT);
-        let is_ours = |error| self.not_sent.as_ref().is_some_and(|is| is(error));
-        let mut chain = scrub::chain(error);
-        if !sent.is_set() && chain.any(|error| is_connect_error(error) || is_ours(error)) {
+        if was_dropped || sending.is_unsent(error, self.is_unsent.as_deref()) {
             return TokenError::transient(format!(
                 "the token endpoint {origin} was not reached: {shown}"
             ));
         }
-        context.lost(format!("the request to the token endpoint {origin} failed: {shown}"))
+        let is_known = sending.is_watched() || is_of_hyper_util(error) || self.is_unsent.is_some();
+        let hint = if context.spends && !is_known { HINT } else { "" };
+        context.lost(format!("the request to the token endpoint {origin} failed: {shown}{hint}"))
     }
 
     /// Reads a body up to the limit, or says why not.
@@ -154,10 +178,16 @@ impl TokenEndpoint {
     }
 }
 
+/// Returns the error of a layer beneath that did not let the request pass, such as a `RefreshLayer` without a token.
+fn refused_beneath(error: &(dyn Error + 'static), context: Context<'_>) -> Option<TokenError> {
+    let refused = causes(error).find_map(|error| error.downcast_ref::<TokenError>())?;
+    let shown = context.secrets.describe(refused.get_ref(), CLIENT_ERROR_LIMIT);
+    Some(refused.clone().told_as(format!("the token request was not sent: {shown}")).into_unsent())
+}
+
 /// Returns whether a request spends a refresh token: one with a parameter of that name does, whatever the grant.
 fn has_refresh_token(parameters: &Parameters) -> bool {
     parameters.get("refresh_token").is_some()
 }
 
-/// How much of an error of the HTTP client is kept, in characters.
-const CLIENT_ERROR_LIMIT: usize = 300;
+const HINT: &str = "; to have errors of connecting recognised, which leave the refresh token unspent, enable the feature `hyper-util` for hyper-util's client, use `ReqwestService` for reqwest, or set `TokenEndpoint::is_unsent`";

@@ -17,8 +17,9 @@ use http_body_util::Full;
 use tower_service::Service;
 
 use self::client::{HttpClient, Shared};
+use self::sent::IsUnsent;
 #[cfg(feature = "reqwest")]
-pub(crate) use self::sent::WasSent;
+pub(crate) use self::sent::{WasSent, Watch};
 use self::url::{parse_url, without_query};
 use super::client_auth::ClientAuth;
 use super::dialect::Dialect;
@@ -84,11 +85,9 @@ pub struct TokenEndpoint {
     dialect: Result<Arc<Dialect>, TokenError>,
     timeout: Duration,
     answer_limit: usize,
-    not_sent: Option<Arc<NotSent>>,
+    is_unsent: Option<Arc<IsUnsent>>,
     clock: Arc<dyn Clock>,
 }
-
-type NotSent = dyn Fn(&(dyn Error + 'static)) -> bool + Send + Sync;
 
 impl TokenEndpoint {
     /// Makes a token endpoint of an HTTP client and a URL.
@@ -160,7 +159,7 @@ impl TokenEndpoint {
             dialect: Ok(Arc::default()),
             timeout: DEFAULT_TIMEOUT,
             answer_limit: DEFAULT_ANSWER_LIMIT,
-            not_sent: None,
+            is_unsent: None,
             clock: Arc::new(SystemClock),
         }
     }
@@ -219,33 +218,44 @@ impl TokenEndpoint {
         self
     }
 
-    /// Recognises errors of the HTTP client that mean that nothing was sent, so that asking again is harmless.
+    /// Recognises errors of the HTTP client that prove that nothing was sent, so that the request may be repeated.
     ///
-    /// It is asked about the error and each of its causes. Without it, and besides it, these are recognised: an error of
-    /// `poll_ready`, and an [`io::Error`] that says that the connection was refused, that host or network is unreachable,
-    /// or that there is no local address. All else may have been sent.
+    /// The predicate is called with the error and with each of its causes. It is needed for clients other than hyper-util's
+    /// and reqwest. Their errors of connecting (an unknown host, a refused connection, a failed TLS handshake, a connect
+    /// timeout) are recognised with the features `hyper-util` and `reqwest`. Besides these, an error of `poll_ready` proves
+    /// that nothing was sent, and a [`TokenError`] of a layer beneath. After any other error the request may have been sent.
     ///
-    /// All of that holds for a client that sends a request once. With one that follows redirects or tries again, the
-    /// connection that failed may be the second, and the refresh token be spent.
+    /// An [`io::ErrorKind`](std::io::ErrorKind) such as `HostUnreachable` or `ConnectionRefused` proves nothing: the operating
+    /// system also reports it on a connection over which the request was sent.
+    ///
+    /// # Repeated requests
+    ///
+    /// With a client that follows redirects or tries again, the connection that failed may be the second, and the refresh
+    /// token spent. hyper-util's client below tower's layers, and `reqwest::ReqwestService`, report
+    /// that. Another client must do neither.
+    ///
+    /// # Examples
     ///
     /// ```
-    /// use hyper_util::client::legacy;
-    /// # use tower_refresh::oauth2::TokenEndpoint;
+    /// # use std::{error, fmt};
+    /// use tower_refresh::oauth2::TokenEndpoint;
     ///
+    /// # #[derive(Debug)]
+    /// # struct ConnectError;
+    /// # impl fmt::Display for ConnectError {
+    /// #     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("not connected") }
+    /// # }
+    /// # impl error::Error for ConnectError {}
     /// # fn example(endpoint: TokenEndpoint) -> TokenEndpoint {
-    /// endpoint.not_sent(|error| {
-    ///     error
-    ///         .downcast_ref::<legacy::Error>()
-    ///         .is_some_and(legacy::Error::is_connect)
-    /// })
+    /// endpoint.is_unsent(|error| error.is::<ConnectError>())
     /// # }
     /// ```
     #[must_use]
-    pub fn not_sent<F>(mut self, predicate: F) -> Self
+    pub fn is_unsent<F>(mut self, predicate: F) -> Self
     where
         F: Fn(&(dyn Error + 'static)) -> bool + Send + Sync + 'static,
     {
-        self.not_sent = Some(Arc::new(predicate));
+        self.is_unsent = Some(Arc::new(predicate));
         self
     }
 
@@ -302,3 +312,6 @@ impl fmt::Debug for TokenEndpoint {
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
 const DEFAULT_ANSWER_LIMIT: usize = 256 * 1024;
+
+/// How much of an error of the HTTP client is kept, in characters.
+const CLIENT_ERROR_LIMIT: usize = 300;

@@ -1,38 +1,195 @@
-//! Whether a request was sent.
+//! Whether a token request was sent.
+//!
+//! A refresh token can be spent once, so that a request is repeated only if it is known that the first one was not sent. What
+//! is known comes from the HTTP client: an error of connecting, a connection that hyper-util's client has not obtained yet, a
+//! body that reqwest has not asked for. An `io::Error` proves nothing: the kernel also reports an unreachable host on a
+//! connection over which the request was sent.
 
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Goes with each token request in its extensions. A client of ours that may make a second request of one, after a redirect
-/// for example, sets it when the body is asked for, and makes no second request with that body.
-#[derive(Clone, Default)]
-pub(crate) struct WasSent(Arc<AtomicBool>);
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use tokio::task::yield_now;
 
-impl WasSent {
-    #[cfg(feature = "reqwest")]
-    pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+use crate::oauth2::scrub;
 
-    pub(super) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+/// Recognises an error that proves that nothing was sent.
+pub(super) type IsUnsent = dyn Fn(&(dyn Error + 'static)) -> bool + Send + Sync;
+
+/// What is known of one token request.
+pub(super) struct Sending {
+    known: Arc<Known>,
+    #[cfg(feature = "hyper-util")]
+    connection: hyper_util::client::legacy::connect::CaptureConnection,
+}
+
+#[derive(Default)]
+struct Known {
+    /// A client has promised to set `was_sent` before it sends anything.
+    is_watched: AtomicBool,
+    was_sent: AtomicBool,
+    /// A layer made a copy of the request, to follow a redirect or to try again.
+    was_copied: AtomicBool,
+}
+
+/// Goes with each token request in its extensions.
+pub(crate) struct WasSent {
+    known: Arc<Known>,
+}
+
+impl Clone for WasSent {
+    fn clone(&self) -> Self {
+        self.known.was_copied.store(true, Ordering::Relaxed);
+        Self { known: Arc::clone(&self.known) }
     }
 }
 
-pub(super) fn is_connect_error(error: &(dyn Error + 'static)) -> bool {
-    use io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable};
+/// Kept by a client, together with the body of the request, until the body is dropped.
+#[cfg(feature = "reqwest")]
+pub(crate) struct Watch {
+    known: Arc<Known>,
+}
 
-    let Some(error) = error.downcast_ref::<io::Error>() else {
-        return false;
-    };
-    // An error inside an `io::Error` is not its source, but that one's source is.
-    let inside = error.get_ref().and_then(|inside| inside.downcast_ref::<io::Error>());
-    [Some(error), inside].into_iter().flatten().any(|error| {
-        matches!(
-            error.kind(),
-            ConnectionRefused | HostUnreachable | NetworkUnreachable | AddrNotAvailable
-        )
+#[cfg(feature = "reqwest")]
+impl WasSent {
+    /// Promises that [`Watch::sending`] is called before the request is sent.
+    pub(crate) fn watch(&self) -> Watch {
+        self.known.is_watched.store(true, Ordering::Relaxed);
+        Watch { known: Arc::clone(&self.known) }
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl Watch {
+    pub(crate) fn sending(&self) {
+        self.known.was_sent.store(true, Ordering::Release);
+    }
+}
+
+impl Sending {
+    pub(super) fn of(request: &mut Request<Full<Bytes>>) -> Self {
+        let known = Arc::<Known>::default();
+        request.extensions_mut().insert(WasSent { known: Arc::clone(&known) });
+        Self {
+            known,
+            #[cfg(feature = "hyper-util")]
+            connection: hyper_util::client::legacy::connect::capture_connection(request),
+        }
+    }
+
+    /// Returns whether an error of the HTTP client proves that nothing was sent.
+    pub(super) fn is_unsent(
+        &self,
+        error: &(dyn Error + 'static),
+        predicate: Option<&IsUnsent>,
+    ) -> bool {
+        // reqwest follows redirects, and the error does not show it. What was sent before is known through `ReqwestService`.
+        let may_be_elsewhere = !self.is_watched() && is_of_reqwest(error);
+        let proves = |error: &(dyn Error + 'static)| {
+            !may_be_elsewhere && is_connect(error)
+                || predicate.is_some_and(|predicate| predicate(error))
+        };
+        !self.was_sent() && !self.may_be_a_repetition() && causes(error).any(proves)
+    }
+
+    /// Returns whether a request that is under way in hyper-util's client is still without a connection.
+    ///
+    /// Exact as long as the future that the client returned is neither polled nor dropped.
+    pub(super) fn is_connecting(&mut self) -> bool {
+        #[cfg(feature = "hyper-util")]
+        {
+            use futures_util::FutureExt as _;
+
+            // Ready without a connection means that the request was dropped, or lost its extensions.
+            self.connection.wait_for_connection_metadata().now_or_never().is_none()
+        }
+        #[cfg(not(feature = "hyper-util"))]
+        false
+    }
+
+    /// Returns whether a client that reports what it sends has dropped the request without sending it.
+    pub(super) async fn was_dropped_unsent(&self) -> bool {
+        if !self.is_watched() {
+            return false;
+        }
+        // The connection's task may have the body.
+        for _ in 0..YIELDS {
+            if Arc::strong_count(&self.known) == 1 {
+                break;
+            }
+            yield_now().await;
+        }
+        Arc::strong_count(&self.known) == 1 && !self.was_sent()
+    }
+
+    /// Returns whether the connection that failed may be that of a second request, made after the first was sent.
+    pub(super) fn may_be_a_repetition(&self) -> bool {
+        #[cfg(feature = "hyper-util")]
+        if self.connection.connection_metadata().is_none() {
+            return false;
+        }
+        // By itself hyper-util's client only repeats what it did not send, over a connection that was closed while idle.
+        cfg!(feature = "hyper-util") && self.known.was_copied.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_watched(&self) -> bool {
+        self.known.is_watched.load(Ordering::Relaxed)
+    }
+
+    fn was_sent(&self) -> bool {
+        self.known.was_sent.load(Ordering::Acquire)
+    }
+}
+
+/// Returns whether an error is one of hyper-util's client, so that one that proves nothing leaves no choice.
+pub(super) fn is_of_hyper_util(error: &(dyn Error + 'static)) -> bool {
+    #[cfg(feature = "hyper-util")]
+    return !is_of_reqwest(error)
+        && causes(error).any(|error| error.is::<hyper_util::client::legacy::Error>());
+    #[cfg(not(feature = "hyper-util"))]
+    {
+        let _ = error;
+        false
+    }
+}
+
+fn is_of_reqwest(error: &(dyn Error + 'static)) -> bool {
+    #[cfg(feature = "reqwest")]
+    return causes(error).any(|error| error.is::<reqwest::Error>());
+    #[cfg(not(feature = "reqwest"))]
+    {
+        let _ = error;
+        false
+    }
+}
+
+/// Goes through an error and its causes, including an error inside an `io::Error`, which is not its source.
+pub(super) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    scrub::chain(error).flat_map(|error| {
+        std::iter::successors(Some(error), |error| {
+            let inside = error.downcast_ref::<io::Error>()?.get_ref()?;
+            Some(inside as &(dyn Error + 'static))
+        })
     })
 }
+
+fn is_connect(error: &(dyn Error + 'static)) -> bool {
+    #[cfg(feature = "hyper-util")]
+    if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+        return error.is_connect();
+    }
+    #[cfg(feature = "reqwest")]
+    if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+        return error.is_connect();
+    }
+    let _ = error;
+    false
+}
+
+const YIELDS: usize = 64;

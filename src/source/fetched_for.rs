@@ -1,0 +1,35 @@
+//! Which credentials a fetch is for: to wait for these within it would be to wait for itself.
+
+use std::future::Future;
+
+tokio::task_local! {
+    static CURRENT: FetchedFor;
+}
+
+/// The credentials that wait for what a task fetches: those that it was started for, and those that wait for these.
+///
+/// It goes with the task, with the [`Renewal`](super::Renewal), and with each token request in its extensions, since a buffer
+/// makes the call in a task of its own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FetchedFor(Vec<u64>);
+
+impl FetchedFor {
+    /// Returns those of the current task.
+    pub(crate) fn current() -> Option<Self> {
+        CURRENT.try_with(Clone::clone).ok()
+    }
+
+    pub(crate) fn and(mut self, id: u64) -> Self {
+        self.0.push(id);
+        self
+    }
+
+    pub(crate) fn includes(&self, id: u64) -> bool {
+        self.0.contains(&id)
+    }
+
+    /// Makes them those of the task that runs a future.
+    pub(crate) fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        CURRENT.scope(self, future)
+    }
+}

@@ -1,0 +1,332 @@
+//! What proves that a token request was not sent, and what does not: errors of connecting, repetition, layers beneath.
+#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
+
+use std::convert::Infallible;
+use std::future::{pending, ready};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::client::legacy::connect::{Connect, Connected, Connection, HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpListener;
+use tower::{BoxError, ServiceBuilder, service_fn};
+use tower_http::follow_redirect::FollowRedirectLayer;
+use tower_http::follow_redirect::policy::clone_body_fn;
+use tower_refresh::oauth2::{BodyFormat, Dialect, RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::reqwest::ReqwestService;
+use tower_refresh::store::{MemoryStore, Stored, TokenStore as _};
+use tower_refresh::testing::{AuthorizationServer, Fault};
+use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource};
+
+// ===== not sent =====
+
+/// S5
+#[tokio::test]
+async fn each_error_of_connecting_is_transient_and_opens_no_intent() {
+    let closed = closed_port().await;
+    check_offline(
+        TokenEndpoint::new(hyper(HttpConnector::new()), format!("http://{closed}/token")).unwrap(),
+    )
+    .await;
+
+    let mut no_name = HttpConnector::new_with_resolver(service_fn(|_: Name| {
+        ready(Err::<std::vec::IntoIter<_>, _>(io::Error::other("no such host")))
+    }));
+    no_name.enforce_http(false);
+    check_offline(TokenEndpoint::new(hyper(no_name), HTTPS).unwrap()).await;
+
+    let plaintext = AuthorizationServer::new().serve().await.unwrap();
+    let https = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_webpki_roots()
+        .https_only()
+        .enable_all_versions()
+        .build();
+    let url = plaintext.url("/token").replace("http://127.0.0.1", "https://localhost");
+    check_offline(TokenEndpoint::new(hyper(https), &url).unwrap()).await;
+
+    let reset = service_fn(|_: Uri| ready(Err::<TokioIo<Unreachable>, _>(unreachable())));
+    check_offline(TokenEndpoint::new(hyper(reset), HTTPS).unwrap()).await;
+}
+
+/// S5
+#[tokio::test(start_paused = true)]
+async fn time_limit_that_passes_while_connecting_is_transient() {
+    let silent = service_fn(|_: Uri| pending::<Result<TokioIo<Unreachable>, io::Error>>());
+    check_offline(TokenEndpoint::new(hyper(silent), HTTPS).unwrap()).await;
+
+    struct Silent;
+    impl reqwest::dns::Resolve for Silent {
+        fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+            Box::pin(pending())
+        }
+    }
+    let client = reqwest::Client::builder().no_proxy().dns_resolver(Arc::new(Silent));
+    check_offline(
+        TokenEndpoint::new(
+            ReqwestService::new(client.build().unwrap()),
+            "http://localhost:9/token",
+        )
+        .unwrap(),
+    )
+    .await;
+}
+
+/// S5
+#[tokio::test]
+async fn errors_of_connecting_of_reqwest_are_transient_for_every_body() {
+    let client = || reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://{}/token", closed_port().await);
+    check_offline(TokenEndpoint::new(ReqwestService::new(client()), &url).unwrap()).await;
+    // It may have followed a redirect, unless its owner knows better.
+    let adapted = TokenEndpoint::new(Adapter(client()), &url).unwrap();
+    let error = refresh(adapted.clone()).await;
+    assert!(error.is_ambiguous() && error.to_string().contains("`ReqwestService`"), "{error}");
+    let is_connect = |error: &reqwest::Error| error.is_connect();
+    check_offline(adapted.is_unsent(move |error| error.downcast_ref().is_some_and(is_connect)))
+        .await;
+}
+
+/// S5
+#[tokio::test]
+async fn first_request_after_an_outage_of_the_name_service_succeeds() {
+    let server = AuthorizationServer::new();
+    let serving = server.serve().await.unwrap();
+    let (address, is_online) = (serving.address(), Arc::new(AtomicBool::new(false)));
+    let known = Arc::clone(&is_online);
+    let connector = HttpConnector::new_with_resolver(service_fn(move |_: Name| {
+        ready(match known.load(Ordering::Relaxed) {
+            true => Ok(vec![address].into_iter()),
+            false => Err(io::Error::other("no such host")),
+        })
+    }));
+    let url = format!("http://localhost:{}/token", address.port());
+    let endpoint = TokenEndpoint::new(hyper(connector), url).unwrap();
+    let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
+    let stored = Stored::new(grant, MemoryStore::new());
+    for _ in 0..20 {
+        let error = fetch(&stored).await.unwrap_err();
+        assert!(error.is_transient() && !error.to_string().contains("times"), "{error}");
+    }
+    is_online.store(true, Ordering::Relaxed);
+    fetch(&stored).await.unwrap();
+    let counters = server.counters();
+    assert_eq!((counters.token_requests, counters.refresh_token_reuses), (1, 0));
+}
+
+// ===== perhaps sent =====
+
+/// S3
+#[tokio::test]
+async fn soft_error_on_an_established_connection_is_ambiguous() {
+    let connector =
+        service_fn(|_: Uri| ready(Ok::<_, Infallible>(TokioIo::new(Unreachable(false)))));
+    let error = refresh(TokenEndpoint::new(hyper(connector), HTTPS).unwrap()).await;
+    assert!(error.is_ambiguous(), "{error}");
+    assert!(error.to_string().contains("https://as.example.com"), "{error}");
+    assert!(!error.to_string().contains("is_unsent"), "{error}");
+}
+
+/// S3
+#[tokio::test]
+async fn io_error_of_an_unknown_client_is_ambiguous_and_names_the_remedy() {
+    use io::ErrorKind::*;
+    for kind in [HostUnreachable, NetworkUnreachable, ConnectionRefused, AddrNotAvailable, TimedOut]
+    {
+        for error in [kind.into(), io::Error::other(io::Error::from(kind))] {
+            let error = Arc::new(std::sync::OnceLock::from(error));
+            let client = service_fn(move |_: Request<Full<Bytes>>| {
+                let error = Arc::clone(&error);
+                ready(Err::<http::Response<Full<Bytes>>, BoxError>(Box::new(Shown(error))))
+            });
+            let error = refresh(TokenEndpoint::new(client, HTTPS).unwrap()).await;
+            assert!(error.is_ambiguous(), "{kind}: {error}");
+            assert!(error.to_string().contains("TokenEndpoint::is_unsent"), "{error}");
+            assert!(error.to_string().contains("`hyper-util`"), "{error}");
+        }
+    }
+}
+
+/// S3
+#[tokio::test]
+async fn second_connection_after_a_redirect_that_fails_is_ambiguous() {
+    for is_empty in [false, true] {
+        let server = AuthorizationServer::new();
+        let serving = server.serve().await.unwrap();
+        let to = format!("http://{}/token", closed_port().await);
+        let fault = Fault::status(StatusCode::TEMPORARY_REDIRECT)
+            .header(header::LOCATION, HeaderValue::try_from(to).unwrap());
+        server.token_faults().always(fault.after_processing());
+        let url = serving.url("/token");
+
+        let copy = clone_body_fn(|body: &Full<Bytes>| Some(body.clone()));
+        let follow = FollowRedirectLayer::with_policy(copy);
+        let http = ServiceBuilder::new().layer(follow).service(hyper(HttpConnector::new()));
+        let error =
+            refresh_as(TokenEndpoint::new(http, &url).unwrap(), is_empty).await.unwrap_err();
+        assert!(!error.is_transient(), "{error}");
+
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        for endpoint in [
+            TokenEndpoint::new(ReqwestService::new(client.clone()), &url).unwrap(),
+            TokenEndpoint::new(Adapter(client), &url).unwrap(),
+        ] {
+            let error = refresh_as(endpoint, is_empty).await.unwrap_err();
+            assert!(!error.is_transient(), "{error}");
+        }
+        assert_eq!(server.counters().token_requests, 3);
+    }
+}
+
+#[tokio::test]
+async fn first_connection_that_fails_is_transient_below_a_layer_that_repeats() {
+    let http = ServiceBuilder::new()
+        .layer(FollowRedirectLayer::new())
+        .service(hyper(HttpConnector::new()));
+    check_offline(
+        TokenEndpoint::new(http, format!("http://{}/token", closed_port().await)).unwrap(),
+    )
+    .await;
+}
+
+// ===== what they have in common =====
+
+async fn check_offline(endpoint: TokenEndpoint) {
+    for is_empty in [false, true] {
+        let error = refresh_as(endpoint.clone(), is_empty).await.unwrap_err();
+        assert!(error.is_transient(), "{is_empty}: {error}");
+    }
+    let store = MemoryStore::new();
+    let stored = Stored::new(RefreshTokenGrant::new(endpoint, "refresh"), store.clone());
+    for _ in 0..10 {
+        let error = fetch(&stored).await.unwrap_err();
+        assert!(error.is_transient(), "{error}");
+        assert!(!error.to_string().contains("times"), "{error}");
+        let record = store.load().await.unwrap();
+        assert!(record.is_none_or(|record| !record.has_open_intent()), "{error}");
+    }
+}
+
+async fn refresh(endpoint: TokenEndpoint) -> TokenError {
+    fetch(&RefreshTokenGrant::new(endpoint, "refresh")).await.unwrap_err()
+}
+
+/// With all parameters in the query, perhaps, so that the body is empty.
+async fn refresh_as(endpoint: TokenEndpoint, is_empty: bool) -> Result<TokenSet, TokenError> {
+    let mut dialect = Dialect::rfc6749();
+    if is_empty {
+        dialect.body = BodyFormat::Query;
+        dialect.allow_secrets_in_query = true;
+    }
+    fetch(&RefreshTokenGrant::new(endpoint.dialect(dialect), "refresh")).await
+}
+
+async fn fetch(source: &impl TokenSource) -> Result<TokenSet, TokenError> {
+    source.fetch(Renewal::new(Cause::Missing)).await
+}
+
+fn hyper<C>(connector: C) -> Client<C, Full<Bytes>>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    Client::builder(TokioExecutor::new()).build(connector)
+}
+
+const HTTPS: &str = "https://as.example.com/token";
+
+async fn closed_port() -> std::net::SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+fn unreachable() -> io::Error {
+    io::ErrorKind::HostUnreachable.into()
+}
+
+/// An error that has an `io::Error` for a cause.
+#[derive(Debug)]
+struct Shown(Arc<std::sync::OnceLock<io::Error>>);
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the connection failed")
+    }
+}
+
+impl std::error::Error for Shown {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.get().map(|error| error as _)
+    }
+}
+
+/// reqwest behind an adapter of one's own, through which nothing is reported.
+#[derive(Clone)]
+struct Adapter(reqwest::Client);
+
+impl tower::Service<Request<Full<Bytes>>> for Adapter {
+    type Response = http::Response<reqwest::Body>;
+    type Error = reqwest::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), reqwest::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        let client = self.0.clone();
+        Box::pin(async move {
+            let request = request.map(|body| body.into_inner().unwrap_or_default());
+            Ok(client.execute(request.try_into()?).await?.into())
+        })
+    }
+}
+
+/// A connection that takes the request, and whose route then goes away.
+struct Unreachable(bool);
+
+impl AsyncRead for Unreachable {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.0 {
+            return Poll::Ready(Err(unreachable()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Unreachable {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        sent: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0 = true;
+        Poll::Ready(Ok(sent.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Connection for Unreachable {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
