@@ -133,14 +133,15 @@
 //! | `redis` | `store::RedisStore`, for a fleet; with `store` |
 //! | `sealed` | `store::Sealed`: encryption at rest over any store; with `store` |
 //! | `hyper-util` | errors of connecting of hyper-util's client prove that a refresh token was not sent; with `oauth2` |
+//! | `decompression` | a token endpoint's answer that is gzip or deflate, although that was not asked for, is decoded; with `oauth2` |
 //! | `testing` | `testing`: an authorization server with faults to order, and clocks to set by hand |
 //! | `axum` | axum's body can be sent again |
 //! | `reqwest` | `reqwest`: reqwest's client as a service of `http` types; its body can be sent again |
 //! | `tonic` | `grpc`: calls over tonic are sent again, their errors are statuses, and trailers can be held |
 //! | `full` | all of them |
 //!
-//! A feature adds API and never changes behaviour, except that `tonic` makes the errors of gRPC requests statuses, and
-//! that `hyper-util` recognises errors. There is no TLS in any of them, and no HTTP client but for `reqwest`, whose own features are yours to choose.
+//! A feature adds API and never changes behaviour, except that `tonic` makes the errors of gRPC requests statuses, that
+//! `hyper-util` recognises errors, and that `decompression` reads more answers. There is no TLS in any of them, and no HTTP client but for `reqwest`, whose own features are yours to choose.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod attach;

@@ -209,6 +209,10 @@
 //! | other spellings of a name, lifetimes in milliseconds, times of 0 | see [`Fields`] |
 //! | an object that does not end, a page of HTML | not an answer |
 //!
+//! A complete JSON object counts however the body ends: without a last chunk, shorter than its `Content-Length`, without TLS's
+//! `close_notify`, or not at all. A form does not, since it does not show where it ends. No encoding is asked for
+//! (`accept-encoding: identity`, unless the dialect's `extra_headers` name it); with the feature `decompression`, gzip and deflate are decoded if they come anyway.
+//!
 //! # Secrets caveat
 //!
 //! No error contains a body, a URL's query, or anything secret that was sent, even if the server or the HTTP client

@@ -4,21 +4,16 @@ use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::BodyExt;
-use http_body_util::combinators::UnsyncBoxBody;
 use tokio::runtime::Handle;
-use zeroize::Zeroizing;
 
+use super::body::Reading;
 use super::sent::{Sending, causes, is_of_hyper_util};
 use super::{CLIENT_ERROR_LIMIT, TokenEndpoint};
-use crate::error::{BoxError, TokenError};
+use crate::error::TokenError;
 use crate::limit::Limit;
 use crate::oauth2::dialect::Dialect;
 use crate::oauth2::request::{self, Parameters};
 use crate::oauth2::response::{Answer, Context};
-use crate::oauth2::scrub::Secrets;
-use crate::oauth2::wiped::append;
 use crate::source::FetchedFor;
 
 impl TokenEndpoint {
@@ -108,13 +103,22 @@ impl TokenEndpoint {
             }
         };
         let (head, body) = response.into_parts();
-        let body = match limit.run(self.collect(body, &secrets)).await {
-            Some(body) => body,
-            None => Err(late),
-        };
+        let mut reading = Reading::new(self.answer_limit);
+        let end = limit.run(reading.read(body, &secrets)).await;
+        let end = end.unwrap_or_else(|| Err(too_slow("").trim_start().to_owned()));
+        let body =
+            reading.finish(end, &head.headers, &secrets).map_err(|why| format!("the answer {why}"));
         let answer = Answer { status: head.status, headers: head.headers, body };
         let place = answer.place(&origin, &secrets);
-        read(&answer, Context { place: &place, ..context() })
+        let context = Context { place: &place, ..context() };
+        read(&answer, context).map_err(|error| match &answer.body {
+            // An error that goes by the status alone.
+            Err(why) if !error.get_ref().to_string().contains(why) => {
+                let message = format!("{}; {why}", error.get_ref());
+                error.told_as(message)
+            }
+            _ => error,
+        })
     }
 
     /// Returns how long one request may take. With a grace window there must be time for a second one.
@@ -148,33 +152,6 @@ impl TokenEndpoint {
         let is_known = sending.is_watched() || is_of_hyper_util(error) || self.is_unsent.is_some();
         let hint = if context.spends && !is_known { HINT } else { "" };
         context.lost(format!("the request to the token endpoint {origin} failed: {shown}{hint}"))
-    }
-
-    /// Reads a body up to the limit, or says why not.
-    async fn collect(
-        &self,
-        body: UnsyncBoxBody<Bytes, BoxError>,
-        secrets: &Secrets,
-    ) -> Result<Zeroizing<Vec<u8>>, String> {
-        let mut body = body;
-        let mut collected = Zeroizing::new(Vec::with_capacity(8 * 1024));
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| {
-                let shown = secrets.describe(&*error, CLIENT_ERROR_LIMIT);
-                format!("the token endpoint's answer was cut off: {shown}")
-            })?;
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            if data.len() > self.answer_limit.saturating_sub(collected.len()) {
-                return Err(format!(
-                    "the token endpoint's answer is longer than the {} bytes of `answer_limit`",
-                    self.answer_limit
-                ));
-            }
-            append(&mut collected, &data);
-        }
-        Ok(collected)
     }
 }
 

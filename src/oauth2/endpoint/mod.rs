@@ -1,7 +1,11 @@
 //! The token endpoint, over whatever HTTP client there is.
 
+mod body;
 mod client;
+mod decode;
 mod exchange;
+#[cfg(feature = "decompression")]
+mod inflate;
 mod sent;
 mod url;
 

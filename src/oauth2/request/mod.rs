@@ -9,7 +9,7 @@ mod translate;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
@@ -53,6 +53,7 @@ pub(super) fn compose(
     *request.uri_mut() = url;
     let headers = request.headers_mut();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     for (name, value) in &dialect.extra_headers {
         let name = HeaderName::try_from(name).map_err(TokenError::misconfigured)?;
         let value = HeaderValue::try_from(value).map_err(TokenError::misconfigured)?;

@@ -1,0 +1,98 @@
+//! Content encodings (RFC 9110 §8.4.1), which are not asked for and come anyway.
+
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
+use zeroize::Zeroizing;
+
+use crate::oauth2::scrub::Secrets;
+
+/// A decoded body, as far as it could be decoded.
+pub(super) struct Decoded {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    pub(super) end: Result<(), String>,
+}
+
+/// Decodes a body, or returns why that cannot be done.
+///
+/// A body that is text is not encoded, whatever its header says: some clients decode it and leave the header, and some
+/// servers name a charset there.
+pub(super) fn decode(
+    bytes: Zeroizing<Vec<u8>>,
+    headers: &HeaderMap,
+    limit: usize,
+    secrets: &Secrets,
+) -> Result<Decoded, String> {
+    if is_text(&bytes) {
+        return Ok(Decoded { bytes, end: Ok(()) });
+    }
+    let encodings: Vec<String> = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(|name| String::from_utf8_lossy(name).trim().to_ascii_lowercase())
+        .filter(|name| !name.is_empty() && name != "identity")
+        .collect();
+    let encoding = match &encodings[..] {
+        [] if bytes.starts_with(GZIP) => Encoding::Gzip,
+        [] => return Ok(Decoded { bytes, end: Ok(()) }),
+        [one] if one == "gzip" || one == "x-gzip" => Encoding::Gzip,
+        [one] if one == "deflate" => Encoding::Deflate,
+        _ => {
+            let shown = secrets.clean(&encodings.join(", "), NAME_LIMIT);
+            return Err(format!(
+                "is encoded as `{shown}`, which was not asked for and is not supported"
+            ));
+        }
+    };
+    encoding.decode(&bytes, limit)
+}
+
+#[derive(Clone, Copy)]
+enum Encoding {
+    Gzip,
+    Deflate,
+}
+
+impl Encoding {
+    #[cfg(not(feature = "decompression"))]
+    fn decode(self, _: &[u8], _: usize) -> Result<Decoded, String> {
+        let name = match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+        };
+        Err(format!(
+            "is encoded as `{name}`, which was not asked for; the feature `decompression` decodes it"
+        ))
+    }
+
+    #[cfg(feature = "decompression")]
+    fn decode(self, bytes: &[u8], limit: usize) -> Result<Decoded, String> {
+        use super::inflate::{deflate, gzip};
+
+        let (bytes, is_whole) = match self {
+            Self::Gzip => gzip(bytes, limit),
+            Self::Deflate => deflate(bytes, limit),
+        };
+        if bytes.len() > limit {
+            return Err(super::body::too_long(limit));
+        }
+        let end = match is_whole {
+            true => Ok(()),
+            false => Err("cannot be decompressed to its end".to_owned()),
+        };
+        Ok(Decoded { bytes, end })
+    }
+}
+
+/// Returns whether a body has no control characters, and is UTF-8 or begins like JSON. Nothing compressed does.
+fn is_text(bytes: &[u8]) -> bool {
+    let is_control = |byte: &u8| *byte < b' ' && !b"\t\r\n".contains(byte);
+    !bytes.iter().any(is_control)
+        && (bytes.trim_ascii_start().starts_with(b"{") || std::str::from_utf8(bytes).is_ok())
+}
+
+/// RFC 1952 §2.3.1
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
+/// How much of the name of an encoding is shown, in characters.
+const NAME_LIMIT: usize = 40;

@@ -1,0 +1,208 @@
+//! Answers of a token endpoint whose body ends badly, or is compressed although that was not asked for.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test: helpers outside of test functions too, and tokio's clock is paused"
+)]
+
+mod oauth2_support;
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use oauth2_support::{Reply, answer, answer_with, endpoint, response};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tower_refresh::oauth2::{Dialect, RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource as _};
+
+const JSON: &str = r#"{"access_token":"a-second","refresh_token":"r-second","note":"}"}"#;
+const DENIED: &str = r#"{"error":"invalid_grant"}"#;
+
+// ===== how it ends =====
+
+/// A60
+#[tokio::test]
+async fn complete_json_counts_although_the_connection_ends_badly() {
+    for end in [
+        // No last chunk.
+        format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n{JSON}\r\n", JSON.len()),
+        format!("content-length: {}\r\n\r\n{JSON}", JSON.len() + 7),
+        format!("content-length: {}\r\n\r\n{JSON}\n", JSON.len() + 7),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/token", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let _ = socket.read(&mut [0; 4096]).await.unwrap();
+            let answer = format!("HTTP/1.1 200 OK\r\n{end}");
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        check(fetch(TokenEndpoint::new(client, url).unwrap()).await);
+        server.await.unwrap();
+    }
+}
+
+/// A60
+#[tokio::test(start_paused = true)]
+async fn complete_json_counts_however_the_body_ends() {
+    for text in [JSON.to_owned(), format!("\u{feff}\r\n {JSON} \n"), format!("{JSON}<!-- 3 ms -->")]
+    {
+        check(refresh(Reply::Cut(response(200, text.clone()))).await);
+        // The body never ends, and callers do not wait for that.
+        let start = Instant::now();
+        check(refresh(Reply::Drip(response(200, text))).await);
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+    for reply in [Reply::Cut(response(400, DENIED)), Reply::Drip(response(400, DENIED))] {
+        let error = refresh(reply).await.unwrap_err();
+        assert!(error.is_denied(), "{error}");
+    }
+}
+
+/// A60
+#[tokio::test(start_paused = true)]
+async fn truncated_json_and_every_form_that_ends_badly_are_lost() {
+    let form = "access_token=a-second&refresh_token=r-second";
+    let object = "access_token=a-second&x={}&refresh_token=r-sec";
+    for at in 0..JSON.len() {
+        let error = refresh(Reply::Cut(response(200, &JSON[..at]))).await.unwrap_err();
+        assert!(error.is_ambiguous(), "{at}: {error}");
+    }
+    for text in [form, object, "<html>{}</html>", ""] {
+        for reply in [Reply::Cut(response(200, text)), Reply::Drip(response(200, text))] {
+            let error = refresh(reply).await.unwrap_err();
+            assert!(error.is_ambiguous(), "{text}: {error}");
+        }
+    }
+    assert!(refresh(answer(200, form)).await.is_ok());
+    let error = refresh(Reply::Cut(response(400, &DENIED[..20]))).await.unwrap_err();
+    assert!(error.is_ambiguous(), "{error}");
+}
+
+// ===== how it is encoded =====
+
+/// A59
+#[tokio::test]
+async fn token_requests_ask_for_no_encoding_unless_the_dialect_does() {
+    let (endpoint, log) = endpoint([answer(200, JSON), answer(200, JSON)]);
+    fetch(endpoint.clone()).await.unwrap();
+    assert_eq!(log.last().headers()["accept-encoding"], "identity");
+    let mut dialect = Dialect::rfc6749();
+    dialect.extra_headers.insert("Accept-Encoding".into(), "gzip".into());
+    fetch(endpoint.dialect(dialect)).await.unwrap();
+    let last = log.last();
+    assert_eq!(last.headers().get_all("accept-encoding").iter().collect::<Vec<_>>(), ["gzip"]);
+}
+
+/// A59
+#[tokio::test(start_paused = true)]
+async fn compressed_answer_that_was_not_asked_for_is_read() {
+    for (encoding, body) in encoded(JSON) {
+        for encoding in [encoding.to_owned(), encoding.to_uppercase(), format!("x-{encoding}")] {
+            if encoding == "x-deflate" {
+                continue;
+            }
+            check(refresh(encoded_with(200, &encoding, body.clone())).await);
+        }
+        // The trailer of gzip is no part of the JSON.
+        let Reply::Answer(cut) = encoded_with(200, encoding, body[..body.len() - 4].to_vec())
+        else {
+            unreachable!()
+        };
+        if encoding == "gzip" {
+            check(refresh(Reply::Cut(cut)).await);
+        }
+    }
+    for (encoding, body) in encoded(DENIED) {
+        assert!(refresh(encoded_with(400, encoding, body)).await.unwrap_err().is_denied());
+    }
+    // Without a header, and with one that is left over.
+    check(refresh(answer(200, gzip(JSON.as_bytes()))).await);
+    let latin_1 = [JSON.replace("}\"}", "").as_bytes(), b"\xe9\"}"].concat();
+    check(refresh(encoded_with(200, "gzip", latin_1)).await);
+    for label in ["gzip", "br", "utf-8", "none", "identity", ""] {
+        check(refresh(answer_with(200, &[("content-encoding", label)], JSON)).await);
+    }
+}
+
+/// A59
+#[tokio::test]
+async fn compressed_answer_that_cannot_be_decoded_is_named() {
+    let noise = vec![0xff, 0x02, 0x80, 0xff, 0x00];
+    for (encoding, named) in [
+        ("br", "`br`"),
+        ("zstd", "`zstd`"),
+        ("gzip, gzip", "`gzip, gzip`"),
+        ("gzip", "cannot be decompressed"),
+        ("deflate", "cannot be decompressed"),
+    ] {
+        let error = refresh(encoded_with(200, encoding, noise.clone())).await.unwrap_err();
+        assert!(error.is_ambiguous(), "{encoding}: {error}");
+        assert!(error.to_string().contains(named), "{error}");
+        assert!(error.to_string().contains("https://as.example.com"), "{error}");
+        let error = refresh(encoded_with(403, encoding, noise.clone())).await.unwrap_err();
+        assert!(error.to_string().contains("403") && error.to_string().contains(named), "{error}");
+    }
+    let (_, gzipped) = encoded(JSON).swap_remove(0);
+    let cut = gzipped[..gzipped.len() - 20].to_vec();
+    let error = refresh(encoded_with(200, "gzip", cut)).await.unwrap_err();
+    assert!(error.is_ambiguous(), "{error}");
+}
+
+/// A59
+#[tokio::test]
+async fn answer_that_is_too_long_decoded_is_not_decoded() {
+    let bomb = gzip(format!(r#"{{"access_token":"{}"}}"#, "a".repeat(10_000_000)).as_bytes());
+    assert!(bomb.len() < 100_000);
+    let error = refresh(encoded_with(200, "gzip", bomb)).await.unwrap_err();
+    assert!(error.to_string().contains("`answer_limit`"), "{error}");
+}
+
+// ===== what they have in common =====
+
+fn encoded(text: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::best());
+    zlib.write_all(text.as_bytes()).unwrap();
+    let mut raw = DeflateEncoder::new(Vec::new(), Compression::best());
+    raw.write_all(text.as_bytes()).unwrap();
+    vec![
+        ("gzip", gzip(text.as_bytes())),
+        ("deflate", zlib.finish().unwrap()),
+        ("deflate", raw.finish().unwrap()),
+    ]
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn encoded_with(status: u16, encoding: &str, body: Vec<u8>) -> Reply {
+    let mut response = response(status, body);
+    response.headers_mut().insert("content-encoding", encoding.parse().unwrap());
+    Reply::Answer(response)
+}
+
+fn check(outcome: Result<TokenSet, TokenError>) {
+    let tokens = outcome.unwrap();
+    assert_eq!(tokens.access_token().expose_secret(), "a-second");
+    assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "r-second");
+}
+
+async fn refresh(reply: Reply) -> Result<TokenSet, TokenError> {
+    fetch(endpoint([reply]).0).await
+}
+
+async fn fetch(endpoint: TokenEndpoint) -> Result<TokenSet, TokenError> {
+    RefreshTokenGrant::new(endpoint, "r-first").fetch(Renewal::new(Cause::Missing)).await
+}
