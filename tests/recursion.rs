@@ -11,14 +11,13 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use harness::policy;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::time::Instant;
 use tower::buffer::BufferLayer;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
+use tower::{BoxError, Service as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{MemoryStore, Stored, TokenStore as _};
 use tower_refresh::testing::{AuthorizationServer, Fault, ResponseBody, TokioClock};
@@ -74,6 +73,28 @@ async fn token_endpoint_behind_its_own_layer_is_misconfigured_at_once() {
             assert_eq!(server.counters().token_requests, 0);
         }
     }
+}
+
+/// S13
+#[tokio::test(start_paused = true)]
+async fn source_of_ones_own_behind_its_own_layer_and_a_buffer_is_refused_at_once() {
+    let server = AuthorizationServer::new();
+    let slot: Arc<OnceLock<Client>> = Arc::default();
+    let client = Way::Buffered.client(Arc::clone(&slot));
+    let source = source_fn(move |_| {
+        let client = client.clone();
+        let request = Request::get("https://as.test/token").body(Full::default()).unwrap();
+        async move { Err(TokenError::transient(client.oneshot(request).await.unwrap_err())) }
+    });
+    let credentials = Credentials::with_policy(source, policy());
+    let layer = RefreshLayer::with_credentials(credentials.clone()).origin("https://as.test");
+    let client = ServiceBuilder::new().layer(layer).service(server.resource_service());
+    slot.set(BoxCloneSyncService::new(client)).ok().unwrap();
+
+    let start = Instant::now();
+    let error = credentials.token().await.unwrap_err();
+    assert!(error.to_string().contains("must not pass through the RefreshLayer"), "{error}");
+    assert_eq!(start.elapsed(), std::time::Duration::ZERO);
 }
 
 /// S13
@@ -179,10 +200,8 @@ enum Way {
 impl Way {
     /// A client that passes through a layer that does not exist yet.
     fn client(self, slot: Arc<OnceLock<Client>>) -> Client {
-        let call = move |request| -> BoxFuture<'static, _> {
-            let client = slot.get().cloned().unwrap();
-            Box::pin(client.oneshot(request))
-        };
+        // In the task that calls, which is a buffer's worker, and not in the one that awaits.
+        let call = move |request| slot.get().cloned().unwrap().call(request);
         match self {
             Self::Buffered => {
                 let buffered = ServiceBuilder::new().buffer(4).service(service_fn(call));

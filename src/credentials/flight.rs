@@ -142,6 +142,10 @@ impl<S: TokenSource> Future for Waiting<S> {
                     )));
                 }
                 Poll::Pending => {
+                    // The call was made elsewhere, as a buffer's worker does, and is awaited in the fetch.
+                    if let Err(error) = this.credentials.refuse_recursion() {
+                        return Poll::Ready(Err(error));
+                    }
                     // There is a timer: whoever has no runtime is not let wait.
                     let Some(timeout) = &mut this.timeout else {
                         return Poll::Pending;

@@ -573,9 +573,9 @@ impl<S: TokenSource> Credentials<S> {
     }
 
     fn refuse_recursion(&self) -> Result<(), TokenError> {
-        match FetchedFor::current() {
-            Some(fetched_for) if fetched_for.includes(self.shared.id) => Err(recursion()),
-            _ => Ok(()),
+        match FetchedFor::current_includes(self.shared.id) {
+            true => Err(recursion()),
+            false => Ok(()),
         }
     }
 

@@ -19,6 +19,11 @@ impl FetchedFor {
         CURRENT.try_with(Clone::clone).ok()
     }
 
+    /// Returns whether the current task fetches for these credentials.
+    pub(crate) fn current_includes(id: u64) -> bool {
+        CURRENT.try_with(|current| current.includes(id)).unwrap_or(false)
+    }
+
     pub(crate) fn and(mut self, id: u64) -> Self {
         self.0.push(id);
         self

@@ -1,5 +1,7 @@
 //! The body of an answer.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt;
@@ -12,8 +14,6 @@ use super::decode::decode;
 use crate::error::BoxError;
 use crate::oauth2::scrub::Secrets;
 use crate::oauth2::wiped::append;
-
-use std::time::Duration;
 
 /// A body, as far as it was read.
 pub(super) struct Reading {
