@@ -151,7 +151,6 @@ impl TokenError {
     }
 
     /// Returns whether the server refused what it was sent: a refusal of something else is not about the refresh token.
-    #[cfg(any(feature = "oauth2", feature = "store"))]
     pub(crate) fn is_refusal(&self) -> bool {
         self.is_denied() && !self.inner.is_unsent
     }

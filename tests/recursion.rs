@@ -11,7 +11,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use harness::policy;
+use harness::{HOUR, policy};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::time::Instant;
@@ -21,9 +21,7 @@ use tower::{BoxError, Service as _, ServiceBuilder, ServiceExt as _, service_fn}
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{MemoryStore, Stored, TokenStore as _};
 use tower_refresh::testing::{AuthorizationServer, Fault, ResponseBody, TokioClock};
-use tower_refresh::{
-    Cause, Credentials, RefreshLayer, Renewal, TokenError, TokenSource, source_fn,
-};
+use tower_refresh::{Credentials, RefreshLayer, TokenError, TokenSource, source_fn};
 
 type Client = BoxCloneSyncService<Request<Full<Bytes>>, Response<ResponseBody>, BoxError>;
 
@@ -160,14 +158,17 @@ async fn layer_beneath_that_refuses_keeps_its_kind_and_spends_nothing() {
             let endpoint = TokenEndpoint::new(http, URL).unwrap();
             let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
             let store = MemoryStore::new();
-            let stored = Stored::new(grant, store.clone());
-            let error = stored.fetch(Renewal::new(Cause::Missing)).await.unwrap_err();
+            let log_in = source_fn(|_| async { Err(TokenError::denied("wrong password")) });
+            let stored = Stored::new(grant.or_else(log_in), store.clone()).clock(TokioClock::new());
+            let credentials = Credentials::with_policy(stored, policy());
+            let error = credentials.token().await.unwrap_err();
             assert!(is_kind(&error), "{error}");
             assert!(error.to_string().contains("log in over there"), "{error}");
             assert!(!store.load().await.unwrap().unwrap().has_open_intent());
 
-            // The refresh token is as good as before.
-            stored.fetch(Renewal::new(Cause::Missing)).await.unwrap();
+            // The refresh token is as good as before, and the source is asked again.
+            tokio::time::advance(HOUR).await;
+            credentials.token().await.unwrap();
             assert_eq!(server.counters().refresh_token_reuses, 0);
         }
     }

@@ -457,7 +457,7 @@ impl State {
 
     fn fail(&mut self, now: Now, error: TokenError) {
         let streak = self.streak();
-        let pause = if error.is_denied() {
+        let pause = if error.is_refusal() {
             self.keeps.then_some(LOOK_AGAIN)
         } else if error.is_misconfigured() {
             Some(MISCONFIGURED_PROBE)
@@ -468,7 +468,7 @@ impl State {
             Some(max(pause, min(error.retry_after().unwrap_or_default(), RETRY_AFTER_MAX)))
         };
         // Each look at a store that has nothing new is no news.
-        if !(self.keeps && error.is_denied() && self.is_denied()) {
+        if !(self.keeps && error.is_refusal() && self.is_denied()) {
             self.news.push(Event::Failed { error: error.clone(), retry_in: pause });
         }
         self.set_failure(Some(Failure {
@@ -494,7 +494,7 @@ impl State {
 
     /// Returns whether somebody must log in again, as far as is known.
     fn is_denied(&self) -> bool {
-        self.failure.as_ref().is_some_and(|failure| failure.error.is_denied())
+        self.failure.as_ref().is_some_and(|failure| failure.error.is_refusal())
     }
 
     /// How many failures in a row the next one makes.

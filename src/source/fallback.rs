@@ -51,7 +51,7 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
             return self.second.fetch(renewal).await;
         }
         let denial = match self.first.fetch(renewal.clone()).await {
-            Err(error) if error.is_denied() => error,
+            Err(error) if error.is_refusal() => error,
             other => return other,
         };
         let second = self.second.fetch(renewal).await;
