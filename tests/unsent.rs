@@ -1,5 +1,9 @@
 //! What proves that a token request was not sent, and what does not: errors of connecting, repetition, layers beneath.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_types,
+    reason = "a test: helpers outside of test functions too, and a lock between a test and its server"
+)]
 
 use std::convert::Infallible;
 use std::future::{pending, ready};
@@ -17,7 +21,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::connect::{Connect, Connected, Connection, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf,
+};
 use tokio::net::TcpListener;
 use tower::{BoxError, ServiceBuilder, service_fn};
 use tower_http::follow_redirect::FollowRedirectLayer;
@@ -121,6 +127,37 @@ async fn first_request_after_an_outage_of_the_name_service_succeeds() {
     fetch(&stored).await.unwrap();
     let counters = server.counters();
     assert_eq!((counters.token_requests, counters.refresh_token_reuses), (1, 0));
+}
+
+/// S5
+#[tokio::test]
+async fn idle_connection_that_ended_before_the_request_and_is_not_replaced_is_transient() {
+    let (client_end, mut server_end) = tokio::io::duplex(4096);
+    let connection = Arc::new(std::sync::Mutex::new(Some(client_end)));
+    let connector = service_fn(move |_: Uri| {
+        let connection = connection.lock().unwrap().take().ok_or_else(unreachable);
+        ready(connection.map(|connection| TokioIo::new(Idle(connection))))
+    });
+    let server = tokio::spawn(async move {
+        let _ = server_end.read(&mut [0; 4096]).await.unwrap();
+        let json = r#"{"access_token":"a","expires_in":60}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{json}", json.len());
+        server_end.write_all(answer.as_bytes()).await.unwrap();
+        server_end
+    });
+    let endpoint = TokenEndpoint::new(hyper(connector), HTTPS).unwrap();
+    let grant = RefreshTokenGrant::new(endpoint, "refresh");
+    fetch(&grant).await.unwrap();
+    let server_end = server.await.unwrap();
+    // The connection goes back to the pool.
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    // Before its task sees the end, as after a suspend.
+    drop(server_end);
+    let error = fetch(&grant).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    assert!(error.to_string().contains("Connect"), "{error}");
 }
 
 // ===== perhaps sent =====
@@ -286,6 +323,42 @@ impl tower::Service<Request<Full<Bytes>>> for Adapter {
             let request = request.map(|body| body.into_inner().unwrap_or_default());
             Ok(client.execute(request.try_into()?).await?.into())
         })
+    }
+}
+
+struct Idle(DuplexStream);
+
+impl AsyncRead for Idle {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Idle {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        sent: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, sent)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl Connection for Idle {
+    fn connected(&self) -> Connected {
+        Connected::new()
     }
 }
 
