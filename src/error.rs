@@ -56,7 +56,7 @@ struct Inner {
     retry_after: Option<Duration>,
     /// The refresh token that the server issued with an answer that is of no other use.
     successor: Option<RefreshToken>,
-    /// Whether the refresh token is known not to have been sent, so that the error says nothing about it.
+    /// Whether the refresh token is known not to have been sent, so that the error is not about it.
     is_unsent: bool,
 }
 

@@ -75,7 +75,7 @@ async fn token_endpoint_behind_its_own_layer_is_misconfigured_at_once() {
 
 /// S13
 #[tokio::test(start_paused = true)]
-async fn source_of_ones_own_behind_its_own_layer_and_a_buffer_is_refused_at_once() {
+async fn custom_source_behind_its_own_layer_and_a_buffer_is_refused() {
     let server = AuthorizationServer::new();
     let slot: Arc<OnceLock<Client>> = Arc::default();
     let client = Way::Buffered.client(Arc::clone(&slot));

@@ -304,7 +304,7 @@ impl std::error::Error for Shown {
     }
 }
 
-/// reqwest behind an adapter of one's own, through which nothing is reported.
+/// reqwest behind a custom adapter, through which nothing is reported.
 #[derive(Clone)]
 struct Adapter(reqwest::Client);
 

@@ -14,7 +14,7 @@ pub(super) struct Decoded {
 
 /// Decodes a body, or returns why that cannot be done.
 ///
-/// A body that is text is not encoded, whatever its header says: some clients decode it and leave the header, and some
+/// A body that is text is not encoded, even if its header names an encoding: some clients decode it and leave the header, and some
 /// servers name a charset there.
 pub(super) fn decode(
     bytes: Zeroizing<Vec<u8>>,

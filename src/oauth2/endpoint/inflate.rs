@@ -1,7 +1,7 @@
 //! gzip (RFC 1952), zlib (RFC 1950) and raw deflate (RFC 1951).
 //!
-//! All of it is decompressed in one call, straight into a buffer that is wiped: a decoder that streams keeps a window of what
-//! it has written, and frees it as it is. Checksums are not looked at; that the JSON is whole is.
+//! All of it is decompressed in one call, straight into a buffer that is wiped: a decoder that streams keeps a window of its
+//! output, and frees it unwiped. Checksums are not verified; the JSON parser decides whether the content is whole.
 
 use flate2::{Decompress, FlushDecompress, Status};
 use zeroize::Zeroizing;

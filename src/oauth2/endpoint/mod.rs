@@ -1,4 +1,4 @@
-//! The token endpoint, over whatever HTTP client there is.
+//! The token endpoint, over any HTTP client.
 
 mod body;
 mod client;
@@ -62,6 +62,9 @@ use crate::source::SourceInfo;
 ///
 /// Any [`Service`] of requests with a [`Full`] body will do: hyper-util's client, or a tower stack with your proxies,
 /// timeouts and tracing in it. It must not pass through the layer that this endpoint feeds.
+///
+/// With hyper-util's client enable the feature `hyper-util`, and for reqwest use `reqwest::ReqwestService`: their errors of
+/// connecting then prove that nothing was sent. For other clients see [`is_unsent`](Self::is_unsent).
 ///
 /// # Redirect caveat
 ///
