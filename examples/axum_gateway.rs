@@ -159,7 +159,7 @@ async fn main() -> Result<(), BoxError> {
         let served = serve.await;
         // Requests have ended, and a refresh may not: its answer is the only copy of the next refresh token.
         // Without a store there is nothing to save, so that there is no error.
-        let _ = at_the_end.settled().await;
+        let _ = at_the_end.flush().await;
         served
     });
 

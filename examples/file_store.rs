@@ -64,7 +64,7 @@ async fn main() -> Result<(), BoxError> {
         sleep(Duration::from_millis(100)).await;
     }
     // What could not be saved yet is saved now, or this says why it is lost.
-    credentials.settled().await?;
+    credentials.flush().await?;
     println!(
         "{} requests; {} tokens renewed here, {} adopted",
         seen.requests, seen.renewed, seen.adopted

@@ -52,7 +52,7 @@ async fn main() -> Result<(), BoxError> {
     show(client.clone().oneshot(request).await?).await?;
 
     // A refresh that is under way ends with the runtime, and its answer is the only copy of the next refresh token.
-    credentials.settled().await?;
+    credentials.flush().await?;
 
     let counters = server.counters();
     println!(

@@ -61,7 +61,7 @@ async fn main() -> Result<(), BoxError> {
     }
 
     // A refresh that is under way has the only copy of the next refresh token.
-    credentials.settled().await?;
+    credentials.flush().await?;
     Ok(())
 }
 

@@ -119,8 +119,8 @@
 //! # Before the program ends
 //!
 //! A refresh runs in a task of its own, and its answer is the only copy of the next refresh token. Await
-//! [`Credentials::settled`] before the runtime goes. With a `store` the refresh token outlives the program; what could not be
-//! saved is the error that `settled` returns.
+//! [`Credentials::flush`] before the runtime goes. With a `store` the refresh token outlives the program; what could not be
+//! saved is the error that `flush` returns.
 //!
 //! # Features
 //!

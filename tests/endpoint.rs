@@ -49,7 +49,7 @@ async fn over_two_hundred_expiries_fifty_callers_never_spend_a_refresh_token_twi
         });
         let before = world.counters().token_requests;
         assert!(join_all(callers).await.into_iter().all(|status| status == StatusCode::OK));
-        client.credentials.settled().await.unwrap();
+        client.credentials.flush().await.unwrap();
         first_wait += world.counters().token_requests - before;
         // Every other time nobody comes before the token has expired, else while it is stale.
         advance(if round % 2 == 0 { MINUTE } else { Duration::from_secs(50) }).await;
@@ -104,7 +104,7 @@ async fn after_a_lost_answer_nothing_is_sent_while_the_token_lives_and_then_once
     advance(56 * MINUTE).await;
     assert_eq!(client.credentials.status().token, TokenStatus::Stale);
     client.get("/").await.unwrap();
-    client.credentials.settled().await.unwrap();
+    client.credentials.flush().await.unwrap();
     assert_eq!(world.counters().token_requests, 2);
     assert!(client.credentials.status().error.unwrap().is_ambiguous());
 
@@ -155,7 +155,7 @@ async fn a_refresh_token_is_not_sent_while_a_flight_that_was_given_up_on_is_send
 
     // The late answer is used after all.
     sleep(10 * SECOND).await;
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     credentials.token().await.unwrap();
     assert_eq!(credentials.status().token, TokenStatus::Fresh);
     let counters = world.counters();
@@ -188,7 +188,7 @@ async fn a_connection_that_drops_before_the_token_is_spent_costs_nothing_in_the_
     world.server.token_faults().once(Fault::drop_connection());
     advance(56 * MINUTE).await;
     client.get("/").await.unwrap();
-    client.credentials.settled().await.unwrap();
+    client.credentials.flush().await.unwrap();
     // The client cannot know, and waits all the same.
     assert_eq!(world.counters().token_requests, 2);
     advance(5 * MINUTE).await;

@@ -627,7 +627,7 @@ impl Fleet {
             sleep(pause).await;
         }
         for worker in &self.workers {
-            match worker.credentials.settled().await {
+            match worker.credentials.flush().await {
                 Ok(()) => self.world.check_settled(worker.life.id),
                 Err(error) => {
                     self.world.violation(format!("{} is not settled: {error}", worker.life.id));
@@ -763,7 +763,7 @@ async fn wished(
         }
         // As long as a flight takes.
         Wish::Settle => {
-            let outcome = credentials.settled().await;
+            let outcome = credentials.flush().await;
             if outcome.is_ok() {
                 world.check_settled(credentials.source().life.id);
             }

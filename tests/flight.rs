@@ -18,7 +18,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use harness::{HOUR, Mint, accept, client, get, let_others_run, policy, puppet, tokens};
 use http::StatusCode;
 use tokio::time::{Instant, advance, sleep, timeout};
@@ -26,7 +26,7 @@ use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Service as _, ServiceExt as _};
 use tower_refresh::{
     BoxTokenSource, Cause, Credentials, RefreshLayer, RefreshPolicy, Renewal, TokenError, TokenSet,
-    TokenSource, TokenStatus,
+    TokenSource, TokenStatus, source_fn,
 };
 
 #[tokio::test(start_paused = true)]
@@ -59,7 +59,7 @@ async fn a_thousand_requests_with_a_stale_token_cost_one_fetch_and_none_of_them_
     assert_eq!(asked.renewal.cause(), Cause::Expiring);
     assert_eq!(strings.count(), 0);
     asked.answer(tokens("new").expires_in(HOUR));
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "new");
 }
 
@@ -107,7 +107,7 @@ async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
     ] {
         assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
         strings.next().await.fail(error);
-        credentials.settled().await.unwrap();
+        credentials.flush().await.unwrap();
         assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
         let Some(cooldown) = credentials.status().cooldown else {
             break;
@@ -126,14 +126,14 @@ async fn after_an_unknown_outcome_nothing_is_sent_while_the_token_works_and_then
     advance(HOUR - Duration::from_secs(300)).await;
     credentials.token().await.unwrap();
     strings.next().await.fail(TokenError::ambiguous("the connection was cut"));
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
 
     for _ in 0..28 {
         advance(Duration::from_secs(10)).await;
         assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
         assert!(credentials.renew().await.unwrap_err().is_ambiguous());
     }
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     assert_eq!(strings.count(), 0);
 
     advance(Duration::from_secs(30)).await;
@@ -240,7 +240,7 @@ async fn the_caller_that_started_a_flight_may_be_dropped_at_any_point() {
             continue;
         }
         strings.next().await.answer(tokens("t"));
-        credentials.settled().await.unwrap();
+        credentials.flush().await.unwrap();
         assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t");
         assert_eq!(strings.count(), 0);
     }
@@ -259,7 +259,7 @@ async fn when_all_callers_are_dropped_the_flight_lands_and_its_token_is_used() {
         let_others_run().await;
     }
     strings.next().await.answer(tokens("t"));
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t");
     assert_eq!(strings.count(), 0);
 }
@@ -274,7 +274,7 @@ async fn a_waiter_is_released_at_its_timeout_and_the_late_answer_is_used() {
     assert_eq!(start.elapsed(), Duration::from_secs(3));
 
     strings.next().await.answer(tokens("late"));
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "late");
     assert_eq!(strings.count(), 0);
 }
@@ -298,7 +298,7 @@ async fn after_ten_timeouts_the_flight_is_lost_and_the_first_to_land_wins() {
     let_others_run().await;
     assert_eq!(assert_ready!(next.poll()).unwrap().access_token().expose_secret(), "first");
     second.answer(tokens("second"));
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "first");
 }
 
@@ -452,7 +452,7 @@ fn a_flight_on_a_runtime_that_nobody_polls_holds_up_nobody_else() {
     idle.block_on(async {
         let asked = timeout(Duration::from_secs(5), strings.next()).await.unwrap();
         asked.answer(tokens("late"));
-        credentials.settled().await.unwrap();
+        credentials.flush().await.unwrap();
     });
     let token = other.block_on(credentials.token()).unwrap();
     assert_eq!(token.access_token().expose_secret(), "late");
@@ -554,6 +554,74 @@ async fn recursion_that_leaves_the_task_ends_at_the_timeout() {
     assert_eq!(start.elapsed(), Duration::from_secs(30));
 }
 
+/// S13: each method that waits, called from inside a source.
+#[tokio::test(start_paused = true)]
+async fn waiting_for_credentials_inside_their_source_is_an_error() {
+    type Call = fn(Credentials) -> BoxFuture<'static, Result<(), TokenError>>;
+    let calls: [(&str, Call); 6] = [
+        ("token", |it| Box::pin(async move { it.token().await.map(drop) })),
+        ("renew", |it| Box::pin(async move { it.renew().await.map(drop) })),
+        ("prime", |it| Box::pin(async move { it.prime().await })),
+        ("replace", |it| Box::pin(async move { it.replace(tokens("t")).await })),
+        ("forget", |it| Box::pin(async move { it.forget().await })),
+        ("flush", |it| Box::pin(async move { it.flush().await })),
+    ];
+    for (name, call) in calls {
+        for keeps_a_chain in [false, true] {
+            let (errors, mut error) = tokio::sync::mpsc::unbounded_channel();
+            let outer: Arc<OnceLock<Credentials>> = Arc::default();
+            let waited_for = Arc::clone(&outer);
+            let source = source_fn(move |_| {
+                let (waited_for, errors) = (waited_for.get().cloned().unwrap(), errors.clone());
+                async move {
+                    let _ = errors.send(call(waited_for).await);
+                    Err(TokenError::transient("the end"))
+                }
+            });
+            let inner = Credentials::with_policy(source.boxed(), policy());
+            let credentials = if keeps_a_chain {
+                let inner = inner.clone();
+                let source = source_fn(move |_| {
+                    let inner = inner.clone();
+                    async move { inner.token().await }
+                });
+                Credentials::with_policy(source.boxed(), policy())
+            } else {
+                inner
+            };
+            outer.set(credentials.clone()).unwrap();
+
+            let start = Instant::now();
+            timeout(HOUR, credentials.token()).await.unwrap().unwrap_err();
+            assert_eq!(start.elapsed(), Duration::ZERO, "{name}");
+            let error = error.recv().await.unwrap().unwrap_err();
+            assert!(error.is_misconfigured(), "{name}: {error}");
+        }
+    }
+}
+
+/// S13: two sources that flush each other's credentials wait for each other, although neither fetch started the other.
+#[tokio::test(start_paused = true)]
+async fn flush_inside_any_source_is_an_error() {
+    let slots: [Arc<OnceLock<Credentials>>; 2] = Default::default();
+    for (at, slot) in slots.iter().enumerate() {
+        let other = Arc::clone(&slots[1 - at]);
+        let source = source_fn(move |_| {
+            let other = other.get().cloned().unwrap();
+            async move {
+                tokio::task::yield_now().await;
+                other.flush().await?;
+                Ok(tokens("t").build())
+            }
+        });
+        slot.set(Credentials::with_policy(source.boxed(), policy())).unwrap();
+    }
+    let fetched = join_all(slots.iter().map(|slot| slot.get().unwrap().token()));
+    for token in timeout(HOUR, fetched).await.unwrap() {
+        assert!(token.unwrap_err().is_misconfigured());
+    }
+}
+
 // ===== everything at once =====
 
 #[test]
@@ -590,7 +658,7 @@ fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever()
             for user in join_all(users.map(|user| timeout(Duration::from_secs(30), user))).await {
                 user.expect("somebody waits for ever").unwrap();
             }
-            timeout(Duration::from_secs(30), credentials.settled()).await.unwrap().unwrap();
+            timeout(Duration::from_secs(30), credentials.flush()).await.unwrap().unwrap();
         });
         assert_eq!(moody.most_at_once.load(Ordering::SeqCst), 1);
         assert!(!credentials.status().refreshing);

@@ -135,7 +135,7 @@ async fn a_log_in_that_is_dropped_halfway_still_reaches_the_source() {
         let mut replacing = task::spawn(credentials.replace(tokens("mine")));
         assert_pending!(replacing.poll());
     }
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     assert!(strings.adopted.try_recv().unwrap().is_some());
 }
 
@@ -177,10 +177,10 @@ async fn a_log_in_clears_brake_cooldown_and_denial() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn settled_waits_for_flights_that_nobody_else_waits_for() {
+async fn flush_waits_for_flights_without_callers() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    timeout(Duration::ZERO, credentials.settled()).await.unwrap().unwrap();
+    timeout(Duration::ZERO, credentials.flush()).await.unwrap().unwrap();
     {
         let mut waiting = task::spawn(credentials.token());
         assert_pending!(waiting.poll());
@@ -191,10 +191,10 @@ async fn settled_waits_for_flights_that_nobody_else_waits_for() {
         async move { credentials.replace(tokens("mine")).await }
     });
     let start = Instant::now();
-    assert!(timeout(Duration::from_secs(5), credentials.settled()).await.is_err());
+    assert!(timeout(Duration::from_secs(5), credentials.flush()).await.is_err());
     advance(Duration::from_secs(1)).await;
     flight.answer(tokens("theirs"));
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     assert!(start.elapsed() >= Duration::from_secs(6));
     replacing.await.unwrap().unwrap();
 }
@@ -219,7 +219,7 @@ async fn a_token_that_landed_just_before_a_log_out_reaches_nobody_after_it() {
     let mut waiting = task::spawn(credentials.token());
     assert_pending!(waiting.poll());
     strings.next().await.answer(tokens("alice").expires_in(HOUR));
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     credentials.forget().await.unwrap();
     assert_pending!(waiting.poll());
     strings.next().await.answer(tokens("bob").expires_in(HOUR));
@@ -234,7 +234,7 @@ async fn a_denial_that_landed_just_before_a_log_in_reaches_nobody_after_it() {
     let mut waiting = task::spawn(credentials.token());
     assert_pending!(waiting.poll());
     strings.next().await.fail(TokenError::denied("log in"));
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     credentials.replace(tokens("mine").expires_in(HOUR)).await.unwrap();
     assert_eq!(assert_ready!(waiting.poll()).unwrap().access_token().expose_secret(), "mine");
     assert_eq!(strings.count(), 0);

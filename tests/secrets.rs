@@ -800,7 +800,7 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     credentials.forget().await.unwrap();
     let revocation = Revocation::new(endpoint.at(serving.url("/revoke")).unwrap());
     revocation.revoke(&tokens).await.unwrap();
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     paper.debug("Counters", &server.counters());
 }
 

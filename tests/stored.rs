@@ -36,7 +36,7 @@ async fn eight_that_share_a_store_spend_each_refresh_token_once() {
     }
     assert_eq!(world.reuses(), 0);
     for worker in &workers {
-        worker.settled().await.unwrap();
+        worker.flush().await.unwrap();
         assert_eq!(count(&worker.events(), |event| matches!(event, Event::Failed { .. })), 0);
     }
 }
@@ -99,10 +99,10 @@ async fn whatever_the_cause_what_a_sibling_renewed_is_adopted() {
     // Expiring: the old one serves, and the new one is there behind it.
     sleep(Duration::from_secs(50)).await;
     one.access().await;
-    one.settled().await.unwrap();
+    one.flush().await.unwrap();
     assert_eq!(world.requests(), 3);
     assert_eq!(other.access().await, second);
-    other.settled().await.unwrap();
+    other.flush().await.unwrap();
     assert_eq!(other.access().await, one.access().await);
     // Expired.
     sleep(MINUTE).await;
@@ -255,7 +255,7 @@ async fn a_record_of_something_else_is_neither_used_nor_changed() {
         assert!(error.to_string().contains("the puppet"), "{error}");
         worker.replace(world.server.issue()).await.unwrap_err();
         worker.forget().await.unwrap_err();
-        let error = worker.settled().await.unwrap_err();
+        let error = worker.flush().await.unwrap_err();
         assert!(error.is_misconfigured(), "{error}");
     }
     assert_eq!(world.json().await, before);

@@ -88,7 +88,7 @@ async fn play(seed: u64) {
                 told.push(format!("{at}: log out"));
                 asking.push(tokio::spawn(async move { drop(worker.forget().await) }));
             }
-            10 if worker.settled().await.is_ok() && !worker.status().refreshing => {
+            10 if worker.flush().await.is_ok() && !worker.status().refreshing => {
                 told.push(format!("{at}: restart"));
                 if dice.roll(8) == 0 {
                     world.configured = world.server.issue_refresh_token();

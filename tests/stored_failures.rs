@@ -103,7 +103,7 @@ async fn killed_after_the_token_was_spent_one_attempt_follows_for_all_and_everyb
     // Stale: it serves all the same, and nothing is sent.
     for worker in &workers {
         worker.token().await.unwrap();
-        worker.settled().await.unwrap();
+        worker.flush().await.unwrap();
     }
     assert_eq!(world.requests(), 2);
     sleep(Duration::from_secs(11)).await;
@@ -395,7 +395,7 @@ async fn what_could_not_be_saved_is_used_and_saved_by_the_next_requests() {
     sleep(Duration::from_secs(6)).await;
     // Used, and saved behind it.
     assert_eq!(worker.access().await, token);
-    worker.settled().await.unwrap();
+    worker.flush().await.unwrap();
     assert!(!world.has_open_intent().await);
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
     assert_eq!(world.worker().access().await, token);
@@ -403,27 +403,27 @@ async fn what_could_not_be_saved_is_used_and_saved_by_the_next_requests() {
     // And then it is renewed when it is time.
     sleep(Duration::from_secs(30)).await;
     assert_eq!(worker.access().await, token);
-    worker.settled().await.unwrap();
+    worker.flush().await.unwrap();
     assert_eq!(world.requests(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn settled_saves_what_is_unsaved_and_says_what_it_cannot() {
+async fn flush_saves_what_is_unsaved_and_reports_the_rest() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
     let token = worker.renew_unsaved().await;
-    let error = worker.settled().await.unwrap_err();
+    let error = worker.flush().await.unwrap_err();
     assert!(is_store_down(&error), "{error}");
     worker.events();
     worker.store.come_up();
-    worker.settled().await.unwrap();
+    worker.flush().await.unwrap();
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
     assert_eq!(world.worker().access().await, token);
     // Told once.
     sleep(Duration::from_secs(6)).await;
     worker.access().await;
-    worker.settled().await.unwrap();
+    worker.flush().await.unwrap();
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 0);
     assert_eq!(world.requests(), 2);
 }
@@ -439,11 +439,11 @@ async fn a_save_that_counted_although_its_answers_were_lost_is_recognised() {
     }
     let token = access(&worker.renew().await.unwrap()).to_owned();
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
-    worker.settled().await.unwrap();
+    worker.flush().await.unwrap();
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
     sleep(Duration::from_secs(6)).await;
     assert_eq!(worker.access().await, token);
-    worker.settled().await.unwrap();
+    worker.flush().await.unwrap();
     assert_eq!(world.requests(), 2, "there was nothing to renew");
 }
 
@@ -460,7 +460,7 @@ async fn a_save_that_counted_is_recognised_although_others_have_gone_on_from_the
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
     other.renew().await.unwrap();
     other.renew().await.unwrap();
-    worker.settled().await.unwrap();
+    worker.flush().await.unwrap();
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
 }
 
@@ -645,7 +645,7 @@ async fn with_the_store_down_a_source_that_does_not_rotate_goes_on() {
     worker.store.go_down();
     worker.token().await.unwrap();
     worker.store.come_up();
-    worker.settled().await.unwrap();
+    worker.flush().await.unwrap();
     assert_eq!(world.worker().access().await, worker.access().await);
     let strict = world.worker_as(world.grant(), |stored| stored.store_down(StoreDown::Fail));
     strict.store.go_down();
@@ -689,7 +689,7 @@ async fn a_process_that_starts_without_the_store_brings_no_session_back_that_was
     // It cannot know.
     other.token().await.unwrap();
     other.store.come_up();
-    other.settled().await.unwrap();
+    other.flush().await.unwrap();
     assert!(world.worker().token().await.unwrap_err().is_denied());
     sleep(MINUTE).await;
     assert!(other.token().await.unwrap_err().is_denied());
@@ -709,7 +709,7 @@ async fn going_on_without_the_store_refreshes_no_more_often_than_without_one() {
     // Every 48 seconds, or every 45.
     assert!(world.requests() <= 15, "{}", world.requests());
     assert_eq!(world.reuses(), 0);
-    assert!(is_store_down(&worker.settled().await.unwrap_err()));
+    assert!(is_store_down(&worker.flush().await.unwrap_err()));
     worker.events();
     // It is back, and saved soon.
     worker.store.come_up();
@@ -724,7 +724,7 @@ async fn going_on_without_the_store_refreshes_no_more_often_than_without_one() {
     assert!(saved);
     assert!(world.requests() <= before + 2);
     let token = worker.access().await;
-    worker.settled().await.unwrap();
+    worker.flush().await.unwrap();
     assert_eq!(world.worker().access().await, token);
     assert_eq!(world.reuses(), 0);
 }
@@ -751,7 +751,7 @@ async fn what_was_obtained_without_the_store_at_the_start_is_saved_when_it_is_ba
     worker.store.go_down();
     let token = worker.access().await;
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
-    assert!(is_store_down(&worker.settled().await.unwrap_err()));
+    assert!(is_store_down(&worker.flush().await.unwrap_err()));
     worker.store.come_up();
     sleep(Duration::from_secs(10)).await;
     // The next requests save it, and do not renew it.
@@ -800,7 +800,7 @@ async fn a_store_that_never_answers_is_down() {
     let token = worker.access().await;
     sleep(Duration::from_secs(6)).await;
     assert_eq!(worker.access().await, token);
-    worker.settled().await.unwrap();
+    worker.flush().await.unwrap();
     assert_eq!(world.worker().access().await, token);
     assert_eq!((world.requests(), world.reuses()), (1, 0));
 }
@@ -961,7 +961,7 @@ async fn the_refresh_token_of_a_useless_answer_is_unsaved_until_it_is_saved() {
     worker.store.order(Step::SaveTokens, Order::Fail);
     worker.renew().await.unwrap_err();
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
-    worker.settled().await.unwrap();
+    worker.flush().await.unwrap();
     assert!(world.json().await.contains(refresh(&successor)));
 }
 
@@ -1027,7 +1027,7 @@ async fn no_token_is_in_any_error_event_or_debug() {
     show(&worker.token().await.unwrap());
     world.server.token_faults().once(lost());
     show(&worker.renew().await.unwrap_err());
-    show(&worker.settled().await);
+    show(&worker.flush().await);
     show(&worker.events());
     sleep(MINUTE).await;
     let other = world.worker();

@@ -47,7 +47,7 @@ async fn while_the_file_cannot_be_read_nothing_is_sent_and_it_is_left_as_it_is()
             let other = worker(&world, &file, store_down);
             told(&other.token().await.unwrap_err(), &file);
             told(&other.replace(world.server.issue()).await.unwrap_err(), &file);
-            told(&other.settled().await.unwrap_err(), &file);
+            told(&other.flush().await.unwrap_err(), &file);
             drop(other);
             assert_eq!(fs::read(&file.path).unwrap(), garbage);
             assert_eq!(world.requests(), 1);
@@ -81,7 +81,7 @@ async fn what_cannot_be_saved_since_the_file_was_spoilt_is_used_and_told_and_sav
     let mut events = credentials.subscribe();
 
     let token = credentials.token().await.unwrap();
-    told(&credentials.settled().await.unwrap_err(), &file);
+    told(&credentials.flush().await.unwrap_err(), &file);
     let said: Vec<_> =
         std::iter::from_fn(|| futures_util::FutureExt::now_or_never(events.next()).flatten())
             .collect();
@@ -89,7 +89,7 @@ async fn what_cannot_be_saved_since_the_file_was_spoilt_is_used_and_told_and_sav
     assert_eq!(fs::read(&file.path).unwrap(), b"sesame");
 
     fs::copy(&kept, &file.path).unwrap();
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     let other = worker(&world, &file, StoreDown::Fail);
     assert_eq!(access(&other.token().await.unwrap()), access(&token));
     assert_eq!((world.requests(), world.reuses()), (1, 0));

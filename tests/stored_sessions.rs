@@ -343,9 +343,9 @@ async fn a_log_in_while_the_store_is_down_is_stored_later() {
     let session = world.server.issue();
     assert!(worker.replace(session.clone()).await.unwrap_err().is_transient());
     assert_eq!(worker.access().await, access(&session));
-    assert!(worker.settled().await.is_err());
+    assert!(worker.flush().await.is_err());
     worker.store.come_up();
-    worker.settled().await.unwrap();
+    worker.flush().await.unwrap();
     assert_eq!(world.worker().access().await, access(&session));
     sleep(MINUTE).await;
     worker.token().await.unwrap();
@@ -381,7 +381,7 @@ async fn a_log_in_that_was_stored_late_does_not_undo_what_a_sibling_did_since() 
     for _ in 0..20 {
         sleep(Duration::from_secs(10)).await;
         let _ = late.token().await;
-        let _ = late.settled().await;
+        let _ = late.flush().await;
     }
     assert!(late.token().await.unwrap_err().is_denied());
     assert!(world.worker().token().await.unwrap_err().is_denied());

@@ -251,7 +251,7 @@ async fn a_source_that_says_renew_at_once_makes_no_storm() {
     );
     for _ in 0..1000 {
         credentials.token().await.unwrap();
-        credentials.settled().await.unwrap();
+        credentials.flush().await.unwrap();
         advance(Duration::from_millis(10)).await;
     }
     // In ten seconds: one at their beginning, and one in their middle.

@@ -64,7 +64,7 @@ pub async fn run() -> Result<(), BoxError> {
     });
     while lines.next_line().await?.is_some() {}
     requests.abort();
-    credentials.settled().await?;
+    credentials.flush().await?;
     Ok(())
 }
 

@@ -111,7 +111,7 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
     for worker in workers {
         worker.await?;
     }
-    credentials.settled().await?;
+    credentials.flush().await?;
     timeline.abort();
 
     // ===== a restart: with the first refresh token, which is spent, and what is kept in the file =====

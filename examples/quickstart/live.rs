@@ -75,7 +75,7 @@ pub async fn run(file: &Path) -> Result<(), BoxError> {
     }
     .await;
     // Whatever went wrong: a refresh that is under way ends with the runtime, and its refresh token would be lost.
-    let settled = credentials.settled().await;
+    let settled = credentials.flush().await;
     tell(&mut events);
     match settled {
         Ok(()) => outcome,

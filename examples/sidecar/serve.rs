@@ -150,7 +150,7 @@ where
     // From here on the next sidecar can listen there. Its first refresh waits for the last of this one.
     drop(listener);
     let _ = timeout(GRACE, connections.end()).await;
-    let settled = proxy.credentials().settled().await;
+    let settled = proxy.credentials().flush().await;
     settled.map_err(|error| source::not_saved(&error).into())
 }
 

@@ -198,7 +198,7 @@ pub(super) fn start<S: TokenSource>(
     spawn(credentials, runtime, flight.fly(challenge, turn));
 }
 
-/// Counts as work under way until dropped: `settled` waits for it.
+/// Counts as work under way until dropped: `flush` waits for it.
 struct Working<S: TokenSource> {
     credentials: Credentials<S>,
 }

@@ -54,7 +54,7 @@ use crate::token::TokenSet;
 ///
 /// # Before the runtime ends
 ///
-/// Await [`settled`](Self::settled): a refresh that is under way carries the only copy of the next refresh token.
+/// Await [`flush`](Self::flush): a refresh that is under way carries the only copy of the next refresh token.
 ///
 /// # Fork
 ///
@@ -286,21 +286,28 @@ impl<S: TokenSource> Credentials<S> {
     /// # Errors
     ///
     /// What a [store](TokenSource::settle) cannot save even now, and will be lost with the program: it is in memory only. A
-    /// source without a store saves nothing, and has no errors. With one, also a
-    /// [misconfigured](TokenError::is_misconfigured) error if there is no tokio runtime, and an
-    /// [ambiguous](TokenError::is_ambiguous) one if the source panicked or the runtime was shut down.
+    /// source without a store saves nothing. A [misconfigured](TokenError::is_misconfigured) error if it is called from within
+    /// a token source, of these credentials or of others: it would wait for its own end. With a store, also a misconfigured
+    /// error if there is no tokio runtime, and an [ambiguous](TokenError::is_ambiguous) one if the source panicked or the
+    /// runtime was shut down.
     ///
     /// # Cancel safety
     ///
     /// Dropping this future changes nothing. A save that it has begun goes on.
-    pub async fn settled(&self) -> Result<(), TokenError> {
+    pub async fn flush(&self) -> Result<(), TokenError> {
+        // Of whichever credentials: two sources that flush each other's would wait forever, and neither started the other.
+        if FetchedFor::current().is_some() {
+            return Err(TokenError::misconfigured(
+                "`Credentials::flush` was called from within a token source, and would wait for its own end: call it where the program ends",
+            ));
+        }
         // The sender lives as long as `self`.
         let _ = self.shared.working.subscribe().wait_for(|working| *working == 0).await;
         if !self.shared.keeps {
             return Ok(());
         }
-        let settled = flight::start_settling(self, &self.runtime()?);
-        settled.await.unwrap_or_else(|_| {
+        let saved = flight::start_settling(self, &self.runtime()?);
+        saved.await.unwrap_or_else(|_| {
             Err(TokenError::ambiguous(
                 "the source panicked or its runtime was shut down while it saved what was unsaved",
             ))

@@ -71,13 +71,13 @@ pub trait TokenSource: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
-    /// Saves what could not be saved before: [`Credentials::settled`](crate::Credentials::settled) asks for it.
+    /// Saves what could not be saved before: [`Credentials::flush`](crate::Credentials::flush) asks for it.
     ///
     /// Does nothing by default, as befits a source that keeps nothing. One around another source passes it on.
     ///
     /// # Errors
     ///
-    /// What [`Credentials::settled`](crate::Credentials::settled) then returns: something is still unsaved.
+    /// What [`Credentials::flush`](crate::Credentials::flush) then returns: something is still unsaved.
     ///
     /// # Cancel safety
     ///

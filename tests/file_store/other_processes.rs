@@ -487,7 +487,7 @@ async fn refresh_on_a_full_disk(store: FileStore, path: &Path) {
     };
     timeout(LONG, renewed).await.unwrap();
     assert_eq!(sent.load(Ordering::Relaxed), 2);
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
 }
 
 #[test]

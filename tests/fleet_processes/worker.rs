@@ -97,7 +97,7 @@ pub async fn run(orders: Orders) {
             }
             ["pause"] => {
                 sending.is_on.store(false, Relaxed);
-                credentials.settled().await
+                credentials.flush().await
             }
             ["renew"] => credentials.renew().await.map(drop),
             ["forget"] => credentials.forget().await,
@@ -119,7 +119,7 @@ pub async fn run(orders: Orders) {
     sending.ends.store(true, Relaxed);
     // The request that is under way is waited for, unless there is nobody to answer it.
     let _ = tokio::time::timeout(Duration::from_secs(10), task).await;
-    let settled = credentials.settled().await.is_ok();
+    let settled = credentials.flush().await.is_ok();
     // What happened last is told as well.
     for _ in 0..4 {
         tokio::task::yield_now().await;

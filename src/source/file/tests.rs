@@ -233,13 +233,13 @@ async fn broken_file_under_a_good_token_is_read_once_repaired() {
     clock.advance(REREAD_EVERY);
     // The good token stays in use.
     assert_eq!(token(&credentials).await.unwrap(), "sesame");
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     assert!(credentials.status().error.unwrap().is_misconfigured());
     assert_eq!(token(&credentials).await.unwrap(), "sesame");
 
     fs::write(&path, "open").unwrap();
     token(&credentials).await.unwrap();
-    credentials.settled().await.unwrap();
+    credentials.flush().await.unwrap();
     assert_eq!(token(&credentials).await.unwrap(), "open");
 }
 
