@@ -29,6 +29,9 @@ use crate::target::Target;
 /// token was rejected, and whose token for the second attempt was then taken away (by a log-out, say) before it could be
 /// sent, fails with an error that says so.
 ///
+/// After a log-in or a log-out no request of the last session is sent with the new token: see
+/// [`Credentials`](crate::Credentials).
+///
 /// With the feature `tonic`, either is a `tonic::Status` where the request is a gRPC one. The `TokenError` is then the
 /// source of the first: see `grpc`.
 ///
@@ -138,7 +141,7 @@ where
 
         let issued = match layer.credentials.fresh() {
             Some(issued) => issued,
-            None => match layer.credentials.ask(Want::Token) {
+            None => match layer.credentials.ask(Want::TokenOf(None)) {
                 Answer::Use(issued) => issued,
                 Answer::Wait(waiting) => {
                     let inner = self.let_go();

@@ -4,12 +4,19 @@
 
 mod harness;
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use harness::{HOUR, accept, client, get, let_others_run, policy, puppet, tokens};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use harness::{HOUR, Puppet, accept, client, get, let_others_run, policy, puppet, tokens};
+use http_body::Frame;
+use http_body_util::{Full, StreamBody};
 use tokio::time::{Instant, advance, timeout};
 use tokio_test::{assert_pending, assert_ready, task};
-use tower::ServiceExt as _;
+use tower::{Service as _, ServiceExt as _};
 use tower_refresh::{
     Cause, Credentials, RefreshLayer, Renewal, TokenError, TokenSet, TokenSource, TokenStatus,
 };
@@ -140,27 +147,6 @@ async fn a_log_in_that_is_dropped_halfway_still_reaches_the_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_rejection_from_before_a_log_in_does_not_renew_the_new_session() {
-    let (source, mut strings) = puppet();
-    let layer = RefreshLayer::with_policy(source, policy());
-    let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
-    let client = client(layer, |token, _| async move {
-        if token == "old" {
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            http::StatusCode::UNAUTHORIZED
-        } else {
-            http::StatusCode::OK
-        }
-    });
-    let late = tokio::spawn(client.oneshot(get("/")));
-    let_others_run().await;
-    credentials.replace(tokens("new").expires_in(HOUR)).await.unwrap();
-    assert_eq!(late.await.unwrap().unwrap().status(), http::StatusCode::OK);
-    assert_eq!(strings.count(), 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_log_in_clears_brake_cooldown_and_denial() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
@@ -252,6 +238,250 @@ async fn a_flight_that_has_not_begun_is_not_flown_after_a_log_out() {
     let_others_run().await;
     assert_ready!(forgetting.poll()).unwrap();
     assert_eq!(strings.count(), 0);
+}
+
+// ===== a request belongs to the session of its first attempt =====
+
+/// Alice is logged in. Her token is rejected after a second, every other one is accepted at once.
+fn alice_is_rejected(
+    sent: &Arc<AtomicUsize>,
+) -> impl Fn(String, String) -> BoxFuture<'static, http::StatusCode> + Clone + Send + Sync + 'static
+{
+    let sent = Arc::clone(sent);
+    move |token, _| {
+        sent.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            if token != "alice" {
+                return http::StatusCode::OK;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            http::StatusCode::UNAUTHORIZED
+        })
+    }
+}
+
+async fn log_out(credentials: &Credentials<Puppet>) {
+    credentials.forget().await.unwrap();
+}
+
+async fn log_in_as_bob(credentials: &Credentials<Puppet>) {
+    credentials.replace(tokens("bob").expires_in(HOUR)).await.unwrap();
+}
+
+async fn log_out_and_in(credentials: &Credentials<Puppet>) {
+    log_out(credentials).await;
+    log_in_as_bob(credentials).await;
+}
+
+/// What ends a session.
+const ENDS: [for<'a> fn(&'a Credentials<Puppet>) -> BoxFuture<'a, ()>; 3] = [
+    |it| Box::pin(log_out(it)),
+    |it| Box::pin(log_in_as_bob(it)),
+    |it| Box::pin(log_out_and_in(it)),
+];
+
+fn session_is_over(error: &TokenError) -> bool {
+    error.is_denied() && error.to_string().contains("logged in or out")
+}
+
+/// S11: the request was sent before the log-out, and is rejected after it.
+#[tokio::test(start_paused = true)]
+async fn rejected_request_is_not_resent_across_a_login() {
+    for end in ENDS {
+        let (source, mut strings) = puppet();
+        let sent = Arc::default();
+        let layer = RefreshLayer::with_policy(source, policy());
+        let credentials = layer.credentials().clone();
+        credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
+        let request = tokio::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
+        let_others_run().await;
+        end(&credentials).await;
+
+        let response = request.await.unwrap().unwrap();
+        assert_eq!(response.status(), http::StatusCode::UNAUTHORIZED);
+        assert!(session_is_over(response.extensions().get().unwrap()));
+        assert_eq!((sent.load(Ordering::SeqCst), strings.count()), (1, 0));
+    }
+}
+
+/// S11: the request was rejected before the log-out, and waits for the refresh.
+#[tokio::test(start_paused = true)]
+async fn rejected_request_that_waits_is_not_resent_across_a_login() {
+    for end in ENDS {
+        let (source, mut strings) = puppet();
+        let sent = Arc::default();
+        let layer = RefreshLayer::with_policy(source, policy());
+        let credentials = layer.credentials().clone();
+        credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
+        let request = tokio::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
+        let flight = strings.next().await;
+        let ended = tokio::spawn(async move { end(&credentials).await });
+        let_others_run().await;
+        flight.answer(tokens("alice-2").expires_in(HOUR));
+
+        let response = request.await.unwrap().unwrap();
+        assert_eq!(response.status(), http::StatusCode::UNAUTHORIZED);
+        assert!(session_is_over(response.extensions().get().unwrap()));
+        assert_eq!(sent.load(Ordering::SeqCst), 1);
+        ended.await.unwrap();
+    }
+}
+
+/// S11: the request has not been sent yet, and waits for the refresh of an expired token.
+#[tokio::test(start_paused = true)]
+async fn request_that_waits_for_a_token_is_not_sent_across_a_login() {
+    for end in ENDS {
+        let (source, mut strings) = puppet();
+        let sent = Arc::default();
+        let layer = RefreshLayer::with_policy(source, policy());
+        let credentials = layer.credentials().clone();
+        credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
+        advance(HOUR).await;
+        let request = tokio::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
+        let flight = strings.next().await;
+        let ended = tokio::spawn(async move { end(&credentials).await });
+        let_others_run().await;
+        flight.answer(tokens("alice-2").expires_in(HOUR));
+
+        let error = request.await.unwrap().unwrap_err();
+        assert!(session_is_over(error.downcast_ref().unwrap()), "{error}");
+        assert_eq!(sent.load(Ordering::SeqCst), 0);
+        ended.await.unwrap();
+    }
+}
+
+/// S11: the refresh landed just before the log-out, and the request was not polled in between.
+#[tokio::test(start_paused = true)]
+async fn token_that_landed_before_a_login_is_sent_for_no_request_after_it() {
+    for end in ENDS {
+        let (source, mut strings) = puppet();
+        let sent = Arc::default();
+        let layer = RefreshLayer::with_policy(source, policy());
+        let credentials = layer.credentials().clone();
+        let mut request = task::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
+        assert_pending!(request.poll());
+        // Nobody was logged in when the request was made, so that it belongs to Alice, who is the first.
+        strings.next().await.answer(tokens("alice").expires_in(HOUR));
+        credentials.flush().await.unwrap();
+        end(&credentials).await;
+
+        let error = assert_ready!(request.poll()).unwrap_err();
+        assert!(session_is_over(error.downcast_ref().unwrap()), "{error}");
+        assert_eq!(sent.load(Ordering::SeqCst), 0);
+    }
+}
+
+/// S11: the request has a token, and its service is not ready before the log-out.
+#[tokio::test(start_paused = true)]
+async fn request_held_up_by_its_service_is_not_sent_across_a_login() {
+    for end in ENDS {
+        let (source, mut strings) = puppet();
+        let sent: Arc<AtomicUsize> = Arc::default();
+        let counted = Arc::clone(&sent);
+        let layer = RefreshLayer::with_policy(source, policy()).origin("https://api.test");
+        let credentials = layer.credentials().clone();
+        let one_at_a_time = tower::limit::GlobalConcurrencyLimitLayer::new(1);
+        let api = tower::service_fn(move |_: http::Request<Full<Bytes>>| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                Ok::<_, Infallible>(http::Response::new(Full::<Bytes>::default()))
+            }
+        });
+        let api = tower::ServiceBuilder::new().layer(one_at_a_time).service(api);
+        let mut busy = api.clone();
+        let client = tower::ServiceBuilder::new().layer(layer).service(api);
+
+        let request = tokio::spawn(client.oneshot(get("/")));
+        let flight = strings.next().await;
+        let busy = tokio::spawn(busy.ready().await.unwrap().call(get("/")));
+        flight.answer(tokens("alice").expires_in(HOUR));
+        let_others_run().await;
+        end(&credentials).await;
+
+        busy.await.unwrap().unwrap();
+        let error = request.await.unwrap().unwrap_err();
+        assert!(session_is_over(error.downcast_ref().unwrap()), "{error}");
+        assert_eq!(sent.load(Ordering::SeqCst), 1);
+    }
+}
+
+/// S11: the request has a newer token, and reads the rejected response out.
+#[tokio::test(start_paused = true)]
+async fn rejected_request_is_not_resent_if_a_login_comes_while_the_response_is_read() {
+    for end in ENDS {
+        let (source, mut strings) = puppet();
+        let sent: Arc<AtomicUsize> = Arc::default();
+        let counted = Arc::clone(&sent);
+        let layer = RefreshLayer::with_policy(source, policy()).origin("https://api.test");
+        let credentials = layer.credentials().clone();
+        credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
+        let api = tower::service_fn(move |_: http::Request<Full<Bytes>>| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            // A body that does not end.
+            let frames = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+            let mut response = http::Response::new(StreamBody::new(frames));
+            *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        let client = tower::ServiceBuilder::new().layer(layer).service(api);
+        let mut request = task::spawn(client.oneshot(get("/")));
+        assert_pending!(request.poll());
+        strings.next().await.answer(tokens("alice-2").expires_in(HOUR));
+        credentials.flush().await.unwrap();
+        assert_pending!(request.poll());
+        end(&credentials).await;
+
+        advance(Duration::from_secs(1)).await;
+        let error = assert_ready!(request.poll()).unwrap_err();
+        assert!(error.to_string().contains("not sent again"), "{error}");
+        assert!(error.downcast_ref::<TokenError>().is_none());
+        assert_eq!(sent.load(Ordering::SeqCst), 1);
+    }
+}
+
+/// S11, the exception: a request of nobody waits for the first log-in, also after a log-out.
+#[tokio::test(start_paused = true)]
+async fn request_made_while_logged_out_waits_for_the_next_login() {
+    let (source, mut strings) = puppet();
+    let layer = RefreshLayer::with_policy(source, policy());
+    let credentials = layer.credentials().clone();
+    let client = client(layer, accept);
+    credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
+    for _ in 0..2 {
+        credentials.forget().await.unwrap();
+    }
+    let request = tokio::spawn(client.oneshot(get("/")));
+    let flight = strings.next().await;
+    let forgetting = tokio::spawn({
+        let credentials = credentials.clone();
+        async move { credentials.forget().await }
+    });
+    let_others_run().await;
+    let replacing = tokio::spawn(async move { credentials.replace(tokens("bob")).await });
+    assert_eq!(request.await.unwrap().unwrap().status(), http::StatusCode::OK);
+    flight.fail(TokenError::denied("log in"));
+    replacing.await.unwrap().unwrap();
+    forgetting.await.unwrap().unwrap();
+}
+
+/// S11: the application's own calls belong to no session.
+#[tokio::test(start_paused = true)]
+async fn token_and_renew_return_the_tokens_of_the_session_that_is_current() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
+    let mut renewing = task::spawn(credentials.renew());
+    assert_pending!(renewing.poll());
+    advance(HOUR).await;
+    let mut waiting = task::spawn(credentials.token());
+    assert_pending!(waiting.poll());
+    let _flight = strings.next().await;
+    let mut replacing = task::spawn(credentials.replace(tokens("bob").expires_in(HOUR)));
+    assert_pending!(replacing.poll());
+    for got in [assert_ready!(waiting.poll()), assert_ready!(renewing.poll())] {
+        assert_eq!(got.unwrap().access_token().expose_secret(), "bob");
+    }
 }
 
 // ===== a source that hangs =====

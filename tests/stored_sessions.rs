@@ -464,3 +464,49 @@ async fn with_the_brake_on_nothing_is_sent_and_a_sibling_s_token_is_adopted() {
     assert!(braked.status().brake.is_none());
     let_others_run().await;
 }
+
+// ===== requests belong to a session =====
+
+/// S11: a log-in elsewhere is one as well, as far as the store knows of it.
+#[tokio::test(start_paused = true)]
+async fn rejected_request_is_not_resent_with_the_token_of_a_login_elsewhere() {
+    let world = World::new();
+    let [here, elsewhere] = [world.worker(), world.worker()];
+    let alice = here.access().await;
+    let sent = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&sent);
+    let client = harness::client(
+        RefreshLayer::with_credentials(here.credentials.clone()),
+        move |token, _| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let is_alice = token == alice;
+            async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+        },
+    );
+    let bob = world.server.issue();
+    elsewhere.replace(bob).await.unwrap();
+
+    let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
+    assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(sent.load(Ordering::SeqCst), 1);
+    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+}
+
+/// S11: after a denial nobody is logged in, so that a request waits for a log-in elsewhere.
+#[tokio::test(start_paused = true)]
+async fn request_made_while_denied_is_sent_after_a_login_elsewhere() {
+    let world = World::new();
+    let [here, elsewhere] = [world.worker(), world.worker()];
+    let alice = here.token().await.unwrap();
+    world.server.revoke_refresh_token(refresh(&alice));
+    sleep(2 * MINUTE).await;
+    assert!(here.token().await.unwrap_err().is_denied());
+    let bob = world.server.issue();
+    elsewhere.replace(bob).await.unwrap();
+    sleep(Duration::from_secs(6)).await;
+
+    let layer = RefreshLayer::with_credentials(here.credentials.clone());
+    let answer =
+        tower::ServiceExt::oneshot(harness::client(layer, harness::accept), harness::get("/"));
+    assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+}

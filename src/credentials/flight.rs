@@ -18,7 +18,8 @@ use tokio::task::{Unconstrained, unconstrained};
 use tokio::time::Sleep;
 
 use super::Credentials;
-use super::state::{Adoption, Departure, FlightId, Generation, Issued, LOST_AFTER};
+use super::session::Session;
+use super::state::{Adoption, Departure, FlightId, Generation, Issued, LOST_AFTER, State};
 use crate::classify::Challenge;
 use crate::clock::Now;
 use crate::error::TokenError;
@@ -71,12 +72,25 @@ impl Gate {
 /// What somebody wants of the credentials.
 #[derive(Clone, Debug)]
 pub(crate) enum Want {
-    /// A token that may be sent.
+    /// A token that may be sent, of whichever session.
     Token,
+    /// A token for a request of this session; for a new one if there is none.
+    TokenOf(Option<Session>),
     /// A newer one than this, which a resource server rejected.
     NewerThanRejected { generation: Generation, target: Target, challenge: Option<Challenge> },
     /// A newer one than this, because the application says so.
     NewerThan(Generation),
+}
+
+impl Want {
+    /// Returns whether a log-in or a log-out has ended the session of the request that wants it.
+    pub(super) fn is_over(&self, state: &State) -> bool {
+        match self {
+            Self::TokenOf(Some(session)) => state.session() > *session,
+            Self::NewerThanRejected { generation, .. } => state.is_of_earlier_session(*generation),
+            Self::Token | Self::TokenOf(None) | Self::NewerThan(_) => false,
+        }
+    }
 }
 
 /// What the credentials answer.
@@ -115,7 +129,7 @@ impl<S: TokenSource> Future for Waiting<S> {
         loop {
             match this.outcome.poll_unpin(cx) {
                 Poll::Ready(Ok(Outcome::Landed(Ok(issued))))
-                    if this.credentials.is_of_session(&issued) =>
+                    if this.credentials.is_for(&issued, &this.want) =>
                 {
                     return Poll::Ready(Ok(issued));
                 }
@@ -152,8 +166,8 @@ impl<S: TokenSource> Future for Waiting<S> {
                     };
                     ready!(timeout.as_mut().poll(cx));
                     // The token that is being replaced may still be good for this request.
-                    if let Want::Token = this.want
-                        && let Answer::Use(issued) = this.credentials.ask(Want::Token)
+                    if let Want::Token | Want::TokenOf(_) = this.want
+                        && let Answer::Use(issued) = this.credentials.ask(this.want.clone())
                     {
                         return Poll::Ready(Ok(issued));
                     }

@@ -4,6 +4,7 @@ mod event;
 mod evidence;
 mod flight;
 mod policy;
+mod session;
 mod state;
 
 use std::fmt;
@@ -50,6 +51,10 @@ use crate::token::TokenSet;
 ///   Only one that has not ended after ten timeouts is given up on; if its answer comes after all, it is used.
 /// - A refresh runs in a task of its own. Dropping those who wait does not stop it, and its answer is used.
 /// - A token that still works is used until it expires, whatever happens to its renewal.
+/// - A request belongs to one session. After a [log-in](Self::replace) or a [log-out](Self::forget) it is not sent, or sent
+///   again, with the token of the next session: the answer is the rejection, or a [denied](TokenError::is_denied) error if the
+///   request was never sent. A request that is made while there is no session, because nothing has been obtained since the
+///   start or the last log-out, or because the token has expired and the grant is denied, waits for the next one.
 /// - An idle program refreshes nothing: there is no background loop.
 ///
 /// # Before the runtime ends
@@ -137,6 +142,9 @@ impl<S: TokenSource> Credentials<S> {
 
     /// Returns a token set that may be used now, and obtains one if there is none.
     ///
+    /// This is the application's own call, which belongs to no session: if there is a log-in or a log-out while it waits, it
+    /// returns the tokens of the new session.
+    ///
     /// # Errors
     ///
     /// Why there is none; see [`TokenError`]. A [transient](TokenError::is_transient) error if there is none within the
@@ -159,7 +167,7 @@ impl<S: TokenSource> Credentials<S> {
 
     /// Obtains a newer token set than the current one.
     ///
-    /// A refresh that is under way is joined. After a failure the source is left alone as the policy says, and the
+    /// A refresh that is under way is joined, and a log-in meanwhile brings the newer token set. After a failure the source is left alone as the policy says, and the
     /// remembered error is returned.
     ///
     /// # Errors
@@ -199,8 +207,9 @@ impl<S: TokenSource> Credentials<S> {
 
     /// Uses this token set from now on: the application has logged in itself.
     ///
-    /// It is seen at once by every request. What a refresh that is under way brings is published to nobody, and
-    /// remembered failures are forgotten. Then the source is told, once the refresh has ended.
+    /// Requests made from now on use it. Those of the last session are not sent with it: see [`Credentials`]. The result of a
+    /// refresh that is under way is not used, and remembered failures are forgotten. Then the source is told, once the refresh
+    /// has ended.
     ///
     /// # Errors
     ///
@@ -218,8 +227,8 @@ impl<S: TokenSource> Credentials<S> {
 
     /// Forgets the tokens: the application has logged out.
     ///
-    /// It is seen at once by every request. What a refresh that is under way brings is published to nobody. Then the
-    /// source is told, once the refresh has ended. A request that is sent afterwards asks the source anew: one that has
+    /// The requests of this session that have no token yet fail. The result of a refresh that is under way is not used. Then
+    /// the source is told, once the refresh has ended. A request that is made afterwards asks the source anew: one that has
     /// nothing but a refresh token denies it.
     ///
     /// # Errors
@@ -323,9 +332,10 @@ impl<S: TokenSource> Credentials<S> {
         (!published.until.has_come(self.now())).then(|| Arc::clone(&published.issued))
     }
 
-    /// Returns whether a token is of the current session: no log-in or log-out has come since.
-    pub(crate) fn is_of_session(&self, token: &Issued) -> bool {
-        token.epoch() == self.epoch()
+    /// Returns whether a token is of the current session, and whoever wants it is as well.
+    pub(crate) fn is_for(&self, token: &Issued, want: &Want) -> bool {
+        let state = &self.lock().state;
+        token.session() == state.session() && !want.is_over(state)
     }
 
     /// Returns the number of the current session.
@@ -337,23 +347,29 @@ impl<S: TokenSource> Credentials<S> {
     ///
     /// A token that has expired since may be sent all the same: one of no lifetime serves those who waited for it.
     pub(crate) fn recheck(&self, token: Arc<Issued>, may_have_expired: bool) -> Answer<S> {
-        if let Some(fresh) = self.fresh() {
+        if let Some(fresh) = self.fresh().filter(|fresh| fresh.session() == token.session()) {
             return Answer::Use(fresh);
         }
-        if self.is_of_session(&token) && (may_have_expired || !token.is_expired(self.now())) {
+        let want = Want::TokenOf(Some(token.session()));
+        let may_be_sent = may_have_expired || !token.is_expired(self.now());
+        if may_be_sent && self.is_for(&token, &want) {
             return Answer::Use(token);
         }
-        self.ask(Want::Token)
+        self.ask(want)
     }
 
     /// Answers somebody who wants a token, and starts a flight if that is what it takes.
-    pub(crate) fn ask(&self, want: Want) -> Answer<S> {
+    pub(crate) fn ask(&self, mut want: Want) -> Answer<S> {
         self.notice_change(&want);
         let runtime = self.runtime().and_then(|runtime| self.refuse_recursion().map(|()| runtime));
         let (decision, gate, turn) = self.decide(
             |state, now| {
+                if let Want::TokenOf(session @ None) = &mut want {
+                    *session = Some(state.session_of_new_request(now));
+                }
                 let decision = match &want {
-                    Want::Token => state.token(now),
+                    want if want.is_over(state) => Decision::Refuse(session::is_over()),
+                    Want::Token | Want::TokenOf(_) => state.token(now),
                     Want::NewerThanRejected { generation, target, .. } => {
                         state.rejected(now, *generation, *target)
                     }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::event::Event;
 use super::evidence::{Evidence, Judgement, Testimony, Witness};
 use super::policy::Timing;
+use super::session::Session;
 use crate::clock::Now;
 use crate::error::TokenError;
 use crate::source::Cause;
@@ -44,6 +45,9 @@ pub(super) struct State {
     share: f64,
     /// Begun anew by `replace` and `forget`.
     epoch: u64,
+    session: Session,
+    /// The first generation of the session.
+    session_began: Generation,
     /// The newest number given out; that of `current`, if there is one.
     generation: Generation,
     /// Kept when it has expired: its refresh token is what renews it.
@@ -72,7 +76,7 @@ pub(crate) struct Generation(pub(super) u64);
 pub(crate) struct Issued {
     pub(crate) tokens: TokenSet,
     pub(crate) generation: Generation,
-    epoch: u64,
+    session: Session,
     stale: Deadline,
     expired: Deadline,
     witness: Witness,
@@ -167,6 +171,8 @@ impl State {
             dice,
             share,
             epoch: 0,
+            session: Session::default(),
+            session_began: Generation(0),
             generation: Generation(0),
             current: None,
             flight: None,
@@ -396,6 +402,12 @@ impl State {
                 None
             }
             Ok(tokens) => {
+                let is_of_another = self.current.as_ref().is_some_and(|current| {
+                    current.tokens.is_of_another_login(&tokens) || self.is_logged_out(now)
+                });
+                if is_of_another || !self.session.has_begun() {
+                    self.begin_session();
+                }
                 self.set_failure(None);
                 let issued = self.issue(now, asked, tokens);
                 self.news.push(Event::Renewed {
@@ -445,7 +457,7 @@ impl State {
         let issued = Arc::new(Issued {
             tokens,
             generation: self.generation,
-            epoch: self.epoch,
+            session: self.session,
             stale: stale.or_earlier(expired),
             expired,
             witness: Witness::new(),
@@ -517,14 +529,23 @@ impl State {
         self.set_failure(None);
         self.evidence = Evidence::new(self.timing.brake);
         if let Some(tokens) = tokens {
+            self.begin_session();
             let generation = self.issue(now, now, tokens).generation.0;
             self.news.push(Event::Replaced { generation });
         } else {
+            self.session = self.session.end();
             self.generation.0 += 1;
+            self.session_began = self.generation;
             self.current = None;
             self.news.push(Event::Forgotten);
         }
         Adoption { id: self.occupy(now, FlightKind::Adopting), epoch: self.epoch }
+    }
+
+    /// The token set that is issued next is the first of its session.
+    fn begin_session(&mut self) {
+        self.session = self.session.next();
+        self.session_began = Generation(self.generation.0 + 1);
     }
 
     /// Returns whether an adoption that now has its turn is the last of its kind; a later one has the last word.
@@ -614,6 +635,31 @@ impl State {
         self.epoch
     }
 
+    /// Returns the last session that began.
+    pub(super) fn session(&self) -> Session {
+        self.session
+    }
+
+    /// Returns the session that a request made now belongs to: the next one if there is no usable token and there will be
+    /// none before a log-in.
+    pub(super) fn session_of_new_request(&self, now: Now) -> Session {
+        match self.session.has_begun() && !self.is_logged_out(now) {
+            true => self.session,
+            false => self.session.next(),
+        }
+    }
+
+    /// Returns whether a token of this generation is from before the current session.
+    pub(super) fn is_of_earlier_session(&self, generation: Generation) -> bool {
+        generation < self.session_began
+    }
+
+    /// Returns whether there is nothing left of the session: the token is used up, and the grant is gone.
+    fn is_logged_out(&self, now: Now) -> bool {
+        let current = self.current.as_ref();
+        self.is_denied() && current.is_none_or(|current| current.is_expired(now))
+    }
+
     /// The token that requests may use without asking, and until when there is nothing to decide.
     pub(super) fn published(&self, now: Now) -> Option<(&Arc<Issued>, Deadline)> {
         let current = self.current.as_ref()?;
@@ -678,9 +724,9 @@ impl State {
 }
 
 impl Issued {
-    /// Returns the epoch that it was issued in: after a log-in or a log-out it is not to be sent any more.
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch
+    /// Returns the session that it was issued in: after a log-in or a log-out it is not to be sent any more.
+    pub(super) fn session(&self) -> Session {
+        self.session
     }
 
     pub(super) fn is_stale(&self, now: Now) -> bool {
@@ -862,6 +908,7 @@ mod tests {
         /// When on the monotonic clock each flight and each adoption was decided on.
         occupied: Vec<(FlightId, Duration)>,
         newest: Generation,
+        newest_session: Session,
     }
 
     impl Model {
@@ -879,6 +926,7 @@ mod tests {
                 adopting: Vec::new(),
                 occupied: Vec::new(),
                 newest: Generation(0),
+                newest_session: Session::default(),
             }
         }
 
@@ -1003,9 +1051,13 @@ mod tests {
                     }
                 }
                 Step::Replace { lifetime } => {
+                    let waits = self.state.session_of_new_request(now);
                     let adoption = self.state.adopt(now, Some(Self::tokens(lifetime)));
                     self.adopted(adoption);
                     assert!(self.state.current.is_some());
+                    // A request of the last user is not sent for the next one.
+                    let is_of_last = waits == self.newest_session;
+                    assert_eq!(self.state.session() > waits, is_of_last);
                 }
                 Step::Forget => {
                     let adoption = self.state.adopt(now, None);
@@ -1038,6 +1090,8 @@ mod tests {
                 assert!(self.monotonic - *since >= patience, "declared lost too early");
             }
             self.state.take_discarded();
+            assert!(self.state.session() >= self.newest_session, "a session comes back");
+            self.newest_session = self.state.session();
             self.holds();
         }
 
@@ -1057,6 +1111,13 @@ mod tests {
                     until.has_come(now) || !issued.is_expired(now),
                     "an expired token is published"
                 );
+            }
+            let session = self.state.session();
+            assert!(self.state.session_of_new_request(now) >= session);
+            assert_eq!(session.has_begun(), self.state.current.is_some());
+            if let Some(current) = &self.state.current {
+                assert_eq!(current.session, session, "the token of another session is current");
+                assert!(!self.state.is_of_earlier_session(current.generation));
             }
             let view = self.state.view(now);
             assert!(

@@ -272,6 +272,16 @@ impl TokenSet {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
+    /// Returns whether a log-in or log-out elsewhere lies between the two, as far as a store knows.
+    pub(crate) fn is_of_another_login(&self, other: &Self) -> bool {
+        #[cfg(feature = "store")]
+        if let (Some(one), Some(other)) = (self.inner.stored_as, other.inner.stored_as) {
+            return one.epoch != other.epoch;
+        }
+        let _ = other;
+        false
+    }
+
     pub(crate) fn expiry(&self) -> Option<Expiry> {
         self.inner.expiry
     }
