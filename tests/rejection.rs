@@ -320,18 +320,22 @@ async fn the_source_is_told_the_challenge() {
 
 #[tokio::test(start_paused = true)]
 async fn the_challenge_of_an_older_tokens_late_rejection_does_not_reach_the_source() {
-    let (source, mut strings) = puppet();
+    let (source, strings) = puppet();
+    let strings = Arc::new(tokio::sync::Mutex::new(strings));
     let layer = RefreshLayer::with_policy(source, policy()).origin("https://api.test");
     let credentials = layer.credentials().clone();
     credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
-    let logged_in = credentials.clone();
+    let (renewed, answers) = (credentials.clone(), Arc::clone(&strings));
     let api = tower::service_fn(move |request: Request<Full<Bytes>>| {
-        let credentials = logged_in.clone();
+        let (credentials, strings) = (renewed.clone(), Arc::clone(&answers));
         async move {
             let mut response = Response::new(Full::<Bytes>::default());
             if token_of(&request) == Some("old") {
                 // By the time of the rejection there is another token, and it is stale.
-                credentials.replace(tokens("other").expires_in(HOUR)).await.unwrap();
+                let (other, ()) = tokio::join!(credentials.renew(), async {
+                    strings.lock().await.next().await.answer(tokens("other").expires_in(HOUR));
+                });
+                other.unwrap();
                 advance(HOUR - Duration::from_secs(100)).await;
                 *response.status_mut() = StatusCode::UNAUTHORIZED;
                 let challenge = r#"Bearer error="invalid_token", scope="admin""#;
@@ -342,7 +346,7 @@ async fn the_challenge_of_an_older_tokens_late_rejection_does_not_reach_the_sour
     });
     let client = ServiceBuilder::new().layer(layer).service(api);
     assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
-    let asked = strings.next().await;
+    let asked = strings.lock().await.next().await;
     assert_eq!(asked.renewal.cause(), Cause::Expiring);
     assert_eq!(asked.renewal.previous().unwrap().access_token().expose_secret(), "other");
     assert!(asked.renewal.challenge().is_none());
@@ -569,25 +573,29 @@ fn a_rejected_answer_of_endless_empty_frames_is_read_to_an_end() {
 #[test]
 fn a_rejected_answer_without_an_end_is_given_up_on_though_nobody_polls_the_runtime_of_the_policy() {
     let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let idle = Arc::new(idle);
     let other = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
-    let (source, _strings) = puppet();
+    let mint = Mint::without_expiry().delay(Duration::ZERO);
+    let policy = policy().runtime(idle.handle().clone());
+    let credentials = Credentials::with_policy(mint, policy);
+    // The runtime of the policy is polled for this, and not while the rejected answer is read.
+    let renew = {
+        let (credentials, idle) = (credentials.clone(), Arc::clone(&idle));
+        move || thread::scope(|it| it.spawn(|| idle.block_on(credentials.renew())).join().is_ok())
+    };
+    assert!(renew());
     other.block_on(async {
-        let layer = RefreshLayer::with_policy(source, policy().runtime(idle.handle().clone()));
-        let layer = layer.origin("https://api.test");
-        let credentials = layer.credentials().clone();
-        // A log-in counts at once; that the source never hears of it holds up nobody.
-        let log_in = move |token| drop(task::spawn(credentials.replace(tokens(token))).poll());
-        log_in("old");
+        let layer = RefreshLayer::with_credentials(credentials).origin("https://api.test");
         let api = tower::service_fn(move |request: Request<Full<Bytes>>| {
             let mut response = Response::new(StreamBody::new(stream::pending::<
                 Result<Frame<Bytes>, Infallible>,
             >()));
-            if token_of(&request) == Some("old") {
-                log_in("new");
+            if token_of(&request) == Some("t1") {
+                assert!(renew());
                 *response.status_mut() = StatusCode::UNAUTHORIZED;
             }
             std::future::ready(Ok::<_, Infallible>(response))
