@@ -193,7 +193,10 @@ async fn the_token_is_acquired_before_readiness_is_used_and_attached_at_the_last
     holder.ready().await.unwrap();
     asked.answer(tokens("first").expires_in(HOUR));
     let_others_run().await;
-    credentials.replace(tokens("second").expires_in(HOUR)).await.unwrap();
+    let (second, ()) = tokio::join!(credentials.renew(), async {
+        strings.next().await.answer(tokens("second").expires_in(HOUR));
+    });
+    second.unwrap();
     drop(holder);
     waiting.await.unwrap().unwrap();
     assert_eq!(*sent.lock().unwrap(), ["second"]);
@@ -333,9 +336,9 @@ async fn a_request_that_waits_for_readiness_does_not_send_a_token_that_was_forgo
     let_others_run().await;
     credentials.forget().await.unwrap();
     slow.await.unwrap().unwrap();
-    strings.next().await.answer(tokens("bob").expires_in(HOUR));
-    waiting.await.unwrap().unwrap();
-    assert_eq!(*sent.lock().unwrap(), ["bob"]);
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(error.downcast_ref::<TokenError>().unwrap().is_denied(), "{error}");
+    assert!(sent.lock().unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
