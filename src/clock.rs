@@ -43,6 +43,12 @@ impl Now {
         self.wall
     }
 
+    /// Returns a reading that leaves room for every pause: a clock may read anything.
+    pub(crate) fn bounded(self) -> Self {
+        let most = Duration::from_secs(u64::MAX / 4);
+        Self { monotonic: self.monotonic.min(most), wall: self.wall.min(most) }
+    }
+
     /// Returns the time of day.
     pub fn wall(&self) -> SystemTime {
         // A reading was a `SystemTime` once, so that it fits again; a year beyond the type's range stays at 1970.

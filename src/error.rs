@@ -30,10 +30,10 @@ pub(crate) fn for_caller<B>(request: &Request<B>, error: impl Into<BoxError>) ->
 ///
 /// | kind | what it means | what the [`Credentials`](crate::Credentials) do |
 /// |---|---|---|
-/// | [transient](Self::transient) | may work later | ask again after a cooldown |
+/// | [transient](Self::transient) | may work later | ask again after a cooldown, a short one while requests have no token |
 /// | [ambiguous](Self::ambiguous) | was sent, and nobody knows whether it counted | ask again only when the access token at hand is used up |
-/// | [denied](Self::denied) | somebody must log in again | do not ask again until the credentials change |
-/// | [misconfigured](Self::misconfigured) | a human must mend the set-up | ask again, rarely |
+/// | [denied](Self::denied) | somebody must log in again | do not ask again until the credentials change, or every five minutes if the source [makes a new proof](crate::SourceInfo::fresh_proof) for each attempt |
+/// | [misconfigured](Self::misconfigured) | the configuration must be corrected | ask again every five minutes |
 ///
 /// Cloning is cheap: everybody who waited for the same refresh gets the same error.
 ///
@@ -41,9 +41,26 @@ pub(crate) fn for_caller<B>(request: &Request<B>, error: impl Into<BoxError>) ->
 ///
 /// What the crate itself puts here never contains a token, a client secret, a body or a URL's query. What your own
 /// source puts here is shown as it is.
+/// # Remembered errors
+///
+/// After a failure the source is left alone for a while, and requests get the same error again at once. Its message then states
+/// that it [is remembered](Self::is_remembered) and when the source is [asked again](Self::asked_again_in); kind, code,
+/// description and causes are those of the failure.
 #[derive(Clone)]
 pub struct TokenError {
     inner: Arc<Inner>,
+    next: Option<NextAttempt>,
+}
+
+/// When the source is asked again. Beside the shared part, so that to note it allocates nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NextAttempt {
+    /// Whether the failure was one of an earlier request.
+    pub(crate) is_remembered: bool,
+    /// After this long; `None` if not before the credentials change.
+    pub(crate) after: Option<Duration>,
+    /// Whether `Credentials::renew` does not wait for that.
+    pub(crate) at_once_by_renew: bool,
 }
 
 #[derive(Clone)]
@@ -74,6 +91,23 @@ impl TokenError {
         Self::new(Kind::Transient, error.into())
     }
 
+    /// Creates a [transient](Self::is_transient) error for a token endpoint that was not reached: nothing was sent, such as when
+    /// its name does not resolve or it refuses the connection.
+    ///
+    /// While requests need a token, the source is asked again after the shortest backoff, however often it failed.
+    ///
+    /// ```
+    /// use tower_refresh::TokenError;
+    ///
+    /// let error = TokenError::unsent("the name of the token endpoint does not resolve");
+    /// assert!(error.is_transient());
+    /// ```
+    pub fn unsent(error: impl Into<BoxError>) -> Self {
+        let mut error = Self::transient(error);
+        error.edit().is_unsent = true;
+        error
+    }
+
     /// Makes an error for a request that was sent and whose outcome nobody knows: the refresh token may be spent.
     pub fn ambiguous(error: impl Into<BoxError>) -> Self {
         Self::new(Kind::Ambiguous, error.into())
@@ -100,6 +134,7 @@ impl TokenError {
                 successor: None,
                 is_unsent: false,
             }),
+            next: None,
         }
     }
 
@@ -175,6 +210,32 @@ impl TokenError {
         self
     }
 
+    /// Adds when the source is asked again.
+    pub(crate) fn with_next(mut self, next: NextAttempt) -> Self {
+        self.next = Some(next);
+        self
+    }
+
+    /// Returns whether nothing was sent to the token endpoint.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.inner.is_unsent
+    }
+
+    /// Returns whether the server denies the grant for now and not for good: the user must do something first, or conditional
+    /// access must change (OpenID Connect Core §3.1.2.6). The refresh token still stands.
+    pub(crate) fn is_conditional_denial(&self) -> bool {
+        self.is_denied()
+            && matches!(
+                self.code(),
+                Some(
+                    "interaction_required"
+                        | "login_required"
+                        | "consent_required"
+                        | "account_selection_required"
+                )
+            )
+    }
+
     fn edit(&mut self) -> &mut Inner {
         Arc::make_mut(&mut self.inner)
     }
@@ -214,6 +275,18 @@ impl TokenError {
         self.inner.retry_after
     }
 
+    /// Returns whether the [`Credentials`](crate::Credentials) return the error of an earlier attempt, and did not ask the source
+    /// again.
+    pub fn is_remembered(&self) -> bool {
+        self.next.is_some_and(|next| next.is_remembered)
+    }
+
+    /// Returns the time until the [`Credentials`](crate::Credentials) ask the source again, counted from when the error was
+    /// returned; `None` if that is not known, or not before the credentials change.
+    pub fn asked_again_in(&self) -> Option<Duration> {
+        self.next?.after
+    }
+
     /// Returns the error that this one was made of.
     pub fn get_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.inner.error
@@ -235,6 +308,26 @@ impl fmt::Display for TokenError {
         if let Some(description) = self.description() {
             write!(f, " ({description})")?;
         }
+        if let Some(next) = &self.next {
+            write!(f, "; {next}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for NextAttempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let remembered = if self.is_remembered { "remembered: " } else { "" };
+        match self.after {
+            Some(after) => write!(f, "{remembered}the token source is asked again in {after:.1?}")?,
+            None => write!(
+                f,
+                "{remembered}the token source is not asked again before the credentials change"
+            )?,
+        }
+        if self.at_once_by_renew {
+            f.write_str(", or at once with `Credentials::renew`")?;
+        }
         Ok(())
     }
 }
@@ -247,6 +340,7 @@ impl fmt::Debug for TokenError {
             .field("code", &self.inner.code)
             .field("description", &self.inner.description)
             .field("retry_after", &self.inner.retry_after)
+            .field("next", &self.next)
             .finish()
     }
 }
@@ -260,6 +354,8 @@ impl Error for TokenError {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]
@@ -272,6 +368,37 @@ mod tests {
             error.to_string(),
             "token denied: the token endpoint refused the refresh token: invalid_grant (expired)"
         );
+    }
+
+    #[test]
+    fn remembered_error_keeps_its_causes_and_adds_when_the_source_is_asked() {
+        #[derive(Debug)]
+        struct Down(io::Error);
+        impl fmt::Display for Down {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("down")
+            }
+        }
+        impl Error for Down {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+
+        let error = TokenError::transient(Down(io::Error::other("refused"))).with_code("busy");
+        let next = NextAttempt {
+            is_remembered: true,
+            after: Some(Duration::from_millis(4200)),
+            at_once_by_renew: false,
+        };
+        let remembered = error.clone().with_next(next);
+        assert!(remembered.is_remembered() && !error.is_remembered());
+        assert_eq!(
+            remembered.to_string(),
+            "no token for now: down: busy; remembered: the token source is asked again in 4.2s"
+        );
+        assert!(Arc::ptr_eq(&remembered.inner, &error.inner));
+        assert_eq!(remembered.source().unwrap().to_string(), "refused");
     }
 
     #[test]

@@ -154,7 +154,10 @@ mod future;
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub mod grpc;
 mod layer;
-#[cfg(any(feature = "oauth2", feature = "store"))]
+#[cfg_attr(
+    not(any(feature = "oauth2", feature = "store")),
+    allow(dead_code, reason = "a whole exchange is for a token endpoint or a store")
+)]
 mod limit;
 #[cfg(feature = "oauth2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "oauth2")))]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::task::yield_now;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, timeout_at};
 
 /// The time limit of one exchange, which may await several futures in turn.
 ///
@@ -31,7 +31,6 @@ impl Limit {
     }
 
     /// Awaits a future until the limit, and returns `None` if it is still pending then.
-    #[expect(clippy::disallowed_methods, reason = "as for `after`")]
     pub(crate) async fn run<F: Future>(&mut self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         if !self.has_passed {
@@ -39,11 +38,7 @@ impl Limit {
                 return Some(output);
             }
             self.has_passed = true;
-            let now = Instant::now();
-            let late = now.duration_since(self.end);
-            if late > ON_TIME {
-                self.end = now + late.clamp(SHORTEST_GRACE, LONGEST_GRACE);
-            }
+            self.end = further_time(self.end).unwrap_or(self.end);
         }
         // Each yield lets the I/O driver run. An answer passes through several tasks: the connection's, a buffer's.
         for _ in 0..YIELDS {
@@ -54,6 +49,31 @@ impl Limit {
         }
         timeout_at(self.end, future).await.ok()
     }
+}
+
+/// Waits until a timer has fired and every task that was runnable then has run, and for the further time if it fired late.
+pub(crate) async fn passed(timer: Sleep) {
+    let mut timer = pin!(timer);
+    timer.as_mut().await;
+    let further = further_time(timer.deadline());
+    for _ in 0..YIELDS {
+        yield_now().await;
+    }
+    if let Some(end) = further {
+        timer.as_mut().reset(end);
+        timer.await;
+    }
+}
+
+/// Returns the end of the further time after a timer that fires now, later than its deadline.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "compared with tokio's timers, which use no other clock"
+)]
+fn further_time(deadline: Instant) -> Option<Instant> {
+    let now = Instant::now();
+    let late = now.duration_since(deadline);
+    (late > ON_TIME).then(|| now + late.clamp(SHORTEST_GRACE, LONGEST_GRACE))
 }
 
 /// A timer that fires this much after its deadline is not late: timers are exact to a millisecond, and tasks are scheduled.

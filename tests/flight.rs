@@ -180,27 +180,13 @@ async fn denied_stays_until_the_credentials_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_kept_up_to_five_minutes() {
-    for (asked_for, kept) in [(30, 30), (86400, 300)] {
-        let (source, mut strings) = puppet();
-        let credentials = Credentials::with_policy(source, policy());
-        let retry_after = Duration::from_secs(asked_for);
-        let (error, ()) = tokio::join!(credentials.token(), async {
-            strings.next().await.fail(TokenError::transient("busy").with_retry_after(retry_after));
-        });
-        assert!(error.is_err());
-        assert_eq!(credentials.status().cooldown, Some(Duration::from_secs(kept)));
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn the_cooldown_grows_to_its_limit_and_survives_a_thousand_failures() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let credentials = Credentials::with_policy(
         move |_: Renewal| {
             counted.fetch_add(1, Ordering::SeqCst);
-            async { Err::<TokenSet, _>(TokenError::transient("down")) }
+            async { Err::<TokenSet, _>(TokenError::ambiguous("cut")) }
         },
         policy(),
     );

@@ -273,8 +273,10 @@ async fn log_out_and_in(credentials: &Credentials<Puppet>) {
     log_in_as_bob(credentials).await;
 }
 
-/// What ends a session.
-const ENDS: [for<'a> fn(&'a Credentials<Puppet>) -> BoxFuture<'a, ()>; 3] = [
+type End = for<'a> fn(&'a Credentials<Puppet>) -> BoxFuture<'a, ()>;
+
+/// The ends of a session.
+const ENDS: [End; 3] = [
     |it| Box::pin(log_out(it)),
     |it| Box::pin(log_in_as_bob(it)),
     |it| Box::pin(log_out_and_in(it)),
@@ -360,7 +362,7 @@ async fn token_that_landed_before_a_login_is_sent_for_no_request_after_it() {
         let credentials = layer.credentials().clone();
         let mut request = task::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
         assert_pending!(request.poll());
-        // Nobody was logged in when the request was made, so that it belongs to Alice, who is the first.
+        // The request was made before the first session, so that it belongs to Alice.
         strings.next().await.answer(tokens("alice").expires_in(HOUR));
         credentials.flush().await.unwrap();
         end(&credentials).await;
@@ -440,7 +442,7 @@ async fn rejected_request_is_not_resent_if_a_login_comes_while_the_response_is_r
     }
 }
 
-/// S11, the exception: a request of nobody waits for the first log-in, also after a log-out.
+/// S11, the exception: a request that is made between two sessions belongs to the next one.
 #[tokio::test(start_paused = true)]
 async fn request_made_while_logged_out_waits_for_the_next_login() {
     let (source, mut strings) = puppet();

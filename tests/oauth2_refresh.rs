@@ -10,8 +10,11 @@ use oauth2_support::{
     Log, Manual, Reply, START, answer, answer_with, endpoint, json, refused, reset,
 };
 use tokio_test::{assert_pending, task};
-use tower_refresh::oauth2::{Authentication, ClientAuth, Dialect, Grant, RefreshTokenGrant};
-use tower_refresh::{Cause, Renewal, TokenSet, TokenSource};
+use tower_refresh::oauth2::{
+    Authentication, ClientAuth, ClientCredentialsGrant, Dialect, Grant, RefreshTokenGrant,
+    TokenEndpoint,
+};
+use tower_refresh::{BoxTokenSource, Cause, Credentials, Renewal, TokenSet, TokenSource};
 
 fn missing() -> Renewal {
     Renewal::new(Cause::Missing)
@@ -449,4 +452,49 @@ async fn a_grace_window_leaves_time_for_a_second_request() {
     let took = tokio::time::sleep(Duration::ZERO).deadline() - start;
     assert!(took < Duration::from_secs(30), "{took:?}");
     assert_eq!(log.len(), 2);
+}
+
+// ===== what is asked again after a refusal =====
+
+/// A80: `renew` asks at once where the proof is made anew, and nowhere else. A wrong password locks the account.
+#[tokio::test]
+async fn only_a_proof_that_is_made_anew_is_sent_again_after_a_refusal() {
+    let replies = || [answer(400, r#"{"error":"invalid_grant"}"#), json(KEPT)];
+    type Make = fn(TokenEndpoint) -> BoxTokenSource;
+    let grants: [(usize, Make); 6] = [
+        (2, |it| ClientCredentialsGrant::new(it).boxed()),
+        (2, |it| {
+            let params = |_| async { Ok([("assertion", "signed")]) };
+            Grant::new(it, "urn:ietf:params:oauth:grant-type:jwt-bearer")
+                .params_with(params)
+                .boxed()
+        }),
+        (2, |it| {
+            Grant::new(it, "urn:ietf:params:oauth:grant-type:saml2-bearer").param("a", "b").boxed()
+        }),
+        (1, |it| Grant::new(it, "password").param("password", "wrong").boxed()),
+        (1, |it| RefreshTokenGrant::new(it, "first").boxed()),
+        (2, |it| {
+            let log_in = ClientCredentialsGrant::new(it.clone());
+            RefreshTokenGrant::new(it, "").or_else(log_in).boxed()
+        }),
+    ];
+    for (at, (requests, grant)) in grants.into_iter().enumerate() {
+        let (endpoint, log) = endpoint(replies());
+        let credentials = Credentials::new(grant(endpoint));
+        assert!(credentials.token().await.unwrap_err().is_denied(), "{at}");
+        assert_eq!(credentials.renew().await.is_ok(), requests == 2, "{at}");
+        assert_eq!(log.len(), requests, "{at}");
+    }
+}
+
+/// OpenID Connect Core §3.1.2.6: the user must do something first, and the refresh token still stands.
+#[tokio::test]
+async fn refresh_token_is_sent_again_after_a_conditional_denial() {
+    let conditional = answer(400, r#"{"error":"interaction_required"}"#);
+    let (endpoint, log) = endpoint([conditional, json(KEPT)]);
+    let credentials = Credentials::new(RefreshTokenGrant::new(endpoint, "first"));
+    assert!(credentials.token().await.unwrap_err().is_denied());
+    credentials.renew().await.unwrap();
+    assert_eq!(log.bodies(), [sent("first"), sent("first")]);
 }

@@ -21,7 +21,9 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tower_refresh::oauth2::Grant;
 use tower_refresh::testing::{Fault, Rotation};
-use tower_refresh::{Event, RefreshLayer, Renewal, TokenError, TokenSet, TokenSource, source_fn};
+use tower_refresh::{
+    Event, RefreshLayer, Renewal, SourceInfo, TokenError, TokenSet, TokenSource, source_fn,
+};
 
 type Renewing = JoinHandle<Result<TokenSet, TokenError>>;
 
@@ -492,7 +494,7 @@ async fn rejected_request_is_not_resent_with_the_token_of_a_login_elsewhere() {
     assert_eq!(send().await.unwrap().status(), StatusCode::OK);
 }
 
-/// S11: after a denial nobody is logged in, so that a request waits for a log-in elsewhere.
+/// S11: a denial ends the session, so that a request waits for a log-in elsewhere.
 #[tokio::test(start_paused = true)]
 async fn request_made_while_denied_is_sent_after_a_login_elsewhere() {
     let world = World::new();
@@ -509,4 +511,43 @@ async fn request_made_while_denied_is_sent_after_a_login_elsewhere() {
     let answer =
         tower::ServiceExt::oneshot(harness::client(layer, harness::accept), harness::get("/"));
     assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+}
+
+// ===== refusals of a proof that is made anew =====
+
+/// A80, under a store: its memory of the refusal gives way to a probe, and to the application.
+#[tokio::test(start_paused = true)]
+async fn refused_fresh_proof_is_tried_again_under_a_store() {
+    struct Signed(Arc<AtomicU64>);
+    impl TokenSource for Signed {
+        async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+            match self.0.fetch_add(1, Ordering::SeqCst) {
+                0..3 => Err(TokenError::denied("the clock is not set yet")),
+                _ => Ok(harness::tokens("t").build()),
+            }
+        }
+
+        fn info(&self) -> SourceInfo {
+            SourceInfo::new().fresh_proof(true)
+        }
+    }
+
+    let world = World::new();
+    let calls = Arc::new(AtomicU64::new(0));
+    let worker = world.worker_of(Signed(Arc::clone(&calls)));
+    let asked_within = async |time| {
+        let before = calls.load(Ordering::SeqCst);
+        for _ in 0..time / 6 {
+            assert!(worker.token().await.unwrap_err().is_denied());
+            sleep(Duration::from_secs(6)).await;
+        }
+        calls.load(Ordering::SeqCst) - before
+    };
+    assert_eq!(asked_within(294).await, 1);
+    assert_eq!(asked_within(60).await, 1);
+    assert!(worker.renew().await.unwrap_err().is_denied());
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+    assert_eq!(asked_within(240).await, 0);
+    worker.renew().await.unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 4);
 }

@@ -5,14 +5,17 @@
 mod harness;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 use harness::{HOUR, Mint, policy, puppet, tokens};
 use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, assert_ready, task};
-use tower_refresh::testing::ManualClock;
-use tower_refresh::{Cause, Clock, Credentials, RefreshPolicy, Renewal, TokenSource, TokenStatus};
+use tower_refresh::testing::{ManualClock, TokioClock};
+use tower_refresh::{
+    Cause, Clock, Credentials, Event, Now, RefreshPolicy, Renewal, TokenError, TokenSetBuilder,
+    TokenSource, TokenStatus,
+};
 
 const DAY: Duration = Duration::from_secs(86400);
 
@@ -51,14 +54,175 @@ async fn without_a_lifetime_the_token_is_used_until_it_is_rejected() {
     assert_eq!(credentials.status().usable_for, None);
 }
 
+/// S17
 #[tokio::test(start_paused = true)]
-async fn a_lifetime_of_zero_serves_those_who_waited_for_it() {
-    let mint = Mint::new(Duration::ZERO);
+async fn token_over_on_arrival_is_used_and_refreshed_every_few_seconds() {
+    let sets: [fn() -> TokenSetBuilder; 6] = [
+        || tokens("t").expires_in(Duration::ZERO),
+        || tokens("t").expires_in(Duration::from_millis(1)),
+        || tokens("t").expires_in(Duration::from_millis(40)),
+        || tokens("t").expires_in(Duration::ZERO).refresh_in(Duration::ZERO),
+        || tokens("t").expires_at(SystemTime::UNIX_EPOCH),
+        || tokens("t").expires_at(SystemTime::UNIX_EPOCH + 365 * DAY),
+    ];
+    for set in sets {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let source = move |_: Renewal| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async move { Ok(set()) }
+        };
+        let credentials = Credentials::with_policy(source, policy());
+        let mut events = credentials.subscribe();
+        for _ in 0..1000 {
+            credentials.token().await.unwrap();
+            advance(Duration::from_millis(1)).await;
+            harness::let_others_run().await;
+        }
+        assert!(calls.load(Ordering::SeqCst) <= 2, "{:?}: {calls:?}", set());
+        assert_eq!(credentials.status().token, TokenStatus::Fresh);
+        assert_eq!(credentials.status().usable_for, None);
+        for _ in 0..100 {
+            credentials.token().await.unwrap();
+            advance(Duration::from_secs(1)).await;
+            credentials.flush().await.unwrap();
+        }
+        assert!((15..=25).contains(&calls.load(Ordering::SeqCst)), "{:?}: {calls:?}", set());
+        drop(credentials);
+        let mut reported = 0;
+        while let Some(event) = events.next().await {
+            reported += usize::from(matches!(event, Event::OverOnArrival { .. }));
+        }
+        assert_eq!(reported, 1);
+    }
+}
+
+/// S17: what is over on arrival is a property of what arrives. Before and after it, lifetimes count.
+#[tokio::test(start_paused = true)]
+async fn tokens_over_on_arrival_are_reported_once_per_change() {
+    let lifetimes = [0_u64, 0, 4000, 250, 0, 0, 0];
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let source = move |_: Renewal| {
+        let call = counted.fetch_add(1, Ordering::SeqCst);
+        async move { Ok(tokens("t").expires_in(Duration::from_millis(lifetimes[call]))) }
+    };
+    let credentials = Credentials::with_policy(source, policy());
+    let mut events = credentials.subscribe();
+    for lifetime in lifetimes {
+        credentials.renew().await.unwrap();
+        let usable = credentials.status().usable_for;
+        let expected = Duration::from_millis(lifetime / 10 * 9);
+        assert_eq!(usable, (lifetime > 0).then_some(expected));
+    }
+    drop(credentials);
+    let mut reported = 0;
+    while let Some(event) = events.next().await {
+        if let Event::OverOnArrival { reason, .. } = event {
+            assert!(reason.contains("lifetime of zero"), "{reason}");
+            reported += 1;
+        }
+    }
+    assert_eq!(reported, 2);
+}
+
+/// S17: a token that the application brings may be used up. Programs that restart bring such tokens.
+#[tokio::test(start_paused = true)]
+async fn expired_token_of_the_application_is_refreshed_before_it_is_used() {
+    let mint = Mint::new(HOUR);
     let credentials = Credentials::with_policy(mint.clone(), policy());
-    let tokens = futures_util::future::join_all((0..100).map(|_| credentials.token())).await;
-    assert!(tokens.into_iter().all(|token| token.unwrap().access_token().expose_secret() == "t1"));
+    credentials.replace(tokens("old").expires_at(SystemTime::UNIX_EPOCH)).await.unwrap();
     assert_eq!(credentials.status().token, TokenStatus::Expired);
-    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t2");
+    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t1");
+}
+
+/// A clock that reads what a function makes of the number of the reading.
+struct Odd(fn(u64) -> (Duration, SystemTime), AtomicU64);
+
+impl Clock for Odd {
+    fn now(&self) -> Now {
+        let (monotonic, wall) = (self.0)(self.1.fetch_add(1, Ordering::SeqCst));
+        Now::new(monotonic, wall)
+    }
+}
+
+/// S18
+#[tokio::test(start_paused = true)]
+async fn no_clock_makes_waiters_spin() {
+    const WALL: SystemTime = SystemTime::UNIX_EPOCH;
+    let clocks: [fn(u64) -> (Duration, SystemTime); 8] = [
+        |_| (Duration::MAX, WALL),
+        |_| (Duration::MAX, WALL + Duration::from_secs(i64::MAX as u64 - 1)),
+        |_| (Duration::ZERO, WALL),
+        |n| (Duration::MAX.saturating_sub(Duration::from_secs(n)), WALL),
+        |n| (Duration::from_secs(u64::from(u32::MAX)) - Duration::from_secs(n), WALL),
+        |n| (if n % 2 == 0 { Duration::MAX } else { Duration::ZERO }, WALL),
+        |n| (Duration::from_secs(n * 365 * 86400), WALL),
+        |n| (Duration::from_secs(n), WALL + Duration::from_secs(n % 2 * 1_000_000_000)),
+    ];
+    for (which, clock) in clocks.into_iter().enumerate() {
+        for result in [Ok(()), Err(TokenError::transient("down")), Err(TokenError::denied("gone"))]
+        {
+            let asked = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&asked);
+            let source = move |_: Renewal| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let result = result.clone();
+                async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    result.map(|()| tokens("t").expires_in(HOUR))
+                }
+            };
+            let policy = RefreshPolicy::default().clock(Odd(clock, AtomicU64::new(0)));
+            let credentials = Credentials::with_policy(source, policy);
+            let polls = Arc::new(AtomicUsize::new(0));
+            let waiters = (0..10).map(|_| {
+                let (credentials, polls) = (credentials.clone(), Arc::clone(&polls));
+                async move {
+                    let mut token = std::pin::pin!(credentials.token());
+                    std::future::poll_fn(|cx| {
+                        assert!(polls.fetch_add(1, Ordering::SeqCst) < 10_000, "spins");
+                        std::future::Future::poll(token.as_mut(), cx)
+                    })
+                    .await
+                }
+            });
+            let all = futures_util::future::join_all(waiters.map(tokio::spawn));
+            let all = tokio::time::timeout(HOUR, all).await;
+            for answer in all.unwrap() {
+                let _ = answer.expect("bounded polls");
+            }
+            assert!(asked.load(Ordering::SeqCst) <= 200, "{which}: {asked:?}");
+        }
+    }
+}
+
+/// S18: a reading that was far ahead for a moment holds up nothing for longer.
+#[tokio::test(start_paused = true)]
+async fn backoff_that_began_at_a_wrong_time_ends() {
+    let clock = TokioClock::new();
+    let is_wrong = Arc::new(AtomicBool::new(true));
+    struct Glitch(TokioClock, Arc<AtomicBool>);
+    impl Clock for Glitch {
+        fn now(&self) -> Now {
+            let now = self.0.now();
+            let ahead =
+                if self.1.load(Ordering::SeqCst) { 100 * 365 * DAY } else { Duration::ZERO };
+            Now::new(now.monotonic() + ahead, now.wall())
+        }
+    }
+    let (source, mut strings) = puppet();
+    let policy = RefreshPolicy::default().clock(Glitch(clock, Arc::clone(&is_wrong)));
+    let credentials = Credentials::with_policy(source, policy);
+    let (error, ()) = tokio::join!(credentials.token(), async {
+        strings.next().await.fail(TokenError::transient("down"));
+    });
+    error.unwrap_err();
+    is_wrong.store(false, Ordering::SeqCst);
+    let (token, ()) = tokio::join!(credentials.token(), async {
+        strings.next().await.answer(tokens("t"));
+    });
+    token.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

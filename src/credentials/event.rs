@@ -36,12 +36,23 @@ pub enum Event {
     Failed {
         /// Why.
         error: TokenError,
-        /// How long the source is now left alone; none if until the credentials change.
+        /// Time until the source is asked again; `None` if not before the credentials change.
+        ///
+        /// After an [ambiguous](TokenError::is_ambiguous) failure that is not before the current token expires.
         retry_in: Option<Duration>,
     },
     /// A refresh did not land within ten timeouts, or the source was not told of a log-in or log-out within twenty, and is
     /// no longer waited for.
     Lost,
+    /// The source issues tokens that are over on arrival: by their lifetime or this machine's clock they have expired already.
+    ///
+    /// Such a token is used until a server rejects it, and refreshed in the background every few seconds. Sent for the first one,
+    /// and again after a token with a lifetime.
+    #[non_exhaustive]
+    OverOnArrival {
+        /// The likely cause.
+        reason: &'static str,
+    },
     /// A refresh landed after others had brought newer credentials, and was published to nobody.
     Superseded,
     /// A target rejected the token that was obtained because it rejected the one before. Its rejections start no refresh for a
@@ -88,6 +99,7 @@ impl Event {
         match self {
             Self::Failed { .. } => trace::warning!(event = ?self, "refresh failed"),
             Self::Lost => trace::warning!("refresh lost"),
+            Self::OverOnArrival { .. } => trace::warning!(event = ?self, "token over on arrival"),
             Self::Unsaved { .. } => trace::warning!(event = ?self, "token set not saved"),
             Self::Unanswered { .. } => {
                 trace::warning!(event = ?self, "outcome of a refresh unknown")

@@ -15,7 +15,6 @@ use futures_util::future::Shared;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::task::{Unconstrained, unconstrained};
-use tokio::time::Sleep;
 
 use super::Credentials;
 use super::session::Session;
@@ -23,6 +22,7 @@ use super::state::{Adoption, Departure, FlightId, Generation, Issued, LOST_AFTER
 use crate::classify::Challenge;
 use crate::clock::Now;
 use crate::error::TokenError;
+use crate::limit;
 use crate::source::{FetchedFor, Renewal, TokenSource};
 use crate::target::Target;
 use crate::token::TokenSet;
@@ -110,14 +110,18 @@ pub(crate) struct Waiting<S: TokenSource> {
     epoch: u64,
     outcome: Landing,
     // Each waiter on its own runtime: a flight on a runtime that nobody polls holds up nobody else.
-    timeout: Option<Pin<Box<Sleep>>>,
+    patience: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    /// How often it has asked again.
+    asks: u32,
 }
 
 impl<S: TokenSource> Waiting<S> {
     pub(super) fn new(credentials: Credentials<S>, want: Want, outcome: Landing) -> Self {
-        let timeout = credentials.sleep(credentials.timeout());
+        let patience = credentials.timer(credentials.timeout()).map(|timer| {
+            Box::pin(limit::passed(timer)) as Pin<Box<dyn Future<Output = ()> + Send + Sync>>
+        });
         let epoch = credentials.epoch();
-        Self { credentials, want, epoch, outcome, timeout }
+        Self { credentials, want, epoch, outcome, patience, asks: 0 }
     }
 }
 
@@ -140,6 +144,12 @@ impl<S: TokenSource> Future for Waiting<S> {
                 }
                 // Or the application logged in or out between the landing and now.
                 Poll::Ready(Ok(Outcome::AskAgain | Outcome::Landed(_))) => {
+                    this.asks += 1;
+                    if this.asks > ASKS_MAX {
+                        return Poll::Ready(Err(TokenError::transient(format!(
+                            "gave up waiting for a token after {ASKS_MAX} refreshes, log-ins and log-outs that brought none: does the clock of the policy run?"
+                        ))));
+                    }
                     match this.credentials.ask(this.want.clone()) {
                         Answer::Use(issued) => return Poll::Ready(Ok(issued)),
                         Answer::Refuse(error) => return Poll::Ready(Err(error)),
@@ -161,10 +171,10 @@ impl<S: TokenSource> Future for Waiting<S> {
                         return Poll::Ready(Err(error));
                     }
                     // There is a timer: whoever has no runtime is not let wait.
-                    let Some(timeout) = &mut this.timeout else {
+                    let Some(patience) = &mut this.patience else {
                         return Poll::Pending;
                     };
-                    ready!(timeout.as_mut().poll(cx));
+                    ready!(patience.as_mut().poll(cx));
                     // The token that is being replaced may still be good for this request.
                     if let Want::Token | Want::TokenOf(_) = this.want
                         && let Answer::Use(issued) = this.credentials.ask(this.want.clone())
@@ -180,6 +190,9 @@ impl<S: TokenSource> Future for Waiting<S> {
         }
     }
 }
+
+/// How often a waiter asks again. A clock that runs wild ends each flight before it lands, and a waiter would ask forever.
+const ASKS_MAX: u32 = 16;
 
 impl<S: TokenSource> fmt::Debug for Waiting<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -260,6 +273,7 @@ impl<S: TokenSource> InFlight<S> {
                     Credentials { shared }.tell(notice);
                 }
             });
+        renewal = renewal.probing(self.departure.is_probe);
         if self.departure.only_looks {
             renewal = renewal.only_looking();
         }

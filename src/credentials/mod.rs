@@ -28,7 +28,7 @@ pub(crate) use self::state::Issued;
 use self::state::{Adoption, Deadline, Decision, Departure, FlightId, State};
 use crate::clock::Now;
 use crate::error::TokenError;
-use crate::source::{BoxTokenSource, Cause, FetchedFor, Notice, SourceInfo, TokenSource, Watch};
+use crate::source::{BoxTokenSource, Cause, FetchedFor, Notice, TokenSource, Watch};
 use crate::target::Target;
 use crate::token::TokenSet;
 
@@ -114,7 +114,8 @@ impl<S: TokenSource> Credentials<S> {
 
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         let seed = RandomState::new().hash_one(id);
-        let SourceInfo { keeps, watch, .. } = source.info();
+        let info = source.info();
+        let keeps = info.keeps;
         Self {
             shared: Arc::new(Shared {
                 id,
@@ -122,13 +123,14 @@ impl<S: TokenSource> Credentials<S> {
                 published: ArcSwapOption::empty(),
                 #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
                 inner: std::sync::Mutex::new(Inner {
-                    state: State::new(policy.timing, seed, keeps),
+                    state: State::new(policy.timing, seed, keeps)
+                        .with_fresh_proof(info.fresh_proof),
                     gate: None,
                     turn: Turn::default(),
                 }),
                 policy,
                 keeps,
-                watch,
+                watch: info.watch,
                 events: broadcast::Sender::new(event::CAPACITY),
                 working: watch::Sender::new(0),
             }),
@@ -167,8 +169,10 @@ impl<S: TokenSource> Credentials<S> {
 
     /// Obtains a newer token set than the current one.
     ///
-    /// A refresh that is under way is joined, and a log-in meanwhile brings the newer token set. After a failure the source is left alone as the policy says, and the
-    /// remembered error is returned.
+    /// A refresh that is under way is joined, and a log-in meanwhile brings the newer token set. After a failure the source is
+    /// left alone for the backoff of the policy, and the [remembered](TokenError::is_remembered) error is returned. A source that is
+    /// [misconfigured](TokenError::is_misconfigured) is asked at once, and so is one that was denied and
+    /// [makes a new proof](crate::SourceInfo::fresh_proof) for each attempt.
     ///
     /// # Errors
     ///
@@ -208,8 +212,8 @@ impl<S: TokenSource> Credentials<S> {
     /// Uses this token set from now on: the application has logged in itself.
     ///
     /// Requests made from now on use it. Those of the last session are not sent with it: see [`Credentials`]. The result of a
-    /// refresh that is under way is not used, and remembered failures are forgotten. Then the source is told, once the refresh
-    /// has ended.
+    /// refresh that is under way is not used, and remembered failures are forgotten. The source is notified once
+    /// the refresh has ended.
     ///
     /// # Errors
     ///
@@ -227,8 +231,8 @@ impl<S: TokenSource> Credentials<S> {
 
     /// Forgets the tokens: the application has logged out.
     ///
-    /// The requests of this session that have no token yet fail. The result of a refresh that is under way is not used. Then
-    /// the source is told, once the refresh has ended. A request that is made afterwards asks the source anew: one that has
+    /// The requests of this session that have no token yet fail. The result of a refresh that is under way is not used. The
+    /// source is notified once the refresh has ended. A request that is made afterwards asks the source anew: one that has
     /// nothing but a refresh token denies it.
     ///
     /// # Errors
@@ -332,7 +336,7 @@ impl<S: TokenSource> Credentials<S> {
         (!published.until.has_come(self.now())).then(|| Arc::clone(&published.issued))
     }
 
-    /// Returns whether a token is of the current session, and whoever wants it is as well.
+    /// Returns whether a token is of the current session, and its waiter is as well.
     pub(crate) fn is_for(&self, token: &Issued, want: &Want) -> bool {
         let state = &self.lock().state;
         token.session() == state.session() && !want.is_over(state)
@@ -436,9 +440,13 @@ impl<S: TokenSource> Credentials<S> {
     /// Returns a timer, on the runtime of whoever asks, which is polled since it asks, or else on the policy's; none if
     /// there is no runtime.
     pub(crate) fn sleep(&self, duration: Duration) -> Option<Pin<Box<Sleep>>> {
+        self.timer(duration).map(Box::pin)
+    }
+
+    fn timer(&self, duration: Duration) -> Option<Sleep> {
         let runtime = Handle::try_current().or_else(|_| self.runtime()).ok()?;
         let _context = runtime.enter();
-        Some(Box::pin(tokio::time::sleep(duration)))
+        Some(tokio::time::sleep(duration))
     }
 
     /// A response accepted the token.
@@ -572,7 +580,7 @@ impl<S: TokenSource> Credentials<S> {
     }
 
     fn now(&self) -> Now {
-        self.shared.policy.clock.now()
+        self.shared.policy.clock.now().bounded()
     }
 
     fn id(&self) -> u64 {
@@ -645,9 +653,11 @@ pub struct Status {
     pub refreshing: bool,
     /// The last failure, if nothing better has happened since.
     pub error: Option<TokenError>,
-    /// How long the source is left alone after that failure; none if it may be asked now, or if it is
-    /// [denied](TokenError::is_denied) and will not be asked until the credentials change. (With a store it is looked at now
-    /// and then for what others have brought.)
+    /// Time until the source is asked again after that failure; `None` if it may be asked now, or not before the credentials
+    /// change.
+    ///
+    /// After an [ambiguous](TokenError::is_ambiguous) failure it is not asked before the current token expires. With a store, a
+    /// [denied](TokenError::is_denied) one has the store looked at now and then for what others have brought.
     pub cooldown: Option<Duration>,
     /// Time left during which rejections by at least one target start no refresh, because the last refreshes did not help
     /// there. See [`RefreshPolicy::brake`].

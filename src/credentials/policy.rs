@@ -97,8 +97,12 @@ impl RefreshPolicy {
 
     /// Sets how long the token endpoint is left alone after a failure: at first, and at the most.
     ///
-    /// The pause doubles with each failure in a row; one that the server asked for (`Retry-After`, at most 5 minutes)
-    /// is kept. 1 second and 60 seconds by default.
+    /// The pause doubles with each failure in a row; one that the server asked for (`Retry-After`, at most an hour) is kept.
+    /// Each is shortened at random by up to a half. 1 second and 60 seconds by default.
+    ///
+    /// While requests have no usable token, a pause after a [transient](crate::TokenError::is_transient) failure is at most 5
+    /// seconds or `first`, whichever is longer, so that an outage ends for them soon after it has ended. It is `first` if the
+    /// token endpoint was [not reached](crate::TokenError::unsent).
     pub fn cooldown(mut self, first: Duration, max: Duration) -> Self {
         self.timing.cooldown = (first, max.max(first));
         self

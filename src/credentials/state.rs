@@ -18,7 +18,7 @@ use super::evidence::{Evidence, Judgement, Testimony, Witness};
 use super::policy::Timing;
 use super::session::Session;
 use crate::clock::Now;
-use crate::error::TokenError;
+use crate::error::{NextAttempt, TokenError};
 use crate::source::Cause;
 use crate::target::Target;
 use crate::token::{Expiry, TokenSet};
@@ -26,11 +26,15 @@ use crate::token::{Expiry, TokenSet};
 /// No lifetime is taken for longer, so that no arithmetic has to fear what a server sends.
 const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 86400);
 /// No server is left alone for longer because it asked for it.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(5 * 60);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
+/// While requests have no usable token, an outage of the token endpoint costs them no more than this after its end.
+const OUTAGE_PAUSE: Duration = Duration::from_secs(5);
 /// No token is renewed sooner than this because its source said so, unless it lives for less than ten times as long.
 const REFRESH_IN_MIN: Duration = Duration::from_secs(5);
-/// How often a set-up that a human must mend is tried again.
-const MISCONFIGURED_PROBE: Duration = Duration::from_secs(5 * 60);
+/// A lifetime that leaves less than this when the token arrives leaves none.
+const USABLE_MIN: Duration = Duration::from_millis(50);
+/// How often a source is asked again whose configuration must be corrected, or whose proof was refused.
+const PROBE: Duration = Duration::from_secs(5 * 60);
 /// How often a store is looked at for what others may have brought.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// After how many timeouts a flight is taken for lost.
@@ -60,6 +64,10 @@ pub(super) struct State {
     lost: bool,
     /// Whether others may bring the source a token, so that it is worth to look while nothing may be sent.
     keeps: bool,
+    /// Whether the source makes its proof anew for each attempt, so that a refusal is not the last word.
+    fresh_proof: bool,
+    /// Whether the last token was over on arrival, and that was reported.
+    is_over_on_arrival: bool,
     /// When it is next looked at while rejections start no refresh.
     look_again: Deadline,
     news: Vec<Event>,
@@ -93,6 +101,8 @@ pub(super) struct Departure {
     target: Option<Target>,
     /// Nothing may be sent, since a rejection starts no refresh or an outcome is unknown; but others may have brought a token.
     pub(super) only_looks: bool,
+    /// The source is to forget that it was refused before.
+    pub(super) is_probe: bool,
 }
 
 /// An adoption that was decided on: the source is now to be told.
@@ -131,8 +141,14 @@ struct Failure {
     error: TokenError,
     /// How many in a row.
     streak: u32,
-    /// When the source may be asked again; if denied, never, unless others may bring it something.
+    /// When the source may be asked again behind a token that works; if denied, never, unless others may bring it something.
     until: Deadline,
+    /// When it may be asked for a token that requests wait for: the same, or earlier if nothing was sent.
+    until_if_needed: Deadline,
+    /// How long `until` was when it was set.
+    pause: Duration,
+    /// When a refusal is next put to the test.
+    probe: Deadline,
 }
 
 /// What is to be done about one request's wish for a token.
@@ -181,10 +197,18 @@ impl State {
             evidence: Evidence::new(timing.brake),
             lost: false,
             keeps,
+            fresh_proof: false,
+            is_over_on_arrival: false,
             look_again: Deadline::PAST,
             news: Vec::new(),
             discarded: Vec::new(),
         }
+    }
+
+    /// Sets whether the source makes its proof anew for each attempt.
+    pub(super) fn with_fresh_proof(mut self, fresh_proof: bool) -> Self {
+        self.fresh_proof = fresh_proof;
+        self
     }
 
     // ===== what requests ask =====
@@ -231,7 +255,7 @@ impl State {
         if self.flight.is_none()
             && self.current.as_ref().is_some_and(|current| !current.is_expired(now))
             && let Some(left) = self.ignores_rejection(now, target)
-            && self.blocked(now).is_none()
+            && self.blocked(now, Cause::Rejected).is_none()
         {
             if self.keeps && self.look_again.has_come(now) {
                 return Decision::Start(self.depart_to_look(now, Cause::Rejected));
@@ -256,7 +280,7 @@ impl State {
         }
         match &self.failure {
             Some(failure) if self.flight.is_none() && self.holds_back(now) => {
-                let error = failure.error.clone();
+                let error = self.remembered(failure, self.asked_again_in(now));
                 if self.keeps && self.look_again.has_come(now) {
                     return Decision::Start(self.depart_to_look(now, Cause::Forced));
                 }
@@ -271,16 +295,50 @@ impl State {
         if self.flight.is_some() {
             return Decision::Join;
         }
-        if let Some(error) = self.blocked(now) {
+        if let Some(error) = self.blocked(now, cause) {
             return Decision::Refuse(error);
         }
         Decision::Start(self.depart(now, cause))
     }
 
     /// The error that is handed out instead of asking the source.
-    fn blocked(&self, now: Now) -> Option<TokenError> {
+    fn blocked(&self, now: Now, cause: Cause) -> Option<TokenError> {
         let failure = self.failure.as_ref()?;
-        (!failure.until.has_come(now)).then(|| failure.error.clone())
+        let is_forced = cause == Cause::Forced;
+        if is_forced && self.is_probed(&failure.error) {
+            return None;
+        }
+        let until = match is_forced && self.is_usable(now) {
+            true => failure.until,
+            false => failure.until_if_needed,
+        };
+        if until.has_come(now) {
+            return None;
+        }
+        let left = until.left(now);
+        // A clock that went back: the pause would last for as long as it went.
+        if left.is_some_and(|left| left > failure.pause.saturating_mul(2)) {
+            return None;
+        }
+        Some(self.remembered(failure, left))
+    }
+
+    fn remembered(&self, failure: &Failure, after: Option<Duration>) -> TokenError {
+        failure.error.clone().with_next(NextAttempt {
+            is_remembered: true,
+            after,
+            at_once_by_renew: self.is_probed(&failure.error),
+        })
+    }
+
+    /// Returns whether the source is asked again for what it refused, now and then and whenever the application wants.
+    fn is_probed(&self, error: &TokenError) -> bool {
+        let may_change = self.fresh_proof || (error.is_conditional_denial() && !self.keeps);
+        error.is_misconfigured() || (error.is_refusal() && may_change)
+    }
+
+    fn is_usable(&self, now: Now) -> bool {
+        self.current.as_ref().is_some_and(|current| !current.is_expired(now))
     }
 
     /// Returns whether a refresh token whose fate is unknown is not to be sent while the access token works.
@@ -302,7 +360,11 @@ impl State {
             _ => FlightKind::Renewing,
         };
         let id = self.occupy(now, kind);
-        if !(self.keeps && self.is_denied()) {
+        let is_probe = self.failure.as_ref().is_some_and(|failure| {
+            let is_due = cause == Cause::Forced || failure.probe.has_come(now);
+            self.is_probed(&failure.error) && is_due
+        });
+        if !(self.keeps && self.is_denied()) || is_probe {
             self.news.push(Event::Started { cause });
         }
         Departure {
@@ -312,6 +374,7 @@ impl State {
             parent: self.generation,
             target: None,
             only_looks: false,
+            is_probe,
         }
     }
 
@@ -325,6 +388,7 @@ impl State {
             parent: self.generation,
             target: None,
             only_looks: true,
+            is_probe: false,
         }
     }
 
@@ -358,6 +422,9 @@ impl State {
             streak,
             // Nothing more is to be had from waiting: if the token is used up, the next one asks at once.
             until: Deadline::PAST,
+            until_if_needed: Deadline::PAST,
+            pause: Duration::ZERO,
+            probe: Deadline::NEVER,
         }));
     }
 
@@ -409,7 +476,7 @@ impl State {
                     self.begin_session();
                 }
                 self.set_failure(None);
-                let issued = self.issue(now, asked, tokens);
+                let issued = self.issue(now, asked, tokens, true);
                 self.news.push(Event::Renewed {
                     generation: issued.generation.0,
                     usable_for: issued.expired.left(now),
@@ -421,14 +488,12 @@ impl State {
                 }
                 Some(Ok(issued))
             }
-            Err(error) => {
-                self.fail(now, error.clone());
-                Some(Err(error))
-            }
+            Err(error) => Some(Err(self.fail(now, error, departure.is_probe))),
         }
     }
 
-    fn issue(&mut self, now: Now, asked: Now, tokens: TokenSet) -> Arc<Issued> {
+    /// `is_obtained` if the source has just issued it, and not the application, which may bring one that is used up.
+    fn issue(&mut self, now: Now, asked: Now, tokens: TokenSet, is_obtained: bool) -> Arc<Issued> {
         self.generation.0 += 1;
         let (lifetime, expiry) = match tokens.expiry() {
             None => (None, Deadline::NEVER),
@@ -454,6 +519,15 @@ impl State {
             }
             (None, None) => Deadline::NEVER,
         };
+        let (stale, expired) = match is_obtained && self.is_over(now, &tokens, expired) {
+            // To obtain another would bring one like it. A server that rejects it is the judge.
+            true => {
+                let after = tokens.refresh_in().unwrap_or_default();
+                let after = after.clamp(REFRESH_IN_MIN, LIFETIME_MAX);
+                (Deadline::monotonic(now, after), Deadline::NEVER)
+            }
+            false => (stale, expired),
+        };
         let issued = Arc::new(Issued {
             tokens,
             generation: self.generation,
@@ -467,27 +541,91 @@ impl State {
         issued
     }
 
-    fn fail(&mut self, now: Now, error: TokenError) {
+    /// Returns whether a token that was just obtained is over already, and reports the first of several.
+    fn is_over(&mut self, now: Now, tokens: &TokenSet, expired: Deadline) -> bool {
+        let left = expired.left(now);
+        let (is_over, reason) = match tokens.expiry() {
+            None => (false, ""),
+            Some(Expiry::In(Duration::ZERO)) => (true, "the source gave it a lifetime of zero"),
+            Some(Expiry::In(_)) => (
+                left.is_some_and(|left| left < USABLE_MIN),
+                "it arrived when its lifetime was over: the lifetime is too short, or the token endpoint too slow",
+            ),
+            Some(Expiry::At(_)) => (
+                expired.has_come(now),
+                "it expires at a time in the past: the clock of this machine or of the server is wrong",
+            ),
+        };
+        if is_over && !std::mem::replace(&mut self.is_over_on_arrival, is_over) {
+            self.news.push(Event::OverOnArrival { reason });
+        }
+        self.is_over_on_arrival = is_over;
+        is_over
+    }
+
+    /// Remembers a failure. Returns the error for those who waited.
+    fn fail(&mut self, now: Now, error: TokenError, was_probe: bool) -> TokenError {
         let streak = self.streak();
-        let pause = if error.is_refusal() {
-            self.keeps.then_some(LOOK_AGAIN)
-        } else if error.is_misconfigured() {
-            Some(MISCONFIGURED_PROBE)
-        } else {
-            let (first, most) = self.timing.cooldown;
-            // Between half of it and all of it, so that a fleet does not come back in step.
-            let pause = doubled(first, streak, most).mul_f64(0.5 + self.dice.roll() / 2.0);
-            Some(max(pause, min(error.retry_after().unwrap_or_default(), RETRY_AFTER_MAX)))
+        let is_probed = self.is_probed(&error);
+        let (pause, pause_if_needed) = self.pauses(&error, streak);
+        let after = |pause: Option<Duration>| {
+            pause.map_or(Deadline::NEVER, |pause| Deadline::monotonic(now, pause))
+        };
+        // A look at the store puts off no probe.
+        let probe = match &self.failure {
+            Some(last) if self.is_denied() && !was_probe => last.probe,
+            _ if is_probed => Deadline::monotonic(now, PROBE),
+            _ => Deadline::NEVER,
         };
         // Each look at a store that has nothing new is no news.
-        if !(self.keeps && error.is_refusal() && self.is_denied()) {
-            self.news.push(Event::Failed { error: error.clone(), retry_in: pause });
-        }
+        let is_news = was_probe || !(self.keeps && error.is_refusal() && self.is_denied());
         self.set_failure(Some(Failure {
-            error,
+            error: error.clone(),
             streak,
-            until: pause.map_or(Deadline::NEVER, |pause| Deadline::monotonic(now, pause)),
+            until: after(pause),
+            until_if_needed: after(pause_if_needed),
+            pause: pause.unwrap_or(Duration::MAX),
+            probe,
         }));
+        let retry_in = self.asked_again_in(now);
+        if is_news {
+            self.news.push(Event::Failed { error: error.clone(), retry_in });
+        }
+        if !is_probed {
+            return error;
+        }
+        error.with_next(NextAttempt {
+            is_remembered: false,
+            after: retry_in,
+            at_once_by_renew: true,
+        })
+    }
+
+    /// How long the source is left alone behind a token that works, and if requests need one.
+    fn pauses(&mut self, error: &TokenError, streak: u32) -> (Option<Duration>, Option<Duration>) {
+        if error.is_refusal() {
+            let pause = match self.keeps {
+                true => Some(LOOK_AGAIN),
+                false => self.is_probed(error).then_some(PROBE),
+            };
+            return (pause, pause);
+        }
+        if error.is_misconfigured() {
+            return (Some(PROBE), Some(PROBE));
+        }
+        let (first, most) = self.timing.cooldown;
+        let pause = doubled(first, streak, most);
+        // A transient error means that nothing counted, and an unsent one costs the server nothing.
+        let most_if_needed = match (error.is_transient(), error.is_unsent()) {
+            (true, true) => first,
+            (true, false) => max(first, OUTAGE_PAUSE),
+            _ => most,
+        };
+        // Between half of it and all of it, so that a fleet does not come back in step.
+        let jitter = 0.5 + self.dice.roll() / 2.0;
+        let asked_for = min(error.retry_after().unwrap_or_default(), RETRY_AFTER_MAX);
+        let jittered = |pause: Duration| Some(max(pause.mul_f64(jitter), asked_for));
+        (jittered(pause), jittered(min(pause, most_if_needed)))
     }
 
     /// Returns whether the last refresh failed.
@@ -499,6 +637,8 @@ impl State {
     pub(super) fn source_changed(&mut self) {
         if let Some(failure) = &mut self.failure {
             failure.until = Deadline::PAST;
+            failure.until_if_needed = Deadline::PAST;
+            failure.probe = Deadline::PAST;
         }
         let backoff = self.timing.brake;
         self.with_evidence(|evidence| *evidence = Evidence::new(backoff));
@@ -530,7 +670,7 @@ impl State {
         self.evidence = Evidence::new(self.timing.brake);
         if let Some(tokens) = tokens {
             self.begin_session();
-            let generation = self.issue(now, now, tokens).generation.0;
+            let generation = self.issue(now, now, tokens, false).generation.0;
             self.news.push(Event::Replaced { generation });
         } else {
             self.session = self.session.end();
@@ -693,14 +833,25 @@ impl State {
         std::mem::take(&mut self.news)
     }
 
-    /// How long the source is not asked for what is not yet needed.
-    fn left_alone_for(&self, now: Now) -> Option<Duration> {
+    /// How long it is until the source is asked again, if there are requests; none if not before the credentials change.
+    fn asked_again_in(&self, now: Now) -> Option<Duration> {
         let failure = self.failure.as_ref()?;
-        let until = match &self.current {
-            Some(current) if self.holds_back(now) => current.expired,
-            _ => failure.until,
+        let if_needed = failure.until_if_needed.left(now);
+        let Some(current) = self.current.as_ref().filter(|current| !current.is_expired(now)) else {
+            return if_needed;
         };
-        until.left(now).filter(|left| !left.is_zero())
+        // Requests need another token once this one has expired.
+        let once_expired = match (current.expired.left(now), if_needed) {
+            (Some(expired), Some(if_needed)) => Some(max(expired, if_needed)),
+            _ => None,
+        };
+        if self.holds_back(now) {
+            return once_expired;
+        }
+        match (failure.until.left(now), once_expired) {
+            (Some(behind), Some(once_expired)) => Some(min(behind, once_expired)),
+            (behind, once_expired) => behind.or(once_expired),
+        }
     }
 
     pub(super) fn view(&self, now: Now) -> View {
@@ -713,7 +864,7 @@ impl State {
                 .is_some_and(|current| self.evidence.is_doubted(&current.witness))
                 || self.flight.as_ref().is_some_and(|flight| flight.kind == FlightKind::Replacing),
             error: self.failure.as_ref().map(|failure| failure.error.clone()),
-            cooldown: self.left_alone_for(now),
+            cooldown: self.asked_again_in(now).filter(|left| !left.is_zero()),
             brake: self
                 .current
                 .as_ref()
@@ -793,7 +944,8 @@ impl Deadline {
     }
 
     pub(super) fn has_come(self, now: Now) -> bool {
-        now.monotonic() >= self.monotonic || now.since_epoch() >= self.wall
+        // Never is not even at the end of time, which a clock may read.
+        self != Self::NEVER && (now.monotonic() >= self.monotonic || now.since_epoch() >= self.wall)
     }
 
     /// How long until it comes; none if never.
@@ -1000,6 +1152,12 @@ mod tests {
                             "what is published is not what is decided: {decision:?}"
                         );
                     }
+                    if let Decision::Refuse(error) = &decision {
+                        assert!(error.is_remembered());
+                        assert_eq!(error.asked_again_in(), self.state.view(now).cooldown);
+                        let is_short = error.asked_again_in().is_some_and(|it| it <= OUTAGE_PAUSE);
+                        assert!(is_short || !error.is_transient(), "an outage that does not end");
+                    }
                     self.decided(decision, None);
                 }
                 Step::Rejected { age, target } => {
@@ -1039,6 +1197,7 @@ mod tests {
                         Some(Ok(issued)) => {
                             assert!(is_current, "an old flight was published");
                             assert!(issued.generation > self.newest);
+                            assert!(!issued.is_expired(now), "over on arrival, and not used");
                             self.newest = issued.generation;
                         }
                         Some(Err(_)) => assert!(is_current && before == Some(departure.id)),
@@ -1160,7 +1319,7 @@ mod tests {
 
         #[test]
         fn an_outage_never_ends_in_silence(seed: u64, failures in 1..100_u32) {
-            // However many failures in a row, the source is asked again within the longest cooldown.
+            // However many failures in a row, the source is asked again within the longest pause of an outage.
             let mut model = Model::new(seed);
             for _ in 0..failures {
                 let now = model.now();
@@ -1168,7 +1327,7 @@ mod tests {
                     panic!("not asked again");
                 };
                 model.state.land(now, &departure, now, Err(TokenError::transient("x")));
-                model.apply(Step::Pass { milliseconds: 60_000 });
+                model.apply(Step::Pass { milliseconds: 5000 });
             }
         }
     }

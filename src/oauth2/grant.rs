@@ -293,6 +293,7 @@ impl RefreshTokenGrant {
                 .refresh_token()
                 .filter(|next| !is_same(next, token))
                 .map(|_| GivenUp::Rotated),
+            Err(error) if error.is_conditional_denial() => None,
             Err(error) => error.is_refusal().then_some(GivenUp::Denied),
         };
         let is_lost = matches!(outcome, Err(error) if error.is_ambiguous());
@@ -378,7 +379,7 @@ impl TokenSource for RefreshTokenGrant {
     }
 
     fn info(&self) -> SourceInfo {
-        self.request.endpoint.info().refresh_token(self.configured.clone())
+        self.request.endpoint.info().refresh_token(self.configured.clone()).remembering_refusals()
     }
 }
 
@@ -557,7 +558,7 @@ impl TokenSource for ClientCredentialsGrant {
     }
 
     fn info(&self) -> SourceInfo {
-        self.request.endpoint.info().rotates(false)
+        self.request.endpoint.info().rotates(false).fresh_proof(true)
     }
 }
 
@@ -568,6 +569,9 @@ impl fmt::Debug for ClientCredentialsGrant {
 }
 
 /// Any other grant: password, token exchange (RFC 8693), JWT bearer (RFC 7523).
+///
+/// After a refusal it is asked again every five minutes if it has [`params_with`](Self::params_with), or if it is an assertion
+/// grant (RFC 7521). A fixed password is not sent again, because servers lock accounts for that.
 ///
 /// To log in again when the refresh token is gone:
 ///
@@ -649,8 +653,15 @@ impl TokenSource for Grant {
 
     fn info(&self) -> SourceInfo {
         let info = self.request.endpoint.info();
-        // Without the closure it never sees a refresh token, and spends none.
-        if self.request.more.is_some() { info } else { info.rotates(false) }
+        if self.request.more.is_some() {
+            return info.fresh_proof(true);
+        }
+        // Without the closure it never sees a refresh token, and spends none. An assertion may be refused for a clock that is
+        // not set yet, and locks no account.
+        let is_assertion = ["jwt-bearer", "saml2-bearer"]
+            .iter()
+            .any(|name| self.request.grant_type.strip_prefix(GRANT_TYPES) == Some(name));
+        info.rotates(false).fresh_proof(is_assertion)
     }
 }
 
@@ -659,6 +670,9 @@ impl fmt::Debug for Grant {
         f.debug_struct("Grant").field("request", &self.request).finish()
     }
 }
+
+/// The prefix of grant types (RFC 6749 §4.5, RFC 7521 §8.1).
+const GRANT_TYPES: &str = "urn:ietf:params:oauth:grant-type:";
 
 /// What every grant sends.
 #[derive(Clone)]

@@ -74,9 +74,13 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
     /// What the first source says, with what must be reckoned with because of the second.
     fn info(&self) -> SourceInfo {
         let (first, second) = (self.first.info(), self.second.info());
+        // Both are asked again: neither may repeat what was refused.
+        let fresh_proof = second.fresh_proof && (first.fresh_proof || first.remembers_refusals);
         SourceInfo {
             keeps: first.keeps || second.keeps,
             watch: first.watch.or(second.watch),
+            fresh_proof,
+            remembers_refusals: first.remembers_refusals && second.remembers_refusals,
             ..first
         }
     }

@@ -1,4 +1,4 @@
-//! What a store must know of the source whose tokens it keeps.
+//! Facts about a source, for the credentials and for a store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::token::RefreshToken;
 
-/// What a store must know of the source whose tokens it keeps: returned by [`TokenSource::info`](super::TokenSource::info).
+/// Facts about a source, for the credentials and for a store: returned by [`TokenSource::info`](super::TokenSource::info).
 ///
 /// The sources in [`oauth2`](crate::oauth2) say all of it. One of your own says what it knows:
 ///
@@ -40,6 +40,9 @@ pub struct SourceInfo {
     pub(crate) keeps: bool,
     /// Notices a change of the source's input, after which an earlier failure proves nothing.
     pub(crate) watch: Option<Watch>,
+    pub(crate) fresh_proof: bool,
+    /// Whether the source itself remembers a refusal and does not send what was refused again.
+    pub(crate) remembers_refusals: bool,
 }
 
 impl SourceInfo {
@@ -53,6 +56,8 @@ impl SourceInfo {
             reuse_grace: None,
             keeps: false,
             watch: None,
+            fresh_proof: false,
+            remembers_refusals: false,
         }
     }
 
@@ -87,6 +92,42 @@ impl SourceInfo {
     /// Sets for how long after it was first sent a refresh token may be sent again.
     pub fn reuse_grace(mut self, grace: impl Into<Option<Duration>>) -> Self {
         self.reuse_grace = grace.into();
+        self
+    }
+
+    /// Sets whether the source makes its proof anew for each attempt, such as a signed assertion, the output of a command or
+    /// the content of a file; false by default.
+    ///
+    /// A refusal ([`TokenError::is_denied`](crate::TokenError::is_denied)) then means little for the next attempt, since a
+    /// clock may have been set or a permission granted meanwhile. The source is asked again every five minutes if requests
+    /// need a token, and at once by [`Credentials::renew`](crate::Credentials::renew). Leave it false for a fixed password, which
+    /// servers lock an account for, and for refresh tokens, which stay refused.
+    ///
+    /// ```
+    /// use tower_refresh::{Renewal, SourceInfo, TokenError, TokenSet, TokenSource};
+    ///
+    /// struct Signed;
+    ///
+    /// impl TokenSource for Signed {
+    ///     async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+    ///         // Signs an assertion and sends it.
+    ///         # Err(TokenError::denied("an example"))
+    ///     }
+    ///
+    ///     fn info(&self) -> SourceInfo {
+    ///         SourceInfo::new().rotates(false).fresh_proof(true)
+    ///     }
+    /// }
+    /// ```
+    pub fn fresh_proof(mut self, fresh: bool) -> Self {
+        self.fresh_proof = fresh;
+        self
+    }
+
+    /// Sets that the source does not send again what was refused.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn remembering_refusals(mut self) -> Self {
+        self.remembers_refusals = true;
         self
     }
 

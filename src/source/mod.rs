@@ -86,7 +86,7 @@ pub trait TokenSource: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
-    /// Tells what a store must know of this source; nothing by default.
+    /// Returns facts about this source, for the credentials and for a store; none by default, as for a closure.
     ///
     /// A source that passes a renewal on to another passes that one's on as well.
     fn info(&self) -> SourceInfo {
@@ -124,6 +124,9 @@ where
 
 /// Makes a source out of a closure, where the bare closure's argument or error would not be inferred.
 ///
+/// A closure has no [`info`](TokenSource::info). A source that makes its proof anew for each attempt is a type of its own, with
+/// [`SourceInfo::fresh_proof`].
+///
 /// ```
 /// use tower_refresh::{Credentials, TokenSet, source_fn};
 ///
@@ -152,6 +155,8 @@ pub struct Renewal {
     is_counted: bool,
     /// Whether nothing is to be sent: only what others brought will do.
     only_looks: bool,
+    /// Whether an earlier refusal is to be forgotten, and the source asked again.
+    is_probe: bool,
     notices: Option<Arc<dyn Fn(Notice) + Send + Sync>>,
     fetched_for: Option<FetchedFor>,
 }
@@ -180,6 +185,7 @@ impl Renewal {
             is_seed_spent: false,
             is_counted: false,
             only_looks: false,
+            is_probe: false,
             notices: None,
             fetched_for: None,
         }
@@ -219,6 +225,12 @@ impl Renewal {
         self
     }
 
+    /// Sets whether an earlier refusal is to be forgotten.
+    pub(crate) fn probing(mut self, is_probe: bool) -> Self {
+        self.is_probe = is_probe;
+        self
+    }
+
     pub(crate) fn with_notices(mut self, notices: impl Fn(Notice) + Send + Sync + 'static) -> Self {
         self.notices = Some(Arc::new(notices));
         self
@@ -242,6 +254,11 @@ impl Renewal {
 
     pub(crate) fn only_looks(&self) -> bool {
         self.only_looks
+    }
+
+    #[cfg(feature = "store")]
+    pub(crate) fn is_probe(&self) -> bool {
+        self.is_probe
     }
 
     #[cfg(feature = "store")]

@@ -72,7 +72,7 @@
 //!   server does not rotate, and where it is [told to](StoreDown::Serve), `Stored` goes on with what it has in memory. A lock that
 //!   somebody else holds is no store that is down: nothing is sent without it.
 //! - A token set that could not be saved is used, kept in memory, and saved as soon as the store takes it;
-//!   [`Event::Unsaved`](crate::Event::Unsaved) and [`Credentials::flush`](crate::Credentials::flush) tell.
+//!   [`Event::Unsaved`](crate::Event::Unsaved) and [`Credentials::flush`](crate::Credentials::flush) report it.
 //! - The successor of what is stored is always saved, whoever brings it: also by a process that was suspended and lost its lock
 //!   meanwhile.
 //! - [`replace`](crate::Credentials::replace) and [`forget`](crate::Credentials::forget) reach the store at once and begin a new

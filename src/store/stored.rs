@@ -153,6 +153,9 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
     // ===== what the source is asked =====
 
     async fn fetch_stored(&self, renewal: &Renewal, setup: &Setup) -> Result<TokenSet, TokenError> {
+        if renewal.is_probe() {
+            self.remember(|all| all.refused = None);
+        }
         self.take_in(renewal);
         // ## Without the lock: what others have stored is there for everybody. An open intent says nothing here, since
         // whoever wrote it may be at it.

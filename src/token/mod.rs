@@ -318,8 +318,9 @@ pub struct TokenSetBuilder {
 impl TokenSetBuilder {
     /// Sets the lifetime of the access token, counted from before the token was asked for.
     ///
-    /// Without a lifetime the token is used until a server rejects it. Zero is a token that serves those who waited for
-    /// it and nobody else. Anything above ten years counts as ten years.
+    /// Without a lifetime the token is used until a server rejects it. So is one from a source whose lifetime is over when it
+    /// arrives, zero included; it is refreshed in the background every few seconds
+    /// ([`Event::OverOnArrival`](crate::Event::OverOnArrival)). Anything above ten years counts as ten years.
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.inner.expiry = Some(Expiry::In(lifetime));
         self
@@ -327,7 +328,9 @@ impl TokenSetBuilder {
 
     /// Sets the time of day at which the access token expires.
     ///
-    /// Prefer [`expires_in`](Self::expires_in) where there is a choice: this one is as wrong as the machine's clock.
+    /// Prefer [`expires_in`](Self::expires_in) where there is a choice: this one is as wrong as the machine's clock. A time in
+    /// the past counts as a lifetime of zero. If the application brings such a token
+    /// ([`Credentials::replace`](crate::Credentials::replace)), it is refreshed before it is used.
     pub fn expires_at(mut self, at: SystemTime) -> Self {
         self.inner.expiry = Some(Expiry::At(since_epoch(at)));
         self

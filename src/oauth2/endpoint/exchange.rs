@@ -72,7 +72,7 @@ impl TokenEndpoint {
             Some(Err(error)) => {
                 return Err(refused_beneath(&*error, context()).unwrap_or_else(|| {
                     let shown = secrets.describe(&*error, CLIENT_ERROR_LIMIT);
-                    TokenError::transient(format!(
+                    TokenError::unsent(format!(
                         "the HTTP client for the token endpoint {origin} is not ready: {shown}"
                     ))
                 }));
@@ -95,7 +95,7 @@ impl TokenEndpoint {
                 let is_connecting = self.client.is_hyper_util() && sending.is_connecting();
                 drop(response);
                 if is_connecting || sending.was_dropped_unsent().await {
-                    return Err(TokenError::transient(format!(
+                    return Err(TokenError::unsent(format!(
                         "the token endpoint {origin} was not reached: {late}"
                     )));
                 }
@@ -145,7 +145,7 @@ impl TokenEndpoint {
         let origin = self.origin();
         let shown = context.secrets.describe(error, CLIENT_ERROR_LIMIT);
         if was_dropped || sending.is_unsent(error, self.is_unsent.as_deref()) {
-            return TokenError::transient(format!(
+            return TokenError::unsent(format!(
                 "the token endpoint {origin} was not reached: {shown}"
             ));
         }

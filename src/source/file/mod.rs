@@ -158,7 +158,7 @@ impl TokenSource for TokenFile {
     fn info(&self) -> SourceInfo {
         let (path, seen) = (self.path.clone(), Arc::clone(&self.seen));
         let has_changed = move || seen.load().as_deref() != Some(&Stamp::of(&path));
-        SourceInfo::new().watched(Watch::new(has_changed))
+        SourceInfo::new().fresh_proof(true).watched(Watch::new(has_changed))
     }
 }
 
