@@ -59,8 +59,6 @@ pub(crate) struct NextAttempt {
     pub(crate) is_remembered: bool,
     /// After this long; `None` if not before the credentials change.
     pub(crate) after: Option<Duration>,
-    /// Whether `Credentials::renew` does not wait for that.
-    pub(crate) at_once_by_renew: bool,
 }
 
 #[derive(Clone)]
@@ -319,16 +317,12 @@ impl fmt::Display for NextAttempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remembered = if self.is_remembered { "remembered: " } else { "" };
         match self.after {
-            Some(after) => write!(f, "{remembered}the token source is asked again in {after:.1?}")?,
+            Some(after) => write!(f, "{remembered}the token source is asked again in {after:.1?}"),
             None => write!(
                 f,
                 "{remembered}the token source is not asked again before the credentials change"
-            )?,
+            ),
         }
-        if self.at_once_by_renew {
-            f.write_str(", or at once with `Credentials::renew`")?;
-        }
-        Ok(())
     }
 }
 
@@ -386,11 +380,7 @@ mod tests {
         }
 
         let error = TokenError::transient(Down(io::Error::other("refused"))).with_code("busy");
-        let next = NextAttempt {
-            is_remembered: true,
-            after: Some(Duration::from_millis(4200)),
-            at_once_by_renew: false,
-        };
+        let next = NextAttempt { is_remembered: true, after: Some(Duration::from_millis(4200)) };
         let remembered = error.clone().with_next(next);
         assert!(remembered.is_remembered() && !error.is_remembered());
         assert_eq!(

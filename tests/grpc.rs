@@ -452,9 +452,9 @@ async fn a_callers_status_says_why_there_is_no_token() {
         for _ in 0..2 {
             let status = caller.unary(ECHO, "one").await.unwrap_err();
             assert_eq!(status.code(), code);
-            assert_eq!(status.message(), make("because").to_string());
+            assert!(status.message().starts_with(&make("because").to_string()));
             let source = status.source().unwrap().downcast_ref::<TokenError>().unwrap();
-            assert_eq!(source.to_string(), make("because").to_string());
+            assert_eq!(source.to_string(), status.message());
         }
 
         // Whoever does not speak gRPC gets what it was.
@@ -513,15 +513,14 @@ async fn a_callers_status_does_not_say_that_a_rejected_call_was_never_sent() {
     holder.ready().await.unwrap();
     asked.answer(tokens("new"));
     let_others_run().await;
-    // The user logs out, and there is none.
+    // The user logs out, and the call belongs to a session that is over.
     credentials.forget().await.unwrap();
     drop(holder);
-    strings.next().await.fail(TokenError::transient("the token endpoint is down"));
 
     let status = call.await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
-    let said = "the token was rejected, and the request not sent again: no token for now: the token endpoint is down";
-    assert_eq!(status.message(), said);
+    let message = "the token was rejected, and the request not sent again: token denied: the application logged in or out";
+    assert!(status.message().starts_with(message), "{}", status.message());
     assert!(status.source().is_none());
 }
 

@@ -783,7 +783,11 @@ async fn sockets(paper: &mut Paper, http2: bool) {
         }
         server.revoke_all_access_tokens();
         assert_eq!(get("/").await.ok(), Some(StatusCode::UNAUTHORIZED), "{status} {code}");
-        paper.error("Credentials::renew", &credentials.renew().await.unwrap_err());
+        paper.error("the error of Status", &credentials.status().error.unwrap());
+        // A wrong configuration has the refresh token sent again, and not the password that the second answer shows.
+        if code != "invalid_client" {
+            paper.error("Credentials::renew", &credentials.renew().await.unwrap_err());
+        }
         paper.debug("Status", &credentials.status());
         server.token_faults().clear();
     }

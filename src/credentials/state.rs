@@ -280,7 +280,7 @@ impl State {
         }
         match &self.failure {
             Some(failure) if self.flight.is_none() && self.holds_back(now) => {
-                let error = self.remembered(failure, self.asked_again_in(now));
+                let error = self.remembered(now, failure, self.asked_again_in(now));
                 if self.keeps && self.look_again.has_come(now) {
                     return Decision::Start(self.depart_to_look(now, Cause::Forced));
                 }
@@ -320,15 +320,15 @@ impl State {
         if left.is_some_and(|left| left > failure.pause.saturating_mul(2)) {
             return None;
         }
-        Some(self.remembered(failure, left))
+        Some(self.remembered(now, failure, left))
     }
 
-    fn remembered(&self, failure: &Failure, after: Option<Duration>) -> TokenError {
-        failure.error.clone().with_next(NextAttempt {
-            is_remembered: true,
-            after,
-            at_once_by_renew: self.is_probed(&failure.error),
-        })
+    fn remembered(&self, now: Now, failure: &Failure, mut after: Option<Duration>) -> TokenError {
+        // To look at the store is not to ask.
+        if self.keeps && failure.error.is_denied() {
+            after = failure.probe.left(now);
+        }
+        failure.error.clone().with_next(NextAttempt { is_remembered: true, after })
     }
 
     /// Returns whether the source is asked again for what it refused, now and then and whenever the application wants.
@@ -587,18 +587,17 @@ impl State {
             pause: pause.unwrap_or(Duration::MAX),
             probe,
         }));
-        let retry_in = self.asked_again_in(now);
+        let mut retry_in = self.asked_again_in(now);
         if is_news {
             self.news.push(Event::Failed { error: error.clone(), retry_in });
         }
         if !is_probed {
             return error;
         }
-        error.with_next(NextAttempt {
-            is_remembered: false,
-            after: retry_in,
-            at_once_by_renew: true,
-        })
+        if self.keeps && error.is_denied() {
+            retry_in = probe.left(now);
+        }
+        error.with_next(NextAttempt { is_remembered: false, after: retry_in })
     }
 
     /// How long the source is left alone behind a token that works, and if requests need one.
@@ -1154,7 +1153,9 @@ mod tests {
                     }
                     if let Decision::Refuse(error) = &decision {
                         assert!(error.is_remembered());
-                        assert_eq!(error.asked_again_in(), self.state.view(now).cooldown);
+                        let only_looks = self.state.keeps && error.is_denied();
+                        let cooldown = self.state.view(now).cooldown;
+                        assert!(only_looks || error.asked_again_in() == cooldown);
                         let is_short = error.asked_again_in().is_some_and(|it| it <= OUTAGE_PAUSE);
                         assert!(is_short || !error.is_transient(), "an outage that does not end");
                     }
