@@ -363,6 +363,26 @@ async fn waiter_that_wakes_after_a_stop_gets_the_answer() {
     }
 }
 
+/// A stop for longer than ten timeouts: new requests come before the answer is read, and do not send another.
+#[tokio::test(start_paused = true)]
+async fn refresh_that_was_stopped_for_an_hour_is_not_started_again() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    let mut waiting = task::spawn(credentials.token());
+    assert_pending!(waiting.poll());
+    let flight = strings.next().await;
+    advance(HOUR).await;
+    let mut later = task::spawn(credentials.token());
+    assert_pending!(later.poll());
+    let_others_run().await;
+    assert_eq!(strings.count(), 0);
+    flight.answer(tokens("t"));
+    let_others_run().await;
+    for waiter in [&mut waiting, &mut later] {
+        assert_eq!(assert_ready!(waiter.poll()).unwrap().access_token().expose_secret(), "t");
+    }
+}
+
 /// The wait after a stop is bounded.
 #[tokio::test(start_paused = true)]
 async fn waiter_that_wakes_after_a_stop_gives_up_if_no_answer_comes() {

@@ -123,6 +123,8 @@ struct Flight {
     /// Until when requests wait for it although the token at hand has not expired.
     patience: Deadline,
     lost: Deadline,
+    /// Whether it was overdue for long when that was first seen, and was given more time.
+    was_overdue: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -402,11 +404,24 @@ impl State {
             kind,
             patience: Deadline::monotonic(now, self.timing.timeout),
             lost: Deadline::monotonic(now, self.timing.timeout.saturating_mul(times)),
+            was_overdue: false,
         });
         id
     }
 
     fn give_up_on_lost(&mut self, now: Now) {
+        if let Some(flight) = &mut self.flight
+            && flight.lost.has_come(now)
+            && !flight.was_overdue
+        {
+            flight.was_overdue = true;
+            // The process may have been stopped, and the answer lie in a socket that no task has read yet. To start another
+            // flight would send the refresh token again.
+            let overdue = now.monotonic().saturating_sub(flight.lost.monotonic);
+            if overdue >= self.timing.timeout {
+                flight.lost = Deadline::monotonic(now, self.timing.timeout);
+            }
+        }
         let Some(flight) = self.flight.take_if(|flight| flight.lost.has_come(now)) else {
             return;
         };
