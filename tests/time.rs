@@ -126,6 +126,20 @@ async fn tokens_over_on_arrival_are_reported_once_per_change() {
     assert_eq!(reported, 2);
 }
 
+/// S17: each token arrives a second after its end.
+#[tokio::test(start_paused = true)]
+async fn endpoint_slower_than_the_lifetime_serves_requests_and_makes_no_storm() {
+    let mint = Mint::new(Duration::from_secs(2)).delay(Duration::from_secs(3));
+    let credentials = Credentials::with_policy(mint.clone(), policy());
+    for _ in 0..100 {
+        credentials.token().await.unwrap();
+        advance(Duration::from_secs(1)).await;
+        harness::let_others_run().await;
+    }
+    // One every eight seconds: three of them for the answer, and five until the next.
+    assert!((10..=14).contains(&mint.calls()), "{}", mint.calls());
+}
+
 /// S17: a token that the application brings may be used up. Programs that restart bring such tokens.
 #[tokio::test(start_paused = true)]
 async fn expired_token_of_the_application_is_refreshed_before_it_is_used() {

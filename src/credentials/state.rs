@@ -145,7 +145,7 @@ struct Failure {
     streak: u32,
     /// When the source may be asked again behind a token that works; if denied, never, unless others may bring it something.
     until: Deadline,
-    /// When it may be asked for a token that requests wait for: the same, or earlier if nothing was sent.
+    /// When it may be asked for a token that requests wait for: the same, or earlier if nothing counted.
     until_if_needed: Deadline,
     /// How long `until` was when it was set.
     pause: Duration,
@@ -588,7 +588,7 @@ impl State {
         };
         // A look at the store puts off no probe.
         let probe = match &self.failure {
-            Some(last) if self.is_denied() && !was_probe => last.probe,
+            Some(last) if last.probe != Deadline::NEVER && !was_probe => last.probe,
             _ if is_probed => Deadline::monotonic(now, PROBE),
             _ => Deadline::NEVER,
         };
