@@ -351,6 +351,7 @@ async fn get_request_has_neither_a_body_nor_a_length() {
         lines(&[
             "GET /token?a=b&grant_type=refresh_token&refresh_token=r+t HTTP/1.1",
             "accept: application/json",
+            "accept-encoding: identity",
             "host: <host>",
             "",
             "",
