@@ -9,12 +9,16 @@
 //! | idle | after `Limits::idle`; if callers wait and no connection is new, the one that is idle longest is closed after `Limits::crowded_idle` |
 //! | busy | never; if callers wait and none of the above can be closed, its HTTP/1.1 answer has `Connection: close` |
 //!
+//! An idle connection of HTTP/2 is closed with GOAWAY. If the caller does not answer it, because it is stopped for example, the
+//! connection is dropped after `Limits::idle` again.
+//!
 //! So connections that send nothing cannot keep callers out, and more callers than there are connections take turns.
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::header::CONNECTION;
 use http::{HeaderValue, Response, Version};
@@ -135,7 +139,10 @@ impl Admission {
             _ = self.ending.changed() => {}
         }
         connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
+        tokio::select! {
+            _ = connection => {}
+            () = self.caller.0.unanswered(self.limits.idle) => {}
+        }
     }
 }
 
@@ -145,9 +152,10 @@ pub struct Caller(Arc<Connection>);
 
 impl Caller {
     /// Begins a request that has passed the guard.
-    pub fn begin(&self) -> InFlight {
+    pub fn begin(&self, version: Version) -> InFlight {
         self.0.state.send_if_modified(|state| {
             state.is_known = true;
+            state.is_http2 = version == Version::HTTP_2;
             state.requests += 1;
             false
         });
@@ -172,6 +180,7 @@ struct Connection {
 struct State {
     /// Whether a request has passed the guard.
     is_known: bool,
+    is_http2: bool,
     /// Under way.
     requests: usize,
     /// When the connection began, or its last request ended.
@@ -182,7 +191,13 @@ struct State {
 
 impl State {
     fn new() -> Self {
-        Self { is_known: false, requests: 0, quiet_since: Instant::now(), ends: false }
+        Self {
+            is_known: false,
+            is_http2: false,
+            requests: 0,
+            quiet_since: Instant::now(),
+            ends: false,
+        }
     }
 
     fn is_new(&self) -> bool {
@@ -212,6 +227,21 @@ impl Connection {
             tokio::select! {
                 _ = state.changed() => {}
                 () = sleep_until(look_again) => {}
+            }
+        }
+    }
+
+    /// Waits until no request was under way for a while after GOAWAY. hyper waits without a limit for the answer of a caller
+    /// that is stopped. HTTP/1.1 needs no answer: its connection ends with the last byte that the caller takes.
+    async fn unanswered(&self, limit: Duration) {
+        let mut since = Instant::now();
+        loop {
+            sleep_until(since + limit).await;
+            let state = self.state.borrow();
+            let is_quiet = state.is_http2 && state.requests == 0;
+            since = if is_quiet { state.quiet_since.max(since) } else { Instant::now() };
+            if is_quiet && Instant::now() >= since + limit {
+                return;
             }
         }
     }

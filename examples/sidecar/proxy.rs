@@ -74,7 +74,7 @@ where
         let version = request.version();
         let (outcome, in_flight) = match shared.guard.check(&request) {
             Ok(()) => {
-                let mut in_flight = caller.begin();
+                let mut in_flight = caller.begin(version);
                 let outcome = match request.uri().path() {
                     STATUS => shared.report(request.method()),
                     _ => self.forward(request, &mut in_flight).await,

@@ -120,6 +120,33 @@ async fn idle_connection_is_closed() {
     assert!(end.unwrap().unwrap().is_ok(), "the connection must end with GOAWAY");
 }
 
+/// X2: a caller that is stopped or has fallen asleep neither reads GOAWAY nor answers a ping.
+#[tokio::test]
+async fn idle_connection_of_a_caller_that_hangs_is_closed() {
+    let (origin, _seen) = recording_api().await;
+    let sidecar = Sidecar::before(&origin).await;
+    // The rest of a request that is never completed.
+    let mut http1 = sidecar.connect().await;
+    let request = "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    assert!(exchange(&mut http1, request).await.contains(" 200 "));
+    http1.write_all(b"GET / HTTP/1.1\r\nhost: loc").await.unwrap();
+    // A request over HTTP/2 by hand: preface, SETTINGS, and HEADERS of `GET /` for `localhost`.
+    let mut http2 = sidecar.connect().await;
+    let headers = b"\x82\x86\x84\x41\x09localhost";
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    sent.extend([0, 0, headers.len() as u8, 1, 5, 0, 0, 0, 1]);
+    sent.extend(headers);
+    http2.write_all(&sent).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.windows(12).any(|bytes| bytes == b"from the API") {
+        assert!(soon(http2.read_buf(&mut answer)).await.unwrap() > 0);
+    }
+
+    tokio::time::pause();
+    assert!(ends_within(61, &mut http1).await, "HTTP/1.1");
+    assert!(ends_within(61, &mut http2).await, "HTTP/2");
+}
+
 /// X2: an answer may take any time.
 #[tokio::test]
 async fn busy_connection_is_kept() {
