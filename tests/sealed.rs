@@ -324,6 +324,16 @@ async fn record_without_a_place_is_read_and_bound_by_the_next_save() {
 
 /// S9
 #[tokio::test]
+async fn record_that_could_not_be_read_again_is_not_saved() {
+    let store = MemoryStore::new();
+    let sealed = Sealed::new(store.clone(), key("a", 1)).require_place();
+    let error = sealed.save(&record(1), None).await.unwrap_err();
+    assert!(error.is_misconfigured() && error.to_string().contains("require_place"), "{error}");
+    assert!(store.load().await.unwrap().is_none());
+}
+
+/// S9
+#[tokio::test]
 async fn renamed_record_is_opened_if_allowed_and_bound_by_a_save() {
     let stored = sealed_at("alice", &record(1)).await;
     let moved = at("carol", &stored).await;

@@ -144,6 +144,9 @@ impl<S: TokenStore> Sealed<S> {
     ///
     /// By default, such a record is opened, and the next save binds it to its place. Call this as soon as each grant was
     /// saved once: from then on, no copy of an old record is of use to an attacker.
+    ///
+    /// The store must name a place. Otherwise, each save is [misconfigured](StoreError::is_misconfigured), and no refresh token
+    /// is spent.
     #[must_use]
     pub fn require_place(mut self) -> Self {
         self.requires_place = true;
@@ -156,6 +159,13 @@ impl<S: TokenStore> Sealed<S> {
                 "the record is sealed already: put `Sealed` over a store once",
             ));
         }
+        let place = Some(self.store.place()).filter(|place| !place.is_empty());
+        if self.requires_place && place.is_none() {
+            return Err(StoreError::misconfigured(format!(
+                "{} names no place, and what is sealed without one could not be opened again: remove `Sealed::require_place`, or give the store a place (`TokenStore::place`)",
+                self.store.describe()
+            )));
+        }
         let key = &self.seals;
         let mut nonce = [0; NONCE];
         getrandom::fill(&mut nonce).map_err(|error| {
@@ -163,7 +173,7 @@ impl<S: TokenStore> Sealed<S> {
         })?;
         let mut sealed = SealedContent {
             key_id: key.id.to_string(),
-            place: Some(self.store.place()).filter(|place| !place.is_empty()),
+            place,
             nonce: STANDARD.encode(nonce),
             ciphertext: String::new(),
             has_open_intent: record.has_open_intent(),
