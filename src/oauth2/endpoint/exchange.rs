@@ -64,7 +64,7 @@ impl TokenEndpoint {
             client_auth: &self.client_auth,
             secrets: &secrets,
             now: self.clock.now(),
-            spends: dialect.rotates && has_refresh_token(&parameters),
+            spends: dialect.rotates && has_refresh_token(&parameters, dialect),
         };
         let origin = self.origin();
         let ready = match limit.run(self.client.ready()).await {
@@ -123,7 +123,7 @@ impl TokenEndpoint {
 
     /// Returns how long one request may take. With a grace window there must be time for a second one.
     fn limit(&self, parameters: &Parameters, dialect: &Dialect) -> Duration {
-        match dialect.reuse_grace.filter(|_| has_refresh_token(parameters)) {
+        match dialect.reuse_grace.filter(|_| has_refresh_token(parameters, dialect)) {
             Some(grace) => self.timeout.min(grace / 5 * 2),
             None => self.timeout,
         }
@@ -162,9 +162,12 @@ fn refused_beneath(error: &(dyn Error + 'static), context: Context<'_>) -> Optio
     Some(refused.clone().told_as(format!("the token request was not sent: {shown}")).into_unsent())
 }
 
-/// Returns whether a request spends a refresh token: one with a parameter of that name does, whatever the grant.
-fn has_refresh_token(parameters: &Parameters) -> bool {
-    parameters.get("refresh_token").is_some()
+/// Returns whether a request spends a refresh token: one with a parameter of that name does, whatever the grant. The name
+/// may be the one in the RFC or the server's.
+fn has_refresh_token(parameters: &Parameters, dialect: &Dialect) -> bool {
+    ["refresh_token", dialect.parameter_name("refresh_token")]
+        .iter()
+        .any(|name| parameters.get(name).is_some())
 }
 
 const HINT: &str = "; to have errors of connecting recognised, which leave the refresh token unspent, enable the feature `hyper-util` for hyper-util's client, use `ReqwestService` for reqwest, or set `TokenEndpoint::is_unsent`";
