@@ -528,6 +528,20 @@ async fn closure_cannot_replace_the_refresh_token() {
     }
 }
 
+/// Fault B13: whichever of its names the refresh token is given by.
+#[tokio::test]
+async fn refresh_token_by_the_servers_name_may_be_spent() {
+    let renamed = r#"{"parameter_names": {"refresh_token": "refreshToken"}}"#;
+    for name in ["refresh_token", "refreshToken"] {
+        let (endpoint, log) = in_dialect(renamed, [answer(502, "")]);
+        let grant = Grant::new(endpoint, "refresh_token")
+            .params_with(move |_| async move { Ok([(name, "sesame")]) });
+        let error = grant.fetch(missing()).await.unwrap_err();
+        assert_eq!(log.bodies(), ["grant_type=refresh_token&refreshToken=sesame"]);
+        assert!(error.is_ambiguous(), "{name}: {error}");
+    }
+}
+
 // ===== Plaintext =====
 
 fn unused(
@@ -572,8 +586,17 @@ async fn plaintext_endpoint_is_asked() {
 
 // ===== Characters =====
 
-const INVISIBLE: [&str; 6] =
-    ["sesame\n", "sesame\r\n", "\tsesame", "ses\0ame", "\u{feff}sesame", "sesame\u{a0}"];
+const INVISIBLE: [&str; 8] = [
+    "sesame\n",
+    "sesame\r\n",
+    "\tsesame",
+    "ses\0ame",
+    "\u{feff}sesame",
+    "sesame\u{a0}",
+    // What surrounds a text that was copied from a chat or a web page.
+    "\u{2068}sesame\u{2069}",
+    "ses\u{ad}ame",
+];
 
 /// Fault B10.
 #[tokio::test]

@@ -64,8 +64,18 @@ const ONE_LINE: [&str; 2] = ["username", "password"];
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || c != ' ' && c.is_whitespace()
-        // Zero-width characters, direction marks, and the byte order mark.
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+        // The soft hyphen, zero-width characters, marks of direction, and the byte order mark.
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{202a}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+        )
 }
 
 #[cfg(test)]
@@ -75,8 +85,10 @@ mod tests {
     /// Fault B10.
     #[test]
     fn invisible_characters_are_refused_without_showing_the_value() {
-        for bad in ["\n", "\r\n", "\t", "\0", "\u{7f}", "\u{85}", "\u{a0}", "\u{2028}", "\u{feff}"]
-        {
+        for bad in [
+            "\n", "\r\n", "\t", "\0", "\u{7f}", "\u{85}", "\u{a0}", "\u{ad}", "\u{2028}",
+            "\u{2069}", "\u{feff}",
+        ] {
             for value in [format!("sesame{bad}"), format!("{bad}sesame"), format!("ses{bad}ame")] {
                 for name in VISIBLE {
                     let error = check_characters(name, &value).unwrap_err();
