@@ -117,10 +117,18 @@ impl Stamp {
     #[expect(clippy::disallowed_methods, reason = "compared with the time of a file")]
     fn is_settled(&self) -> bool {
         let Some(changed) = self.changed else { return true };
-        let now = SystemTime::now();
-        let apart = now.duration_since(changed).or_else(|_| changed.duration_since(now));
-        apart.is_ok_and(|apart| apart > TIME_RESOLUTION)
+        is_long_ago(changed, SystemTime::now())
     }
+}
+
+fn is_long_ago(changed: SystemTime, now: SystemTime) -> bool {
+    let since_epoch = changed.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let resolution = match since_epoch.subsec_nanos() {
+        0 => COARSE_RESOLUTION,
+        _ => RESOLUTION,
+    };
+    let apart = now.duration_since(changed).or_else(|_| changed.duration_since(now));
+    apart.is_ok_and(|apart| apart > resolution)
 }
 
 #[cfg(unix)]
@@ -139,4 +147,28 @@ fn state(metadata: &Metadata) -> State {
 pub(super) const MAX_LENGTH: usize = 64 * 1024;
 
 /// How far apart two changes of a file may be and still have the same time: a tick of the kernel's clock, and some more.
-const TIME_RESOLUTION: Duration = Duration::from_millis(50);
+const RESOLUTION: Duration = Duration::from_millis(50);
+
+/// The same on a file system whose times are whole seconds or, as those of FAT, every other one.
+const COARSE_RESOLUTION: Duration = Duration::from_millis(2_050);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn change_in_the_same_tick_of_a_file_system_is_not_taken_for_noticed() {
+        let second = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        for (changed, apart, is_settled) in [
+            (second + Duration::from_nanos(1), 49, false),
+            (second + Duration::from_nanos(1), 51, true),
+            // The file may have been changed at any moment of the second, or of the one after.
+            (second, 51, false),
+            (second, 1_999, false),
+            (second, 2_051, true),
+        ] {
+            let now = changed + Duration::from_millis(apart);
+            assert_eq!(is_long_ago(changed, now), is_settled, "{changed:?} {apart}");
+        }
+    }
+}
