@@ -48,7 +48,9 @@ fn system_roots() -> Result<RootCertStore, BoxError> {
 
 fn add(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
     let pem = fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+    // A byte order mark would hide the first certificate.
+    let pem = pem.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&pem);
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|_| "is damaged: its PEM cannot be read".to_owned())?;
     if certificates.is_empty() {

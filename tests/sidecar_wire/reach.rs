@@ -75,6 +75,19 @@ async fn error_names_the_ca_file_and_its_flaw() {
     assert!(!folder.path("socket").exists());
 }
 
+/// X5: editors of Windows write a byte order mark, and the first certificate would be passed over.
+#[tokio::test]
+async fn ca_file_may_begin_with_a_byte_order_mark() {
+    let folder = Folder::new();
+    configure(&folder, &tls_api().await, "r0");
+    set(&folder, "ca", json!("ca.pem"));
+    for (name, content) in [("alone", String::new()), ("bundle", OTHER.to_owned())] {
+        let content = format!("\u{feff}{}{content}", CERTIFICATE.replace('\n', "\r\n"));
+        fs::write(folder.path("ca.pem"), content).unwrap();
+        assert!(self::answer(&folder).await.ends_with("Bearer t1"), "{name}");
+    }
+}
+
 /// X5: in a process of its own, since the environment belongs to the whole process.
 #[tokio::test]
 async fn ssl_cert_file_is_trusted_instead_of_the_system() {
