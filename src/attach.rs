@@ -35,21 +35,23 @@ impl Attach {
 
     /// Names the scheme (RFC 9110 §11.1).
     pub(crate) fn scheme(&mut self, scheme: &str) {
-        self.invalid = None;
+        // An invalid one is neither kept nor shown: the token may be in it.
+        self.invalid = if scheme.is_empty() {
+            Some(TokenError::misconfigured(
+                "the scheme is empty: for the token alone, write .without_scheme()",
+            ))
+        } else if !scheme.bytes().all(is_tchar) {
+            Some(TokenError::misconfigured(
+                "the scheme is not a single word of letters, digits and hyphens: write its name alone, such as .scheme(\"OAuth\")",
+            ))
+        } else {
+            None
+        };
         self.scheme = match scheme {
+            _ if self.invalid.is_some() => Scheme::Bearer,
             "Bearer" => Scheme::Bearer,
             other => Scheme::Other(other.into()),
         };
-        if scheme.is_empty() {
-            self.invalid = Some(TokenError::misconfigured(
-                "the scheme is empty: for the token alone, write .without_scheme()",
-            ));
-        } else if !scheme.bytes().all(is_tchar) {
-            // It is not shown: the token may be in it.
-            self.invalid = Some(TokenError::misconfigured(
-                "the scheme is not a single word of letters, digits and hyphens: write its name alone, such as .scheme(\"OAuth\")",
-            ));
-        }
     }
 
     /// Leaves the scheme out: the token alone.
@@ -156,8 +158,9 @@ mod tests {
         attach.scheme("Bearer");
         assert_eq!(sent(&attach), "Bearer sesame");
 
-        attach.scheme("two words");
+        attach.scheme("Bearer sesame");
         assert!(attach.invalid().is_some());
+        assert!(!format!("{attach:?}").contains("sesame"));
         attach.scheme("OAuth");
         assert!(attach.invalid().is_none());
         attach.scheme("");
