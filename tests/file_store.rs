@@ -423,6 +423,27 @@ async fn members_of_the_folders_group_share_a_record_if_allowed() {
     assert!(error.is_misconfigured() && error.to_string().contains("chmod o-w"), "{error}");
 }
 
+/// S16: another member of the group could otherwise have any file of this user shared with the group.
+#[tokio::test]
+async fn file_with_another_name_is_not_shared_with_the_group() {
+    let folder = Folder::new();
+    let [path, victim] = ["tokens.json", "victim"].map(|name| folder.path(name));
+    let store = FileStore::new(&path).allow_group();
+    for suffix in [".lock", ".save-lock"] {
+        fs::write(&victim, "not yours").unwrap();
+        mode(&victim, 0o600);
+        let planted = folder.path(&format!("tokens.json{suffix}"));
+        drop(fs::remove_file(&planted));
+        fs::hard_link(&victim, &planted).unwrap();
+        let locked = store.lock(AT_ONCE).await.map(drop);
+        let error = locked.and(store.save(&record(1), None).await).unwrap_err();
+        assert_eq!(fs::metadata(&victim).unwrap().mode() & 0o777, 0o600, "{suffix}");
+        assert!(error.is_misconfigured() && error.to_string().contains("remove it"), "{error}");
+        fs::remove_file(&planted).unwrap();
+        fs::remove_file(&victim).unwrap();
+    }
+}
+
 // ===== the lock =====
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 //! A record that another user can write chooses the account that the program uses, and receives its next refresh token.
 
 use std::fs::{File, Metadata};
-use std::io;
 use std::path::Path;
 
 use crate::store::StoreError;
@@ -23,7 +22,8 @@ mod unix {
     use std::fs::Permissions;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 
-    use super::{Access, File, Metadata, Path, StoreError, io};
+    use super::super::place::failed;
+    use super::{Access, File, Metadata, Path, StoreError};
 
     impl Access {
         /// Returns the access of the members of a folder's group.
@@ -49,18 +49,28 @@ mod unix {
         }
 
         /// Gives a file that this process has created to those who share it. The umask does not count.
-        pub(in super::super) fn share(self, file: &File, metadata: &Metadata) -> io::Result<()> {
+        ///
+        /// Refuses a file that has another name: a member of the group may have linked a file here that is not the store's.
+        pub(in super::super) fn share(
+            self,
+            file: &File,
+            path: &Path,
+            metadata: &Metadata,
+        ) -> Result<(), StoreError> {
             let Self::Group(gid) = self else { return Ok(()) };
-            if !is_this_users(metadata) {
+            let is_shared = metadata.gid() == gid && metadata.mode() & 0o777 == self.mode();
+            if is_shared || !is_this_users(metadata) {
                 return Ok(());
             }
-            if metadata.gid() != gid {
-                fchown(file, None, Some(gid))?;
+            if metadata.nlink() != 1 {
+                return Err(StoreError::misconfigured(format!(
+                    "{} is a hard link to a file of another name, which is not shared with the group: remove it",
+                    path.display()
+                )));
             }
-            if metadata.mode() & 0o777 != self.mode() {
-                file.set_permissions(Permissions::from_mode(self.mode()))?;
-            }
-            Ok(())
+            fchown(file, None, Some(gid))
+                .and_then(|()| file.set_permissions(Permissions::from_mode(self.mode())))
+                .map_err(|error| failed(path, "shared with the group", &error))
         }
 
         /// Refuses a file that others own.
@@ -134,7 +144,7 @@ mod unix {
 /// Access is what the folder passes on.
 #[cfg(not(unix))]
 impl Access {
-    pub(super) fn share(self, _: &File, _: &Metadata) -> io::Result<()> {
+    pub(super) fn share(self, _: &File, _: &Path, _: &Metadata) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -64,7 +64,7 @@ impl Held {
         }
         // Another user who owns the lock can hold it forever.
         access.check_owner(path, &metadata)?;
-        access.share(&file, &metadata).map_err(failed)?;
+        access.share(&file, path, &metadata)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(Taken::Busy),
