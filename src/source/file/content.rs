@@ -102,9 +102,13 @@ fn is_assignment(line: &str) -> bool {
         .iter()
         .find_map(|word| line.strip_prefix(word))
         .unwrap_or(line);
+    // In place: a copy of the name, which may be a token, would not be wiped.
     let is_named = |name: &str| {
-        let name = name.trim_end().to_ascii_lowercase();
-        NAMES.iter().any(|known| name.ends_with(known))
+        let name = name.trim_end().as_bytes();
+        NAMES.iter().any(|known| {
+            let end = name.len().checked_sub(known.len()).and_then(|start| name.get(start..));
+            end.is_some_and(|end| end.eq_ignore_ascii_case(known.as_bytes()))
+        })
     };
     if let Some((name, value)) = line.split_once(':')
         && (value.starts_with(char::is_whitespace) || value.is_empty() || is_named(name))
