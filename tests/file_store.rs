@@ -444,6 +444,19 @@ async fn file_with_another_name_is_not_shared_with_the_group() {
     }
 }
 
+/// S9
+#[tokio::test]
+async fn place_is_the_files_name_and_no_two_names_share_one() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let folder = Folder::new();
+    let place = |name: &[u8]| FileStore::new(folder.path("").join(OsStr::from_bytes(name))).place();
+    assert_eq!(place("tökens.json".as_bytes()), "tökens.json");
+    assert_eq!(place(b"t\xf6kens.json"), "t\\xf6kens.json");
+    assert_ne!(place(b"t\xf6kens.json"), place(b"t\xe4kens.json"));
+}
+
 // ===== the lock =====
 
 #[tokio::test]

@@ -288,7 +288,12 @@ impl TokenStore for FileStore {
         }
         // Cached from the first use on. Before that, this looks at the file system.
         let path = self.located().map_or(&self.path, |place| &place.data);
-        path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        let name = path.file_name().unwrap_or_default();
+        match name.to_str() {
+            Some(name) => name.to_owned(),
+            // Two such names are two places, which they would not be with U+FFFD in them.
+            None => name.as_encoded_bytes().escape_ascii().to_string(),
+        }
     }
 }
 
