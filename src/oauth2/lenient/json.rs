@@ -1,6 +1,6 @@
 //! A JSON value that is wiped when it is dropped.
 
-use std::fmt;
+use std::{fmt, io};
 
 use zeroize::Zeroizing;
 
@@ -121,10 +121,23 @@ impl fmt::Display for Json {
     }
 }
 
-/// RFC 8259 §7
+/// RFC 8259 §7. Nothing is allocated, since it would grow and leave copies behind.
 fn quoted(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let text = Zeroizing::new(serde_json::to_string(text).map_err(|_| fmt::Error)?);
-    f.write_str(&text)
+    struct Pieces<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+    impl io::Write for Pieces<'_, '_> {
+        fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+            let text = str::from_utf8(piece).map_err(io::Error::other)?;
+            self.0.write_str(text).map_err(io::Error::other)?;
+            Ok(piece.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    serde_json::to_writer(Pieces(f), text).map_err(|_| fmt::Error)
 }
 
 /// Returns whether names differ in case and punctuation only, as `refreshToken` and `refresh-token`, or not at all.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{Full, StreamBody};
-use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::oauth2::{Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource as _};
 use wiping::freed_unwiped;
 
@@ -62,6 +62,30 @@ fn no_copy_of_an_answers_tokens_is_freed_unwiped() {
     }
 }
 
+/// Fault S19: fields that the dialect has kept, also as JSON text.
+#[test]
+fn no_copy_of_a_further_field_is_freed_unwiped() {
+    const DEVICE: &str = "d8Hq-4sBv_2yLm/Gp";
+    let padding = "x".repeat(100);
+    let mut dialect = Dialect::rfc6749();
+    dialect.fields.extra.insert("device".into(), vec!["/device".into()]);
+    for device in [
+        format!("\"{DEVICE}\""),
+        format!("[\"{DEVICE}\"]"),
+        format!("{{\"a\":\"{padding}\",\"b\":{{\"c\":\"{DEVICE}\"}},\"d\":\"{padding}\"}}"),
+        // Too long to be kept.
+        format!("[\"{DEVICE}\",\"{}\"]", "x".repeat(10_000)),
+    ] {
+        let body = plain().replace("60", &format!("60,\"device\":{device}"));
+        let freed = freed_unwiped(&[ACCESS, REFRESH, ID, DEVICE], || {
+            let tokens = refresh_in(dialect.clone(), body.into_bytes()).unwrap();
+            assert_eq!(tokens.extra("device").is_some(), device.len() < 9_000);
+            std::mem::forget(device);
+        });
+        assert!(freed.is_empty(), "{}", freed.join("\n"));
+    }
+}
+
 /// Fault S19.
 #[test]
 fn no_copy_of_an_unusable_answers_tokens_is_freed_unwiped() {
@@ -83,6 +107,10 @@ fn no_copy_of_an_unusable_answers_tokens_is_freed_unwiped() {
 
 /// Asks for a token once, with this for an answer. The body itself is the HTTP client's, and is leaked.
 fn refresh(body: Vec<u8>) -> Result<TokenSet, TokenError> {
+    refresh_in(Dialect::rfc6749(), body)
+}
+
+fn refresh_in(dialect: Dialect, body: Vec<u8>) -> Result<TokenSet, TokenError> {
     let body: &'static [u8] = body.leak();
     let client = tower::service_fn(move |_: Request<Full<Bytes>>| {
         let frames: Vec<_> = body
@@ -93,6 +121,7 @@ fn refresh(body: Vec<u8>) -> Result<TokenSet, TokenError> {
         async move { Ok::<_, Infallible>(response) }
     });
     let endpoint = TokenEndpoint::new(client, "https://as.example.com/token").unwrap();
+    let endpoint = endpoint.dialect(dialect);
     let grant = RefreshTokenGrant::new(endpoint, "first-one");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(grant.fetch(Renewal::new(Cause::Missing)))
