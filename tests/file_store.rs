@@ -423,6 +423,24 @@ async fn members_of_the_folders_group_share_a_record_if_allowed() {
     assert!(error.is_misconfigured() && error.to_string().contains("chmod o-w"), "{error}");
 }
 
+/// S16: at the first start of several members, one creates the lock file and then shares it.
+#[tokio::test]
+async fn lock_file_that_a_member_is_about_to_share_is_waited_for() {
+    let folder = Folder::new();
+    let [path, lock] = ["tokens.json", "tokens.json.lock"].map(|name| folder.path(name));
+    let store = FileStore::new(&path).allow_group();
+    fs::write(&lock, "").unwrap();
+    if chown(&lock, Some(65533), Some(65533)).is_err() {
+        return skipped("only root can give files away");
+    }
+    let error = store.lock(AT_ONCE).await.unwrap_err();
+    assert!(error.is_held(), "{error}");
+    let times = fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
+    fs::File::options().write(true).open(&lock).unwrap().set_times(times).unwrap();
+    let error = store.lock(AT_ONCE).await.unwrap_err();
+    assert!(error.is_misconfigured() && error.to_string().contains("chgrp"), "{error}");
+}
+
 /// S16: another member of the group could otherwise have any file of this user shared with the group.
 #[tokio::test]
 async fn file_with_another_name_is_not_shared_with_the_group() {

@@ -19,8 +19,9 @@ pub(super) enum Access {
 
 #[cfg(unix)]
 mod unix {
-    use std::fs::Permissions;
+    use std::fs::{self, Permissions};
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+    use std::time::{Duration, SystemTime};
 
     use super::super::place::failed;
     use super::{Access, File, Metadata, Path, StoreError};
@@ -71,6 +72,19 @@ mod unix {
             fchown(file, None, Some(gid))
                 .and_then(|()| file.set_permissions(Permissions::from_mode(self.mode())))
                 .map_err(|error| failed(path, "shared with the group", &error))
+        }
+
+        /// Returns whether another member of the group may be about to share a file that this process may not open: it is
+        /// created first, with the mode that the umask leaves, and then given to the group.
+        #[expect(clippy::disallowed_methods, reason = "compared with the time of a file")]
+        pub(in super::super) fn is_being_shared(self, path: &Path) -> bool {
+            let Self::Group(_) = self else { return false };
+            let Ok(metadata) = fs::symlink_metadata(path) else { return false };
+            let now = SystemTime::now();
+            metadata.modified().is_ok_and(|created| {
+                let apart = now.duration_since(created).or_else(|_| created.duration_since(now));
+                apart.is_ok_and(|apart| apart < SHARING)
+            })
         }
 
         /// Refuses a file that others own.
@@ -139,6 +153,9 @@ mod unix {
     fn is_this_users(metadata: &Metadata) -> bool {
         metadata.uid() == rustix::process::geteuid().as_raw()
     }
+
+    /// Two system calls, and what a busy machine puts between them.
+    const SHARING: Duration = Duration::from_secs(1);
 }
 
 /// Access is what the folder passes on.
@@ -146,6 +163,10 @@ mod unix {
 impl Access {
     pub(super) fn share(self, _: &File, _: &Path, _: &Metadata) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    pub(super) fn is_being_shared(self, _: &Path) -> bool {
+        false
     }
 
     pub(super) fn check_owner(self, _: &Path, _: &Metadata) -> Result<(), StoreError> {

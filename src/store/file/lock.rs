@@ -53,6 +53,12 @@ impl Held {
                 return Ok(Taken::Missing);
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Taken::Busy),
+            Err(error)
+                if error.kind() == io::ErrorKind::PermissionDenied
+                    && access.is_being_shared(path) =>
+            {
+                return Ok(Taken::Busy);
+            }
             Err(error) => return Err(failed(error)),
         };
         let metadata = file.metadata().map_err(failed)?;
@@ -63,7 +69,9 @@ impl Held {
             )));
         }
         // Another user who owns the lock can hold it forever.
-        access.check_owner(path, &metadata)?;
+        if let Err(error) = access.check_owner(path, &metadata) {
+            return if access.is_being_shared(path) { Ok(Taken::Busy) } else { Err(error) };
+        }
         access.share(&file, path, &metadata)?;
         match file.try_lock() {
             Ok(()) => {}
