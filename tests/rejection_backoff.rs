@@ -17,7 +17,7 @@ use http_body_util::Full;
 use tokio::time::{advance, sleep, timeout};
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt as _};
-use tower_refresh::{RefreshLayer, ReplayLimit, Replayable, Skip, TokenStatus};
+use tower_refresh::{RefreshLayer, ReplayLimit, Replayable, Skip, TokenError, TokenStatus};
 
 type Body = Replayable<Full<Bytes>>;
 type Client = BoxCloneSyncService<Request<Body>, Response<Full<Bytes>>, tower::BoxError>;
@@ -45,7 +45,10 @@ const ALL: [Callers; 4] =
 
 impl Api {
     fn new() -> Self {
-        let mint = Mint::new(24 * HOUR);
+        Self::with(Mint::new(24 * HOUR))
+    }
+
+    fn with(mint: Mint) -> Self {
         let revoked = Arc::new(AtomicUsize::new(0));
         let layer = RefreshLayer::with_policy(mint.clone(), policy())
             .origin("https://api.test")
@@ -165,6 +168,19 @@ async fn a_revocation_right_after_a_useless_refresh_is_repaired() {
         assert_eq!(broken.await.unwrap(), StatusCode::UNAUTHORIZED);
         assert!(api.mint.calls() <= 3, "{milliseconds}: {}", api.mint.calls());
     }
+}
+
+/// A token that works is used although a broken endpoint rejected it and its refresh failed.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_fails_for_a_broken_endpoint_fails_no_other_request() {
+    let api = Api::with(Mint::new(HOUR).delay(Duration::from_secs(1)));
+    api.get("/good").await;
+    api.mint.fail(Some(TokenError::transient("down")));
+    let (broken, good) = tokio::join!(api.get("/broken"), async {
+        sleep(Duration::from_millis(500)).await;
+        api.get("/good").await
+    });
+    assert_eq!((broken, good), (StatusCode::UNAUTHORIZED, StatusCode::OK));
 }
 
 /// E1.

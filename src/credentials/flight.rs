@@ -140,6 +140,13 @@ impl<S: TokenSource> Future for Waiting<S> {
                 Poll::Ready(Ok(Outcome::Landed(Err(error))))
                     if this.credentials.epoch() == this.epoch =>
                 {
+                    // The token that was not replaced may still be good for this request.
+                    if let Want::Token | Want::TokenOf(_) = this.want
+                        && let Some(issued) = this.credentials.usable()
+                        && this.credentials.is_for(&issued, &this.want)
+                    {
+                        return Poll::Ready(Ok(issued));
+                    }
                     return Poll::Ready(Err(error));
                 }
                 // Or the application logged in or out between the landing and now.

@@ -336,6 +336,12 @@ impl<S: TokenSource> Credentials<S> {
         (!published.until.has_come(self.now())).then(|| Arc::clone(&published.issued))
     }
 
+    /// Returns the current token unless it has expired, also if a refresh is due.
+    fn usable(&self) -> Option<Arc<Issued>> {
+        let now = self.now();
+        self.lock().state.usable(now)
+    }
+
     /// Returns whether a token is of the current session, and its waiter is as well.
     pub(crate) fn is_for(&self, token: &Issued, want: &Want) -> bool {
         let state = &self.lock().state;

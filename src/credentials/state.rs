@@ -781,6 +781,10 @@ impl State {
         self.generation
     }
 
+    pub(super) fn usable(&self, now: Now) -> Option<Arc<Issued>> {
+        self.current.clone().filter(|current| !current.is_expired(now))
+    }
+
     pub(super) fn flight_id(&self) -> Option<FlightId> {
         self.flight.as_ref().map(|flight| flight.id)
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tower::util::BoxCloneSyncService;
 use tower_refresh::testing::TokioClock;
 use tower_refresh::{
@@ -105,11 +105,13 @@ pub struct Mint {
     calls: Arc<AtomicUsize>,
     delay: Duration,
     lifetime: Option<Duration>,
+    outage: Arc<watch::Sender<Option<TokenError>>>,
 }
 
 impl Mint {
     pub fn new(lifetime: Duration) -> Self {
-        Self { calls: Arc::default(), delay: Duration::from_millis(50), lifetime: Some(lifetime) }
+        let (calls, outage) = Default::default();
+        Self { calls, delay: Duration::from_millis(50), lifetime: Some(lifetime), outage }
     }
 
     pub fn without_expiry() -> Self {
@@ -119,6 +121,11 @@ impl Mint {
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
+    }
+
+    /// Answers with this error from now on, or with tokens again.
+    pub fn fail(&self, error: Option<TokenError>) {
+        self.outage.send_replace(error);
     }
 
     pub fn calls(&self) -> usize {
@@ -135,6 +142,10 @@ impl TokenSource for Mint {
     async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
         let number = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
         tokio::time::sleep(self.delay).await;
+        let outage = self.outage.borrow().clone();
+        if let Some(error) = outage {
+            return Err(error);
+        }
         let tokens = tokens(&format!("t{number}"));
         Ok(match self.lifetime {
             Some(lifetime) => tokens.expires_in(lifetime).build(),
