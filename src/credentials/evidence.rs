@@ -79,11 +79,15 @@ struct Budget {
 }
 
 /// What to look out for among the responses that accept a token: any at all (the bit [`ANY`], until there is one), and those
-/// of suspects (a bit for each).
+/// of suspects (a bit for each, and their numbers).
 ///
 /// It goes with the token, so that a response that accepts a token that is known to be good costs one relaxed load.
 #[derive(Debug)]
-pub(super) struct Witness(AtomicU64);
+pub(super) struct Witness {
+    asked: AtomicU64,
+    /// The numbers of the suspects: a good target may share a suspect's bit, and must not take the lock for each response.
+    suspects: [AtomicU64; SUSPECTS],
+}
 
 /// What a response that accepts a token means for its witness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,9 +229,13 @@ impl Evidence {
     /// Has the witness look out for what is not known yet.
     pub(super) fn ask(&self, witness: &Witness) {
         let suspects = self.suspects.iter().filter(|suspect| suspect.cleared.is_none());
-        let suspects = suspects.fold(0, |bits, suspect| bits | bit(suspect.target));
-        let any = if self.is_awaited { ANY } else { 0 };
-        witness.0.store(suspects | any, Ordering::Relaxed);
+        let mut asked = if self.is_awaited { ANY } else { 0 };
+        // A number that is left of an earlier suspect costs a lock at most.
+        for (place, suspect) in witness.suspects.iter().zip(suspects) {
+            asked |= bit(suspect.target);
+            place.store(suspect.target.number(), Ordering::Relaxed);
+        }
+        witness.asked.store(asked, Ordering::Relaxed);
     }
 
     /// Returns whether the current token was rejected and not accepted since.
@@ -330,23 +338,28 @@ impl Evidence {
 
 impl Witness {
     pub(super) fn new() -> Self {
-        Self(AtomicU64::new(ANY))
+        Self { asked: AtomicU64::new(ANY), suspects: Default::default() }
     }
 
     /// A response of this target accepted the token.
     pub(super) fn accepted(&self, target: Target) -> Testimony {
-        let asked = self.0.load(Ordering::Relaxed);
+        let asked = self.asked.load(Ordering::Relaxed);
         if asked == 0 {
             return Testimony::Known;
         }
         if asked & ANY != 0 {
-            self.0.fetch_and(!ANY, Ordering::Relaxed);
+            self.asked.fetch_and(!ANY, Ordering::Relaxed);
         }
-        if asked & bit(target) == 0 { Testimony::Known } else { Testimony::OfSuspect }
+        let is_suspect = |place: &AtomicU64| place.load(Ordering::Relaxed) == target.number();
+        if asked & bit(target) != 0 && self.suspects.iter().any(is_suspect) {
+            Testimony::OfSuspect
+        } else {
+            Testimony::Known
+        }
     }
 
     fn has_accepted(&self) -> bool {
-        self.0.load(Ordering::Relaxed) & ANY == 0
+        self.asked.load(Ordering::Relaxed) & ANY == 0
     }
 }
 
@@ -598,13 +611,23 @@ mod tests {
     #[test]
     fn an_acceptance_of_a_good_token_changes_nothing() {
         let mut story = Story::new();
-        let bits = |story: &Story| story.witness.0.load(Ordering::Relaxed);
+        let bits = |story: &Story| story.witness.asked.load(Ordering::Relaxed);
         assert_eq!(bits(&story), ANY);
         story.accepted(at(1, 1));
         assert_eq!(bits(&story), 0);
         story.rejected(at(1, 2));
         story.accepted(at(1, 1));
         assert_eq!(bits(&story), bit(at(1, 2)));
+    }
+
+    #[test]
+    fn an_acceptance_by_a_target_with_the_bit_of_a_suspect_is_no_news() {
+        let mut story = Story::new();
+        let (suspect, good) = (at(1, 2), at(1, 2 + ANY.trailing_zeros()));
+        assert_eq!(bit(suspect), bit(good));
+        story.rejected(suspect);
+        assert_eq!(story.witness.accepted(good), Testimony::Known);
+        assert_eq!(story.witness.accepted(suspect), Testimony::OfSuspect);
     }
 
     #[test]
