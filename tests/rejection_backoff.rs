@@ -170,6 +170,134 @@ async fn a_revocation_right_after_a_useless_refresh_is_repaired() {
     }
 }
 
+/// E2: also where good requests are rare, so that nothing speaks for the token while the broken endpoint backs off.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_is_repaired_though_good_requests_are_rare() {
+    for callers in ALL {
+        for good_every in [20, 60, 600, 3600] {
+            let api = Api::new();
+            api.get("/good").await;
+            for second in 1..=3600 {
+                api.send("https://api.test/broken", callers).await;
+                if second % good_every == 0 {
+                    api.get("/good").await;
+                }
+                advance(Duration::from_millis(900)).await;
+                if second % 400 == 0 {
+                    api.revoke();
+                    let status = api.get(&format!("/another/{second}")).await;
+                    assert_eq!(status, StatusCode::OK, "{callers:?} {good_every} {second}");
+                }
+            }
+            assert!(api.mint.calls() <= 30, "{callers:?} {good_every}: {}", api.mint.calls());
+        }
+    }
+}
+
+/// E2: nor do a thousand paths that reject everything, which have used up the budget.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_among_a_thousand_broken_paths_is_repaired() {
+    for callers in ALL {
+        let api = Api::new();
+        for n in 0..3600 {
+            if n == 1200 || n == 2400 {
+                api.revoke();
+            }
+            api.send(&format!("https://api.test/broken/{n}"), callers).await;
+            let status = api.get("/good").await;
+            let is_repaired = (n % 1200) > 70 || n < 1200;
+            assert!(status == StatusCode::OK || !is_repaired, "{callers:?} {n}");
+            sleep(Duration::from_millis(90)).await;
+        }
+    }
+}
+
+/// S8: a refresh that failed says nothing against the token, and is not repeated for an endpoint that rejects everything.
+#[tokio::test(start_paused = true)]
+async fn a_token_endpoint_that_is_down_is_not_asked_for_a_broken_endpoint() {
+    for callers in ALL {
+        for down in [TokenError::transient("down"), TokenError::ambiguous("cut")] {
+            let api = Api::new();
+            api.get("/good").await;
+            api.mint.fail(Some(down.clone()));
+            api.mixed_traffic(900, callers).await;
+            assert!(api.mint.calls() <= 3, "{callers:?} {down}: {}", api.mint.calls());
+
+            api.mint.fail(None);
+            api.revoke();
+            if down.is_transient() {
+                assert_eq!(api.get("/another").await, StatusCode::OK, "{callers:?}");
+            }
+        }
+    }
+}
+
+/// S7: the refresh token may be spent, while the access token works.
+#[tokio::test(start_paused = true)]
+async fn a_broken_endpoint_does_not_risk_a_refresh_token_that_may_be_spent() {
+    let api = Api::new();
+    api.get("/good").await;
+    api.mint.fail(Some(TokenError::ambiguous("cut")));
+    api.credentials.renew().await.unwrap_err();
+    for path in 0..100 {
+        advance(Duration::from_secs(30)).await;
+        api.get("/good").await;
+        assert_eq!(api.get(&format!("/broken/{path}")).await, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(api.mint.calls(), 2);
+
+    // It is all that is left once no response has accepted the access token for long.
+    api.mint.fail(None);
+    api.revoke();
+    let mut rejected = 0;
+    while api.get("/good").await == StatusCode::UNAUTHORIZED {
+        rejected += 1;
+        advance(Duration::from_secs(1)).await;
+    }
+    assert!((1..=301).contains(&rejected), "{rejected}");
+}
+
+/// S8: a genuine revocation during an outage is repaired as soon as the cooldown allows.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_during_an_outage_is_repaired_after_it() {
+    for callers in [Callers::Retry, Callers::NoRetry] {
+        let api = Api::new();
+        api.mixed_traffic(60, callers).await;
+        api.mint.fail(Some(TokenError::transient("down")));
+        api.revoke();
+        for _ in 0..3 {
+            api.mixed_traffic(1, callers).await;
+        }
+        api.mint.fail(None);
+        advance(Duration::from_secs(5)).await;
+        api.send("https://api.test/good", callers).await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(api.get("/good").await, StatusCode::OK, "{callers:?}");
+    }
+}
+
+/// A token that works is used while it is renewed early, though a broken endpoint rejects it meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_broken_endpoint_does_not_hold_up_requests_during_an_early_refresh() {
+    let slow = Duration::from_secs(20);
+    let api = Api::with(Mint::new(HOUR).delay(slow));
+    api.get("/good").await;
+    api.get("/broken").await;
+    assert_eq!(api.mint.calls(), 2);
+    advance(HOUR - Duration::from_secs(200)).await;
+    api.get("/good").await;
+    assert_eq!(api.mint.calls(), 3);
+    let broken = tokio::spawn({
+        let api = api.clone();
+        async move { api.get("/broken").await }
+    });
+    sleep(Duration::from_secs(1)).await;
+    let good = timeout(Duration::from_secs(1), api.get("/good")).await;
+    assert_eq!(good.ok(), Some(StatusCode::OK));
+    assert_eq!(api.credentials.status().token, TokenStatus::Stale);
+    assert_eq!(broken.await.unwrap(), StatusCode::UNAUTHORIZED);
+}
+
 /// A token that works is used although a broken endpoint rejected it and its refresh failed.
 #[tokio::test(start_paused = true)]
 async fn a_refresh_that_fails_for_a_broken_endpoint_fails_no_other_request() {
@@ -181,6 +309,19 @@ async fn a_refresh_that_fails_for_a_broken_endpoint_fails_no_other_request() {
         api.get("/good").await
     });
     assert_eq!((broken, good), (StatusCode::UNAUTHORIZED, StatusCode::OK));
+}
+
+/// A token that was answered 401 during an early refresh is *rejected* also after that refresh has failed.
+#[tokio::test(start_paused = true)]
+async fn a_token_rejected_during_an_early_refresh_that_fails_is_reported() {
+    let api = Api::with(Mint::new(HOUR).delay(Duration::from_secs(1)));
+    api.get("/good").await;
+    api.mint.fail(Some(TokenError::transient("down")));
+    advance(HOUR - Duration::from_secs(200)).await;
+    api.revoke();
+    assert_eq!(api.get("/good").await, StatusCode::UNAUTHORIZED);
+    assert_eq!(api.mint.calls(), 2);
+    assert_eq!(api.credentials.status().token, TokenStatus::Rejected);
 }
 
 /// E1.

@@ -9,6 +9,8 @@
 //!   refresh until its backoff is over, and then only if no response has accepted the current token meanwhile.
 //! - A target that is no suspect starts a refresh at once, as long as its origin has a budget left. A refresh takes one
 //!   from the budget, and gives it back once it has proved useful at its target.
+//! - A target whose last refresh did not help leaves the last one of the budget to the others.
+//! - If a refresh failed, its target starts another only if no response has accepted the token meanwhile.
 //! - One origin takes nothing from another.
 //! - Only responses count. A retry that never happened proves nothing and releases nothing.
 
@@ -25,6 +27,8 @@ const SUSPECTS: usize = 16;
 const ORIGINS: usize = 16;
 /// How many refreshes the rejections of one origin may start in a row; one more for each longest backoff that passes.
 const BUDGET: u32 = 4;
+/// How many more for a token that all responses reject although they accepted it before, until the budget is full again.
+const SPARE: u32 = 3;
 /// For how long a target must accept the new token until its refresh counts as useful, if no retry has shown it.
 const USEFUL_AFTER: Duration = Duration::from_secs(30);
 
@@ -39,8 +43,10 @@ pub(super) struct Evidence {
     is_accepted: bool,
     /// Whether the next acceptance is news, wherever it comes from.
     is_awaited: bool,
-    /// Whether the current token was rejected, and no response has accepted it since.
-    is_doubted: bool,
+    /// Since when the current token is rejected and no response accepts it, on the monotonic clock.
+    doubted: Option<Duration>,
+    /// How many acceptances had been taken in when the last refresh failed.
+    failed_after: u64,
     /// Oldest first.
     suspects: Vec<Suspect>,
     budgets: Vec<Budget>,
@@ -74,8 +80,19 @@ struct Hold {
 struct Budget {
     origin: u32,
     left: u32,
+    spare: u32,
     /// When it last began to fill up, on the monotonic clock.
     since: Duration,
+}
+
+/// How much of a budget a rejection may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    /// The last refresh for the target did not help: one is left for the first rejection elsewhere.
+    AllButOne,
+    All,
+    /// All, and then what is spare: all responses reject the token, which they accepted before.
+    Spare,
 }
 
 /// What to look out for among the responses that accept a token: any at all (the bit [`ANY`], until there is one), and those
@@ -121,7 +138,8 @@ impl Evidence {
             acceptances: 0,
             is_accepted: false,
             is_awaited: true,
-            is_doubted: false,
+            doubted: None,
+            failed_after: 0,
             suspects: Vec::new(),
             budgets: Vec::new(),
         }
@@ -131,7 +149,7 @@ impl Evidence {
     pub(super) fn token_issued(&mut self) {
         self.is_accepted = false;
         self.is_awaited = true;
-        self.is_doubted = false;
+        self.doubted = None;
         for hold in self.suspects.iter_mut().filter_map(|suspect| suspect.hold.as_mut()) {
             hold.acceptances = self.acceptances;
         }
@@ -140,7 +158,8 @@ impl Evidence {
     /// A target rejected the current token.
     pub(super) fn judge(&mut self, now: Now, current: Generation, target: Target) -> Judgement {
         self.give_back(now);
-        self.forfeit(target);
+        let share = self.share_of(now, target);
+        self.forfeit(now, target);
         let acceptances = self.acceptances;
         if let Some(suspect) = self.suspects.iter_mut().find(|suspect| suspect.is(target)) {
             let (left, begins) = match &suspect.hold {
@@ -152,7 +171,9 @@ impl Evidence {
                 },
             };
             if begins || left.is_some() {
-                self.is_doubted |= !self.is_accepted;
+                if !self.is_accepted {
+                    self.doubted.get_or_insert(now.monotonic());
+                }
                 let left = left.unwrap_or_else(|| {
                     self.is_awaited = true;
                     suspect.strike(now, current, self.backoff, acceptances)
@@ -160,9 +181,9 @@ impl Evidence {
                 return Judgement::Ignored { left, begins };
             }
         }
-        self.is_doubted = true;
+        self.doubted.get_or_insert(now.monotonic());
         self.is_awaited = true;
-        match self.exhausted_for(now, target.origin()) {
+        match self.exhausted_for(now, target.origin(), share) {
             None => Judgement::Counts,
             Some(left) => Judgement::Ignored { left, begins: false },
         }
@@ -178,13 +199,36 @@ impl Evidence {
         self.charge(now, target.origin());
     }
 
+    /// A refresh failed, which this target's rejection of the current token had started, if any.
+    pub(super) fn refresh_failed(&mut self, now: Now, current: Generation, target: Option<Target>) {
+        self.is_awaited = true;
+        self.failed_after = self.acceptances;
+        let acceptances = self.acceptances;
+        if let Some(target) = target {
+            let suspect = self.suspect(target);
+            suspect.rejected = current;
+            suspect.cleared = None;
+            // It is over already: the cooldown is enough, unless a response accepts the token.
+            suspect.hold =
+                Some(Hold { until: Deadline::monotonic(now, Duration::ZERO), acceptances });
+        }
+    }
+
+    /// Returns whether responses have accepted the current token since the last refresh failed, and were not followed by
+    /// rejections alone for the longest backoff.
+    pub(super) fn speaks_for_the_token(&self, now: Now) -> bool {
+        let doubted_for = self.doubted.map(|since| now.monotonic().saturating_sub(since));
+        self.acceptances > self.failed_after
+            && doubted_for.is_none_or(|doubted_for| doubted_for < self.backoff.1)
+    }
+
     /// Takes in what the responses to the current token have shown, which are counted without the lock.
     pub(super) fn hear(&mut self, witness: &Witness) {
         if self.is_awaited && witness.has_accepted() {
             self.acceptances += 1;
             self.is_accepted = true;
             self.is_awaited = false;
-            self.is_doubted = false;
+            self.doubted = None;
         }
     }
 
@@ -215,7 +259,9 @@ impl Evidence {
         generation: Generation,
     ) -> Option<Duration> {
         self.is_awaited = true;
-        self.is_doubted |= !self.is_accepted;
+        if !self.is_accepted {
+            self.doubted.get_or_insert(now.monotonic());
+        }
         let (backoff, acceptances) = (self.backoff, self.acceptances);
         let suspect = self.suspect(target);
         let is_known = suspect.cleared.is_none() && suspect.rejected >= generation;
@@ -240,15 +286,17 @@ impl Evidence {
 
     /// Returns whether the current token was rejected and not accepted since.
     pub(super) fn is_doubted(&self, witness: &Witness) -> bool {
-        self.is_doubted && !(self.is_awaited && witness.has_accepted())
+        self.doubted.is_some() && !(self.is_awaited && witness.has_accepted())
     }
 
     /// Returns for how long some target's rejections start no refresh.
     pub(super) fn longest_left(&self, now: Now) -> Option<Duration> {
         let suspects = self.suspects.iter().filter(|suspect| suspect.cleared.is_none());
         let holds = suspects.filter_map(|suspect| suspect.hold?.left(now));
-        let budgets =
-            self.budgets.iter().filter_map(|budget| budget.exhausted_for(now, self.backoff.1));
+        let budgets = self
+            .budgets
+            .iter()
+            .filter_map(|budget| budget.exhausted_for(now, self.backoff.1, Share::All));
         holds.chain(budgets).max()
     }
 
@@ -275,6 +323,22 @@ impl Evidence {
         &mut self.suspects[at]
     }
 
+    /// Returns how much of its origin's budget a target's rejection may use.
+    fn share_of(&self, now: Now, target: Target) -> Share {
+        let passed = |since: Duration| now.monotonic().saturating_sub(since);
+        let is_dead =
+            self.is_accepted && self.doubted.is_some_and(|since| passed(since) >= self.backoff.0);
+        match self.suspects.iter().find(|suspect| suspect.target == target) {
+            Some(Suspect { cleared: None, strikes: 1.., .. }) => Share::AllButOne,
+            _ if is_dead => Share::Spare,
+            // It accepts some requests and rejects others.
+            Some(Suspect { cleared: Some(at), .. }) if passed(*at) < USEFUL_AFTER => {
+                Share::AllButOne
+            }
+            _ => Share::All,
+        }
+    }
+
     /// Gives back to the budgets what has proved useful by now.
     fn give_back(&mut self, now: Now) {
         let is_useful = |suspect: &Suspect| {
@@ -292,20 +356,21 @@ impl Evidence {
     }
 
     /// A target that accepted the new token rejects one so soon: its refresh has not proved useful.
-    fn forfeit(&mut self, target: Target) {
+    fn forfeit(&mut self, now: Now, target: Target) {
         let mut suspects = self.suspects.iter_mut();
         if let Some(suspect) = suspects.find(|suspect| suspect.target == target) {
             suspect.is_charged = false;
+            suspect.cleared = suspect.cleared.map(|_| now.monotonic());
         }
     }
 
     // ===== budgets =====
 
-    /// Returns how long an origin's rejections start no refresh, if its budget is used up.
-    fn exhausted_for(&self, now: Now, origin: u32) -> Option<Duration> {
+    /// Returns how long an origin's rejections start no refresh, if this share of its budget is used up.
+    fn exhausted_for(&self, now: Now, origin: u32, share: Share) -> Option<Duration> {
         let (_, most) = self.backoff;
         match self.budgets.iter().find(|budget| budget.origin == origin) {
-            Some(budget) => budget.exhausted_for(now, most),
+            Some(budget) => budget.exhausted_for(now, most, share),
             None if self.budgets.len() < ORIGINS => None,
             // With so many origins that reject, another one has none to start with.
             None => {
@@ -321,17 +386,28 @@ impl Evidence {
             if self.budgets.len() >= ORIGINS {
                 return;
             }
-            self.budgets.push(Budget { origin, left: BUDGET, since: now.monotonic() });
+            self.budgets.push(Budget {
+                origin,
+                left: BUDGET,
+                spare: SPARE,
+                since: now.monotonic(),
+            });
         }
         if let Some(budget) = self.budgets.iter_mut().find(|budget| budget.origin == origin) {
             budget.fill(now, most);
-            budget.left = budget.left.saturating_sub(1);
+            match budget.left {
+                0 => budget.spare = budget.spare.saturating_sub(1),
+                _ => budget.left -= 1,
+            }
         }
     }
 
     fn refund(&mut self, origin: u32) {
         if let Some(budget) = self.budgets.iter_mut().find(|budget| budget.origin == origin) {
-            budget.left = BUDGET.min(budget.left + 1);
+            match budget.spare {
+                SPARE.. => budget.left = BUDGET.min(budget.left + 1),
+                _ => budget.spare += 1,
+            }
         }
     }
 }
@@ -416,9 +492,15 @@ impl Budget {
             .unwrap_or(BUDGET)
     }
 
-    fn exhausted_for(&self, now: Now, interval: Duration) -> Option<Duration> {
+    /// Returns how long until there is something of this share, if there is nothing now.
+    fn exhausted_for(&self, now: Now, interval: Duration, share: Share) -> Option<Duration> {
+        let kept = u32::from(share == Share::AllButOne);
+        if share == Share::Spare && self.spare > 0 {
+            return None;
+        }
+        let next = interval.saturating_mul(self.filled(now, interval).saturating_add(1));
         let passed = now.monotonic().saturating_sub(self.since);
-        (self.left(now, interval) == 0).then(|| interval.saturating_sub(passed))
+        (self.left(now, interval) <= kept).then(|| next.saturating_sub(passed))
     }
 
     /// Takes in what it has gained, and begins to fill up from now on if it is full.
@@ -426,7 +508,10 @@ impl Budget {
         let filled = self.filled(now, interval);
         self.left = self.left(now, interval);
         self.since = match self.left {
-            BUDGET => now.monotonic(),
+            BUDGET => {
+                self.spare = SPARE;
+                now.monotonic()
+            }
             _ => self.since.saturating_add(interval.saturating_mul(filled)),
         };
     }
@@ -506,8 +591,9 @@ mod tests {
             }
             story.pass(1);
         }
-        // 5, 10 and 20 seconds, each from the rejection that follows the refresh.
-        assert_eq!(refreshed_at, [0, 6, 17, 38]);
+        // 5 and 10 seconds, each from the rejection that follows the refresh. The last refresh is left to other targets.
+        assert_eq!(refreshed_at, [0, 6, 17]);
+        assert!(story.rejected(at(1, 2)));
     }
 
     #[test]
@@ -556,6 +642,24 @@ mod tests {
         }
         assert_eq!(story.refreshes, BUDGET + 3600 / 300 - 1);
         assert!(story.rejected(at(2, 1)));
+    }
+
+    /// As with GraphQL, where some operations are rejected and others accepted.
+    #[test]
+    fn a_target_that_accepts_and_rejects_is_refreshed_once_it_only_rejects() {
+        let mut story = Story::new();
+        for _ in 0..120 {
+            story.rejected(at(1, 1));
+            story.accepted(at(1, 1));
+            story.pass(1);
+        }
+        let before = story.refreshes;
+        assert!(before < BUDGET);
+        for _ in 0..=5 {
+            story.rejected(at(1, 1));
+            story.pass(1);
+        }
+        assert_eq!(story.refreshes, before + 1);
     }
 
     #[test]

@@ -114,7 +114,11 @@ impl RefreshPolicy {
     /// An endpoint that answers 401 to everything must not cost a refresh per request. So if a target rejects the new token
     /// too, it backs off. The backoff doubles each time, and goes on for as long as other responses accept the token. Every
     /// other target still starts a refresh with its first rejection, so that a revoked token is replaced at once. The
-    /// rejections of one origin start at most four refreshes that do not help, and then one per `max`.
+    /// rejections of one origin start at most four refreshes that do not help, and then one per `max`. Three more are kept for a
+    /// token that responses accepted before and that all of them have rejected for `first`.
+    ///
+    /// If the outcome of a refresh is unknown, the refresh token may be spent. Then no rejection starts another refresh while
+    /// other responses accept the token, nor for `max` after the last one that did.
     ///
     /// 5 seconds and 5 minutes by default.
     pub fn brake(mut self, first: Duration, max: Duration) -> Self {

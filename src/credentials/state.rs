@@ -248,15 +248,17 @@ impl State {
             // Somebody was faster. A thousand late rejections of one token cost one refresh.
             return self.token(now);
         }
+        // Once the token has expired there is nothing left to judge.
+        let is_usable = self.usable(now).is_some();
+        let ignored = if is_usable { self.ignores_rejection(now, target) } else { None };
         if let Some(flight) = &mut self.flight
             && flight.kind == FlightKind::Renewing
+            && ignored.is_none()
         {
             flight.kind = FlightKind::Replacing;
         }
-        // Once the token has expired there is nothing left to judge.
         if self.flight.is_none()
-            && self.current.as_ref().is_some_and(|current| !current.is_expired(now))
-            && let Some(left) = self.ignores_rejection(now, target)
+            && let Some(left) = ignored
             && self.blocked(now, Cause::Rejected).is_none()
         {
             if self.keeps && self.look_again.has_come(now) {
@@ -265,6 +267,12 @@ impl State {
             return Decision::Refuse(TokenError::transient(format!(
                 "token rejected again after a refresh; rejections there start no refresh for another {left:.1?}"
             )));
+        }
+        // The refresh token may be spent, and is not risked while the token works elsewhere.
+        let is_risky = self.failure.as_ref().is_some_and(|failure| failure.error.is_ambiguous());
+        if self.flight.is_none() && is_usable && is_risky && self.evidence.speaks_for_the_token(now)
+        {
+            return self.hold_back(now, Cause::Rejected);
         }
         match self.need(now, Cause::Rejected) {
             Decision::Start(departure) => {
@@ -280,15 +288,22 @@ impl State {
         if generation < self.generation {
             return self.token(now);
         }
+        if self.flight.is_none() && self.holds_back(now) {
+            return self.hold_back(now, Cause::Forced);
+        }
+        self.need(now, Cause::Forced)
+    }
+
+    /// Sends no refresh token whose fate is unknown; others may have brought a token meanwhile.
+    fn hold_back(&mut self, now: Now, cause: Cause) -> Decision {
         match &self.failure {
-            Some(failure) if self.flight.is_none() && self.holds_back(now) => {
-                let error = self.remembered(now, failure, self.asked_again_in(now));
-                if self.keeps && self.look_again.has_come(now) {
-                    return Decision::Start(self.depart_to_look(now, Cause::Forced));
-                }
-                Decision::Refuse(error)
+            Some(_) if self.keeps && self.look_again.has_come(now) => {
+                Decision::Start(self.depart_to_look(now, cause))
             }
-            _ => self.need(now, Cause::Forced),
+            Some(failure) => {
+                Decision::Refuse(self.remembered(now, failure, self.asked_again_in(now)))
+            }
+            None => self.need(now, cause),
         }
     }
 
@@ -310,7 +325,7 @@ impl State {
         if is_forced && self.is_probed(&failure.error) {
             return None;
         }
-        let until = match is_forced && self.is_usable(now) {
+        let until = match is_forced && self.usable(now).is_some() {
             true => failure.until,
             false => failure.until_if_needed,
         };
@@ -337,10 +352,6 @@ impl State {
     fn is_probed(&self, error: &TokenError) -> bool {
         let may_change = self.fresh_proof || (error.is_conditional_denial() && !self.keeps);
         error.is_misconfigured() || (error.is_refusal() && may_change)
-    }
-
-    fn is_usable(&self, now: Now) -> bool {
-        self.current.as_ref().is_some_and(|current| !current.is_expired(now))
     }
 
     /// Returns whether a refresh token whose fate is unknown is not to be sent while the access token works.
@@ -441,6 +452,8 @@ impl State {
             pause: Duration::ZERO,
             probe: Deadline::NEVER,
         }));
+        let current = self.generation;
+        self.with_evidence(|evidence| evidence.refresh_failed(now, current, None));
     }
 
     /// Takes back a departure that could not be started.
@@ -503,7 +516,12 @@ impl State {
                 }
                 Some(Ok(issued))
             }
-            Err(error) => Some(Err(self.fail(now, error, departure.is_probe))),
+            Err(error) => {
+                let error = self.fail(now, error, departure.is_probe);
+                let (current, target) = (self.generation, departure.target);
+                self.with_evidence(|evidence| evidence.refresh_failed(now, current, target));
+                Some(Err(error))
+            }
         }
     }
 
@@ -781,6 +799,7 @@ impl State {
         self.generation
     }
 
+    /// Returns the current token unless it has expired, also if a refresh is due.
     pub(super) fn usable(&self, now: Now) -> Option<Arc<Issued>> {
         self.current.clone().filter(|current| !current.is_expired(now))
     }
