@@ -59,8 +59,9 @@ impl Api {
             let token =
                 token_of(&request).unwrap().trim_start_matches('t').parse::<usize>().unwrap();
             let is_broken = request.uri().path().starts_with("/broken");
+            let is_public = request.uri().path() == "/public";
             let asks_for_more = request.uri().path() == "/step-up";
-            let is_revoked = token <= up_to.load(Ordering::SeqCst);
+            let is_revoked = token <= up_to.load(Ordering::SeqCst) && !is_public;
             async move {
                 sleep(Duration::from_millis(5)).await;
                 let mut response = Response::new(Full::<Bytes>::default());
@@ -191,6 +192,25 @@ async fn a_revocation_is_repaired_though_good_requests_are_rare() {
             }
             assert!(api.mint.calls() <= 30, "{callers:?} {good_every}: {}", api.mint.calls());
         }
+    }
+}
+
+/// E2: a path that accepts any token does not speak for a revoked one forever.
+#[tokio::test(start_paused = true)]
+async fn a_revocation_during_a_backoff_is_repaired_though_a_public_path_accepts_any_token() {
+    for callers in [Callers::Retry, Callers::NoRetry] {
+        let api = Api::with(Mint::without_expiry());
+        api.get("/public").await;
+        // The first new token is revoked as well.
+        api.revoked.store(2, Ordering::SeqCst);
+        let mut seconds = 0;
+        while api.send("https://api.test/good", callers).await != Some(StatusCode::OK) {
+            api.get("/public").await;
+            sleep(Duration::from_secs(1)).await;
+            seconds += 1;
+            assert!(seconds <= 2400, "{callers:?}");
+        }
+        assert_eq!(api.mint.calls(), 3, "{callers:?}");
     }
 }
 

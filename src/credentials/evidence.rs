@@ -6,7 +6,8 @@
 //! What always holds:
 //!
 //! - A target that rejects a token which was obtained because it rejected the one before (a *suspect*) starts no
-//!   refresh until its backoff is over, and then only if no response has accepted the current token meanwhile.
+//!   refresh until its backoff is over, and then only if no response has accepted the current token meanwhile, or about once an
+//!   hour.
 //! - A target that is no suspect starts a refresh at once, as long as its origin has a budget left. A refresh takes one
 //!   from the budget, and gives it back once it has proved useful at its target.
 //! - A target whose last refresh did not help leaves the last one of the budget to the others.
@@ -29,6 +30,8 @@ const ORIGINS: usize = 16;
 const BUDGET: u32 = 4;
 /// How many more for a token that all responses reject although they accepted it before, until the budget is full again.
 const SPARE: u32 = 3;
+/// One in so many backoffs of a suspect ends with a refresh although others accept the token: they may accept any token.
+const DOUBT_OTHERS: u32 = 12;
 /// For how long a target must accept the new token until its refresh counts as useful, if no retry has shown it.
 const USEFUL_AFTER: Duration = Duration::from_secs(30);
 
@@ -166,7 +169,7 @@ impl Evidence {
                 None if current > suspect.rejected => (None, true),
                 None => (None, false),
                 Some(hold) => match hold.left(now) {
-                    None => (None, acceptances > hold.acceptances),
+                    None => (None, acceptances > hold.acceptances && !suspect.is_due()),
                     left => (left, false),
                 },
             };
@@ -203,14 +206,18 @@ impl Evidence {
     pub(super) fn refresh_failed(&mut self, now: Now, current: Generation, target: Option<Target>) {
         self.is_awaited = true;
         self.failed_after = self.acceptances;
-        let acceptances = self.acceptances;
+        let (backoff, acceptances) = (self.backoff, self.acceptances);
         if let Some(target) = target {
             let suspect = self.suspect(target);
             suspect.rejected = current;
             suspect.cleared = None;
-            // It is over already: the cooldown is enough, unless a response accepts the token.
-            suspect.hold =
-                Some(Hold { until: Deadline::monotonic(now, Duration::ZERO), acceptances });
+            if suspect.is_due() {
+                suspect.strike(now, current, backoff, acceptances);
+            } else {
+                // It is over already: the cooldown is enough, unless a response accepts the token.
+                let until = Deadline::monotonic(now, Duration::ZERO);
+                suspect.hold = Some(Hold { until, acceptances });
+            }
         }
     }
 
@@ -466,6 +473,11 @@ impl Suspect {
         pause
     }
 
+    /// Returns whether its current backoff ends with a refresh, even if others accept the token.
+    fn is_due(&self) -> bool {
+        self.strikes % DOUBT_OTHERS == DOUBT_OTHERS - 1
+    }
+
     /// It accepted the current token. Returns whether it had backed off.
     fn clear(&mut self, now: Now) -> bool {
         self.cleared = Some(now.monotonic());
@@ -599,12 +611,19 @@ mod tests {
     #[test]
     fn a_suspect_starts_no_refresh_while_others_accept_the_token() {
         let mut story = Story::new();
-        for _ in 0..3600 {
+        for _ in 0..1800 {
             story.rejected(at(1, 1));
             story.accepted(at(1, 2));
             story.pass(1);
         }
         assert_eq!(story.refreshes, 1);
+        for _ in 0..86_400 {
+            story.rejected(at(1, 1));
+            story.accepted(at(1, 2));
+            story.pass(1);
+        }
+        // They may accept any token.
+        assert!((20..=26).contains(&story.refreshes), "{}", story.refreshes);
     }
 
     #[test]

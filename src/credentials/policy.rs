@@ -112,8 +112,9 @@ impl RefreshPolicy {
     /// the most. A target is a method, an origin and a path.
     ///
     /// An endpoint that answers 401 to everything must not cost a refresh per request. So if a target rejects the new token
-    /// too, it backs off. The backoff doubles each time, and goes on for as long as other responses accept the token. Every
-    /// other target still starts a refresh with its first rejection, so that a revoked token is replaced at once. The
+    /// too, it backs off. The backoff doubles each time, and goes on for as long as other responses accept the token.
+    /// One in twelve backoffs ends with a refresh regardless, because a public or a cached path accepts any token. Every other
+    /// target still starts a refresh with its first rejection, so that a revoked token is replaced at once. The
     /// rejections of one origin start at most four refreshes that do not help, and then one per `max`. Three more are kept for a
     /// token that responses accepted before and that all of them have rejected for `first`.
     ///
