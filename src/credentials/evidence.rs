@@ -9,7 +9,7 @@
 //!   refresh until its backoff is over, and then only if no response has accepted the current token meanwhile, or about once an
 //!   hour.
 //! - A target that is no suspect starts a refresh at once, as long as its origin has a budget left. A refresh takes one
-//!   from the budget, and gives it back once it has proved useful at its target.
+//!   from the budget, and gives it back once it has proved useful at its target, at a bounded rate.
 //! - A target whose last refresh did not help leaves the last one of the budget to the others.
 //! - If a refresh failed, its target starts another only if no response has accepted the token meanwhile.
 //! - One origin takes nothing from another.
@@ -30,6 +30,8 @@ const ORIGINS: usize = 16;
 const BUDGET: u32 = 4;
 /// How many more for a token that all responses reject although they accepted it before, until the budget is full again.
 const SPARE: u32 = 3;
+/// How many useful refreshes in a row are given back to a budget; one more for each tenth of the longest backoff that passes.
+const REFUNDS: u32 = 100;
 /// One in so many backoffs of a suspect ends with a refresh although others accept the token: they may accept any token.
 const DOUBT_OTHERS: u32 = 12;
 /// For how long a target must accept the new token until its refresh counts as useful, if no retry has shown it.
@@ -86,6 +88,10 @@ struct Budget {
     spare: u32,
     /// When it last began to fill up, on the monotonic clock.
     since: Duration,
+    /// How many refreshes it may still get back: behind a load balancer with one broken server, each retry looks useful.
+    refunds: u32,
+    /// When that last began to fill up.
+    refunded_since: Duration,
 }
 
 /// How much of a budget a rejection may use.
@@ -247,13 +253,13 @@ impl Evidence {
 
     /// A request that was rejected was accepted with a newer token: its refresh was useful. Returns whether it had
     /// backed off.
-    pub(super) fn retry_accepted(&mut self, target: Target) -> bool {
+    pub(super) fn retry_accepted(&mut self, now: Now, target: Target) -> bool {
         let Some(at) = self.suspects.iter().position(|suspect| suspect.target == target) else {
             return false;
         };
         let suspect = self.suspects.remove(at);
         if suspect.is_charged {
-            self.refund(target.origin());
+            self.refund(now, target.origin());
         }
         suspect.strikes > 0
     }
@@ -357,7 +363,7 @@ impl Evidence {
         for at in 0..self.suspects.len() {
             if is_useful(&self.suspects[at]) {
                 self.suspects[at].is_charged = false;
-                self.refund(self.suspects[at].target.origin());
+                self.refund(now, self.suspects[at].target.origin());
             }
         }
     }
@@ -398,6 +404,8 @@ impl Evidence {
                 left: BUDGET,
                 spare: SPARE,
                 since: now.monotonic(),
+                refunds: REFUNDS,
+                refunded_since: now.monotonic(),
             });
         }
         if let Some(budget) = self.budgets.iter_mut().find(|budget| budget.origin == origin) {
@@ -409,12 +417,10 @@ impl Evidence {
         }
     }
 
-    fn refund(&mut self, origin: u32) {
+    fn refund(&mut self, now: Now, origin: u32) {
+        let (_, most) = self.backoff;
         if let Some(budget) = self.budgets.iter_mut().find(|budget| budget.origin == origin) {
-            match budget.spare {
-                SPARE.. => budget.left = BUDGET.min(budget.left + 1),
-                _ => budget.spare += 1,
-            }
+            budget.refund(now, most / 10);
         }
     }
 }
@@ -499,9 +505,23 @@ impl Budget {
     }
 
     fn filled(&self, now: Now, interval: Duration) -> u32 {
-        let passed = now.monotonic().saturating_sub(self.since).as_nanos();
-        u32::try_from(passed.checked_div(interval.as_nanos()).unwrap_or(u128::MAX))
-            .unwrap_or(BUDGET)
+        intervals(self.since, now, interval)
+    }
+
+    fn refund(&mut self, now: Now, interval: Duration) {
+        let gained = intervals(self.refunded_since, now, interval);
+        self.refunds = self.refunds.saturating_add(gained).min(REFUNDS);
+        if gained > 0 {
+            self.refunded_since = now.monotonic();
+        }
+        if self.refunds == 0 {
+            return;
+        }
+        self.refunds -= 1;
+        match self.spare {
+            SPARE.. => self.left = BUDGET.min(self.left + 1),
+            _ => self.spare += 1,
+        }
     }
 
     /// Returns how long until there is something of this share, if there is nothing now.
@@ -527,6 +547,12 @@ impl Budget {
             _ => self.since.saturating_add(interval.saturating_mul(filled)),
         };
     }
+}
+
+/// Returns how many intervals have passed on the monotonic clock.
+fn intervals(since: Duration, now: Now, interval: Duration) -> u32 {
+    let passed = now.monotonic().saturating_sub(since).as_nanos();
+    u32::try_from(passed.checked_div(interval.as_nanos()).unwrap_or(u128::MAX)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -684,16 +710,31 @@ mod tests {
     #[test]
     fn a_useful_refresh_is_given_back_to_the_budget() {
         let mut story = Story::new();
-        for _ in 0..100 {
+        for _ in 0..REFUNDS {
             assert!(story.rejected(at(1, 1)));
-            story.evidence.retry_accepted(at(1, 1));
+            story.evidence.retry_accepted(story.now(), at(1, 1));
         }
+        story.pass(600);
         for _ in 0..100 {
             // Without a retry, the target shows it later.
             assert!(story.rejected(at(1, 1)));
             story.accepted(at(1, 1));
             story.pass(30);
         }
+    }
+
+    #[test]
+    fn retries_that_happen_to_be_accepted_refresh_at_a_bounded_rate() {
+        let mut story = Story::new();
+        for _ in 0..3600 {
+            // One server of several behind one name rejects every token.
+            if story.rejected(at(1, 1)) {
+                story.evidence.retry_accepted(story.now(), at(1, 1));
+            }
+            story.accepted(at(1, 1));
+            story.pass(1);
+        }
+        assert!(story.refreshes <= REFUNDS + 120 + BUDGET + 12 + SPARE, "{}", story.refreshes);
     }
 
     #[test]

@@ -468,7 +468,7 @@ impl<S: TokenSource> Credentials<S> {
     /// The response to a second attempt accepted the token.
     pub(crate) fn retry_accepted(&self, token: &Issued, target: Target) {
         token.accepted(target);
-        self.decide(|state, _| (state.retry_accepted(target), None), |_, ()| ());
+        self.decide(|state, now| (state.retry_accepted(now, target), None), |_, ()| ());
     }
 
     /// The response to a second attempt rejected the token as well.

@@ -765,8 +765,8 @@ impl State {
     }
 
     /// A request that was rejected with an older token was accepted with a newer one.
-    pub(super) fn retry_accepted(&mut self, target: Target) {
-        if self.with_evidence(|evidence| evidence.retry_accepted(target)) {
+    pub(super) fn retry_accepted(&mut self, now: Now, target: Target) {
+        if self.with_evidence(|evidence| evidence.retry_accepted(now, target)) {
             self.news.push(Event::Released);
         }
     }
@@ -1211,7 +1211,7 @@ mod tests {
                 Step::Retried { age, target, is_accepted } => {
                     let generation = Generation(self.newest.0.saturating_sub(age));
                     if is_accepted {
-                        self.state.retry_accepted(of(target));
+                        self.state.retry_accepted(now, of(target));
                     } else {
                         self.state.retry_rejected(now, generation, of(target));
                     }
@@ -1605,7 +1605,7 @@ mod tests {
         let look = model.reject();
         assert!(look.only_looks);
         model.land(&look, Ok(of_an_hour().build()));
-        model.state.retry_accepted(of(1));
+        model.state.retry_accepted(model.now(), of(1));
         assert_eq!(model.brake(), None);
     }
 
