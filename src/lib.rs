@@ -6,6 +6,12 @@
 //!
 //! ```toml
 //! [dependencies]
+//! bytes = "1"
+//! http = "1"
+//! http-body-util = "0.1"
+//! hyper-util = { version = "0.1", features = ["client-legacy", "http1", "http2", "tokio"] }
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//! tower = { version = "0.5", features = ["util"] }
 //! tower-refresh = { version = "0.1", features = ["hyper-util"] }
 //! ```
 //!

@@ -6,8 +6,15 @@
 //!
 //! ```toml
 //! [dependencies]
+//! http = "1"
+//! reqwest = "0.13"
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//! tower = { version = "0.5", features = ["util"] }
 //! tower-refresh = { version = "0.1", features = ["reqwest"] }
 //! ```
+//!
+//! TLS comes from the features of your own `reqwest` dependency, by default `default-tls`. The feature `reqwest` of this crate
+//! enables none of them.
 //!
 //! ```no_run
 //! use http::Request;
