@@ -113,6 +113,20 @@
 //! }
 //! ```
 //!
+//! If the request was sent and its token rejected, the response reaches the caller. If there is no newer token, the reason is a
+//! [`TokenError`] in the extensions of the response:
+//!
+//! ```
+//! use tower_refresh::TokenError;
+//!
+//! fn reason<B>(response: &http::Response<B>) -> Option<&TokenError> {
+//!     response.extensions().get()
+//! }
+//! ```
+//!
+//! A log-in or a log-out also denies the requests that were made before it. They do not ask for another log-in: see
+//! [`Credentials`].
+//!
 //! Where the request is a gRPC one, and the feature `tonic` is on, it is a `tonic::Status` with the `TokenError` as its
 //! source: generated clients make `UNKNOWN` of everything else.
 //!
