@@ -64,6 +64,21 @@ async fn each_error_of_connecting_is_transient_and_opens_no_intent() {
     check_offline(TokenEndpoint::new(hyper(reset), HTTPS).unwrap()).await;
 }
 
+#[tokio::test]
+async fn http_client_without_tls_is_misconfigured_and_opens_no_intent() {
+    let endpoint = TokenEndpoint::new(hyper(HttpConnector::new()), HTTPS).unwrap();
+    let error = refresh(endpoint.clone()).await;
+    assert!(error.is_misconfigured() && error.to_string().contains("TLS"), "{error}");
+    let store = MemoryStore::new();
+    let stored = Stored::new(RefreshTokenGrant::new(endpoint, "refresh"), store.clone());
+    for _ in 0..3 {
+        let error = fetch(&stored).await.unwrap_err();
+        assert!(error.is_misconfigured(), "{error}");
+        let record = store.load().await.unwrap();
+        assert!(record.is_none_or(|record| !record.has_open_intent()), "{error}");
+    }
+}
+
 /// S5
 #[tokio::test(start_paused = true)]
 async fn time_limit_that_passes_while_connecting_is_transient() {

@@ -145,6 +145,12 @@ impl TokenEndpoint {
         let origin = self.origin();
         let shown = context.secrets.describe(error, CLIENT_ERROR_LIMIT);
         if was_dropped || sending.is_unsent(error, self.is_unsent.as_deref()) {
+            if has_no_tls(error) {
+                return TokenError::misconfigured(format!(
+                    "the HTTP client cannot use TLS, which the token endpoint {origin} needs: use a connector for https, such as hyper-rustls, or a TLS feature of reqwest: {shown}"
+                ))
+                .into_unsent();
+            }
             return TokenError::unsent(format!(
                 "the token endpoint {origin} was not reached: {shown}"
             ));
@@ -153,6 +159,12 @@ impl TokenEndpoint {
         let hint = if context.spends && !is_known { HINT } else { "" };
         context.lost(format!("the request to the token endpoint {origin} failed: {shown}{hint}"))
     }
+}
+
+/// Returns whether hyper-util's `HttpConnector`, which reqwest uses without a TLS feature, was given an `https` URL. Its error is
+/// private, so that it is known by its text.
+fn has_no_tls(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|error| error.to_string() == "invalid URL, scheme is not http")
 }
 
 /// Returns the error of a layer beneath that did not let the request pass, such as a `RefreshLayer` without a token.
