@@ -42,6 +42,15 @@ async fn message_begins_with_origin_status_and_content_type() {
 }
 
 #[tokio::test]
+async fn wrong_path_or_method_is_named_as_a_possible_cause() {
+    for status in [404, 405] {
+        for body in ["", "<html>", "{}"] {
+            assert_contains(&refused("{}", answer(status, body)).await, &["check the path"]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn content_type_is_shown_without_what_was_sent() {
     let types = [("content-type", "x/old-refresh-token; a=b")];
     let error = refused("{}", answer_with(400, &types, "")).await;

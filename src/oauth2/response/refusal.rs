@@ -52,20 +52,29 @@ pub(in crate::oauth2) fn refusal(answer: &Answer, context: Context<'_>) -> Token
 pub(super) fn classify(error: &OAuthError, answer: &Answer, context: Context<'_>) -> TokenError {
     const HINT: &str = "if the code means that the user must log in again, add it to `denied` in the dialect, or to `transient` if a later attempt may succeed";
 
-    let hinted = |text: &str| match error.is_by_dialect {
+    const DENIED: &str =
+        "if the code means that the user must log in again, add it to `denied` in the dialect";
+    const TRANSIENT: &str =
+        "if the code means that a later attempt may succeed, add it to `transient` in the dialect";
+
+    let hinted = |text: &str, hint: &str| match error.is_by_dialect {
         true => text.to_owned(),
-        false => format!("{text}; {HINT}"),
+        false => format!("{text}; {hint}"),
     };
     let told = match error.meaning {
         Some(Meaning::Denied) => {
-            context.denied(hinted("the grant was refused and the user must log in again"))
+            context.denied(hinted("the grant was refused and the user must log in again", TRANSIENT))
         }
-        Some(Meaning::Transient) => context.transient(hinted("the server asks to try again later")),
+        Some(Meaning::Transient) => {
+            context.transient(hinted("the server asks to try again later", DENIED))
+        }
         Some(Meaning::Unknown) => {
-            context.lost(hinted("the server failed and may have processed the request"))
+            context.lost(hinted("the server failed and may have processed the request", HINT))
         }
-        Some(Meaning::Misconfigured) => context.misconfigured(hinted("the request was refused")),
-        Some(Meaning::Client) => context.misconfigured(hinted(&client_refused(context))),
+        Some(Meaning::Misconfigured) => {
+            context.misconfigured(hinted("the request was refused", HINT))
+        }
+        Some(Meaning::Client) => context.misconfigured(hinted(&client_refused(context), HINT)),
         None => context.misconfigured(format!(
             "the request was refused with an unknown code; {HINT}; if the answer has the code elsewhere, name its place in `fields.error`"
         )),
@@ -111,7 +120,7 @@ fn without_code(answer: &Answer, is_document: bool, context: Context<'_>) -> Tok
     if is_refusal_of_client {
         return context.misconfigured(client_refused(context));
     }
-    context.lost(match (is_document, is_empty) {
+    let reason: Cow<'_, str> = match (is_document, is_empty) {
         (true, _) => {
             "the answer has no known error code; if it has one elsewhere, name its place in `fields.error` in the dialect".into()
         }
@@ -119,7 +128,14 @@ fn without_code(answer: &Answer, is_document: bool, context: Context<'_>) -> Tok
             "the body is empty; if that is how this server refuses a grant, add the status to `denied_statuses` in the dialect".into()
         }
         _ => unreadable(answer),
-    })
+    };
+    match status.as_u16() {
+        404 => context.lost(format!("{reason}; check the path of the token endpoint's URL")),
+        405 => context.lost(format!(
+            "{reason}; check the path of the token endpoint's URL, and `method` in the dialect"
+        )),
+        _ => context.lost(reason),
+    }
 }
 
 /// Returns the reason why nothing was read from a body.
