@@ -16,7 +16,10 @@ pub(super) fn names_or_pointers<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, Vec<String>>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a list of names, or JSON pointers by name")]
+    #[serde(
+        untagged,
+        expecting = "`extra` must be a list of names, or an object with a JSON pointer for each name"
+    )]
     enum Extra {
         Names(Vec<String>),
         Pointers(BTreeMap<String, OneOrMany>),

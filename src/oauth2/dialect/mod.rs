@@ -50,7 +50,11 @@ pub(super) use self::validate::is_reserved_header;
 /// A dialect names no host and holds no secret: both belong to whoever runs the program, and a dialect may be shared.
 /// Durations are numbers of seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(
+    default,
+    deny_unknown_fields,
+    expecting = "a dialect as an object (`Dialect::preset` returns a preset by its name)"
+)]
 #[non_exhaustive]
 pub struct Dialect {
     /// The method of the request: `"POST"` unless set otherwise (RFC 6749 §3.2), or `"GET"`, with all parameters in the query.
@@ -328,11 +332,17 @@ mod seconds {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Duration>, D::Error> {
-        Option::<f64>::deserialize(deserializer)?
-            .map(|seconds| {
-                Duration::try_from_secs_f64(seconds).map_err(|_| {
-                    D::Error::custom("a duration must be a number of seconds, not below 0")
-                })
+        const EXPECTED: &str = "a duration must be a number of seconds, not below 0";
+
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a duration must be a number of seconds, not below 0")]
+        enum Seconds {
+            Number(f64),
+        }
+
+        Option::<Seconds>::deserialize(deserializer)?
+            .map(|Seconds::Number(seconds)| {
+                Duration::try_from_secs_f64(seconds).map_err(|_| D::Error::custom(EXPECTED))
             })
             .transpose()
     }
@@ -364,5 +374,21 @@ mod tests {
             let error = serde_json::from_str::<Dialect>(json).unwrap_err();
             assert!(error.to_string().contains("bodyy"), "{error}");
         }
+    }
+
+    #[test]
+    fn value_of_the_wrong_type_is_an_error_that_names_the_right_one() {
+        for (json, expected) in [
+            (r#""json_body""#, "Dialect::preset"),
+            (r#"{"default_lifetime": "1h"}"#, "number of seconds"),
+            (r#"{"default_lifetime": -1}"#, "number of seconds"),
+            (r#"{"fields": {"extra": "instance_url"}}"#, "a list of names"),
+        ] {
+            let error = serde_json::from_str::<Dialect>(json).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        assert_eq!(parse(r#"{"reuse_grace": 30}"#).reuse_grace, Some(Duration::from_secs(30)));
+        assert_eq!(parse(r#"{"reuse_grace": 0.5}"#).reuse_grace, Some(Duration::from_millis(500)));
+        assert_eq!(parse(r#"{"reuse_grace": null}"#).reuse_grace, None);
     }
 }

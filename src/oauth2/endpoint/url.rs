@@ -27,7 +27,11 @@ pub(super) fn parse_url(
     }
     let parsed: Uri = match url.parse() {
         Ok(parsed) => parsed,
-        Err(error) => return wrong(&format!("cannot be parsed: {error}")),
+        Err(error) => {
+            return wrong(&format!(
+                "cannot be parsed: {error}; write it in full, as in `https://as.example.com/token`"
+            ));
+        }
     };
     let Some(authority) = parsed.authority() else {
         return wrong("must be absolute, as in `https://as.example.com/token`");
