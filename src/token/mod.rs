@@ -44,9 +44,14 @@ impl AccessToken {
         if token.is_empty() {
             return Err(TokenError::misconfigured("the access token is empty"));
         }
+        if token.get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"bearer ")) {
+            return Err(TokenError::misconfigured(
+                "the access token begins with the scheme `Bearer`: remove it, since the layer adds it",
+            ));
+        }
         if let Some(at) = token.iter().position(|byte| !byte.is_ascii_graphic()) {
             return Err(TokenError::misconfigured(format!(
-                "the access token contains a character at byte {at} that is not visible ASCII; trim it or look at where it came from"
+                "the access token contains a character at byte {at} that is not visible ASCII, such as a line break: remove it where the value is read"
             )));
         }
 
@@ -419,6 +424,13 @@ mod tests {
             assert!(error.is_misconfigured());
             assert!(bad.is_empty() || !format!("{error} {error:?}").contains("ses"));
         }
+    }
+
+    #[test]
+    fn token_with_its_scheme_is_an_error_that_names_the_scheme() {
+        let error = AccessToken::new("bearer sesame").unwrap_err();
+        assert!(error.is_misconfigured() && error.to_string().contains("`Bearer`"), "{error}");
+        assert!(AccessToken::new("bearer").is_ok());
     }
 
     #[test]
