@@ -81,6 +81,9 @@ impl Origins {
         }
         if let Some(authority) = uri.authority() {
             let carry = self.check_authority(uri.scheme(), authority.as_str(), Part::Uri);
+            if matches!(carry, Carry::No) {
+                trace::debug!(host = uri.host(), "no token attached: not a named origin");
+            }
             if !matches!(carry, Carry::Yes) {
                 return carry;
             }

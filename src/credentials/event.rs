@@ -95,16 +95,23 @@ pub enum Event {
 }
 
 impl Event {
+    #[cfg_attr(
+        not(feature = "tracing"),
+        allow(unused_variables, reason = "the macros expand to nothing")
+    )]
     pub(super) fn trace(&self) {
         match self {
-            Self::Failed { .. } => trace::warning!(event = ?self, "refresh failed"),
-            Self::Lost => trace::warning!("refresh lost"),
-            Self::OverOnArrival { .. } => trace::warning!(event = ?self, "token over on arrival"),
-            Self::Unsaved { .. } => trace::warning!(event = ?self, "token set not saved"),
-            Self::Unanswered { .. } => {
-                trace::warning!(event = ?self, "outcome of a refresh unknown")
+            Self::Failed { error, retry_in } => {
+                trace::warning!(%error, ?retry_in, "refresh failed")
             }
-            Self::Braked { .. } => trace::warning!(event = ?self, "renewed token rejected too"),
+            Self::Lost => trace::warning!("refresh lost"),
+            Self::OverOnArrival { reason } => trace::warning!(reason, "token over on arrival"),
+            Self::Unsaved { error } => trace::warning!(%error, "token set not saved"),
+            Self::Unanswered { error } => trace::warning!(%error, "outcome of a refresh unknown"),
+            Self::Braked { duration } => trace::warning!(
+                ?duration,
+                "renewed token rejected too; rejections by this endpoint start no refresh meanwhile"
+            ),
             _ => trace::debug!(event = ?self, "credentials"),
         }
     }
