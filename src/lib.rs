@@ -72,16 +72,16 @@
 //! |---|---|
 //! | obtain tokens from an OAuth 2.0 token endpoint | the grants in [`oauth2`] |
 //! | obtain them from elsewhere | a closure ([`source_fn`]), [`TokenFile`], [`StaticToken`], or a [`TokenSource`] of your own |
-//! | keep tokens across restarts; share them among processes and machines | `store` (features `file-store`, `redis`, …) |
+//! | keep tokens across restarts; share them among processes and machines | [`store`](store/index.html) (features `file-store`, `redis`, …) |
 //! | log in again once the refresh token is gone | [`TokenSource::or_else`] |
 //! | share one token among several clients; log in and out; watch | [`Credentials`] |
 //! | say when to renew, how long to wait | [`RefreshPolicy`] |
 //! | say which answers reject a token | [`Unauthorized`], [`Classify`] |
 //! | send streams and bodies of other types again | [`Replayable`], [`RefreshLayer::replay_limit`], [`RefreshLayer::replay_with`], [`ReplayBody`] |
 //! | leave one request alone, or keep more of it | [`Skip`], [`ReplayLimit`] |
-//! | send through reqwest | `reqwest::ReqwestService` (feature `reqwest`) |
-//! | call gRPC services | `grpc` (feature `tonic`) |
-//! | test against a server that goes wrong when told to | `testing` (feature `testing`) |
+//! | send through reqwest | [`reqwest::ReqwestService`](reqwest/struct.ReqwestService.html) (feature `reqwest`) |
+//! | call gRPC services | [`grpc`](grpc/index.html) (feature `tonic`) |
+//! | test against a server that goes wrong when told to | [`testing`](testing/index.html) (feature `testing`) |
 //!
 //! # Layer order
 //!
