@@ -551,3 +551,39 @@ async fn refused_fresh_proof_is_tried_again_under_a_store() {
     worker.renew().await.unwrap();
     assert_eq!(calls.load(Ordering::SeqCst), 4);
 }
+
+/// OpenID Connect Core §3.1.2.6: the user must do something first, and the refresh token still stands for the whole fleet.
+#[tokio::test(start_paused = true)]
+async fn conditional_denial_is_tried_again_under_a_store() {
+    for (rotation, code) in [
+        (Rotation::Strict, "interaction_required"),
+        (Rotation::Strict, "login_required"),
+        (Rotation::Strict, "consent_required"),
+        (Rotation::Never, "account_selection_required"),
+    ] {
+        let world = World::with(|server| server.rotation(rotation))
+            .dialect(|dialect| dialect.rotates = rotation == Rotation::Strict);
+        let workers = world.workers(2);
+        workers[0].token().await.unwrap();
+        world.server.token_faults().always(Fault::oauth_error(code));
+        sleep(2 * MINUTE).await;
+
+        let before = world.requests();
+        for _ in 0..250 {
+            for worker in &workers {
+                assert!(worker.token().await.unwrap_err().is_denied(), "{code}");
+            }
+            sleep(SECOND).await;
+        }
+        assert!(world.requests() - before <= 2, "{code}: {}", world.requests() - before);
+        assert!(!world.has_open_intent().await, "{code}");
+
+        // Conditional access has changed.
+        world.server.token_faults().clear();
+        sleep(MINUTE).await;
+        workers[0].token().await.unwrap();
+        workers[1].renew().await.unwrap();
+        world.worker().token().await.unwrap();
+        assert_eq!(world.reuses(), 0, "{code}");
+    }
+}

@@ -350,7 +350,7 @@ impl State {
 
     /// Returns whether the source is asked again for what it refused, now and then and whenever the application wants.
     fn is_probed(&self, error: &TokenError) -> bool {
-        let may_change = self.fresh_proof || (error.is_conditional_denial() && !self.keeps);
+        let may_change = self.fresh_proof || error.is_conditional_denial();
         error.is_misconfigured() || (error.is_refusal() && may_change)
     }
 
@@ -380,13 +380,22 @@ impl State {
         if !(self.keeps && self.is_denied()) || is_probe {
             self.news.push(Event::Started { cause });
         }
+        // The store does not record a denial for now, so that the source would send the refresh token at each look.
+        let only_looks = self.keeps
+            && !is_probe
+            && self.failure.as_ref().is_some_and(|failure| failure.error.is_conditional_denial());
+        if only_looks && let Some(failure) = &mut self.failure {
+            // A look that finds nothing is no failure, and sets no pause.
+            failure.until = Deadline::monotonic(now, LOOK_AGAIN);
+            failure.until_if_needed = failure.until;
+        }
         Departure {
             id,
             cause,
             previous: self.current.as_ref().map(|current| current.tokens.clone()),
             parent: self.generation,
             target: None,
-            only_looks: false,
+            only_looks,
             is_probe,
         }
     }

@@ -285,7 +285,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             self.keep_successor(&intent, successor, renewal).await;
             return Err(error);
         }
-        if is_denial(&error) {
+        if is_denial(&error) && !is_for_now(&error) {
             return self.denied(Some(&intent), token, before, error, setup).await;
         }
         if error.is_ambiguous() {
@@ -425,7 +425,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         error: TokenError,
         setup: &Setup,
     ) -> Result<Step, TokenError> {
-        if sent.is_some() {
+        if sent.is_some() && !is_for_now(&error) {
             self.remember(|all| all.memory.denied = sent);
         }
         if let Ok((stored, _)) = self.write_due(setup).await {
@@ -878,6 +878,11 @@ fn sent(previous: Option<&TokenSet>, setup: &Setup) -> Option<RefreshToken> {
 /// Returns whether the refresh token was refused, whatever another way to log in then came to.
 fn is_denial(error: &TokenError) -> bool {
     error.is_refusal() || error.get_ref().is::<FallbackError>()
+}
+
+/// Returns whether the refresh token still stands after this denial. After a fallback the code is that of the other way to log in.
+fn is_for_now(error: &TokenError) -> bool {
+    error.is_conditional_denial() && !error.get_ref().is::<FallbackError>()
 }
 
 /// Returns which set is stored; before the first, which it comes after.
