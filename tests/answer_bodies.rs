@@ -68,6 +68,40 @@ async fn complete_json_counts_however_the_body_ends() {
     }
 }
 
+/// A51, A57 and A60 at once: a script that prints a notice does not know how long its answer is.
+#[tokio::test(start_paused = true)]
+async fn complete_json_after_other_text_counts_however_the_body_ends() {
+    let utf_16: Vec<u8> =
+        std::iter::once(0xfeff).chain(JSON.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    for body in [
+        format!("Notice: Undefined index in /x.php on line 3\n{JSON}").into_bytes(),
+        format!("<br />\n<b>Warning</b>: x<br />\n{JSON}").into_bytes(),
+        format!(")]}}',\n{JSON}").into_bytes(),
+        serde_json::to_string(JSON).unwrap().into_bytes(),
+        utf_16,
+    ] {
+        let shown = String::from_utf8_lossy(&body).into_owned();
+        for reply in
+            [Reply::Cut(response(200, body.clone())), Reply::Drip(response(200, body.clone()))]
+        {
+            let tokens = refresh(reply).await;
+            check(Ok(tokens.unwrap_or_else(|error| panic!("{shown}: {error}"))));
+        }
+        for at in 1..body.len() - 1 {
+            let cut = Reply::Cut(response(200, body[..at].to_vec()));
+            assert!(refresh(cut).await.unwrap_err().is_ambiguous(), "{at}: {shown}");
+        }
+    }
+    for (status, body) in [
+        (200, r#"access_token=a&x={"access_token":"s"}&refresh_token=r-sec"#),
+        (200, r#"<html><script>state = {"access_token":"a"}"#),
+        (400, r#"<p>Bad gateway: {"error":"invalid_grant"}"#),
+    ] {
+        let error = refresh(Reply::Cut(response(status, body))).await.unwrap_err();
+        assert!(error.is_ambiguous(), "{body}: {error}");
+    }
+}
+
 /// A60
 #[tokio::test(start_paused = true)]
 async fn truncated_json_and_every_form_that_ends_badly_are_lost() {

@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 use super::CLIENT_ERROR_LIMIT;
 use super::decode::decode;
 use crate::error::BoxError;
+use crate::oauth2::dialect::Dialect;
+use crate::oauth2::response::is_whole;
 use crate::oauth2::scrub::Secrets;
 use crate::oauth2::wiped::append;
 
@@ -65,17 +67,23 @@ impl Reading {
 
     /// Returns the decoded body, or why it is of no use.
     ///
-    /// `end` is how it ended. A JSON object shows by itself that it is complete, and counts however the body ended. A form
-    /// does not.
+    /// `end` is how it ended. A JSON object shows by itself that it is complete, and counts however the body ended, also after
+    /// other text. A form does not.
     pub(super) fn finish(
         self,
         end: Result<(), String>,
         headers: &HeaderMap,
+        dialect: &Dialect,
         secrets: &Secrets,
     ) -> Result<Zeroizing<Vec<u8>>, String> {
         let decoded = decode(self.bytes, headers, self.limit, secrets)?;
+        let is_whole = |body: &[u8]| match JsonEnd::of(body) {
+            JsonEnd::Closed => true,
+            JsonEnd::Other => is_whole(body, dialect),
+            _ => false,
+        };
         match end.and(decoded.end) {
-            Err(why) if JsonEnd::of(&decoded.bytes) != JsonEnd::Closed => Err(why),
+            Err(why) if !is_whole(&decoded.bytes) => Err(why),
             _ => Ok(decoded.bytes),
         }
     }

@@ -106,8 +106,9 @@ impl TokenEndpoint {
         let mut reading = Reading::new(self.answer_limit);
         let end = limit.run(reading.read(body, &secrets)).await;
         let end = end.unwrap_or_else(|| Err(too_slow("").trim_start().to_owned()));
-        let body =
-            reading.finish(end, &head.headers, &secrets).map_err(|why| format!("the answer {why}"));
+        let body = reading
+            .finish(end, &head.headers, dialect, &secrets)
+            .map_err(|why| format!("the answer {why}"));
         let answer = Answer { status: head.status, headers: head.headers, body };
         let place = answer.place(&origin, &secrets);
         let context = Context { place: &place, ..context() };

@@ -29,8 +29,22 @@ pub(in crate::oauth2) fn parse_where(body: &[u8], judge: impl Fn(&Json) -> u8) -
     find(&decode(body), &judge, ENCODINGS)
 }
 
+/// As [`parse_where`], in a body that may have been cut off: a form does not show that it is whole, and an object or a string does.
+pub(in crate::oauth2) fn parse_whole(body: &[u8], judge: impl Fn(&Json) -> u8) -> Option<Json> {
+    let text = decode(body);
+    let is_string = text.trim_start_matches(is_blank).starts_with('"');
+    if !is_string && form(&text).is_some() {
+        return None;
+    }
+    find(&text, &judge, ENCODINGS)
+}
+
+fn is_blank(c: char) -> bool {
+    c.is_whitespace() || c == '\u{feff}'
+}
+
 fn find(text: &str, judge: &dyn Fn(&Json) -> u8, encodings: usize) -> Option<Json> {
-    let text = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}').trim_end();
+    let text = text.trim_start_matches(is_blank).trim_end();
     let (first, rest) = match text.chars().next()? {
         '{' | '[' => {
             let mut reader = Reader::new(text);

@@ -22,10 +22,19 @@ pub(super) struct Found<'a> {
 impl<'a> Document<'a> {
     /// Reads the answer in a body.
     pub(super) fn parse(body: &[u8], dialect: &Dialect) -> Option<Json> {
-        lenient::parse_where(body, |value| {
-            let document = Document::new(value, dialect);
-            if document.has_token() { lenient::SURE } else { u8::from(document.has_field()) }
-        })
+        lenient::parse_where(body, |value| Document::new(value, dialect).likeness())
+    }
+
+    /// Returns whether a body that was cut off holds an answer with a token nevertheless. Of an error it is not certain: the end
+    /// of the page that it stands in may be missing.
+    pub(super) fn is_whole(body: &[u8], dialect: &Dialect) -> bool {
+        lenient::parse_whole(body, |value| Document::new(value, dialect).likeness())
+            .is_some_and(|value| Document::new(&value, dialect).has_token())
+    }
+
+    /// Returns how much an object is like an answer, for [`lenient::parse_where`].
+    fn likeness(&self) -> u8 {
+        if self.has_token() { lenient::SURE } else { u8::from(self.has_field()) }
     }
 
     pub(super) fn new(whole: &'a Json, dialect: &'a Dialect) -> Self {

@@ -148,6 +148,11 @@ pub(super) fn read(answer: &Answer, context: Context<'_>) -> Result<TokenSet, To
     Err(finish(told, &error, answer, context))
 }
 
+/// Returns whether a body that was cut off holds an answer with a token nevertheless.
+pub(super) fn is_whole(body: &[u8], dialect: &Dialect) -> bool {
+    Document::is_whole(body, dialect)
+}
+
 /// Finds the refresh token in a good answer that is of no other use.
 pub(super) fn refresh_token(answer: &Answer, context: Context<'_>) -> Option<RefreshToken> {
     let body = answer.body.as_ref().ok().filter(|_| answer.status.is_success())?;
