@@ -605,3 +605,33 @@ fn a_rejected_answer_without_an_end_is_given_up_on_though_nobody_polls_the_runti
         assert_eq!(answer.unwrap().status(), StatusCode::OK);
     });
 }
+
+/// Row "101" of the faults about evidence: a WebSocket that was opened with a token speaks for it (RFC 9110 §15.2.2).
+#[tokio::test(start_paused = true)]
+async fn switching_protocols_after_a_refresh_ends_the_backoff() {
+    let mint = Mint::new(HOUR);
+    let layer = RefreshLayer::with_policy(mint.clone(), policy());
+    let credentials = layer.credentials().clone();
+    let broken = Arc::new(AtomicBool::new(true));
+    let is_broken = Arc::clone(&broken);
+    let newest = only_newest(&mint);
+    let client = client(layer, move |token, path| {
+        let answer = newest(token, path);
+        let broken = is_broken.load(Ordering::SeqCst);
+        async move {
+            match answer.await {
+                StatusCode::OK if !broken => StatusCode::SWITCHING_PROTOCOLS,
+                _ => StatusCode::UNAUTHORIZED,
+            }
+        }
+    });
+    assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert!(credentials.status().brake.is_some());
+    assert_eq!(credentials.status().token, TokenStatus::Rejected);
+
+    broken.store(false, Ordering::SeqCst);
+    let opened = client.clone().oneshot(get("/")).await.unwrap();
+    assert_eq!(opened.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert!(credentials.status().brake.is_none());
+    assert_eq!(credentials.status().token, TokenStatus::Fresh);
+}

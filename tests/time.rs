@@ -126,6 +126,51 @@ async fn tokens_over_on_arrival_are_reported_once_per_change() {
     assert_eq!(reported, 2);
 }
 
+/// S17
+#[cfg(feature = "tracing")]
+#[tokio::test(start_paused = true)]
+async fn token_over_on_arrival_is_a_warning_that_names_the_cause() {
+    let sets: [(fn() -> TokenSetBuilder, &str); 3] = [
+        (|| tokens("sesame").expires_in(Duration::ZERO), "lifetime of zero"),
+        (|| tokens("sesame").expires_in(Duration::from_millis(1)), "the lifetime is too short"),
+        (|| tokens("sesame").expires_at(SystemTime::UNIX_EPOCH), "clock of this machine"),
+    ];
+    for (set, cause) in sets {
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::WARN)
+            .with_writer({
+                let lines = lines.clone();
+                move || lines.clone()
+            })
+            .finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let source = move |_: Renewal| async move { Ok::<_, TokenError>(set()) };
+        Credentials::with_policy(source, policy()).token().await.unwrap();
+        harness::let_others_run().await;
+        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(lines.contains("WARN") && lines.contains(cause), "{cause}: {lines}");
+        assert!(!lines.contains("sesame"), "{lines}");
+    }
+}
+
+#[cfg(feature = "tracing")]
+#[derive(Clone, Default)]
+#[expect(clippy::disallowed_types, reason = "a lock between a test and its subscriber")]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+#[cfg(feature = "tracing")]
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// S17: each token arrives a second after its end.
 #[tokio::test(start_paused = true)]
 async fn endpoint_slower_than_the_lifetime_serves_requests_and_makes_no_storm() {

@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -31,8 +32,10 @@ use tower_http::follow_redirect::policy::clone_body_fn;
 use tower_refresh::oauth2::{BodyFormat, Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::reqwest::ReqwestService;
 use tower_refresh::store::{MemoryStore, Stored, TokenStore as _};
-use tower_refresh::testing::{AuthorizationServer, Fault};
-use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource};
+use tower_refresh::testing::{AuthorizationServer, Fault, ManualClock};
+use tower_refresh::{
+    Cause, Credentials, RefreshPolicy, Renewal, TokenError, TokenSet, TokenSource,
+};
 
 // ===== not sent =====
 
@@ -142,6 +145,46 @@ async fn first_request_after_an_outage_of_the_name_service_succeeds() {
     fetch(&stored).await.unwrap();
     let counters = server.counters();
     assert_eq!((counters.token_requests, counters.refresh_token_reuses), (1, 0));
+}
+
+/// S5: the program of the README, with and without a store.
+#[tokio::test]
+async fn first_token_after_an_outage_comes_within_a_second() {
+    for with_store in [false, true] {
+        let server = AuthorizationServer::new();
+        let serving = server.serve().await.unwrap();
+        let (address, is_online) = (serving.address(), Arc::new(AtomicBool::new(false)));
+        let known = Arc::clone(&is_online);
+        let connector = HttpConnector::new_with_resolver(service_fn(move |_: Name| {
+            ready(match known.load(Ordering::Relaxed) {
+                true => Ok(vec![address].into_iter()),
+                false => Err(io::Error::other("no such host")),
+            })
+        }));
+        let url = format!("http://localhost:{}/token", address.port());
+        let endpoint = TokenEndpoint::new(hyper(connector), url).unwrap();
+        let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
+        let source = match with_store {
+            true => Stored::new(grant, MemoryStore::new()).boxed(),
+            false => grant.boxed(),
+        };
+        let clock = ManualClock::new();
+        let policy = RefreshPolicy::default().clock(clock.clone());
+        let credentials = Credentials::with_policy(source, policy);
+
+        let second = Duration::from_secs(1);
+        for _ in 0..300 {
+            assert!(credentials.token().await.unwrap_err().is_transient());
+            assert!(credentials.status().cooldown.is_none_or(|cooldown| cooldown <= second));
+            clock.advance(second);
+        }
+        credentials.token().await.unwrap_err();
+        is_online.store(true, Ordering::Relaxed);
+        clock.advance(second);
+        credentials.token().await.unwrap();
+        let counters = server.counters();
+        assert_eq!((counters.token_requests, counters.refresh_token_reuses), (1, 0));
+    }
 }
 
 /// S5
