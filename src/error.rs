@@ -364,6 +364,7 @@ mod tests {
         );
     }
 
+    /// N9
     #[test]
     fn remembered_error_keeps_its_causes_and_adds_when_the_source_is_asked() {
         #[derive(Debug)]

@@ -154,6 +154,7 @@ mod tests {
         }
     }
 
+    /// S1
     #[expect(clippy::disallowed_methods, reason = "tokio's clock is paused")]
     #[tokio::test(start_paused = true)]
     async fn timer_on_time_is_not_extended() {

@@ -7,19 +7,29 @@
 
 mod oauth2_support;
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use http_body_util::Full;
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioExecutor;
 use oauth2_support::{Reply, answer, answer_with, endpoint, response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tower::service_fn;
 use tower_refresh::oauth2::{Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource as _};
 
@@ -65,6 +75,53 @@ async fn complete_json_counts_however_the_body_ends() {
     for reply in [Reply::Cut(response(400, DENIED)), Reply::Drip(response(400, DENIED))] {
         let error = refresh(reply).await.unwrap_err();
         assert!(error.is_denied(), "{error}");
+    }
+}
+
+/// A60: hyper reports `UnexpectedEof` for a body that ends with the connection, and TLS that ends without `close_notify`.
+#[tokio::test]
+async fn complete_json_counts_although_tls_ends_without_close_notify() {
+    const CERTIFICATE: &[u8] = include_bytes!("sidecar_support/localhost.cert.der");
+    const PRIVATE_KEY: &[u8] = include_bytes!("sidecar_support/localhost.key.der");
+    let certificate = CertificateDer::from(CERTIFICATE);
+    let server = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], PrivateKeyDer::try_from(PRIVATE_KEY).unwrap());
+    let acceptor = TlsAcceptor::from(Arc::new(server.unwrap()));
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    let trust = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+
+    for (body, is_read) in [(JSON, true), (&JSON[..JSON.len() - 1], false)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/token", listener.local_addr().unwrap().port());
+        let acceptor = acceptor.clone();
+        let server = tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut tls = acceptor.accept(socket).await.unwrap();
+            let _ = tls.read(&mut [0; 4096]).await.unwrap();
+            let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{body}");
+            tls.write_all(answer.as_bytes()).await.unwrap();
+            tls.flush().await.unwrap();
+            // The connection underneath ends, and TLS does not.
+            drop(tls.into_inner());
+        });
+        let mut connector = HttpConnector::new_with_resolver(service_fn(|_: Name| {
+            ready(Ok::<_, Infallible>(std::iter::once(([127, 0, 0, 1], 0).into())))
+        }));
+        connector.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(trust.clone())
+            .https_only()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
+        let outcome = fetch(TokenEndpoint::new(client, url).unwrap()).await;
+        server.await.unwrap();
+        match is_read {
+            true => check(outcome),
+            false => assert!(outcome.unwrap_err().is_ambiguous()),
+        }
     }
 }
 

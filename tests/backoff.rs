@@ -76,6 +76,7 @@ fn outages() -> [(TokenError, Duration); 2] {
     ]
 }
 
+/// S5
 #[tokio::test(start_paused = true)]
 async fn first_token_after_an_outage_comes_within_the_short_backoff() {
     for (error, longest) in outages() {
@@ -238,7 +239,7 @@ async fn misconfigured_source_is_asked_at_once_by_renew() {
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
-/// OpenID Connect's codes for what the user must do first: conditional access changes.
+/// A31: OpenID Connect's codes for what the user must do first: conditional access changes.
 #[tokio::test(start_paused = true)]
 async fn conditional_denials_are_tried_again_after_five_minutes() {
     for code in
@@ -334,7 +335,7 @@ async fn cooldown_and_retry_in_after_an_unknown_outcome_last_until_the_token_exp
 
 // ===== a process that was stopped =====
 
-/// The timer is due when the process goes on, and the answer is still on its way through other tasks.
+/// S1: the timer is due when the process goes on, and the answer is still on its way through other tasks.
 #[tokio::test(start_paused = true)]
 async fn waiter_that_wakes_after_a_stop_gets_the_answer() {
     for hops in [0, 1, 5, 20] {
@@ -363,7 +364,7 @@ async fn waiter_that_wakes_after_a_stop_gets_the_answer() {
     }
 }
 
-/// A stop for longer than ten timeouts: new requests come before the answer is read, and do not send another.
+/// S1: a stop for longer than ten timeouts. New requests come before the answer is read, and do not send another.
 #[tokio::test(start_paused = true)]
 async fn refresh_that_was_stopped_for_an_hour_is_not_started_again() {
     let (source, mut strings) = puppet();
@@ -383,7 +384,7 @@ async fn refresh_that_was_stopped_for_an_hour_is_not_started_again() {
     }
 }
 
-/// The wait after a stop is bounded.
+/// S1: the wait after a stop is bounded.
 #[tokio::test(start_paused = true)]
 async fn waiter_that_wakes_after_a_stop_gives_up_if_no_answer_comes() {
     let (source, mut strings) = puppet();

@@ -148,6 +148,7 @@ async fn host_counts_with_the_scheme_of_the_uri() {
     }
 }
 
+/// S6
 #[tokio::test(start_paused = true)]
 async fn named_host_does_not_admit_a_foreign_authority() {
     for version in [Version::HTTP_11, Version::HTTP_2] {

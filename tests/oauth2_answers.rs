@@ -203,6 +203,7 @@ async fn zero_and_zero_times_mean_that_the_expiry_is_unknown() {
     }
 }
 
+/// Fault S17.
 #[tokio::test]
 async fn token_that_is_over_on_arrival_is_handed_on_as_over() {
     for body in [
@@ -477,6 +478,7 @@ async fn flaw_outside_of_the_tokens_does_not_lose_the_successor() {
     }
 }
 
+/// Faults A50 to A59.
 #[tokio::test]
 async fn refresh_token_that_is_a_number_is_kept_digit_for_digit() {
     for number in ["12345678901234567890123", "-9223372036854775809", "7"] {

@@ -466,14 +466,16 @@ async fn claims_of_the_challenge_are_sent_with_the_refresh() {
         let claims = claims.map(|claims| STANDARD.decode(claims).unwrap());
         Ok(claims.map(|claims| ("claims", String::from_utf8(claims).unwrap())))
     };
-    let (endpoint, log) = in_dialect("{}", [json(KEPT), json(KEPT), json(KEPT)]);
+    let (endpoint, log) = in_dialect("{}", [json(KEPT), json(KEPT), json(KEPT), json(KEPT)]);
     let encoded: String = form_urlencoded(claims);
     let rejected = Renewal::new(Cause::Rejected).with_challenge(challenge);
     let refresh = RefreshTokenGrant::new(endpoint.clone(), "r").params_with(more);
     refresh.fetch(rejected.clone()).await.unwrap();
     refresh.fetch(missing()).await.unwrap();
-    let for_itself = ClientCredentialsGrant::new(endpoint).params_with(more);
-    for_itself.fetch(rejected).await.unwrap();
+    let for_itself = ClientCredentialsGrant::new(endpoint.clone()).params_with(more);
+    for_itself.fetch(rejected.clone()).await.unwrap();
+    let any = Grant::new(endpoint, "urn:example:any").params_with(more);
+    any.fetch(rejected).await.unwrap();
     let first = "grant_type=refresh_token&refresh_token=r";
     assert_eq!(
         log.bodies(),
@@ -481,6 +483,7 @@ async fn claims_of_the_challenge_are_sent_with_the_refresh() {
             format!("{first}&claims={encoded}"),
             first.to_owned(),
             format!("grant_type=client_credentials&claims={encoded}"),
+            format!("grant_type=urn%3Aexample%3Aany&claims={encoded}"),
         ]
     );
 }

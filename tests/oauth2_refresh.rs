@@ -488,7 +488,7 @@ async fn only_a_proof_that_is_made_anew_is_sent_again_after_a_refusal() {
     }
 }
 
-/// OpenID Connect Core §3.1.2.6: the user must do something first, and the refresh token still stands.
+/// A31, OpenID Connect Core §3.1.2.6: the user must do something first, and the refresh token still stands.
 #[tokio::test]
 async fn refresh_token_is_sent_again_after_a_conditional_denial() {
     let conditional = answer(400, r#"{"error":"interaction_required"}"#);

@@ -606,7 +606,7 @@ fn a_rejected_answer_without_an_end_is_given_up_on_though_nobody_polls_the_runti
     });
 }
 
-/// Row "101" of the faults about evidence: a WebSocket that was opened with a token speaks for it (RFC 9110 §15.2.2).
+/// E2: a WebSocket that was opened with a token speaks for it (RFC 9110 §15.2.2).
 #[tokio::test(start_paused = true)]
 async fn switching_protocols_after_a_refresh_ends_the_backoff() {
     let mint = Mint::new(HOUR);

@@ -347,6 +347,7 @@ async fn a_path_is_never_read_as_a_part_of_the_host() {
     assert_eq!(*asked.0.lock().unwrap(), [""; 0]);
 }
 
+/// S5
 #[tokio::test]
 async fn a_token_endpoint_that_cannot_be_reached_was_sent_nothing() {
     /// Knows no name.
@@ -364,6 +365,7 @@ async fn a_token_endpoint_that_cannot_be_reached_was_sent_nothing() {
     assert!(recognised.is_transient(), "{recognised}");
 }
 
+/// S3
 #[tokio::test]
 async fn a_token_endpoint_that_was_asked_is_not_taken_for_one_that_was_sent_nothing() {
     let server = AuthorizationServer::new();
@@ -394,6 +396,7 @@ async fn redirected_to_nobody(
     (server, error)
 }
 
+/// S3
 #[tokio::test]
 async fn a_refresh_token_that_was_sent_and_then_redirected_is_not_taken_for_one_that_was_not() {
     for status in [StatusCode::SEE_OTHER, StatusCode::TEMPORARY_REDIRECT] {
@@ -403,6 +406,7 @@ async fn a_refresh_token_that_was_sent_and_then_redirected_is_not_taken_for_one_
     }
 }
 
+/// S3
 #[tokio::test]
 async fn a_refresh_token_that_was_sent_and_then_tried_again_is_not_taken_for_one_that_was_not() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

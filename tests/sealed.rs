@@ -181,6 +181,7 @@ async fn no_bit_of_what_is_encrypted_can_be_flipped() {
     }
 }
 
+/// S9
 #[tokio::test]
 async fn what_was_sealed_for_one_name_is_not_read_under_another() {
     let mut other = json_of(&record(2));

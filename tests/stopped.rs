@@ -66,6 +66,7 @@ async fn source_under_a_store_that_answered_while_the_process_was_stopped_is_use
     assert!(store.load().await.unwrap().is_some());
 }
 
+/// S1
 #[tokio::test(start_paused = true)]
 async fn answer_that_does_not_arrive_after_a_stop_is_lost_within_a_bound() {
     let server = AuthorizationServer::new();

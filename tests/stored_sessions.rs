@@ -552,7 +552,7 @@ async fn refused_fresh_proof_is_tried_again_under_a_store() {
     assert_eq!(calls.load(Ordering::SeqCst), 4);
 }
 
-/// OpenID Connect Core §3.1.2.6: the user must do something first, and the refresh token still stands for the whole fleet.
+/// A31, OpenID Connect Core §3.1.2.6: the user must do something first, and the refresh token still stands for the whole fleet.
 #[tokio::test(start_paused = true)]
 async fn conditional_denial_is_tried_again_under_a_store() {
     for (rotation, code) in [

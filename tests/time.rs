@@ -130,7 +130,8 @@ async fn tokens_over_on_arrival_are_reported_once_per_change() {
 #[cfg(feature = "tracing")]
 #[tokio::test(start_paused = true)]
 async fn token_over_on_arrival_is_a_warning_that_names_the_cause() {
-    let sets: [(fn() -> TokenSetBuilder, &str); 3] = [
+    type Make = fn() -> TokenSetBuilder;
+    let sets: [(Make, &str); 3] = [
         (|| tokens("sesame").expires_in(Duration::ZERO), "lifetime of zero"),
         (|| tokens("sesame").expires_in(Duration::from_millis(1)), "the lifetime is too short"),
         (|| tokens("sesame").expires_at(SystemTime::UNIX_EPOCH), "clock of this machine"),

@@ -282,6 +282,7 @@ async fn second_connection_after_a_redirect_that_fails_is_ambiguous() {
     }
 }
 
+/// S5
 #[tokio::test]
 async fn first_connection_that_fails_is_transient_below_a_layer_that_repeats() {
     let http = ServiceBuilder::new()

@@ -171,8 +171,8 @@ impl<S: TokenSource> Credentials<S> {
     ///
     /// A refresh that is under way is joined, and a log-in meanwhile brings the newer token set. After a failure the source is
     /// left alone for the backoff of the policy, and the [remembered](TokenError::is_remembered) error is returned. A source that is
-    /// [misconfigured](TokenError::is_misconfigured) is asked at once, and so is one that was denied and
-    /// [makes a new proof](crate::SourceInfo::fresh_proof) for each attempt.
+    /// [misconfigured](TokenError::is_misconfigured) is asked at once, and so is one that was denied and is
+    /// asked again every five minutes ([`TokenError`]).
     ///
     /// # Errors
     ///
@@ -700,6 +700,7 @@ mod tests {
     use super::*;
     use crate::{RefreshLayer, Renewal};
 
+    /// E2: nor does its acceptance.
     #[test]
     fn a_request_with_a_fresh_token_takes_no_lock() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -46,6 +46,7 @@ async fn code_of_the_dialect_wins_over_a_standard_one() {
     assert_eq!((kind(&error), error.code()), ("denied", Some("invalid_grant")));
 }
 
+/// A02, A11
 #[tokio::test]
 async fn first_code_of_the_dialect_in_pointer_order_decides() {
     let body = r#"{"a": 1, "b": "two", "c": 3}"#;
@@ -201,6 +202,7 @@ async fn a_4xx_with_a_code_says_how_to_reclassify_it() {
     }
 }
 
+/// A10, A30
 #[tokio::test]
 async fn status_and_verdict_in_the_body_are_no_codes() {
     for body in [

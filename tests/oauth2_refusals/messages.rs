@@ -6,6 +6,7 @@ use tower_refresh::{Cause, Renewal, TokenSet, TokenSource as _};
 use crate::oauth2_support::{Reply, URL, answer, answer_with, endpoint, response};
 use crate::{assert_contains, kind, refused};
 
+/// A30
 #[tokio::test]
 async fn message_begins_with_origin_status_and_content_type() {
     let types = [("content-type", "text/html; charset=utf-8")];

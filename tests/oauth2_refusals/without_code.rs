@@ -29,6 +29,7 @@ async fn json_without_a_known_code_shows_its_message_and_names_the_field() {
     assert_eq!(kind(&refused(names, answer(400, body)).await), "denied");
 }
 
+/// A30
 #[tokio::test]
 async fn proxy_is_suspected_of_a_body_that_is_not_json() {
     for body in [HEROKU, ENVOY, "Forbidden"] {

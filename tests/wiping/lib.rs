@@ -70,6 +70,7 @@ fn contains(block: &[u8], piece: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    /// Fault S19.
     #[test]
     fn finds_a_freed_copy_and_the_beginning_of_one() {
         assert_eq!(freed_unwiped(&["open-sesame"], || drop(String::from("open-sesame"))).len(), 1);

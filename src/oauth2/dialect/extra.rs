@@ -73,6 +73,7 @@ impl Fields {
 mod tests {
     use crate::oauth2::Fields;
 
+    /// Fault C22.
     #[test]
     fn extra_fields_are_a_list_of_names_or_pointers_by_name() {
         for (json, name, pointers) in [
@@ -88,6 +89,7 @@ mod tests {
         }
     }
 
+    /// Fault C22.
     #[test]
     fn extra_fields_are_bounded() {
         let mut fields = Fields::default();

@@ -141,6 +141,7 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
 
+    /// Fault A60.
     #[test]
     fn json_is_complete_only_when_its_last_brace_is_closed() {
         let object = r#" {"a":"b}\"{","c":[{"d":"\\"}],"e":1} "#;

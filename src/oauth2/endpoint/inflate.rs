@@ -91,6 +91,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    /// Fault A59.
     #[test]
     fn each_format_is_decompressed() {
         let mut zlib = write::ZlibEncoder::new(Vec::new(), Compression::best());
@@ -106,6 +107,7 @@ mod tests {
         }
     }
 
+    /// Faults A59, A60.
     #[test]
     fn truncated_streams_yield_a_prefix_that_is_not_whole() {
         let gzipped = gzipped(TEXT);

@@ -82,6 +82,7 @@ fn flaw_in_another_field_does_not_lose_the_tokens() {
     reads(format!(r#"{{"access_token":"a","x":{deep},"refresh_token":"r"}}"#));
 }
 
+/// Faults A50 to A55.
 #[test]
 fn flaw_between_the_fields_does_not_lose_the_tokens() {
     for body in [
@@ -177,6 +178,7 @@ fn string_whose_end_is_not_clear_is_null() {
     }
 }
 
+/// Faults A50 to A59.
 #[test]
 fn integer_keeps_its_digits() {
     let json = parse(br#"{"a":12345678901234567890123,"b":-0042,"c":1e9,"d":1.5,"e":0}"#).unwrap();
@@ -186,6 +188,7 @@ fn integer_keeps_its_digits() {
     assert_eq!([token("/c"), token("/d"), token("/e")], [None; 3]);
 }
 
+/// Faults A50 to A57: what must not be read.
 #[test]
 fn half_an_answer_and_noise_are_nothing() {
     for noise in [

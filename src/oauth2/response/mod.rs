@@ -229,6 +229,7 @@ mod tests {
         }
     }
 
+    /// Faults A50, A51.
     #[test]
     fn dump_before_the_answer_is_not_taken_for_it() {
         for body in [
@@ -242,6 +243,7 @@ mod tests {
         }
     }
 
+    /// Faults A50 to A57, N2.
     #[test]
     fn successor_is_found_in_an_answer_that_is_of_no_other_use() {
         let utf_16: Vec<u8> = std::iter::once(0xfeff)
@@ -479,6 +481,7 @@ mod tests {
             }
         }
 
+        /// Faults A50 to A57.
         #[test]
         fn flaw_outside_of_the_tokens_leaves_them_unchanged(
             (access, refresh, body) in ("[!-~]{1,24}", "[ -~]{1,24}").prop_flat_map(|(access, refresh)| {

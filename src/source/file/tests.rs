@@ -348,6 +348,7 @@ async fn change_is_noticed_whichever_way_the_file_changes() {
     }
 }
 
+/// S16, for the file of a token.
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
 async fn file_that_everyone_can_write_is_refused_unless_allowed() {

@@ -70,6 +70,7 @@ async fn what_may_work_later_is_unavailable() {
     }
 }
 
+/// R1, for commands that are forbidden in scripts, among others.
 #[tokio::test]
 async fn what_a_human_must_mend_is_misconfigured() {
     for (answer, what) in [
