@@ -96,3 +96,31 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// How much of the name of an encoding is shown, in characters.
 const NAME_LIMIT: usize = 40;
+
+#[cfg(all(test, not(feature = "decompression")))]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    /// Fault A59.
+    #[test]
+    fn without_the_feature_the_encoding_and_the_feature_are_named() {
+        for (encoding, body) in [
+            ("gzip", &b"\x1f\x8b\x08\x00"[..]),
+            ("deflate", b"\x78\xda\x00"),
+            ("", b"\x1f\x8b\x08\x00"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+            let body = Zeroizing::new(body.to_vec());
+            let Err(why) = decode(body, &headers, 1000, &Secrets::default()) else {
+                panic!("{encoding}");
+            };
+            let named = if encoding.is_empty() { "`gzip`" } else { encoding };
+            assert!(why.contains(named) && why.contains("`decompression`"), "{why}");
+        }
+        let json = Zeroizing::new(b"{}".to_vec());
+        assert!(decode(json, &HeaderMap::new(), 1000, &Secrets::default()).is_ok());
+    }
+}
