@@ -180,6 +180,9 @@
 //! | `server_error` | unknown outcome |
 //! | any other | misconfigured |
 //!
+//! After `interaction_required`, `login_required`, `account_selection_required` and `consent_required` the refresh token still
+//! stands, and is sent again every five minutes while requests need a token.
+//!
 //! A [`Dialect`] classifies other codes, and these ones differently, with [`denied`](Dialect::denied) and
 //! [`transient`](Dialect::transient), which document the precedence. For example, for a server that reports errors with
 //! status 200 and a number:
