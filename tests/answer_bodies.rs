@@ -132,15 +132,21 @@ async fn complete_json_after_other_text_counts_however_the_body_ends() {
         std::iter::once(0xfeff).chain(JSON.encode_utf16()).flat_map(u16::to_le_bytes).collect();
     for body in [
         format!("Notice: Undefined index in /x.php on line 3\n{JSON}").into_bytes(),
+        format!("Notice: Undefined index: a=b in /x.php on line 3 {JSON}").into_bytes(),
+        format!("callback({JSON}").into_bytes(),
         format!("<br />\n<b>Warning</b>: x<br />\n{JSON}").into_bytes(),
         format!(")]}}',\n{JSON}").into_bytes(),
         serde_json::to_string(JSON).unwrap().into_bytes(),
         utf_16,
     ] {
         let shown = String::from_utf8_lossy(&body).into_owned();
-        for reply in
-            [Reply::Cut(response(200, body.clone())), Reply::Drip(response(200, body.clone()))]
-        {
+        let gzipped = gzip(&body);
+        for reply in [
+            Reply::Cut(response(200, body.clone())),
+            Reply::Drip(response(200, body.clone())),
+            Reply::Cut(response(200, gzipped.clone())),
+            Reply::Cut(response(200, &gzipped[..gzipped.len() - 8])),
+        ] {
             let tokens = refresh(reply).await;
             check(Ok(tokens.unwrap_or_else(|error| panic!("{shown}: {error}"))));
         }

@@ -204,7 +204,7 @@
 //!
 //! | Flaw | Handling |
 //! |---|---|
-//! | PHP notices, `)]}',`, `while(1);`, a callback or a byte order mark around the JSON | skipped |
+//! | PHP notices, `)]}',`, `while(1);`, a callback, brackets or a byte order mark around the JSON | skipped |
 //! | JSON in a JSON string, UTF-16 | decoded |
 //! | `NaN`, `0042`, `None`, `'text'`, wrong escapes, control characters, comments, commas too many or too few | read; a value that is not clear counts as `null` |
 //! | the same member twice | the last that can be used counts |
@@ -213,8 +213,9 @@
 //! | an object that does not end, a page of HTML | not an answer |
 //!
 //! A complete JSON object counts however the body ends: without a last chunk, shorter than its `Content-Length`, without TLS's
-//! `close_notify`, or not at all. A form does not, since it does not show where it ends. No encoding is asked for
-//! (`accept-encoding: identity`, unless the dialect's `extra_headers` name it); with the feature `decompression`, gzip and deflate are decoded if they come anyway.
+//! `close_notify`, or not at all. After other text, it does if it has an access token. A form does not, since it does not show
+//! where it ends. No encoding is asked for (`accept-encoding: identity`, unless the dialect's `extra_headers` name it); with the
+//! feature `decompression`, gzip and deflate are decoded if they come anyway.
 //!
 //! # Secrets caveat
 //!

@@ -49,6 +49,8 @@ fn find(text: &str, judge: &dyn Fn(&Json) -> u8, encodings: usize) -> Option<Jso
         '{' | '[' => {
             let mut reader = Reader::new(text);
             match reader.value() {
+                // A list of one answer, perhaps.
+                Ok(value @ Json::Array(_)) if judge(&value) == 0 => (Some(value), text.get(1..)?),
                 Ok(value) => (Some(value), reader.rest()),
                 Err(Failure::Cut) => return None,
                 Err(Failure::Malformed) => (None, text.get(1..)?),

@@ -7,7 +7,9 @@ use super::text::utf_8;
 
 /// Reads a form (`application/x-www-form-urlencoded`) as a flat object of strings.
 pub(super) fn form(text: &str) -> Option<Json> {
-    if !text.contains('=') || text.contains(['<', '\n']) {
+    // The text before a `=` is a name, and not a sentence.
+    let (name, _) = text.split_once('=')?;
+    if name.contains(char::is_whitespace) || text.contains(['<', '\n']) {
         return None;
     }
     let mut members: Vec<_> = text

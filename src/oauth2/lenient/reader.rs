@@ -298,7 +298,11 @@ fn may_follow_a_value(text: &str) -> bool {
 }
 
 /// Returns a text without the white space, byte order marks and comments that it begins with.
+///
+/// A comment that is too long is none: each quotation mark of a text may ask for its end.
 fn after_space(mut text: &str) -> &str {
+    const COMMENT_MAX: usize = 1024;
+
     loop {
         text = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}' || c == '\0');
         let end = if text.starts_with("//") {
@@ -308,6 +312,11 @@ fn after_space(mut text: &str) -> &str {
         } else {
             return text;
         };
-        text = text.split_once(end).map_or("", |(_, rest)| rest);
+        let mut near = text.as_bytes().windows(end.len()).take(COMMENT_MAX);
+        match near.position(|bytes| bytes == end.as_bytes()) {
+            Some(at) => text = text.get(at + end.len()..).unwrap_or_default(),
+            None if text.len() > COMMENT_MAX => return text,
+            None => return "",
+        }
     }
 }

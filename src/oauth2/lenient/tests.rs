@@ -130,6 +130,8 @@ fn text_around_the_answer_is_skipped() {
         ("[debug] {} ", ""),
         ("{\"debug\":true}\n", ""),
         ("[2022-11-01 13:43:43] it's {slow} ", ""),
+        ("[", "]"),
+        (" [ ", ", {}]\n"),
         ("", "}"),
         ("", "\0\0"),
     ] {
@@ -197,6 +199,7 @@ fn half_an_answer_and_noise_are_nothing() {
         "ok",
         "\"a=b\"",
         "a=b\n<p>",
+        "Access denied. Reference: a=b",
         "<html a=b>",
         "{\"access_token\":",
         "{\"access_token\":\"a\"",
@@ -228,6 +231,7 @@ fn hostile_text_is_read_in_bounded_time() {
     {
         parse(piece.repeat(100_000).as_bytes());
         parse(format!("{{\"a\":\"{}", piece.repeat(100_000)).as_bytes());
+        parse(format!("{{\"a\":\"{}*/x\"}}", piece.repeat(100_000)).as_bytes());
     }
 }
 
