@@ -6,7 +6,7 @@ use tower_refresh::oauth2::ClientCredentialsGrant;
 use tower_refresh::{Cause, Renewal, TokenSource as _};
 
 use crate::oauth2_support::{answer, answer_with, endpoint};
-use crate::{ENVOY, HEROKU, kind, refused};
+use crate::{ENVOY, HEROKU, assert_contains, kind, refused};
 
 /// S4
 #[tokio::test]
@@ -109,6 +109,24 @@ async fn timeout_and_too_early_are_decided_by_the_status() {
         }
         let error = refused(r#"{"rotates": false}"#, answer(408, body)).await;
         assert_eq!(kind(&error), "transient", "{body}: {error}");
+    }
+}
+
+/// A proxy answers so instead of the server, in the words of any error page.
+#[tokio::test]
+async fn proxy_that_demands_credentials_never_denies_the_grant() {
+    for body in [
+        "",
+        "<html>",
+        r#"{"error":"invalid_grant"}"#,
+        r#"{"error":"access_denied"}"#,
+        r#"{"error":"server_error"}"#,
+        r#"{"error":"slow_down"}"#,
+    ] {
+        let reply = answer_with(407, &[("proxy-authenticate", "Basic")], body);
+        let error = refused(r#"{"denied": ["access_denied"]}"#, reply).await;
+        assert_eq!(kind(&error), "misconfigured", "{body}: {error}");
+        assert_contains(&error, &["a proxy demands credentials"]);
     }
 }
 

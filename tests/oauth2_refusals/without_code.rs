@@ -32,7 +32,7 @@ async fn json_without_a_known_code_shows_its_message_and_names_the_field() {
 /// A30
 #[tokio::test]
 async fn proxy_is_suspected_of_a_body_that_is_not_json() {
-    for body in [HEROKU, ENVOY, "Forbidden"] {
+    for body in [HEROKU, ENVOY, "Forbidden", "Access denied. Reference=18.6d6e", "a = b"] {
         for status in [400, 403, 404, 500, 502] {
             let error = refused("{}", answer(status, body)).await;
             assert_eq!(kind(&error), "ambiguous", "{status} {body}");
@@ -96,6 +96,18 @@ async fn basic_challenge_is_a_refusal_of_the_clients_credentials() {
             let error = refused("{}", reply).await;
             assert_eq!(kind(&error), "misconfigured", "{challenge} {body}");
             assert_contains(&error, &["client credentials", "`client_auth`"]);
+        }
+        for body in [
+            r#"{"status":401,"error":"Unauthorized","path":"/oauth/token"}"#,
+            r#"{"code":"AUTH-7","message":"Full authentication is required"}"#,
+        ] {
+            let reply = answer_with(401, &[("www-authenticate", challenge)], body);
+            let error = refused("{}", reply).await;
+            assert_eq!(kind(&error), "misconfigured", "{challenge} {body}");
+            assert_contains(&error, &["client credentials", "`client_auth`", "`denied`"]);
+            let reply = answer_with(401, &[("www-authenticate", challenge)], body);
+            let names = r#"{"denied": ["Unauthorized", "AUTH-7"]}"#;
+            assert_eq!(kind(&refused(names, reply).await), "denied", "{challenge} {body}");
         }
         let reply =
             answer_with(401, &[("www-authenticate", challenge)], r#"{"error":"invalid_grant"}"#);

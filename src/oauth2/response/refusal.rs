@@ -28,6 +28,9 @@ pub(in crate::oauth2) fn refusal(answer: &Answer, context: Context<'_>) -> Token
         300..=399 => context.misconfigured(
             "redirects are not followed, because the request carries secrets; configure the URL that it redirects to",
         ),
+        407 => context.misconfigured(
+            "a proxy demands credentials, and the server did not get the request; configure them in the HTTP client",
+        ),
         408 => context.lost("the server or a gateway gave up waiting for the request"),
         421 | 425 => context.transient("the request was not processed"),
         429 | 503 if is_from_server(&error, answer, context.now) => {
@@ -75,6 +78,9 @@ pub(super) fn classify(error: &OAuthError, answer: &Answer, context: Context<'_>
             context.misconfigured(hinted("the request was refused", HINT))
         }
         Some(Meaning::Client) => context.misconfigured(hinted(&client_refused(context), HINT)),
+        None if answer.status == 401 && asks_for_basic(&answer.headers) => {
+            context.misconfigured(hinted(&client_refused(context), HINT))
+        }
         None => context.misconfigured(format!(
             "the request was refused with an unknown code; {HINT}; if the answer has the code elsewhere, name its place in `fields.error`"
         )),
@@ -124,7 +130,7 @@ fn without_code(answer: &Answer, is_document: bool, context: Context<'_>) -> Tok
         (true, _) => {
             "the answer has no known error code; if it has one elsewhere, name its place in `fields.error` in the dialect".into()
         }
-        (_, true) if status != 407 => {
+        (_, true) => {
             "the body is empty; if that is how this server refuses a grant, add the status to `denied_statuses` in the dialect".into()
         }
         _ => unreadable(answer),
