@@ -648,6 +648,9 @@ async fn too_many_requests_and_unavailable_are_transient_and_may_say_for_how_lon
         for (headers, expected) in [
             (&[("retry-after", "7")][..], Some(seconds(7))),
             (&[("retry-after", "0")], Some(Duration::ZERO)),
+            (&[("retry-after", "1.5")], Some(Duration::from_millis(1500))),
+            (&[("retry-after", "0007")], Some(seconds(7))),
+            (&[("retry-after", "Tuesday, 01-Nov-22 13:14:43 GMT")], Some(seconds(60))),
             // By the server's clock, not ours.
             (
                 &[
@@ -659,6 +662,9 @@ async fn too_many_requests_and_unavailable_are_transient_and_may_say_for_how_lon
             (&[("retry-after", "Tue, 01 Nov 2022 13:14:43 GMT")], Some(seconds(60))),
             (&[("retry-after", "Mon, 01 Nov 2021 13:14:43 GMT")], Some(Duration::ZERO)),
             (&[("retry-after", "soon")], None),
+            (&[("retry-after", "")], None),
+            (&[("retry-after", "1.2.3")], None),
+            (&[("retry-after", "1e3")], None),
             (&[("retry-after", "-1")], None),
         ] {
             let error = refresh(answer_with(status, headers, "")).await.unwrap_err();

@@ -168,11 +168,13 @@ fn asks_for_basic(headers: &HeaderMap) -> bool {
 fn retry_after(headers: &HeaderMap, now: Now) -> Option<Duration> {
     let seconds = || {
         let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-        if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Some servers send a fraction.
+        if !value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
             return None;
         }
+        let seconds: f64 = value.parse().ok()?;
         // More digits than fit are as long as can be.
-        Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)))
+        Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     };
     let date = || {
         let at = http_date(headers, &RETRY_AFTER)?;
