@@ -72,8 +72,9 @@
 //! a request is not sent again by reqwest, and the redirect is the answer. Answers are streamed too.
 //!
 //! A token request is streamed as well, although it is in memory: a refresh token is sent once, and a 307 or 308 is the
-//! token endpoint's answer. This also shows whether reqwest has sent the request, so that a `TokenEndpoint` knows when it
-//! may be repeated.
+//! token endpoint's answer. reqwest follows a 301, 302 or 303 without the body; unless that leads to tokens, the error is
+//! misconfigured, whatever the other server answered. Streaming also shows whether reqwest has sent the request, so that a
+//! `TokenEndpoint` knows when it may be repeated.
 //!
 //! # What stays behind
 //!
@@ -83,7 +84,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::future::{Future, Ready, ready};
+use std::future::{self, Future, Ready};
 use std::mem;
 use std::pin::Pin;
 #[expect(
@@ -92,7 +93,7 @@ use std::pin::Pin;
 )]
 use std::sync::Mutex;
 use std::sync::{MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::future::Either;
@@ -156,6 +157,8 @@ where
         #[cfg(feature = "oauth2")]
         let watch = request.extensions().get().map(WasSent::watch);
         #[cfg(feature = "oauth2")]
+        let watched = watch.clone();
+        #[cfg(feature = "oauth2")]
         let request = request.map(|body| match watch {
             // Not as what is in memory, which reqwest would send again behind our back.
             Some(watch) => {
@@ -166,11 +169,19 @@ where
         });
         #[cfg(not(feature = "oauth2"))]
         let request = request.map(into_reqwest);
-        let response = match reqwest::Request::try_from(request) {
-            Ok(request) => Either::Right(self.client.call(request)),
-            Err(error) => Either::Left(ready(Err(error))),
-        };
-        ResponseFuture { response }
+        match reqwest::Request::try_from(request) {
+            Ok(request) => {
+                let asked = Asked {
+                    #[cfg(feature = "oauth2")]
+                    watched: watched.map(|watch| (watch, request.url().clone())),
+                };
+                ResponseFuture { response: Either::Right(self.client.call(request)), asked }
+            }
+            Err(error) => ResponseFuture {
+                response: Either::Left(future::ready(Err(error))),
+                asked: Asked::default(),
+            },
+        }
     }
 }
 
@@ -194,6 +205,7 @@ pin_project! {
     pub struct ResponseFuture {
         #[pin]
         response: Either<Ready<Result<reqwest::Response, reqwest::Error>>, Sent>,
+        asked: Asked,
     }
 }
 
@@ -203,13 +215,38 @@ impl Future for ResponseFuture {
     type Output = Result<Response<reqwest::Body>, reqwest::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().response.poll(cx).map_ok(into_http).map_err(without_query)
+        let this = self.project();
+        let response = ready!(this.response.poll(cx)).map_err(without_query)?;
+        this.asked.answered(&response);
+        Poll::Ready(Ok(into_http(response)))
     }
 }
 
 impl fmt::Debug for ResponseFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+/// The URL of a token request, for which it is reported that a redirect was followed.
+#[derive(Default)]
+struct Asked {
+    #[cfg(feature = "oauth2")]
+    watched: Option<(Watch, reqwest::Url)>,
+}
+
+impl Asked {
+    #[cfg_attr(
+        not(feature = "oauth2"),
+        allow(unused_variables, clippy::unused_self, reason = "there are no token requests")
+    )]
+    fn answered(&self, response: &reqwest::Response) {
+        #[cfg(feature = "oauth2")]
+        if let Some((watch, url)) = &self.watched
+            && response.url() != url
+        {
+            watch.redirected();
+        }
     }
 }
 

@@ -282,6 +282,70 @@ async fn second_connection_after_a_redirect_that_fails_is_ambiguous() {
     }
 }
 
+/// reqwest follows these without the body, so that another server answers.
+#[tokio::test]
+async fn answer_that_reqwest_was_redirected_to_never_denies_the_grant() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let elsewhere = format!("http://{}/login", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let length = socket.read(&mut request).await.unwrap();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            assert!(request.starts_with("GET /login") && !request.contains("refresh"), "{request}");
+            let body = r#"{"error":"invalid_grant"}"#;
+            let head = format!("HTTP/1.1 403 Forbidden\r\ncontent-length: {}\r\n\r\n", body.len());
+            socket.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        }
+    });
+    for status in [StatusCode::MOVED_PERMANENTLY, StatusCode::FOUND, StatusCode::SEE_OTHER] {
+        let server = AuthorizationServer::new();
+        let serving = server.serve().await.unwrap();
+        let to = HeaderValue::try_from(&elsewhere).unwrap();
+        server.token_faults().always(Fault::status(status).header(header::LOCATION, to));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = serving.url("/token");
+        let error = refresh(TokenEndpoint::new(ReqwestService::new(client), &url).unwrap()).await;
+        assert!(error.is_misconfigured(), "{status}: {error}");
+        assert!(error.to_string().contains("followed a redirect"), "{error}");
+        assert!(!error.to_string().contains("login"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn refusal_that_reqwest_was_not_redirected_to_is_the_servers() {
+    let server = AuthorizationServer::new();
+    let serving = server.serve().await.unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for path in ["/token", "/token?", "/token?a=%7e|b&c", "/./token"] {
+        let endpoint =
+            TokenEndpoint::new(ReqwestService::new(client.clone()), serving.url(path)).unwrap();
+        let error = refresh(endpoint).await;
+        assert!(error.is_denied(), "{path}: {error}");
+    }
+}
+
+/// A layer that tries again, above a layer that then refuses.
+#[tokio::test]
+async fn refusal_beneath_after_a_request_that_was_sent_is_ambiguous() {
+    let server = AuthorizationServer::new();
+    let serving = server.serve().await.unwrap();
+    server.token_faults().always(Fault::drop_connection().after_processing());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = ReqwestService::new(client);
+    let again = service_fn(move |request: Request<Full<Bytes>>| {
+        let mut http = http.clone();
+        async move {
+            let _ = tower::Service::call(&mut http, request).await;
+            let refused = TokenError::transient("no token for the second request");
+            Err::<http::Response<Full<Bytes>>, BoxError>(refused.into())
+        }
+    });
+    let error = refresh(TokenEndpoint::new(again, serving.url("/token")).unwrap()).await;
+    assert!(error.is_ambiguous(), "{error}");
+}
+
 /// S5
 #[tokio::test]
 async fn first_connection_that_fails_is_transient_below_a_layer_that_repeats() {

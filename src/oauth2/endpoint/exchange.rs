@@ -113,6 +113,9 @@ impl TokenEndpoint {
         let place = answer.place(&origin, &secrets);
         let context = Context { place: &place, ..context() };
         read(&answer, context).map_err(|error| match &answer.body {
+            _ if sending.was_redirected() => TokenError::misconfigured(format!(
+                "the HTTP client followed a redirect of the token endpoint {origin}, and did not find tokens there; configure the URL that it redirects to, and a client that follows no redirects"
+            )),
             // An error that goes by the status alone.
             Err(why) if !error.get_ref().to_string().contains(why) => {
                 let message = format!("{}; {why}", error.get_ref());
@@ -138,7 +141,8 @@ impl TokenEndpoint {
         sending: &Sending,
         context: Context<'_>,
     ) -> TokenError {
-        if !sending.may_be_a_repetition()
+        if !sending.was_sent()
+            && !sending.may_be_a_repetition()
             && let Some(refused) = refused_beneath(error, context)
         {
             return refused;

@@ -32,6 +32,8 @@ struct Known {
     /// A client has promised to set `was_sent` before it sends anything.
     is_watched: AtomicBool,
     was_sent: AtomicBool,
+    /// A client has followed a redirect, so that the answer is that to another request.
+    was_redirected: AtomicBool,
     /// A layer made a copy of the request, to follow a redirect or to try again.
     was_copied: AtomicBool,
 }
@@ -48,8 +50,9 @@ impl Clone for WasSent {
     }
 }
 
-/// Kept by a client, together with the body of the request, until the body is dropped.
+/// Kept by a client, together with the body of the request, until the body is dropped; and until there is a response.
 #[cfg(feature = "reqwest")]
+#[derive(Clone)]
 pub(crate) struct Watch {
     known: Arc<Known>,
 }
@@ -67,6 +70,10 @@ impl WasSent {
 impl Watch {
     pub(crate) fn sending(&self) {
         self.known.was_sent.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn redirected(&self) {
+        self.known.was_redirected.store(true, Ordering::Release);
     }
 }
 
@@ -140,7 +147,11 @@ impl Sending {
         self.known.is_watched.load(Ordering::Relaxed)
     }
 
-    fn was_sent(&self) -> bool {
+    pub(super) fn was_redirected(&self) -> bool {
+        self.known.was_redirected.load(Ordering::Acquire)
+    }
+
+    pub(super) fn was_sent(&self) -> bool {
         self.known.was_sent.load(Ordering::Acquire)
     }
 }
