@@ -13,8 +13,9 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
-use super::request::{Parameters, check_characters, secret_text};
+use super::request::{Parameters, check_characters};
 use super::scrub::Secrets;
+use super::wiped;
 use crate::error::TokenError;
 use crate::token::Secret;
 
@@ -233,7 +234,7 @@ fn basic(id: &str, secret: &Secret, encoding: BasicEncoding) -> Result<Authentic
     check_characters("client_id", id)?;
     check_characters("client_secret", secret.expose())?;
     // Three bytes for each byte, and a colon.
-    let mut pair = secret_text(3 * (id.len() + secret.expose().len()) + 1);
+    let mut pair = wiped::text(3 * (id.len() + secret.expose().len()) + 1);
     match encoding {
         BasicEncoding::Form => {
             pair.extend(form_urlencoded::byte_serialize(id.as_bytes()));
@@ -252,7 +253,7 @@ fn basic(id: &str, secret: &Secret, encoding: BasicEncoding) -> Result<Authentic
         }
     }
     let mut authentication = Authentication::new();
-    let mut value = secret_text(SCHEME.len() + pair.len().div_ceil(3) * 4);
+    let mut value = wiped::text(SCHEME.len() + pair.len().div_ceil(3) * 4);
     value.push_str(SCHEME);
     STANDARD.encode_string(pair.as_bytes(), &mut value);
     // An answer may quote either. Not the pair: the id in it is no secret.

@@ -1,6 +1,11 @@
-//! Buffers that leave no copy behind when they grow.
+//! Buffers that leave no copy behind.
 
 use zeroize::Zeroizing;
+
+/// Creates a text that is wiped when it is dropped, with room for `capacity` bytes: growing would leave a copy behind.
+pub(super) fn text(capacity: usize) -> Zeroizing<String> {
+    Zeroizing::new(String::with_capacity(capacity))
+}
 
 /// Appends to a buffer. `Vec` alone would free its old memory unwiped when it grows.
 pub(super) fn append(buffer: &mut Zeroizing<Vec<u8>>, data: &[u8]) {

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use super::text::with_capacity;
+use crate::oauth2::wiped;
 
 /// Returns where a string ends: at the first quotation mark that is not escaped.
 pub(super) fn end_of_string(text: &str, quote: char) -> Option<usize> {
@@ -18,7 +18,7 @@ pub(super) fn end_of_string(text: &str, quote: char) -> Option<usize> {
 /// backslash of what is not an escape is dropped.
 pub(super) fn unescape(raw: &str) -> Zeroizing<String> {
     // What an escape stands for is at most one byte longer, for a `\u` without digits.
-    let mut text = with_capacity(raw.len() * 2);
+    let mut text = wiped::text(raw.len() * 2);
     let mut chars = raw.chars();
     while let Some(c) = chars.next() {
         if c != '\\' {

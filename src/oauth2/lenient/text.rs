@@ -2,6 +2,8 @@
 
 use zeroize::Zeroizing;
 
+use crate::oauth2::wiped;
+
 /// Decodes UTF-8 and UTF-16. Bytes that are neither become U+FFFD.
 pub(super) fn decode(body: &[u8]) -> Zeroizing<String> {
     match body {
@@ -19,14 +21,14 @@ fn utf_16(body: &[u8], unit: fn([u8; 2]) -> u16) -> Zeroizing<String> {
         [first, second] => unit([*first, *second]),
         _ => 0,
     });
-    let mut text = with_capacity(body.len() * 2);
+    let mut text = wiped::text(body.len() * 2);
     text.extend(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)));
     text
 }
 
 pub(super) fn utf_8(body: &[u8]) -> Zeroizing<String> {
     let flaws = body.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
-    let mut text = with_capacity(body.len() + flaws * char::REPLACEMENT_CHARACTER.len_utf8());
+    let mut text = wiped::text(body.len() + flaws * char::REPLACEMENT_CHARACTER.len_utf8());
     for chunk in body.utf8_chunks() {
         text.push_str(chunk.valid());
         if !chunk.invalid().is_empty() {
@@ -34,9 +36,4 @@ pub(super) fn utf_8(body: &[u8]) -> Zeroizing<String> {
         }
     }
     text
-}
-
-/// Makes a string that is large enough: growing would leave an unwiped copy behind.
-pub(super) fn with_capacity(bytes: usize) -> Zeroizing<String> {
-    Zeroizing::new(String::with_capacity(bytes))
 }

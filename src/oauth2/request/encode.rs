@@ -5,14 +5,14 @@ use std::io::Write as _;
 
 use zeroize::Zeroizing;
 
-use super::secret_text;
 use super::translate::Pair;
 use crate::error::TokenError;
 use crate::oauth2::dialect::ParameterType;
+use crate::oauth2::wiped;
 
 /// Writes the parameters as `application/x-www-form-urlencoded`.
 pub(super) fn form(pairs: &[Pair<'_>]) -> Zeroizing<String> {
-    let mut form = secret_text(form_capacity(pairs));
+    let mut form = wiped::text(form_capacity(pairs));
     append_form(&mut form, pairs);
     form
 }

@@ -22,6 +22,7 @@ use self::translate::{Pair, translate};
 use super::client_auth::Authentication;
 use super::dialect::{BodyFormat, Dialect, RequestMethod, is_reserved_header};
 use super::scrub::Secrets;
+use super::wiped;
 use crate::error::TokenError;
 
 /// Builds the request and returns it with the secrets that it contains.
@@ -96,7 +97,7 @@ pub(super) fn resolve(url: &Uri, path: &str) -> Result<Uri, TokenError> {
         base.unwrap_or("/")
     };
     let query = url.query().unwrap_or_default();
-    let mut resolved = secret_text(directory.len() + path.len() + 1 + query.len());
+    let mut resolved = wiped::text(directory.len() + path.len() + 1 + query.len());
     resolved.push_str(directory);
     resolved.push_str(path);
     if url.query().is_some() {
@@ -104,11 +105,6 @@ pub(super) fn resolve(url: &Uri, path: &str) -> Result<Uri, TokenError> {
         resolved.push_str(query);
     }
     with_path(url, resolved)
-}
-
-/// Creates a string that is wiped from memory, with room for `capacity` bytes: growing would leave a copy behind.
-pub(super) fn secret_text(capacity: usize) -> Zeroizing<String> {
-    Zeroizing::new(String::with_capacity(capacity))
 }
 
 /// Adds the values of the URL's query, which may be keys. Shorter values are not keys and occur in ordinary words.
@@ -138,7 +134,7 @@ fn with_query(url: &Uri, pairs: &[Pair<'_>]) -> Result<Uri, TokenError> {
             )));
         }
     }
-    let mut path = secret_text(url.path().len() + own.len() + 2 + encode::form_capacity(pairs));
+    let mut path = wiped::text(url.path().len() + own.len() + 2 + encode::form_capacity(pairs));
     path.push_str(url.path());
     path.push('?');
     if !own.is_empty() {
