@@ -167,7 +167,9 @@ impl TokenError {
     /// Returns the error as one of unknown outcome: what it says does not cover all that was sent.
     #[cfg(feature = "oauth2")]
     pub(crate) fn into_ambiguous(mut self) -> Self {
-        self.edit().kind = Kind::Ambiguous;
+        let inner = self.edit();
+        inner.kind = Kind::Ambiguous;
+        inner.is_unsent = false;
         self
     }
 

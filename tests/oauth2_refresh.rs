@@ -430,6 +430,8 @@ async fn not_to_reach_the_server_again_leaves_the_first_outcome_unknown() {
         let error = grant.fetch(missing()).await.unwrap_err();
         assert!(error.is_ambiguous(), "{error}");
         assert_eq!(error.retry_after().is_some(), is_answer);
+        let shown = error.to_string();
+        assert!(shown.contains("connection reset; when sent again, "), "{shown}");
     }
     let (grant, _, _) = graceful([reset(), answer(400, r#"{"error":"invalid_grant"}"#)]);
     assert!(grant.fetch(missing()).await.unwrap_err().is_denied());

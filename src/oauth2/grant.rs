@@ -233,7 +233,10 @@ impl RefreshTokenGrant {
         }
         match self.send(token, renewal).await {
             // It says nothing about the first request: only new tokens, or a refusal of this one, do.
-            (Err(error), false) => Err(error.into_ambiguous()),
+            (Err(error), false) => {
+                let both = format!("{}; when sent again, {}", lost.get_ref(), error.get_ref());
+                Err(error.into_ambiguous().told_as(both))
+            }
             (outcome, _) => outcome,
         }
     }
