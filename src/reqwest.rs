@@ -72,8 +72,8 @@
 //! a request is not sent again by reqwest, and the redirect is the answer. Answers are streamed too.
 //!
 //! A token request is streamed as well, although it is in memory: a refresh token is sent once, and a 307 or 308 is the
-//! token endpoint's answer. reqwest follows a 301, 302 or 303 without the body; unless that leads to tokens, the error is
-//! misconfigured, whatever the other server answered. Streaming also shows whether reqwest has sent the request, so that a
+//! token endpoint's answer. reqwest follows a 301, 302 or 303 without the body, and any redirect if all parameters are in the
+//! query; unless that leads to tokens, the error names the redirect, and never denies the grant. Streaming also shows whether reqwest has sent the request, so that a
 //! `TokenEndpoint` knows when it may be repeated.
 //!
 //! # What stays behind

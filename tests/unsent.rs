@@ -286,30 +286,41 @@ async fn second_connection_after_a_redirect_that_fails_is_ambiguous() {
 #[tokio::test]
 async fn answer_that_reqwest_was_redirected_to_never_denies_the_grant() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let elsewhere = format!("http://{}/login", listener.local_addr().unwrap());
+    let elsewhere = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         loop {
             let (mut socket, _) = listener.accept().await.unwrap();
             let mut request = [0; 4096];
             let length = socket.read(&mut request).await.unwrap();
             let request = String::from_utf8_lossy(&request[..length]).into_owned();
-            assert!(request.starts_with("GET /login") && !request.contains("refresh"), "{request}");
-            let body = r#"{"error":"invalid_grant"}"#;
-            let head = format!("HTTP/1.1 403 Forbidden\r\ncontent-length: {}\r\n\r\n", body.len());
+            assert!(request.ends_with("\r\n\r\n"), "no body: {request}");
+            let (status, body) = match request.contains(" /login") {
+                true => ("403 Forbidden", r#"{"error":"invalid_grant"}"#),
+                false => ("502 Bad Gateway", ""),
+            };
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", body.len());
             socket.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
         }
     });
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
     for status in [StatusCode::MOVED_PERMANENTLY, StatusCode::FOUND, StatusCode::SEE_OTHER] {
-        let server = AuthorizationServer::new();
-        let serving = server.serve().await.unwrap();
-        let to = HeaderValue::try_from(&elsewhere).unwrap();
-        server.token_faults().always(Fault::status(status).header(header::LOCATION, to));
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let url = serving.url("/token");
-        let error = refresh(TokenEndpoint::new(ReqwestService::new(client), &url).unwrap()).await;
-        assert!(error.is_misconfigured(), "{status}: {error}");
-        assert!(error.to_string().contains("followed a redirect"), "{error}");
-        assert!(!error.to_string().contains("login"), "{error}");
+        for (path, is_empty) in
+            [("/login", false), ("/token", false), ("/login", true), ("/token", true)]
+        {
+            let server = AuthorizationServer::new();
+            let serving = server.serve().await.unwrap();
+            let http = ReqwestService::new(client.clone());
+            let endpoint = TokenEndpoint::new(http, serving.url("/token")).unwrap();
+            let to = HeaderValue::try_from(format!("{elsewhere}{path}")).unwrap();
+            server.token_faults().always(Fault::status(status).header(header::LOCATION, to));
+            let error = refresh_as(endpoint, is_empty).await.unwrap_err();
+            // A URL with the query may spend the refresh token.
+            let is_unknown = is_empty && path == "/token";
+            assert_eq!(error.is_ambiguous(), is_unknown, "{status} {path}: {error}");
+            assert!(error.is_ambiguous() || error.is_misconfigured(), "{status} {path}: {error}");
+            assert!(error.to_string().contains("followed a redirect"), "{error}");
+            assert!(!error.to_string().contains("login"), "{error}");
+        }
     }
 }
 

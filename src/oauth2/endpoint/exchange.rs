@@ -113,9 +113,14 @@ impl TokenEndpoint {
         let place = answer.place(&origin, &secrets);
         let context = Context { place: &place, ..context() };
         read(&answer, context).map_err(|error| match &answer.body {
-            _ if sending.was_redirected() => TokenError::misconfigured(format!(
-                "the HTTP client followed a redirect of the token endpoint {origin}, and did not find tokens there; configure the URL that it redirects to, and a client that follows no redirects"
-            )),
+            _ if sending.was_redirected() => {
+                let why = format!(
+                    "the HTTP client followed a redirect of the token endpoint {origin}, and did not find tokens there; configure the URL that it redirects to, and a client that follows no redirects"
+                );
+                // The new URL may have the query, and the refresh token in it, so that it was sent twice.
+                let is_unknown = error.is_ambiguous() && dialect.uses_query();
+                if is_unknown { error.told_as(why) } else { TokenError::misconfigured(why) }
+            }
             // An error that goes by the status alone.
             Err(why) if !error.get_ref().to_string().contains(why) => {
                 let message = format!("{}; {why}", error.get_ref());
