@@ -211,6 +211,7 @@ async fn status_and_verdict_in_the_body_are_no_codes() {
         r#"{"code":0,"status":"error","message":"x"}"#,
         r#"{"error":"failed","code":"0000","message":"x"}"#,
         r#"{"error":true,"message":"x"}"#,
+        r#"{"type":"about:blank","title":"Bad Request","status":400,"detail":"x"}"#,
     ] {
         let error = refused("{}", answer(400, body)).await;
         assert_eq!((kind(&error), error.code()), ("ambiguous", None), "{body}");

@@ -144,9 +144,11 @@ impl Meaning {
     }
 }
 
-/// Returns whether an unknown text may be an error code. A repeated HTTP status, a zero and a verdict are not.
+/// Returns whether an unknown text may be an error code. A repeated HTTP status, a zero and a verdict are not, nor is the type
+/// of a problem that is described by its status alone (RFC 9457 §4.2.1).
 fn is_code(text: &str, status: StatusCode) -> bool {
-    const VERDICTS: [&str; 6] = ["ok", "success", "error", "fail", "failed", "failure"];
+    const VERDICTS: [&str; 7] =
+        ["ok", "success", "error", "fail", "failed", "failure", "about:blank"];
 
     text != status.as_str()
         && !text.bytes().all(|byte| byte == b'0')
