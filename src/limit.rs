@@ -30,6 +30,15 @@ impl Limit {
         Self { end, has_passed: false }
     }
 
+    #[cfg(feature = "oauth2")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "compared with tokio's timers, which use no other clock"
+    )]
+    pub(crate) fn is_over(&self) -> bool {
+        self.has_passed || self.end <= Instant::now()
+    }
+
     /// Awaits a future until the limit, and returns `None` if it is still pending then.
     pub(crate) async fn run<F: Future>(&mut self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);

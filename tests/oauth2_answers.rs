@@ -14,7 +14,7 @@ use oauth2_support::{
     Manual, Reply, START, START_DATE, answer, answer_with, endpoint, json, refused, reset, response,
 };
 use tower_refresh::oauth2::{
-    ClientAuth, ClientCredentialsGrant, Dialect, RefreshTokenGrant, TokenEndpoint,
+    Authentication, ClientAuth, ClientCredentialsGrant, Dialect, RefreshTokenGrant, TokenEndpoint,
 };
 use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource};
 
@@ -797,6 +797,22 @@ async fn an_answer_that_does_not_come_or_does_not_end_is_given_up_after_the_time
     let error = fetch(endpoint.client_auth(slow).timeout(seconds(5))).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     assert_eq!(log.len(), 0);
+}
+
+/// The answer could not be awaited, and with it the only copy of the next refresh token.
+#[tokio::test(start_paused = true)]
+async fn request_that_is_prepared_when_its_time_is_over_is_not_sent() {
+    for took in [seconds(5), Duration::from_millis(4999)] {
+        let slow = ClientAuth::custom(move || async move {
+            tokio::time::sleep(took).await;
+            Ok(Authentication::new())
+        });
+        let (endpoint, log) = endpoint_once();
+        let outcome = fetch(endpoint.client_auth(slow).timeout(seconds(5))).await;
+        let is_sent = took < seconds(5);
+        assert_eq!((log.len(), outcome.is_ok()), (usize::from(is_sent), is_sent), "{took:?}");
+        assert!(outcome.err().is_none_or(|error| error.is_transient()), "{took:?}");
+    }
 }
 
 fn endpoint_once() -> (TokenEndpoint, oauth2_support::Log) {

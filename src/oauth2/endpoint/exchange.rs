@@ -78,9 +78,13 @@ impl TokenEndpoint {
                 }));
             }
             None => {
-                return Err(TokenError::transient(too_slow("the HTTP client's readiness")));
+                return Err(TokenError::unsent(too_slow("the HTTP client's readiness")));
             }
         };
+        if limit.is_over() {
+            // There is no time left for the answer, which may have the only copy of the next refresh token.
+            return Err(TokenError::unsent(too_slow("the preparation of the token request")));
+        }
 
         // ## Sent: from here the refresh token may be spent.
         let late = too_slow(&format!("the answer of the token endpoint {origin}"));
