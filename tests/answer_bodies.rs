@@ -16,7 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
-use http_body_util::Full;
+use futures_util::stream::{self, StreamExt as _};
+use http_body_util::{BodyExt, Full};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -162,6 +163,29 @@ async fn complete_json_after_other_text_counts_however_the_body_ends() {
     ] {
         let error = refresh(Reply::Cut(response(status, body))).await.unwrap_err();
         assert!(error.is_ambiguous(), "{body}: {error}");
+    }
+}
+
+/// A51 and A60 at once: what is written before the answer may be JSON too.
+#[tokio::test(start_paused = true)]
+async fn answer_that_comes_long_after_a_dump_is_awaited() {
+    for dump in [r#"{"debug":true}"#, r#"{"debug":true,"status":"ok"}"#, "[]\n"] {
+        let client = tower::service_fn(move |_: http::Request<Full<Bytes>>| async move {
+            let frame =
+                |text: String| Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(text)));
+            let body = stream::once(async move { frame(dump.to_owned()) }).chain(stream::once(
+                async move {
+                    tokio::time::sleep(Duration::from_secs(20)).await;
+                    frame(JSON.to_owned())
+                },
+            ));
+            // Nor does it end.
+            let body = http_body_util::StreamBody::new(body.chain(stream::pending()));
+            Ok::<_, std::io::Error>(http::Response::new(BodyExt::boxed_unsync(body)))
+        });
+        let start = Instant::now();
+        check(fetch(TokenEndpoint::new(client, oauth2_support::URL).unwrap()).await);
+        assert!(start.elapsed() < Duration::from_secs(25), "{dump}");
     }
 }
 

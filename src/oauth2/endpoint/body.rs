@@ -32,19 +32,23 @@ impl Reading {
 
     /// Reads a body to its end, or returns why that failed.
     ///
+    /// `is_answer` is asked about JSON that closes while the body does not end. What else there is may come before the answer.
+    ///
     /// Dropping the future keeps what was read.
     pub(super) async fn read(
         &mut self,
         mut body: UnsyncBoxBody<Bytes, BoxError>,
+        is_answer: impl Fn(&[u8]) -> bool,
         secrets: &Secrets,
     ) -> Result<(), String> {
         loop {
             let frame = if self.json == JsonEnd::Closed {
                 // Nothing that counts comes after it. A server that announces too great a length would hold up the answer.
-                let Ok(frame) = timeout(END_LIMIT, body.frame()).await else {
-                    return Ok(());
-                };
-                frame
+                match timeout(END_LIMIT, body.frame()).await {
+                    Ok(frame) => frame,
+                    Err(_) if is_answer(&self.bytes) => return Ok(()),
+                    Err(_) => body.frame().await,
+                }
             } else {
                 body.frame().await
             };

@@ -13,7 +13,7 @@ use crate::error::TokenError;
 use crate::limit::Limit;
 use crate::oauth2::dialect::Dialect;
 use crate::oauth2::request::{self, Parameters};
-use crate::oauth2::response::{Answer, Context};
+use crate::oauth2::response::{self, Answer, Context};
 use crate::source::FetchedFor;
 
 impl TokenEndpoint {
@@ -108,7 +108,8 @@ impl TokenEndpoint {
         };
         let (head, body) = response.into_parts();
         let mut reading = Reading::new(self.answer_limit);
-        let end = limit.run(reading.read(body, &secrets)).await;
+        let is_answer = |body: &[u8]| response::is_answer(body, head.status, dialect);
+        let end = limit.run(reading.read(body, is_answer, &secrets)).await;
         let end = end.unwrap_or_else(|| Err(too_slow("").trim_start().to_owned()));
         let body = reading
             .finish(end, &head.headers, dialect, &secrets)

@@ -153,6 +153,14 @@ pub(super) fn is_whole(body: &[u8], dialect: &Dialect) -> bool {
     Document::is_whole(body, dialect)
 }
 
+/// Returns whether a body has an access token or an error, as far as it was read.
+pub(super) fn is_answer(body: &[u8], status: StatusCode, dialect: &Dialect) -> bool {
+    Document::parse(body, dialect).is_some_and(|document| {
+        let document = Document::new(&document, dialect);
+        document.has_token() || OAuthError::read(&document, status).is_some()
+    })
+}
+
 /// Finds the refresh token in a good answer that is of no other use.
 pub(super) fn refresh_token(answer: &Answer, context: Context<'_>) -> Option<RefreshToken> {
     let body = answer.body.as_ref().ok().filter(|_| answer.status.is_success())?;
