@@ -226,7 +226,7 @@ impl<S: TokenSource> Credentials<S> {
     ///
     /// Once polled, dropping this future does not stop it.
     pub async fn replace(&self, tokens: impl Into<TokenSet>) -> Result<(), TokenError> {
-        self.adopt(Some(tokens.into())).await
+        self.adopt(Some(tokens.into().brought())).await
     }
 
     /// Forgets the tokens: the application has logged out.

@@ -28,6 +28,8 @@ pub(super) struct Recollection {
     pub(super) sessions: u64,
     /// The token set of the last log-in as the credentials have it, and which of the stored sets it is, once it is one.
     pub(super) brought: Option<(TokenSet, Option<StoredAs>)>,
+    /// Whether the last log-in was not stored, because one elsewhere had come after it.
+    pub(super) is_login_overtaken: bool,
     /// The unsaved set that was handed out last, to be stale soon.
     pub(super) hurried: Option<TokenSet>,
 }
@@ -39,6 +41,7 @@ impl Recollection {
         self.brought = tokens.clone().map(|tokens| (tokens, None));
         self.memory.session = Some(Session { number: self.sessions, tokens, at, begun });
         self.memory.is_configured_past = true;
+        self.is_login_overtaken = false;
         self.memory.held = None;
         self.owed = None;
         self.hurried = None;
@@ -113,8 +116,9 @@ impl Recollection {
 
     /// What was to be stored first was overtaken.
     pub(super) fn overtaken(&mut self) {
-        if self.memory.session.take().is_none() {
-            self.memory.held = None;
+        match self.memory.session.take() {
+            Some(session) => self.is_login_overtaken = session.begun != Begun::WithoutStore,
+            None => self.memory.held = None,
         }
     }
 }

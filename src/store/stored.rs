@@ -729,6 +729,31 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         })
     }
 
+    /// Marks a set as that of another session than the asker's, where a comparison of the two does not show it: a set that the
+    /// application brought does not remember as which it was stored.
+    fn of_its_session(&self, tokens: TokenSet, renewal: &Renewal) -> TokenSet {
+        let (Some(previous), Some(stored_as)) = (renewal.previous(), tokens.stored_as()) else {
+            return tokens;
+        };
+        let is_of_another = match self.brought(previous) {
+            Some(Some(brought_as)) => brought_as.epoch != stored_as.epoch,
+            Some(None) => self.remember(|all| all.is_login_overtaken),
+            None => false,
+        };
+        if !is_of_another {
+            return tokens;
+        }
+        let marked = tokens.to_builder().begins_session().build();
+        self.remember(|all| {
+            if let Some(hurried) = &mut all.hurried
+                && hurried.is_clone_of(&tokens)
+            {
+                *hurried = marked.clone();
+            }
+        });
+        marked
+    }
+
     /// A set that did not come through here was obtained by a source around this one: that is a log-in.
     fn take_in(&self, renewal: &Renewal) {
         let Some(previous) = renewal.previous() else {
@@ -776,7 +801,7 @@ impl<S: TokenSource, T: TokenStore> TokenSource for Stored<S, T> {
             Err(error) if self.serves(&setup, &error) && !renewal.only_looks() => {
                 self.serve(&renewal, error).await
             }
-            outcome => outcome,
+            outcome => outcome.map(|tokens| self.of_its_session(tokens, &renewal)),
         }
     }
 

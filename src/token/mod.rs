@@ -146,6 +146,9 @@ struct Inner {
     extra: BTreeMap<Box<str>, Secret>,
     #[cfg(feature = "store")]
     stored_as: Option<StoredAs>,
+    /// Whether a log-in elsewhere lies between it and the set that it takes the place of, if its epoch does not show that.
+    #[cfg(feature = "store")]
+    begins_session: bool,
 }
 
 /// Which of all the token sets of a store this one is.
@@ -189,6 +192,8 @@ impl TokenSet {
                 extra: BTreeMap::new(),
                 #[cfg(feature = "store")]
                 stored_as: None,
+                #[cfg(feature = "store")]
+                begins_session: false,
             },
         }
     }
@@ -280,11 +285,27 @@ impl TokenSet {
     /// Returns whether a log-in or log-out elsewhere lies between the two, as far as a store knows.
     pub(crate) fn is_of_another_login(&self, other: &Self) -> bool {
         #[cfg(feature = "store")]
-        if let (Some(one), Some(other)) = (self.inner.stored_as, other.inner.stored_as) {
-            return one.epoch != other.epoch;
+        return match (self.inner.stored_as, other.inner.stored_as) {
+            (Some(one), Some(other)) => one.epoch != other.epoch,
+            _ => other.inner.begins_session,
+        };
+        #[cfg(not(feature = "store"))]
+        {
+            let _ = other;
+            false
         }
-        let _ = other;
-        false
+    }
+
+    /// Returns the set as one that the application brings: where an earlier session stored it does not matter.
+    pub(crate) fn brought(self) -> Self {
+        #[cfg(feature = "store")]
+        if self.inner.stored_as.is_some() || self.inner.begins_session {
+            let mut builder = self.to_builder();
+            builder.inner.stored_as = None;
+            builder.inner.begins_session = false;
+            return builder.build();
+        }
+        self
     }
 
     pub(crate) fn expiry(&self) -> Option<Expiry> {
@@ -391,6 +412,12 @@ impl TokenSetBuilder {
     #[cfg(feature = "store")]
     pub(crate) fn stored_as(mut self, stored_as: StoredAs) -> Self {
         self.inner.stored_as = Some(stored_as);
+        self
+    }
+
+    #[cfg(feature = "store")]
+    pub(crate) fn begins_session(mut self) -> Self {
+        self.inner.begins_session = true;
         self
     }
 
