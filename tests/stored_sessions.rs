@@ -494,6 +494,129 @@ async fn rejected_request_is_not_resent_with_the_token_of_a_login_elsewhere() {
     assert_eq!(send().await.unwrap().status(), StatusCode::OK);
 }
 
+/// S11: also if the session here began with a log-in of the application.
+#[tokio::test(start_paused = true)]
+async fn rejected_request_of_a_login_here_is_not_resent_after_a_login_elsewhere() {
+    let world = World::new();
+    let [here, elsewhere] = [world.worker(), world.worker()];
+    let alice = world.server.issue();
+    here.replace(alice.clone()).await.unwrap();
+    let sent = Arc::new(AtomicU64::new(0));
+    let (counted, token_of_alice) = (Arc::clone(&sent), access(&alice).to_owned());
+    let client = harness::client(
+        RefreshLayer::with_credentials(here.credentials.clone()),
+        move |token, _| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let is_alice = token == token_of_alice;
+            async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+        },
+    );
+    elsewhere.replace(world.server.issue()).await.unwrap();
+
+    let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
+    assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(sent.load(Ordering::SeqCst), 1);
+    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+}
+
+/// S11: also if the store could not be told of the log-in here, which was overtaken then.
+#[tokio::test(start_paused = true)]
+async fn rejected_request_of_an_unsaved_login_is_not_resent_after_a_login_elsewhere() {
+    let world = World::new();
+    let [here, elsewhere] = [world.worker(), world.worker()];
+    let alice = world.server.issue();
+    here.store.go_down();
+    here.replace(alice.clone()).await.unwrap_err();
+    let sent = Arc::new(AtomicU64::new(0));
+    let (counted, token_of_alice) = (Arc::clone(&sent), access(&alice).to_owned());
+    let client = harness::client(
+        RefreshLayer::with_credentials(here.credentials.clone()),
+        move |token, _| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let is_alice = token == token_of_alice;
+            async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+        },
+    );
+    sleep(SECOND).await;
+    elsewhere.replace(world.server.issue()).await.unwrap();
+    here.store.come_up();
+
+    let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
+    assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(sent.load(Ordering::SeqCst), 1);
+    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+}
+
+/// S11: a renewal elsewhere ends no session, though it is one that a log-in here began.
+#[tokio::test(start_paused = true)]
+async fn rejected_request_of_a_login_here_is_resent_with_what_others_renewed() {
+    let world = World::new();
+    let [here, elsewhere] = [world.worker(), world.worker()];
+    let alice = world.server.issue();
+    here.replace(alice.clone()).await.unwrap();
+    let token_of_alice = access(&alice).to_owned();
+    let client = harness::client(
+        RefreshLayer::with_credentials(here.credentials.clone()),
+        move |token, _| {
+            let is_alice = token == token_of_alice;
+            async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+        },
+    );
+    elsewhere.token().await.unwrap();
+    elsewhere.renew().await.unwrap();
+    let before = world.requests();
+    let answer = tower::ServiceExt::oneshot(client.clone(), harness::get("/")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(world.requests(), before);
+}
+
+/// S11: tokens that were stored before may be those of the next log-in, which then has one session.
+#[tokio::test(start_paused = true)]
+async fn request_of_a_login_with_tokens_that_were_stored_before_waits_for_their_renewal() {
+    let world = World::new();
+    let here = world.worker();
+    let tokens = here.token().await.unwrap();
+    here.replace(tokens).await.unwrap();
+    sleep(2 * MINUTE).await;
+    let layer = RefreshLayer::with_credentials(here.credentials.clone());
+    let answer =
+        tower::ServiceExt::oneshot(harness::client(layer, harness::accept), harness::get("/"));
+    assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+}
+
+/// S11: what was redeemed without the store is no log-in, whichever of two processes stores it last.
+#[tokio::test(start_paused = true)]
+async fn request_waits_for_a_token_after_two_began_without_the_store() {
+    for first in [0, 1] {
+        let world = World::with(|server| server.rotation(Rotation::Never))
+            .dialect(|dialect| dialect.rotates = false);
+        let workers = [world.serving(), world.serving()];
+        for worker in &workers {
+            worker.store.go_down();
+            worker.token().await.unwrap();
+            sleep(SECOND).await;
+        }
+        for worker in &workers {
+            worker.store.come_up();
+        }
+        for worker in [&workers[first], &workers[1 - first]] {
+            sleep(5 * SECOND).await;
+            worker.token().await.unwrap();
+            worker.flush().await.unwrap();
+        }
+        for round in 0..6 {
+            sleep([2 * MINUTE, 45 * SECOND][round % 2]).await;
+            for worker in &workers {
+                let layer = RefreshLayer::with_credentials(worker.credentials.clone());
+                let client = harness::client(layer, harness::accept);
+                let answer = tower::ServiceExt::oneshot(client, harness::get("/")).await;
+                assert_eq!(answer.unwrap().status(), StatusCode::OK, "{first} {round}");
+                sleep(SECOND).await;
+            }
+        }
+    }
+}
+
 /// S11: a denial ends the session, so that a request waits for a log-in elsewhere.
 #[tokio::test(start_paused = true)]
 async fn request_made_while_denied_is_sent_after_a_login_elsewhere() {

@@ -305,13 +305,25 @@ fn is_bound(record: &StoredTokens, setup: &Setup) -> Result<bool, TokenError> {
     )))
 }
 
+/// Returns whether the stored session is that of the current configuration, which no application logged in to or out of: what
+/// is redeemed without the store belongs to it.
+fn is_of_configured(record: Option<&StoredTokens>, setup: &Setup) -> Result<bool, StoreError> {
+    let Some(record) = record else { return Ok(true) };
+    let content = record.content()?;
+    let configured = setup.configured.as_ref().map(|token| content.fingerprint(token));
+    Ok(content.session_began_ms == 0 && content.seen.last() == configured.as_ref())
+}
+
 fn begin_session(
     record: Option<&StoredTokens>,
     session: &Session,
     setup: &Setup,
 ) -> Result<StoredTokens, StoreError> {
+    let goes_on = session.begun == Begun::WithoutStore && is_of_configured(record, setup)?;
     let mut next = follow(record, setup)?;
-    next.epoch = next.epoch.saturating_add(1);
+    if !goes_on {
+        next.epoch = next.epoch.saturating_add(1);
+    }
     next.revision = next.revision.saturating_add(1);
     let content = next.content_mut()?;
     let (intent, denied) = (content.intent.take(), content.denied.take());
@@ -326,7 +338,9 @@ fn begin_session(
         Some(intent) => content.spend_fingerprint(intent.token),
         None => {}
     }
-    content.session_began_ms = milliseconds_at(session.at);
+    if !goes_on {
+        content.session_began_ms = milliseconds_at(session.at);
+    }
     content.is_forgotten = session.tokens.is_none();
     content.tokens = session.tokens.as_ref().map(|tokens| StoredSet::new(tokens, session.at));
     Ok(next)
