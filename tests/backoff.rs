@@ -17,8 +17,8 @@ use harness::{HOUR, let_others_run, policy, puppet, tokens};
 use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower_refresh::{
-    BoxTokenSource, Credentials, Event, Renewal, SourceInfo, TokenError, TokenSet, TokenSource,
-    source_fn,
+    BoxTokenSource, Credentials, Event, Renewal, SourceInfo, TokenError, TokenFile, TokenSet,
+    TokenSource, source_fn,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -97,6 +97,62 @@ async fn first_token_after_an_outage_comes_within_the_short_backoff() {
 }
 
 /// The backoff grew behind a token that worked, and then that expired.
+/// A81: the input of a source that was not asked has not failed, so that its change ends no backoff.
+#[tokio::test(start_paused = true)]
+async fn token_file_that_was_not_asked_ends_no_backoff_of_the_source_before_it() {
+    for error in [TokenError::unsent("no route"), TokenError::ambiguous("cut")] {
+        for is_fresh in [false, true] {
+            let mut first = Failing::new(error.clone());
+            if is_fresh {
+                first = first.fresh_proof();
+            }
+            let calls = Arc::clone(&first.calls);
+            let file = std::env::temp_dir().join("tower-refresh-no-such-token");
+            let credentials =
+                Credentials::with_policy(first.or_else(TokenFile::new(file)), policy());
+            for _ in 0..100 {
+                credentials.token().await.unwrap_err();
+            }
+            assert_eq!(calls.load(Ordering::SeqCst), 1, "{error} {is_fresh}");
+        }
+    }
+}
+
+/// A81: also if the file was read before, and has changed since.
+#[tokio::test(start_paused = true)]
+async fn token_file_that_was_asked_before_ends_no_later_backoff_of_the_source_before_it() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let first = FreshProof(move || match counted.fetch_add(1, Ordering::SeqCst) {
+        0 => TokenError::denied("gone"),
+        _ => TokenError::ambiguous("cut"),
+    });
+    let file = std::env::temp_dir().join(format!("tower-refresh-{}", std::process::id()));
+    std::fs::write(&file, "{}").unwrap();
+    let source = first.or_else(TokenFile::new(&file));
+    let credentials = Credentials::with_policy(source, policy());
+    assert!(credentials.token().await.unwrap_err().is_misconfigured());
+    std::fs::write(&file, "{ }").unwrap();
+    for _ in 0..100 {
+        credentials.token().await.unwrap_err();
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+/// A source that makes its proof anew, and fails as a closure says.
+struct FreshProof<F>(F);
+
+impl<F: Fn() -> TokenError + Send + Sync + 'static> TokenSource for FreshProof<F> {
+    async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+        Err((self.0)())
+    }
+
+    fn info(&self) -> SourceInfo {
+        SourceInfo::new().fresh_proof(true)
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn long_backoff_behind_a_token_ends_when_the_token_expires() {
     for (error, longest) in outages() {

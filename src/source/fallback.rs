@@ -2,8 +2,10 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Renewal, SourceInfo, TokenSource};
+use super::{Renewal, SourceInfo, TokenSource, Watch};
 use crate::error::TokenError;
 use crate::token::TokenSet;
 
@@ -31,16 +33,17 @@ use crate::token::TokenSet;
 ///
 /// An error of the second source keeps its kind, its code and all else; its message also tells why the first source was
 /// denied. Both are to be had: [`TokenError::get_ref`] is then a [`FallbackError`].
-#[derive(Clone)]
 pub struct Fallback<A, B> {
     first: A,
     second: B,
+    /// Whether the last fetch came to the second source.
+    came_to_second: Arc<AtomicBool>,
 }
 
 impl<A, B> Fallback<A, B> {
     /// Makes a source that asks `second` once `first` is denied.
     pub fn new(first: A, second: B) -> Self {
-        Self { first, second }
+        Self { first, second, came_to_second: Arc::default() }
     }
 }
 
@@ -50,10 +53,12 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
         if renewal.only_looks() && !self.first.info().keeps {
             return self.second.fetch(renewal).await;
         }
+        self.came_to_second.store(false, Ordering::Relaxed);
         let denial = match self.first.fetch(renewal.clone()).await {
             Err(error) if error.is_refusal() => error,
             other => return other,
         };
+        self.came_to_second.store(true, Ordering::Relaxed);
         let second = self.second.fetch(renewal).await;
         second.map_err(|error| FallbackError { denial, error }.into_token_error())
     }
@@ -75,14 +80,26 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
     fn info(&self) -> SourceInfo {
         let (first, second) = (self.first.info(), self.second.info());
         // Both are asked again: neither may repeat what was refused.
-        let fresh_proof = second.fresh_proof && (first.fresh_proof || first.remembers_refusals);
+        let may_ask_again = first.fresh_proof || first.remembers_refusals;
+        let fresh_proof = second.fresh_proof && may_ask_again;
+        // A change of the second's input says nothing about a failure of the first.
+        let watch_second = second.watch.filter(|_| may_ask_again).map(|second| {
+            let came_to_second = Arc::clone(&self.came_to_second);
+            Watch::new(move || came_to_second.load(Ordering::Relaxed) && second.has_changed())
+        });
         SourceInfo {
             keeps: first.keeps || second.keeps,
-            watch: first.watch.or(second.watch),
+            watch: first.watch.or(watch_second),
             fresh_proof,
             remembers_refusals: first.remembers_refusals && second.remembers_refusals,
             ..first
         }
+    }
+}
+
+impl<A: Clone, B: Clone> Clone for Fallback<A, B> {
+    fn clone(&self) -> Self {
+        Self::new(self.first.clone(), self.second.clone())
     }
 }
 

@@ -63,8 +63,8 @@ pub struct TokenFile {
     path: PathBuf,
     reread_every: Duration,
     allows_everyone: bool,
-    /// The state of the file when it was last read, if a later change is sure to be noticed.
-    seen: Arc<ArcSwapOption<Stamp>>,
+    /// The state of the file when it was last read: `None` inside if a later change could go unnoticed.
+    seen: Arc<ArcSwapOption<Option<Stamp>>>,
 }
 
 impl TokenFile {
@@ -124,7 +124,7 @@ impl TokenFile {
         // Files block, and a network file system blocks for long.
         match tokio::task::spawn_blocking(move || read(&path, allows_everyone)).await {
             Ok((stamp, content)) => {
-                self.seen.store(stamp.map(Arc::new));
+                self.seen.store(Some(Arc::new(stamp)));
                 content
             }
             Err(_) => Err(TokenError::transient(format!(
@@ -157,7 +157,11 @@ impl TokenSource for TokenFile {
 
     fn info(&self) -> SourceInfo {
         let (path, seen) = (self.path.clone(), Arc::clone(&self.seen));
-        let has_changed = move || seen.load().as_deref() != Some(&Stamp::of(&path));
+        // A file that was never read has not failed: another source around this one has.
+        let has_changed = move || match seen.load().as_deref() {
+            Some(seen) => seen.as_ref() != Some(&Stamp::of(&path)),
+            None => false,
+        };
         SourceInfo::new().fresh_proof(true).watched(Watch::new(has_changed))
     }
 }
