@@ -1508,6 +1508,39 @@ mod tests {
     }
 
     #[test]
+    fn token_rejected_during_its_renewal_is_shown_as_rejected_until_it_is_accepted() {
+        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+        model.pass(STALE);
+        let Decision::UseAndStart(issued, departure) = model.token() else { panic!("not stale") };
+        let is_rejected = |model: &Model| model.state.view(model.now()).rejected;
+        let rejected = model.state.rejected(model.now(), issued.generation, of(1));
+        assert!(matches!(rejected, Decision::Join) && is_rejected(&model));
+        model.land(&departure, Err(TokenError::transient("down")));
+        assert!(is_rejected(&model));
+        issued.accepted(of(2));
+        assert!(!is_rejected(&model));
+    }
+
+    /// E2
+    #[test]
+    fn target_that_rejects_every_token_has_no_request_wait_for_a_renewal() {
+        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+        assert!(model.reject_twice().is_some());
+        model.state.current.as_ref().unwrap().accepted(of(2));
+        model.pass(STALE);
+        let Decision::UseAndStart(issued, _) = model.token() else { panic!("not stale") };
+        let reject = |model: &mut Model, path| {
+            let rejected = model.state.rejected(model.now(), issued.generation, of(path));
+            assert!(matches!(rejected, Decision::Join));
+        };
+        reject(&mut model, 1);
+        assert!(matches!(model.token(), Decision::Use(_)));
+        assert!(!model.state.view(model.now()).rejected);
+        reject(&mut model, 2);
+        assert!(matches!(model.token(), Decision::Join));
+    }
+
+    #[test]
     fn a_departure_that_is_called_off_is_no_news() {
         let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
         model.pass(STALE);
