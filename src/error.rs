@@ -185,6 +185,12 @@ impl TokenError {
         self
     }
 
+    /// Returns the error as one of a fetch that sent something after all.
+    pub(crate) fn into_sent(mut self) -> Self {
+        self.edit().is_unsent = false;
+        self
+    }
+
     /// Returns whether the server refused what it was sent: a refusal of something else is not about the refresh token.
     pub(crate) fn is_refusal(&self) -> bool {
         self.is_denied() && !self.inner.is_unsent
@@ -204,7 +210,6 @@ impl TokenError {
     }
 
     /// Returns an error of the same kind, code and all else, that is made of another.
-    #[cfg(any(feature = "oauth2", feature = "store"))]
     pub(crate) fn told_as(mut self, error: impl Into<BoxError>) -> Self {
         self.edit().error = error.into().into();
         self

@@ -13,12 +13,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use harness::{HOUR, let_others_run, policy, puppet, tokens};
+use http::{Request, Response};
+use http_body_util::Full;
 use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, assert_ready, task};
+use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::{
-    BoxTokenSource, Credentials, Event, Renewal, SourceInfo, TokenError, TokenFile, TokenSet,
-    TokenSource, source_fn,
+    BoxError, BoxTokenSource, Credentials, Event, Renewal, SourceInfo, TokenError, TokenFile,
+    TokenSet, TokenSource, source_fn,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -96,7 +100,27 @@ async fn first_token_after_an_outage_comes_within_the_short_backoff() {
     }
 }
 
-/// The backoff grew behind a token that worked, and then that expired.
+/// A refused grant that is not sent again has nothing to do with the outage of the source behind it.
+#[tokio::test(start_paused = true)]
+async fn outage_of_another_way_to_log_in_ends_within_the_short_backoff() {
+    let unreachable = tower::service_fn(|_: Request<Full<Bytes>>| async {
+        Err::<Response<Full<Bytes>>, BoxError>("no route".into())
+    });
+    let endpoint = TokenEndpoint::new(unreachable, "https://as.example.com/token").unwrap();
+    let log_in = Failing::new(TokenError::unsent("no route").with_code("busy"));
+    let is_repaired = Arc::clone(&log_in.is_repaired);
+    let grant = RefreshTokenGrant::new(endpoint, "");
+    let credentials = Credentials::with_policy(grant.or_else(log_in), policy());
+    let start = Instant::now();
+    while start.elapsed() < 30 * MINUTE {
+        let error = credentials.token().await.unwrap_err();
+        assert!(error.is_transient() && error.code() == Some("busy"), "{error}");
+        advance(TICK).await;
+    }
+    is_repaired.store(true, Ordering::SeqCst);
+    assert!(time_to_token(&credentials).await <= Duration::from_secs(1));
+}
+
 /// A81: the input of a source that was not asked has not failed, so that its change ends no backoff.
 #[tokio::test(start_paused = true)]
 async fn token_file_that_was_not_asked_ends_no_backoff_of_the_source_before_it() {
@@ -153,6 +177,7 @@ impl<F: Fn() -> TokenError + Send + Sync + 'static> TokenSource for FreshProof<F
     }
 }
 
+/// The backoff grew behind a token that worked, and then that expired.
 #[tokio::test(start_paused = true)]
 async fn long_backoff_behind_a_token_ends_when_the_token_expires() {
     for (error, longest) in outages() {

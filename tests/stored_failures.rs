@@ -1047,3 +1047,19 @@ async fn no_token_is_in_any_error_event_or_debug() {
         assert!(!shown.contains(secret), "{shown}");
     }
 }
+
+/// A network that is down takes the store with it.
+#[tokio::test(start_paused = true)]
+async fn first_token_after_an_outage_of_the_store_comes_within_the_short_backoff() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.store.go_down();
+    for _ in 0..600 {
+        assert!(is_store_down(&worker.token().await.unwrap_err()));
+        sleep(SECOND).await;
+    }
+    worker.token().await.ok();
+    worker.store.come_up();
+    sleep(SECOND).await;
+    worker.token().await.unwrap();
+}

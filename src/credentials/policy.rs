@@ -102,7 +102,7 @@ impl RefreshPolicy {
     ///
     /// While requests have no usable token, a pause after a [transient](crate::TokenError::is_transient) failure is at most 5
     /// seconds or `first`, whichever is longer, so that an outage ends for them soon after it has ended. It is `first` if the
-    /// token endpoint was [not reached](crate::TokenError::unsent).
+    /// token endpoint was [not reached](crate::TokenError::unsent), or a store is down.
     pub fn cooldown(mut self, first: Duration, max: Duration) -> Self {
         self.timing.cooldown = (first, max.max(first));
         self

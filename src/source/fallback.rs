@@ -59,8 +59,12 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
             other => return other,
         };
         self.came_to_second.store(true, Ordering::Relaxed);
-        let second = self.second.fetch(renewal).await;
-        second.map_err(|error| FallbackError { denial, error }.into_token_error())
+        self.second.fetch(renewal).await.map_err(|error| {
+            // The first may have been sent something, and will be again.
+            let is_asked_again = error.is_unsent() && !self.first.info().remembers_refusals;
+            let told = FallbackError { denial, error }.into_token_error();
+            if is_asked_again { told.into_sent() } else { told }
+        })
     }
 
     /// Tells both, the second even if the first fails, and returns the first error.
@@ -140,26 +144,7 @@ impl FallbackError {
 
     /// Makes an error that is to the credentials what the second source's is.
     fn into_token_error(self) -> TokenError {
-        let error = self.error.clone();
-        let mut told = if error.is_denied() {
-            TokenError::denied(self)
-        } else if error.is_ambiguous() {
-            TokenError::ambiguous(self)
-        } else if error.is_misconfigured() {
-            TokenError::misconfigured(self)
-        } else {
-            TokenError::transient(self)
-        };
-        if let Some(code) = error.code() {
-            told = told.with_code(code.to_owned());
-        }
-        if let Some(description) = error.description() {
-            told = told.with_description(description);
-        }
-        if let Some(retry_after) = error.retry_after() {
-            told = told.with_retry_after(retry_after);
-        }
-        told
+        self.error.clone().told_as(self)
     }
 }
 

@@ -94,10 +94,12 @@ impl StoreError {
 }
 
 impl From<StoreError> for TokenError {
-    /// A store that is held, down or overtaken may work later; the rest is for a human.
+    /// A store that is held, down or overtaken may work later; the rest is for a human. Nothing was sent to the token endpoint,
+    /// so that a store which went down with the network is asked again as soon as an endpoint that cannot be reached.
     fn from(error: StoreError) -> Self {
         match error.kind {
-            Kind::Held | Kind::Unavailable | Kind::Conflict => Self::transient(error),
+            Kind::Unavailable => Self::unsent(error),
+            Kind::Held | Kind::Conflict => Self::transient(error),
             Kind::Unreadable | Kind::Misconfigured => Self::misconfigured(error),
         }
     }
