@@ -41,6 +41,7 @@ pub(crate) fn for_caller<B>(request: &Request<B>, error: impl Into<BoxError>) ->
 ///
 /// What the crate itself puts here never contains a token, a client secret, a body or a URL's query. What your own
 /// source puts here is shown as it is.
+///
 /// # Remembered errors
 ///
 /// After a failure the source is left alone for a while, and requests get the same error again at once. Its message then states
@@ -218,6 +219,12 @@ impl TokenError {
     /// Adds when the source is asked again.
     pub(crate) fn with_next(mut self, next: NextAttempt) -> Self {
         self.next = Some(next);
+        self
+    }
+
+    /// Returns the error as one of a new failure: a source may have got it from other credentials, which remember it.
+    pub(crate) fn without_next(mut self) -> Self {
+        self.next = None;
         self
     }
 

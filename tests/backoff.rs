@@ -383,6 +383,24 @@ impl Error for Chain {
     }
 }
 
+/// N9: what other credentials remember, which the source asked, is a new failure here.
+#[tokio::test(start_paused = true)]
+async fn error_that_other_credentials_remember_is_not_remembered_here() {
+    let others = Credentials::with_policy(Failing::new(TokenError::transient("a")), policy());
+    others.token().await.unwrap_err();
+    let asked = others.clone();
+    let source = source_fn(move |_| {
+        let asked = asked.clone();
+        async move { asked.token().await }
+    });
+    let credentials = Credentials::with_policy(source, policy());
+    let error = credentials.token().await.unwrap_err();
+    assert!(!error.is_remembered() && error.asked_again_in().is_none(), "{error}");
+    let error = credentials.token().await.unwrap_err();
+    assert!(error.is_remembered());
+    assert_eq!(error.to_string().matches("asked again").count(), 1, "{error}");
+}
+
 /// N9: after an unknown outcome the refresh token is not sent while the access token works.
 #[tokio::test(start_paused = true)]
 async fn cooldown_and_retry_in_after_an_unknown_outcome_last_until_the_token_expires() {

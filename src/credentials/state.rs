@@ -607,6 +607,7 @@ impl State {
 
     /// Remembers a failure. Returns the error for those who waited.
     fn fail(&mut self, now: Now, error: TokenError, was_probe: bool) -> TokenError {
+        let error = error.without_next();
         let streak = self.streak();
         let is_probed = self.is_probed(&error);
         let (pause, pause_if_needed) = self.pauses(&error, streak);
