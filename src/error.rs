@@ -175,7 +175,6 @@ impl TokenError {
     }
 
     /// Returns the error of a request that was not sent: nothing is unknown about its refresh token, and nothing was refused.
-    #[cfg(feature = "oauth2")]
     pub(crate) fn into_unsent(mut self) -> Self {
         let inner = self.edit();
         inner.is_unsent = true;

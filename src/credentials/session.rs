@@ -29,11 +29,13 @@ impl Session {
 
 /// Makes the error for a request whose session is over.
 ///
-/// Denied, so that no retry that goes by the kind sends the request with the token of another user.
+/// Denied, so that no retry that goes by the kind sends the request with the token of another user. Unsent, so that it denies
+/// nothing to other credentials whose source passes it on.
 pub(super) fn is_over() -> TokenError {
     TokenError::denied(
-        "the application logged in or out since the request was made, so that the request is not sent with the new token",
+        "the application logged in or out since the request was made, here or in another process that shares the store, so that the request is not sent with the new token",
     )
+    .into_unsent()
 }
 
 #[cfg(test)]

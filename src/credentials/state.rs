@@ -1542,6 +1542,14 @@ mod tests {
     }
 
     #[test]
+    fn session_of_other_credentials_that_ended_denies_nothing_for_good() {
+        let mut model = Model::steady();
+        let cooldown = model.fail(super::super::session::is_over());
+        model.pass(cooldown);
+        assert!(matches!(model.token(), Decision::Start(_)));
+    }
+
+    #[test]
     fn a_departure_that_is_called_off_is_no_news() {
         let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
         model.pass(STALE);
