@@ -460,8 +460,9 @@ pub(super) fn plan(
     }
     if is_left_alone(open, now) {
         return Ok(Plan::Refuse(TokenError::ambiguous(format!(
-            "{}; it will be sent once more",
-            open.describe()
+            "{}; it may be sent once more at {}",
+            open.describe(),
+            http_date(open.left_alone_until_ms())
         ))));
     }
     spend(record, previous, &token, Some(open), now)
@@ -518,6 +519,10 @@ fn is_left_alone(open: &Intent, now: SystemTime) -> bool {
     let now = Duration::from_millis(milliseconds_at(now));
     // A clock that was further ahead than that was wrong, and nobody waits until it is right.
     sent <= now + LONGEST_PAUSE && now.saturating_sub(sent) < pause_after(open.attempt)
+}
+
+fn http_date(ms: u64) -> String {
+    httpdate::fmt_http_date(time_of_day(ms).min(SystemTime::UNIX_EPOCH + LAST_HTTP_DATE))
 }
 
 /// How long after so many attempts a refresh token whose fate is unknown is left alone, by all who share it.
@@ -690,6 +695,12 @@ impl Content {
 }
 
 impl Intent {
+    /// Returns until when the refresh token is left alone.
+    fn left_alone_until_ms(&self) -> u64 {
+        let pause = pause_after(self.attempt).as_millis();
+        self.last_sent_ms.saturating_add(pause.try_into().unwrap_or(u64::MAX))
+    }
+
     /// What was written about a refresh token may be lost.
     fn doubt(token: Fingerprint, by: WriteId) -> Self {
         Self { token, by, attempt: 0, first_sent_ms: 0, last_sent_ms: 0 }
@@ -697,9 +708,7 @@ impl Intent {
 
     /// Returns what is known, as the beginning of a message.
     pub(super) fn describe(&self) -> String {
-        let at = |ms| {
-            httpdate::fmt_http_date(time_of_day(ms).min(SystemTime::UNIX_EPOCH + LAST_HTTP_DATE))
-        };
+        let at = http_date;
         match self.attempt {
             0 => "the store has lost what was written last, so that the refresh token may be spent"
                 .into(),

@@ -377,3 +377,18 @@ fn a_doubt_does_not_take_the_place_of_what_is_known() {
     };
     assert_eq!(next.content().unwrap().intent.as_ref().unwrap().attempt, 2);
 }
+
+/// N9
+#[test]
+fn refusal_after_an_unknown_outcome_names_the_time_of_the_next_attempt() {
+    let sent = start() + 2 * HOUR;
+    for (attempts, pause) in [(2, 60), (3, 120), (20, 900)] {
+        let record = with_intent(&record(1), attempts, sent);
+        let wish = wish(Cause::Expired, 1);
+        let now = sent + Duration::from_secs(10);
+        let plan = plan(Some(&record), &Memory::default(), &wish, &setup(), now).unwrap();
+        let Plan::Refuse(error) = plan else { panic!("{plan:?}") };
+        let next = httpdate::fmt_http_date(sent + Duration::from_secs(pause));
+        assert!(error.to_string().ends_with(&next), "{error}");
+    }
+}
