@@ -74,6 +74,8 @@ struct Inner {
     successor: Option<RefreshToken>,
     /// Whether the refresh token is known not to have been sent, so that the error is not about it.
     is_unsent: bool,
+    /// Whether a log-in or a log-out has ended the session of the request.
+    is_session_over: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +134,7 @@ impl TokenError {
                 retry_after: None,
                 successor: None,
                 is_unsent: false,
+                is_session_over: false,
             }),
             next: None,
         }
@@ -189,6 +192,12 @@ impl TokenError {
     pub(crate) fn into_sent(mut self) -> Self {
         self.edit().is_unsent = false;
         self
+    }
+
+    /// Returns the error of a request whose session is over.
+    pub(crate) fn of_ended_session(mut self) -> Self {
+        self.edit().is_session_over = true;
+        self.into_unsent()
     }
 
     /// Returns whether the server refused what it was sent: a refusal of something else is not about the refresh token.
@@ -264,6 +273,14 @@ impl TokenError {
     /// Returns whether somebody must log in again.
     pub fn is_denied(&self) -> bool {
         self.inner.kind == Kind::Denied
+    }
+
+    /// Returns whether the request was made before a log-in or a log-out, so that it must not be sent with the tokens that
+    /// are current now.
+    ///
+    /// Such an error is [denied](Self::is_denied) as well, so that no layer repeats the request, but asks for no log-in.
+    pub fn is_session_over(&self) -> bool {
+        self.inner.is_session_over
     }
 
     /// Returns whether a human must mend the set-up.

@@ -109,7 +109,8 @@
 //! use tower_refresh::{BoxError, TokenError};
 //!
 //! fn must_log_in(error: &BoxError) -> bool {
-//!     error.downcast_ref::<TokenError>().is_some_and(TokenError::is_denied)
+//!     let error = error.downcast_ref::<TokenError>();
+//!     error.is_some_and(|error| error.is_denied() && !error.is_session_over())
 //! }
 //! ```
 //!
@@ -124,8 +125,8 @@
 //! }
 //! ```
 //!
-//! A log-in or a log-out also denies the requests that were made before it. They do not ask for another log-in: see
-//! [`Credentials`].
+//! A log-in or a log-out also denies the requests that were made before it, which is no reason to log in
+//! ([`TokenError::is_session_over`]): see [`Credentials`].
 //!
 //! Where the request is a gRPC one, and the feature `tonic` is on, it is a `tonic::Status` with the `TokenError` as its
 //! source: generated clients make `UNKNOWN` of everything else.

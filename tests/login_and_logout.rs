@@ -283,7 +283,7 @@ const ENDS: [End; 3] = [
 ];
 
 fn session_is_over(error: &TokenError) -> bool {
-    error.is_denied() && error.to_string().contains("logged in or out")
+    error.is_denied() && error.is_session_over() && error.to_string().contains("logged in or out")
 }
 
 /// S11: the request was sent before the log-out, and is rejected after it.

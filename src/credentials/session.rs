@@ -35,7 +35,7 @@ pub(super) fn is_over() -> TokenError {
     TokenError::denied(
         "the application logged in or out since the request was made, here or in another process that shares the store, so that the request is not sent with the new token",
     )
-    .into_unsent()
+    .of_ended_session()
 }
 
 #[cfg(test)]
