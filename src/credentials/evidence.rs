@@ -31,7 +31,7 @@ const BUDGET: u32 = 4;
 /// How many more for a token that all responses reject although they accepted it before, until the budget is full again.
 const SPARE: u32 = 3;
 /// How many useful refreshes in a row are given back to a budget; one more for each tenth of the longest backoff that passes.
-const REFUNDS: u32 = 100;
+const REFUNDS: u32 = 250;
 /// One in so many backoffs of a suspect ends with a refresh although others accept the token: they may accept any token.
 const DOUBT_OTHERS: u32 = 12;
 /// For how long a target must accept the new token until its refresh counts as useful, if no retry has shown it.
