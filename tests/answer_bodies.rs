@@ -82,8 +82,8 @@ async fn complete_json_counts_however_the_body_ends() {
 /// A60: hyper reports `UnexpectedEof` for a body that ends with the connection, and TLS that ends without `close_notify`.
 #[tokio::test]
 async fn complete_json_counts_although_tls_ends_without_close_notify() {
-    const CERTIFICATE: &[u8] = include_bytes!("sidecar_support/localhost.cert.der");
-    const PRIVATE_KEY: &[u8] = include_bytes!("sidecar_support/localhost.key.der");
+    const CERTIFICATE: &[u8] = include_bytes!("certificates/localhost.cert.der");
+    const PRIVATE_KEY: &[u8] = include_bytes!("certificates/localhost.key.der");
     let certificate = CertificateDer::from(CERTIFICATE);
     let server = ServerConfig::builder()
         .with_no_client_auth()

@@ -19,10 +19,13 @@
     reason = "a program: nobody imports it, and its clock is the real one"
 )]
 
+#[path = "../../sidecar/src/config.rs"]
 mod config;
 mod demo;
 mod live;
+#[path = "../../sidecar/src/source.rs"]
 mod source;
+#[path = "../../sidecar/src/trust.rs"]
 mod trust;
 
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-"""grpcio's client, through the example `sidecar` over a Unix socket, to grpcio's server: HTTP/2 without TLS on both sides.
+"""grpcio's client, through the sidecar over a Unix socket, to grpcio's server: HTTP/2 without TLS on both sides.
 
 usage: sidecar.py SIDECAR, with `server.py` beside this file. Prints a line for each promise.
 """

@@ -56,9 +56,9 @@ async fn plain_port_is_misconfigured_for_tls_and_tls_port_closes() {
 
 // ===== the server =====
 
-// The sidecar's.
-const CERTIFICATE: &[u8] = include_bytes!("../../../../sidecar_support/localhost.cert.der");
-const KEY: &[u8] = include_bytes!("../../../../sidecar_support/localhost.key.der");
+// The tests of the crate use the same.
+const CERTIFICATE: &[u8] = include_bytes!("../../../../certificates/localhost.cert.der");
+const KEY: &[u8] = include_bytes!("../../../../certificates/localhost.key.der");
 
 /// A `redis-server` that speaks nothing but TLS, and wants a password.
 struct Server {

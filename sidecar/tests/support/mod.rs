@@ -34,12 +34,12 @@ use tower_refresh::{
 };
 
 pub use self::configured::*;
-use crate::guard::{Guard, Key};
-use crate::headers;
-use crate::limits::Limits;
-use crate::listen::{Listen, Listener, Stream};
-use crate::proxy::Proxy;
-use crate::serve::{client, connector, serve};
+use tower_refresh_sidecar::guard::{Guard, Key};
+use tower_refresh_sidecar::headers;
+use tower_refresh_sidecar::limits::Limits;
+use tower_refresh_sidecar::listen::{Listen, Listener, Stream};
+use tower_refresh_sidecar::proxy::Proxy;
+use tower_refresh_sidecar::serve::{client, connector, serve};
 
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 

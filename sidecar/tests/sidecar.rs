@@ -1,4 +1,4 @@
-//! The example `sidecar`: whom it lends the token, what passes, what does not, and how it ends.
+//! The sidecar: whom it lends the token, what passes, what does not, and how it ends.
 #![cfg(unix)]
 #![allow(
     unreachable_pub,
@@ -6,38 +6,10 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::disallowed_methods,
-    reason = "a test: helpers outside of test functions too, and modules of an example that it uses in part"
+    reason = "a test: helpers outside of test functions too, some of which only the other test uses"
 )]
 
-#[path = "../examples/sidecar/answer.rs"]
-mod answer;
-#[path = "../examples/quickstart/config.rs"]
-mod config;
-#[path = "../examples/sidecar/connections.rs"]
-mod connections;
-#[path = "../examples/sidecar/demo.rs"]
-mod demo;
-#[path = "../examples/sidecar/guard.rs"]
-mod guard;
-#[path = "../examples/sidecar/headers.rs"]
-mod headers;
-#[path = "../examples/sidecar/limits.rs"]
-mod limits;
-#[path = "../examples/sidecar/listen.rs"]
-mod listen;
-#[path = "../examples/sidecar/program.rs"]
-mod program;
-#[path = "../examples/sidecar/proxy.rs"]
-mod proxy;
-#[path = "../examples/sidecar/serve.rs"]
-mod serve;
-mod sidecar_support;
-#[path = "../examples/quickstart/source.rs"]
-mod source;
-#[path = "../examples/sidecar/status.rs"]
-mod status;
-#[path = "../examples/quickstart/trust.rs"]
-mod trust;
+mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -55,11 +27,12 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{Notify, oneshot};
 use tower_refresh::TokenError;
 use tower_refresh::testing::AuthorizationServer;
+use tower_refresh_sidecar::listen::{Listen, Listener};
+use tower_refresh_sidecar::program::{self, Command};
+use tower_refresh_sidecar::serve::Options;
+use tower_refresh_sidecar::{config, guard, serve};
 
-use self::listen::{Listen, Listener};
-use self::program::Command;
-use self::serve::Options;
-use self::sidecar_support::*;
+use self::support::*;
 
 // ===== whom it lends the token =====
 

@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 use tower_refresh::BoxError;
 
 use super::{Body, Folder, full};
-use crate::listen::Listen;
-use crate::serve::{Options, Sidecar};
+use tower_refresh_sidecar::listen::Listen;
+use tower_refresh_sidecar::serve::{Options, Sidecar};
 
 /// Writes a configuration of a public client, and its first refresh token.
 pub fn configure(folder: &Folder, origin: &str, refresh_token: &str) {

@@ -11,11 +11,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::sidecar_support::*;
+use crate::support::*;
 
-const CERTIFICATE: &str = include_str!("../sidecar_support/localhost.cert.pem");
-const OTHER: &str = include_str!("../sidecar_support/other.cert.pem");
-const DER: &[u8] = include_bytes!("../sidecar_support/localhost.cert.der");
+const CERTIFICATE: &str = include_str!("../support/localhost.cert.pem");
+const OTHER: &str = include_str!("../support/other.cert.pem");
+const DER: &[u8] = include_bytes!("../support/localhost.cert.der");
 
 // ===== private CAs =====
 

@@ -2,7 +2,7 @@
 
 use http::{Method, Request, StatusCode, Uri};
 
-use crate::sidecar_support::*;
+use crate::support::*;
 
 /// X4.
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::sidecar_support::*;
+use crate::support::*;
 
 /// X6: clients without a host name of the socket send its path.
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Lends the token to programs that know nothing of tokens: a reverse proxy on this machine that attaches it.
 //!
 //! ```text
-//! cargo run --example sidecar --features file-store,hyper-util,testing -- --config FILE &
+//! tower-refresh-sidecar --config FILE &
 //! curl --unix-socket $XDG_RUNTIME_DIR/tower-refresh-sidecar.sock http://localhost/v1/me
 //! ```
 //!
@@ -13,7 +13,7 @@
 //!
 //! # Use
 //!
-//! `--config FILE` is quickstart's configuration (`../quickstart/config.rs`). Of its `api` only the origin counts, which
+//! `--config FILE` is the configuration (`config.rs`). Of its `api` only the origin counts, which
 //! is where everything goes: the paths are the callers'.
 //!
 //! `--listen unix:PATH` is where callers connect: `$XDG_RUNTIME_DIR/tower-refresh-sidecar.sock` by default, or
@@ -79,50 +79,50 @@
 //! Nobody gets to see the token. But other processes *of the same user* can connect to the socket or read the key's file,
 //! as they can read the configuration: they can use the token while the sidecar runs. So can root.
 #![allow(
-    unreachable_pub,
+    missing_debug_implementations,
     clippy::disallowed_methods,
-    reason = "a program: nobody imports it, and its clock is the real one"
+    reason = "the parts of a program, not an interface; its clock is the real one"
 )]
 
 #[cfg(unix)]
-mod answer;
+#[doc(hidden)]
+pub mod answer;
 #[cfg(unix)]
-#[path = "../quickstart/config.rs"]
-mod config;
+#[doc(hidden)]
+pub mod config;
 #[cfg(unix)]
-mod connections;
+#[doc(hidden)]
+pub mod connections;
 #[cfg(unix)]
-mod demo;
+#[doc(hidden)]
+pub mod demo;
 #[cfg(unix)]
-mod guard;
+#[doc(hidden)]
+pub mod guard;
 #[cfg(unix)]
-mod headers;
+#[doc(hidden)]
+pub mod headers;
 #[cfg(unix)]
-mod limits;
+#[doc(hidden)]
+pub mod limits;
 #[cfg(unix)]
-mod listen;
+#[doc(hidden)]
+pub mod listen;
 #[cfg(unix)]
-mod program;
+#[doc(hidden)]
+pub mod program;
 #[cfg(unix)]
-mod proxy;
+#[doc(hidden)]
+pub mod proxy;
 #[cfg(unix)]
-mod serve;
+#[doc(hidden)]
+pub mod serve;
 #[cfg(unix)]
-#[path = "../quickstart/source.rs"]
-mod source;
+#[doc(hidden)]
+pub mod source;
 #[cfg(unix)]
-mod status;
+#[doc(hidden)]
+pub mod status;
 #[cfg(unix)]
-#[path = "../quickstart/trust.rs"]
-mod trust;
-
-#[cfg(unix)]
-fn main() -> std::process::ExitCode {
-    program::run()
-}
-
-#[cfg(not(unix))]
-fn main() -> std::process::ExitCode {
-    eprintln!("sidecar: needs a system with Unix sockets");
-    std::process::ExitCode::FAILURE
-}
+#[doc(hidden)]
+pub mod trust;

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::sidecar_support::*;
+use crate::support::*;
 
 /// X1.
 #[tokio::test]

@@ -1,39 +1,8 @@
-//! How many requests per second the example `sidecar` passes on, beside the same proxy without the layer.
+//! How many requests per second the sidecar passes on, beside the same proxy without the layer.
 //!
-//! `cargo bench --features file-store,hyper-util,testing --bench sidecar`. Needs `wrk`. Both proxies and an API that answers at once run in
+//! `cargo bench -p tower-refresh-sidecar`. Needs `wrk`. Both proxies and an API that answers at once run in
 //! this process, and are asked over loopback, by turns, so that what else the machine does meets both. Each figure is a
 //! median; the difference is that of the pairs.
-#![allow(
-    unreachable_pub,
-    dead_code,
-    clippy::disallowed_methods,
-    reason = "modules of a program, of which a bench uses a part"
-)]
-
-#[path = "../examples/sidecar/answer.rs"]
-mod answer;
-#[path = "../examples/quickstart/config.rs"]
-mod config;
-#[path = "../examples/sidecar/connections.rs"]
-mod connections;
-#[path = "../examples/sidecar/guard.rs"]
-mod guard;
-#[path = "../examples/sidecar/headers.rs"]
-mod headers;
-#[path = "../examples/sidecar/limits.rs"]
-mod limits;
-#[path = "../examples/sidecar/listen.rs"]
-mod listen;
-#[path = "../examples/sidecar/proxy.rs"]
-mod proxy;
-#[path = "../examples/sidecar/serve.rs"]
-mod serve;
-#[path = "../examples/quickstart/source.rs"]
-mod source;
-#[path = "../examples/sidecar/status.rs"]
-mod status;
-#[path = "../examples/quickstart/trust.rs"]
-mod trust;
 
 use std::convert::Infallible;
 use std::process::Command;
@@ -51,11 +20,11 @@ use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tower::{Layer as _, Service};
 use tower_refresh::{BoxError, Credentials, RefreshLayer, StaticToken, TokenSource as _};
-
-use self::guard::{Guard, Key};
-use self::limits::Limits;
-use self::listen::{Listen, Listener};
-use self::proxy::{Body, Proxy};
+use tower_refresh_sidecar::guard::{Guard, Key};
+use tower_refresh_sidecar::limits::Limits;
+use tower_refresh_sidecar::listen::{Listen, Listener};
+use tower_refresh_sidecar::proxy::{Body, Proxy};
+use tower_refresh_sidecar::{serve, trust};
 
 const ROUNDS: usize = 15;
 const SECONDS: u32 = 2;
@@ -70,7 +39,8 @@ async fn main() -> Result<(), BoxError> {
         return Ok(());
     }
     let origin = api().await?;
-    let connector = serve::connector(HttpsConnectorBuilder::new().with_webpki_roots());
+    let connector =
+        serve::connector(HttpsConnectorBuilder::new().with_tls_config(trust::tls(None)?));
     let http = || Client::builder(TokioExecutor::new()).build::<_, Body>(connector.clone());
     let credentials = Credentials::new(StaticToken::new("sesame")?.boxed());
     let layer = RefreshLayer::with_credentials(credentials.clone()).origin(&origin);

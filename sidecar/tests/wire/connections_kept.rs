@@ -15,9 +15,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
-use crate::limits::{Limits, raise_open_files};
-use crate::listen::Stream;
-use crate::sidecar_support::*;
+use crate::support::*;
+use tower_refresh_sidecar::limits::{Limits, raise_open_files};
+use tower_refresh_sidecar::listen::Stream;
 
 // ===== silent connections =====
 

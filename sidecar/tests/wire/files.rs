@@ -5,8 +5,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use rustix::fs::{FileType, Mode, mknodat};
 
-use crate::listen::{Listen, Listener};
-use crate::sidecar_support::*;
+use crate::support::*;
+use tower_refresh_sidecar::listen::{Listen, Listener};
 
 /// X2.
 #[tokio::test]

@@ -1,0 +1,12 @@
+//! The program; see the library's documentation.
+
+#[cfg(unix)]
+fn main() -> std::process::ExitCode {
+    tower_refresh_sidecar::program::run()
+}
+
+#[cfg(not(unix))]
+fn main() -> std::process::ExitCode {
+    eprintln!("sidecar: needs a system with Unix sockets");
+    std::process::ExitCode::FAILURE
+}
