@@ -1,34 +1,6 @@
-//! The configuration of one client against one server.
+//! The configuration: one client of one token endpoint and one API.
 //!
-//! ```json
-//! {
-//!   "token_endpoint": "https://auth.example.com/oauth2/token",
-//!   "client_auth": { "method": "basic", "client_id": "compass", "client_secret": { "env": "COMPASS_SECRET" } },
-//!   "dialect": "rfc6749",
-//!   "refresh_token": { "file": "compass.refresh-token" },
-//!   "api": "https://api.example.com/v1/me"
-//! }
-//! ```
-//!
-//! `client_auth.method` is `basic`, `basic_unencoded`, `body` or `none`. `dialect` is the name of a preset or a dialect
-//! as an object; `rfc6749` if it is not given. Secrets are in files or in the environment, never in here. A relative
-//! path of a secret begins where the program is started.
-//!
-//! `refresh_token` says where the first refresh token is. It is read at each start, sent once, and never changed. The tokens
-//! that the server gives are kept in a file of their own, beside this one: `compass.tokens.json` if this is `compass.json`. All
-//! programs that one user gives this configuration share them, and renew them once for all. A field `tokens` names another
-//! file; a relative path begins at this one's folder, so that it is the same file wherever a program is started. A link to
-//! this one leads to the same file as well.
-//!
-//! | optional field | value |
-//! |---|---|
-//! | `dialect` | The name of a preset, or a dialect as an object. Default: `rfc6749`. |
-//! | `tokens` | The file that the tokens are kept in. |
-//! | `ca` | A PEM file with the certificates of a private CA, which the token endpoint and the API may use. They are trusted beside those of the system (`SSL_CERT_FILE`; see `trust.rs`). A relative path begins at this file's folder. |
-//! | `http2` | `prior_knowledge`: the API speaks HTTP/2 without TLS, and no HTTP/1.1. By default HTTP/2 is used if TLS negotiates it. |
-//!
-//! To log in again, put the new refresh token where the first one was, and start again: one that was not there before
-//! takes the place of what is kept.
+//! `README.md` documents each field.
 
 use std::fmt;
 use std::fs;
@@ -36,6 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use http::Uri;
+use http::uri::Scheme;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
@@ -47,7 +20,7 @@ use tower_refresh::oauth2::{ClientAuth, Dialect};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub token_endpoint: String,
-    pub client_auth: ClientAuthConfig,
+    pub client_auth: Option<ClientAuthConfig>,
     #[serde(default)]
     pub dialect: DialectConfig,
     pub refresh_token: Secret,
@@ -75,7 +48,7 @@ pub enum Method {
     None,
 }
 
-/// When HTTP/2 is used at the API other than by TLS.
+/// How HTTP/2 is chosen for the API other than by TLS.
 #[derive(Clone, Copy, Deserialize, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum Http2 {
@@ -87,7 +60,7 @@ pub enum DialectConfig {
     Own(Box<Dialect>),
 }
 
-/// Where a secret is.
+/// The place of a secret.
 pub enum Secret {
     File(PathBuf),
     Env(String),
@@ -109,8 +82,10 @@ impl Config {
         Ok(config)
     }
 
-    /// Returns the file that the tokens are kept in. `file` is this configuration, whichever of its names that is: who came by
-    /// another one would spend the same refresh token beside us.
+    /// Returns the file in which the tokens are saved. `file` is the configuration file.
+    ///
+    /// Symbolic links are resolved: all names of one configuration lead to the same token file. With two, the same refresh
+    /// token would be sent twice.
     pub fn tokens_of(&self, file: &Path) -> Result<PathBuf, BoxError> {
         match &self.tokens {
             Some(tokens) => beside(file, tokens),
@@ -125,29 +100,40 @@ impl Config {
         }
     }
 
-    /// Returns the file with the certificates of a private CA. `file` is this configuration.
+    /// Returns the file with the certificates of a private CA. `file` is the configuration file.
     pub fn ca_of(&self, file: &Path) -> Result<Option<PathBuf>, BoxError> {
         self.ca.as_ref().map(|ca| beside(file, ca)).transpose()
     }
 
-    /// Returns whether the API is spoken to in HTTP/2 from the start.
+    /// Returns whether requests to the API use HTTP/2 with prior knowledge.
     pub fn is_http2_only(&self) -> bool {
         self.http2 == Some(Http2::PriorKnowledge)
     }
 
-    /// Refuses to begin with a refresh token that an earlier version has replaced: what it could not write to the
-    /// environment it wrote beside the configuration.
+    /// Returns an error if the refresh token is in an environment variable and an earlier version has replaced it.
+    ///
+    /// Earlier versions wrote the successor of such a token to a file beside the configuration.
     pub fn check_not_replaced(&self, file: &Path) -> Result<(), BoxError> {
         let replaced = file.with_extension("refresh-token");
         if matches!(self.refresh_token, Secret::Env(_)) && replaced.exists() {
             return Err(format!(
-                "field `refresh_token`: {} was replaced by an earlier version of this program, and may be spent: name the file {}, or remove it",
+                "field `refresh_token`: {} was replaced by an earlier version of this program and may have been used: name the file {} in the configuration, or remove it",
                 self.refresh_token,
                 replaced.display()
             )
             .into());
         }
         Ok(())
+    }
+
+    /// Returns whether a URL that [`api_url`] has parsed has the origin of the API.
+    pub fn has_origin_of(&self, url: &Uri) -> bool {
+        fn origin(url: &Uri) -> (bool, Option<String>, u16) {
+            let is_https = url.scheme() == Some(&Scheme::HTTPS);
+            let port = url.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+            (is_https, url.host().map(str::to_ascii_lowercase), port)
+        }
+        origin(&self.api) == origin(url)
     }
 
     /// Returns the origin of the API.
@@ -164,14 +150,16 @@ impl ClientAuthConfig {
     pub fn build(&self) -> Result<ClientAuth, BoxError> {
         let secret = || match &self.client_secret {
             Some(secret) => secret.read("client_auth.client_secret"),
-            None => Err("field `client_auth.client_secret`: this method needs one".into()),
+            None => Err("field `client_auth.client_secret`: required by this method".into()),
         };
         Ok(match self.method {
             Method::Basic => ClientAuth::basic(&self.client_id, secret()?),
             Method::BasicUnencoded => ClientAuth::basic_unencoded(&self.client_id, secret()?),
             Method::Body => ClientAuth::body(&self.client_id, secret()?),
             Method::None if self.client_secret.is_some() => {
-                return Err("field `client_auth.client_secret`: method `none` has none".into());
+                return Err(
+                    "field `client_auth.client_secret`: must not be set for method `none`".into()
+                );
             }
             Method::None => ClientAuth::none(&self.client_id),
         })
@@ -181,9 +169,8 @@ impl ClientAuthConfig {
 impl DialectConfig {
     pub fn build(self) -> Result<Dialect, BoxError> {
         let dialect = match self {
-            Self::Preset(name) => Dialect::preset(&name).ok_or_else(|| {
-                format!("field `dialect`: there is no preset of the name {name:?}")
-            })?,
+            Self::Preset(name) => Dialect::preset(&name)
+                .ok_or_else(|| format!("field `dialect`: unknown preset {name:?}"))?,
             Self::Own(dialect) => *dialect,
         };
         dialect.validate().map_err(|error| format!("field `dialect`: {error}"))?;
@@ -197,7 +184,7 @@ impl Default for DialectConfig {
     }
 }
 
-// By hand, since an untagged enum does not say which field of the dialect is wrong.
+// By hand: the error of an untagged enum does not name the invalid field of the dialect.
 impl<'de> Deserialize<'de> for DialectConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct PresetOrOwn;
@@ -224,7 +211,7 @@ impl<'de> Deserialize<'de> for DialectConfig {
 }
 
 impl Secret {
-    /// Reads the secret of that field.
+    /// Reads the secret. `field` is its name in the configuration, for errors.
     pub fn read(&self, field: &str) -> Result<String, BoxError> {
         let wrong = |why: &dyn fmt::Display| format!("field `{field}`: {self} {why}");
         let secret = match self {
@@ -246,7 +233,9 @@ impl Secret {
     }
 }
 
-/// Recognizes a secret that is wrapped in something. RFC 6749 allows all visible ASCII characters and spaces in one.
+/// Describes the wrapping of a secret that is not bare.
+///
+/// RFC 6749 appendix A allows all visible ASCII characters and spaces in a secret.
 fn wrapper(secret: &str) -> Option<&'static str> {
     let is_between = |first, last| secret.starts_with(first) && secret.ends_with(last);
     if is_between('{', '}') || is_between('[', ']') {
@@ -266,7 +255,7 @@ fn wrapper(secret: &str) -> Option<&'static str> {
     }
 }
 
-// By hand, since the errors of a derived one would show a secret that somebody wrote into the configuration.
+// By hand: the errors of a derived one would show a secret that stands in the configuration itself.
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
@@ -276,7 +265,7 @@ impl<'de> Deserialize<'de> for Secret {
             Some(("file", Value::String(path))) => Ok(Self::File(path.into())),
             Some(("env", Value::String(name))) => Ok(Self::Env(name.clone())),
             _ => Err(Error::custom(
-                "must say where the secret is: {\"file\": \"its path\"} or {\"env\": \"its variable\"}",
+                "must name a file or an environment variable: {\"file\": \"PATH\"} or {\"env\": \"NAME\"}",
             )),
         }
     }
@@ -291,7 +280,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Returns an absolute path unchanged; a relative one begins at the folder of the configuration.
+/// Resolves a path relative to the folder of the configuration.
 fn beside(file: &Path, path: &Path) -> Result<PathBuf, BoxError> {
     if path.is_absolute() {
         return Ok(path.to_owned());
@@ -303,25 +292,34 @@ fn real(file: &Path) -> Result<PathBuf, BoxError> {
     Ok(fs::canonicalize(file).map_err(|error| format!("{}: {error}", file.display()))?)
 }
 
-/// Reads a URL that the token may be sent to. The layer would refuse any other as well, but by then a token has been
-/// fetched.
 fn api<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uri, D::Error> {
-    let uri: Uri = String::deserialize(deserializer)?.parse().map_err(Error::custom)?;
+    api_url(&String::deserialize(deserializer)?).map_err(Error::custom)
+}
+
+/// Parses a URL that the token may be sent to.
+///
+/// `RefreshLayer` refuses any other as well, but only after a token was fetched.
+///
+/// # Errors
+///
+/// The error continues a sentence that begins with the name of the URL.
+pub fn api_url(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|error| format!("is not a URL: {error}"))?;
     let Some(authority) = uri.authority() else {
-        return Err(Error::custom("must be an absolute URL"));
+        return Err("must be an absolute URL".to_owned());
     };
     if authority.as_str().contains('@') {
-        return Err(Error::custom("must not have a user name in it"));
+        return Err("must not have a user name in it".to_owned());
     }
     let host = authority.host();
     if authority.as_str() != host && authority.port_u16().is_none() {
-        return Err(Error::custom("has a port that must be a number"));
+        return Err("has a port that must be a number".to_owned());
     }
     let is_loopback = host.eq_ignore_ascii_case("localhost")
         || host.trim_matches(['[', ']']).parse().is_ok_and(|host: IpAddr| host.is_loopback());
     match uri.scheme_str() {
         Some("https") => Ok(uri),
         Some("http") if is_loopback => Ok(uri),
-        _ => Err(Error::custom("must be https; plain http is for loopback")),
+        _ => Err("must be https; plain http is for loopback".to_owned()),
     }
 }

@@ -89,6 +89,9 @@
 pub mod answer;
 #[cfg(unix)]
 #[doc(hidden)]
+pub mod check;
+#[cfg(unix)]
+#[doc(hidden)]
 pub mod config;
 #[cfg(unix)]
 #[doc(hidden)]

@@ -1,18 +1,19 @@
 //! What the command line asks for.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tower_refresh::BoxError;
 
-use crate::demo;
 use crate::limits::raise_open_files;
 use crate::listen::Listen;
 use crate::serve::{Options, Sidecar};
 use crate::status::complain;
+use crate::{check, demo};
 
-const USAGE: &str = "usage: sidecar [--config FILE [--listen unix:PATH | --listen tcp:127.0.0.1:PORT [--key-file FILE]]]";
+const USAGE: &str = "usage: tower-refresh-sidecar [--config FILE [--check [URL] | --listen unix:PATH | --listen tcp:127.0.0.1:PORT [--key-file FILE]]]";
 
 #[tokio::main]
 pub async fn run() -> ExitCode {
@@ -22,6 +23,7 @@ pub async fn run() -> ExitCode {
             println!("{USAGE}");
             Ok(())
         }
+        Ok(Command::Check(options)) => check::run(options).await,
         Ok(Command::Serve(options)) => serve(options).await,
         Err(error) => Err(error),
     };
@@ -42,18 +44,28 @@ pub async fn run() -> ExitCode {
 pub enum Command {
     Demo,
     Help,
+    Check(check::Options),
     Serve(Options),
 }
 
 /// `variable` looks into the environment.
 pub fn parse(
-    mut arguments: impl Iterator<Item = String>,
+    arguments: impl Iterator<Item = String>,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, BoxError> {
+    let mut arguments = arguments.peekable();
     let (mut config, mut listen, mut key_file) = (None, None, None);
+    let mut url_to_check = None;
     let mut any = false;
     while let Some(argument) = arguments.next() {
         any = true;
+        if argument == "--check" {
+            let url = arguments.next_if(|next| !next.starts_with("--"));
+            if url_to_check.replace(url).is_some() {
+                return Err(format!("{argument} is given twice").into());
+            }
+            continue;
+        }
         let place = match &*argument {
             "--help" => return Ok(Command::Help),
             "--config" => &mut config,
@@ -69,6 +81,15 @@ pub fn parse(
     if !any {
         return Ok(Command::Demo);
     }
+    let config = PathBuf::from(config.ok_or(USAGE)?);
+    if let Some(url) = url_to_check {
+        if listen.is_some() || key_file.is_some() {
+            return Err(
+                "--check: opens no socket, so that --listen and --key-file have no effect".into()
+            );
+        }
+        return Ok(Command::Check(check::Options { config, url }));
+    }
     let listen = match listen {
         Some(listen) => Listen::parse(&listen)?,
         None => Listen::by_default(variable)?,
@@ -76,7 +97,6 @@ pub fn parse(
     if key_file.is_some() && matches!(listen, Listen::Unix(_)) {
         return Err("--key-file: a Unix socket needs no key".into());
     }
-    let config = config.ok_or(USAGE)?.into();
     Ok(Command::Serve(Options { config, listen, key_file: key_file.map(Into::into) }))
 }
 

@@ -1,4 +1,4 @@
-//! Where the tokens come from: the token endpoint, by way of a file that each is saved to before anybody uses it.
+//! The token source: the token endpoint, with a file in which each token is saved before it is used.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::Connect;
-use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{FileStore, StoreError, Stored, TokenStore};
 use tower_refresh::{BoxError, TokenError};
 
@@ -15,7 +15,7 @@ use crate::config::Config;
 
 pub type Source = Stored<RefreshTokenGrant, FileStore>;
 
-/// Makes the source of what was read from `file`. No token is asked for yet.
+/// Creates the source for the configuration that was read from `file`. No token is requested yet.
 pub async fn open<C>(
     config: Config,
     file: &Path,
@@ -29,25 +29,27 @@ where
     let store = FileStore::new(config.tokens_of(file)?);
     let endpoint = TokenEndpoint::new(http, &config.token_endpoint)
         .map_err(|error| format!("field `token_endpoint`: {error}"))?
-        .client_auth(config.client_auth.build()?)
+        .client_auth(
+            config.client_auth.map_or_else(|| Ok(ClientAuth::default()), |auth| auth.build())?,
+        )
         .dialect(config.dialect.build()?);
     check(&store).await.map_err(|error| format!("field `tokens`: {error}"))?;
     Ok(Stored::new(RefreshTokenGrant::new(endpoint, refresh_token), store))
 }
 
-/// Makes sure that tokens can be kept there, while whoever started the program still looks.
+/// Checks that tokens can be saved, so that a wrong path is an error at the start of the program.
 async fn check(store: &FileStore) -> Result<(), StoreError> {
     match store.lock(Duration::ZERO).await {
         Err(error) if !error.is_held() => return Err(error),
-        // Somebody else is at it, so that it can be done.
+        // Another process holds the lock, so that the file can be used.
         _ => {}
     }
     store.load().await.map(drop)
 }
 
-/// What to tell of tokens that could not be saved before the program ends.
+/// Describes tokens that could not be saved before the program ends.
 pub fn not_saved(error: &TokenError) -> String {
     format!(
-        "the newest tokens were NOT SAVED, and end with this program: if the next start is refused, log in again, and put the new refresh token where field `refresh_token` says: {error}"
+        "the newest tokens were NOT SAVED and end with this program; if the server denies the next refresh, log in again and put the new refresh token where `refresh_token` points: {error}"
     )
 }

@@ -1,7 +1,7 @@
-//! The certification authorities that are trusted, at the token endpoint and at the API.
+//! The certification authorities that are trusted at the token endpoint and at the API.
 //!
-//! They are those of the system and of the configuration's `ca`. The variables `SSL_CERT_FILE` and `SSL_CERT_DIR` name
-//! others than the system's. On a system that has none they are Mozilla's, which are part of the program.
+//! These are the authorities of the system and of the configuration's `ca`. The variables `SSL_CERT_FILE` and `SSL_CERT_DIR`
+//! replace those of the system. On a system without any, Mozilla's are used, which are part of the program.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tower_refresh::BoxError;
 
-/// Returns what a client needs for TLS. `ca` is a PEM file.
+/// Returns the TLS configuration of a client. `ca` is a PEM file.
 ///
 /// # Errors
 ///

@@ -211,6 +211,16 @@ fn a_configuration_is_all_that_the_command_line_must_have() {
     assert_eq!(most.listen, Listen::Tcp(([127, 0, 0, 1], 80).into()));
     assert_eq!(most.key_file.unwrap().to_str(), Some("key"));
 
+    for (line, expected) in [
+        ("--config file --check", None),
+        ("--check --config file", None),
+        ("--config file --check https://api.example.com/", Some("https://api.example.com/")),
+        ("--check https://api.example.com/ --config file", Some("https://api.example.com/")),
+    ] {
+        let Ok(Command::Check(options)) = parse(line) else { panic!("{line}: it is to check") };
+        assert_eq!((options.config.to_str(), options.url.as_deref()), (Some("file"), expected));
+    }
+
     assert!(matches!(parse(""), Ok(Command::Demo)));
     assert!(matches!(parse("--config file --help"), Ok(Command::Help)));
     for (bad, why) in [
@@ -218,6 +228,10 @@ fn a_configuration_is_all_that_the_command_line_must_have() {
         ("--config", "usage"),
         ("--listen unix:socket", "usage"),
         ("--config file --config file", "twice"),
+        ("--check", "usage"),
+        ("--config file --check --check", "twice"),
+        ("--config file --check --listen unix:socket", "no effect"),
+        ("--config file --check a b", "usage"),
         ("--config file --key-file key", "needs no key"),
         ("--config file --listen tcp:0.0.0.0:80", "not loopback"),
     ] {
