@@ -1,22 +1,4 @@
-//! The answers that the sidecar gives in place of the API.
-//!
-//! Each has the header `sidecar-error`, which no answer of the API has, and a line of text:
-//!
-//! | `sidecar-error` | status | |
-//! |---|---|---|
-//! | `method` | 405 | `TRACE` is not passed on |
-//! | `upgrade` | 501 | `CONNECT` and `Upgrade` (all but `h2c`, which is ignored) are not supported |
-//! | `transfer-coding` | 501 | the body has a transfer coding other than `chunked` |
-//! | `host` | 421 | the request is not for this sidecar |
-//! | `browser` | 403 | a page in a browser asks |
-//! | `key` | 401 | over TCP: the header `sidecar-key` is missing or wrong |
-//! | `target` | 400 | what is asked for is not a path |
-//! | `token-transient` | 503 | there is no token for now, perhaps with `Retry-After` |
-//! | `token-ambiguous`, `token-denied`, `token-misconfigured` | 502 | there is no token: see `TokenError` |
-//! | `unreachable` | 502 | no connection to the API |
-//! | `timeout` | 504 | no connection to the API in 10 seconds |
-//! | `upstream` | 502 | the connection to the API broke before the answer |
-//! | `protocol` | 502 | the API's answer is not HTTP/1.1, as from a server that knows HTTP/2 only |
+//! The responses that the sidecar gives instead of the API. `README.md` lists them by their `sidecar-error`.
 
 use std::borrow::Cow;
 use std::error::Error;
