@@ -1,4 +1,4 @@
-//! How many requests per second the sidecar passes on, beside the same proxy without the layer.
+//! Measures requests per second through the sidecar, and through the same proxy without the layer.
 //!
 //! `cargo bench -p tower-refresh-sidecar`. Needs `wrk`. Both proxies and an API that answers at once run in
 //! this process, and are asked over loopback, by turns, so that what else the machine does meets both. Each figure is a
@@ -129,7 +129,7 @@ async fn wrk(place: &Place, script: Option<&str>) -> Result<f64, BoxError> {
         return Err(output.into());
     }
     let rate = output.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
-    Ok(rate.ok_or("wrk did not say a rate")?.trim().parse()?)
+    Ok(rate.ok_or("wrk printed no rate")?.trim().parse()?)
 }
 
 fn median(mut rates: Vec<f64>) -> f64 {

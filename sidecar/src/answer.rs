@@ -128,7 +128,7 @@ fn is_other_protocol(error: &(dyn Error + 'static)) -> bool {
     error.is_some_and(|error| error.is_parse() && !error.is_parse_too_large())
 }
 
-/// The error, and what it says is behind it.
+/// Returns the error and its sources.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
 }

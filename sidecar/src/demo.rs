@@ -1,4 +1,4 @@
-//! A server, a sidecar before it, and a caller that has no token.
+//! The demo: a server, a sidecar in front of it, and a caller without a token.
 
 use std::fs;
 use std::path::{Path, PathBuf};

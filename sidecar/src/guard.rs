@@ -1,11 +1,14 @@
-//! Who may use the token.
+//! Which requests may use the token.
 //!
-//! Whoever can connect to the Unix socket may: its mode says who that is. Over TCP everybody on the machine can connect,
-//! and every page in a browser that runs on it can have it send requests, so that a request must have the key of this
-//! run. Pages are kept out by three things more, over either kind of socket: the `Host` must be the listener's own name,
-//! which that of a page is not even if its name was made to point here (DNS rebinding); browsers add `Origin` or
-//! `Sec-Fetch-Site`, and such requests are refused, so that no preflight is ever answered; and a page would need one to
-//! be allowed to send the key's header at all.
+//! The mode of a Unix socket determines which users can connect. Over TCP every user of the machine can connect, and every page
+//! in a browser can send requests, so that each request must have the key of this run.
+//!
+//! Three more rules keep pages out, over both kinds of sockets:
+//!
+//! - The `Host` must be the listener's own name. That of a page differs, even if its DNS name points to loopback (DNS
+//!   rebinding).
+//! - Requests with `Origin` or `Sec-Fetch-Site`, which browsers add, are refused. So no preflight succeeds.
+//! - Without a preflight a page cannot send the header with the key.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -41,8 +44,8 @@ impl Guard {
         Self { names: vec!["localhost".to_owned()], path: Some(path), key: None }
     }
 
-    /// Over TCP the name is the address. `localhost` may be another one, where somebody else listens: who used it would give
-    /// the key away.
+    /// Over TCP the name is the address. `localhost` may resolve to another one, where another user may listen. A request for
+    /// it could disclose the key.
     pub fn of_tcp(address: SocketAddr, key: Key) -> Self {
         let name = address.to_string();
         // The port that a client leaves out of `Host`.

@@ -1,24 +1,24 @@
-//! Which headers pass, and which do not.
+//! The headers that are forwarded, and those that are removed.
 //!
-//! | header | towards the API | towards the caller |
+//! | Header | Towards the API | Towards the caller |
 //! |---|---|---|
-//! | `Connection` and what it names, `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `TE`, `Upgrade` | removed: for one connection only (RFC 9110 §7.6.1) | removed |
-//! | `Transfer-Encoding` | set anew: `chunked` for a body without a `Content-Length`, with any method | removed |
-//! | `TE: trailers` | passes, since gRPC servers insist on it | |
-//! | `Host`, `Authorization`, `Cookie` | removed: where it goes and on whose behalf is the configuration's to say | |
+//! | `Connection` and what it names, `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `TE`, `Upgrade` | removed: valid for one connection only (RFC 9110 §7.6.1) | removed |
+//! | `Transfer-Encoding` | replaced: `chunked` for a body without a `Content-Length`, with any method | removed |
+//! | `TE: trailers` | forwarded: gRPC servers require it | |
+//! | `Host`, `Authorization`, `Cookie` | removed: the configuration determines the target and the credentials | |
 //! | `sidecar-key` | removed | |
-//! | `Expect` | removed: `100 Continue` comes from here, when the API takes the body | |
+//! | `Expect` | removed: the sidecar sends `100 Continue` when the API accepts the body | |
 //! | `Via` | added (RFC 9110 §7.6.3) | |
-//! | `Set-Cookie` | | removed: a session of the API is as good as its token |
-//! | `Access-Control-*` | | removed: no page is to read the answer |
-//! | `Alt-Svc` | | removed: it would lead past the sidecar |
-//! | `sidecar-error` | | removed: what says so comes from the sidecar |
+//! | `Set-Cookie` | | removed: a session of the API grants as much as its token |
+//! | `Access-Control-*` | | removed: no page may read the response |
+//! | `Alt-Svc` | | removed: it would bypass the sidecar |
+//! | `sidecar-error` | | removed: the header marks responses of the sidecar |
 //!
-//! A message with a transfer coding other than `chunked` does not pass: without the header its body would be unreadable. It
-//! is refused, or is an error of the API's.
+//! A request with a transfer coding other than `chunked` is refused, since its body would be unreadable without the header. A
+//! response with one is an error.
 //!
-//! Everything else passes both ways, trailers and repeated headers too. What does not pass as a header does not pass as a
-//! trailer either, whichever way; nothing is added to trailers.
+//! All other headers are forwarded in both directions, including repeated ones. The same rules hold for trailers, except that
+//! nothing is added to them.
 
 use bytes::Bytes;
 use http::header::{
@@ -31,10 +31,10 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::MapFrame;
 use hyper::body::Incoming;
 
-/// What a caller over TCP proves itself with.
+/// The header with the key of a caller over TCP.
 pub const KEY: HeaderName = HeaderName::from_static("sidecar-key");
 
-/// On every answer that the sidecar gives in place of the API, and on none of the API's: what went wrong, in a word.
+/// The reason for a response of the sidecar, in a word. No response of the API has this header.
 pub const ERROR: HeaderName = HeaderName::from_static("sidecar-error");
 
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -48,7 +48,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     UPGRADE,
 ];
 
-/// Makes a caller's headers those that the API gets. The token comes later, from the layer.
+/// Converts the headers of a caller to those that the API gets. The layer adds the token later.
 pub fn towards_api(headers: &mut HeaderMap, received: Version) {
     // Without `Connection: te`, which HTTP/1.1 wants: whether the API speaks that is not known here, and over HTTP/2 it
     // is not allowed.
@@ -123,11 +123,11 @@ fn without(remove: fn(&mut HeaderMap), frame: Frame<Bytes>) -> Frame<Bytes> {
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // RFC 9112 §6.3: of the two lengths the other one is believed.
+    // RFC 9112 §6.3: `Transfer-Encoding` overrides `Content-Length`.
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
-    // RFC 9110 §8.6: said twice, it goes on once. hyper refuses two that differ.
+    // RFC 9110 §8.6: equal lengths are forwarded once. hyper refuses two that differ.
     if let Some(length) = headers.get(CONTENT_LENGTH).cloned() {
         headers.insert(CONTENT_LENGTH, length);
     }

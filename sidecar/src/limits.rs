@@ -1,4 +1,4 @@
-//! How many connections the sidecar keeps, and for how long.
+//! The limits of connections: how many, and for how long.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Where callers connect.
+//! The socket to which callers connect.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tower_refresh::BoxError;
 
-/// Where to listen, as `--listen` says it.
+/// The value of `--listen`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Listen {
     Unix(PathBuf),
@@ -93,8 +93,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 /// The file of a Unix socket.
 pub struct OwnSocket {
     path: PathBuf,
-    /// The lock on the file beside it (`PATH.lock`, empty, which stays). The system takes it from a process that dies: who has
-    /// it may replace the socket of a dead one, and nobody else can come between. Let go of when the socket's file is gone.
+    /// The lock on the file beside it (`PATH.lock`, empty, never removed).
+    ///
+    /// The system releases the lock of a process that dies. The holder may replace a socket that is left behind, without a race.
+    /// It is released after the socket's file was removed.
     _lock: OwnedFd,
 }
 
@@ -128,8 +130,8 @@ impl OwnSocket {
             },
             Err(_) => {}
         }
-        // The mode of a new socket is not ours to say, so that it is born where nobody else can go, and moved when it is
-        // ready. Moving takes the place of a dead one's.
+        // The mode of a new socket cannot be chosen. So it is created in a folder that only this user can enter, and renamed
+        // when its mode is set. Renaming replaces a socket that is left behind.
         let nursery = beside(".new");
         let born = nursery.join("s");
         // Not by its path: a link would lead to the folder of another program, and to a file of that name in it.

@@ -1,4 +1,4 @@
-//! What becomes of one request.
+//! Forwards one request to the API, and its response to the caller.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ where
     C: Service<Request<Body>, Response = Response<Incoming>> + Clone,
     C::Error: Into<BoxError>,
 {
-    /// `origin` is where everything goes, whatever a request says. `credentials` are those of the client's layer.
+    /// `origin` is the target of all requests. `credentials` are those of the client's layer.
     pub fn new(
         client: C,
         origin: &str,
@@ -127,7 +127,7 @@ where
             return Err(Refusal::new(
                 StatusCode::BAD_GATEWAY,
                 "upstream",
-                "nobody asked for an upgrade",
+                "the API responded with an upgrade that was not requested",
             ));
         }
         if headers::has_unknown_coding(answer.headers()) {

@@ -1,4 +1,4 @@
-//! The whole of it: from the configuration to the end.
+//! The proxy from its configuration to its shutdown.
 
 use std::fs;
 use std::future::Future;
@@ -31,13 +31,13 @@ use crate::proxy::{Body, Proxy};
 use crate::status::complain;
 use crate::{source, trust};
 
-/// How much of a request's body is kept until the API's answer begins, so that it can be sent again.
+/// The most bytes of a request's body that are kept for a retry.
 const REPLAY_BYTES: usize = 1024 * 1024;
-/// How long a connection to the API may take, TLS included. How long an answer takes is the caller's business.
+/// The longest that a connection to the API may take, TLS included. Responses have no limit: callers set their own.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// The most bytes of headers in a message over HTTP/2. hyper's own limit, 16 KiB, is far below that of HTTP/1.1.
 const HTTP2_HEADERS: u32 = 64 * 1024;
-/// How long answers that are under way may take once the sidecar is told to end.
+/// The longest that responses in flight may take after the signal to end.
 const GRACE: Duration = Duration::from_secs(10);
 
 pub struct Options {
@@ -104,7 +104,7 @@ impl Sidecar {
         let Self { listener, proxy, limits, key_file, .. } = self;
         let stop = async {
             stop.await;
-            // While nobody else can listen there: it might be the next one's else.
+            // Before the listener is dropped: afterwards the file may be that of the next sidecar.
             if let Some(path) = key_file {
                 let _ = fs::remove_file(path);
             }

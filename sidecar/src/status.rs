@@ -1,4 +1,4 @@
-//! What `GET /-/status` tells: everything but the token.
+//! The response to `GET /-/status`. It never contains the token.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -19,7 +19,7 @@ use crate::answer::{AnswerBody, token_error_kind};
 pub struct Counters {
     /// Requests that the API has answered.
     answered: AtomicU64,
-    /// Requests that the sidecar has answered in place of the API.
+    /// Requests to which the sidecar responded instead of the API.
     refused: AtomicU64,
     renewed: AtomicU64,
     /// Tokens that others who share the configuration have renewed, or this sidecar before it was started again.
@@ -39,7 +39,7 @@ impl Counters {
         self.last_error.store(Some(kind.into()));
     }
 
-    /// Counts refreshes, and complains of what goes wrong with them; ends with the credentials.
+    /// Counts refreshes and logs their failures. Ends with the credentials.
     pub async fn count(&self, mut events: Events) {
         let mut is_adopted = false;
         while let Some(event) = events.next().await {

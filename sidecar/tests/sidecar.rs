@@ -1,4 +1,4 @@
-//! The sidecar: whom it lends the token, what passes, what does not, and how it ends.
+//! The sidecar: which callers it serves, what it forwards, and how it ends.
 #![cfg(unix)]
 #![allow(
     unreachable_pub,
@@ -34,10 +34,10 @@ use tower_refresh_sidecar::{config, guard, serve};
 
 use self::support::*;
 
-// ===== whom it lends the token =====
+// ===== callers =====
 
 #[tokio::test]
-async fn what_is_not_for_it_or_from_a_browser_is_refused_and_costs_no_token() {
+async fn foreign_host_or_browser_is_refused_without_a_token_request() {
     let (origin, mut seen) = recording_api().await;
     let sidecar = Sidecar::before(&origin).await;
     let elsewhere = origin.strip_prefix("http://").unwrap();
@@ -86,7 +86,7 @@ async fn what_is_not_for_it_or_from_a_browser_is_refused_and_costs_no_token() {
 }
 
 #[tokio::test]
-async fn an_authority_of_http_2_that_is_not_the_listener_is_refused_too() {
+async fn foreign_authority_over_http_2_is_refused() {
     let (origin, mut seen) = recording_api().await;
     let sidecar = Sidecar::before(&origin).await;
     let answer = sidecar.send_over_http2(get("http://api.example.com/")).await;
@@ -97,7 +97,7 @@ async fn an_authority_of_http_2_that_is_not_the_listener_is_refused_too() {
 }
 
 #[tokio::test]
-async fn over_tcp_a_request_needs_the_key_and_the_name_of_the_listener() {
+async fn request_over_tcp_needs_the_key_and_the_listeners_name() {
     let (origin, mut seen) = recording_api().await;
     let sidecar = Sidecar::over_tcp(&origin).await;
     let (key, port) = (sidecar.key.clone().unwrap(), sidecar.port());
@@ -134,7 +134,7 @@ async fn over_tcp_a_request_needs_the_key_and_the_name_of_the_listener() {
 }
 
 #[tokio::test]
-async fn over_tcp_a_request_of_http_2_needs_the_key_too() {
+async fn http_2_request_over_tcp_needs_the_key() {
     let (origin, mut seen) = recording_api().await;
     let sidecar = Sidecar::over_tcp(&origin).await;
     let url = format!("http://127.0.0.1:{}/", sidecar.port());
@@ -155,7 +155,7 @@ async fn over_tcp_a_request_of_http_2_needs_the_key_too() {
 }
 
 #[test]
-fn it_listens_on_loopback_only() {
+fn address_that_is_not_loopback_is_an_error() {
     for good in ["tcp:127.0.0.1:0", "tcp:127.0.0.1:8080", "tcp:[::1]:8080", "unix:/run/socket"] {
         assert!(Listen::parse(good).is_ok(), "{good}");
     }
@@ -174,7 +174,7 @@ fn it_listens_on_loopback_only() {
 }
 
 #[test]
-fn by_default_it_listens_in_the_users_own_folder() {
+fn default_socket_is_in_a_folder_of_the_user() {
     let by_default = |variables: &[(&str, &str)]| {
         Listen::by_default(|name| {
             let (_, value) = variables.iter().find(|(there, _)| *there == name)?;
@@ -194,7 +194,7 @@ fn by_default_it_listens_in_the_users_own_folder() {
 }
 
 #[test]
-fn a_configuration_is_all_that_the_command_line_must_have() {
+fn command_line_requires_only_a_configuration() {
     let parse = |line: &str| {
         let arguments = line.split_whitespace().map(str::to_owned);
         program::parse(arguments, |name| (name == "HOME").then(|| "/home/me".into()))
@@ -241,14 +241,14 @@ fn a_configuration_is_all_that_the_command_line_must_have() {
 }
 
 #[test]
-fn each_run_has_a_key_of_its_own() {
+fn each_run_creates_a_new_key() {
     let key = || guard::Key::random().unwrap().header();
     assert_eq!(key().len(), "sidecar-key: ".len() + 64);
     assert_ne!(key(), key());
 }
 
 #[test]
-fn a_draft_that_others_left_open_to_themselves_is_not_written_to() {
+fn key_is_never_written_to_a_file_of_another_mode() {
     let folder = Folder::new();
     let key = guard::Key::random().unwrap();
     fs::write(folder.path("key.new"), "").unwrap();
@@ -264,7 +264,7 @@ fn a_draft_that_others_left_open_to_themselves_is_not_written_to() {
 }
 
 #[tokio::test]
-async fn the_socket_is_for_its_user_alone_and_there_is_one_sidecar_on_it() {
+async fn socket_is_private_and_has_one_sidecar() {
     let (origin, _seen) = recording_api().await;
     let sidecar = Sidecar::before(&origin).await;
     let path = sidecar.folder.path("socket");
@@ -279,7 +279,7 @@ async fn the_socket_is_for_its_user_alone_and_there_is_one_sidecar_on_it() {
 }
 
 #[tokio::test]
-async fn what_a_dead_one_left_is_replaced_and_nothing_else() {
+async fn only_a_socket_that_is_left_behind_is_replaced() {
     let folder = Folder::new();
     let bind = |name| {
         let listen = Listen::Unix(folder.path(name));
@@ -315,10 +315,10 @@ async fn what_a_dead_one_left_is_replaced_and_nothing_else() {
     assert_eq!(fs::read_to_string(folder.path("file")).unwrap(), "precious");
 }
 
-// ===== what passes =====
+// ===== forwarding =====
 
 #[tokio::test]
-async fn the_api_gets_the_token_and_nothing_that_was_for_the_sidecar_or_the_connection() {
+async fn api_gets_the_token_without_headers_of_the_hop() {
     let (origin, mut seen) = recording_api().await;
     let sidecar = Sidecar::over_tcp(&origin).await;
     let (key, port) = (sidecar.key.clone().unwrap(), sidecar.port());
@@ -367,7 +367,7 @@ async fn the_api_gets_the_token_and_nothing_that_was_for_the_sidecar_or_the_conn
 }
 
 #[tokio::test]
-async fn the_caller_gets_nothing_that_was_for_a_browser_or_the_connection() {
+async fn caller_gets_no_headers_of_the_hop_or_for_browsers() {
     let origin = api(Upstream::Http1, |_| async {
         Response::builder()
             .status(StatusCode::IM_A_TEAPOT)
@@ -401,7 +401,7 @@ async fn the_caller_gets_nothing_that_was_for_a_browser_or_the_connection() {
 }
 
 #[tokio::test]
-async fn an_answer_to_head_keeps_the_length_of_what_it_does_not_have() {
+async fn response_to_head_keeps_its_content_length() {
     let origin = api(Upstream::Http1, |_| async {
         Response::builder().header("content-length", "1234").body(full("")).unwrap()
     })
@@ -413,7 +413,7 @@ async fn an_answer_to_head_keeps_the_length_of_what_it_does_not_have() {
 }
 
 #[tokio::test]
-async fn of_two_lengths_that_do_not_agree_none_is_handed_on() {
+async fn contradicting_lengths_are_not_forwarded() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -431,7 +431,7 @@ async fn of_two_lengths_that_do_not_agree_none_is_handed_on() {
 }
 
 #[tokio::test]
-async fn of_a_length_that_is_said_twice_one_is_handed_on() {
+async fn repeated_length_is_forwarded_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -448,7 +448,7 @@ async fn of_a_length_that_is_said_twice_one_is_handed_on() {
 }
 
 #[tokio::test]
-async fn a_rejected_request_is_sent_again_with_its_body() {
+async fn rejected_request_is_sent_again_with_its_body() {
     let origin = api(Upstream::Http1, |request| async move {
         if token_of(&request) == "Bearer t1" {
             return rejection();
@@ -491,7 +491,7 @@ async fn both_directions_flow_before_either_ends() {
 }
 
 #[tokio::test]
-async fn over_tls_it_speaks_the_newest_that_the_api_offers() {
+async fn tls_negotiates_the_newest_http_version_of_the_api() {
     for (upstream, version) in
         [(Upstream::Tls, Version::HTTP_2), (Upstream::TlsHttp1, Version::HTTP_11)]
     {
@@ -511,7 +511,7 @@ async fn over_tls_it_speaks_the_newest_that_the_api_offers() {
 }
 
 #[tokio::test]
-async fn a_call_like_those_of_grpc_passes_with_its_trailers_and_is_sent_again() {
+async fn rejected_grpc_call_is_sent_again_with_its_trailers() {
     let origin = api(Upstream::Tls, |request| async move {
         assert_eq!(request.version(), Version::HTTP_2);
         assert_eq!(request.headers()["te"], "trailers");
@@ -552,7 +552,7 @@ async fn a_call_like_those_of_grpc_passes_with_its_trailers_and_is_sent_again() 
 }
 
 #[tokio::test]
-async fn trailers_pass_over_http_1_as_well() {
+async fn trailers_pass_over_http_1() {
     let origin = api(Upstream::Http1, |_| async {
         let (sender, answer) = channel();
         sender.send(Frame::data(Bytes::from("body"))).unwrap();
@@ -567,7 +567,7 @@ async fn trailers_pass_over_http_1_as_well() {
 }
 
 #[tokio::test]
-async fn what_does_not_pass_as_a_header_does_not_pass_as_a_trailer() {
+async fn trailers_of_a_response_follow_the_rules_of_headers() {
     let origin = api(Upstream::Http2, |_| async {
         let (sender, answer) = channel();
         let trailers = ["set-cookie", "access-control-allow-origin", "sidecar-error", "x-sum"];
@@ -583,7 +583,7 @@ async fn what_does_not_pass_as_a_header_does_not_pass_as_a_trailer() {
 }
 
 #[tokio::test]
-async fn what_the_api_does_not_get_as_a_header_it_does_not_get_as_a_trailer() {
+async fn trailers_of_a_request_follow_the_rules_of_headers() {
     let origin = api(Upstream::Http2, |request| async move {
         let rejected = token_of(&request) == "Bearer t1";
         let body = request.into_body().collect().await.unwrap();
@@ -594,7 +594,7 @@ async fn what_the_api_does_not_get_as_a_header_it_does_not_get_as_a_trailer() {
     })
     .await;
     let sidecar = Sidecar::before_upstream(&origin, Upstream::Http2).await;
-    // With the first token it is the second attempt that tells.
+    // With the first token, the second attempt is the one that counts.
     for _ in 0..2 {
         let (sender, body) = channel();
         let trailers =
@@ -609,7 +609,7 @@ async fn what_the_api_does_not_get_as_a_header_it_does_not_get_as_a_trailer() {
 }
 
 #[tokio::test]
-async fn a_big_upload_that_is_rejected_early_is_sent_again_whole() {
+async fn large_upload_that_is_rejected_early_is_sent_again_whole() {
     for upstream in [Upstream::Http1, Upstream::Http2] {
         let again = Arc::new(Notify::new());
         let arrived = Arc::clone(&again);
@@ -642,7 +642,7 @@ async fn a_big_upload_that_is_rejected_early_is_sent_again_whole() {
 }
 
 #[tokio::test]
-async fn an_upload_that_was_sent_beyond_what_is_kept_gets_the_rejection_itself() {
+async fn upload_beyond_the_replay_limit_gets_the_rejection() {
     let origin = api(Upstream::Http1, |request| async move {
         match token_of(&request) == "Bearer t1" {
             true => {
@@ -664,7 +664,7 @@ async fn an_upload_that_was_sent_beyond_what_is_kept_gets_the_rejection_itself()
 // ===== when there is no answer =====
 
 #[tokio::test]
-async fn what_kind_of_error_keeps_the_token_away_is_told() {
+async fn token_error_is_reported_with_its_kind() {
     let (origin, mut seen) = recording_api().await;
     let later = Duration::from_secs(7);
     for (error, status, kind, retry_after) in [
@@ -688,7 +688,7 @@ async fn what_kind_of_error_keeps_the_token_away_is_told() {
 }
 
 #[tokio::test]
-async fn an_api_that_is_not_there_and_one_that_breaks_off_are_told_apart() {
+async fn unreachable_api_and_broken_connection_are_distinct() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
     let sidecar = Sidecar::before(&origin).await;
@@ -709,7 +709,7 @@ async fn an_api_that_is_not_there_and_one_that_breaks_off_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_connection_that_takes_too_long_is_given_up() {
+async fn slow_connection_to_the_api_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("https://{}", listener.local_addr().unwrap());
     let sidecar = Sidecar::before_upstream(&origin, Upstream::Tls).await;
@@ -726,7 +726,7 @@ async fn a_connection_that_takes_too_long_is_given_up() {
 }
 
 #[tokio::test]
-async fn the_status_tells_how_the_token_is_and_not_what_it_is() {
+async fn status_reports_the_state_of_the_token_without_the_token() {
     let (origin, _seen) = recording_api().await;
     let sidecar = Sidecar::before(&origin).await;
     let before = status_of(&sidecar).await;
@@ -757,7 +757,7 @@ async fn status_of(sidecar: &Sidecar) -> Value {
 // ===== the end =====
 
 #[tokio::test]
-async fn an_answer_that_is_under_way_ends_before_the_sidecar_does() {
+async fn response_in_flight_is_completed_before_the_end() {
     let (frames, held) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let (counted, go_on) = (Arc::clone(&frames), Arc::clone(&held));
     let origin = api(Upstream::Http1, move |_| {
@@ -783,7 +783,7 @@ async fn an_answer_that_is_under_way_ends_before_the_sidecar_does() {
     assert_eq!(next(&mut answer).await, "begun, ");
 
     let (serving, _folder) = sidecar.stop();
-    // Who does nothing is sent away at once, and nobody new gets in.
+    // An idle caller is disconnected at once, and no new one is accepted.
     soon(idle.read_to_end(&mut Vec::new())).await.unwrap();
     assert!(UnixStream::connect(&socket).await.is_err());
     assert!(!socket.exists());
@@ -797,7 +797,7 @@ async fn an_answer_that_is_under_way_ends_before_the_sidecar_does() {
 }
 
 #[tokio::test]
-async fn an_answer_that_never_ends_does_not_keep_the_sidecar() {
+async fn endless_response_does_not_delay_the_end_forever() {
     let origin = api(Upstream::Http1, |_| async {
         let (sender, body) = channel();
         sender.send(Frame::data(Bytes::from("begun"))).unwrap();
@@ -814,12 +814,12 @@ async fn an_answer_that_never_ends_does_not_keep_the_sidecar() {
 }
 
 #[tokio::test]
-async fn a_caller_that_never_ends_its_head_is_sent_away() {
+async fn caller_with_an_unfinished_head_is_disconnected() {
     let (origin, _seen) = recording_api().await;
     let sidecar = Sidecar::before(&origin).await;
     let mut slow = sidecar.connect().await;
     slow.write_all(b"GET / HTTP/1.1\r\nhost: loc").await.unwrap();
-    // The sidecar has begun to read once it has answered somebody else who came later.
+    // The sidecar has begun to read once it has responded to a later caller.
     assert_eq!(sidecar.send(get("/")).await.status(), StatusCode::OK);
     tokio::time::pause();
     let mut end = Vec::new();
@@ -828,7 +828,7 @@ async fn a_caller_that_never_ends_its_head_is_sent_away() {
 }
 
 #[tokio::test]
-async fn the_next_one_begins_at_once_and_waits_for_a_refresh_of_the_last() {
+async fn next_sidecar_waits_for_the_refresh_of_the_last() {
     let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let asked = Arc::new(AtomicUsize::new(0));
     let (begins, held, counted) = (Arc::clone(&begun), Arc::clone(&go_on), Arc::clone(&asked));
@@ -871,7 +871,7 @@ async fn the_next_one_begins_at_once_and_waits_for_a_refresh_of_the_last() {
 }
 
 #[tokio::test]
-async fn tokens_that_cannot_be_saved_are_used_and_told_of_at_the_end() {
+async fn unsaved_tokens_are_used_and_reported_at_the_end() {
     let folder = Folder::new();
     let tokens = folder.path("config.tokens.json");
     let origin = api(Upstream::Http1, move |request| {
@@ -903,7 +903,7 @@ async fn two_sidecars_with_one_configuration_refresh_once_for_both() {
     let serving = server.serve().await.unwrap();
     let folder = Folder::new();
     configure(&folder, &serving.origin(), server.issue_refresh_token().expose_secret());
-    // By another name it is the same one.
+    // A symbolic link leads to the same configuration.
     fs::create_dir(folder.path("elsewhere")).unwrap();
     let link = folder.path("elsewhere/config");
     std::os::unix::fs::symlink(folder.path("config.json"), link).unwrap();
@@ -934,7 +934,7 @@ async fn two_sidecars_with_one_configuration_refresh_once_for_both() {
 }
 
 #[tokio::test]
-async fn a_restart_goes_on_with_what_is_kept_unless_somebody_has_logged_in_again() {
+async fn restart_uses_saved_tokens_until_a_new_log_in() {
     let server = AuthorizationServer::builder().public_client("id").build();
     let serving = server.serve().await.unwrap();
     let folder = Folder::new();
@@ -951,7 +951,7 @@ async fn a_restart_goes_on_with_what_is_kept_unless_somebody_has_logged_in_again
     assert_eq!(run().await, 1);
     server.revoke_all_access_tokens();
     assert_eq!(run().await, 2);
-    // Where it was read from it stays, and for its owner only to change.
+    // The file of the first refresh token stays unchanged.
     assert_eq!(fs::read_to_string(folder.path("token")).unwrap(), first.expose_secret());
     let mode = fs::metadata(folder.path("config.tokens.json")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -960,7 +960,7 @@ async fn a_restart_goes_on_with_what_is_kept_unless_somebody_has_logged_in_again
     fs::write(folder.path("token"), again.expose_secret()).unwrap();
     assert_eq!(run().await, 3);
     assert_eq!(server.refresh_token_uses(again.expose_secret()), 1);
-    // An old one that comes back has had its turn.
+    // A refresh token that was configured before is not sent again.
     fs::write(folder.path("token"), first.expose_secret()).unwrap();
     server.revoke_all_access_tokens();
     assert_eq!(run().await, 4);
@@ -969,7 +969,7 @@ async fn a_restart_goes_on_with_what_is_kept_unless_somebody_has_logged_in_again
 }
 
 #[tokio::test]
-async fn where_tokens_cannot_be_kept_it_does_not_begin() {
+async fn unusable_token_file_is_an_error_at_the_start() {
     let folder = Folder::new();
     configure(&folder, "http://127.0.0.1:9", "r0");
     let error = async |tokens: &str| {
@@ -978,7 +978,7 @@ async fn where_tokens_cannot_be_kept_it_does_not_begin() {
     };
     let missing = error("missing/tokens.json").await;
     assert!(missing.contains("`tokens`") && missing.contains("does not exist"), "{missing}");
-    // Least of all where the secret is.
+    // The file of the secret is never overwritten.
     let secret = error("token").await;
     assert!(secret.contains("`tokens`") && secret.contains("left as it is"), "{secret}");
     assert!(!secret.contains("r0"), "{secret}");
@@ -988,7 +988,7 @@ async fn where_tokens_cannot_be_kept_it_does_not_begin() {
 
 /// D01, D02, D04
 #[test]
-fn secret_in_a_file_is_read_bare_and_a_wrapped_one_is_refused() {
+fn bare_secret_is_read_and_a_wrapped_one_is_an_error() {
     let folder = Folder::new();
     let read = |content: &str| {
         fs::write(folder.path("secret"), content).unwrap();
@@ -1016,7 +1016,7 @@ fn secret_in_a_file_is_read_bare_and_a_wrapped_one_is_refused() {
 }
 
 #[test]
-fn tokens_are_kept_beside_the_configuration_unless_it_says_where() {
+fn token_file_is_beside_the_configuration_by_default() {
     let folder = Folder::new();
     fs::create_dir(folder.path("elsewhere")).unwrap();
     configure(&folder, "http://127.0.0.1:9", "r0");
@@ -1043,7 +1043,7 @@ fn tokens_are_kept_beside_the_configuration_unless_it_says_where() {
 }
 
 #[tokio::test]
-async fn where_another_listens_it_leaves_the_other_ones_files_alone() {
+async fn files_of_a_running_sidecar_are_left_alone() {
     let folder = Folder::new();
     configure(&folder, "http://127.0.0.1:9", "r0");
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -1059,7 +1059,7 @@ async fn where_another_listens_it_leaves_the_other_ones_files_alone() {
 }
 
 #[tokio::test]
-async fn with_a_configuration_it_keeps_what_the_server_replaces_and_takes_its_key_along() {
+async fn rotated_token_is_saved_and_the_key_file_is_removed() {
     let server = AuthorizationServer::builder().client("id", "secret").build();
     let serving = server.serve().await.unwrap();
     let folder = Folder::new();
@@ -1114,13 +1114,13 @@ async fn with_a_configuration_it_keeps_what_the_server_replaces_and_takes_its_ke
     while tokio::net::TcpStream::connect(&host).await.is_ok() {
         tokio::task::yield_now().await;
     }
-    // The next one may listen there now, and write its own key.
+    // From here on the next sidecar may listen there and write its own key.
     assert!(!folder.path("key").exists());
     drop(under_way);
     soon(running).await.unwrap().unwrap();
 }
 
-/// The refresh token that is kept.
+/// Returns the saved refresh token.
 fn kept(folder: &Folder) -> String {
     let record = fs::read(folder.path("config.tokens.json")).unwrap();
     let record: Value = serde_json::from_slice(&record).unwrap();

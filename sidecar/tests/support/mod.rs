@@ -1,4 +1,4 @@
-//! An API that a test writes in a closure, a sidecar before it, and callers.
+//! An API as a closure, a sidecar in front of it, and callers.
 #![allow(unreachable_pub, reason = "a part of two tests")]
 
 mod configured;
@@ -66,7 +66,7 @@ pub async fn next(body: &mut Incoming) -> Bytes {
     soon(body.frame()).await.unwrap().unwrap().into_data().unwrap()
 }
 
-/// Not for ever.
+/// Waits for a future, with a time limit.
 pub async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(30), future).await.expect("it takes too long")
 }
@@ -78,7 +78,7 @@ pub enum Upstream {
     Http1,
     /// With prior knowledge.
     Http2,
-    /// HTTP/2 or HTTP/1.1, whatever TLS settles on.
+    /// HTTP/2 or HTTP/1.1, as TLS negotiates.
     Tls,
     /// TLS that offers HTTP/1.1 only.
     TlsHttp1,
@@ -291,7 +291,7 @@ impl Sidecar {
         }
     }
 
-    /// Sends a request as it is written, and returns the answer as it comes.
+    /// Sends a request unchanged, and returns the response unchanged.
     pub async fn ask(&self, request: &str) -> String {
         self.ask_on(self.connect().await, request).await
     }
@@ -334,7 +334,7 @@ impl Sidecar {
         soon(caller.send_request(request)).await.unwrap()
     }
 
-    /// Adds what a caller must say.
+    /// Adds the headers that a caller must send.
     fn allowed(&self, mut request: Request<Body>) -> Request<Body> {
         let host = match self.place {
             Place::Unix(_) => "localhost".to_owned(),
@@ -348,7 +348,7 @@ impl Sidecar {
         request
     }
 
-    /// Tells it to end; what is returned ends with it.
+    /// Sends the signal to end. The task ends with the sidecar.
     pub fn stop(self) -> (JoinHandle<Result<(), BoxError>>, Folder) {
         self.stop.send(()).unwrap();
         (self.serving, self.folder)
