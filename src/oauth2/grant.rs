@@ -135,13 +135,14 @@ impl RefreshTokenGrant {
     /// # Examples
     ///
     /// Microsoft Entra rejects a token with `error="insufficient_claims"` if a new one must fulfil further claims, which the
-    /// challenge contains in base64. They are sent with the refresh request:
+    /// challenge contains in base64. They are sent with the refresh request. By default such a challenge starts no refresh, since
+    /// the token is good and not enough: add [`Unauthorized::reject_error`](crate::Unauthorized::reject_error) to the layer.
     ///
     /// ```
     /// use base64::Engine as _;
     /// use base64::engine::general_purpose::STANDARD;
     /// use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
-    /// use tower_refresh::{Challenge, Renewal, TokenError};
+    /// use tower_refresh::{Challenge, RefreshLayer, Renewal, TokenError, Unauthorized};
     ///
     /// fn claims(challenge: &Challenge) -> Result<Option<String>, TokenError> {
     ///     if challenge.error() != Some("insufficient_claims") {
@@ -152,11 +153,14 @@ impl RefreshTokenGrant {
     ///     String::from_utf8(claims).map(Some).map_err(TokenError::misconfigured)
     /// }
     ///
-    /// # fn example(endpoint: TokenEndpoint, refresh_token: String) -> RefreshTokenGrant {
-    /// RefreshTokenGrant::new(endpoint, refresh_token).params_with(|renewal: Renewal| async move {
+    /// # fn example(endpoint: TokenEndpoint, refresh_token: String) {
+    /// let grant = RefreshTokenGrant::new(endpoint, refresh_token).params_with(|renewal: Renewal| async move {
     ///     let claims = renewal.challenge().map(claims).transpose()?.flatten();
     ///     Ok(claims.map(|claims| ("claims", claims)))
-    /// })
+    /// });
+    /// let layer = RefreshLayer::new(grant)
+    ///     .origin("https://graph.microsoft.com")
+    ///     .classify(Unauthorized::default().reject_error("insufficient_claims"));
     /// # }
     /// ```
     #[must_use]
