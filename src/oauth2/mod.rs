@@ -224,21 +224,26 @@
 //! quotes it. What your HTTP client logs by itself is its own affair.
 
 mod client_auth;
+mod client_credentials;
 mod dialect;
 mod endpoint;
 mod grant;
 mod lenient;
 mod moment;
+mod refresh_token;
 mod request;
 mod response;
 mod revocation;
 mod scrub;
+mod token_request;
 mod wiped;
 
 pub use self::client_auth::{Authentication, ClientAuth};
+pub use self::client_credentials::ClientCredentialsGrant;
 pub use self::dialect::{BodyFormat, Dialect, Fields, LifetimeUnit, ParameterType, RequestMethod};
 pub use self::endpoint::TokenEndpoint;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::endpoint::{WasSent, Watch};
-pub use self::grant::{ClientCredentialsGrant, Grant, RefreshTokenGrant};
+pub use self::grant::Grant;
+pub use self::refresh_token::RefreshTokenGrant;
 pub use self::revocation::Revocation;
