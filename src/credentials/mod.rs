@@ -550,13 +550,14 @@ impl<S: TokenSource> Credentials<S> {
             (take(&inner, decision), gate, outcome, news, discarded)
         };
         drop(discarded);
-        if let Some(gate) = gate {
-            gate.open(outcome.unwrap_or(Outcome::AskAgain));
-        }
         for event in news {
             event.trace();
             // That nobody listens is not an error.
             let _ = self.shared.events.send(event);
+        }
+        // Last: the requests that continue find the events of what they waited for.
+        if let Some(gate) = gate {
+            gate.open(outcome.unwrap_or(Outcome::AskAgain));
         }
         taken
     }
