@@ -147,12 +147,12 @@ impl<S, C, R> RefreshLayer<S, C, R> {
         self
     }
 
-    /// Sends the token with this scheme (RFC 9110 §11.1), in place of `Bearer`.
+    /// Sends the token with this scheme (RFC 9110 §11.1) instead of `Bearer`.
     ///
     /// It is sent as it is written here. An invalid scheme is an error of the first request.
     ///
     /// [`Unauthorized`] reads the challenges of the scheme `Bearer` only: a 401 whose challenge has another scheme is a
-    /// rejection, whatever its parameters. Use [`classify`](Self::classify) if the API needs more.
+    /// rejection with any parameters. Use [`classify`](Self::classify) if the API needs more.
     ///
     /// # Examples
     ///

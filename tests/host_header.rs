@@ -32,7 +32,7 @@ async fn a_request_without_authority_carries_the_token_unless_its_host_header_is
         assert_eq!(api.take_sent(), [carries.then(|| "Bearer t1".to_owned())], "{hosts:?}");
     }
 
-    // Whoever connected the client below chose where it goes: no origin needs to be named for that.
+    // The client below fixes the destination: no origin needs to be named for that.
     let api = Api::new(|layer| layer);
     api.get("/a").await.unwrap();
     assert_eq!(api.sent(), [Some("Bearer t1".to_owned())]);

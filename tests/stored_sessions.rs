@@ -519,7 +519,7 @@ async fn rejected_request_of_a_login_here_is_not_resent_after_a_login_elsewhere(
     assert_eq!(send().await.unwrap().status(), StatusCode::OK);
 }
 
-/// S11: also if the store could not be told of the log-in here, which was overtaken then.
+/// S11: also if the log-in here could not be saved, and was superseded meanwhile.
 #[tokio::test(start_paused = true)]
 async fn rejected_request_of_an_unsaved_login_is_not_resent_after_a_login_elsewhere() {
     let world = World::new();

@@ -61,7 +61,7 @@ impl Unauthorized {
         self.error(code, Verdict::Accepted)
     }
 
-    /// Adds an error code of a bearer challenge that rejects the token, whatever the 4xx that it comes with.
+    /// Adds an error code of a bearer challenge that rejects the token with any 4xx.
     ///
     /// For example `insufficient_claims`, where the source passes the challenge's claims on to the token endpoint
     /// ([`Renewal::challenge`](crate::Renewal::challenge)):

@@ -72,7 +72,7 @@ impl Gate {
 /// What somebody wants of the credentials.
 #[derive(Clone, Debug)]
 pub(crate) enum Want {
-    /// A token that may be sent, of whichever session.
+    /// A token that may be sent, of any session.
     Token,
     /// A token for a request of this session; for a new one if there is none.
     TokenOf(Option<Session>),

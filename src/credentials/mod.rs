@@ -308,7 +308,7 @@ impl<S: TokenSource> Credentials<S> {
     ///
     /// Dropping this future changes nothing. A save that it has begun goes on.
     pub async fn flush(&self) -> Result<(), TokenError> {
-        // Of whichever credentials: two sources that flush each other's would wait forever, and neither started the other.
+        // For any credentials: two sources that flush each other's would wait forever, and neither started the other.
         if FetchedFor::current().is_some() {
             return Err(TokenError::misconfigured(
                 "`Credentials::flush` was called from within a token source, and would wait for its own end: call it where the program ends",
@@ -617,7 +617,7 @@ impl<S: TokenSource> Credentials<S> {
         }
     }
 
-    /// Returns whether these are the extensions of a token request that is made for these credentials, in whichever task.
+    /// Returns whether these are the extensions of a token request that is made for these credentials, in any task.
     pub(crate) fn is_own_request(&self, extensions: &Extensions) -> bool {
         extensions.get::<FetchedFor>().is_some_and(|ids| ids.includes(self.shared.id))
     }

@@ -189,7 +189,7 @@ fn refused_beneath(error: &(dyn Error + 'static), context: Context<'_>) -> Optio
     Some(refused.clone().told_as(format!("the token request was not sent: {shown}")).into_unsent())
 }
 
-/// Returns whether a request spends a refresh token: one with a parameter of that name does, whatever the grant. The name
+/// Returns whether a request spends a refresh token: one with a parameter of that name does, for any grant. The name
 /// may be the one in the RFC or the server's.
 fn has_refresh_token(parameters: &Parameters, dialect: &Dialect) -> bool {
     ["refresh_token", dialect.parameter_name("refresh_token")]
