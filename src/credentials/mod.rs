@@ -550,14 +550,17 @@ impl<S: TokenSource> Credentials<S> {
             (take(&inner, decision), gate, outcome, news, discarded)
         };
         drop(discarded);
-        for event in news {
-            event.trace();
-            // That nobody listens is not an error.
-            let _ = self.shared.events.send(event);
+        // Before the waiters: the requests that continue find the events of what they waited for.
+        for event in &news {
+            // To have no subscriber is not an error.
+            let _ = self.shared.events.send(event.clone());
         }
-        // Last: the requests that continue find the events of what they waited for.
         if let Some(gate) = gate {
             gate.open(outcome.unwrap_or(Outcome::AskAgain));
+        }
+        // Last, since a `tracing` subscriber is code of others that may be slow or panic.
+        for event in news {
+            event.trace();
         }
         taken
     }
