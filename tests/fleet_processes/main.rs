@@ -9,7 +9,14 @@
 //! `TOWER_REFRESH_FLEET=full` runs all of it: 200 expiries, 500 kills, a token endpoint that takes 30 seconds. Without
 //! `redis-server` the half that needs it is left out, unless `TOWER_REFRESH_REQUIRE_REDIS` is set. The figures are printed:
 //! `-- --nocapture`.
-#![cfg(unix)]
+#![cfg(all(
+    unix,
+    feature = "file-store",
+    feature = "hyper-util",
+    feature = "oauth2",
+    feature = "redis",
+    feature = "testing"
+))]
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,

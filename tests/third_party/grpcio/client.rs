@@ -11,7 +11,7 @@
     reason = "a test, that panics when its server is not there, and prints what it finds"
 )]
 
-#[path = "../../grpc_support/mod.rs"]
+#[path = "../../stacks/grpc_support.rs"]
 mod grpc_support;
 
 use std::fmt;

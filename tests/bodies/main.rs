@@ -1,0 +1,18 @@
+//! The body of a request that is sent twice, and the body of the rejection that is not used.
+
+mod allocations;
+#[cfg(feature = "testing")]
+mod bodies;
+#[cfg(all(feature = "oauth2", feature = "testing"))]
+mod connections;
+#[cfg(feature = "testing")]
+#[path = "../harness/mod.rs"]
+mod harness;
+mod recorder;
+mod streams;
+
+/// Shows in the list of tests that some were skipped.
+#[cfg(not(feature = "full"))]
+#[test]
+#[ignore = "the other tests of this crate need more features: run with `--all-features`"]
+fn skipped_without_all_features() {}

@@ -1,0 +1,496 @@
+//! How long the source is left alone after a failure, and what requests are answered meanwhile.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test, over paused time"
+)]
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use tokio::time::{Instant, advance};
+use tokio_test::{assert_pending, assert_ready, task};
+use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::{
+    BoxError, BoxTokenSource, Credentials, Event, Renewal, SourceInfo, TokenError, TokenFile,
+    TokenSet, TokenSource, source_fn,
+};
+
+use crate::harness::{HOUR, let_others_run, policy, puppet, tokens};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const TICK: Duration = Duration::from_millis(100);
+
+/// A source that fails until it is repaired, and counts.
+struct Failing {
+    error: TokenError,
+    is_repaired: Arc<AtomicBool>,
+    calls: Arc<AtomicUsize>,
+    info: SourceInfo,
+}
+
+impl Failing {
+    fn new(error: TokenError) -> Self {
+        Self { error, is_repaired: Arc::default(), calls: Arc::default(), info: SourceInfo::new() }
+    }
+
+    fn fresh_proof(mut self) -> Self {
+        self.info = self.info.fresh_proof(true);
+        self
+    }
+}
+
+impl TokenSource for Failing {
+    async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        match self.is_repaired.load(Ordering::SeqCst) {
+            true => Ok(tokens("t").expires_in(HOUR).build()),
+            false => Err(self.error.clone()),
+        }
+    }
+
+    fn info(&self) -> SourceInfo {
+        self.info.clone()
+    }
+}
+
+/// Asks every 100 ms until there is a token. Returns how long that took.
+async fn time_to_token<S: TokenSource>(credentials: &Credentials<S>) -> Duration {
+    let start = Instant::now();
+    while credentials.token().await.is_err() {
+        advance(TICK).await;
+    }
+    start.elapsed()
+}
+
+// ===== an outage ends when it ends =====
+
+/// The error of an outage, and the longest pause while requests need a token.
+fn outages() -> [(TokenError, Duration); 2] {
+    [
+        (TokenError::unsent("no route"), Duration::from_secs(1)),
+        (TokenError::transient("503"), Duration::from_secs(5)),
+    ]
+}
+
+/// S5
+#[tokio::test(start_paused = true)]
+async fn first_token_after_an_outage_comes_within_the_short_backoff() {
+    for (error, longest) in outages() {
+        for outage in [Duration::from_secs(3), 30 * MINUTE] {
+            let source = Failing::new(error.clone());
+            let is_repaired = Arc::clone(&source.is_repaired);
+            let credentials = Credentials::with_policy(source, policy());
+            let start = Instant::now();
+            while start.elapsed() < outage {
+                credentials.token().await.unwrap_err();
+                assert!(credentials.status().cooldown.unwrap() <= longest);
+                advance(TICK).await;
+            }
+            is_repaired.store(true, Ordering::SeqCst);
+            assert!(time_to_token(&credentials).await <= longest);
+        }
+    }
+}
+
+/// A refused grant that is not sent again has nothing to do with the outage of the source behind it.
+#[tokio::test(start_paused = true)]
+async fn outage_of_another_way_to_log_in_ends_within_the_short_backoff() {
+    let unreachable = tower::service_fn(|_: Request<Full<Bytes>>| async {
+        Err::<Response<Full<Bytes>>, BoxError>("no route".into())
+    });
+    let endpoint = TokenEndpoint::new(unreachable, "https://as.example.com/token").unwrap();
+    let log_in = Failing::new(TokenError::unsent("no route").with_code("busy"));
+    let is_repaired = Arc::clone(&log_in.is_repaired);
+    let grant = RefreshTokenGrant::new(endpoint, "");
+    let credentials = Credentials::with_policy(grant.or_else(log_in), policy());
+    let start = Instant::now();
+    while start.elapsed() < 30 * MINUTE {
+        let error = credentials.token().await.unwrap_err();
+        assert!(error.is_transient() && error.code() == Some("busy"), "{error}");
+        advance(TICK).await;
+    }
+    is_repaired.store(true, Ordering::SeqCst);
+    assert!(time_to_token(&credentials).await <= Duration::from_secs(1));
+}
+
+/// A81: the input of a source that was not asked has not failed, so that its change ends no backoff.
+#[tokio::test(start_paused = true)]
+async fn token_file_that_was_not_asked_ends_no_backoff_of_the_source_before_it() {
+    for error in [TokenError::unsent("no route"), TokenError::ambiguous("cut")] {
+        for is_fresh in [false, true] {
+            let mut first = Failing::new(error.clone());
+            if is_fresh {
+                first = first.fresh_proof();
+            }
+            let calls = Arc::clone(&first.calls);
+            let file = std::env::temp_dir().join("tower-refresh-no-such-token");
+            let credentials =
+                Credentials::with_policy(first.or_else(TokenFile::new(file)), policy());
+            for _ in 0..100 {
+                credentials.token().await.unwrap_err();
+            }
+            assert_eq!(calls.load(Ordering::SeqCst), 1, "{error} {is_fresh}");
+        }
+    }
+}
+
+/// A81: also if the file was read before, and has changed since.
+#[tokio::test(start_paused = true)]
+async fn token_file_that_was_asked_before_ends_no_later_backoff_of_the_source_before_it() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let first = FreshProof(move || match counted.fetch_add(1, Ordering::SeqCst) {
+        0 => TokenError::denied("gone"),
+        _ => TokenError::ambiguous("cut"),
+    });
+    let file = std::env::temp_dir().join(format!("tower-refresh-{}", std::process::id()));
+    std::fs::write(&file, "{}").unwrap();
+    let source = first.or_else(TokenFile::new(&file));
+    let credentials = Credentials::with_policy(source, policy());
+    assert!(credentials.token().await.unwrap_err().is_misconfigured());
+    std::fs::write(&file, "{ }").unwrap();
+    for _ in 0..100 {
+        credentials.token().await.unwrap_err();
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+/// A source that makes its proof anew, and fails as a closure says.
+struct FreshProof<F>(F);
+
+impl<F: Fn() -> TokenError + Send + Sync + 'static> TokenSource for FreshProof<F> {
+    async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+        Err((self.0)())
+    }
+
+    fn info(&self) -> SourceInfo {
+        SourceInfo::new().fresh_proof(true)
+    }
+}
+
+/// The backoff grew behind a token that worked, and then that expired.
+#[tokio::test(start_paused = true)]
+async fn long_backoff_behind_a_token_ends_when_the_token_expires() {
+    for (error, longest) in outages() {
+        let source = Failing::new(error);
+        let (is_repaired, calls) = (Arc::clone(&source.is_repaired), Arc::clone(&source.calls));
+        let policy = policy().cooldown(Duration::from_secs(1), 10 * MINUTE);
+        let credentials = Credentials::with_policy(source, policy);
+        credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+        advance(55 * MINUTE).await;
+        for _ in 0..289 {
+            credentials.token().await.unwrap();
+            credentials.flush().await.unwrap();
+            advance(Duration::from_secs(1)).await;
+        }
+        // Behind a token that works, the backoff doubles as ever.
+        assert!(calls.load(Ordering::SeqCst) < 12, "{calls:?}");
+        is_repaired.store(true, Ordering::SeqCst);
+        let cooldown = credentials.status().cooldown.unwrap();
+        assert!(cooldown <= Duration::from_secs(1) + longest, "{cooldown:?}");
+        advance(Duration::from_secs(1)).await;
+        assert!(time_to_token(&credentials).await <= longest);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn backoff_that_the_server_asked_for_is_kept_during_an_outage() {
+    for (asked_for, kept) in [(30, 30), (1800, 1800), (86400, 3600)] {
+        let retry_after = Duration::from_secs(asked_for);
+        let source = Failing::new(TokenError::transient("busy").with_retry_after(retry_after));
+        let calls = Arc::clone(&source.calls);
+        let credentials = Credentials::with_policy(source, policy());
+        credentials.token().await.unwrap_err();
+        let kept = Duration::from_secs(kept);
+        assert_eq!(credentials.status().cooldown, Some(kept));
+        advance(kept - TICK).await;
+        credentials.token().await.unwrap_err();
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        advance(TICK).await;
+        credentials.token().await.unwrap_err();
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
+    }
+}
+
+/// An ambiguous error is no outage: each attempt may count.
+#[tokio::test(start_paused = true)]
+async fn backoff_after_unknown_outcomes_still_grows() {
+    let source = Failing::new(TokenError::ambiguous("cut"));
+    let calls = Arc::clone(&source.calls);
+    let credentials = Credentials::with_policy(source, policy());
+    for _ in 0..600 {
+        credentials.token().await.unwrap_err();
+        advance(Duration::from_secs(1)).await;
+    }
+    assert!(calls.load(Ordering::SeqCst) < 25, "{calls:?}");
+}
+
+// ===== refusals of a proof that is made anew =====
+
+/// A80
+#[tokio::test(start_paused = true)]
+async fn refused_fresh_proof_is_tried_again_after_five_minutes_and_by_renew() {
+    let denied = || TokenError::denied("the clock is not set yet").with_code("invalid_grant");
+    let sources: [fn(Failing) -> BoxTokenSource; 3] = [
+        TokenSource::boxed,
+        |it| it.or_else(Failing::new(TokenError::denied("b")).fresh_proof()).boxed(),
+        |it| Failing::new(TokenError::denied("a")).fresh_proof().or_else(it).boxed(),
+    ];
+    for source in sources {
+        let failing = Failing::new(denied()).fresh_proof();
+        let (is_repaired, calls) = (Arc::clone(&failing.is_repaired), Arc::clone(&failing.calls));
+        let credentials = Credentials::with_policy(source(failing), policy());
+        let mut events = credentials.subscribe();
+        let error = credentials.token().await.unwrap_err();
+        assert!(error.is_denied() && !error.is_remembered(), "{error}");
+        assert_eq!(error.asked_again_in(), Some(5 * MINUTE));
+        advance(MINUTE).await;
+        let error = credentials.token().await.unwrap_err();
+        assert!(error.is_remembered() && error.is_denied(), "{error}");
+        assert_eq!(error.asked_again_in(), Some(4 * MINUTE));
+        assert!(error.to_string().contains("is asked again in 240.0s"));
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+
+        credentials.renew().await.unwrap_err();
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
+        is_repaired.store(true, Ordering::SeqCst);
+        advance(5 * MINUTE - TICK).await;
+        credentials.token().await.unwrap_err();
+        advance(TICK).await;
+        credentials.token().await.unwrap();
+        assert_eq!(calls.load(Ordering::SeqCst), 3);
+        let mut retries = Vec::new();
+        while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.next()) {
+            if let Event::Failed { retry_in, .. } = event {
+                retries.push(retry_in);
+            }
+        }
+        assert_eq!(retries, [Some(5 * MINUTE); 2]);
+    }
+}
+
+/// A80: what is refused for good is not asked again, and neither is a fixed password beside a fresh proof.
+#[tokio::test(start_paused = true)]
+async fn refused_grant_without_a_fresh_proof_is_not_sent_again() {
+    let denied = || Failing::new(TokenError::denied("a"));
+    let password = denied();
+    let calls = Arc::clone(&password.calls);
+    let sources = [
+        denied().boxed(),
+        source_fn(|_| async { Err(TokenError::denied("a closure")) }).boxed(),
+        password.or_else(denied().fresh_proof()).boxed(),
+        denied().fresh_proof().or_else(denied()).boxed(),
+    ];
+    for source in sources {
+        let credentials = Credentials::with_policy(source, policy());
+        credentials.token().await.unwrap_err();
+        for _ in 0..10 {
+            advance(HOUR).await;
+            let error = credentials.token().await.unwrap_err();
+            assert!(error.is_remembered() && error.asked_again_in().is_none());
+            assert!(error.to_string().contains("before the credentials change"), "{error}");
+            assert!(credentials.renew().await.unwrap_err().is_remembered());
+        }
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+/// A81
+#[tokio::test(start_paused = true)]
+async fn misconfigured_source_is_asked_at_once_by_renew() {
+    let source = Failing::new(TokenError::misconfigured("no such client"));
+    let (is_repaired, calls) = (Arc::clone(&source.is_repaired), Arc::clone(&source.calls));
+    let credentials = Credentials::with_policy(source, policy());
+    let error = credentials.token().await.unwrap_err();
+    assert!(error.to_string().contains("is asked again in 300.0s"), "{error}");
+    credentials.token().await.unwrap_err();
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    is_repaired.store(true, Ordering::SeqCst);
+    credentials.renew().await.unwrap();
+    credentials.token().await.unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+/// A31: OpenID Connect's codes for what the user must do first: conditional access changes.
+#[tokio::test(start_paused = true)]
+async fn conditional_denials_are_tried_again_after_five_minutes() {
+    for code in
+        ["interaction_required", "login_required", "consent_required", "account_selection_required"]
+    {
+        let source = Failing::new(TokenError::denied("not yet").with_code(code));
+        let calls = Arc::clone(&source.calls);
+        let credentials = Credentials::with_policy(source, policy());
+        for _ in 0..60 {
+            credentials.token().await.unwrap_err();
+            advance(MINUTE).await;
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), 12, "{code}");
+    }
+}
+
+// ===== remembered errors =====
+
+/// N9
+#[tokio::test(start_paused = true)]
+async fn remembered_error_says_so_and_keeps_what_the_failure_was() {
+    let cause = std::io::Error::other("connection reset");
+    let error = TokenError::transient(Chain(cause))
+        .with_code("slow_down")
+        .with_description("later")
+        .with_retry_after(Duration::from_secs(30));
+    let credentials = Credentials::with_policy(Failing::new(error.clone()), policy());
+    let first = credentials.token().await.unwrap_err();
+    assert!(!first.is_remembered());
+    assert_eq!(first.to_string(), error.to_string());
+
+    advance(Duration::from_secs(10)).await;
+    let remembered = credentials.token().await.unwrap_err();
+    assert!(remembered.is_remembered() && remembered.is_transient());
+    assert_eq!(remembered.asked_again_in(), Some(Duration::from_secs(20)));
+    assert_eq!(credentials.status().cooldown, Some(Duration::from_secs(20)));
+    assert_eq!(
+        remembered.to_string(),
+        format!("{error}; remembered: the token source is asked again in 20.0s")
+    );
+    assert_eq!(remembered.code(), error.code());
+    assert_eq!(remembered.description(), error.description());
+    assert_eq!(remembered.retry_after(), error.retry_after());
+    assert!(remembered.get_ref().is::<Chain>());
+    assert_eq!(remembered.source().unwrap().to_string(), "connection reset");
+}
+
+#[derive(Debug)]
+struct Chain(std::io::Error);
+
+impl std::fmt::Display for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("not reached")
+    }
+}
+
+impl Error for Chain {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// N9: what other credentials remember, which the source asked, is a new failure here.
+#[tokio::test(start_paused = true)]
+async fn error_that_other_credentials_remember_is_not_remembered_here() {
+    let others = Credentials::with_policy(Failing::new(TokenError::transient("a")), policy());
+    others.token().await.unwrap_err();
+    let asked = others.clone();
+    let source = source_fn(move |_| {
+        let asked = asked.clone();
+        async move { asked.token().await }
+    });
+    let credentials = Credentials::with_policy(source, policy());
+    let error = credentials.token().await.unwrap_err();
+    assert!(!error.is_remembered() && error.asked_again_in().is_none(), "{error}");
+    let error = credentials.token().await.unwrap_err();
+    assert!(error.is_remembered());
+    assert_eq!(error.to_string().matches("asked again").count(), 1, "{error}");
+}
+
+/// N9: after an unknown outcome the refresh token is not sent while the access token works.
+#[tokio::test(start_paused = true)]
+async fn cooldown_and_retry_in_after_an_unknown_outcome_last_until_the_token_expires() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    let mut events = credentials.subscribe();
+    advance(HOUR - 5 * MINUTE).await;
+    credentials.token().await.unwrap();
+    strings.next().await.fail(TokenError::ambiguous("cut"));
+    credentials.flush().await.unwrap();
+
+    let left = 5 * MINUTE - Duration::from_secs(10);
+    assert_eq!(credentials.status().cooldown, Some(left));
+    let retry_in = loop {
+        if let Event::Failed { retry_in, .. } = events.next().await.unwrap() {
+            break retry_in;
+        }
+    };
+    assert_eq!(retry_in, Some(left));
+    let error = credentials.renew().await.unwrap_err();
+    assert_eq!(error.asked_again_in(), Some(left));
+    assert!(error.is_ambiguous() && error.is_remembered());
+    advance(left).await;
+    let mut waiting = task::spawn(credentials.token());
+    assert_pending!(waiting.poll());
+    strings.next().await.answer(tokens("new"));
+    let_others_run().await;
+    assert_ready!(waiting.poll()).unwrap();
+}
+
+// ===== a process that was stopped =====
+
+/// S1: the timer is due when the process goes on, and the answer is still on its way through other tasks.
+#[tokio::test(start_paused = true)]
+async fn waiter_that_wakes_after_a_stop_gets_the_answer() {
+    for hops in [0, 1, 5, 20] {
+        let (answer, answered) = tokio::sync::oneshot::channel::<()>();
+        let answered = Arc::new(tokio::sync::Mutex::new(Some(answered)));
+        let source = source_fn(move |_| {
+            let answered = Arc::clone(&answered);
+            async move {
+                answered.lock().await.take().unwrap().await.unwrap();
+                for _ in 0..hops {
+                    tokio::spawn(std::future::ready(())).await.unwrap();
+                }
+                Ok(tokens("t").build())
+            }
+        });
+        let credentials = Credentials::with_policy(source, policy());
+        let waiting = tokio::spawn({
+            let credentials = credentials.clone();
+            async move { credentials.token().await }
+        });
+        let_others_run().await;
+        // Stopped for a minute; the waiter runs first.
+        advance(MINUTE).await;
+        answer.send(()).unwrap();
+        waiting.await.unwrap().unwrap();
+    }
+}
+
+/// S1: a stop for longer than ten timeouts. New requests come before the answer is read, and do not send another.
+#[tokio::test(start_paused = true)]
+async fn refresh_that_was_stopped_for_an_hour_is_not_started_again() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    let mut waiting = task::spawn(credentials.token());
+    assert_pending!(waiting.poll());
+    let flight = strings.next().await;
+    advance(HOUR).await;
+    let mut later = task::spawn(credentials.token());
+    assert_pending!(later.poll());
+    let_others_run().await;
+    assert_eq!(strings.count(), 0);
+    flight.answer(tokens("t"));
+    let_others_run().await;
+    for waiter in [&mut waiting, &mut later] {
+        assert_eq!(assert_ready!(waiter.poll()).unwrap().access_token().expose_secret(), "t");
+    }
+}
+
+/// S1: the wait after a stop is bounded.
+#[tokio::test(start_paused = true)]
+async fn waiter_that_wakes_after_a_stop_gives_up_if_no_answer_comes() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    let waiting = tokio::spawn(async move { credentials.token().await });
+    let _hung = strings.next().await;
+    advance(HOUR).await;
+    let start = Instant::now();
+    assert!(waiting.await.unwrap().unwrap_err().is_transient());
+    assert!(start.elapsed() <= Duration::from_secs(31), "{:?}", start.elapsed());
+}

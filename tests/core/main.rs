@@ -1,0 +1,39 @@
+//! The layer and its credentials, in paused time and without sockets.
+
+#[cfg(feature = "testing")]
+mod attach;
+#[cfg(feature = "testing")]
+mod authorization_server;
+#[cfg(all(feature = "oauth2", feature = "testing"))]
+mod backoff;
+#[cfg(feature = "testing")]
+mod flight;
+#[cfg(feature = "testing")]
+#[path = "../harness/mod.rs"]
+mod harness;
+#[cfg(feature = "testing")]
+mod host_header;
+#[cfg(feature = "testing")]
+mod login_and_logout;
+#[cfg(feature = "testing")]
+mod origin_support;
+#[cfg(feature = "testing")]
+mod origins;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing", feature = "tonic"))]
+mod recursion;
+#[cfg(feature = "testing")]
+mod rejection;
+#[cfg(feature = "testing")]
+mod rejection_backoff;
+#[cfg(all(feature = "oauth2", feature = "testing", feature = "tracing"))]
+mod secrets;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod stopped;
+#[cfg(feature = "testing")]
+mod time;
+
+/// Shows in the list of tests that some were skipped.
+#[cfg(not(feature = "full"))]
+#[test]
+#[ignore = "the other tests of this crate need more features: run with `--all-features`"]
+fn skipped_without_all_features() {}

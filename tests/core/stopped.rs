@@ -1,0 +1,124 @@
+//! A process that is stopped while a refresh is under way, for longer than its time limit.
+#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use tokio::sync::mpsc;
+use tokio::task::yield_now;
+use tokio::time::{advance, sleep};
+use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
+use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::store::{MemoryStore, Stored, TokenStore as _};
+use tower_refresh::testing::{AuthorizationServer, TokioClock};
+use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource, source_fn};
+
+use crate::harness::HOUR;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// S1
+#[tokio::test(start_paused = true)]
+async fn answer_that_arrived_while_the_process_was_stopped_is_used() {
+    for (head, body) in [(1, 0), (20, 0), (0, 1), (0, 20), (10, 10)] {
+        for is_stored in [false, true] {
+            let server = AuthorizationServer::new();
+            let grant = RefreshTokenGrant::new(
+                endpoint(&server, head, body).timeout(2 * SECOND),
+                server.issue_refresh_token(),
+            );
+            let store = MemoryStore::new();
+            let source = match is_stored {
+                true => Stored::new(grant, store.clone()).clock(TokioClock::new()).boxed(),
+                false => grant.boxed(),
+            };
+            let outcome = stopped(source, 10 * SECOND).await;
+            assert!(outcome.is_ok(), "{head} {body} {is_stored}: {outcome:?}");
+            let counters = server.counters();
+            assert_eq!((counters.token_requests, counters.refresh_token_reuses), (1, 0));
+        }
+    }
+}
+
+/// S1
+#[tokio::test(start_paused = true)]
+async fn source_under_a_store_that_answered_while_the_process_was_stopped_is_used() {
+    let source = source_fn(|_| async {
+        let (sender, mut answers) = mpsc::channel(1);
+        tokio::spawn(async move {
+            sleep(SECOND).await;
+            for _ in 0..20 {
+                yield_now().await;
+            }
+            sender.send(()).await.unwrap();
+        });
+        answers.recv().await.unwrap();
+        Ok(TokenSet::bearer("late")?.build())
+    });
+    let store = MemoryStore::new();
+    let tokens = stopped(Stored::new(source, store.clone()), HOUR).await.unwrap();
+    assert_eq!(tokens.access_token().expose_secret(), "late");
+    assert!(store.load().await.unwrap().is_some());
+}
+
+/// S1
+#[tokio::test(start_paused = true)]
+async fn answer_that_does_not_arrive_after_a_stop_is_lost_within_a_bound() {
+    let server = AuthorizationServer::new();
+    server.token_faults().always(tower_refresh::testing::Fault::hang());
+    let endpoint = endpoint(&server, 0, 0).timeout(2 * SECOND);
+    let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
+    let outcome = tokio::time::timeout(HOUR + 60 * SECOND, stopped(grant, HOUR)).await;
+    let error = outcome.unwrap().unwrap_err();
+    assert!(error.is_ambiguous(), "{error}");
+    assert!(error.to_string().contains("https://as.test took longer than 2s"), "{error}");
+}
+
+/// Fetches, and stops all tasks for a time while the fetch is under way.
+async fn stopped(source: impl TokenSource, time: Duration) -> Result<TokenSet, TokenError> {
+    let fetch = tokio::spawn(async move { source.fetch(Renewal::new(Cause::Missing)).await });
+    for _ in 0..100 {
+        yield_now().await;
+    }
+    advance(time).await;
+    fetch.await.unwrap()
+}
+
+/// An endpoint that answers after a second, and whose answer passes through as many other tasks.
+fn endpoint(server: &AuthorizationServer, head: usize, body: usize) -> TokenEndpoint {
+    let service = server.token_service();
+    let http = service_fn(move |request: Request<Full<Bytes>>| {
+        let service = service.clone();
+        let (sender, mut answers) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let answer = service.oneshot(request).await.unwrap();
+            let (parts, bytes) = answer.into_parts();
+            let (frames, received) = mpsc::channel(1);
+            let frame = bytes.collect().await.unwrap().to_bytes();
+            sleep(SECOND).await;
+            for _ in 0..head {
+                yield_now().await;
+            }
+            sender.send(Response::from_parts(parts, received)).await.unwrap();
+            for _ in 0..body {
+                yield_now().await;
+            }
+            frames.send(frame).await
+        });
+        async move {
+            let answer: Response<mpsc::Receiver<Bytes>> = answers.recv().await.unwrap();
+            Ok::<_, BoxError>(answer.map(|received| {
+                StreamBody::new(stream::unfold(received, |mut received| async {
+                    let frame = Frame::data(received.recv().await?);
+                    Some((Ok::<_, BoxError>(frame), received))
+                }))
+            }))
+        }
+    });
+    let http = ServiceBuilder::new().buffer(4).service(http);
+    TokenEndpoint::new(http, "https://as.test/token").unwrap()
+}

@@ -1,0 +1,37 @@
+//! The requests to a token endpoint and their answers.
+
+#[cfg(all(feature = "decompression", feature = "oauth2"))]
+mod answer_bodies;
+#[cfg(feature = "oauth2")]
+mod answers;
+#[cfg(feature = "oauth2")]
+mod configuration;
+#[cfg(all(feature = "oauth2", feature = "testing"))]
+mod endpoint;
+#[cfg(feature = "testing")]
+#[path = "../harness/mod.rs"]
+mod harness;
+#[cfg(feature = "oauth2")]
+mod oauth2_support;
+#[cfg(feature = "oauth2")]
+mod refresh;
+#[cfg(feature = "oauth2")]
+mod refusals;
+#[cfg(all(
+    feature = "hyper-util",
+    feature = "oauth2",
+    feature = "reqwest",
+    feature = "store",
+    feature = "testing"
+))]
+mod unsent;
+#[cfg(feature = "oauth2")]
+mod wire;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod wrong_clock;
+
+/// Shows in the list of tests that some were skipped.
+#[cfg(not(feature = "full"))]
+#[test]
+#[ignore = "the other tests of this crate need more features: run with `--all-features`"]
+fn skipped_without_all_features() {}

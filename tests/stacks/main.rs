@@ -1,0 +1,23 @@
+//! The layer in the stacks that it is made for: tower, axum, tonic, reqwest.
+
+#[cfg(all(feature = "axum", feature = "oauth2", feature = "testing"))]
+mod axum;
+#[cfg(all(feature = "testing", feature = "tonic"))]
+mod grpc;
+#[cfg(feature = "tonic")]
+mod grpc_support;
+#[cfg(feature = "testing")]
+#[path = "../harness/mod.rs"]
+mod harness;
+#[cfg(feature = "tonic")]
+mod hold_trailers;
+#[cfg(all(feature = "oauth2", feature = "reqwest", feature = "testing"))]
+mod reqwest;
+#[cfg(feature = "testing")]
+mod stacks;
+
+/// Shows in the list of tests that some were skipped.
+#[cfg(not(feature = "full"))]
+#[test]
+#[ignore = "the other tests of this crate need more features: run with `--all-features`"]
+fn skipped_without_all_features() {}

@@ -1,0 +1,31 @@
+//! The stores, and the credentials that use one.
+
+#[cfg(all(unix, feature = "file-store"))]
+mod file_store;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod fleet_model;
+#[cfg(feature = "testing")]
+#[path = "../harness/mod.rs"]
+mod harness;
+#[cfg(all(feature = "store", feature = "testing"))]
+mod laws;
+#[cfg(all(feature = "sealed", feature = "testing"))]
+mod sealed;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod store_support;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod stored;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod stored_at_random;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod stored_failures;
+#[cfg(all(unix, feature = "file-store", feature = "oauth2", feature = "testing"))]
+mod stored_in_a_file;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod stored_sessions;
+
+/// Shows in the list of tests that some were skipped.
+#[cfg(not(feature = "full"))]
+#[test]
+#[ignore = "the other tests of this crate need more features: run with `--all-features`"]
+fn skipped_without_all_features() {}

@@ -1,0 +1,1063 @@
+//! What `Stored` promises when things fail: the store, the lock, the network, the process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what went wrong by where it fails"
+)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::{HeaderValue, StatusCode, header};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tower_refresh::store::{StoreDown, StoreError, Stored, StoredTokens};
+use tower_refresh::testing::{Fault, Rotation};
+use tower_refresh::{Cause, Event, Renewal, TokenError, TokenSet, TokenSource as _, source_fn};
+
+use crate::harness::{self, let_others_run, puppet};
+use crate::store_support::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
+
+fn is_store_down(error: &TokenError) -> bool {
+    let error = error.get_ref().downcast_ref::<StoreError>();
+    error.is_some_and(StoreError::is_unavailable)
+}
+
+fn unanswered(worker: &Worker) -> usize {
+    count(&worker.events(), |event| matches!(event, Event::Unanswered { .. }))
+}
+
+/// The server spends the token, and the answer is lost.
+fn lost() -> Fault {
+    Fault::drop_connection().after_processing()
+}
+
+/// Kills a worker that renews, once it has come to a step.
+async fn kill_at(world: &World, step: Step) {
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    let paused = worker.store.pause(step);
+    tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.renew().await }
+    });
+    let go = paused.reached().await;
+    worker.kill();
+    drop(go);
+    let_others_run().await;
+}
+
+// ===== an open intent =====
+
+#[tokio::test(start_paused = true)]
+async fn killed_before_the_intent_is_saved_nothing_is_in_doubt() {
+    for step in [Step::Lock, Step::SaveIntent] {
+        let world = World::new();
+        kill_at(&world, step).await;
+        assert!(!world.has_open_intent().await, "{step:?}");
+        let worker = world.worker();
+        worker.token().await.unwrap();
+        worker.renew().await.unwrap();
+        assert_eq!((world.requests(), world.reuses()), (2, 0), "{step:?}");
+        assert_eq!(unanswered(&worker), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_before_the_token_is_sent_it_is_kept_until_the_access_token_is_used_up() {
+    let world = World::new();
+    kill_at(&world, Step::IsHeld).await;
+    let workers = world.workers(8);
+    for worker in &workers {
+        let error = {
+            worker.token().await.unwrap();
+            worker.renew().await.unwrap_err()
+        };
+        assert!(error.is_ambiguous(), "{error}");
+        assert!(error.to_string().contains("nobody knows"), "{error}");
+    }
+    assert_eq!(world.requests(), 1);
+    sleep(MINUTE).await;
+    let tokens = join_all(workers.iter().map(|worker| worker.access())).await;
+    assert!(tokens.iter().all(|token| *token == tokens[0] && world.server.is_live(token)));
+    assert_eq!((world.requests(), world.reuses()), (2, 0));
+    for worker in &workers {
+        assert_eq!(unanswered(worker), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_after_the_token_was_spent_one_attempt_follows_for_all_and_everybody_is_told() {
+    let world = World::new();
+    kill_at(&world, Step::SaveTokens).await;
+    let workers = world.workers(8);
+    for worker in &workers {
+        worker.token().await.unwrap();
+    }
+    assert_eq!(world.requests(), 2);
+    sleep(Duration::from_secs(49)).await;
+    // Stale: it serves all the same, and nothing is sent.
+    for worker in &workers {
+        worker.token().await.unwrap();
+        worker.flush().await.unwrap();
+    }
+    assert_eq!(world.requests(), 2);
+    sleep(Duration::from_secs(11)).await;
+    let outcomes = join_all(workers.iter().map(|worker| worker.token())).await;
+    let mut told = 0;
+    for outcome in outcomes {
+        let error = outcome.unwrap_err();
+        assert!(error.is_denied(), "{error}");
+        told += usize::from(error.to_string().contains("refused afterwards"));
+        assert!(!error.to_string().contains("rt-"), "{error}");
+    }
+    assert!(told >= 1);
+    assert_eq!(world.requests(), 3, "one attempt, for all of them");
+    // And never again.
+    for _ in 0..5 {
+        sleep(MINUTE).await;
+        join_all(workers.iter().map(|worker| worker.token())).await;
+        world.worker().token().await.unwrap_err();
+    }
+    assert_eq!((world.requests(), world.reuses()), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_after_the_save_everything_is_there() {
+    let world = World::new();
+    kill_at(&world, Step::Release).await;
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    assert_eq!(world.requests(), 2);
+    worker.renew().await.unwrap();
+    assert_eq!((world.requests(), world.reuses()), (3, 0));
+    assert_eq!(unanswered(&worker), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_at_the_very_first_the_configured_token_is_tried_once_more() {
+    let world = World::new();
+    let worker = world.worker();
+    let paused = worker.store.pause(Step::IsHeld);
+    tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.token().await }
+    });
+    let go = paused.reached().await;
+    worker.kill();
+    drop(go);
+    let after = world.worker();
+    after.token().await.unwrap();
+    assert_eq!((world.requests(), world.reuses()), (1, 0));
+    assert_eq!(unanswered(&after), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_are_lost_again_are_further_and_further_apart_for_all_together() {
+    let world = World::new();
+    let workers = world.workers(8);
+    join_all(workers.iter().map(|worker| worker.access())).await;
+    sleep(MINUTE).await;
+    // Before it is processed, so that the server does not revoke everything.
+    world.server.token_faults().always(Fault::drop_connection());
+    let mut sent = Vec::new();
+    for second in 0..600 {
+        let before = world.requests();
+        for worker in &workers {
+            let error = worker.token().await.unwrap_err();
+            assert!(error.is_ambiguous(), "{error}");
+        }
+        sent.extend((before..world.requests()).map(|_| second));
+        sleep(SECOND).await;
+    }
+    // The second follows at once, since the access token is used up; then it is a minute, and twice that, …
+    let pauses: Vec<_> = sent.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses.len(), 4, "{pauses:?}");
+    assert!(pauses[1] >= 60 && pauses[2] >= 120 && pauses[3] >= 240, "{pauses:?}");
+    world.server.token_faults().clear();
+    sleep(Duration::from_secs(900)).await;
+    for worker in &workers {
+        worker.token().await.unwrap();
+    }
+    assert_eq!(world.reuses(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_our_own_that_was_lost_is_told_by_the_error_alone() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    world.server.token_faults().once(Fault::drop_connection());
+    let error = worker.renew().await.unwrap_err();
+    assert!(error.is_ambiguous());
+    sleep(MINUTE).await;
+    worker.token().await.unwrap();
+    assert_eq!(unanswered(&worker), 0);
+    assert_eq!(world.reuses(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_not_waited_for_and_one_attempt_follows() {
+    let world = World::new();
+    kill_at(&world, Step::IsHeld).await;
+    let worker = world.worker();
+    let first = worker.access().await;
+    let mut layered = harness::client(
+        tower_refresh::RefreshLayer::with_credentials(worker.credentials.clone()),
+        move |token, _| {
+            let first = first.clone();
+            async move { if token == first { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+        },
+    );
+    let answer = tower::Service::call(
+        tower::ServiceExt::ready(&mut layered).await.unwrap(),
+        harness::get("/"),
+    )
+    .await
+    .unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!((world.requests(), world.reuses()), (2, 0));
+}
+
+// ===== a grace window =====
+
+fn graceful() -> World {
+    World::with(|server| server.rotation(Rotation::Grace(Duration::from_secs(10))))
+        .dialect(|dialect| dialect.reuse_grace = Some(Duration::from_secs(10)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn within_the_grace_window_a_lost_answer_is_asked_for_again_at_once_and_once() {
+    let world = graceful();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    world.server.token_faults().once(lost());
+    worker.renew().await.unwrap();
+    assert_eq!(world.requests(), 3);
+    assert_eq!(world.server.counters().refresh_tokens_answered_again, 1);
+
+    world.server.token_faults().next(2, lost());
+    let error = worker.renew().await.unwrap_err();
+    assert!(error.is_ambiguous(), "{error}");
+    assert_eq!(world.requests(), 5);
+    sleep(SECOND).await;
+    for worker in world.workers(3) {
+        worker.token().await.unwrap();
+        worker.renew().await.unwrap_err();
+    }
+    assert_eq!((world.requests(), world.reuses()), (5, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn within_the_grace_window_another_process_asks_again_after_a_crash() {
+    let world = graceful();
+    kill_at(&world, Step::SaveTokens).await;
+    sleep(Duration::from_secs(3)).await;
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    worker.renew().await.unwrap();
+    assert_eq!((world.requests(), world.reuses()), (3, 0));
+    assert_eq!(world.server.counters().refresh_tokens_answered_again, 1);
+    assert_eq!(unanswered(&worker), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_grace_window_nothing_is_sent_while_the_access_token_works() {
+    let world = graceful();
+    kill_at(&world, Step::SaveTokens).await;
+    sleep(Duration::from_secs(10)).await;
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    assert!(worker.renew().await.unwrap_err().is_ambiguous());
+    assert_eq!(world.requests(), 2);
+}
+
+// ===== what did not count =====
+
+#[tokio::test(start_paused = true)]
+async fn what_did_not_count_takes_the_intent_back() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    let faults = [
+        Fault::unavailable(),
+        Fault::status(StatusCode::TOO_MANY_REQUESTS).retry_after(SECOND),
+        Fault::oauth_error("invalid_client"),
+    ];
+    for fault in faults {
+        world.server.token_faults().once(fault.clone());
+        let worker = world.worker();
+        worker.token().await.unwrap();
+        let error = worker.renew().await.unwrap_err();
+        assert!(error.is_transient() || error.is_misconfigured(), "{error}");
+        assert!(!world.has_open_intent().await, "{fault:?}");
+    }
+    let after = world.worker();
+    after.token().await.unwrap();
+    after.renew().await.unwrap();
+    assert_eq!(world.reuses(), 0);
+    assert_eq!(unanswered(&after), 0);
+}
+
+/// S4
+#[tokio::test(start_paused = true)]
+async fn intent_stays_open_after_503_from_a_gateway() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    world.server.token_faults().once(Fault::unavailable().after_processing());
+    let error = worker.renew().await.unwrap_err();
+    assert!(error.is_ambiguous(), "{error}");
+    assert!(world.has_open_intent().await);
+    worker.token().await.unwrap();
+    assert_eq!((world.requests(), world.reuses()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_intent_comes_back_with_an_attempt_that_did_not_count() {
+    let world = World::new();
+    kill_at(&world, Step::SaveTokens).await;
+    sleep(MINUTE).await;
+    world.server.token_faults().once(Fault::unavailable());
+    let worker = world.worker();
+    let error = worker.token().await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    assert!(world.has_open_intent().await);
+    assert!(world.json().await.contains(r#""attempt": 1"#));
+    // It is spent indeed.
+    sleep(SECOND).await;
+    let error = worker.token().await.unwrap_err();
+    assert!(error.is_denied(), "{error}");
+    assert!(error.to_string().contains("refused afterwards"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_taken_back_is_taken_back_later() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    world.server.token_faults().once(Fault::unavailable());
+    worker.store.order(Step::SaveRest, Order::Fail);
+    worker.renew().await.unwrap_err();
+    assert!(world.has_open_intent().await);
+    sleep(SECOND).await;
+    worker.renew().await.unwrap();
+    assert_eq!((world.requests(), world.reuses()), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_intent_whose_save_was_lost_is_no_doubt_of_our_own() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    for order in [Order::Fail, Order::FailAfterwards] {
+        worker.store.order(Step::SaveIntent, order);
+        let error = worker.renew().await.unwrap_err();
+        assert!(is_store_down(&error), "{error}");
+        let before = world.requests();
+        sleep(Duration::from_secs(2)).await;
+        worker.renew().await.unwrap();
+        assert_eq!((world.requests(), world.reuses()), (before + 1, 0));
+    }
+}
+
+// ===== a save that fails =====
+
+#[tokio::test(start_paused = true)]
+async fn a_save_that_fails_for_a_moment_is_tried_again_before_the_token_is_used() {
+    let world = World::new();
+    let worker = world.worker();
+    for _ in 0..2 {
+        worker.store.order(Step::SaveTokens, Order::Fail);
+    }
+    worker.store.order(Step::SaveTokens, Order::FailAfterwards);
+    let token = worker.access().await;
+    assert_eq!(world.worker().access().await, token);
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_saved_is_used_and_saved_by_the_next_requests() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    for _ in 0..4 {
+        worker.store.order(Step::SaveTokens, Order::Fail);
+    }
+    let token = access(&worker.renew().await.unwrap()).to_owned();
+    assert!(world.server.is_live(&token));
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
+    assert!(world.has_open_intent().await);
+    sleep(Duration::from_secs(6)).await;
+    // Used, and saved behind it.
+    assert_eq!(worker.access().await, token);
+    worker.flush().await.unwrap();
+    assert!(!world.has_open_intent().await);
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
+    assert_eq!(world.worker().access().await, token);
+    assert_eq!(world.requests(), 2);
+    // And then it is renewed when it is time.
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(worker.access().await, token);
+    worker.flush().await.unwrap();
+    assert_eq!(world.requests(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush_saves_what_is_unsaved_and_reports_the_rest() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    let token = worker.renew_unsaved().await;
+    let error = worker.flush().await.unwrap_err();
+    assert!(is_store_down(&error), "{error}");
+    worker.events();
+    worker.store.come_up();
+    worker.flush().await.unwrap();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
+    assert_eq!(world.worker().access().await, token);
+    // Told once.
+    sleep(Duration::from_secs(6)).await;
+    worker.access().await;
+    worker.flush().await.unwrap();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 0);
+    assert_eq!(world.requests(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_that_counted_although_its_answers_were_lost_is_recognised() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    for _ in 0..4 {
+        worker.store.order(Step::SaveTokens, Order::FailAfterwards);
+        worker.store.order(Step::SaveRest, Order::FailAfterwards);
+    }
+    let token = access(&worker.renew().await.unwrap()).to_owned();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
+    worker.flush().await.unwrap();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(worker.access().await, token);
+    worker.flush().await.unwrap();
+    assert_eq!(world.requests(), 2, "there was nothing to renew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_that_counted_is_recognised_although_others_have_gone_on_from_there() {
+    let world = World::new();
+    let [worker, other] = [world.worker(), world.worker()];
+    worker.token().await.unwrap();
+    for _ in 0..4 {
+        worker.store.order(Step::SaveTokens, Order::FailAfterwards);
+        worker.store.order(Step::SaveRest, Order::FailAfterwards);
+    }
+    worker.renew().await.unwrap();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
+    other.renew().await.unwrap();
+    other.renew().await.unwrap();
+    worker.flush().await.unwrap();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_unsaved_stays_when_an_older_flight_turns_out_to_be_overtaken() {
+    let world = World::new();
+    let answer = Arc::new(Notify::new());
+    let late = Arc::clone(&answer);
+    let calls = AtomicU64::new(0);
+    let source = source_fn(move |_| {
+        let call = calls.fetch_add(1, Ordering::SeqCst);
+        let late = Arc::clone(&late);
+        async move {
+            if call == 1 {
+                late.notified().await;
+            }
+            let set = TokenSet::bearer(format!("a{call}"))?.expires_in(MINUTE);
+            Ok(set.refresh_token(format!("r{call}")).build())
+        }
+    });
+    let store = world.store();
+    let stored = Stored::new(source, store.clone()).clock(world.clock.clone()).boxed();
+    let renewal = |cause, previous: &TokenSet| Renewal::new(cause).with_previous(previous.clone());
+    let first = stored.fetch(Renewal::new(Cause::Missing)).await.unwrap();
+    let slow = tokio::spawn({
+        let (stored, renewal) = (stored.clone(), renewal(Cause::Forced, &first));
+        async move { stored.fetch(renewal).await }
+    });
+    let_others_run().await;
+    store.expire_lock();
+    let second = stored.fetch(renewal(Cause::Rejected, &first)).await.unwrap();
+    for _ in 0..4 {
+        store.order(Step::SaveTokens, Order::Fail);
+    }
+    let third = stored.fetch(renewal(Cause::Forced, &second)).await.unwrap();
+    assert!(!world.json().await.contains(refresh(&third)));
+    answer.notify_one();
+    slow.await.unwrap().unwrap();
+    stored.settle().await.unwrap();
+    assert!(world.json().await.contains(refresh(&third)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_saved_for_long_is_used_to_its_end_and_a_crash_is_an_open_intent() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    let token = worker.renew_unsaved().await;
+    for _ in 0..4 {
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(worker.access().await, token);
+    }
+    assert_eq!(world.requests(), 2);
+    sleep(Duration::from_secs(20)).await;
+    assert!(is_store_down(&worker.token().await.unwrap_err()));
+    assert_eq!(world.requests(), 2, "nothing is sent while the store is down");
+    worker.kill();
+    assert!(world.has_open_intent().await);
+}
+
+// ===== the lock is lost =====
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_lost_before_the_token_is_sent_sends_nothing() {
+    let world = World::new();
+    let worker = world.worker();
+    let first = worker.access().await;
+    for order in [Order::LoseLock, Order::Fail] {
+        worker.store.order(Step::IsHeld, order);
+        let error = worker.renew().await.unwrap_err();
+        assert!(error.is_transient(), "{error}");
+        assert!(!world.has_open_intent().await);
+        sleep(Duration::from_secs(2)).await;
+    }
+    assert_eq!(world.requests(), 1);
+    assert_eq!(worker.access().await, first);
+    worker.renew().await.unwrap();
+}
+
+/// Access tokens that end before anybody gives up on a store that does not answer.
+fn short() -> World {
+    World::with(|server| server.access_token_lifetime(Duration::from_secs(5)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn frozen_before_the_last_look_a_worker_sends_nothing_and_adopts() {
+    let world = short();
+    let [frozen, other] = [world.worker(), world.worker()];
+    frozen.token().await.unwrap();
+    other.token().await.unwrap();
+    let paused = frozen.store.pause(Step::IsHeld);
+    let renewing = tokio::spawn({
+        let frozen = frozen.clone();
+        async move { frozen.renew().await }
+    });
+    let go = paused.reached().await;
+    frozen.store.expire_lock();
+    assert!(other.renew().await.unwrap_err().is_ambiguous());
+    sleep(Duration::from_secs(5)).await;
+    let renewed = other.access().await;
+    go.send(()).unwrap();
+    assert_eq!(access(&renewing.await.unwrap().unwrap()), renewed);
+    assert_eq!((world.requests(), world.reuses()), (2, 0));
+    assert!(!world.has_open_intent().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn frozen_after_it_sent_the_others_wait_and_its_successor_is_saved() {
+    let world = short();
+    let [frozen, other] = [world.worker(), world.worker()];
+    let first = frozen.access().await;
+    other.token().await.unwrap();
+    sleep(Duration::from_secs(2)).await;
+    let paused = frozen.store.pause(Step::SaveTokens);
+    let renewing = tokio::spawn({
+        let frozen = frozen.clone();
+        async move { frozen.renew().await }
+    });
+    let go = paused.reached().await;
+    frozen.store.expire_lock();
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(other.access().await, first);
+    assert!(other.renew().await.unwrap_err().is_ambiguous());
+    go.send(()).unwrap();
+    let renewed = access(&renewing.await.unwrap().unwrap()).to_owned();
+    sleep(SECOND).await;
+    assert_eq!(other.access().await, renewed);
+    assert_eq!((world.requests(), world.reuses()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_endpoint_that_takes_longer_than_the_lease_costs_nothing() {
+    let world = World::new();
+    let [slow, other] = [world.worker(), world.worker()];
+    slow.token().await.unwrap();
+    other.token().await.unwrap();
+    let fault = Fault::honest().after_processing().delay(Duration::from_secs(25));
+    world.server.token_faults().once(fault);
+    let renewing = tokio::spawn({
+        let slow = slow.clone();
+        async move { slow.renew().await }
+    });
+    sleep(SECOND).await;
+    slow.store.expire_lock();
+    assert!(other.renew().await.unwrap_err().is_ambiguous());
+    renewing.await.unwrap().unwrap();
+    sleep(SECOND).await;
+    sleep(MINUTE).await;
+    other.token().await.unwrap();
+    assert_eq!(world.reuses(), 0);
+}
+
+// ===== the store is down =====
+
+#[tokio::test(start_paused = true)]
+async fn with_the_store_down_a_source_that_rotates_sends_nothing() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.store.go_down();
+    assert!(is_store_down(&worker.token().await.unwrap_err()));
+    worker.store.come_up();
+    sleep(SECOND).await;
+    let token = worker.access().await;
+    worker.store.go_down();
+    sleep(Duration::from_secs(45)).await;
+    // Used while it works.
+    assert_eq!(worker.access().await, token);
+    sleep(Duration::from_secs(15)).await;
+    assert!(is_store_down(&worker.token().await.unwrap_err()));
+    assert_eq!(world.requests(), 1);
+    worker.store.come_up();
+    sleep(SECOND * 2).await;
+    worker.token().await.unwrap();
+    assert_eq!((world.requests(), world.reuses()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_store_down_a_source_that_does_not_rotate_goes_on() {
+    let world = World::with(|server| server.rotation(Rotation::Never))
+        .dialect(|dialect| dialect.rotates = false);
+    let worker = world.worker();
+    worker.store.go_down();
+    worker.token().await.unwrap();
+    worker.store.come_up();
+    worker.flush().await.unwrap();
+    assert_eq!(world.worker().access().await, worker.access().await);
+    let strict = world.worker_as(world.grant(), |stored| stored.store_down(StoreDown::Fail));
+    strict.store.go_down();
+    assert!(is_store_down(&strict.token().await.unwrap_err()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_refused_is_not_asked_again_and_again_while_the_store_is_down() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&calls);
+    let source = source_fn(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { Err(TokenError::denied("wrong password")) }
+    });
+    let world = World::new();
+    let worker = world.worker_as(source, |stored| stored.store_down(StoreDown::Serve));
+    worker.store.go_down();
+    for _ in 0..10 {
+        assert!(worker.token().await.unwrap_err().is_denied());
+        sleep(Duration::from_secs(6)).await;
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    // Whoever logs in is served again.
+    worker.replace(world.server.issue()).await.unwrap_err();
+    worker.token().await.unwrap();
+    sleep(MINUTE).await;
+    worker.token().await.unwrap_err();
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_starts_without_the_store_brings_no_session_back_that_was_ended() {
+    let world = World::with(|server| server.rotation(Rotation::Never))
+        .dialect(|dialect| dialect.rotates = false);
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    worker.forget().await.unwrap();
+    sleep(SECOND).await;
+    let other = world.worker();
+    other.store.go_down();
+    // It cannot know.
+    other.token().await.unwrap();
+    other.store.come_up();
+    other.flush().await.unwrap();
+    assert!(world.worker().token().await.unwrap_err().is_denied());
+    sleep(MINUTE).await;
+    assert!(other.token().await.unwrap_err().is_denied());
+    assert!(worker.token().await.unwrap_err().is_denied());
+}
+
+#[tokio::test(start_paused = true)]
+async fn going_on_without_the_store_refreshes_no_more_often_than_without_one() {
+    let world = World::new();
+    let worker = world.serving();
+    worker.token().await.unwrap();
+    worker.store.go_down();
+    for _ in 0..600 {
+        worker.token().await.unwrap();
+        sleep(SECOND).await;
+    }
+    // Every 48 seconds, or every 45.
+    assert!(world.requests() <= 15, "{}", world.requests());
+    assert_eq!(world.reuses(), 0);
+    assert!(is_store_down(&worker.flush().await.unwrap_err()));
+    worker.events();
+    // It is back, and saved soon.
+    worker.store.come_up();
+    let before = world.requests();
+    let mut saved = false;
+    for _ in 0..61 {
+        worker.token().await.unwrap();
+        let_others_run().await;
+        saved |= count(&worker.events(), |event| matches!(event, Event::Saved)) == 1;
+        sleep(SECOND).await;
+    }
+    assert!(saved);
+    assert!(world.requests() <= before + 2);
+    let token = worker.access().await;
+    worker.flush().await.unwrap();
+    assert_eq!(world.worker().access().await, token);
+    assert_eq!(world.reuses(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_saved_is_renewed_in_time_although_the_store_stays_down() {
+    let world = World::new();
+    let worker = world.serving();
+    worker.token().await.unwrap();
+    worker.renew_unsaved().await;
+    for _ in 0..300 {
+        let token = worker.access().await;
+        assert!(world.server.is_live(&token));
+        sleep(SECOND).await;
+    }
+    assert!(world.requests() <= 9, "{}", world.requests());
+    assert_eq!(world.reuses(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_obtained_without_the_store_at_the_start_is_saved_when_it_is_back() {
+    let world = World::new();
+    let worker = world.serving();
+    worker.store.go_down();
+    let token = worker.access().await;
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
+    assert!(is_store_down(&worker.flush().await.unwrap_err()));
+    worker.store.come_up();
+    sleep(Duration::from_secs(10)).await;
+    // The next requests save it, and do not renew it.
+    assert_eq!(worker.access().await, token);
+    let_others_run().await;
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
+    assert_eq!(world.worker().access().await, token);
+    sleep(MINUTE).await;
+    worker.token().await.unwrap();
+    assert_eq!((world.requests(), world.reuses()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_others_hold_is_no_store_that_is_down() {
+    let world = World::new();
+    let holder = world.worker();
+    let worker = world.worker_as(world.grant(), |stored| {
+        stored.store_down(StoreDown::Serve).lock_wait(Duration::from_secs(5))
+    });
+    let paused = holder.store.pause(Step::IsHeld);
+    tokio::spawn(async move { holder.token().await });
+    let go = paused.reached().await;
+    let error = worker.token().await.unwrap_err();
+    assert!(error.is_transient() && !is_store_down(&error), "{error}");
+    assert!(error.to_string().contains("locked by somebody else"), "{error}");
+    assert_eq!(world.requests(), 0);
+    drop(go);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_answers_is_down() {
+    for step in [Step::Load, Step::Lock, Step::SaveIntent, Step::IsHeld] {
+        let world = World::new();
+        let worker = world.worker();
+        worker.store.order(step, Order::Hang);
+        let error = worker.token().await.unwrap_err();
+        assert!(error.is_transient(), "{step:?}: {error}");
+        sleep(MINUTE).await;
+        worker.token().await.unwrap();
+        assert_eq!((world.requests(), world.reuses()), (1, 0), "{step:?}");
+    }
+    // It has been sent, and nobody waits for ever for what is there.
+    let world = World::new();
+    let worker = world.worker();
+    worker.store.order(Step::SaveTokens, Order::Hang);
+    let token = worker.access().await;
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(worker.access().await, token);
+    worker.flush().await.unwrap();
+    assert_eq!(world.worker().access().await, token);
+    assert_eq!((world.requests(), world.reuses()), (1, 0));
+}
+
+// ===== the store has lost something =====
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_came_back_empty_is_given_what_is_held_and_nothing_old() {
+    let world = World::new();
+    let workers = world.workers(3);
+    // Each holds another revision.
+    let oldest = workers[2].access().await;
+    workers[1].token().await.unwrap();
+    workers[1].renew().await.unwrap();
+    workers[0].token().await.unwrap();
+    let newest = access(&workers[0].renew().await.unwrap()).to_owned();
+    assert_ne!(oldest, newest);
+    assert_eq!(world.requests(), 3);
+    world.backing.come_back(None).await;
+    for worker in workers.iter().rev() {
+        let _ = worker.renew().await;
+        let_others_run().await;
+    }
+    assert_eq!(world.requests(), 3, "nothing is sent while the access token works");
+    assert!(world.has_open_intent().await);
+    assert_eq!(world.worker().access().await, newest);
+    sleep(MINUTE).await;
+    let tokens = join_all(workers.iter().map(|worker| worker.access())).await;
+    assert!(tokens.iter().all(|token| *token == tokens[0]));
+    assert_eq!((world.requests(), world.reuses()), (4, 0));
+    assert!(workers.iter().any(|worker| unanswered(worker) >= 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_was_rolled_back_is_brought_forward() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    let backup = world.record().await.unwrap();
+    let newest = access(&worker.renew().await.unwrap()).to_owned();
+    world.backing.come_back(Some(&backup)).await;
+    assert!(worker.renew().await.unwrap_err().is_ambiguous());
+    assert_eq!(world.worker().access().await, newest);
+    sleep(MINUTE).await;
+    worker.token().await.unwrap();
+    assert_eq!((world.requests(), world.reuses()), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_doubts_itself_is_not_believed_while_the_access_token_works() {
+    let world = World::new();
+    world.worker().token().await.unwrap();
+    world.backing.doubt();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    let error = worker.renew().await.unwrap_err();
+    assert!(error.is_ambiguous(), "{error}");
+    assert!(error.to_string().contains("may be spent"), "{error}");
+    assert_eq!(unanswered(&worker), 1);
+    assert_eq!(world.requests(), 1);
+    sleep(MINUTE).await;
+    worker.token().await.unwrap();
+    assert_eq!((world.requests(), world.reuses()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_lost_between_the_intent_and_the_save_gets_no_old_token_back() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    let paused = worker.store.pause(Step::SaveTokens);
+    let renewing = tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.renew().await }
+    });
+    let go = paused.reached().await;
+    world.backing.come_back(None).await;
+    go.send(()).unwrap();
+    renewing.await.unwrap().unwrap();
+    sleep(MINUTE).await;
+    world.worker().token().await.unwrap();
+    worker.token().await.unwrap();
+    assert_eq!(world.server.refresh_token_uses(world.configured.expose_secret()), 1);
+    assert_eq!(world.reuses(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_came_back_empty_brings_no_session_back() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.forget().await.unwrap();
+    world.backing.come_back(None).await;
+    assert!(worker.token().await.unwrap_err().is_denied());
+    assert_eq!(world.requests(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_configured_token_of_old_does_not_come_back_with_an_emptied_store() {
+    let mut world = World::new();
+    let old = world.worker();
+    old.token().await.unwrap();
+    world.configured = world.server.issue_refresh_token();
+    let new = world.worker();
+    let token = new.access().await;
+    old.renew().await.unwrap();
+    world.backing.come_back(None).await;
+    let _ = new.renew().await;
+    let _ = old.renew().await;
+    assert_eq!(world.worker().access().await, token);
+    sleep(MINUTE).await;
+    old.token().await.unwrap();
+    assert_eq!(world.reuses(), 0);
+}
+
+// ===== an answer that is of no use =====
+
+fn useless(refresh_token: &str) -> Fault {
+    let body = format!(r#"{{"token_type":"bearer","refresh_token":"{refresh_token}"}}"#);
+    Fault::status(StatusCode::OK)
+        .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .body(body)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_refresh_token_of_a_useless_answer_is_saved() {
+    for had_one in [false, true] {
+        let world = World::new();
+        if had_one {
+            world.worker().token().await.unwrap();
+        }
+        let successor = world.server.issue();
+        let worker = world.worker();
+        world.server.token_faults().once(useless(refresh(&successor)));
+        worker.renew().await.map(|_| ()).unwrap_or_default();
+        if had_one {
+            worker.renew().await.unwrap_err();
+        }
+        assert!(!world.has_open_intent().await);
+        assert!(world.json().await.contains(refresh(&successor)));
+        worker.kill();
+        let after = world.worker();
+        if had_one {
+            after.token().await.unwrap();
+        }
+        after.renew().await.unwrap();
+        assert_eq!(world.server.refresh_token_uses(refresh(&successor)), 1, "{had_one}");
+        assert_eq!(world.reuses(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_refresh_token_of_a_useless_answer_is_unsaved_until_it_is_saved() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    let successor = world.server.issue();
+    world.server.token_faults().once(useless(refresh(&successor)));
+    worker.store.order(Step::SaveTokens, Order::Fail);
+    worker.renew().await.unwrap_err();
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
+    worker.flush().await.unwrap();
+    assert!(world.json().await.contains(refresh(&successor)));
+}
+
+// ===== a source that hangs, a runtime that ends =====
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_hangs_does_not_hold_the_lock_for_ever() {
+    let world = World::new();
+    let (source, mut strings) = puppet();
+    let worker = world.worker_of(source.clone());
+    let asking = tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.token().await }
+    });
+    drop(strings.next().await);
+    asking.await.unwrap().unwrap_err();
+    let other = world.worker_of(source);
+    assert!(other.token().await.unwrap_err().is_transient());
+    sleep(Duration::from_secs(5 * 60)).await;
+    let asking = tokio::spawn(async move { other.access().await });
+    strings.next().await.answer(harness::tokens("one").expires_in(MINUTE));
+    assert_eq!(asking.await.unwrap(), "one");
+}
+
+#[test]
+fn a_runtime_that_ends_in_the_middle_leaves_the_lock_free_and_the_intent_open() {
+    let runtime =
+        || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let first = runtime().unwrap();
+    let world = first.block_on(async {
+        let world = World::new();
+        let worker = world.worker();
+        worker.token().await.unwrap();
+        let paused = worker.store.pause(Step::SaveTokens);
+        tokio::spawn({
+            let worker = worker.clone();
+            async move { worker.renew().await }
+        });
+        drop(paused.reached().await);
+        world.server.token_faults().once(Fault::hang());
+        tokio::spawn(async move { worker.renew().await });
+        let_others_run().await;
+        world
+    });
+    drop(first);
+    let second = runtime().unwrap();
+    second.block_on(async {
+        assert!(world.has_open_intent().await);
+        let worker = world.worker();
+        worker.token().await.unwrap();
+        assert!(worker.renew().await.unwrap_err().is_ambiguous());
+    });
+}
+
+// ===== secrets =====
+
+#[tokio::test(start_paused = true)]
+async fn no_token_is_in_any_error_event_or_debug() {
+    let world = World::new();
+    let worker = world.worker();
+    let mut shown = String::new();
+    let mut show = |what: &dyn std::fmt::Debug| shown.push_str(&format!("{what:?}\n"));
+    show(&worker.token().await.unwrap());
+    world.server.token_faults().once(lost());
+    show(&worker.renew().await.unwrap_err());
+    show(&worker.flush().await);
+    show(&worker.events());
+    sleep(MINUTE).await;
+    let other = world.worker();
+    let error = other.token().await.unwrap_err();
+    show(&error);
+    show(&error.to_string());
+    show(&other.events());
+    show(&worker.status());
+    show(&worker.credentials);
+    let record: StoredTokens = world.record().await.unwrap();
+    show(&record);
+    worker.replace(world.server.issue()).await.unwrap();
+    worker.forget().await.unwrap();
+    show(&worker.events());
+    let _ = worker.source().info();
+    for secret in ["rt-", "at-"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+/// A network that is down takes the store with it.
+#[tokio::test(start_paused = true)]
+async fn first_token_after_an_outage_of_the_store_comes_within_the_short_backoff() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.store.go_down();
+    for _ in 0..600 {
+        assert!(is_store_down(&worker.token().await.unwrap_err()));
+        sleep(SECOND).await;
+    }
+    worker.token().await.ok();
+    worker.store.come_up();
+    sleep(SECOND).await;
+    worker.token().await.unwrap();
+}

@@ -1,0 +1,135 @@
+//! What `Stored` promises when its file cannot be read any longer, or its disk is full.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what went wrong by where it fails"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::Request;
+use http_body_util::Full;
+use tokio::time::sleep;
+use tower::ServiceExt as _;
+use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::store::{FileStore, StoreDown, Stored};
+use tower_refresh::{Credentials, Event, TokenError};
+
+use crate::store_support::{MINUTE, SECOND, URL, World, access, count};
+
+#[tokio::test(start_paused = true)]
+async fn while_the_file_cannot_be_read_nothing_is_sent_and_it_is_left_as_it_is() {
+    let whole = {
+        let (world, file) = (World::new(), File::new());
+        worker(&world, &file, StoreDown::Fail).token().await.unwrap();
+        fs::read(&file.path).unwrap()
+    };
+    let torn = &whole[..whole.len() / 2];
+    for garbage in [b"", torn, b"sesame", br#"{"version": 9}"#] {
+        for store_down in [StoreDown::Fail, StoreDown::Serve] {
+            let (world, file) = (World::new(), File::new());
+            let credentials = worker(&world, &file, store_down);
+            let token = credentials.token().await.unwrap();
+            let good = fs::read(&file.path).unwrap();
+
+            fs::write(&file.path, garbage).unwrap();
+            sleep(45 * SECOND).await;
+            // Used while it works.
+            assert_eq!(access(&credentials.token().await.unwrap()), access(&token));
+            sleep(MINUTE).await;
+            told(&credentials.token().await.unwrap_err(), &file);
+            // One that starts now sends nothing of what it is configured with.
+            let other = worker(&world, &file, store_down);
+            told(&other.token().await.unwrap_err(), &file);
+            told(&other.replace(world.server.issue()).await.unwrap_err(), &file);
+            told(&other.flush().await.unwrap_err(), &file);
+            drop(other);
+            assert_eq!(fs::read(&file.path).unwrap(), garbage);
+            assert_eq!(world.requests(), 1);
+
+            // Somebody puts the record back.
+            fs::write(&file.path, good).unwrap();
+            sleep(10 * MINUTE).await;
+            credentials.token().await.unwrap();
+            assert_eq!((world.requests(), world.reuses()), (2, 0));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_saved_since_the_file_was_spoilt_is_used_and_told_and_saved_later() {
+    let (world, file) = (World::new(), File::new());
+    // Spoilt while the refresh token is being spent; the intent is kept, to be put back.
+    let kept = file.folder.join("kept");
+    let endpoint = {
+        let (server, path, kept) = (world.server.clone(), file.path.clone(), kept.clone());
+        let client = tower::service_fn(move |request: Request<Full<bytes::Bytes>>| {
+            fs::copy(&path, &kept).unwrap();
+            fs::write(&path, "sesame").unwrap();
+            server.token_service().oneshot(request)
+        });
+        TokenEndpoint::new(client, URL).unwrap().clock(world.clock.clone())
+    };
+    let grant = RefreshTokenGrant::new(endpoint, world.configured.clone());
+    let stored = Stored::new(grant, FileStore::new(&file.path)).clock(world.clock.clone());
+    let credentials = Credentials::with_policy(stored, world.policy());
+    let mut events = credentials.subscribe();
+
+    let token = credentials.token().await.unwrap();
+    told(&credentials.flush().await.unwrap_err(), &file);
+    let said: Vec<_> =
+        std::iter::from_fn(|| futures_util::FutureExt::now_or_never(events.next()).flatten())
+            .collect();
+    assert!(count(&said, |event| matches!(event, Event::Unsaved { .. })) > 0, "{said:?}");
+    assert_eq!(fs::read(&file.path).unwrap(), b"sesame");
+
+    fs::copy(&kept, &file.path).unwrap();
+    credentials.flush().await.unwrap();
+    let other = worker(&world, &file, StoreDown::Fail);
+    assert_eq!(access(&other.token().await.unwrap()), access(&token));
+    assert_eq!((world.requests(), world.reuses()), (1, 0));
+}
+
+fn worker(
+    world: &World,
+    file: &File,
+    store_down: StoreDown,
+) -> Credentials<Stored<RefreshTokenGrant, FileStore>> {
+    let stored = Stored::new(world.grant(), FileStore::new(&file.path));
+    let stored = stored.clock(world.clock.clone()).store_down(store_down);
+    Credentials::with_policy(stored, world.policy())
+}
+
+/// It is for a human, and says which file and what to do.
+fn told(error: &TokenError, file: &File) {
+    let said = error.to_string();
+    assert!(error.is_misconfigured(), "{said}");
+    assert!(said.contains(file.path.to_str().unwrap()) && said.contains("moved away"), "{said}");
+    assert!(!said.contains("sesame"), "{said}");
+}
+
+/// A file in a folder of its own.
+struct File {
+    folder: PathBuf,
+    path: PathBuf,
+}
+
+impl File {
+    fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tower-refresh-stored-{}-{next}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).unwrap();
+        Self { path: Path::new(&folder).join("tokens.json"), folder }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.folder));
+    }
+}

@@ -1,0 +1,710 @@
+//! What `Stored` promises about log-ins and log-outs: a session that ended does not come back, and a refusal is for all.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what went wrong by where it fails"
+)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::StatusCode;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tower_refresh::oauth2::Grant;
+use tower_refresh::testing::{Fault, Rotation};
+use tower_refresh::{
+    Event, RefreshLayer, Renewal, SourceInfo, TokenError, TokenSet, TokenSource, source_fn,
+};
+
+use crate::harness::{self, let_others_run};
+use crate::store_support::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
+
+type Renewing = JoinHandle<Result<TokenSet, TokenError>>;
+
+/// A flight that has come to a step.
+async fn flight_at(worker: &Worker, step: Step) -> (Renewing, oneshot::Sender<()>) {
+    let paused = worker.store.pause(step);
+    let renewing = tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.renew().await }
+    });
+    (renewing, paused.reached().await)
+}
+
+/// Another way to log in, which counts.
+fn log_in(
+    calls: &Arc<AtomicU64>,
+    answer: impl Fn() -> Result<TokenSet, TokenError> + Send + Sync + 'static,
+) -> impl TokenSource {
+    let calls = Arc::clone(calls);
+    source_fn(move |_: Renewal| {
+        calls.fetch_add(1, Ordering::SeqCst);
+        let answer = answer();
+        async move { answer }
+    })
+}
+
+// ===== denied =====
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_sent_by_nobody_else_and_not_after_a_restart() {
+    for rotation in [Rotation::Strict, Rotation::Never] {
+        let world = World::with(|server| server.rotation(rotation))
+            .dialect(|dialect| dialect.rotates = rotation == Rotation::Strict);
+        let workers = world.workers(4);
+        let token = workers[0].token().await.unwrap();
+        for worker in &workers {
+            worker.token().await.unwrap();
+        }
+        world.server.revoke_refresh_token(refresh(&token));
+        sleep(MINUTE).await;
+        for worker in &workers {
+            assert!(worker.token().await.unwrap_err().is_denied());
+        }
+        for _ in 0..5 {
+            assert!(world.worker().token().await.unwrap_err().is_denied());
+            sleep(MINUTE).await;
+        }
+        assert_eq!(world.requests(), 2, "{rotation:?}");
+        assert!(!world.has_open_intent().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_configured_token_that_was_refused_is_not_sent_after_a_restart() {
+    for rotation in [Rotation::Strict, Rotation::Never] {
+        let world = World::with(|server| server.rotation(rotation))
+            .dialect(|dialect| dialect.rotates = rotation == Rotation::Strict);
+        world.server.revoke_refresh_token(world.configured.expose_secret());
+        for _ in 0..3 {
+            assert!(world.worker().token().await.unwrap_err().is_denied());
+        }
+        assert_eq!(world.requests(), 1, "{rotation:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_could_not_be_stored_is_stored_later() {
+    let world = World::new();
+    let worker = world.worker();
+    let token = worker.token().await.unwrap();
+    world.server.revoke_refresh_token(refresh(&token));
+    worker.store.order(Step::SaveRest, Order::Fail);
+    assert!(worker.renew().await.unwrap_err().is_denied());
+    sleep(Duration::from_secs(6)).await;
+    assert!(worker.renew().await.unwrap_err().is_denied());
+    let after = world.worker();
+    after.token().await.unwrap();
+    assert!(after.renew().await.unwrap_err().is_denied());
+    assert_eq!(world.requests(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_what_is_no_longer_stored_is_no_refusal_of_what_is() {
+    let world = World::new();
+    let [slow, other] = [world.worker(), world.worker()];
+    let token = slow.token().await.unwrap();
+    other.token().await.unwrap();
+    world.server.revoke_refresh_token(refresh(&token));
+    world
+        .server
+        .token_faults()
+        .once(Fault::oauth_error("invalid_grant").delay(Duration::from_secs(5)));
+    let renewing = tokio::spawn({
+        let slow = slow.clone();
+        async move { slow.renew().await }
+    });
+    sleep(SECOND).await;
+    let session = world.server.issue();
+    other.replace(session.clone()).await.unwrap();
+    assert_eq!(access(&renewing.await.unwrap().unwrap()), access(&session));
+    let after = world.worker();
+    assert_eq!(after.access().await, access(&session));
+    after.renew().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_of_a_sibling_is_picked_up_within_seconds() {
+    let world = World::new();
+    let [denied, other] = [world.worker(), world.worker()];
+    world.server.revoke_refresh_token(world.configured.expose_secret());
+    denied.token().await.unwrap_err();
+    let session = world.server.issue();
+    other.replace(session.clone()).await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(denied.access().await, access(&session));
+    assert_eq!(world.requests(), 1);
+    assert_eq!(count(&denied.events(), |event| matches!(event, Event::Adopted)), 1);
+}
+
+// ===== another way to log in =====
+
+#[tokio::test(start_paused = true)]
+async fn another_way_to_log_in_is_asked_once_for_all_and_what_it_brings_is_saved() {
+    let world = World::with(|server| server.user("compass", "pass"));
+    let calls = Arc::new(AtomicU64::new(0));
+    let source = || {
+        let server = world.server.clone();
+        world.grant().or_else(log_in(&calls, move || Ok(server.issue())))
+    };
+    let workers = [world.worker_of(source()), world.worker_of(source())];
+    let token = workers[0].token().await.unwrap();
+    workers[1].token().await.unwrap();
+    world.server.revoke_refresh_token(refresh(&token));
+    sleep(MINUTE).await;
+    let tokens = join_all(workers.iter().map(|worker| worker.access())).await;
+    assert_eq!(tokens[0], tokens[1]);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    assert_eq!(world.worker_of(source()).access().await, tokens[0]);
+    // And it is renewed as any other.
+    sleep(MINUTE).await;
+    workers[0].token().await.unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    assert_eq!(world.requests(), 3);
+    assert_eq!(world.reuses(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_way_to_log_in_that_is_refused_is_not_asked_again_and_again() {
+    let world = World::new();
+    let calls = Arc::new(AtomicU64::new(0));
+    let wrong = || Err(TokenError::denied("wrong password"));
+    // One that has a refresh token, and one that begins without any.
+    world.server.revoke_refresh_token(world.configured.expose_secret());
+    for token in [world.configured.clone(), "".into()] {
+        calls.store(0, Ordering::SeqCst);
+        world.backing.come_back(None).await;
+        let worker = world.worker_of(world.grant_with(token).or_else(log_in(&calls, wrong)));
+        for _ in 0..10 {
+            assert!(worker.token().await.unwrap_err().is_denied());
+            sleep(Duration::from_secs(6)).await;
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_counts_although_the_other_way_to_log_in_has_failed() {
+    for is_ambiguous in [false, true] {
+        let world = World::new();
+        let calls = Arc::new(AtomicU64::new(0));
+        let token = world.worker().token().await.unwrap();
+        world.server.revoke_refresh_token(refresh(&token));
+        sleep(MINUTE).await;
+        let source = || {
+            let fails = move || {
+                Err(if is_ambiguous {
+                    TokenError::ambiguous("cut")
+                } else {
+                    TokenError::transient("down")
+                })
+            };
+            world.grant().or_else(log_in(&calls, fails))
+        };
+        for round in 1..=3 {
+            let error = world.worker_of(source()).token().await.unwrap_err();
+            assert_eq!(error.is_ambiguous(), is_ambiguous, "{error}");
+            assert!(!error.is_denied());
+            assert_eq!(calls.load(Ordering::SeqCst), round, "it may work later");
+        }
+        assert_eq!(world.requests(), 2, "the refresh token was refused, and is not sent again");
+        assert!(!world.has_open_intent().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_around_the_store_is_stored_with_the_next_renewal() {
+    let world = World::with(|server| server.user("compass", "pass"));
+    let password = || {
+        Grant::new(world.endpoint(), "password")
+            .param("username", "compass")
+            .param("password", "pass")
+    };
+    world.server.revoke_refresh_token(world.configured.expose_secret());
+    let store = world.store();
+    let around = || {
+        tower_refresh::store::Stored::new(world.grant(), store.clone())
+            .clock(world.clock.clone())
+            .or_else(password())
+    };
+    let worker = tower_refresh::Credentials::with_policy(around(), world.policy());
+    worker.token().await.unwrap();
+    sleep(MINUTE).await;
+    let second = worker.token().await.unwrap();
+    assert_eq!(world.server.counters().password_requests, 1);
+    assert_eq!(world.worker().access().await, access(&second));
+    assert_eq!(world.reuses(), 0);
+}
+
+// ===== log-ins and log-outs against flights =====
+
+#[tokio::test(start_paused = true)]
+async fn a_log_out_during_a_flight_of_a_sibling_is_final() {
+    for step in [Step::SaveIntent, Step::IsHeld, Step::SaveTokens, Step::Release] {
+        let world = World::new();
+        let [flying, other] = [world.worker(), world.worker()];
+        flying.token().await.unwrap();
+        let (renewing, go) = flight_at(&flying, step).await;
+        other.forget().await.unwrap();
+        go.send(()).unwrap();
+        let outcome = renewing.await.unwrap();
+        assert_eq!(outcome.is_ok(), step == Step::Release, "{step:?}: {outcome:?}");
+        if let Err(error) = outcome {
+            assert!(error.is_denied(), "{step:?}: {error}");
+        }
+        sleep(MINUTE).await;
+        for worker in [&flying, &other, &world.worker()] {
+            assert!(worker.token().await.unwrap_err().is_denied(), "{step:?}");
+        }
+        assert_eq!(world.reuses(), 0);
+        assert!(!world.json().await.contains("rt-"), "{step:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_during_a_flight_of_a_sibling_is_what_all_go_on_with() {
+    for step in [Step::SaveIntent, Step::IsHeld, Step::SaveTokens] {
+        let world = World::new();
+        let [flying, other] = [world.worker(), world.worker()];
+        flying.token().await.unwrap();
+        let (renewing, go) = flight_at(&flying, step).await;
+        let session = world.server.issue();
+        other.replace(session.clone()).await.unwrap();
+        go.send(()).unwrap();
+        assert_eq!(access(&renewing.await.unwrap().unwrap()), access(&session), "{step:?}");
+        let after = world.worker();
+        assert_eq!(after.access().await, access(&session));
+        sleep(MINUTE).await;
+        after.token().await.unwrap();
+        flying.token().await.unwrap();
+        assert_eq!(world.reuses(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_begins_after_a_log_out_sends_nothing() {
+    let world = World::new();
+    let [one, other] = [world.worker(), world.worker()];
+    one.token().await.unwrap();
+    other.forget().await.unwrap();
+    assert!(one.renew().await.unwrap_err().is_denied());
+    assert_eq!(world.requests(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_out_is_remembered_over_restarts_with_the_same_configuration() {
+    let mut world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    worker.forget().await.unwrap();
+    for _ in 0..3 {
+        assert!(world.worker().token().await.unwrap_err().is_denied());
+    }
+    assert_eq!(world.requests(), 1);
+    // Before there ever was a token, too.
+    world.configured = world.server.issue_refresh_token();
+    world.backing.come_back(None).await;
+    world.worker().forget().await.unwrap();
+    assert!(world.worker().token().await.unwrap_err().is_denied());
+    assert_eq!(world.requests(), 1);
+    // A new one in the configuration is a log-in.
+    world.configured = world.server.issue_refresh_token();
+    world.worker().token().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_token_that_is_brought_back_is_refused() {
+    let world = World::new();
+    let worker = world.worker();
+    let first = worker.token().await.unwrap();
+    let second = worker.renew().await.unwrap();
+    let before = world.json().await;
+    let error = worker.replace(first).await.unwrap_err();
+    assert!(error.is_denied(), "{error}");
+    assert_eq!(world.json().await, before);
+    sleep(MINUTE).await;
+    worker.token().await.unwrap();
+    assert_eq!(world.server.refresh_token_uses(refresh(&second)), 1);
+    assert_eq!(world.reuses(), 0);
+}
+
+// ===== while the store is down =====
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_while_the_store_is_down_is_stored_later() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    worker.store.go_down();
+    let session = world.server.issue();
+    assert!(worker.replace(session.clone()).await.unwrap_err().is_transient());
+    assert_eq!(worker.access().await, access(&session));
+    assert!(worker.flush().await.is_err());
+    worker.store.come_up();
+    worker.flush().await.unwrap();
+    assert_eq!(world.worker().access().await, access(&session));
+    sleep(MINUTE).await;
+    worker.token().await.unwrap();
+    assert_eq!(world.server.refresh_token_uses(refresh(&session)), 1);
+    assert_eq!(world.reuses(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_out_while_the_store_is_down_is_stored_later() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.token().await.unwrap();
+    worker.store.go_down();
+    worker.forget().await.unwrap_err();
+    worker.token().await.unwrap_err();
+    worker.store.come_up();
+    sleep(Duration::from_secs(2)).await;
+    assert!(worker.token().await.unwrap_err().is_denied());
+    assert!(world.worker().token().await.unwrap_err().is_denied());
+    assert_eq!(world.requests(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_that_was_stored_late_does_not_undo_what_a_sibling_did_since() {
+    let world = World::new();
+    let [late, other] = [world.worker(), world.worker()];
+    late.token().await.unwrap();
+    late.store.go_down();
+    late.replace(world.server.issue()).await.unwrap_err();
+    sleep(SECOND).await;
+    other.forget().await.unwrap();
+    late.store.come_up();
+    for _ in 0..20 {
+        sleep(Duration::from_secs(10)).await;
+        let _ = late.token().await;
+        let _ = late.flush().await;
+    }
+    assert!(late.token().await.unwrap_err().is_denied());
+    assert!(world.worker().token().await.unwrap_err().is_denied());
+    assert!(!world.json().await.contains("rt-"));
+    assert_eq!((world.requests(), world.reuses()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_that_was_not_renewed_here_is_not_logged_in_again() {
+    let world = World::with(|server| server.rotation(Rotation::Never))
+        .dialect(|dialect| dialect.rotates = false);
+    let [one, other] = [world.worker(), world.worker()];
+    let session = world.server.issue();
+    one.replace(session.clone()).await.unwrap();
+    other.token().await.unwrap();
+    sleep(MINUTE).await;
+    let renewed = other.access().await;
+    let epoch = world.record().await.unwrap().epoch();
+    // Something is written in between that is not its own.
+    one.store.order(Step::Load, Order::Delay(SECOND));
+    assert_eq!(one.access().await, renewed);
+    assert_eq!(world.record().await.unwrap().epoch(), epoch);
+    assert_eq!(world.requests(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_of_many_log_ins_is_the_one_that_is_stored() {
+    let world = World::new();
+    let workers = world.workers(4);
+    let sessions: Vec<_> = workers.iter().map(|_| world.server.issue()).collect();
+    let replacing = workers.iter().zip(&sessions).map(|(worker, session)| async {
+        worker.replace(session.clone()).await.unwrap();
+    });
+    join_all(replacing).await;
+    let stored = world.worker().access().await;
+    assert!(sessions.iter().any(|session| access(session) == stored));
+    sleep(MINUTE).await;
+    let tokens = join_all(workers.iter().map(|worker| worker.access())).await;
+    assert!(tokens.iter().all(|token| *token == tokens[0]));
+    assert_eq!(world.reuses(), 0);
+}
+
+// ===== the brake =====
+
+#[tokio::test(start_paused = true)]
+async fn with_the_brake_on_nothing_is_sent_and_a_sibling_s_token_is_adopted() {
+    let world = World::new();
+    let [braked, other] = [world.worker(), world.worker()];
+    let good = Arc::new(std::sync::OnceLock::<String>::new());
+    let known = Arc::clone(&good);
+    let client = harness::client(
+        RefreshLayer::with_credentials(braked.credentials.clone()),
+        move |token, _| {
+            let is_good = known.get() == Some(&token);
+            async move { if is_good { StatusCode::OK } else { StatusCode::UNAUTHORIZED } }
+        },
+    );
+    let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
+    assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert!(braked.status().brake.is_some());
+    let before = world.requests();
+    // The brake holds for 5 seconds; it is looked now and then, and nothing is sent.
+    for _ in 0..4 {
+        send().await.unwrap();
+        sleep(SECOND).await;
+    }
+    assert_eq!(world.requests(), before);
+    // Now it is on for longer.
+    sleep(Duration::from_secs(2)).await;
+    send().await.unwrap();
+    let on_for = braked.status().brake.unwrap();
+    assert!(on_for > Duration::from_secs(6), "{on_for:?}");
+    other.token().await.unwrap();
+    good.set(access(&other.renew().await.unwrap()).to_owned()).unwrap();
+    let before = world.requests();
+    send().await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(world.requests(), before);
+    assert!(braked.status().brake.is_none());
+    let_others_run().await;
+}
+
+// ===== requests belong to a session =====
+
+/// S11: a log-in elsewhere is one as well, as far as the store knows of it.
+#[tokio::test(start_paused = true)]
+async fn rejected_request_is_not_resent_with_the_token_of_a_login_elsewhere() {
+    let world = World::new();
+    let [here, elsewhere] = [world.worker(), world.worker()];
+    let alice = here.access().await;
+    let sent = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&sent);
+    let client = harness::client(
+        RefreshLayer::with_credentials(here.credentials.clone()),
+        move |token, _| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let is_alice = token == alice;
+            async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+        },
+    );
+    let bob = world.server.issue();
+    elsewhere.replace(bob).await.unwrap();
+
+    let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
+    assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(sent.load(Ordering::SeqCst), 1);
+    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+}
+
+/// S11: also if the session here began with a log-in of the application.
+#[tokio::test(start_paused = true)]
+async fn rejected_request_of_a_login_here_is_not_resent_after_a_login_elsewhere() {
+    let world = World::new();
+    let [here, elsewhere] = [world.worker(), world.worker()];
+    let alice = world.server.issue();
+    here.replace(alice.clone()).await.unwrap();
+    let sent = Arc::new(AtomicU64::new(0));
+    let (counted, token_of_alice) = (Arc::clone(&sent), access(&alice).to_owned());
+    let client = harness::client(
+        RefreshLayer::with_credentials(here.credentials.clone()),
+        move |token, _| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let is_alice = token == token_of_alice;
+            async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+        },
+    );
+    elsewhere.replace(world.server.issue()).await.unwrap();
+
+    let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
+    assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(sent.load(Ordering::SeqCst), 1);
+    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+}
+
+/// S11: also if the log-in here could not be saved, and was superseded meanwhile.
+#[tokio::test(start_paused = true)]
+async fn rejected_request_of_an_unsaved_login_is_not_resent_after_a_login_elsewhere() {
+    let world = World::new();
+    let [here, elsewhere] = [world.worker(), world.worker()];
+    let alice = world.server.issue();
+    here.store.go_down();
+    here.replace(alice.clone()).await.unwrap_err();
+    let sent = Arc::new(AtomicU64::new(0));
+    let (counted, token_of_alice) = (Arc::clone(&sent), access(&alice).to_owned());
+    let client = harness::client(
+        RefreshLayer::with_credentials(here.credentials.clone()),
+        move |token, _| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let is_alice = token == token_of_alice;
+            async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+        },
+    );
+    sleep(SECOND).await;
+    elsewhere.replace(world.server.issue()).await.unwrap();
+    here.store.come_up();
+
+    let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
+    assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(sent.load(Ordering::SeqCst), 1);
+    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+}
+
+/// S11: a renewal elsewhere ends no session, though it is one that a log-in here began.
+#[tokio::test(start_paused = true)]
+async fn rejected_request_of_a_login_here_is_resent_with_what_others_renewed() {
+    let world = World::new();
+    let [here, elsewhere] = [world.worker(), world.worker()];
+    let alice = world.server.issue();
+    here.replace(alice.clone()).await.unwrap();
+    let token_of_alice = access(&alice).to_owned();
+    let client = harness::client(
+        RefreshLayer::with_credentials(here.credentials.clone()),
+        move |token, _| {
+            let is_alice = token == token_of_alice;
+            async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+        },
+    );
+    elsewhere.token().await.unwrap();
+    elsewhere.renew().await.unwrap();
+    let before = world.requests();
+    let answer = tower::ServiceExt::oneshot(client.clone(), harness::get("/")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(world.requests(), before);
+}
+
+/// S11: tokens that were stored before may be those of the next log-in, which then has one session.
+#[tokio::test(start_paused = true)]
+async fn request_of_a_login_with_tokens_that_were_stored_before_waits_for_their_renewal() {
+    let world = World::new();
+    let here = world.worker();
+    let tokens = here.token().await.unwrap();
+    here.replace(tokens).await.unwrap();
+    sleep(2 * MINUTE).await;
+    let layer = RefreshLayer::with_credentials(here.credentials.clone());
+    let answer =
+        tower::ServiceExt::oneshot(harness::client(layer, harness::accept), harness::get("/"));
+    assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+}
+
+/// S11: what was redeemed without the store is no log-in, whichever of two processes stores it last.
+#[tokio::test(start_paused = true)]
+async fn request_waits_for_a_token_after_two_began_without_the_store() {
+    for first in [0, 1] {
+        let world = World::with(|server| server.rotation(Rotation::Never))
+            .dialect(|dialect| dialect.rotates = false);
+        let workers = [world.serving(), world.serving()];
+        for worker in &workers {
+            worker.store.go_down();
+            worker.token().await.unwrap();
+            sleep(SECOND).await;
+        }
+        for worker in &workers {
+            worker.store.come_up();
+        }
+        for worker in [&workers[first], &workers[1 - first]] {
+            sleep(5 * SECOND).await;
+            worker.token().await.unwrap();
+            worker.flush().await.unwrap();
+        }
+        for round in 0..6 {
+            sleep([2 * MINUTE, 45 * SECOND][round % 2]).await;
+            for worker in &workers {
+                let layer = RefreshLayer::with_credentials(worker.credentials.clone());
+                let client = harness::client(layer, harness::accept);
+                let answer = tower::ServiceExt::oneshot(client, harness::get("/")).await;
+                assert_eq!(answer.unwrap().status(), StatusCode::OK, "{first} {round}");
+                sleep(SECOND).await;
+            }
+        }
+    }
+}
+
+/// S11: a denial ends the session, so that a request waits for a log-in elsewhere.
+#[tokio::test(start_paused = true)]
+async fn request_made_while_denied_is_sent_after_a_login_elsewhere() {
+    let world = World::new();
+    let [here, elsewhere] = [world.worker(), world.worker()];
+    let alice = here.token().await.unwrap();
+    world.server.revoke_refresh_token(refresh(&alice));
+    sleep(2 * MINUTE).await;
+    assert!(here.token().await.unwrap_err().is_denied());
+    let bob = world.server.issue();
+    elsewhere.replace(bob).await.unwrap();
+    sleep(Duration::from_secs(6)).await;
+
+    let layer = RefreshLayer::with_credentials(here.credentials.clone());
+    let answer =
+        tower::ServiceExt::oneshot(harness::client(layer, harness::accept), harness::get("/"));
+    assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+}
+
+// ===== refusals of a proof that is made anew =====
+
+/// A80, under a store: its memory of the refusal gives way to a probe, and to the application.
+#[tokio::test(start_paused = true)]
+async fn refused_fresh_proof_is_tried_again_under_a_store() {
+    struct Signed(Arc<AtomicU64>);
+    impl TokenSource for Signed {
+        async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+            match self.0.fetch_add(1, Ordering::SeqCst) {
+                0..3 => Err(TokenError::denied("the clock is not set yet")),
+                _ => Ok(harness::tokens("t").build()),
+            }
+        }
+
+        fn info(&self) -> SourceInfo {
+            SourceInfo::new().fresh_proof(true)
+        }
+    }
+
+    let world = World::new();
+    let calls = Arc::new(AtomicU64::new(0));
+    let worker = world.worker_of(Signed(Arc::clone(&calls)));
+    let asked_within = async |time| {
+        let before = calls.load(Ordering::SeqCst);
+        for _ in 0..time / 6 {
+            assert!(worker.token().await.unwrap_err().is_denied());
+            sleep(Duration::from_secs(6)).await;
+        }
+        calls.load(Ordering::SeqCst) - before
+    };
+    assert_eq!(asked_within(294).await, 1);
+    assert_eq!(asked_within(60).await, 1);
+    assert!(worker.renew().await.unwrap_err().is_denied());
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+    assert_eq!(asked_within(240).await, 0);
+    worker.renew().await.unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 4);
+}
+
+/// A31, OpenID Connect Core §3.1.2.6: the user must do something first, and the refresh token still stands for the whole fleet.
+#[tokio::test(start_paused = true)]
+async fn conditional_denial_is_tried_again_under_a_store() {
+    for (rotation, code) in [
+        (Rotation::Strict, "interaction_required"),
+        (Rotation::Strict, "login_required"),
+        (Rotation::Strict, "consent_required"),
+        (Rotation::Never, "account_selection_required"),
+    ] {
+        let world = World::with(|server| server.rotation(rotation))
+            .dialect(|dialect| dialect.rotates = rotation == Rotation::Strict);
+        let workers = world.workers(2);
+        workers[0].token().await.unwrap();
+        world.server.token_faults().always(Fault::oauth_error(code));
+        sleep(2 * MINUTE).await;
+
+        let before = world.requests();
+        for _ in 0..250 {
+            for worker in &workers {
+                assert!(worker.token().await.unwrap_err().is_denied(), "{code}");
+            }
+            sleep(SECOND).await;
+        }
+        assert!(world.requests() - before <= 2, "{code}: {}", world.requests() - before);
+        assert!(!world.has_open_intent().await, "{code}");
+
+        // Conditional access has changed.
+        world.server.token_faults().clear();
+        sleep(MINUTE).await;
+        workers[0].token().await.unwrap();
+        workers[1].renew().await.unwrap();
+        world.worker().token().await.unwrap();
+        assert_eq!(world.reuses(), 0, "{code}");
+    }
+}
