@@ -41,8 +41,8 @@ struct Gateway {
 type ApiClient = BoxCloneSyncService<Request<Body>, Response, BoxError>;
 
 impl Gateway {
-    fn new(api: String, credentials: &Credentials<RefreshTokenGrant>) -> Self {
-        let layer = RefreshLayer::with_credentials(credentials.clone()).origin(&api);
+    fn new(api: String, credentials: &Credentials) -> Self {
+        let layer = RefreshLayer::new(credentials.clone()).origin(&api);
         Self { client: client(layer), api: api.into() }
     }
 
@@ -56,7 +56,7 @@ impl Gateway {
     }
 }
 
-fn client(layer: RefreshLayer<RefreshTokenGrant>) -> ApiClient {
+fn client(layer: RefreshLayer) -> ApiClient {
     // With hyper-rustls' connector for https.
     let http = Client::builder(TokioExecutor::new()).build_http::<Body>();
     BoxCloneSyncService::new(

@@ -17,10 +17,10 @@ use tower_service::Service;
 use crate::classify::{Challenge, Classify, Verdict};
 use crate::credentials::{Answer, Issued, Waiting, Want};
 use crate::error::{BoxError, TokenError, for_caller};
+use crate::find::FindCredentials;
 use crate::layer::RefreshLayer;
 use crate::replay::Retry;
 use crate::service::Spare;
-use crate::source::TokenSource;
 use crate::target::Target;
 
 /// How much of a rejected answer is read, so that its connection can be used again.
@@ -38,7 +38,7 @@ pin_project! {
     pub struct ResponseFuture<I, S, C, R, B, D>
     where
         I: Service<Request<B>>,
-        S: TokenSource,
+        S: FindCredentials,
         R: Retry<B>,
     {
         layer: Arc<RefreshLayer<S, C, R>>,
@@ -49,7 +49,7 @@ pin_project! {
     impl<I, S, C, R, B, D> PinnedDrop for ResponseFuture<I, S, C, R, B, D>
     where
         I: Service<Request<B>>,
-        S: TokenSource,
+        S: FindCredentials,
         R: Retry<B>,
     {
         /// What is left of the body that is paused would go on if its spare were merely let go: to no purpose, since nobody
@@ -73,19 +73,20 @@ pin_project! {
     enum State<I, S, R, B, D>
     where
         I: Service<Request<B>>,
-        S: TokenSource,
+        S: FindCredentials,
         R: Retry<B>,
     {
         /// Waits for a token. The service is not ready, so that nothing is held up meanwhile.
-        Waiting { waiting: Waiting<S>, attempt: Attempt<I, B> },
+        Waiting { waiting: Waiting, attempt: Attempt<I, S::Found, B> },
         /// Has a token, and readies the service, which may have been delayed.
-        Readying { token: Arc<Issued>, attempt: Attempt<I, B>, delayed: bool },
+        Readying { token: Arc<Issued>, attempt: Attempt<I, S::Found, B>, delayed: bool },
         /// Waits for the answer.
-        Sending { #[pin] response: I::Future, round: Round<I, R::Spare> },
+        Sending { #[pin] response: I::Future, round: Round<I, S::Found, R::Spare> },
         /// Was rejected, and waits for a newer token with the answer untouched. What is left of the body waits as well.
         Renewing {
-            waiting: Waiting<S>,
+            waiting: Waiting,
             rejected: Response<D>,
+            found: S::Found,
             again: Again<I, R::Spare>,
         },
         /// Has a newer token, and reads the rejected answer out.
@@ -95,6 +96,7 @@ pin_project! {
             left: usize,
             deadline: Option<Pin<Box<Sleep>>>,
             token: Arc<Issued>,
+            found: S::Found,
             again: Again<I, R::Spare>,
         },
         /// Fails before anything was sent.
@@ -105,19 +107,20 @@ pin_project! {
 }
 
 /// Which attempt is under way, and what it takes for the next.
-pub(crate) enum Round<I, T> {
+pub(crate) enum Round<I, F, T> {
     /// Not ours: no token was attached.
     Untouched,
     /// The first.
-    First(Sent, Option<Again<I, T>>),
+    First(Sent<F>, Option<Again<I, T>>),
     /// The second and last.
-    Second(Sent),
+    Second(Sent<F>),
 }
 
 /// What was sent where.
-pub(crate) struct Sent {
+pub(crate) struct Sent<F> {
     pub(crate) token: Arc<Issued>,
     pub(crate) target: Target,
+    pub(crate) found: F,
 }
 
 /// What it takes for a second attempt.
@@ -128,9 +131,11 @@ pub(crate) struct Again<I, T> {
 }
 
 /// A request on its way to a service, without the token.
-struct Attempt<I, B> {
+struct Attempt<I, F, B> {
     request: Request<B>,
     service: I,
+    /// The credentials of the request.
+    found: F,
     number: Number,
     /// It had a token before, which was of no use when the service was ready at last.
     went_back: bool,
@@ -142,7 +147,7 @@ enum Number {
     Second,
 }
 
-impl<I, B> Attempt<I, B> {
+impl<I, F, B> Attempt<I, F, B> {
     /// Makes the error for a request that gets no token.
     fn fail(&self, error: TokenError) -> BoxError {
         match self.number {
@@ -167,16 +172,20 @@ impl<I, B> Attempt<I, B> {
     ) -> Result<State<I, S, R, B, D>, BoxError>
     where
         I: Service<Request<B>>,
-        S: TokenSource,
+        S: FindCredentials<Found = F>,
         R: Retry<B>,
     {
+        let found = self.found;
         let target = Target::of(&self.request);
         match self.number {
             Number::First => {
                 let (request, spare) = layer.arm(self.request, &token)?;
                 let response = self.service.call(request);
                 let again = spare.map(|spare| Again { spare, service: self.service });
-                Ok(State::Sending { response, round: Round::First(Sent { token, target }, again) })
+                Ok(State::Sending {
+                    response,
+                    round: Round::First(Sent { token, target, found }, again),
+                })
             }
             Number::Second => {
                 let access_token = token.tokens.access_token();
@@ -184,7 +193,7 @@ impl<I, B> Attempt<I, B> {
                     return Err(not_sent_again(&self.request, &error));
                 }
                 let response = self.service.call(self.request);
-                Ok(State::Sending { response, round: Round::Second(Sent { token, target }) })
+                Ok(State::Sending { response, round: Round::Second(Sent { token, target, found }) })
             }
         }
     }
@@ -199,7 +208,7 @@ fn not_sent_again<B>(request: &Request<B>, error: &TokenError) -> BoxError {
 impl<I, S, C, R, B, D> ResponseFuture<I, S, C, R, B, D>
 where
     I: Service<Request<B>>,
-    S: TokenSource,
+    S: FindCredentials,
     R: Retry<B>,
 {
     fn new(layer: &Arc<RefreshLayer<S, C, R>>, state: State<I, S, R, B, D>) -> Self {
@@ -213,18 +222,19 @@ where
     pub(crate) fn sending(
         layer: &Arc<RefreshLayer<S, C, R>>,
         response: I::Future,
-        round: Round<I, R::Spare>,
+        round: Round<I, S::Found, R::Spare>,
     ) -> Self {
         Self::new(layer, State::Sending { response, round })
     }
 
     pub(crate) fn waiting(
         layer: &Arc<RefreshLayer<S, C, R>>,
-        waiting: Waiting<S>,
+        found: S::Found,
+        waiting: Waiting,
         request: Request<B>,
         service: I,
     ) -> Self {
-        let attempt = Attempt { request, service, number: Number::First, went_back: false };
+        let attempt = Attempt { request, service, found, number: Number::First, went_back: false };
         Self::new(layer, State::Waiting { waiting, attempt })
     }
 
@@ -237,7 +247,7 @@ impl<I, S, C, R, B, D> Future for ResponseFuture<I, S, C, R, B, D>
 where
     I: Service<Request<B>, Response = Response<D>> + Clone,
     I::Error: Into<BoxError>,
-    S: TokenSource,
+    S: FindCredentials,
     C: Classify,
     R: Retry<B>,
     D: Body,
@@ -279,7 +289,8 @@ where
                     // While the service took its time, the token may have been renewed, forgotten, or have expired. For
                     // a newer one the request goes back once: with tokens that live shorter than the queue is long, it
                     // would do so for ever.
-                    match layer.credentials.recheck(token, attempt.went_back || !delayed) {
+                    let credentials = layer.find.found(&attempt.found);
+                    match credentials.recheck(token, attempt.went_back || !delayed) {
                         Answer::Use(token) => match attempt.send(layer, token) {
                             Ok(sending) => sending,
                             Err(error) => return Poll::Ready(Err(error)),
@@ -301,12 +312,11 @@ where
                         return this.state.end(Ok(response));
                     }
                     let verdict = layer.classify.classify(response.status(), response.headers());
-                    let credentials = &layer.credentials;
                     if let Round::First(sent, _) = &round
                         && verdict != Verdict::Rejected
                     {
                         if verdict == Verdict::Accepted {
-                            credentials.accepted(&sent.token, sent.target);
+                            layer.find.found(&sent.found).accepted(&sent.token, sent.target);
                         }
                         return this.state.end(Ok(response));
                     }
@@ -315,7 +325,8 @@ where
                     };
                     let (sent, again) = match round {
                         Round::First(sent, again) => (sent, again),
-                        Round::Second(Sent { token, target }) => {
+                        Round::Second(Sent { token, target, found }) => {
+                            let credentials = layer.find.found(&found);
                             match verdict {
                                 Verdict::Accepted => credentials.retry_accepted(&token, target),
                                 Verdict::Rejected => credentials.retry_rejected(&token, target),
@@ -326,9 +337,10 @@ where
                         Round::Untouched => return Poll::Ready(Ok(response)),
                     };
 
+                    let credentials = layer.find.found(&sent.found);
                     // Some of the body may not have been sent yet, and is not to be sent for nothing.
                     let again = again
-                        .filter(|again| !layer.credentials.is_own_request(again.spare.extensions()))
+                        .filter(|again| !credentials.is_own_request(again.spare.extensions()))
                         .and_then(|mut again| again.spare.pause(&*layer.retry).then_some(again));
                     let challenge = Challenge::for_source(response.headers());
                     let generation = sent.token.generation;
@@ -342,22 +354,25 @@ where
                         // The refresh goes on without this request.
                         (_, None) => return Poll::Ready(Ok(response)),
                         (Answer::Wait(waiting), Some(again)) => {
-                            State::Renewing { waiting, rejected: response, again }
+                            let found = sent.found;
+                            State::Renewing { waiting, rejected: response, found, again }
                         }
-                        (Answer::Use(token), Some(again)) => drain(layer, response, token, again),
+                        (Answer::Use(token), Some(again)) => {
+                            drain(layer, response, token, sent.found, again)
+                        }
                     }
                 }
 
                 // ## Renewing => (Draining | response)
                 StateProj::Renewing { waiting, .. } => {
                     let landed = ready!(Pin::new(waiting).poll(cx));
-                    let StateOwned::Renewing { mut rejected, again, .. } =
+                    let StateOwned::Renewing { mut rejected, found, again, .. } =
                         this.state.as_mut().take()
                     else {
                         unreachable!()
                     };
                     match landed {
-                        Ok(token) => drain(layer, rejected, token, again),
+                        Ok(token) => drain(layer, rejected, token, found, again),
                         // An answer from the server beats an error of ours. The body goes on.
                         Err(error) => {
                             rejected.extensions_mut().insert(error);
@@ -369,7 +384,8 @@ where
                 // ## Draining => (Readying | error)
                 StateProj::Draining { rejected, left, deadline, .. } => {
                     ready!(poll_drained(rejected, left, deadline, cx));
-                    let StateOwned::Draining { token, again, .. } = this.state.as_mut().take()
+                    let StateOwned::Draining { token, found, again, .. } =
+                        this.state.as_mut().take()
                     else {
                         unreachable!()
                     };
@@ -381,7 +397,7 @@ where
                     };
                     let number = Number::Second;
                     let service = again.service;
-                    let attempt = Attempt { request, service, number, went_back: false };
+                    let attempt = Attempt { request, service, found, number, went_back: false };
                     State::Readying { token, attempt, delayed: false }
                 }
 
@@ -408,19 +424,20 @@ fn drain<I, S, C, R, B, D>(
     layer: &RefreshLayer<S, C, R>,
     rejected: Response<D>,
     token: Arc<Issued>,
+    found: S::Found,
     again: Again<I, R::Spare>,
 ) -> State<I, S, R, B, D>
 where
     I: Service<Request<B>>,
-    S: TokenSource,
+    S: FindCredentials,
     R: Retry<B>,
     D: Body,
 {
     let rejected = rejected.into_body();
     // A body that is not there needs no time.
     let deadline =
-        if rejected.is_end_stream() { None } else { layer.credentials.sleep(DRAIN_TIME) };
-    State::Draining { rejected, left: DRAIN_BYTES, deadline, token, again }
+        if rejected.is_end_stream() { None } else { layer.find.found(&found).sleep(DRAIN_TIME) };
+    State::Draining { rejected, left: DRAIN_BYTES, deadline, token, found, again }
 }
 
 /// Reads a body to its end, within limits.
@@ -454,7 +471,7 @@ fn poll_drained<D: Body>(
 impl<I, S, R, B, D> State<I, S, R, B, D>
 where
     I: Service<Request<B>>,
-    S: TokenSource,
+    S: FindCredentials,
     R: Retry<B>,
 {
     fn take(self: Pin<&mut Self>) -> StateOwned<I, S, R, B, D> {
@@ -483,7 +500,7 @@ where
 impl<I, S, C, R, B, D> fmt::Debug for ResponseFuture<I, S, C, R, B, D>
 where
     I: Service<Request<B>>,
-    S: TokenSource,
+    S: FindCredentials,
     R: Retry<B>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,11 +8,10 @@ use tower_layer::Layer;
 
 use crate::attach::Attach;
 use crate::classify::{Classify, Unauthorized};
-use crate::credentials::{Credentials, RefreshPolicy};
+use crate::credentials::{Credentials, IntoCredentials};
 use crate::origin::Origins;
 use crate::replay::{ByType, NoRetry, ReplayLimit, ReplayWith};
 use crate::service::Refresh;
-use crate::source::TokenSource;
 
 /// Attaches an access token to requests, and renews it when it expires or is rejected.
 ///
@@ -57,29 +56,21 @@ use crate::source::TokenSource;
 /// A request whose token was rejected, once, if its body can be: see [`ReplayBody`](crate::ReplayBody),
 /// [`replay_with`](Self::replay_with), [`without_retry`](Self::without_retry) and [`Skip`](crate::Skip).
 #[must_use = "a layer does nothing until it wraps a service"]
-pub struct RefreshLayer<S, C = Unauthorized, R = ByType> {
-    pub(crate) credentials: Credentials<S>,
+pub struct RefreshLayer<S = Credentials, C = Unauthorized, R = ByType> {
+    pub(crate) find: S,
     pub(crate) origins: Origins,
     pub(crate) attach: Attach,
     pub(crate) classify: Arc<C>,
     pub(crate) retry: Arc<R>,
 }
 
-impl<S: TokenSource> RefreshLayer<S> {
-    /// Makes a layer that obtains its tokens from `source`, with the default policy.
-    pub fn new(source: S) -> Self {
-        Self::with_credentials(Credentials::new(source))
-    }
-
-    /// Makes a layer that obtains its tokens from `source`.
-    pub fn with_policy(source: S, policy: RefreshPolicy) -> Self {
-        Self::with_credentials(Credentials::with_policy(source, policy))
-    }
-
-    /// Makes a layer over credentials that others share: several layers, several clients, one refresh.
-    pub fn with_credentials(credentials: Credentials<S>) -> Self {
+impl RefreshLayer {
+    /// Creates a layer over a [`TokenSource`](crate::TokenSource), with the default policy, or over [`Credentials`].
+    ///
+    /// Clones of the credentials can serve several layers and clients, which then share one token and its refresh.
+    pub fn new(credentials: impl IntoCredentials) -> Self {
         Self {
-            credentials,
+            find: credentials.into_credentials(),
             origins: Origins::default(),
             attach: Attach::default(),
             classify: Arc::default(),
@@ -180,7 +171,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     /// Sets what tells a rejected token from an accepted one, in place of [`Unauthorized`].
     pub fn classify<D: Classify>(self, classify: D) -> RefreshLayer<S, D, R> {
         RefreshLayer {
-            credentials: self.credentials,
+            find: self.find,
             origins: self.origins,
             attach: self.attach,
             classify: Arc::new(classify),
@@ -206,21 +197,23 @@ impl<S, C, R> RefreshLayer<S, C, R> {
 
     fn retry<T>(self, retry: T) -> RefreshLayer<S, C, T> {
         RefreshLayer {
-            credentials: self.credentials,
+            find: self.find,
             origins: self.origins,
             attach: self.attach,
             classify: self.classify,
             retry: Arc::new(retry),
         }
     }
+}
 
-    /// Returns the credentials, to look at them or to share them.
-    pub fn credentials(&self) -> &Credentials<S> {
-        &self.credentials
+impl<C, R> RefreshLayer<Credentials, C, R> {
+    /// Returns the credentials, for example to share them with another layer.
+    pub fn credentials(&self) -> &Credentials {
+        &self.find
     }
 }
 
-impl<I, S, C, R> Layer<I> for RefreshLayer<S, C, R> {
+impl<I, S: Clone, C, R> Layer<I> for RefreshLayer<S, C, R> {
     type Service = Refresh<I, S, C, R>;
 
     fn layer(&self, inner: I) -> Self::Service {
@@ -228,10 +221,10 @@ impl<I, S, C, R> Layer<I> for RefreshLayer<S, C, R> {
     }
 }
 
-impl<S, C, R> Clone for RefreshLayer<S, C, R> {
+impl<S: Clone, C, R> Clone for RefreshLayer<S, C, R> {
     fn clone(&self) -> Self {
         Self {
-            credentials: self.credentials.clone(),
+            find: self.find.clone(),
             origins: self.origins.clone(),
             attach: self.attach.clone(),
             classify: Arc::clone(&self.classify),
@@ -240,10 +233,10 @@ impl<S, C, R> Clone for RefreshLayer<S, C, R> {
     }
 }
 
-impl<S, C, R> fmt::Debug for RefreshLayer<S, C, R> {
+impl<S: fmt::Debug, C, R> fmt::Debug for RefreshLayer<S, C, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshLayer")
-            .field("credentials", &self.credentials)
+            .field("credentials", &self.find)
             .field("origins", &self.origins)
             .field("attach", &self.attach)
             .finish_non_exhaustive()

@@ -170,6 +170,7 @@ mod classify;
 mod clock;
 mod credentials;
 mod error;
+mod find;
 mod future;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
@@ -202,8 +203,11 @@ mod trace;
 
 pub use self::classify::{Challenge, Classify, Unauthorized, Verdict};
 pub use self::clock::{Clock, Now};
-pub use self::credentials::{Credentials, Event, Events, RefreshPolicy, Status, TokenStatus};
+pub use self::credentials::{
+    Credentials, Event, Events, IntoCredentials, RefreshPolicy, Status, TokenStatus,
+};
 pub use self::error::{BoxError, TokenError};
+pub use self::find::FindCredentials;
 pub use self::future::ResponseFuture;
 pub use self::layer::RefreshLayer;
 pub use self::replay::{
@@ -220,3 +224,29 @@ pub use self::token::{AccessToken, RefreshToken, TokenSet, TokenSetBuilder};
 #[cfg(all(doctest, feature = "oauth2"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// A missing `impl` does not compile, and the message names the one to write.
+///
+/// ```compile_fail,E0277
+/// struct NoSource;
+/// tower_refresh::RefreshLayer::new(NoSource);
+/// ```
+///
+/// ```compile_fail,E0277
+/// struct NoSource;
+/// tower_refresh::Credentials::new(NoSource);
+/// ```
+///
+/// ```compile_fail,E0277
+/// # use std::convert::Infallible;
+/// # use http::{Request, Response};
+/// # use tower::{Layer as _, Service as _};
+/// struct NoReplayBody;
+/// let layer = tower_refresh::RefreshLayer::new(tower_refresh::StaticToken::new("sesame").unwrap());
+/// let api = tower::service_fn(async |_: Request<NoReplayBody>| {
+///     Ok::<_, Infallible>(Response::new(String::new()))
+/// });
+/// layer.layer(api).call(Request::new(NoReplayBody));
+/// ```
+#[cfg(doctest)]
+struct MissingImpl;

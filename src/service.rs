@@ -11,11 +11,11 @@ use tower_service::Service;
 use crate::classify::{Classify, Unauthorized};
 use crate::credentials::{Answer, Credentials, Issued, Want, recursion};
 use crate::error::{BoxError, for_caller};
+use crate::find::FindCredentials;
 use crate::future::{Again, ResponseFuture, Round, Sent};
 use crate::layer::RefreshLayer;
 use crate::origin::Carry;
 use crate::replay::{ByType, Retry, SpareHead};
-use crate::source::TokenSource;
 use crate::target::Target;
 
 /// Attaches an access token to requests, and renews it when it expires or is rejected: the service of [`RefreshLayer`].
@@ -49,7 +49,7 @@ use crate::target::Target;
 /// Dropping the response future drops the request. It does not stop a refresh. If the request was rejected and its token is
 /// being renewed, a body that is still being sent is broken off, over HTTP/1.1 with its connection. A rejection that reaches
 /// the caller while the body is still being sent leaves the rest to go on, as it would have without the layer.
-pub struct Refresh<I, S, C = Unauthorized, R = ByType> {
+pub struct Refresh<I, S = Credentials, C = Unauthorized, R = ByType> {
     inner: I,
     layer: Arc<RefreshLayer<S, C, R>>,
 }
@@ -74,14 +74,16 @@ pub enum Skip {
     Retry,
 }
 
+impl<I, C, R> Refresh<I, Credentials, C, R> {
+    /// Returns the credentials, for example to share them with another layer.
+    pub fn credentials(&self) -> &Credentials {
+        &self.layer.find
+    }
+}
+
 impl<I, S, C, R> Refresh<I, S, C, R> {
     pub(crate) fn new(inner: I, layer: RefreshLayer<S, C, R>) -> Self {
         Self { inner, layer: Arc::new(layer) }
-    }
-
-    /// Returns the credentials.
-    pub fn credentials(&self) -> &Credentials<S> {
-        &self.layer.credentials
     }
 
     /// Returns the inner service.
@@ -106,7 +108,7 @@ impl<I, S, C, R, B, D> Service<Request<B>> for Refresh<I, S, C, R>
 where
     I: Service<Request<B>, Response = Response<D>> + Clone,
     I::Error: Into<BoxError>,
-    S: TokenSource,
+    S: FindCredentials,
     C: Classify,
     R: Retry<B>,
     D: Body,
@@ -121,35 +123,41 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let layer = &self.layer;
-        if request.extensions().get() == Some(&Skip::Token)
-            || layer.attach.carries_own(request.headers())
-        {
+        let (head, body) = request.into_parts();
+        if head.extensions.get() == Some(&Skip::Token) || layer.attach.carries_own(&head.headers) {
+            let request = Request::from_parts(head, body);
             return ResponseFuture::untouched(layer, self.inner.call(request));
         }
         let carry = match layer.attach.invalid() {
             Some(error) => Carry::Refuse(error.clone()),
-            None => layer.origins.check(request.method(), request.uri(), request.headers()),
+            None => layer.origins.check(&head.method, &head.uri, &head.headers),
         };
-        match carry {
-            Carry::Yes => {}
-            Carry::No => return ResponseFuture::untouched(layer, self.inner.call(request)),
-            Carry::Refuse(error) => {
-                self.let_go();
-                return ResponseFuture::failed(&self.layer, for_caller(&request, error));
-            }
+        let found = match &carry {
+            Carry::Yes => layer.find.find(&head),
+            _ => None,
+        };
+        let request = Request::from_parts(head, body);
+        if let Carry::Refuse(error) = carry {
+            self.let_go();
+            return ResponseFuture::failed(&self.layer, for_caller(&request, error));
         }
+        let Some(found) = found else {
+            return ResponseFuture::untouched(layer, self.inner.call(request));
+        };
 
-        let issued = match layer.credentials.fresh() {
+        let credentials = layer.find.found(&found);
+        let issued = match credentials.fresh() {
             Some(issued) => issued,
-            None => match layer.credentials.ask(Want::TokenOf(None)) {
+            None => match credentials.ask(Want::TokenOf(None)) {
                 Answer::Use(issued) => issued,
                 Answer::Wait(waiting) => {
+                    let is_own = credentials.is_own_request(request.extensions());
                     let inner = self.let_go();
-                    if self.credentials().is_own_request(request.extensions()) {
+                    if is_own {
                         let error = for_caller(&request, recursion());
                         return ResponseFuture::failed(&self.layer, error);
                     }
-                    return ResponseFuture::waiting(&self.layer, waiting, request, inner);
+                    return ResponseFuture::waiting(&self.layer, found, waiting, request, inner);
                 }
                 Answer::Refuse(error) => {
                     self.let_go();
@@ -170,7 +178,7 @@ where
         ResponseFuture::sending(
             layer,
             self.inner.call(request),
-            Round::First(Sent { token: issued, target }, again),
+            Round::First(Sent { token: issued, target, found }, again),
         )
     }
 }
@@ -246,7 +254,7 @@ impl<I: Clone, S, C, R> Clone for Refresh<I, S, C, R> {
     }
 }
 
-impl<I: fmt::Debug, S, C, R> fmt::Debug for Refresh<I, S, C, R> {
+impl<I: fmt::Debug, S: fmt::Debug, C, R> fmt::Debug for Refresh<I, S, C, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Refresh").field("inner", &self.inner).field("layer", &self.layer).finish()
     }

@@ -50,7 +50,8 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
     let policy = RefreshPolicy::default()
         .refresh_ahead(Duration::from_millis(2500))
         .cooldown(Duration::from_millis(100), Duration::from_millis(300));
-    let layer = RefreshLayer::with_policy(source, policy).origin(serving.origin());
+    let layer =
+        RefreshLayer::new(Credentials::with_policy(source, policy)).origin(serving.origin());
     let credentials = layer.credentials().clone();
     let client = ServiceBuilder::new().layer(layer).service(http);
 

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tower::{Layer as _, Service};
-use tower_refresh::{BoxError, Credentials, RefreshLayer, StaticToken, TokenSource as _};
+use tower_refresh::{BoxError, Credentials, RefreshLayer, StaticToken};
 use tower_refresh_sidecar::guard::{Guard, Key};
 use tower_refresh_sidecar::limits::Limits;
 use tower_refresh_sidecar::listen::{Listen, Listener};
@@ -42,8 +42,8 @@ async fn main() -> Result<(), BoxError> {
     let connector =
         serve::connector(HttpsConnectorBuilder::new().with_tls_config(trust::tls(None)?));
     let http = || Client::builder(TokioExecutor::new()).build::<_, Body>(connector.clone());
-    let credentials = Credentials::new(StaticToken::new("sesame")?.boxed());
-    let layer = RefreshLayer::with_credentials(credentials.clone()).origin(&origin);
+    let credentials = Credentials::new(StaticToken::new("sesame")?);
+    let layer = RefreshLayer::new(credentials.clone()).origin(&origin);
     let with = start(layer.layer(http()), &origin, &credentials).await?;
     let without = start(http(), &origin, &credentials).await?;
 

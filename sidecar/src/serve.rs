@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tower::timeout::TimeoutLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
-use tower_refresh::{BoxError, BoxTokenSource, Refresh, RefreshLayer, TokenSource as _};
+use tower_refresh::{BoxError, Refresh, RefreshLayer};
 
 use crate::config::Config;
 use crate::connections::Connections;
@@ -49,7 +49,7 @@ pub struct Options {
 /// A sidecar that listens, and does not answer yet.
 pub struct Sidecar {
     listener: Listener,
-    proxy: Proxy<Refresh<Client<Connector, Body>, BoxTokenSource>>,
+    proxy: Proxy<Refresh<Client<Connector, Body>>>,
     limits: Limits,
     key_file: Option<PathBuf>,
     /// What a caller gives curl.
@@ -65,7 +65,7 @@ impl Sidecar {
         let is_http2_only = config.is_http2_only();
         let http = Client::builder(TokioExecutor::new()).build(connector.clone());
         let source = source::open(config, &options.config, http).await?;
-        let layer = RefreshLayer::new(source.boxed()).origin(&origin).replay_limit(REPLAY_BYTES);
+        let layer = RefreshLayer::new(source).origin(&origin).replay_limit(REPLAY_BYTES);
         let credentials = layer.credentials().clone();
         let limits = Limits::of_this_process();
         let client = client(limits).http2_only(is_http2_only).build(connector);

@@ -23,7 +23,7 @@ use crate::classify::Challenge;
 use crate::clock::Now;
 use crate::error::TokenError;
 use crate::limit;
-use crate::source::{FetchedFor, Renewal, TokenSource};
+use crate::source::{FetchedFor, Renewal, TokenSource as _};
 use crate::target::Target;
 use crate::token::TokenSet;
 
@@ -94,17 +94,17 @@ impl Want {
 }
 
 /// What the credentials answer.
-pub(crate) enum Answer<S: TokenSource> {
+pub(crate) enum Answer {
     Use(Arc<Issued>),
-    Wait(Waiting<S>),
+    Wait(Waiting),
     Refuse(TokenError),
 }
 
 /// Waits for a usable token, whoever brings it.
 ///
 /// Dropping it does not stop the flight.
-pub(crate) struct Waiting<S: TokenSource> {
-    credentials: Credentials<S>,
+pub(crate) struct Waiting {
+    credentials: Credentials,
     want: Want,
     /// Of the session that it waits in: an error from before a log-in is not its.
     epoch: u64,
@@ -115,8 +115,8 @@ pub(crate) struct Waiting<S: TokenSource> {
     asks: u32,
 }
 
-impl<S: TokenSource> Waiting<S> {
-    pub(super) fn new(credentials: Credentials<S>, want: Want, outcome: Landing) -> Self {
+impl Waiting {
+    pub(super) fn new(credentials: Credentials, want: Want, outcome: Landing) -> Self {
         let patience = credentials.timer(credentials.timeout()).map(|timer| {
             Box::pin(limit::passed(timer)) as Pin<Box<dyn Future<Output = ()> + Send + Sync>>
         });
@@ -125,7 +125,7 @@ impl<S: TokenSource> Waiting<S> {
     }
 }
 
-impl<S: TokenSource> Future for Waiting<S> {
+impl Future for Waiting {
     type Output = Result<Arc<Issued>, TokenError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -201,7 +201,7 @@ impl<S: TokenSource> Future for Waiting<S> {
 /// How often a waiter asks again. A clock that runs wild ends each flight before it lands, and a waiter would ask forever.
 const ASKS_MAX: u32 = 16;
 
-impl<S: TokenSource> fmt::Debug for Waiting<S> {
+impl fmt::Debug for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Waiting").field("want", &self.want).finish_non_exhaustive()
     }
@@ -209,8 +209,8 @@ impl<S: TokenSource> fmt::Debug for Waiting<S> {
 
 // ===== the one who fetches =====
 
-fn spawn<S: TokenSource>(
-    credentials: &Credentials<S>,
+fn spawn(
+    credentials: &Credentials,
     runtime: &Handle,
     task: impl Future<Output = ()> + Send + 'static,
 ) {
@@ -220,8 +220,8 @@ fn spawn<S: TokenSource>(
 }
 
 /// Starts a flight. Not to be called under the lock.
-pub(super) fn start<S: TokenSource>(
-    credentials: &Credentials<S>,
+pub(super) fn start(
+    credentials: &Credentials,
     departure: Departure,
     challenge: Option<Challenge>,
     turn: Turn,
@@ -233,34 +233,34 @@ pub(super) fn start<S: TokenSource>(
 }
 
 /// Counts as work under way until dropped: `flush` waits for it.
-struct Working<S: TokenSource> {
-    credentials: Credentials<S>,
+struct Working {
+    credentials: Credentials,
 }
 
-impl<S: TokenSource> Working<S> {
-    fn begin(credentials: &Credentials<S>) -> Self {
+impl Working {
+    fn begin(credentials: &Credentials) -> Self {
         credentials.working(1);
         Self { credentials: credentials.clone() }
     }
 }
 
-impl<S: TokenSource> Drop for Working<S> {
+impl Drop for Working {
     fn drop(&mut self) {
         self.credentials.working(-1);
     }
 }
 
 /// The task of a flight. Dropped before it landed, it lands with an error.
-struct InFlight<S: TokenSource> {
+struct InFlight {
     departure: Departure,
     /// When the source was asked.
     asked: Option<Now>,
     landed: bool,
     // Last, so that the work is over when the rest is.
-    work: Working<S>,
+    work: Working,
 }
 
-impl<S: TokenSource> InFlight<S> {
+impl InFlight {
     async fn fly(mut self, challenge: Option<Challenge>, turn: Turn) {
         let _turn: OwnedMutexGuard<()> = turn.lock_owned().await;
         let credentials = self.work.credentials.clone();
@@ -292,7 +292,7 @@ impl<S: TokenSource> InFlight<S> {
     }
 }
 
-impl<S: TokenSource> Drop for InFlight<S> {
+impl Drop for InFlight {
     fn drop(&mut self) {
         if self.landed {
             return;
@@ -314,8 +314,8 @@ impl<S: TokenSource> Drop for InFlight<S> {
 }
 
 /// Starts to tell the source what the application did itself. Not to be called under the lock.
-pub(super) fn start_adoption<S: TokenSource>(
-    credentials: &Credentials<S>,
+pub(super) fn start_adoption(
+    credentials: &Credentials,
     adoption: Adoption,
     tokens: Option<TokenSet>,
     turn: Turn,
@@ -346,8 +346,8 @@ pub(super) fn start_adoption<S: TokenSource>(
 }
 
 /// Starts to save what could not be saved before.
-pub(super) fn start_settling<S: TokenSource>(
-    credentials: &Credentials<S>,
+pub(super) fn start_settling(
+    credentials: &Credentials,
     runtime: &Handle,
 ) -> oneshot::Receiver<Result<(), TokenError>> {
     let (sender, receiver) = oneshot::channel();
@@ -360,12 +360,12 @@ pub(super) fn start_settling<S: TokenSource>(
 }
 
 /// The task of an adoption. However it ends, those who wait are let go.
-struct Adopting<S: TokenSource> {
+struct Adopting {
     adoption: Adoption,
-    work: Working<S>,
+    work: Working,
 }
 
-impl<S: TokenSource> Drop for Adopting<S> {
+impl Drop for Adopting {
     fn drop(&mut self) {
         self.work.credentials.adopted(self.adoption);
     }

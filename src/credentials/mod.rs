@@ -3,6 +3,7 @@
 mod event;
 mod evidence;
 mod flight;
+mod into;
 mod policy;
 mod session;
 mod state;
@@ -23,6 +24,7 @@ use tokio::time::Sleep;
 pub use self::event::{Event, Events};
 pub(crate) use self::flight::{Answer, Waiting, Want};
 use self::flight::{Gate, Outcome, Turn};
+pub use self::into::IntoCredentials;
 pub use self::policy::RefreshPolicy;
 pub(crate) use self::state::Issued;
 use self::state::{Adoption, Deadline, Decision, Departure, FlightId, State};
@@ -40,8 +42,8 @@ use crate::token::TokenSet;
 /// use tower_refresh::{Credentials, RefreshLayer, StaticToken};
 ///
 /// let credentials = Credentials::new(StaticToken::new("sesame")?);
-/// let api = RefreshLayer::with_credentials(credentials.clone()).origin("https://api.example.com");
-/// let files = RefreshLayer::with_credentials(credentials.clone()).origin("https://files.example.com");
+/// let api = RefreshLayer::new(credentials.clone()).origin("https://api.example.com");
+/// let files = RefreshLayer::new(credentials.clone()).origin("https://files.example.com");
 /// # Ok::<(), tower_refresh::TokenError>(())
 /// ```
 ///
@@ -64,15 +66,16 @@ use crate::token::TokenSet;
 /// # Fork
 ///
 /// A process that forks after the first refresh has two owners of one refresh token; that is not supported.
-pub struct Credentials<S = BoxTokenSource> {
-    shared: Arc<Shared<S>>,
+#[derive(Clone)]
+pub struct Credentials {
+    shared: Arc<Shared>,
 }
 
 /// Readers of a fresh token look at `published` and nothing else. Everything else is decided by the state, under the
 /// lock, and done after it: no await, spawn, send, wake, clock or user code while it is held.
-struct Shared<S> {
+struct Shared {
     id: u64,
-    source: S,
+    source: BoxTokenSource,
     policy: RefreshPolicy,
     /// Whether the source keeps tokens, some of which it may have been unable to save.
     keeps: bool,
@@ -100,16 +103,16 @@ struct Published {
     until: Deadline,
 }
 
-impl<S: TokenSource> Credentials<S> {
+impl Credentials {
     /// Makes credentials that obtain their tokens from `source`, with the default policy.
     ///
     /// Nothing is fetched until the first token is wanted.
-    pub fn new(source: S) -> Self {
+    pub fn new(source: impl TokenSource) -> Self {
         Self::with_policy(source, RefreshPolicy::default())
     }
 
     /// Makes credentials that obtain their tokens from `source`.
-    pub fn with_policy(source: S, policy: RefreshPolicy) -> Self {
+    pub fn with_policy(source: impl TokenSource, policy: RefreshPolicy) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(0);
 
         let id = IDS.fetch_add(1, Ordering::Relaxed);
@@ -119,7 +122,7 @@ impl<S: TokenSource> Credentials<S> {
         Self {
             shared: Arc::new(Shared {
                 id,
-                source,
+                source: source.boxed(),
                 published: ArcSwapOption::empty(),
                 #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
                 inner: std::sync::Mutex::new(Inner {
@@ -135,11 +138,6 @@ impl<S: TokenSource> Credentials<S> {
                 working: watch::Sender::new(0),
             }),
         }
-    }
-
-    /// Returns the source.
-    pub fn source(&self) -> &S {
-        &self.shared.source
     }
 
     /// Returns a token set that may be used now, and obtains one if there is none.
@@ -356,7 +354,7 @@ impl<S: TokenSource> Credentials<S> {
     /// Answers a request that obtained a token, and then readied its service, perhaps for a long time.
     ///
     /// A token that has expired since may be sent all the same: one of no lifetime serves those who waited for it.
-    pub(crate) fn recheck(&self, token: Arc<Issued>, may_have_expired: bool) -> Answer<S> {
+    pub(crate) fn recheck(&self, token: Arc<Issued>, may_have_expired: bool) -> Answer {
         if let Some(fresh) = self.fresh().filter(|fresh| fresh.session() == token.session()) {
             return Answer::Use(fresh);
         }
@@ -369,7 +367,7 @@ impl<S: TokenSource> Credentials<S> {
     }
 
     /// Answers somebody who wants a token, and starts a flight if that is what it takes.
-    pub(crate) fn ask(&self, mut want: Want) -> Answer<S> {
+    pub(crate) fn ask(&self, mut want: Want) -> Answer {
         self.notice_change(&want);
         let runtime = self.runtime().and_then(|runtime| self.refuse_recursion().map(|()| runtime));
         let (decision, gate, turn) = self.decide(
@@ -597,6 +595,10 @@ impl<S: TokenSource> Credentials<S> {
         self.shared.id
     }
 
+    fn source(&self) -> &BoxTokenSource {
+        &self.shared.source
+    }
+
     fn timeout(&self) -> Duration {
         self.shared.policy.timing.timeout
     }
@@ -633,13 +635,7 @@ pub(crate) fn recursion() -> TokenError {
     )
 }
 
-impl<S> Clone for Credentials<S> {
-    fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
-    }
-}
-
-impl<S> fmt::Debug for Credentials<S> {
+impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("policy", &self.shared.policy).finish_non_exhaustive()
     }
@@ -710,7 +706,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let credentials = Credentials::new(|_: Renewal| async { TokenSet::bearer("t") });
         runtime.block_on(credentials.prime()).unwrap();
-        let layer = RefreshLayer::with_credentials(credentials.clone()).origin("https://api.test");
+        let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test");
         let client =
             ServiceBuilder::new().layer(layer).service_fn(|_: Request<Full<Bytes>>| async {
                 Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))

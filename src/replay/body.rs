@@ -70,6 +70,12 @@ use http_body::Body;
 /// partial body in place of the real one is worse than none: a server cannot tell it from what was meant.
 ///
 /// Dropping a spare leaves the first body as if there had never been one.
+#[diagnostic::on_unimplemented(
+    message = "a body of type `{Self}` cannot be sent again",
+    label = "expected a `ReplayBody`",
+    note = "wrap the body in `Replayable`, box it with `http_body_util::BodyExt::boxed`, or implement `ReplayBody` for `{Self}`",
+    note = "without `ReplayBody`, set `.replay_with(|body| ..)` on the layer to copy the body, or `.without_retry()` to send each request once"
+)]
 pub trait ReplayBody: Body + Sized {
     /// What is kept while the body is sent. `Send` where the request's future is to be.
     type Spare;

@@ -21,6 +21,11 @@ pub use self::tee::StreamSpare;
 /// A way to keep a spare of a request's body: [`ByType`], [`ReplayWith`] or [`NoRetry`].
 ///
 /// Sealed: for a body of your own implement [`ReplayBody`].
+#[diagnostic::on_unimplemented(
+    message = "the layer cannot send a request with a body of type `{B}` again",
+    label = "`{Self}` cannot copy this body",
+    note = "implement `ReplayBody` for the body or wrap it in `Replayable`; or set `.replay_with(|body: &{B}| ..)` or `.without_retry()` on the layer"
+)]
 pub trait Retry<B>: sealed::Sealed {
     /// What is kept while the request is under way.
     type Spare;

@@ -38,6 +38,12 @@ use crate::token::TokenSet;
 ///     TokenSet::bearer(token).map(|tokens| tokens.expires_in(Duration::from_secs(300)))
 /// });
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `TokenSource`",
+    label = "expected a token source",
+    note = "implement `TokenSource` for `{Self}`, with `async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError>`",
+    note = "a closure is a token source if it returns such a future: `source_fn(|renewal| async move {{ .. }})`"
+)]
 pub trait TokenSource: Send + Sync + 'static {
     /// Obtains a new token set in place of the one in `renewal`.
     ///
@@ -119,6 +125,25 @@ where
 {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
         self(renewal).await.map(Into::into)
+    }
+}
+
+/// For a source that the program keeps a handle to.
+impl<S: TokenSource> TokenSource for Arc<S> {
+    async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+        (**self).fetch(renewal).await
+    }
+
+    async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
+        (**self).adopt(tokens).await
+    }
+
+    async fn settle(&self) -> Result<(), TokenError> {
+        (**self).settle().await
+    }
+
+    fn info(&self) -> SourceInfo {
+        (**self).info()
     }
 }
 
@@ -325,12 +350,21 @@ mod testing {
 
     use arc_swap::ArcSwap;
 
-    use super::{Renewal, TokenSource};
+    use super::{Cause, Renewal, TokenSource};
     use crate::error::TokenError;
     use crate::token::TokenSet;
 
     pub(super) fn tokens(token: &str) -> TokenSet {
         TokenSet::bearer(token).unwrap().build()
+    }
+
+    #[tokio::test]
+    async fn shared_source_fetches_and_adopts_as_the_source_itself() {
+        let adopted = Adopted::default();
+        let shared = Arc::new(adopted.clone());
+        shared.adopt(Some(&tokens("a"))).await.unwrap();
+        assert_eq!(adopted.seen(), ["a"]);
+        assert!(shared.fetch(Renewal::new(Cause::Missing)).await.unwrap_err().is_denied());
     }
 
     /// A source that only remembers what it was told to adopt.

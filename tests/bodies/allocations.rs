@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body_util::Full;
 use tower::{Layer as _, Service};
-use tower_refresh::{AccessToken, Credentials, RefreshLayer, Renewal, TokenSet, TokenSource};
+use tower_refresh::{AccessToken, Credentials, RefreshLayer, Renewal, TokenSet};
 
 #[test]
 fn without_retry_it_allocates_what_the_header_map_needs_and_nothing_else() {
@@ -66,13 +66,13 @@ fn a_token_is_cloned_without_allocating() {
     assert_eq!(measure(|| drop(tokens.clone())).count_total, 0);
 }
 
-fn refresh() -> RefreshLayer<impl TokenSource> {
+fn refresh() -> RefreshLayer {
     let credentials = Credentials::new(|_: Renewal| async {
         TokenSet::bearer("sesame").map(|tokens| tokens.expires_in(Duration::from_secs(3600)))
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(credentials.prime()).unwrap();
-    RefreshLayer::with_credentials(credentials).origin("https://api.example.com")
+    RefreshLayer::new(credentials).origin("https://api.example.com")
 }
 
 /// What somebody would write by hand, with a token that never changes.

@@ -465,7 +465,7 @@ async fn an_early_rejection_over_http_2_ends_its_own_stream_only_and_is_read_bef
         Mint::new(HOUR),
         RefreshPolicy::default().clock(TokioClock::new()),
     );
-    let layer = RefreshLayer::with_credentials(credentials.clone()).origin(server.url(""));
+    let layer = RefreshLayer::new(credentials.clone()).origin(server.url(""));
     let http = client(Version::Http2);
     let client = ServiceBuilder::new().layer(layer).service(http.clone());
     // Another stream of the same connection, without our token.
@@ -493,7 +493,10 @@ async fn an_early_rejection_over_http_2_ends_its_own_stream_only_and_is_read_bef
 #[tokio::test]
 async fn without_retry_nothing_is_kept() {
     /// What is held of a body when the service has read it, and not answered yet.
-    async fn held<R>(layer: RefreshLayer<Mint, tower_refresh::Unauthorized, R>, skip: bool) -> usize
+    async fn held<R>(
+        layer: RefreshLayer<tower_refresh::Credentials, tower_refresh::Unauthorized, R>,
+        skip: bool,
+    ) -> usize
     where
         R: tower_refresh::Retry<Replayable<Upload>, Spare: Send> + Send + Sync + 'static,
     {
@@ -537,7 +540,7 @@ impl<B> Sendable for B where
 fn layer<S: TokenSource>(
     server: &Recorder,
     source: S,
-) -> ServiceBuilder<tower::layer::util::Stack<RefreshLayer<S>, tower::layer::util::Identity>> {
+) -> ServiceBuilder<tower::layer::util::Stack<RefreshLayer, tower::layer::util::Identity>> {
     ServiceBuilder::new().layer(RefreshLayer::new(source).origin(server.url("")))
 }
 

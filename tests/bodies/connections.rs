@@ -123,7 +123,7 @@ async fn a_token_that_is_revoked_among_a_hundred_requests_costs_one_refresh() {
 struct Api {
     server: AuthorizationServer,
     serving: Serving,
-    client: Refresh<Client<HttpConnector, Full<Bytes>>, RefreshTokenGrant>,
+    client: Refresh<Client<HttpConnector, Full<Bytes>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

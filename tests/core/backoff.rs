@@ -61,7 +61,7 @@ impl TokenSource for Failing {
 }
 
 /// Asks every 100 ms until there is a token. Returns how long that took.
-async fn time_to_token<S: TokenSource>(credentials: &Credentials<S>) -> Duration {
+async fn time_to_token(credentials: &Credentials) -> Duration {
     let start = Instant::now();
     while credentials.token().await.is_err() {
         advance(TICK).await;

@@ -21,8 +21,8 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Service as _, ServiceExt as _};
 use tower_refresh::{
-    BoxTokenSource, Cause, Credentials, RefreshLayer, RefreshPolicy, Renewal, TokenError, TokenSet,
-    TokenSource, TokenStatus, source_fn,
+    Cause, Credentials, RefreshLayer, RefreshPolicy, Renewal, TokenError, TokenSet, TokenSource,
+    TokenStatus, source_fn,
 };
 
 use crate::harness::{
@@ -32,7 +32,8 @@ use crate::harness::{
 #[tokio::test(start_paused = true)]
 async fn a_thousand_requests_without_a_token_cost_one_fetch() {
     let mint = Mint::new(HOUR);
-    let client = client(RefreshLayer::with_policy(mint.clone(), policy()), accept);
+    let client =
+        client(RefreshLayer::new(Credentials::with_policy(mint.clone(), policy())), accept);
     let answers = join_all((0..1000).map(|_| client.clone().oneshot(get("/")))).await;
     assert!(answers.into_iter().all(|answer| answer.unwrap().status() == StatusCode::OK));
     assert_eq!(mint.calls(), 1);
@@ -41,7 +42,7 @@ async fn a_thousand_requests_without_a_token_cost_one_fetch() {
 #[tokio::test(start_paused = true)]
 async fn a_thousand_requests_with_a_stale_token_cost_one_fetch_and_none_of_them_waits() {
     let (source, mut strings) = puppet();
-    let layer = RefreshLayer::with_policy(source, policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
     credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
     let client = client(layer, accept);
@@ -209,7 +210,7 @@ async fn the_caller_that_started_a_flight_may_be_dropped_at_any_point() {
     for polls in 0..6 {
         let (source, mut strings) = puppet();
         let credentials = Credentials::with_policy(source, policy());
-        let layer = RefreshLayer::with_credentials(credentials.clone());
+        let layer = RefreshLayer::new(credentials.clone());
         let mut caller = Box::pin(client(layer, accept).oneshot(get("/")));
         for _ in 0..polls {
             poll_fn(|cx| {
@@ -317,7 +318,7 @@ async fn a_source_that_panics_is_an_error_and_the_next_fetch_works() {
 
 #[test]
 fn an_error_that_looks_at_the_credentials_when_it_is_dropped_finds_them_unlocked() {
-    static CREDENTIALS: OnceLock<Credentials<BoxTokenSource>> = OnceLock::new();
+    static CREDENTIALS: OnceLock<Credentials> = OnceLock::new();
 
     #[derive(Debug)]
     struct Curious;
@@ -386,7 +387,7 @@ fn a_runtime_that_is_shut_down_during_a_flight_is_an_error_and_another_works() {
 #[test]
 fn without_a_runtime_there_is_an_error_and_no_panic() {
     let credentials = Credentials::new(|_: Renewal| async { TokenSet::bearer("t") });
-    let layer = RefreshLayer::with_credentials(credentials.clone());
+    let layer = RefreshLayer::new(credentials.clone());
     for _ in 0..2 {
         let error = futures_executor(credentials.token()).unwrap_err();
         assert!(error.is_misconfigured() && error.to_string().contains("runtime"), "{error}");
@@ -481,7 +482,7 @@ async fn a_token_endpoint_behind_its_own_layer_is_a_clear_error_at_once() {
         },
         policy(),
     );
-    let client = client(RefreshLayer::with_credentials(credentials.clone()), accept);
+    let client = client(RefreshLayer::new(credentials.clone()), accept);
     slot.set(client.clone()).ok().unwrap();
 
     let start = Instant::now();
@@ -495,8 +496,7 @@ async fn a_token_endpoint_behind_its_own_layer_is_a_clear_error_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn two_credentials_that_wait_for_each_other_are_a_clear_error() {
-    let second: Arc<std::sync::OnceLock<Credentials<tower_refresh::BoxTokenSource>>> =
-        Arc::default();
+    let second: Arc<std::sync::OnceLock<Credentials>> = Arc::default();
     let inside = Arc::clone(&second);
     let first = Credentials::with_policy(
         move |_: Renewal| {
@@ -533,7 +533,7 @@ async fn recursion_that_leaves_the_task_ends_at_the_timeout() {
         },
         policy(),
     );
-    let client = client(RefreshLayer::with_credentials(credentials.clone()), accept);
+    let client = client(RefreshLayer::new(credentials.clone()), accept);
     slot.set(client.clone()).ok().unwrap();
     let start = Instant::now();
     assert!(client.oneshot(get("/")).await.is_err());
@@ -627,7 +627,7 @@ fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever()
             .brake(Duration::ZERO, Duration::ZERO);
         let credentials = Credentials::with_policy(moody.clone(), policy);
         let answers = Arc::new(AtomicUsize::new(0));
-        let client = client(RefreshLayer::with_credentials(credentials.clone()), move |_, _| {
+        let client = client(RefreshLayer::new(credentials.clone()), move |_, _| {
             let answer = answers.fetch_add(1, Ordering::Relaxed);
             async move {
                 if answer.is_multiple_of(13) {
@@ -652,7 +652,7 @@ fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever()
 }
 
 /// Asks, renews, logs in and out, and sends requests; some of it is dropped halfway.
-async fn use_at_random(credentials: Credentials<Moody>, client: harness::Client, seed: u64) {
+async fn use_at_random(credentials: Credentials, client: harness::Client, seed: u64) {
     let short_lived = || tokens("mine").expires_in(Duration::from_millis(30));
     let mut dice = seed;
     for _ in 0..100 {

@@ -18,9 +18,9 @@ use tower_refresh::{
     Cause, Credentials, RefreshLayer, Renewal, TokenError, TokenSet, TokenSource, TokenStatus,
 };
 
-use crate::harness::{HOUR, Puppet, accept, client, get, let_others_run, policy, puppet, tokens};
+use crate::harness::{HOUR, accept, client, get, let_others_run, policy, puppet, tokens};
 
-async fn current<S: TokenSource>(credentials: &Credentials<S>) -> String {
+async fn current(credentials: &Credentials) -> String {
     credentials.token().await.unwrap().access_token().expose_secret().to_owned()
 }
 
@@ -187,7 +187,7 @@ async fn flush_waits_for_flights_without_callers() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_waits_when_the_application_logs_in_goes_out_with_the_new_token() {
     let (source, mut strings) = puppet();
-    let layer = RefreshLayer::with_policy(source, policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
     let client = client(layer, accept);
     let waiting = tokio::spawn(client.oneshot(get("/")));
@@ -259,20 +259,20 @@ fn alice_is_rejected(
     }
 }
 
-async fn log_out(credentials: &Credentials<Puppet>) {
+async fn log_out(credentials: &Credentials) {
     credentials.forget().await.unwrap();
 }
 
-async fn log_in_as_bob(credentials: &Credentials<Puppet>) {
+async fn log_in_as_bob(credentials: &Credentials) {
     credentials.replace(tokens("bob").expires_in(HOUR)).await.unwrap();
 }
 
-async fn log_out_and_in(credentials: &Credentials<Puppet>) {
+async fn log_out_and_in(credentials: &Credentials) {
     log_out(credentials).await;
     log_in_as_bob(credentials).await;
 }
 
-type End = for<'a> fn(&'a Credentials<Puppet>) -> BoxFuture<'a, ()>;
+type End = for<'a> fn(&'a Credentials) -> BoxFuture<'a, ()>;
 
 /// The ends of a session.
 const ENDS: [End; 3] = [
@@ -291,7 +291,7 @@ async fn rejected_request_is_not_resent_across_a_login() {
     for end in ENDS {
         let (source, mut strings) = puppet();
         let sent = Arc::default();
-        let layer = RefreshLayer::with_policy(source, policy());
+        let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
         let credentials = layer.credentials().clone();
         credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
         let request = tokio::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
@@ -311,7 +311,7 @@ async fn rejected_request_that_waits_is_not_resent_across_a_login() {
     for end in ENDS {
         let (source, mut strings) = puppet();
         let sent = Arc::default();
-        let layer = RefreshLayer::with_policy(source, policy());
+        let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
         let credentials = layer.credentials().clone();
         credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
         let request = tokio::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
@@ -334,7 +334,7 @@ async fn request_that_waits_for_a_token_is_not_sent_across_a_login() {
     for end in ENDS {
         let (source, mut strings) = puppet();
         let sent = Arc::default();
-        let layer = RefreshLayer::with_policy(source, policy());
+        let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
         let credentials = layer.credentials().clone();
         credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
         advance(HOUR).await;
@@ -357,7 +357,7 @@ async fn token_that_landed_before_a_login_is_sent_for_no_request_after_it() {
     for end in ENDS {
         let (source, mut strings) = puppet();
         let sent = Arc::default();
-        let layer = RefreshLayer::with_policy(source, policy());
+        let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
         let credentials = layer.credentials().clone();
         let mut request = task::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
         assert_pending!(request.poll());
@@ -379,7 +379,8 @@ async fn request_held_up_by_its_service_is_not_sent_across_a_login() {
         let (source, mut strings) = puppet();
         let sent: Arc<AtomicUsize> = Arc::default();
         let counted = Arc::clone(&sent);
-        let layer = RefreshLayer::with_policy(source, policy()).origin("https://api.test");
+        let layer = RefreshLayer::new(Credentials::with_policy(source, policy()))
+            .origin("https://api.test");
         let credentials = layer.credentials().clone();
         let one_at_a_time = tower::limit::GlobalConcurrencyLimitLayer::new(1);
         let api = tower::service_fn(move |_: http::Request<Full<Bytes>>| {
@@ -414,7 +415,8 @@ async fn rejected_request_is_not_resent_if_a_login_comes_while_the_response_is_r
         let (source, mut strings) = puppet();
         let sent: Arc<AtomicUsize> = Arc::default();
         let counted = Arc::clone(&sent);
-        let layer = RefreshLayer::with_policy(source, policy()).origin("https://api.test");
+        let layer = RefreshLayer::new(Credentials::with_policy(source, policy()))
+            .origin("https://api.test");
         let credentials = layer.credentials().clone();
         credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
         let api = tower::service_fn(move |_: http::Request<Full<Bytes>>| {
@@ -445,7 +447,7 @@ async fn rejected_request_is_not_resent_if_a_login_comes_while_the_response_is_r
 #[tokio::test(start_paused = true)]
 async fn request_made_while_logged_out_waits_for_the_next_login() {
     let (source, mut strings) = puppet();
-    let layer = RefreshLayer::with_policy(source, policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
     let client = client(layer, accept);
     credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();

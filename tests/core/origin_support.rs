@@ -15,23 +15,23 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-use tower_refresh::{RefreshLayer, TokenError};
+use tower_refresh::{Credentials, RefreshLayer, TokenError};
 
 use crate::harness::{HOUR, Mint, policy};
 
 pub struct Api {
     pub mint: Mint,
-    layer: RefreshLayer<Mint>,
+    layer: RefreshLayer,
     status: StatusCode,
     headers: Arc<Mutex<Vec<HeaderMap>>>,
     pub uris: Arc<Mutex<Vec<Uri>>>,
 }
 
 impl Api {
-    pub fn new(set_up: impl FnOnce(RefreshLayer<Mint>) -> RefreshLayer<Mint>) -> Self {
+    pub fn new(set_up: impl FnOnce(RefreshLayer) -> RefreshLayer) -> Self {
         let mint = Mint::new(HOUR);
         Self {
-            layer: set_up(RefreshLayer::with_policy(mint.clone(), policy())),
+            layer: set_up(RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()))),
             mint,
             status: StatusCode::OK,
             headers: Arc::default(),

@@ -45,7 +45,7 @@ async fn a_hundred_late_rejections_of_one_token_cost_one_refresh() {
     let mint = Mint::new(HOUR);
     let accepts_first = Arc::new(AtomicBool::new(true));
     let valid = Arc::clone(&accepts_first);
-    let layer = RefreshLayer::with_policy(mint.clone(), policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
     let client = client(layer, move |token, path| {
         let valid = Arc::clone(&valid);
         async move {
@@ -70,7 +70,7 @@ async fn a_hundred_late_rejections_of_one_token_cost_one_refresh() {
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_rejects_everything_costs_a_few_refreshes_and_not_one_per_request() {
     let mint = Mint::new(HOUR);
-    let layer = RefreshLayer::with_policy(mint.clone(), policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
     let client = client(layer, |_, path| async move {
         if path == "/broken" { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
     });
@@ -108,7 +108,7 @@ async fn an_endpoint_that_rejects_everything_costs_a_few_refreshes_and_not_one_p
 #[tokio::test(start_paused = true)]
 async fn requests_that_cannot_be_sent_again_make_no_storm_either() {
     let mint = Mint::new(HOUR);
-    let layer = RefreshLayer::with_policy(mint.clone(), policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
     let client = client(layer, |_, _| async { StatusCode::UNAUTHORIZED });
     for _ in 0..1000 {
         let mut request = get("/");
@@ -123,7 +123,7 @@ async fn requests_that_cannot_be_sent_again_make_no_storm_either() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_revokes_the_old_token_with_each_new_one_makes_no_storm() {
     let mint = Mint::new(HOUR);
-    let layer = RefreshLayer::with_policy(mint.clone(), policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
     let credentials = layer.credentials().clone();
     let newest = only_newest(&mint);
     let client = client(layer, move |token, path| {
@@ -150,7 +150,7 @@ async fn a_server_that_revokes_the_old_token_with_each_new_one_makes_no_storm() 
 #[tokio::test(start_paused = true)]
 async fn the_first_rejection_renews_however_young_the_token() {
     let mint = Mint::new(HOUR);
-    let layer = RefreshLayer::with_policy(mint.clone(), policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
     let client = client(layer, |token, _| async move {
         if token == "t1" { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
     });
@@ -161,7 +161,7 @@ async fn the_first_rejection_renews_however_young_the_token() {
 #[tokio::test(start_paused = true)]
 async fn an_accepted_retry_releases_the_brake() {
     let mint = Mint::new(HOUR);
-    let layer = RefreshLayer::with_policy(mint.clone(), policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
     let credentials = layer.credentials().clone();
     let mut events = credentials.subscribe();
     let broken = Arc::new(AtomicBool::new(true));
@@ -196,7 +196,7 @@ async fn an_accepted_retry_releases_the_brake() {
 async fn a_second_rejection_reaches_the_caller() {
     let attempts = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&attempts);
-    let layer = RefreshLayer::with_policy(Mint::new(HOUR), policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(Mint::new(HOUR), policy()));
     let client = client(layer, move |_, _| {
         counted.fetch_add(1, Ordering::SeqCst);
         async { StatusCode::UNAUTHORIZED }
@@ -208,7 +208,7 @@ async fn a_second_rejection_reaches_the_caller() {
 #[tokio::test(start_paused = true)]
 async fn a_refresh_that_fails_after_a_rejection_gives_the_caller_that_very_answer() {
     let (source, mut strings) = puppet();
-    let layer = RefreshLayer::with_policy(source, policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     layer.credentials().replace(tokens("old").expires_in(HOUR)).await.unwrap();
     let client = client(layer, |_, _| async { StatusCode::UNAUTHORIZED });
     let (answer, ()) = tokio::join!(client.clone().oneshot(get("/")), async {
@@ -231,7 +231,7 @@ async fn a_refresh_that_fails_after_a_rejection_gives_the_caller_that_very_answe
 #[tokio::test(start_paused = true)]
 async fn a_late_rejection_of_an_older_token_does_not_renew_the_newer() {
     let mint = Mint::new(HOUR);
-    let layer = RefreshLayer::with_policy(mint.clone(), policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
     let credentials = layer.credentials().clone();
     let client = client(layer, |token, _| async move {
         if token == "t1" {
@@ -252,7 +252,7 @@ async fn a_late_rejection_of_an_older_token_does_not_renew_the_newer() {
 #[tokio::test(start_paused = true)]
 async fn while_a_rejected_token_is_renewed_new_requests_wait_rather_than_fail() {
     let (source, mut strings) = puppet();
-    let layer = RefreshLayer::with_policy(source, policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
     credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
     let sent_old = Arc::new(AtomicUsize::new(0));
@@ -281,7 +281,7 @@ async fn two_layers_on_one_credentials_renew_once() {
     let mint = Mint::new(HOUR);
     let credentials = Credentials::with_policy(mint.clone(), policy());
     let clients = [(); 2].map(|()| {
-        client(RefreshLayer::with_credentials(credentials.clone()), |token, _| async move {
+        client(RefreshLayer::new(credentials.clone()), |token, _| async move {
             if token == "t1" { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
         })
     });
@@ -293,7 +293,8 @@ async fn two_layers_on_one_credentials_renew_once() {
 #[tokio::test(start_paused = true)]
 async fn the_source_is_told_the_challenge() {
     let (source, mut strings) = puppet();
-    let layer = RefreshLayer::with_policy(source, policy()).origin("https://api.test");
+    let layer =
+        RefreshLayer::new(Credentials::with_policy(source, policy())).origin("https://api.test");
     layer.credentials().replace(tokens("old")).await.unwrap();
     let api = tower::service_fn(|request: Request<Full<Bytes>>| async move {
         let mut response = Response::new(Full::<Bytes>::default());
@@ -320,7 +321,8 @@ async fn the_source_is_told_the_challenge() {
 async fn the_challenge_of_an_older_tokens_late_rejection_does_not_reach_the_source() {
     let (source, strings) = puppet();
     let strings = Arc::new(tokio::sync::Mutex::new(strings));
-    let layer = RefreshLayer::with_policy(source, policy()).origin("https://api.test");
+    let layer =
+        RefreshLayer::new(Credentials::with_policy(source, policy())).origin("https://api.test");
     let credentials = layer.credentials().clone();
     credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
     let (renewed, answers) = (credentials.clone(), Arc::clone(&strings));
@@ -353,7 +355,7 @@ async fn the_challenge_of_an_older_tokens_late_rejection_does_not_reach_the_sour
 #[tokio::test(start_paused = true)]
 async fn what_counts_as_a_rejection_is_the_classifiers_business() {
     let mint = Mint::new(HOUR);
-    let layer = RefreshLayer::with_policy(mint.clone(), policy())
+    let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()))
         .origin("https://api.test")
         .classify(|status: StatusCode, _: &http::HeaderMap| {
             if status == StatusCode::IM_A_TEAPOT { Verdict::Rejected } else { Verdict::Accepted }
@@ -374,7 +376,7 @@ async fn what_counts_as_a_rejection_is_the_classifiers_business() {
 async fn without_retry_the_caller_gets_the_answer_and_the_next_request_a_new_token() {
     let mint = Mint::new(HOUR);
     let attempts = Arc::new(AtomicUsize::new(0));
-    let layer = RefreshLayer::with_policy(mint.clone(), policy())
+    let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()))
         .origin("https://api.test")
         .without_retry();
     let counted = Arc::clone(&attempts);
@@ -403,7 +405,7 @@ struct NotClone;
 #[tokio::test(start_paused = true)]
 async fn a_request_may_ask_to_be_left_alone() {
     let mint = Mint::new(HOUR);
-    let layer = RefreshLayer::with_policy(mint.clone(), policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
     let client = client(layer, |token, _| async move {
         if token.is_empty() { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
     });
@@ -416,7 +418,7 @@ async fn a_request_may_ask_to_be_left_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_rejection_during_an_early_renewal_makes_new_requests_wait() {
     let (source, mut strings) = puppet();
-    let layer = RefreshLayer::with_policy(source, policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
     credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
     advance(HOUR - Duration::from_secs(200)).await;
@@ -438,7 +440,7 @@ async fn a_rejection_during_an_early_renewal_makes_new_requests_wait() {
 #[tokio::test(start_paused = true)]
 async fn an_unexpired_token_is_used_when_its_renewal_hangs() {
     let (source, mut strings) = puppet();
-    let layer = RefreshLayer::with_policy(source, policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     layer.credentials().replace(tokens("t").expires_in(HOUR)).await.unwrap();
     let client = client(layer, |_, path| async move {
         if path == "/broken" { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
@@ -457,7 +459,7 @@ async fn an_unexpired_token_is_used_when_its_renewal_hangs() {
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_fails_elsewhere_does_not_excuse_a_rejected_retry() {
     let (source, mut strings) = puppet();
-    let layer = RefreshLayer::with_policy(source, policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
     credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
     let client = client(layer, |token, _| async move {
@@ -486,7 +488,7 @@ where
     Fut: Future<Output = StatusCode> + Send + 'static,
 {
     let mint = Mint::new(lifetime);
-    let layer = RefreshLayer::with_policy(mint.clone(), policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
     layer.credentials().prime().await.unwrap();
     let client = client(layer, answer);
     let mut requests = Vec::new();
@@ -587,7 +589,7 @@ fn a_rejected_answer_without_an_end_is_given_up_on_though_nobody_polls_the_runti
     };
     assert!(renew());
     other.block_on(async {
-        let layer = RefreshLayer::with_credentials(credentials).origin("https://api.test");
+        let layer = RefreshLayer::new(credentials).origin("https://api.test");
         let api = tower::service_fn(move |request: Request<Full<Bytes>>| {
             let mut response = Response::new(StreamBody::new(stream::pending::<
                 Result<Frame<Bytes>, Infallible>,
@@ -608,7 +610,7 @@ fn a_rejected_answer_without_an_end_is_given_up_on_though_nobody_polls_the_runti
 #[tokio::test(start_paused = true)]
 async fn switching_protocols_after_a_refresh_ends_the_backoff() {
     let mint = Mint::new(HOUR);
-    let layer = RefreshLayer::with_policy(mint.clone(), policy());
+    let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
     let credentials = layer.credentials().clone();
     let broken = Arc::new(AtomicBool::new(true));
     let is_broken = Arc::clone(&broken);

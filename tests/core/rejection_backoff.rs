@@ -13,7 +13,9 @@ use http_body_util::Full;
 use tokio::time::{advance, sleep, timeout};
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt as _};
-use tower_refresh::{RefreshLayer, ReplayLimit, Replayable, Skip, TokenError, TokenStatus};
+use tower_refresh::{
+    Credentials, RefreshLayer, ReplayLimit, Replayable, Skip, TokenError, TokenStatus,
+};
 
 use crate::harness::{HOUR, Mint, policy, token_of};
 
@@ -26,7 +28,7 @@ struct Api {
     mint: Mint,
     revoked: Arc<AtomicUsize>,
     client: Client,
-    credentials: tower_refresh::Credentials<Mint>,
+    credentials: Credentials,
 }
 
 /// What the callers of the broken endpoint do.
@@ -48,7 +50,7 @@ impl Api {
 
     fn with(mint: Mint) -> Self {
         let revoked = Arc::new(AtomicUsize::new(0));
-        let layer = RefreshLayer::with_policy(mint.clone(), policy())
+        let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()))
             .origin("https://api.test")
             .origin("https://other.test");
         let credentials = layer.credentials().clone();

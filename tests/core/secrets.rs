@@ -207,7 +207,7 @@ fn settings(paper: &mut Paper) {
         format!("{QUERY}@api.test"),
         format!("wss://ann:{QUERY}@api.test/{QUERY}"),
     ] {
-        let layer = RefreshLayer::with_credentials(credentials.clone()).origin(&origin);
+        let layer = RefreshLayer::new(credentials.clone()).origin(&origin);
         paper.debug("RefreshLayer", &layer);
         paper.debug("Refresh", &tower::Layer::layer(&layer, ()));
     }
@@ -279,7 +279,7 @@ async fn requests(paper: &mut Paper) {
     let (source, mut strings) = puppet();
     let (api, mut server) = tower_test::mock::pair::<Request<Full<Bytes>>, Response<Body>>();
     let credentials = Credentials::with_policy(source, policy());
-    let layer = RefreshLayer::with_credentials(credentials.clone()).origin("https://api.test");
+    let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test");
     let mut client = ServiceBuilder::new().layer(&layer).service(api);
     let uri = format!("https://api.test/things?api_key={QUERY}");
     let get = || Request::get(&uri).body(Full::<Bytes>::default()).unwrap();
@@ -346,7 +346,7 @@ async fn requests(paper: &mut Paper) {
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     states.insert(paper.debug("ResponseFuture", &sent));
 
-    let unnamed = RefreshLayer::with_credentials(credentials.clone());
+    let unnamed = RefreshLayer::new(credentials.clone());
     let (api, _server) = tower_test::mock::pair::<Request<Full<Bytes>>, Response<Body>>();
     let mut client = ServiceBuilder::new().layer(unnamed).service(api);
     let failed = client.ready().await.unwrap().call(get());
@@ -445,7 +445,7 @@ async fn events(paper: &mut Paper) {
     };
     let credentials = Credentials::with_policy(source, policy());
     let mut events = credentials.subscribe();
-    let layer = RefreshLayer::with_credentials(credentials.clone());
+    let layer = RefreshLayer::new(credentials.clone());
     let repaired = Arc::new(AtomicBool::new(false));
     let is_repaired = Arc::clone(&repaired);
     let client = harness::client(layer, move |_, _| {
@@ -737,7 +737,7 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     let brake = Duration::from_millis(20);
     let policy = RefreshPolicy::default().brake(brake, brake);
     let credentials = Credentials::with_policy(refresh.or_else(log_in), policy);
-    let layer = RefreshLayer::with_credentials(credentials.clone()).origin(serving.origin());
+    let layer = RefreshLayer::new(credentials.clone()).origin(serving.origin());
     let client = ServiceBuilder::new().layer(layer).service(http);
     let get = async |path: &str| {
         let path = format!("{path}?api_key={QUERY}");

@@ -359,7 +359,7 @@ async fn instances_of_a_fleet_do_not_renew_in_step() {
 
 // ===== clocks that do not agree =====
 
-async fn with_clock<S: TokenSource>(source: S) -> (Credentials<S>, ManualClock) {
+async fn with_clock<S: TokenSource>(source: S) -> (Credentials, ManualClock) {
     let clock = ManualClock::new();
     let policy = RefreshPolicy::default().clock(clock.clone()).jitter(Duration::ZERO);
     let credentials = Credentials::with_policy(source, policy);

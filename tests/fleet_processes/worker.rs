@@ -21,7 +21,7 @@ use tower_refresh::oauth2::{ClientAuth, Dialect, RefreshTokenGrant, TokenEndpoin
 use tower_refresh::store::Stored;
 use tower_refresh::{Credentials, Event, RefreshLayer, RefreshPolicy, TokenError, TokenSet};
 
-use crate::place::{AnyStore, Place};
+use crate::place::Place;
 use crate::steps::{Halt, SteppedSource, SteppedStore, Steps, number_of};
 
 const ORDERS: &str = "TOWER_REFRESH_FLEET_WORKER";
@@ -71,8 +71,6 @@ pub struct Counts {
     /// Refreshes that failed.
     pub failed: u64,
 }
-
-type Worker = Credentials<Stored<SteppedSource<RefreshTokenGrant>, SteppedStore<AnyStore>>>;
 
 pub async fn run(orders: Orders) {
     // Even if it is frozen, it ends with the test.
@@ -129,7 +127,7 @@ pub async fn run(orders: Orders) {
     say(&json!({ "counts": reporter.counts(), "settled": settled }));
 }
 
-fn credentials(orders: &Orders, reporter: &Reporter) -> Worker {
+fn credentials(orders: &Orders, reporter: &Reporter) -> Credentials {
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let mut dialect = Dialect::rfc6749();
     dialect.reuse_grace = orders.reuse_grace_ms.map(Duration::from_millis);
@@ -161,11 +159,11 @@ struct Sending {
 }
 
 /// Sends requests, one after the other.
-async fn send(credentials: Worker, orders: Orders, reporter: Reporter, sending: Sending) {
+async fn send(credentials: Credentials, orders: Orders, reporter: Reporter, sending: Sending) {
     let origin: http::Uri = orders.api.parse().unwrap();
     let origin = format!("http://{}", origin.authority().unwrap());
     let client = ServiceBuilder::new()
-        .layer(RefreshLayer::with_credentials(credentials).origin(origin))
+        .layer(RefreshLayer::new(credentials).origin(origin))
         .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
     let pause = Duration::from_millis(orders.pause_ms);
     while !sending.ends.load(Relaxed) {
@@ -243,7 +241,7 @@ impl Reporter {
         }
     }
 
-    async fn tell(self, credentials: Worker) {
+    async fn tell(self, credentials: Credentials) {
         let mut events = credentials.subscribe();
         let count = |counter: &AtomicU64| {
             counter.fetch_add(1, Relaxed);

@@ -159,9 +159,8 @@ impl TokenSource for Mint {
 pub type Client = BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, tower::BoxError>;
 
 /// Puts the layer over a resource server that answers what `answer` makes of the request's token and path.
-pub fn client<S, F, Fut>(layer: RefreshLayer<S>, answer: F) -> Client
+pub fn client<F, Fut>(layer: RefreshLayer, answer: F) -> Client
 where
-    S: TokenSource,
     F: Fn(String, String) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = StatusCode> + Send + 'static,
 {

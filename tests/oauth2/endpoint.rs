@@ -522,10 +522,10 @@ impl World {
         RefreshTokenGrant::new(endpoint, self.server.issue_refresh_token())
     }
 
-    fn client<S: TokenSource>(&self, source: S) -> Client<S> {
+    fn client(&self, source: impl TokenSource) -> Client {
         let policy = RefreshPolicy::default().clock(self.clock.clone()).jitter(Duration::ZERO);
         let credentials = Credentials::with_policy(source, policy);
-        let layer = RefreshLayer::with_credentials(credentials.clone()).origin("https://api.test");
+        let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test");
         let service = ServiceBuilder::new().layer(layer).service(self.server.resource_service());
         Client { credentials, service }
     }
@@ -535,12 +535,12 @@ impl World {
     }
 }
 
-struct Client<S> {
-    credentials: Credentials<S>,
-    service: Refresh<ServerService, S>,
+struct Client {
+    credentials: Credentials,
+    service: Refresh<ServerService>,
 }
 
-impl<S: TokenSource> Client<S> {
+impl Client {
     async fn get(&self, path: &str) -> Result<Response<ResponseBody>, BoxError> {
         let request =
             Request::get(format!("https://api.test{path}")).body(Full::<Bytes>::default()).unwrap();

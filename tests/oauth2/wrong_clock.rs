@@ -12,7 +12,7 @@ use http_body_util::Full;
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{MemoryStore, Stored};
 use tower_refresh::testing::ManualClock;
-use tower_refresh::{BoxTokenSource, Clock, Credentials, RefreshPolicy, TokenSource as _};
+use tower_refresh::{Clock, Credentials, RefreshPolicy, TokenSource as _};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86400);
@@ -126,7 +126,7 @@ fn seconds(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
-async fn token(credentials: &Credentials<BoxTokenSource>) -> String {
+async fn token(credentials: &Credentials) -> String {
     credentials.token().await.unwrap().access_token().expose_secret().to_owned()
 }
 
@@ -164,11 +164,7 @@ impl Server {
         response
     }
 
-    fn credentials(
-        &self,
-        clock: &ManualClock,
-        memory: Option<&MemoryStore>,
-    ) -> Credentials<BoxTokenSource> {
+    fn credentials(&self, clock: &ManualClock, memory: Option<&MemoryStore>) -> Credentials {
         let server = self.clone();
         let http = tower::service_fn(move |_: Request<Full<Bytes>>| {
             let response = server.answer();

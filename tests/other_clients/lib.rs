@@ -21,7 +21,7 @@ impl Api {
         Ok(Self { server, serving })
     }
 
-    pub fn layer(&self) -> Result<RefreshLayer<RefreshTokenGrant>, BoxError> {
+    pub fn layer(&self) -> Result<RefreshLayer, BoxError> {
         let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
         let endpoint = TokenEndpoint::new(http, self.serving.url("/token"))?;
         let source = RefreshTokenGrant::new(endpoint, self.server.issue_refresh_token());

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::testing::{AuthorizationServer, Serving};
-use tower_refresh::{BoxError, Refresh, RefreshLayer, ReplayLimit, StaticToken, TokenSource};
+use tower_refresh::{BoxError, Refresh, RefreshLayer, ReplayLimit, StaticToken};
 
 use crate::harness::{Mint, token_of};
 
@@ -163,9 +163,9 @@ async fn a_caller_who_goes_away_midway_leaves_the_api_no_body_that_looks_whole()
     assert!(request.await.unwrap().is_err());
 }
 
-type Upstream<S> = Refresh<Client<HttpConnector, Body>, S>;
+type Upstream = Refresh<Client<HttpConnector, Body>>;
 
-fn upstream<S: TokenSource>(layer: RefreshLayer<S>) -> Upstream<S> {
+fn upstream(layer: RefreshLayer) -> Upstream {
     layer.layer(Client::builder(TokioExecutor::new()).build_http())
 }
 
@@ -197,8 +197,8 @@ impl Gateway {
     }
 }
 
-async fn pass_on<S: TokenSource>(
-    State((url, upstream)): State<(String, Upstream<S>)>,
+async fn pass_on(
+    State((url, upstream)): State<(String, Upstream)>,
     body: Body,
 ) -> Result<Response<Body>, StatusCode> {
     let answer = upstream.oneshot(Request::put(url).body(body).unwrap()).await;

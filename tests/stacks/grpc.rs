@@ -500,7 +500,7 @@ async fn a_callers_status_does_not_say_that_a_rejected_call_was_never_sent() {
         Ok::<_, Infallible>(Status::unauthenticated("expired").into_http::<Body>())
     };
     let limited = ServiceBuilder::new().concurrency_limit(1).service_fn(refuse);
-    let layer = RefreshLayer::with_credentials(credentials.clone());
+    let layer = RefreshLayer::new(credentials.clone());
     let mut caller = Caller::new(layer.layer(limited.clone()));
     let call = tokio::spawn(async move { caller.unary(ECHO, "one").await });
     let asked = strings.next().await;

@@ -457,7 +457,7 @@ fn debug_shows_no_default_header() {
 struct Api {
     server: AuthorizationServer,
     serving: Serving,
-    client: Refresh<ReqwestService, RefreshTokenGrant>,
+    client: Refresh<ReqwestService>,
 }
 
 impl Api {

@@ -181,7 +181,7 @@ pub type Shared = Stored<BoxTokenSource, PuppetStore>;
 /// A process.
 #[derive(Clone)]
 pub struct Worker {
-    pub credentials: Credentials<Shared>,
+    pub credentials: Credentials,
     pub store: PuppetStore,
     events: Arc<Mutex<Events>>,
 }
@@ -223,7 +223,7 @@ impl Worker {
 }
 
 impl Deref for Worker {
-    type Target = Credentials<Shared>;
+    type Target = Credentials;
 
     fn deref(&self) -> &Self::Target {
         &self.credentials

@@ -205,7 +205,7 @@ async fn a_rejected_token_is_not_waited_for_and_one_attempt_follows() {
     let worker = world.worker();
     let first = worker.access().await;
     let mut layered = harness::client(
-        tower_refresh::RefreshLayer::with_credentials(worker.credentials.clone()),
+        tower_refresh::RefreshLayer::new(worker.credentials.clone()),
         move |token, _| {
             let first = first.clone();
             async move { if token == first { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
@@ -1040,7 +1040,6 @@ async fn no_token_is_in_any_error_event_or_debug() {
     worker.replace(world.server.issue()).await.unwrap();
     worker.forget().await.unwrap();
     show(&worker.events());
-    let _ = worker.source().info();
     for secret in ["rt-", "at-"] {
         assert!(!shown.contains(secret), "{shown}");
     }

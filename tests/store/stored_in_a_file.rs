@@ -92,11 +92,7 @@ async fn what_cannot_be_saved_since_the_file_was_spoilt_is_used_and_told_and_sav
     assert_eq!((world.requests(), world.reuses()), (1, 0));
 }
 
-fn worker(
-    world: &World,
-    file: &File,
-    store_down: StoreDown,
-) -> Credentials<Stored<RefreshTokenGrant, FileStore>> {
+fn worker(world: &World, file: &File, store_down: StoreDown) -> Credentials {
     let stored = Stored::new(world.grant(), FileStore::new(&file.path));
     let stored = stored.clock(world.clock.clone()).store_down(store_down);
     Credentials::with_policy(stored, world.policy())

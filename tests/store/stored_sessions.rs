@@ -432,13 +432,10 @@ async fn with_the_brake_on_nothing_is_sent_and_a_sibling_s_token_is_adopted() {
     let [braked, other] = [world.worker(), world.worker()];
     let good = Arc::new(std::sync::OnceLock::<String>::new());
     let known = Arc::clone(&good);
-    let client = harness::client(
-        RefreshLayer::with_credentials(braked.credentials.clone()),
-        move |token, _| {
-            let is_good = known.get() == Some(&token);
-            async move { if is_good { StatusCode::OK } else { StatusCode::UNAUTHORIZED } }
-        },
-    );
+    let client = harness::client(RefreshLayer::new(braked.credentials.clone()), move |token, _| {
+        let is_good = known.get() == Some(&token);
+        async move { if is_good { StatusCode::OK } else { StatusCode::UNAUTHORIZED } }
+    });
     let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
     assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert!(braked.status().brake.is_some());
@@ -475,14 +472,11 @@ async fn rejected_request_is_not_resent_with_the_token_of_a_login_elsewhere() {
     let alice = here.access().await;
     let sent = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&sent);
-    let client = harness::client(
-        RefreshLayer::with_credentials(here.credentials.clone()),
-        move |token, _| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            let is_alice = token == alice;
-            async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
-        },
-    );
+    let client = harness::client(RefreshLayer::new(here.credentials.clone()), move |token, _| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let is_alice = token == alice;
+        async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+    });
     let bob = world.server.issue();
     elsewhere.replace(bob).await.unwrap();
 
@@ -501,14 +495,11 @@ async fn rejected_request_of_a_login_here_is_not_resent_after_a_login_elsewhere(
     here.replace(alice.clone()).await.unwrap();
     let sent = Arc::new(AtomicU64::new(0));
     let (counted, token_of_alice) = (Arc::clone(&sent), access(&alice).to_owned());
-    let client = harness::client(
-        RefreshLayer::with_credentials(here.credentials.clone()),
-        move |token, _| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            let is_alice = token == token_of_alice;
-            async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
-        },
-    );
+    let client = harness::client(RefreshLayer::new(here.credentials.clone()), move |token, _| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let is_alice = token == token_of_alice;
+        async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+    });
     elsewhere.replace(world.server.issue()).await.unwrap();
 
     let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
@@ -527,14 +518,11 @@ async fn rejected_request_of_an_unsaved_login_is_not_resent_after_a_login_elsewh
     here.replace(alice.clone()).await.unwrap_err();
     let sent = Arc::new(AtomicU64::new(0));
     let (counted, token_of_alice) = (Arc::clone(&sent), access(&alice).to_owned());
-    let client = harness::client(
-        RefreshLayer::with_credentials(here.credentials.clone()),
-        move |token, _| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            let is_alice = token == token_of_alice;
-            async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
-        },
-    );
+    let client = harness::client(RefreshLayer::new(here.credentials.clone()), move |token, _| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let is_alice = token == token_of_alice;
+        async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+    });
     sleep(SECOND).await;
     elsewhere.replace(world.server.issue()).await.unwrap();
     here.store.come_up();
@@ -553,13 +541,10 @@ async fn rejected_request_of_a_login_here_is_resent_with_what_others_renewed() {
     let alice = world.server.issue();
     here.replace(alice.clone()).await.unwrap();
     let token_of_alice = access(&alice).to_owned();
-    let client = harness::client(
-        RefreshLayer::with_credentials(here.credentials.clone()),
-        move |token, _| {
-            let is_alice = token == token_of_alice;
-            async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
-        },
-    );
+    let client = harness::client(RefreshLayer::new(here.credentials.clone()), move |token, _| {
+        let is_alice = token == token_of_alice;
+        async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+    });
     elsewhere.token().await.unwrap();
     elsewhere.renew().await.unwrap();
     let before = world.requests();
@@ -576,7 +561,7 @@ async fn request_of_a_login_with_tokens_that_were_stored_before_waits_for_their_
     let tokens = here.token().await.unwrap();
     here.replace(tokens).await.unwrap();
     sleep(2 * MINUTE).await;
-    let layer = RefreshLayer::with_credentials(here.credentials.clone());
+    let layer = RefreshLayer::new(here.credentials.clone());
     let answer =
         tower::ServiceExt::oneshot(harness::client(layer, harness::accept), harness::get("/"));
     assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
@@ -605,7 +590,7 @@ async fn request_waits_for_a_token_after_two_began_without_the_store() {
         for round in 0..6 {
             sleep([2 * MINUTE, 45 * SECOND][round % 2]).await;
             for worker in &workers {
-                let layer = RefreshLayer::with_credentials(worker.credentials.clone());
+                let layer = RefreshLayer::new(worker.credentials.clone());
                 let client = harness::client(layer, harness::accept);
                 let answer = tower::ServiceExt::oneshot(client, harness::get("/")).await;
                 assert_eq!(answer.unwrap().status(), StatusCode::OK, "{first} {round}");
@@ -628,7 +613,7 @@ async fn request_made_while_denied_is_sent_after_a_login_elsewhere() {
     elsewhere.replace(bob).await.unwrap();
     sleep(Duration::from_secs(6)).await;
 
-    let layer = RefreshLayer::with_credentials(here.credentials.clone());
+    let layer = RefreshLayer::new(here.credentials.clone());
     let answer =
         tower::ServiceExt::oneshot(harness::client(layer, harness::accept), harness::get("/"));
     assert_eq!(answer.await.unwrap().status(), StatusCode::OK);

@@ -187,7 +187,7 @@ async fn a_projected_volume_is_followed_through_its_links() {
 // ===== changes =====
 
 /// The requests of a program that read the file, over one handle.
-async fn token(credentials: &Credentials<TokenFile>) -> Result<String, TokenError> {
+async fn token(credentials: &Credentials) -> Result<String, TokenError> {
     credentials.token().await.map(|tokens| tokens.access_token().expose_secret().to_owned())
 }
 

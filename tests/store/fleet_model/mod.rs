@@ -230,7 +230,7 @@ fn step(class: Class) -> impl Strategy<Value = Step> {
 
 struct Worker {
     life: Life,
-    credentials: Credentials<Process>,
+    credentials: Credentials,
     events: Events,
     configured: String,
 }
@@ -501,7 +501,7 @@ impl Fleet {
         let began = (Instant::now(), life.frozen_for());
         let task = tokio::spawn(async move {
             let world = asking.world.clone();
-            let (outcome, limit) = asking.run(wished(&world, credentials, server, wish)).await;
+            let (outcome, limit) = asking.run(wished(&asking, credentials, server, wish)).await;
             let took = asking.awake_since(began.0, began.1);
             if took > limit {
                 world.violation(format!("{name} took {took:?}"));
@@ -722,11 +722,12 @@ impl Fleet {
 
 /// What a worker wants; also returns how long that may take.
 async fn wished(
-    world: &World,
-    credentials: Credentials<Process>,
+    life: &Life,
+    credentials: Credentials,
     server: AuthorizationServer,
     wish: Wish,
 ) -> (String, Duration) {
+    let world = &life.world;
     let limit = TIMEOUT + Duration::from_millis(100);
     let shown = |outcome: Result<TokenSet, TokenError>| match outcome {
         Ok(tokens) => world::short(tokens.access_token().expose_secret()).to_owned(),
@@ -748,7 +749,7 @@ async fn wished(
         Wish::Renew => (shown(credentials.renew().await), limit),
         Wish::Request => {
             let client = ServiceBuilder::new()
-                .layer(RefreshLayer::with_credentials(credentials).origin("https://api.test"))
+                .layer(RefreshLayer::new(credentials).origin("https://api.test"))
                 .service(server.resource_service());
             let request = Request::get("https://api.test/").body(Full::<Bytes>::default()).unwrap();
             let outcome = match client.oneshot(request).await {
@@ -764,7 +765,7 @@ async fn wished(
         Wish::Settle => {
             let outcome = credentials.flush().await;
             if outcome.is_ok() {
-                world.check_settled(credentials.source().life.id);
+                world.check_settled(life.id);
             }
             (format!("{outcome:?}"), Duration::from_secs(1200))
         }

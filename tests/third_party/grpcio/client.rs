@@ -240,7 +240,7 @@ struct Mint {
 }
 
 impl Mint {
-    fn layer(&self) -> RefreshLayer<impl tower_refresh::TokenSource> {
+    fn layer(&self) -> RefreshLayer {
         let issued = Arc::clone(&self.issued);
         RefreshLayer::new(move |_: Renewal| {
             let number = issued.fetch_add(1, Ordering::SeqCst) + 1;

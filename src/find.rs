@@ -1,0 +1,48 @@
+//! How a request finds its credentials.
+
+use http::request::Parts;
+
+use crate::credentials::Credentials;
+
+/// Finds the credentials of a request.
+///
+/// [`Credentials`] are one for all requests. This is the parameter `S` of [`RefreshLayer`](crate::RefreshLayer) and
+/// [`Refresh`](crate::Refresh), which is `Credentials` unless it is named.
+///
+/// Sealed: this crate implements it.
+pub trait FindCredentials: sealed::Find {}
+
+impl FindCredentials for Credentials {}
+
+impl sealed::Find for Credentials {
+    type Found = ();
+
+    fn find(&self, _head: &Parts) -> Option<()> {
+        Some(())
+    }
+
+    fn found<'a>(&'a self, _found: &'a ()) -> &'a Credentials {
+        self
+    }
+}
+
+pub(crate) mod sealed {
+    use super::{Credentials, Parts};
+
+    #[expect(
+        unnameable_types,
+        reason = "a trait without a public name cannot be implemented elsewhere"
+    )]
+    pub trait Find {
+        /// What a request keeps until it ends, so that its answer is reported to the same credentials.
+        ///
+        /// Nothing if there is one for all, so that it costs nothing: no reference is counted.
+        type Found;
+
+        /// Returns the credentials of the request with this head; none if it is to be sent without a token.
+        fn find(&self, head: &Parts) -> Option<Self::Found>;
+
+        /// Returns the credentials that `find` has found.
+        fn found<'a>(&'a self, found: &'a Self::Found) -> &'a Credentials;
+    }
+}
