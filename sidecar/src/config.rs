@@ -44,8 +44,8 @@ pub struct ClientAuthConfig {
 pub enum Method {
     Basic,
     BasicUnencoded,
-    Body,
-    None,
+    Post,
+    Public,
 }
 
 /// How HTTP/2 is chosen for the API other than by TLS.
@@ -148,20 +148,21 @@ impl Config {
 
 impl ClientAuthConfig {
     pub fn build(&self) -> Result<ClientAuth, BoxError> {
+        let id = &self.client_id;
         let secret = || match &self.client_secret {
             Some(secret) => secret.read("client_auth.client_secret"),
             None => Err("field `client_auth.client_secret`: required by this method".into()),
         };
         Ok(match self.method {
-            Method::Basic => ClientAuth::basic(&self.client_id, secret()?),
-            Method::BasicUnencoded => ClientAuth::basic_unencoded(&self.client_id, secret()?),
-            Method::Body => ClientAuth::body(&self.client_id, secret()?),
-            Method::None if self.client_secret.is_some() => {
+            Method::Basic => ClientAuth::basic(id, secret()?),
+            Method::BasicUnencoded => ClientAuth::basic_unencoded(id, secret()?),
+            Method::Post => ClientAuth::post(id, secret()?),
+            Method::Public if self.client_secret.is_some() => {
                 return Err(
-                    "field `client_auth.client_secret`: must not be set for method `none`".into()
+                    "field `client_auth.client_secret`: must not be set for method `public`".into(),
                 );
             }
-            Method::None => ClientAuth::none(&self.client_id),
+            Method::Public => ClientAuth::public(id),
         })
     }
 }
@@ -169,8 +170,12 @@ impl ClientAuthConfig {
 impl DialectConfig {
     pub fn build(self) -> Result<Dialect, BoxError> {
         let dialect = match self {
-            Self::Preset(name) => Dialect::preset(&name)
-                .ok_or_else(|| format!("field `dialect`: unknown preset {name:?}"))?,
+            Self::Preset(name) => match name.as_str() {
+                "rfc6749" => Dialect::rfc6749(),
+                "camel_case" => Dialect::camel_case(),
+                "json_body" => Dialect::json_body(),
+                _ => return Err(format!("field `dialect`: unknown preset {name:?}").into()),
+            },
             Self::Own(dialect) => *dialect,
         };
         dialect.validate().map_err(|error| format!("field `dialect`: {error}"))?;

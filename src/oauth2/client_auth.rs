@@ -1,6 +1,5 @@
 //! How the client identifies itself at the token endpoint.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -11,7 +10,6 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use zeroize::Zeroizing;
 
 use super::request::{Parameters, check_characters};
 use super::scrub::Secrets;
@@ -21,73 +19,143 @@ use crate::token::Secret;
 
 /// Client authentication (RFC 6749 §2.3): how the client identifies itself at the token endpoint.
 ///
-/// The default sends nothing at all, for servers that know the client by its refresh token.
+/// | Constructor | Request | RFC 7591 |
+/// |---|---|---|
+/// | [`basic`](Self::basic) | `Authorization: Basic`, id and secret form-encoded first | `client_secret_basic` |
+/// | [`basic_unencoded`](Self::basic_unencoded) | `Authorization: Basic`, id and secret unchanged | |
+/// | [`post`](Self::post) | the parameters `client_id` and `client_secret` | `client_secret_post` |
+/// | [`public`](Self::public) | the parameter `client_id` | `none` |
+/// | [`none`](Self::none), the default | nothing | |
+/// | [`custom`](Self::custom) | headers and parameters of your own | `private_key_jwt` and others |
 ///
-/// There is no automatic choice between Basic and body credentials: trying one after the other spends a refresh token on
-/// the first try.
+/// The method is never guessed: a wrong guess could spend the refresh token.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::oauth2::{ClientAuth, TokenEndpoint};
+///
+/// fn authenticated(endpoint: TokenEndpoint, secret: String) -> TokenEndpoint {
+///     endpoint.client_auth(ClientAuth::basic("my-client", secret))
+/// }
+/// ```
 #[derive(Clone, Default)]
 pub struct ClientAuth {
-    kind: Kind,
+    method: Method,
 }
 
 #[derive(Clone, Default)]
-enum Kind {
-    /// Nothing is sent.
+enum Method {
     #[default]
-    Nothing,
-    /// Id and secret in the `Authorization` header.
-    Basic { id: String, secret: Secret, encoding: BasicEncoding },
-    /// Id and secret among the parameters.
-    Body { id: String, secret: Secret },
-    /// The id alone among the parameters.
-    Public { id: String },
-    /// Whatever the closure returns.
+    None,
+    Public {
+        id: String,
+    },
+    Secret {
+        id: String,
+        secret: Secret,
+        place: Place,
+    },
     Custom(Arc<Custom>),
 }
 
-#[derive(Clone, Copy)]
-enum BasicEncoding {
-    Form,
-    None,
+/// Where id and secret go.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Basic,
+    BasicUnencoded,
+    Post,
 }
 
 type Custom = dyn Fn() -> BoxFuture<'static, Result<Authentication, TokenError>> + Send + Sync;
 
 impl ClientAuth {
-    /// Sends id and secret in the `Authorization` header, each form-encoded first as RFC 6749 §2.3.1 demands.
+    /// Sends the id and the secret in the `Authorization` header, each form-encoded first (RFC 6749 §2.3.1).
     ///
-    /// The encoding makes no difference to letters, digits and `-._*`. For servers that skip it there is
-    /// [`basic_unencoded`](Self::basic_unencoded).
+    /// The encoding changes only characters other than letters, digits and `-._*`. For a server that does not decode them,
+    /// use [`basic_unencoded`](Self::basic_unencoded).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::oauth2::ClientAuth;
+    ///
+    /// let auth = ClientAuth::basic("my-client", "correct horse battery staple");
+    /// ```
+    #[doc(alias = "client_secret_basic")]
     pub fn basic(id: impl Into<String>, secret: impl Into<String>) -> Self {
-        Self::of(Kind::Basic {
-            id: id.into(),
-            secret: Secret::new(secret),
-            encoding: BasicEncoding::Form,
-        })
+        Self::secret(id, secret, Place::Basic)
     }
 
-    /// Sends id and secret in the `Authorization` header as they are (RFC 7617), for servers that do not decode them.
+    /// Sends the id and the secret in the `Authorization` header unchanged (RFC 7617), for servers that do not form-decode them.
     ///
-    /// An id with a colon in it cannot be sent so.
+    /// An id with a colon is an error when the request is made.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::oauth2::ClientAuth;
+    ///
+    /// let auth = ClientAuth::basic_unencoded("my client", "100%");
+    /// ```
+    #[doc(alias = "client_secret_basic")]
     pub fn basic_unencoded(id: impl Into<String>, secret: impl Into<String>) -> Self {
-        Self::of(Kind::Basic {
-            id: id.into(),
-            secret: Secret::new(secret),
-            encoding: BasicEncoding::None,
-        })
+        Self::secret(id, secret, Place::BasicUnencoded)
     }
 
-    /// Sends id and secret as the parameters `client_id` and `client_secret` (RFC 6749 §2.3.1).
-    pub fn body(id: impl Into<String>, secret: impl Into<String>) -> Self {
-        Self::of(Kind::Body { id: id.into(), secret: Secret::new(secret) })
+    /// Sends the id and the secret as the parameters `client_id` and `client_secret` (RFC 6749 §2.3.1, second form).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::oauth2::ClientAuth;
+    ///
+    /// let auth = ClientAuth::post("my-client", "correct horse battery staple");
+    /// ```
+    #[doc(alias = "client_secret_post")]
+    #[doc(alias = "body")]
+    pub fn post(id: impl Into<String>, secret: impl Into<String>) -> Self {
+        Self::secret(id, secret, Place::Post)
     }
 
-    /// Sends the id alone, as the parameter `client_id`: a public client (RFC 6749 §2.1) has no secret.
-    pub fn none(client_id: impl Into<String>) -> Self {
-        Self::of(Kind::Public { id: client_id.into() })
+    /// Sends only the id, as the parameter `client_id`: a public client has no secret (RFC 6749 §2.1, §3.2.1).
+    ///
+    /// RFC 7591 calls this method `none`, since the client identifies itself and proves nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::oauth2::ClientAuth;
+    ///
+    /// let auth = ClientAuth::public("my-app");
+    /// ```
+    #[doc(alias = "none")]
+    pub fn public(id: impl Into<String>) -> Self {
+        Self { method: Method::Public { id: id.into() } }
     }
 
-    /// Asks a closure anew for each attempt: an assertion (RFC 7523 §2.2) needs a fresh `jti` every time.
+    /// Sends nothing, not even an id. This is the default.
+    ///
+    /// For servers that know the client by its refresh token or its connection, such as mutual TLS. A server that expects the id
+    /// of a client without a secret needs [`public`](Self::public).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::oauth2::ClientAuth;
+    ///
+    /// let auth = ClientAuth::none();
+    /// ```
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Calls a closure before each request, and sends the headers and parameters that it returns.
+    ///
+    /// For methods that need a fresh value each time, such as an assertion with its `jti` (RFC 7523 §2.2). The time that the
+    /// closure takes counts towards [`TokenEndpoint::timeout`](super::TokenEndpoint::timeout).
+    ///
+    /// # Examples
     ///
     /// ```
     /// use tower_refresh::oauth2::{Authentication, ClientAuth};
@@ -103,91 +171,91 @@ impl ClientAuth {
     ///         .param("client_assertion", sign().await))
     /// });
     /// ```
-    ///
-    /// The time it takes counts towards [`TokenEndpoint::timeout`](super::TokenEndpoint::timeout).
+    #[doc(alias = "private_key_jwt")]
     pub fn custom<F, Fut>(f: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Authentication, TokenError>> + Send + 'static,
     {
-        Self::of(Kind::Custom(Arc::new(move || Box::pin(f()))))
+        Self { method: Method::Custom(Arc::new(move || Box::pin(f()))) }
     }
 
-    fn of(kind: Kind) -> Self {
-        Self { kind }
+    fn secret(id: impl Into<String>, secret: impl Into<String>, place: Place) -> Self {
+        Self { method: Method::Secret { id: id.into(), secret: Secret::new(secret), place } }
     }
 
     /// Returns the client id, if it is known before the request is made.
     pub(super) fn client_id(&self) -> Option<&str> {
-        match &self.kind {
-            Kind::Basic { id, .. } | Kind::Body { id, .. } | Kind::Public { id } => Some(id),
-            Kind::Nothing | Kind::Custom(_) => None,
+        match &self.method {
+            Method::Public { id } | Method::Secret { id, .. } => Some(id),
+            Method::None | Method::Custom(_) => None,
         }
     }
 
     /// Returns whether the client proves who it is.
     pub(super) fn authenticates(&self) -> bool {
-        !matches!(self.kind, Kind::Nothing | Kind::Public { .. })
+        matches!(self.method, Method::Secret { .. } | Method::Custom(_))
     }
 
-    /// Returns what to check if the server refuses the client.
+    /// Returns advice for a client that the server has refused.
     pub(super) fn hint(&self) -> &'static str {
-        match &self.kind {
-            Kind::Nothing => "none were sent: set `client_auth`",
-            Kind::Basic { encoding: BasicEncoding::Form, .. } => {
-                "check the client id and secret; if the server does not form-decode them, use `ClientAuth::basic_unencoded`, or if it expects them in the body, `ClientAuth::body`"
+        match &self.method {
+            Method::None => "none were sent: set `client_auth`",
+            Method::Public { .. } => {
+                "check the client id; if the client has a secret, use `ClientAuth::basic` or `ClientAuth::post`"
             }
-            Kind::Basic { encoding: BasicEncoding::None, .. } => {
-                "check the client id and secret; if the server form-decodes them, use `ClientAuth::basic`, or if it expects them in the body, `ClientAuth::body`"
+            Method::Secret { place: Place::Basic, .. } => {
+                "check the client id and secret; if the server does not form-decode them, use `ClientAuth::basic_unencoded`, or if it expects them in the body, `ClientAuth::post`"
             }
-            Kind::Body { .. } => {
+            Method::Secret { place: Place::BasicUnencoded, .. } => {
+                "check the client id and secret; if the server form-decodes them, use `ClientAuth::basic`, or if it expects them in the body, `ClientAuth::post`"
+            }
+            Method::Secret { place: Place::Post, .. } => {
                 "check the client id and secret; if the server expects them in the `Authorization` header, use `ClientAuth::basic`"
             }
-            Kind::Public { .. } => {
-                "check the client id; if the client has a secret, use `ClientAuth::basic` or `ClientAuth::body`"
-            }
-            Kind::Custom(_) => "check what the closure of `ClientAuth::custom` returns",
+            Method::Custom(_) => "check what the closure of `ClientAuth::custom` returns",
         }
     }
 
-    /// Returns what to add to one attempt.
+    /// Returns the headers and parameters of one request.
     pub(super) async fn authenticate(&self) -> Result<Authentication, TokenError> {
         let nothing = Authentication::new();
-        match &self.kind {
-            Kind::Nothing => Ok(nothing),
-            Kind::Basic { id, secret, encoding } => basic(id, secret, *encoding),
-            Kind::Body { id, secret } => {
+        match &self.method {
+            Method::None => Ok(nothing),
+            Method::Public { id } => Ok(nothing.param("client_id", id)),
+            Method::Secret { id, secret, place: Place::Post } => {
                 Ok(nothing.param("client_id", id).param("client_secret", secret.expose()))
             }
-            Kind::Public { id } => Ok(nothing.param("client_id", id)),
-            Kind::Custom(f) => f().await,
+            Method::Secret { id, secret, place } => basic(id, secret.expose(), *place),
+            Method::Custom(f) => f().await,
         }
     }
 }
 
 impl fmt::Debug for ClientAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, id) = match &self.kind {
-            Kind::Nothing => ("Nothing", None),
-            Kind::Basic { id, encoding, .. } => match encoding {
-                BasicEncoding::Form => ("Basic", Some(id)),
-                BasicEncoding::None => ("BasicUnencoded", Some(id)),
-            },
-            Kind::Body { id, .. } => ("Body", Some(id)),
-            Kind::Public { id } => ("Public", Some(id)),
-            Kind::Custom(_) => ("Custom", None),
-        };
-        let mut shown = f.debug_struct(name);
-        if let Some(id) = id {
-            shown.field("client_id", id);
+        let mut shown = f.debug_struct("ClientAuth");
+        if let Method::Secret { place, .. } = &self.method {
+            shown.field("place", place);
         }
-        shown.finish_non_exhaustive()
+        shown.field("client_id", &self.client_id()).finish_non_exhaustive()
     }
 }
 
-/// What [`ClientAuth::custom`] adds to a request: headers and parameters.
+/// The headers and parameters that [`ClientAuth::custom`] adds to a request.
 ///
-/// All of it counts as secret: headers are marked sensitive, and nothing of it appears in an error.
+/// All of them count as secrets: the headers are marked sensitive, and none of the values appears in an error.
+///
+/// # Examples
+///
+/// ```
+/// use http::HeaderValue;
+/// use tower_refresh::oauth2::Authentication;
+///
+/// let authentication = Authentication::new()
+///     .header(http::header::AUTHORIZATION, HeaderValue::from_static("Custom abc"))
+///     .param("client_id", "my-client");
+/// ```
 #[derive(Clone, Default)]
 pub struct Authentication {
     pub(super) headers: HeaderMap,
@@ -196,24 +264,21 @@ pub struct Authentication {
 }
 
 impl Authentication {
-    /// Adds nothing, yet.
+    /// Creates an authentication without headers and parameters.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a header. It cannot be `Host`, nor one that frames the message.
+    /// Adds a header. `Host` and the headers that frame the message are an error when the request is made.
     #[must_use]
     pub fn header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
         value.set_sensitive(true);
-        match String::from_utf8_lossy(value.as_bytes()) {
-            Cow::Borrowed(text) => self.secrets.add(text),
-            Cow::Owned(text) => self.secrets.add(&Zeroizing::new(text)),
-        }
+        self.secrets.add(&value);
         self.headers.append(name, value);
         self
     }
 
-    /// Adds a parameter, under the name that it has in the RFC.
+    /// Adds a parameter under its name in the RFC. A [`Dialect`](super::Dialect) may rename it.
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.parameters.push(name, value);
@@ -230,36 +295,30 @@ impl fmt::Debug for Authentication {
     }
 }
 
-fn basic(id: &str, secret: &Secret, encoding: BasicEncoding) -> Result<Authentication, TokenError> {
+fn basic(id: &str, secret: &str, place: Place) -> Result<Authentication, TokenError> {
     check_characters("client_id", id)?;
-    check_characters("client_secret", secret.expose())?;
+    check_characters("client_secret", secret)?;
     // Three bytes for each byte, and a colon.
-    let mut pair = wiped::text(3 * (id.len() + secret.expose().len()) + 1);
-    match encoding {
-        BasicEncoding::Form => {
-            pair.extend(form_urlencoded::byte_serialize(id.as_bytes()));
-            pair.push(':');
-            pair.extend(form_urlencoded::byte_serialize(secret.expose().as_bytes()));
-        }
-        BasicEncoding::None if id.contains(':') => {
+    let mut pair = wiped::text(3 * (id.len() + secret.len()) + 1);
+    if matches!(place, Place::BasicUnencoded) {
+        if id.contains(':') {
             return Err(TokenError::misconfigured(
-                "a client id with a colon in it cannot be sent by `ClientAuth::basic_unencoded`; use `basic` or `body`",
+                "`ClientAuth::basic_unencoded` cannot send a client id with a colon; use `basic` or `post`",
             ));
         }
-        BasicEncoding::None => {
-            pair.push_str(id);
-            pair.push(':');
-            pair.push_str(secret.expose());
-        }
+        pair.extend([id, ":", secret]);
+    } else {
+        pair.extend(form_urlencoded::byte_serialize(id.as_bytes()));
+        pair.push(':');
+        pair.extend(form_urlencoded::byte_serialize(secret.as_bytes()));
     }
-    let mut authentication = Authentication::new();
     let mut value = wiped::text(SCHEME.len() + pair.len().div_ceil(3) * 4);
     value.push_str(SCHEME);
     STANDARD.encode_string(pair.as_bytes(), &mut value);
-    // An answer may quote either. Not the pair: the id in it is no secret.
-    for shown in [secret.expose(), value.get(SCHEME.len()..).unwrap_or_default()] {
-        authentication.secrets.add(shown);
-    }
+    let mut authentication = Authentication::new();
+    // A response may quote either. The pair itself is not added, since the id in it is no secret.
+    authentication.secrets.add(secret);
+    authentication.secrets.add(value.trim_start_matches(SCHEME));
     let value = HeaderValue::from_maybe_shared(Bytes::from_owner(value))
         .map_err(TokenError::misconfigured)?;
     Ok(authentication.header(AUTHORIZATION, value))
@@ -281,13 +340,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn basic_form_encodes_both_first() {
+    async fn basic_form_encodes_id_and_secret() {
         let auth = ClientAuth::basic("my:client id", "s3cr3t:with/odd%chars+&=ü");
         assert_eq!(header(auth).await, "my%3Aclient+id:s3cr3t%3Awith%2Fodd%25chars%2B%26%3D%C3%BC");
     }
 
     #[tokio::test]
-    async fn basic_unencoded_sends_them_as_they_are() {
+    async fn basic_unencoded_sends_id_and_secret_unchanged() {
         let auth = ClientAuth::basic_unencoded("my client", "s3cr3t:with/odd%chars+&=ü");
         assert_eq!(header(auth).await, "my client:s3cr3t:with/odd%chars+&=ü");
         let error = ClientAuth::basic_unencoded("a:b", "s").authenticate().await;
@@ -295,11 +354,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn secrets_are_not_shown() {
+    async fn debug_shows_no_secret() {
         for auth in [
             ClientAuth::basic("id", "sesame"),
             ClientAuth::basic_unencoded("id", "sesame"),
-            ClientAuth::body("id", "sesame"),
+            ClientAuth::post("id", "sesame"),
             ClientAuth::custom(|| async {
                 Ok(Authentication::new()
                     .param("client_assertion", "sesame")

@@ -47,13 +47,11 @@
 //! **A. Client id and secret in the form body**, else by the book:
 //!
 //! ```
-//! # use tower_refresh::oauth2::{ClientAuth, Dialect, TokenEndpoint};
+//! # use tower_refresh::oauth2::{ClientAuth, TokenEndpoint};
 //! # fn a(endpoint: TokenEndpoint, secret: String) -> TokenEndpoint {
 //! // POST /connect/token
 //! // grant_type=refresh_token&refresh_token=…&client_id=compass&client_secret=…
-//! endpoint
-//!     .client_auth(ClientAuth::body("compass", secret))
-//!     .dialect(Dialect::credentials_in_body())
+//! endpoint.client_auth(ClientAuth::post("compass", secret))
 //! # }
 //! ```
 //!
@@ -76,15 +74,13 @@
 //! **C. Basic client authentication**, and a refresh token that may or may not be replaced:
 //!
 //! ```
-//! # use tower_refresh::oauth2::{ClientAuth, Dialect, TokenEndpoint};
+//! # use tower_refresh::oauth2::{ClientAuth, TokenEndpoint};
 //! # fn c(endpoint: TokenEndpoint, secret: String) -> TokenEndpoint {
 //! // POST /oauth2/token
 //! // authorization: Basic …
 //! //
 //! // grant_type=refresh_token&refresh_token=…
-//! endpoint
-//!     .client_auth(ClientAuth::basic("my-client", secret))
-//!     .dialect(Dialect::basic_credentials())
+//! endpoint.client_auth(ClientAuth::basic("my-client", secret))
 //! # }
 //! ```
 //!

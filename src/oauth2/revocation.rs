@@ -17,7 +17,7 @@ use crate::token::TokenSet;
 ///
 /// # async fn example(endpoint: TokenEndpoint, tokens: TokenSet) -> Result<(), tower_refresh::TokenError> {
 /// // The same client and the same client authentication, at another URL.
-/// let revocation = Revocation::new(endpoint.at("https://as.example.com/revoke")?);
+/// let revocation = Revocation::new(endpoint.with_url("https://as.example.com/revoke")?);
 /// revocation.revoke(&tokens).await?;
 /// # Ok(())
 /// # }

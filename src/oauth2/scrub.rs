@@ -24,9 +24,10 @@ pub(super) struct Secrets {
 }
 
 impl Secrets {
-    pub(super) fn add(&mut self, secret: &str) {
+    pub(super) fn add(&mut self, secret: impl AsRef<[u8]>) {
+        let secret = secret.as_ref();
         let mut folded = Zeroizing::new(Vec::with_capacity(secret.len()));
-        folded.extend(secret.bytes().filter_map(fold));
+        folded.extend(secret.iter().copied().filter_map(fold));
         if !folded.is_empty() && !self.folded.contains(&folded) {
             self.folded.push(folded);
         }

@@ -176,7 +176,7 @@ fn settings(paper: &mut Paper) {
         format!("/token?api_key={QUERY}"),
     ] {
         paper.error("TokenEndpoint::new", &TokenEndpoint::new(http, &wrong).unwrap_err());
-        paper.error("TokenEndpoint::at", &endpoint().at(&wrong).unwrap_err());
+        paper.error("TokenEndpoint::with_url", &endpoint().with_url(&wrong).unwrap_err());
     }
     paper.debug("Authentication", &authentication());
 
@@ -244,8 +244,8 @@ fn client_auths() -> [ClientAuth; 6] {
         ClientAuth::default(),
         ClientAuth::basic("compass", CLIENT_SECRET),
         ClientAuth::basic_unencoded("compass", CLIENT_SECRET),
-        ClientAuth::body("compass", CLIENT_SECRET),
-        ClientAuth::none("compass"),
+        ClientAuth::post("compass", CLIENT_SECRET),
+        ClientAuth::public("compass"),
         ClientAuth::custom(|| async { Ok(authentication()) }),
     ]
 }
@@ -801,7 +801,7 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     let tokens = credentials.token().await.unwrap();
     paper.learn(&tokens);
     credentials.forget().await.unwrap();
-    let revocation = Revocation::new(endpoint.at(serving.url("/revoke")).unwrap());
+    let revocation = Revocation::new(endpoint.with_url(serving.url("/revoke")).unwrap());
     revocation.revoke(&tokens).await.unwrap();
     credentials.flush().await.unwrap();
     paper.debug("Counters", &server.counters());

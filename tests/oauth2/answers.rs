@@ -839,7 +839,7 @@ async fn nothing_that_was_sent_comes_back_in_an_error() {
             serde_json::json!({"error": quoted, "error_description": format!("bad \u{7}{quoted}")});
         let body = body.to_string();
         for (status, auth) in [400, 502, 200].into_iter().flat_map(|status| {
-            [(status, ClientAuth::basic("me", secret)), (status, ClientAuth::body("me", secret))]
+            [(status, ClientAuth::basic("me", secret)), (status, ClientAuth::post("me", secret))]
         }) {
             let (endpoint, _) = endpoint([answer(status, body.clone())]);
             let grant = RefreshTokenGrant::new(endpoint.client_auth(auth), REFRESH_TOKEN);
@@ -853,7 +853,7 @@ async fn nothing_that_was_sent_comes_back_in_an_error() {
             format!("cannot send {quoted} to (https://u:p@as.example.com/token?q={quoted})").into(),
         );
         let (endpoint, _) = endpoint([fail]);
-        let endpoint = endpoint.client_auth(ClientAuth::body("me", secret));
+        let endpoint = endpoint.client_auth(ClientAuth::post("me", secret));
         let error = fetch(endpoint).await.unwrap_err();
         let shown = format!("{error} {error:?}");
         assert!(shown.contains("https://as.example.com/token)"), "{shown}");

@@ -34,7 +34,7 @@ fn after(previous: &TokenSet) -> Renewal {
 /// An endpoint at another URL, in a dialect.
 fn at(url: &str, json: &str, replies: impl IntoIterator<Item = Reply>) -> (TokenEndpoint, Log) {
     let (endpoint, log) = endpoint(replies);
-    (endpoint.at(url).unwrap().dialect(dialect(json)), log)
+    (endpoint.with_url(url).unwrap().dialect(dialect(json)), log)
 }
 
 fn in_dialect(json: &str, replies: impl IntoIterator<Item = Reply>) -> (TokenEndpoint, Log) {
@@ -61,7 +61,7 @@ async fn get_sends_all_parameters_in_the_query() {
         r#"{"method": "GET", "allow_secrets_in_query": true, "parameter_names": {"client_id": "appid"}}"#,
         [json(KEPT)],
     );
-    let endpoint = endpoint.client_auth(ClientAuth::none("wx1"));
+    let endpoint = endpoint.client_auth(ClientAuth::public("wx1"));
     RefreshTokenGrant::new(endpoint, "r t&=").fetch(missing()).await.unwrap();
     let request = log.last();
     assert_eq!(request.method(), Method::GET);
@@ -106,7 +106,7 @@ async fn get_with_a_secret_needs_the_explicit_word() {
     let refresh = RefreshTokenGrant::new(endpoint.clone(), "r").fetch(missing()).await;
     assert_refused(refresh, &log, "allow_secrets_in_query");
     // A client id alone is no secret.
-    let endpoint = endpoint.client_auth(ClientAuth::none("me"));
+    let endpoint = endpoint.client_auth(ClientAuth::public("me"));
     ClientCredentialsGrant::new(endpoint).fetch(missing()).await.unwrap();
     assert_eq!(log.last().method(), Method::GET);
 }
@@ -168,7 +168,7 @@ async fn json_body_with_a_content_type_of_its_own() {
             r#"{"AuthenticationResult":{"AccessToken":"a","ExpiresIn":60,"RefreshToken":"r2"}}"#,
         )],
     );
-    let endpoint = endpoint.client_auth(ClientAuth::none("me"));
+    let endpoint = endpoint.client_auth(ClientAuth::public("me"));
     let tokens = RefreshTokenGrant::new(endpoint, "r").fetch(missing()).await.unwrap();
     assert_eq!(log.last().headers()[CONTENT_TYPE], "application/x-amz-json-1.1");
     assert_eq!(log.last().body(), r#"{"RefreshToken":"r","ClientId":"me"}"#);
@@ -190,7 +190,7 @@ async fn json_parameters_can_be_nested() {
         }"#,
         [json(KEPT)],
     );
-    let endpoint = endpoint.client_auth(ClientAuth::none("me"));
+    let endpoint = endpoint.client_auth(ClientAuth::public("me"));
     RefreshTokenGrant::new(endpoint, "r").fetch(missing()).await.unwrap();
     let expected = [
         r#"{"AuthFlow":"REFRESH_TOKEN_AUTH","AuthParameters":{"REFRESH_TOKEN":"r","DEVICE_KEY":"d"},"#,
@@ -241,7 +241,7 @@ async fn json_parameters_have_the_types_of_the_dialect() {
         }"#,
         [json(KEPT)],
     );
-    RefreshTokenGrant::new(endpoint.client_auth(ClientAuth::none("1001")), "r")
+    RefreshTokenGrant::new(endpoint.client_auth(ClientAuth::public("1001")), "r")
         .scope("one two")
         .resource("https://a.example/")
         .param("shop_id", "123456789012345678901234567890")
@@ -562,13 +562,13 @@ async fn plaintext_needs_the_explicit_word() {
 
     let endpoint = TokenEndpoint::new_plaintext(client, url).unwrap();
     // Only where it was named.
-    endpoint.at("http://10.0.0.5/revoke").unwrap();
-    endpoint.at("https://as.example.com/revoke").unwrap();
+    endpoint.clone().with_url("http://10.0.0.5/revoke").unwrap();
+    endpoint.clone().with_url("https://as.example.com/revoke").unwrap();
     for other in ["http://10.0.0.6/revoke", "http://10.0.0.5:8080/revoke"] {
-        assert!(endpoint.at(other).unwrap_err().is_misconfigured(), "{other}");
+        assert!(endpoint.clone().with_url(other).unwrap_err().is_misconfigured(), "{other}");
     }
     let encrypted = TokenEndpoint::new_plaintext(client, "https://as.example.com/token").unwrap();
-    assert!(encrypted.at("http://as.example.com/token").unwrap_err().is_misconfigured());
+    assert!(encrypted.with_url("http://as.example.com/token").unwrap_err().is_misconfigured());
     for bad in ["http://user@10.0.0.5/token", "http://10.0.0.5/token#a", "ftp://10.0.0.5/token"] {
         assert!(TokenEndpoint::new_plaintext(client, bad).unwrap_err().is_misconfigured(), "{bad}");
     }
@@ -677,9 +677,9 @@ async fn client_credentials_with_a_line_break_are_not_sent() {
             (ClientAuth::basic("me", bad), "client_secret"),
             (ClientAuth::basic_unencoded(bad, "s"), "client_id"),
             (ClientAuth::basic_unencoded("me", bad), "client_secret"),
-            (ClientAuth::body(bad, "s"), "client_id"),
-            (ClientAuth::body("me", bad), "client_secret"),
-            (ClientAuth::none(bad), "client_id"),
+            (ClientAuth::post(bad, "s"), "client_id"),
+            (ClientAuth::post("me", bad), "client_secret"),
+            (ClientAuth::public(bad), "client_id"),
             (custom("client_id", bad), "client_id"),
             (custom("client_secret", bad), "client_secret"),
             (custom("client_assertion", bad), "client_assertion"),
@@ -725,7 +725,7 @@ async fn parameter_with_a_line_break_is_not_sent() {
 #[tokio::test]
 async fn visible_characters_and_private_parameters_are_sent_unchanged() {
     let (endpoint, log) = in_dialect(r#"{"body": "json"}"#, [json(KEPT)]);
-    Grant::new(endpoint.client_auth(ClientAuth::body("m e", " ü\"\\ ")), "x")
+    Grant::new(endpoint.client_auth(ClientAuth::post("m e", " ü\"\\ ")), "x")
         .param("key", "-----BEGIN\n\u{1}\n")
         .fetch(missing())
         .await

@@ -412,7 +412,7 @@ async fn logging_out_revokes_both_tokens_at_the_server() {
     let refresh = tokens.refresh_token().unwrap().expose_secret();
     assert!(world.server.is_live(access) && world.server.is_unspent(refresh));
     client.credentials.forget().await.unwrap();
-    let revocation = Revocation::new(endpoint.at("https://auth.test/revoke").unwrap());
+    let revocation = Revocation::new(endpoint.with_url("https://auth.test/revoke").unwrap());
     revocation.revoke(&tokens).await.unwrap();
     assert!(!world.server.is_live(access) && !world.server.is_unspent(refresh));
     assert_eq!(world.counters().revocation_requests, 2);
@@ -429,7 +429,7 @@ async fn logging_out_revokes_both_tokens_at_the_server() {
 #[tokio::test(start_paused = true)]
 async fn a_client_acts_for_itself_and_renews_as_often_as_it_must() {
     for auth in
-        [ClientAuth::basic("service", "a:b/c%&= +"), ClientAuth::body("service", "a:b/c%&= +")]
+        [ClientAuth::basic("service", "a:b/c%&= +"), ClientAuth::post("service", "a:b/c%&= +")]
     {
         let server = AuthorizationServer::builder().client("service", "a:b/c%&= +");
         let world = World::of(server.scope("reports:read reports:write"));

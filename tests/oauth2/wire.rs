@@ -99,10 +99,7 @@ async fn endpoint_a_credentials_in_the_form_body() {
     let answer =
         r#"{"access_token":"at","token_type":"Bearer","expires_in":600,"refresh_token":"rt2"}"#;
     let mut server = Server::start("/connect/token", vec![ok(answer)]).await;
-    let endpoint = server
-        .endpoint()
-        .client_auth(ClientAuth::body("compass", "s3cr3t&+ %"))
-        .dialect(Dialect::credentials_in_body());
+    let endpoint = server.endpoint().client_auth(ClientAuth::post("compass", "s3cr3t&+ %"));
     let tokens = RefreshTokenGrant::new(endpoint, jwe()).fetch(missing()).await.unwrap();
 
     let body = format!(
@@ -177,10 +174,7 @@ async fn endpoint_c_basic_client_authentication() {
     );
     let mut server = Server::start("/oauth2/token", vec![ok(&answer), ok(&answer)]).await;
     let (id, secret) = ("my app", "p:w%d");
-    let endpoint = server
-        .endpoint()
-        .client_auth(ClientAuth::basic(id, secret))
-        .dialect(Dialect::basic_credentials());
+    let endpoint = server.endpoint().client_auth(ClientAuth::basic(id, secret));
     let tokens = RefreshTokenGrant::new(endpoint, "opaque").fetch(missing()).await.unwrap();
 
     assert_eq!(
@@ -249,7 +243,7 @@ async fn endpoint_d_json_body_without_a_grant_type() {
 #[tokio::test]
 async fn scope_resources_and_parameters_come_after_the_grants_own() {
     let mut server = Server::start("/token", vec![ok(r#"{"access_token":"a"}"#)]).await;
-    let endpoint = server.endpoint().client_auth(ClientAuth::none("me"));
+    let endpoint = server.endpoint().client_auth(ClientAuth::public("me"));
     let tokens = ClientCredentialsGrant::new(endpoint)
         .scope("one two")
         .resource("https://a.example/")
@@ -284,7 +278,7 @@ async fn the_dialect_renames_parameters_adds_some_and_moves_refreshes_elsewhere(
         }"#,
     )
     .unwrap();
-    let endpoint = server.endpoint().client_auth(ClientAuth::none("me")).dialect(dialect);
+    let endpoint = server.endpoint().client_auth(ClientAuth::public("me")).dialect(dialect);
     let grant = RefreshTokenGrant::new(endpoint.clone(), "r").resource("x").resource("y");
     grant.fetch(missing()).await.unwrap();
     assert_eq!(
@@ -417,7 +411,7 @@ async fn custom_authentication_and_parameters_are_made_anew_for_each_attempt() {
 async fn log_out_revokes_the_refresh_token_and_then_the_access_token() {
     let unsupported = with_status("400 Bad Request", r#"{"error":"unsupported_token_type"}"#);
     let mut server = Server::start("/revoke", vec![with_status("200 OK", ""), unsupported]).await;
-    let endpoint = server.endpoint().client_auth(ClientAuth::none("me"));
+    let endpoint = server.endpoint().client_auth(ClientAuth::public("me"));
     let tokens = TokenSet::bearer("at").unwrap().refresh_token("rt").build();
     Revocation::new(endpoint).revoke(&tokens).await.unwrap();
 

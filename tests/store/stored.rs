@@ -235,15 +235,15 @@ async fn a_record_of_something_else_is_neither_used_nor_changed() {
     let world = World::new();
     world.worker().access().await;
     let before = world.json().await;
-    let elsewhere = world.endpoint().at("https://other.test/token").unwrap();
+    let elsewhere = world.endpoint().with_url("https://other.test/token").unwrap();
     let other_client =
-        world.endpoint().client_auth(tower_refresh::oauth2::ClientAuth::none("other"));
+        world.endpoint().client_auth(tower_refresh::oauth2::ClientAuth::public("other"));
     let workers = [
         world.worker_of(RefreshTokenGrant::new(elsewhere, world.configured.clone())),
         world.worker_of(RefreshTokenGrant::new(other_client, world.configured.clone())),
         world.worker_as(world.grant(), |stored| stored.name("other")),
         world.worker_of(RefreshTokenGrant::new(
-            world.endpoint().at("https://as.test:444/token").unwrap(),
+            world.endpoint().with_url("https://as.test:444/token").unwrap(),
             "another",
         )),
     ];
@@ -263,7 +263,7 @@ async fn a_record_of_something_else_is_neither_used_nor_changed() {
 #[tokio::test(start_paused = true)]
 async fn a_typing_error_that_is_put_right_before_anything_was_obtained_is_forgotten() {
     let world = World::new();
-    let wrong = world.endpoint().at("https://typo.test/token").unwrap();
+    let wrong = world.endpoint().with_url("https://typo.test/token").unwrap();
     let wrong = world.worker_of(RefreshTokenGrant::new(wrong, world.configured.clone()));
     world.server.token_faults().once(Fault::unavailable());
     assert!(wrong.token().await.unwrap_err().is_transient());
@@ -281,7 +281,7 @@ async fn a_typing_error_that_is_put_right_before_anything_was_obtained_is_forgot
 async fn the_default_port_is_no_other_server() {
     let world = World::new();
     let token = world.worker().access().await;
-    let endpoint = world.endpoint().at("https://AS.test:443/other").unwrap();
+    let endpoint = world.endpoint().with_url("https://AS.test:443/other").unwrap();
     let worker = world.worker_of(RefreshTokenGrant::new(endpoint, world.configured.clone()));
     assert_eq!(worker.access().await, token);
 }

@@ -19,7 +19,7 @@ use tower_refresh_sidecar::serve::{Options, Sidecar};
 pub fn configure(folder: &Folder, origin: &str, refresh_token: &str) {
     let config = json!({
         "token_endpoint": format!("{origin}/token"),
-        "client_auth": { "method": "none", "client_id": "id" },
+        "client_auth": { "method": "public", "client_id": "id" },
         "refresh_token": { "file": folder.path("token") },
         "api": origin,
     });

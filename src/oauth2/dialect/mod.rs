@@ -50,11 +50,7 @@ pub(super) use self::validate::is_reserved_header;
 /// A dialect names no host and holds no secret: both belong to whoever runs the program, and a dialect may be shared.
 /// Durations are numbers of seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    default,
-    deny_unknown_fields,
-    expecting = "a dialect as an object (`Dialect::preset` returns a preset by its name)"
-)]
+#[serde(default, deny_unknown_fields, expecting = "a dialect as an object")]
 #[non_exhaustive]
 pub struct Dialect {
     /// The method of the request: `"POST"` unless set otherwise (RFC 6749 §3.2), or `"GET"`, with all parameters in the query.
@@ -219,12 +215,6 @@ impl Dialect {
         }
     }
 
-    /// Endpoint A: the standard, with client id and secret in the form body
-    /// ([`ClientAuth::body`](super::ClientAuth::body)).
-    pub fn credentials_in_body() -> Self {
-        Self::rfc6749()
-    }
-
     /// Endpoint B: camelCase parameters, grant type `RefreshToken`, and absolute times of expiry.
     ///
     /// Where the server follows its prose and not its example, change the grant type:
@@ -245,13 +235,6 @@ impl Dialect {
         dialect
     }
 
-    /// Endpoint C: the standard, with Basic client authentication ([`ClientAuth::basic`](super::ClientAuth::basic), or
-    /// [`basic_unencoded`](super::ClientAuth::basic_unencoded) if the server got it wrong); the refresh token may or may
-    /// not be replaced.
-    pub fn basic_credentials() -> Self {
-        Self::rfc6749()
-    }
-
     /// Endpoint D: a JSON body without a grant type, an hour's lifetime unless the answer says otherwise, and
     /// `access_denied` for a refresh token that is no longer accepted.
     pub fn json_body() -> Self {
@@ -261,19 +244,6 @@ impl Dialect {
         dialect.default_lifetime = Some(Duration::from_secs(3600));
         dialect.denied = vec!["access_denied".into()];
         dialect
-    }
-
-    /// Returns the preset of that name: `rfc6749`, `credentials_in_body`, `camel_case`, `basic_credentials` or
-    /// `json_body`.
-    pub fn preset(name: &str) -> Option<Self> {
-        match name {
-            "rfc6749" => Some(Self::rfc6749()),
-            "credentials_in_body" => Some(Self::credentials_in_body()),
-            "camel_case" => Some(Self::camel_case()),
-            "basic_credentials" => Some(Self::basic_credentials()),
-            "json_body" => Some(Self::json_body()),
-            _ => None,
-        }
     }
 
     /// Returns what the server calls a parameter.
@@ -358,12 +328,9 @@ mod tests {
 
     #[test]
     fn presets_are_valid_and_survive_serde() {
-        for name in
-            ["rfc6749", "credentials_in_body", "camel_case", "basic_credentials", "json_body"]
-        {
-            let dialect = Dialect::preset(name).unwrap();
+        for dialect in [Dialect::rfc6749(), Dialect::camel_case(), Dialect::json_body()] {
             dialect.validate().unwrap();
-            assert_eq!(parse(&serde_json::to_string(&dialect).unwrap()), dialect, "{name}");
+            assert_eq!(parse(&serde_json::to_string(&dialect).unwrap()), dialect);
         }
         assert_eq!(parse("{}"), Dialect::rfc6749());
     }
@@ -379,7 +346,7 @@ mod tests {
     #[test]
     fn value_of_the_wrong_type_is_an_error_that_names_the_right_one() {
         for (json, expected) in [
-            (r#""json_body""#, "Dialect::preset"),
+            (r#""json_body""#, "a dialect as an object"),
             (r#"{"default_lifetime": "1h"}"#, "number of seconds"),
             (r#"{"default_lifetime": -1}"#, "number of seconds"),
             (r#"{"fields": {"extra": "instance_url"}}"#, "a list of names"),

@@ -171,21 +171,27 @@ impl TokenEndpoint {
         }
     }
 
-    /// Returns this endpoint with another URL, such as that of the revocation endpoint.
+    /// Sets the URL, for another endpoint of the same server and client, such as its revocation endpoint.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new). For an endpoint made by [`new_plaintext`](Self::new_plaintext), an `http` URL may name the same
-    /// host and port.
-    pub fn at(&self, url: impl AsRef<str>) -> Result<Self, TokenError> {
-        let is_named = |authority: &str| {
-            self.url.scheme_str() == Some("http")
-                && self
-                    .url
-                    .authority()
-                    .is_some_and(|own| own.as_str().eq_ignore_ascii_case(authority))
-        };
-        Ok(Self { url: parse_url(url.as_ref(), is_named)?, ..self.clone() })
+    /// As [`new`](Self::new). An endpoint of [`new_plaintext`](Self::new_plaintext) may keep its plaintext host and port.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::TokenError;
+    /// use tower_refresh::oauth2::{Revocation, TokenEndpoint};
+    ///
+    /// fn revocation(endpoint: &TokenEndpoint) -> Result<Revocation, TokenError> {
+    ///     Ok(Revocation::new(endpoint.clone().with_url("https://as.example.com/revoke")?))
+    /// }
+    /// ```
+    pub fn with_url(mut self, url: impl AsRef<str>) -> Result<Self, TokenError> {
+        let own = self.url.authority().filter(|_| self.url.scheme_str() == Some("http"));
+        let is_own = |other: &str| own.is_some_and(|own| own.as_str().eq_ignore_ascii_case(other));
+        self.url = parse_url(url.as_ref(), is_own)?;
+        Ok(self)
     }
 
     /// Sets how the client identifies itself; by default it does not.

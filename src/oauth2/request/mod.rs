@@ -6,8 +6,6 @@ mod parameters;
 mod previous;
 mod translate;
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::uri::PathAndQuery;
@@ -110,16 +108,9 @@ pub(super) fn resolve(url: &Uri, path: &str) -> Result<Uri, TokenError> {
 /// Adds the values of the URL's query, which may be keys. Shorter values are not keys and occur in ordinary words.
 fn add_query(url: &Uri, secrets: &mut Secrets) {
     for (_, value) in form_urlencoded::parse(url.query().unwrap_or_default().as_bytes()) {
-        let decoded;
-        let value = match value {
-            Cow::Borrowed(value) => value,
-            Cow::Owned(value) => {
-                decoded = Zeroizing::new(value);
-                &decoded
-            }
-        };
+        let value = Zeroizing::new(value.into_owned());
         if value.chars().count() >= 4 {
-            secrets.add(value);
+            secrets.add(&*value);
         }
     }
 }

@@ -269,8 +269,7 @@ mod tests {
             utf_16,
         ] {
             let answer = Answer { body: Ok(Zeroizing::new(body)), ..ok("") };
-            for preset in ["rfc6749", "camel_case", "json_body"] {
-                let dialect = Dialect::preset(preset).unwrap();
+            for dialect in [Dialect::rfc6749(), Dialect::camel_case(), Dialect::json_body()] {
                 let shown = String::from_utf8_lossy(answer.body.as_ref().unwrap());
                 assert!(read_in(&dialect, &answer).is_err(), "{shown}");
                 let secrets = Secrets::default();
@@ -458,10 +457,13 @@ mod tests {
             body in body(),
             date in header(),
             retry_after in header(),
-            preset in prop::sample::select(vec!["rfc6749", "camel_case", "json_body"]),
+            mut dialect in prop::sample::select(vec![
+                Dialect::rfc6749(),
+                Dialect::camel_case(),
+                Dialect::json_body(),
+            ]),
             errors_with_200: bool,
         ) {
-            let mut dialect = Dialect::preset(preset).unwrap();
             dialect.errors_with_200 = errors_with_200;
             let mut headers = HeaderMap::new();
             headers.extend([(DATE, date), (RETRY_AFTER, retry_after)]

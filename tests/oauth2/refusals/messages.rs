@@ -63,7 +63,7 @@ async fn content_type_is_shown_without_what_was_sent() {
 #[tokio::test]
 async fn origin_has_the_port_and_no_path_or_query() {
     let (endpoint, _) = endpoint([answer(400, "")]);
-    let endpoint = endpoint.at("https://AS.example.com:8443/token?tenant=t").unwrap();
+    let endpoint = endpoint.with_url("https://AS.example.com:8443/token?tenant=t").unwrap();
     let grant = RefreshTokenGrant::new(endpoint, "r");
     let error = grant.fetch(Renewal::new(Cause::Missing)).await.unwrap_err();
     assert_contains(&error, &[": https://as.example.com:8443 answered 400"]);
@@ -80,7 +80,8 @@ async fn revocation_reads_a_refusal_like_a_grant() {
         (400, &[], "transient"),
     ] {
         let (endpoint, _) = endpoint([answer_with(status, headers, "")]);
-        let error = Revocation::new(endpoint.at(URL).unwrap()).revoke(&tokens).await.unwrap_err();
+        let error =
+            Revocation::new(endpoint.with_url(URL).unwrap()).revoke(&tokens).await.unwrap_err();
         assert_eq!(kind(&error), expected, "{status}");
         assert_contains(
             &error,

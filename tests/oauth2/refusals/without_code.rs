@@ -121,7 +121,7 @@ async fn refused_client_credentials_name_the_other_ways_to_send_them() {
     for (auth, hint) in [
         (ClientAuth::basic("id", "sesame"), "`ClientAuth::basic_unencoded`"),
         (ClientAuth::basic_unencoded("id", "sesame"), "`ClientAuth::basic`"),
-        (ClientAuth::body("id", "sesame"), "`ClientAuth::basic`"),
+        (ClientAuth::post("id", "sesame"), "`ClientAuth::basic`"),
         (ClientAuth::custom(|| async { Ok(Default::default()) }), "`ClientAuth::custom`"),
     ] {
         for body in ["", r#"{"error":"invalid_client"}"#] {
@@ -133,7 +133,7 @@ async fn refused_client_credentials_name_the_other_ways_to_send_them() {
         assert_eq!(kind(&error), "ambiguous", "{hint}");
     }
     // These do not authenticate, so that an empty answer may be about the refresh token.
-    for auth in [ClientAuth::default(), ClientAuth::none("id")] {
+    for auth in [ClientAuth::default(), ClientAuth::public("id")] {
         let error = refused_as(auth.clone(), "{}", answer(401, "")).await;
         assert_eq!(kind(&error), "ambiguous", "{auth:?}");
         let error = refused_as(auth, "{}", answer(401, r#"{"error":"invalid_client"}"#)).await;

@@ -54,7 +54,7 @@ def main(program, folder, server):
     (folder / "refresh-token").write_text("r0")
     config = {
         "token_endpoint": f"http://127.0.0.1:{endpoint.server_port}/token",
-        "client_auth": {"method": "none", "client_id": "id"},
+        "client_auth": {"method": "public", "client_id": "id"},
         "refresh_token": {"file": str(folder / "refresh-token")},
         "api": f"http://127.0.0.1:{api}/",
         "http2": "prior_knowledge",

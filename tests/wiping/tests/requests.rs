@@ -62,7 +62,7 @@ fn no_copy_of_a_client_secret_is_freed_unwiped() {
     let makers: [(&str, fn() -> ClientAuth); 3] = [
         ("basic", || ClientAuth::basic("id", SECRET)),
         ("basic_unencoded", || ClientAuth::basic_unencoded("id", SECRET)),
-        ("body", || ClientAuth::body("id", SECRET)),
+        ("body", || ClientAuth::post("id", SECRET)),
     ];
     for (name, make) in makers {
         for dialect in [Dialect::rfc6749(), Dialect::json_body()] {
