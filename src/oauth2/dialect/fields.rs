@@ -5,6 +5,9 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
+use super::known::pointers;
+use super::parse::{names_or_pointers, one_or_many};
+
 /// The places of the fields in an answer: JSON pointers (RFC 6901), the first that finds something first.
 ///
 /// In serde's formats a single pointer may be written as a string. A form counts as a flat object. If an object has two
@@ -91,7 +94,7 @@ pub struct Fields {
     /// In serde's formats `{"instance_url": "/instance_url"}`, a list of pointers in the place of one, or a list of names
     /// that stand at the top: `["instance_url"]`. A field that an answer to a refresh leaves out is kept from before, as is
     /// one that is `null`, empty, or longer than 8 KiB.
-    #[serde(deserialize_with = "super::extra::names_or_pointers")]
+    #[serde(deserialize_with = "names_or_pointers")]
     pub extra: BTreeMap<String, Vec<String>>,
     /// The error code: a string or a number. A code of known meaning is preferred: see [`Dialect::denied`](super::Dialect::denied).
     #[serde(deserialize_with = "one_or_many")]
@@ -174,101 +177,33 @@ impl Fields {
 
 impl Default for Fields {
     fn default() -> Self {
-        let pointers = |names: &[&str]| names.iter().map(|name| format!("/{name}")).collect();
         Self {
-            access_token: pointers(&["access_token"]),
-            token_type: pointers(&["token_type"]),
-            expires_in: pointers(&[
-                "expires_in",
-                "expiresIn",
-                "expires_in_ms",
-                "expires_in_millis",
-                "expires_in_milliseconds",
-            ]),
-            expires_at: pointers(&[
-                "expires_at",
-                "expiresAt",
-                "expires_on",
-                "expires",
-                "access_token_expires_at",
-                "accessTokenExpiresAt",
-                "expiration",
-                "expiry",
-                "expires_at_ms",
-            ]),
-            refresh_in: pointers(&["refresh_in", "refresh_in_ms"]),
-            refresh_token: pointers(&["refresh_token"]),
-            refresh_token_expires_in: pointers(&[
-                "refresh_token_expires_in",
-                "refresh_expires_in",
-                "refreshTokenExpiresIn",
-                "refresh_token_expires_in_ms",
-                "refresh_expires_in_ms",
-            ]),
-            refresh_token_expires_at: pointers(&[
-                "refresh_token_expires_at",
-                "refreshTokenExpiresAt",
-            ]),
-            scope: pointers(&["scope"]),
-            id_token: pointers(&["id_token"]),
+            access_token: pointers("access_token"),
+            token_type: pointers("token_type"),
+            expires_in: pointers("expires_in"),
+            expires_at: pointers("expires_at"),
+            refresh_in: pointers("refresh_in"),
+            refresh_token: pointers("refresh_token"),
+            refresh_token_expires_in: pointers("refresh_token_expires_in"),
+            refresh_token_expires_at: pointers("refresh_token_expires_at"),
+            scope: pointers("scope"),
+            id_token: pointers("id_token"),
+            error: pointers("error"),
+            error_description: pointers("error_description"),
             extra: BTreeMap::new(),
-            error: pointers(&[
-                "error",
-                "error/code",
-                "error/error",
-                "error/error_code",
-                "error/errorCode",
-                "error/type",
-                "error/status",
-                "errors/0",
-                "errors/0/code",
-                "errors/0/error",
-                "errors/0/errorType",
-                "errors/0/type",
-                "error_code",
-                "errorCode",
-                "error_codes/0",
-                "errcode",
-                "__type",
-                "code",
-                "status",
-            ]),
-            error_description: pointers(&[
-                "error_description",
-                "errorDescription",
-                "error/error_description",
-                "error/description",
-                "error/message",
-                "error/msg",
-                "errors/0/error_description",
-                "errors/0/description",
-                "errors/0/message",
-                "errors/0/detail",
-                "error_message",
-                "errorMessage",
-                "error_msg",
-                "errorSummary",
-                "errmsg",
-                "message",
-                "msg",
-                "description",
-                "detail",
-            ]),
             lifetime_unit: LifetimeUnit::Seconds,
         }
     }
 }
 
-fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a JSON pointer or a list of them")]
-    enum OneOrMany {
-        One(String),
-        Many(Vec<String>),
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    Ok(match OneOrMany::deserialize(deserializer)? {
-        OneOrMany::One(pointer) => vec![pointer],
-        OneOrMany::Many(pointers) => pointers,
-    })
+    #[test]
+    fn each_field_has_a_usual_name() {
+        for (name, pointers) in Fields::usual().lists() {
+            assert!(!pointers.is_empty(), "{name}");
+        }
+    }
 }

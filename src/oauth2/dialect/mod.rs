@@ -1,10 +1,10 @@
 //! How a token endpoint departs from RFC 6749, as plain data.
 
-mod extra;
 mod fields;
-mod request;
+mod format;
+mod known;
+mod parse;
 mod validate;
-mod validate_request;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::fields::{Fields, LifetimeUnit};
-pub(super) use self::request::PreviousField;
-pub use self::request::{ParameterType, RequestMethod};
+pub use self::format::{BodyFormat, ParameterType, RequestMethod};
+pub(super) use self::known::Meaning;
+use self::parse::{codes, seconds};
 pub(super) use self::validate::is_reserved_header;
 
 /// How a token endpoint is spoken to: names, formats, and what its answers mean.
@@ -171,18 +172,15 @@ pub struct Dialect {
     pub revokes_previous: bool,
 }
 
-/// Where the parameters of a request go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum BodyFormat {
-    /// `application/x-www-form-urlencoded` (RFC 6749 §4, appendix B).
-    #[default]
-    Form,
-    /// A JSON object of strings.
-    Json,
-    /// The query of the URL, and an empty body. See [`Dialect::allow_secrets_in_query`].
-    Query,
+/// A part of the previous token set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::oauth2) enum PreviousField<'a> {
+    AccessToken,
+    RefreshToken,
+    IdToken,
+    Scope,
+    /// By its name in [`Fields::extra`].
+    Extra(&'a str),
 }
 
 impl Dialect {
@@ -256,65 +254,49 @@ impl Dialect {
         let name = self.grant_types.get(name).map_or(name, String::as_str);
         Some(name).filter(|name| !name.is_empty())
     }
+
+    /// Returns whether parameters go into the query.
+    pub(in crate::oauth2) fn uses_query(&self) -> bool {
+        self.method == RequestMethod::Get || self.body == BodyFormat::Query
+    }
+
+    /// Returns the name that a parameter has in the RFC, where ours or the server's may be given.
+    pub(in crate::oauth2) fn rfc_name<'a>(&'a self, name: &'a str) -> &'a str {
+        let mut names = self.parameter_names.iter();
+        names.find(|(_, theirs)| *theirs == name).map_or(name, |(ours, _)| ours)
+    }
+
+    /// Returns the type of a parameter by its name in the RFC or at the server.
+    pub(in crate::oauth2) fn parameter_type(&self, name: &str) -> ParameterType {
+        let names = [name, self.parameter_name(name), self.rfc_name(name)];
+        names
+            .into_iter()
+            .find_map(|name| self.parameter_types.get(name))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Returns which part of the previous token set a value of `parameters_from_previous` names.
+    pub(in crate::oauth2) fn previous_field(&self, source: &str) -> Option<PreviousField<'_>> {
+        Some(match source {
+            "access_token" => PreviousField::AccessToken,
+            "refresh_token" => PreviousField::RefreshToken,
+            "id_token" => PreviousField::IdToken,
+            "scope" => PreviousField::Scope,
+            _ => {
+                let mut extra = self.fields.extra.iter();
+                let (name, _) = extra.find(|(name, pointers)| {
+                    *name == source || pointers.iter().any(|pointer| pointer == source)
+                })?;
+                PreviousField::Extra(name)
+            }
+        })
+    }
 }
 
 impl Default for Dialect {
     fn default() -> Self {
         Self::rfc6749()
-    }
-}
-
-/// Reads error codes, some of which may be numbers.
-fn codes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "an error code: a string or an integer")]
-    enum Code {
-        Text(String),
-        Number(i64),
-    }
-
-    let codes = Vec::<Code>::deserialize(deserializer)?.into_iter().map(|code| match code {
-        Code::Text(code) => code,
-        Code::Number(code) => code.to_string(),
-    });
-    Ok(codes.collect())
-}
-
-/// Durations as numbers of seconds.
-mod seconds {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(
-        duration: &Option<Duration>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match duration {
-            None => serializer.serialize_none(),
-            Some(duration) if duration.subsec_nanos() == 0 => {
-                serializer.serialize_some(&duration.as_secs())
-            }
-            Some(duration) => serializer.serialize_some(&duration.as_secs_f64()),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Duration>, D::Error> {
-        const EXPECTED: &str = "a duration must be a number of seconds, not below 0";
-
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a duration must be a number of seconds, not below 0")]
-        enum Seconds {
-            Number(f64),
-        }
-
-        Option::<Seconds>::deserialize(deserializer)?
-            .map(|Seconds::Number(seconds)| {
-                Duration::try_from_secs_f64(seconds).map_err(|_| D::Error::custom(EXPECTED))
-            })
-            .transpose()
     }
 }
 

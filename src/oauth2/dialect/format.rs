@@ -1,9 +1,31 @@
-//! How a dialect shapes a request.
+//! The formats of a request.
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{BodyFormat, Dialect};
+/// Where the parameters of a request go.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::oauth2::{BodyFormat, Dialect};
+///
+/// let dialect: Dialect = serde_json::from_str(r#"{ "body": "json" }"#)?;
+/// assert_eq!(dialect.body, BodyFormat::Json);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BodyFormat {
+    /// `application/x-www-form-urlencoded` (RFC 6749 §4, appendix B).
+    #[default]
+    Form,
+    /// A JSON object. Parameters are strings unless [`parameter_types`](super::Dialect::parameter_types) names another type.
+    Json,
+    /// The query of the URL, and an empty body. See [`allow_secrets_in_query`](super::Dialect::allow_secrets_in_query).
+    Query,
+}
 
 /// The method of token requests.
 ///
@@ -20,14 +42,14 @@ use super::{BodyFormat, Dialect};
 #[serde(rename_all = "UPPERCASE")]
 #[non_exhaustive]
 pub enum RequestMethod {
-    /// RFC 6749 §3.2.
+    /// The parameters go into the body (RFC 6749 §3.2).
     #[default]
     #[serde(alias = "post")]
     Post,
     /// All parameters go into the query of the URL, and there is no body.
     ///
-    /// Secrets among them need [`allow_secrets_in_query`](Dialect::allow_secrets_in_query). Proxies may cache a GET request,
-    /// and HTTP clients may repeat one: use it only for a server that takes no other.
+    /// Secrets among them need [`allow_secrets_in_query`](super::Dialect::allow_secrets_in_query). Proxies may cache a GET request,
+    /// and HTTP clients may repeat one: use it only for a server that accepts no other method.
     #[serde(alias = "get")]
     Get,
 }
@@ -51,13 +73,13 @@ pub enum ParameterType {
     /// A string.
     #[default]
     String,
-    /// A number. It is sent with all the digits that it was given with.
+    /// A number, sent with the digits that were configured.
     Number,
     /// `true` or `false`.
     Boolean,
-    /// An array of strings: the words of the value, and of all values if there are several (as of `resource`).
+    /// An array of strings: the words of the value. A repeated parameter, such as `resource`, adds its words to the same array.
     Array,
-    /// Any JSON value, such as an object; the parameter's value is its text.
+    /// Any JSON value, such as an object. The parameter's value is JSON text.
     Json,
 }
 
@@ -85,63 +107,12 @@ impl ParameterType {
     }
 }
 
-/// A part of the previous token set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::oauth2) enum PreviousField<'a> {
-    AccessToken,
-    RefreshToken,
-    IdToken,
-    Scope,
-    /// By its name in [`Fields::extra`](super::Fields::extra).
-    Extra(&'a str),
-}
-
-impl Dialect {
-    /// Returns whether parameters go into the query.
-    pub(in crate::oauth2) fn uses_query(&self) -> bool {
-        self.method == RequestMethod::Get || self.body == BodyFormat::Query
-    }
-
-    /// Returns the name that a parameter has in the RFC, where ours or the server's may be given.
-    pub(in crate::oauth2) fn rfc_name<'a>(&'a self, name: &'a str) -> &'a str {
-        let mut names = self.parameter_names.iter();
-        names.find(|(_, theirs)| *theirs == name).map_or(name, |(ours, _)| ours)
-    }
-
-    /// Returns the type of a parameter by its name in the RFC or at the server.
-    pub(in crate::oauth2) fn parameter_type(&self, name: &str) -> ParameterType {
-        let names = [name, self.parameter_name(name), self.rfc_name(name)];
-        names
-            .into_iter()
-            .find_map(|name| self.parameter_types.get(name))
-            .copied()
-            .unwrap_or_default()
-    }
-
-    /// Returns which part of the previous token set a value of `parameters_from_previous` names.
-    pub(in crate::oauth2) fn previous_field(&self, source: &str) -> Option<PreviousField<'_>> {
-        Some(match source {
-            "access_token" => PreviousField::AccessToken,
-            "refresh_token" => PreviousField::RefreshToken,
-            "id_token" => PreviousField::IdToken,
-            "scope" => PreviousField::Scope,
-            _ => {
-                let mut extra = self.fields.extra.iter();
-                let (name, _) = extra.find(|(name, pointers)| {
-                    *name == source || pointers.iter().any(|pointer| pointer == source)
-                })?;
-                PreviousField::Extra(name)
-            }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_value_fits_its_type_or_not() {
+    fn value_fits_only_its_type() {
         for (kind, good, bad) in [
             (
                 ParameterType::Number,
@@ -165,9 +136,10 @@ mod tests {
     }
 
     #[test]
-    fn a_method_is_read_in_either_case() {
-        let dialect: Dialect = serde_json::from_str(r#"{"method": "get"}"#).unwrap();
-        assert_eq!(dialect.method, RequestMethod::Get);
+    fn method_is_read_in_either_case() {
+        for json in [r#""get""#, r#""GET""#] {
+            assert_eq!(serde_json::from_str::<RequestMethod>(json).unwrap(), RequestMethod::Get);
+        }
         assert_eq!(serde_json::to_value(RequestMethod::Get).unwrap(), "GET");
     }
 }

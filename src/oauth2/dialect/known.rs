@@ -1,0 +1,90 @@
+//! The names that are understood without configuration: fields of an answer, and error codes.
+
+use self::Meaning::{Client, Denied, Misconfigured, Transient, Unknown};
+
+/// The places of each field of [`Fields`](super::Fields), tried from left to right. `/` leads into an object or an array.
+#[rustfmt::skip]
+pub(super) const FIELDS: [(&str, &[&str]); 12] = [
+    ("access_token", &["access_token"]),
+    ("token_type", &["token_type"]),
+    ("expires_in", &["expires_in", "expiresIn", "expires_in_ms", "expires_in_millis", "expires_in_milliseconds"]),
+    ("expires_at", &[
+        "expires_at", "expiresAt", "expires_on", "expires", "access_token_expires_at", "accessTokenExpiresAt",
+        "expiration", "expiry", "expires_at_ms",
+    ]),
+    ("refresh_in", &["refresh_in", "refresh_in_ms"]),
+    ("refresh_token", &["refresh_token"]),
+    ("refresh_token_expires_in", &[
+        "refresh_token_expires_in", "refresh_expires_in", "refreshTokenExpiresIn", "refresh_token_expires_in_ms",
+        "refresh_expires_in_ms",
+    ]),
+    ("refresh_token_expires_at", &["refresh_token_expires_at", "refreshTokenExpiresAt"]),
+    ("scope", &["scope"]),
+    ("id_token", &["id_token"]),
+    ("error", &[
+        "error", "error/code", "error/error", "error/error_code", "error/errorCode", "error/type", "error/status",
+        "errors/0", "errors/0/code", "errors/0/error", "errors/0/errorType", "errors/0/type",
+        "error_code", "errorCode", "error_codes/0", "errcode", "__type", "code", "status",
+    ]),
+    ("error_description", &[
+        "error_description", "errorDescription", "error/error_description", "error/description", "error/message",
+        "error/msg", "errors/0/error_description", "errors/0/description", "errors/0/message", "errors/0/detail",
+        "error_message", "errorMessage", "error_msg", "errorSummary", "errmsg", "message", "msg", "description", "detail",
+    ]),
+];
+
+/// The meaning of each error code.
+const CODES: [(&str, Meaning); 19] = [
+    // RFC 6749 §5.2
+    ("invalid_grant", Denied),
+    ("invalid_client", Client),
+    ("invalid_request", Misconfigured),
+    ("invalid_scope", Misconfigured),
+    ("unauthorized_client", Misconfigured),
+    ("unsupported_grant_type", Misconfigured),
+    // RFC 6749 §4.1.2.1; `server_error` is "an unexpected condition".
+    ("temporarily_unavailable", Transient),
+    ("server_error", Unknown),
+    // RFC 8707 §2
+    ("invalid_target", Misconfigured),
+    // RFC 8628 §3.5
+    ("authorization_pending", Transient),
+    ("expired_token", Denied),
+    ("slow_down", Transient),
+    // OpenID Connect Core §3.1.2.6
+    ("account_selection_required", Denied),
+    ("consent_required", Denied),
+    ("interaction_required", Denied),
+    ("login_required", Denied),
+    // Google's, and those of rate limiters
+    ("internal_failure", Transient),
+    ("rate_limit_exceeded", Transient),
+    ("too_many_requests", Transient),
+];
+
+/// What an error code means for the grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::oauth2) enum Meaning {
+    /// The user must log in again.
+    Denied,
+    /// A later attempt may succeed.
+    Transient,
+    /// The server failed, perhaps after it had processed the request.
+    Unknown,
+    Misconfigured,
+    /// The client's own credentials were refused.
+    Client,
+}
+
+impl Meaning {
+    /// Returns the meaning of a code that is in the table.
+    pub(in crate::oauth2) fn of_code(code: &str) -> Option<Self> {
+        CODES.iter().find(|(known, _)| *known == code).map(|(_, meaning)| *meaning)
+    }
+}
+
+/// Returns the places of a field as JSON pointers.
+pub(super) fn pointers(field: &str) -> Vec<String> {
+    let places = FIELDS.iter().find(|(known, _)| *known == field).map(|(_, places)| *places);
+    places.unwrap_or_default().iter().map(|place| format!("/{place}")).collect()
+}
