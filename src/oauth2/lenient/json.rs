@@ -71,7 +71,18 @@ impl Json {
         }
     }
 
-    /// Returns a number as it was written.
+    /// Returns a string, or an array of strings as one, unless it is empty.
+    pub(in crate::oauth2) fn as_words(&self, separator: &str) -> Option<String> {
+        let words = match self {
+            Self::Array(words) => {
+                words.iter().filter_map(Self::as_str).collect::<Vec<_>>().join(separator)
+            }
+            text => text.as_str()?.trim().to_owned(),
+        };
+        Some(words).filter(|words| !words.is_empty())
+    }
+
+    /// Returns the text of a number.
     pub(in crate::oauth2) fn as_number(&self) -> Option<&str> {
         match self {
             Self::Number(number) => Some(number),

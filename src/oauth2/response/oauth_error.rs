@@ -4,58 +4,56 @@ use http::StatusCode;
 
 use super::document::Document;
 use crate::error::TokenError;
-use crate::oauth2::dialect::Dialect;
+use crate::oauth2::dialect::Meaning;
 use crate::oauth2::lenient::Json;
 use crate::oauth2::scrub::Secrets;
 
-/// The error in an answer (RFC 6749 §5.2), as far as there is one.
+/// How much of an error code is kept, in characters.
+pub(super) const CODE_LIMIT: usize = 64;
+
+/// How much of a description is kept, in characters.
+pub(super) const DESCRIPTION_LIMIT: usize = 200;
+
+/// The error in an answer (RFC 6749 §5.2). Without an error, all of it is empty.
 #[derive(Default)]
 pub(super) struct OAuthError {
     pub(super) code: Option<String>,
     description: Option<String>,
-    /// The meaning of the code, or of the description if the dialect knows that.
+    /// The meaning of the code, or of the description if the dialect lists it.
     pub(super) meaning: Option<Meaning>,
     /// Whether the code by itself has a meaning.
     pub(super) is_known: bool,
     /// Whether the dialect gives the meaning, and not a standard.
     pub(super) is_by_dialect: bool,
-    /// Whether the answer looks like an OAuth error, whether or not the code is known.
+    /// Whether the answer has the form of an OAuth error, even if the code is unknown.
     pub(super) is_standard_shape: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
-    Denied,
-    Transient,
-    /// The server failed, perhaps after it had processed the request.
-    Unknown,
-    Misconfigured,
-    /// The client's own credentials were refused.
-    Client,
-}
-
 impl OAuthError {
-    /// Reads the error in an answer. [`Dialect::denied`] documents the order.
+    /// Reads the error in an answer. [`Dialect::denied`](crate::oauth2::Dialect::denied) documents the order.
     pub(super) fn read(document: &Document<'_>, status: StatusCode) -> Self {
         let dialect = document.dialect;
         let values = |pointers| document.all_anywhere(pointers).into_iter();
         let codes: Vec<String> = values(&dialect.fields.error).filter_map(code_in).collect();
-        let descriptions: Vec<String> =
-            values(&dialect.fields.error_description).filter_map(text_in).collect();
+        let descriptions: Vec<String> = values(&dialect.fields.error_description)
+            .filter_map(|value| value.as_words("; "))
+            .collect();
 
-        let find = |meaning_of: &dyn Fn(&str) -> Option<Meaning>| {
-            codes.iter().find_map(|code| Some((code, meaning_of(code)?)))
-        };
-        let by_description = Meaning::of_descriptions(&descriptions, dialect);
-        let by_dialect = find(&|code| Meaning::in_dialect(code, dialect));
-        let by_code = by_dialect.or_else(|| find(&Meaning::in_standards));
-        let code = match by_code {
-            Some((code, _)) => Some(code),
-            None => codes.iter().find(|code| is_code(code, status)),
-        };
+        let lists = [&dialect.transient_descriptions, &dialect.denied_descriptions];
+        let by_description = listed(lists, |part| {
+            let part = part.to_lowercase();
+            descriptions.iter().any(|text| text.to_lowercase().contains(&part))
+        });
+        let by_dialect = codes.iter().find_map(|code| {
+            let lists = [&dialect.transient, &dialect.denied];
+            Some((code, listed(lists, |known| known == code)?))
+        });
+        let by_code = by_dialect
+            .or_else(|| codes.iter().find_map(|code| Some((code, Meaning::of_code(code)?))));
+        let unknown = || codes.iter().find(|code| is_code(code, status));
         Self {
-            code: code.cloned(),
-            description: descriptions.into_iter().next(),
+            code: by_code.map(|(code, _)| code).or_else(unknown).cloned(),
+            description: descriptions.first().cloned(),
             meaning: by_description.or(by_code.map(|(_, meaning)| meaning)),
             is_known: by_code.is_some(),
             is_by_dialect: by_description.is_some() || by_dialect.is_some(),
@@ -68,7 +66,7 @@ impl OAuthError {
         self.code.is_some() || self.meaning.is_some()
     }
 
-    /// Adds the code and the description, in a form that may be shown.
+    /// Adds the code and the description to an error, without secrets and bounded.
     pub(super) fn add_to(&self, mut error: TokenError, secrets: &Secrets) -> TokenError {
         let clean = |text: &Option<String>, limit| {
             let shown = secrets.clean(text.as_deref()?, limit);
@@ -84,68 +82,21 @@ impl OAuthError {
     }
 }
 
-impl Meaning {
-    fn of_descriptions(descriptions: &[String], dialect: &Dialect) -> Option<Self> {
-        let descriptions: Vec<String> =
-            descriptions.iter().map(|text| text.to_lowercase()).collect();
-        let contain = |parts: &[String]| {
-            parts
-                .iter()
-                .map(|part| part.to_lowercase())
-                .any(|part| descriptions.iter().any(|text| text.contains(&part)))
-        };
-        if contain(&dialect.transient_descriptions) {
-            Some(Self::Transient)
-        } else if contain(&dialect.denied_descriptions) {
-            Some(Self::Denied)
-        } else {
-            None
-        }
-    }
-
-    fn in_dialect(code: &str, dialect: &Dialect) -> Option<Self> {
-        let is_in = |codes: &[String]| codes.iter().any(|known| known == code);
-        if is_in(&dialect.transient) {
-            Some(Self::Transient)
-        } else if is_in(&dialect.denied) {
-            Some(Self::Denied)
-        } else {
-            None
-        }
-    }
-
-    fn in_standards(code: &str) -> Option<Self> {
-        match code {
-            // RFC 6749 §5.2, RFC 8628 §3.5, OpenID Connect Core §3.1.2.6
-            "invalid_grant"
-            | "expired_token"
-            | "interaction_required"
-            | "login_required"
-            | "account_selection_required"
-            | "consent_required" => Some(Self::Denied),
-            // RFC 6749 §4.1.2.1, RFC 8628 §3.5; the others are Google's and rate limiters'.
-            "temporarily_unavailable"
-            | "slow_down"
-            | "authorization_pending"
-            | "internal_failure"
-            | "too_many_requests"
-            | "rate_limit_exceeded" => Some(Self::Transient),
-            // RFC 6749 §4.1.2.1: "an unexpected condition".
-            "server_error" => Some(Self::Unknown),
-            "invalid_client" => Some(Self::Client),
-            // RFC 6749 §5.2, RFC 8707 §2
-            "unauthorized_client"
-            | "unsupported_grant_type"
-            | "invalid_scope"
-            | "invalid_target"
-            | "invalid_request" => Some(Self::Misconfigured),
-            _ => None,
-        }
-    }
+/// Returns the meaning of the first list of the dialect with an entry that applies: *transient*, then *denied*.
+fn listed(
+    [transient, denied]: [&Vec<String>; 2],
+    applies: impl Fn(&str) -> bool,
+) -> Option<Meaning> {
+    [(transient, Meaning::Transient), (denied, Meaning::Denied)]
+        .into_iter()
+        .find(|(list, _)| list.iter().any(|entry| applies(entry)))
+        .map(|(_, meaning)| meaning)
 }
 
-/// Returns whether an unknown text may be an error code. A repeated HTTP status, a zero and a verdict are not, nor is the type
-/// of a problem that is described by its status alone (RFC 9457 §4.2.1).
+/// Returns whether an unknown text may be an error code.
+///
+/// A repeated HTTP status, a zero and a verdict are not error codes. Neither is the type of a problem that only its status
+/// describes (RFC 9457 §4.2.1).
 fn is_code(text: &str, status: StatusCode) -> bool {
     const VERDICTS: [&str; 7] =
         ["ok", "success", "error", "fail", "failed", "failure", "about:blank"];
@@ -155,7 +106,9 @@ fn is_code(text: &str, status: StatusCode) -> bool {
         && !VERDICTS.iter().any(|verdict| text.eq_ignore_ascii_case(verdict))
 }
 
-/// Gateways write JSON too, and some call a field of it `error`, but none describes it under the names of RFC 6749 §5.2.
+/// Returns whether the answer has the fields of RFC 6749 §5.2.
+///
+/// Gateways answer with JSON as well, and some have a field `error`, but none has the other fields.
 fn is_standard_shape(document: &Document<'_>) -> bool {
     let text = |name| document.member(name).and_then(Json::as_str);
     text("error").is_some_and(|code| !code.is_empty() && !code.contains(char::is_whitespace))
@@ -178,21 +131,3 @@ fn code_in(value: &Json) -> Option<String> {
     let code = value.as_str()?.trim();
     (!code.is_empty()).then(|| code.to_owned())
 }
-
-/// Returns a description: a text, or several.
-fn text_in(value: &Json) -> Option<String> {
-    let text = match value {
-        Json::Array(texts) => {
-            let texts: Vec<&str> = texts.iter().filter_map(Json::as_str).collect();
-            texts.join("; ")
-        }
-        text => text.as_str()?.trim().to_owned(),
-    };
-    Some(text).filter(|text| !text.is_empty())
-}
-
-/// How much of an error code is kept, in characters.
-pub(super) const CODE_LIMIT: usize = 64;
-
-/// How much of a description is kept, in characters.
-pub(super) const DESCRIPTION_LIMIT: usize = 200;

@@ -1,30 +1,27 @@
-//! The meaning of an answer that grants nothing.
+//! The meaning of an answer without a token.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::{DATE, RETRY_AFTER};
 
+use super::answer::{Answer, Context};
 use super::document::Document;
-use super::oauth_error::{Meaning, OAuthError};
-use super::{Answer, Context, http_date};
+use super::oauth_error::OAuthError;
 use crate::classify::Challenge;
 use crate::clock::Now;
 use crate::error::TokenError;
-use crate::oauth2::moment;
+use crate::oauth2::dialect::Meaning;
 
 /// Reads an answer other than 2xx.
 pub(in crate::oauth2) fn refusal(answer: &Answer, context: Context<'_>) -> TokenError {
-    let document =
-        answer.body.as_ref().ok().and_then(|body| Document::parse(body, context.dialect));
+    let document = answer.parse(context.dialect);
     let is_document = document.is_some();
     let error = document.map(|document| {
         OAuthError::read(&Document::new(&document, context.dialect), answer.status)
     });
     let error = error.unwrap_or_default();
 
-    let told = match answer.status.as_u16() {
+    let failure = match answer.status.as_u16() {
         300..=399 => context.misconfigured(
             "redirects are not followed, because the request carries secrets; configure the URL that it redirects to",
         ),
@@ -46,9 +43,9 @@ pub(in crate::oauth2) fn refusal(answer: &Answer, context: Context<'_>) -> Token
             context.transient("the server asks to try again later")
         }
         _ if is_document => context.lost("the request may have been processed"),
-        _ => context.lost(unreadable(answer)),
+        _ => context.lost(answer.unreadable()),
     };
-    finish(told, &error, answer, context)
+    finish(failure, &error, answer, context)
 }
 
 /// Returns the error for an OAuth error (RFC 6749 §5.2).
@@ -64,7 +61,7 @@ pub(super) fn classify(error: &OAuthError, answer: &Answer, context: Context<'_>
         true => text.to_owned(),
         false => format!("{text}; {hint}"),
     };
-    let told = match error.meaning {
+    let failure = match error.meaning {
         Some(Meaning::Denied) => {
             context.denied(hinted("the grant was refused and the user must log in again", TRANSIENT))
         }
@@ -85,33 +82,33 @@ pub(super) fn classify(error: &OAuthError, answer: &Answer, context: Context<'_>
             "the request was refused with an unknown code; {HINT}; if the answer has the code elsewhere, name its place in `fields.error`"
         )),
     };
-    finish(told, error, answer, context)
+    finish(failure, error, answer, context)
 }
 
-/// Adds to an error what else the answer holds: the code, the description, and `Retry-After`.
+/// Adds the code, the description and `Retry-After` of an answer to its error.
 pub(super) fn finish(
-    told: TokenError,
+    failure: TokenError,
     error: &OAuthError,
     answer: &Answer,
     context: Context<'_>,
 ) -> TokenError {
-    let told = error.add_to(told, context.secrets);
-    match retry_after(&answer.headers, context.now) {
-        Some(retry_after) => told.with_retry_after(retry_after),
-        None => told,
+    let failure = error.add_to(failure, context.secrets);
+    match answer.retry_after(context.now) {
+        Some(retry_after) => failure.with_retry_after(retry_after),
+        None => failure,
     }
 }
 
 /// Returns whether a 429 or 503 is recognisably the authorization server's own.
 ///
-/// Any other may be a gateway's, which answers so after it has forwarded the request, too: Envoy if the connection to the
-/// server ends (`UC`), Heroku's router after 30 seconds (`H12`).
+/// A gateway may answer with these statuses after it has forwarded the request: Envoy if the connection to the server ends
+/// (`UC`), Heroku's router after 30 seconds (`H12`).
 fn is_from_server(error: &OAuthError, answer: &Answer, now: Now) -> bool {
     let is_oauth_error = match error.meaning {
         Some(meaning) => meaning != Meaning::Unknown,
         None => error.is_standard_shape,
     };
-    is_oauth_error || retry_after(&answer.headers, now).is_some()
+    is_oauth_error || answer.retry_after(now).is_some()
 }
 
 /// Returns the error for a 4xx that carries no error code.
@@ -133,7 +130,7 @@ fn without_code(answer: &Answer, is_document: bool, context: Context<'_>) -> Tok
         (_, true) => {
             "the body is empty; if that is how this server refuses a grant, add the status to `denied_statuses` in the dialect".into()
         }
-        _ => unreadable(answer),
+        _ => answer.unreadable(),
     };
     match status.as_u16() {
         404 => context.lost(format!("{reason}; check the path of the token endpoint's URL")),
@@ -141,15 +138,6 @@ fn without_code(answer: &Answer, is_document: bool, context: Context<'_>) -> Tok
             "{reason}; check the path of the token endpoint's URL, and `method` in the dialect"
         )),
         _ => context.lost(reason),
-    }
-}
-
-/// Returns the reason why nothing was read from a body.
-pub(super) fn unreadable(answer: &Answer) -> Cow<'_, str> {
-    match &answer.body {
-        Err(why) => why.into(),
-        Ok(_) if answer.is_empty() => "the body is empty".into(),
-        Ok(_) => "the body is neither JSON nor a form; a proxy, gateway or firewall may have answered instead of the server".into(),
     }
 }
 
@@ -162,24 +150,4 @@ fn asks_for_basic(headers: &HeaderMap) -> bool {
     Challenge::parse(headers)
         .iter()
         .any(|challenge| challenge.scheme().eq_ignore_ascii_case("basic"))
-}
-
-/// RFC 9110 §10.2.3: seconds, or a date.
-fn retry_after(headers: &HeaderMap, now: Now) -> Option<Duration> {
-    let seconds = || {
-        let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-        // Some servers send a fraction.
-        if !value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-            return None;
-        }
-        let seconds: f64 = value.parse().ok()?;
-        // More digits than fit are as long as can be.
-        Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
-    };
-    let date = || {
-        let at = http_date(headers, &RETRY_AFTER)?;
-        let now = http_date(headers, &DATE).unwrap_or(now.since_epoch());
-        Some(at.saturating_sub(now))
-    };
-    seconds().or_else(date).map(|retry_after| retry_after.min(moment::LONGEST))
 }

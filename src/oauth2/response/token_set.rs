@@ -7,10 +7,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::DATE;
 use zeroize::Zeroizing;
 
+use super::answer::{Answer, Context};
 use super::document::{Document, is_placeholder};
 use super::extra::extra;
 use super::oauth_error::CODE_LIMIT;
-use super::{Answer, Context, http_date};
 use crate::error::TokenError;
 use crate::oauth2::dialect::LifetimeUnit;
 use crate::oauth2::lenient::{self, Json};
@@ -34,7 +34,7 @@ pub(super) fn token_set(
     let access_token = access_token(token, context)?;
     check_token_type(document, context)?;
 
-    let date = http_date(&answer.headers, &DATE);
+    let date = answer.date(&DATE);
     let received = date.unwrap_or(context.now.since_epoch());
     let stated = first_time(document, &fields.expires_in, moment::lifetime)
         .or_else(|| first_time(document, &fields.expires_at, moment::moment));
@@ -69,7 +69,7 @@ pub(super) fn token_set(
         }));
     }
 
-    if let Some(scope) = document.all(&fields.scope).find_map(scope) {
+    if let Some(scope) = document.all(&fields.scope).find_map(|value| value.as_words(" ")) {
         tokens = tokens.scope(scope);
     }
     if let Some(id_token) = document.token(&fields.id_token) {
@@ -184,18 +184,6 @@ fn warn_of_long_lifetime(stated: Option<(&str, When)>, received: Duration, conte
             ),
         );
     }
-}
-
-fn scope(value: &Json) -> Option<String> {
-    let scope = match value {
-        Json::Text(scope, _) => scope.trim().to_owned(),
-        Json::Array(scopes) => {
-            let scopes: Vec<&str> = scopes.iter().filter_map(Json::as_str).collect();
-            scopes.join(" ")
-        }
-        _ => return None,
-    };
-    Some(scope).filter(|scope| !scope.is_empty())
 }
 
 /// Returns the `exp` of a JWT (RFC 7519 §4.1.4); nothing for tokens of which nothing can be read, such as a JWE.
