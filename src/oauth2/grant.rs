@@ -1,90 +1,69 @@
-//! Any grant that has no type of its own.
+//! Any grant without a type of its own.
 
-use std::fmt;
 use std::future::Future;
 
 use super::endpoint::TokenEndpoint;
-use super::token_request::{TokenRequest, more};
+use super::token_request::{TokenRequest, setters};
 use crate::error::TokenError;
 use crate::source::{Renewal, SourceInfo, TokenSource};
 use crate::token::TokenSet;
 
-/// Any other grant: password, token exchange (RFC 8693), JWT bearer (RFC 7523).
+/// A grant of any other type: password, token exchange (RFC 8693), JWT bearer (RFC 7523).
 ///
-/// After a refusal it is asked again every five minutes if it has [`params_with`](Self::params_with), or if it is an assertion
-/// grant (RFC 7521). A fixed password is not sent again, because servers lock accounts for that.
+/// After a refusal, the request is repeated every five minutes if [`params_with`](Self::params_with) is set or the grant type is
+/// an assertion (RFC 7521). A fixed password is not sent again, because servers lock accounts for that.
 ///
-/// To log in again when the refresh token is gone:
+/// # Examples
 ///
-/// ```
-/// # use tower_refresh::oauth2::{Grant, TokenEndpoint};
-/// # fn example(endpoint: TokenEndpoint) -> Grant {
-/// let password = std::env::var("PASSWORD").unwrap_or_default();
-/// Grant::new(endpoint, "password")
-///     .param("username", "compass")
-///     .param("password", password)
-/// # }
-/// ```
-///
-/// Parameters that must be fresh each time come from a closure:
+/// Log in again after the refresh token is gone:
 ///
 /// ```
-/// # use tower_refresh::oauth2::{Grant, TokenEndpoint};
-/// # async fn sign() -> String { String::new() }
-/// # fn example(endpoint: TokenEndpoint) -> Grant {
-/// Grant::new(endpoint, "urn:ietf:params:oauth:grant-type:jwt-bearer")
-///     .params_with(|_renewal| async { Ok([("assertion", sign().await)]) })
-/// # }
+/// use tower_refresh::oauth2::{Grant, TokenEndpoint};
+///
+/// fn log_in(endpoint: TokenEndpoint, password: String) -> Grant {
+///     Grant::new(endpoint, "password").param("username", "compass").param("password", password)
+/// }
 /// ```
-#[derive(Clone)]
+///
+/// Sign a fresh assertion for each request:
+///
+/// ```
+/// use tower_refresh::oauth2::{Grant, TokenEndpoint};
+///
+/// async fn sign() -> String {
+///     // …ask the key service for a JWT…
+/// #   String::new()
+/// }
+///
+/// fn grant(endpoint: TokenEndpoint) -> Grant {
+///     Grant::new(endpoint, "urn:ietf:params:oauth:grant-type:jwt-bearer")
+///         .params_with(|_renewal| async { Ok([("assertion", sign().await)]) })
+/// }
+/// ```
+#[derive(Clone, Debug)]
 pub struct Grant {
     request: TokenRequest,
 }
 
 impl Grant {
-    /// Makes a source of an endpoint and a grant type, such as `password`.
+    /// Creates a source for an endpoint and a grant type, such as `password`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::oauth2::{Grant, TokenEndpoint};
+    ///
+    /// fn exchange(endpoint: TokenEndpoint, token: String) -> Grant {
+    ///     Grant::new(endpoint, "urn:ietf:params:oauth:grant-type:token-exchange")
+    ///         .param("subject_token", token)
+    ///         .param("subject_token_type", "urn:ietf:params:oauth:token-type:access_token")
+    /// }
+    /// ```
     pub fn new(endpoint: TokenEndpoint, grant_type: impl Into<String>) -> Self {
         Self { request: TokenRequest::new(endpoint, grant_type) }
     }
 
-    /// Asks for a scope (RFC 6749 §3.3): words with spaces between them.
-    #[must_use]
-    pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.request.scope = Some(scope.into());
-        self
-    }
-
-    /// Asks for a token for a resource (RFC 8707). May be called several times.
-    #[must_use]
-    pub fn resource(mut self, resource: impl Into<String>) -> Self {
-        self.request.parameters.push("resource", resource);
-        self
-    }
-
-    /// Adds a parameter. Its value counts as a secret, unless it is known to be none.
-    #[must_use]
-    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.request.parameters.push(name, value);
-        self
-    }
-
-    /// Asks a closure for more parameters, anew for each attempt.
-    ///
-    /// It is given the [`Renewal`]: the previous token set, why it is renewed, and the challenge of the response that
-    /// rejected it. The time it takes counts towards [`TokenEndpoint::timeout`]. A parameter that is set twice is an error,
-    /// and nothing is sent. Another call replaces the closure.
-    #[must_use]
-    pub fn params_with<F, Fut, P, N, V>(mut self, f: F) -> Self
-    where
-        F: Fn(Renewal) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<P, TokenError>> + Send + 'static,
-        P: IntoIterator<Item = (N, V)>,
-        N: Into<String>,
-        V: Into<String>,
-    {
-        self.request.more = Some(more(f));
-        self
-    }
+    setters!();
 }
 
 impl TokenSource for Grant {
@@ -97,18 +76,12 @@ impl TokenSource for Grant {
         if self.request.more.is_some() {
             return info.fresh_proof(true);
         }
-        // Without the closure it never sees a refresh token, and spends none. An assertion may be refused for a clock that is
-        // not set yet, and locks no account.
+        // Without the closure, the grant receives no refresh token and spends none. An assertion may be refused because the
+        // clock is not set yet, and does not lock an account.
         let is_assertion = ["jwt-bearer", "saml2-bearer"]
             .iter()
             .any(|name| self.request.grant_type.strip_prefix(GRANT_TYPES) == Some(name));
         info.rotates(false).fresh_proof(is_assertion)
-    }
-}
-
-impl fmt::Debug for Grant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grant").field("request", &self.request).finish()
     }
 }
 

@@ -16,6 +16,9 @@ const PIECE: usize = 8;
 /// How much of a text from outside is looked at, in characters; far less of it is shown.
 const TEXT_LIMIT: usize = 4096;
 
+/// How much of an error of the HTTP client is shown, in characters.
+const ERROR_LIMIT: usize = 300;
+
 /// The secrets that a request carried.
 #[derive(Clone, Default)]
 pub(super) struct Secrets {
@@ -84,7 +87,7 @@ impl Secrets {
     ///
     /// A string and not the error itself: what a client puts into its errors is not known, and reqwest, for one, puts
     /// the URL there.
-    pub(super) fn describe(&self, error: &(dyn Error + 'static), limit: usize) -> String {
+    pub(super) fn describe(&self, error: &(dyn Error + 'static)) -> String {
         let mut text = String::new();
         for error in chain(error) {
             let message = error.to_string();
@@ -94,7 +97,7 @@ impl Secrets {
             let separator = if text.is_empty() { "" } else { ": " };
             let _ = write!(text, "{separator}{message}");
         }
-        self.clean(&text, limit)
+        self.clean(&text, ERROR_LIMIT)
     }
 }
 
@@ -364,7 +367,7 @@ mod tests {
             "error sending request for url (https://u:p@as.example/token?client_secret=x&y=z)",
         );
         assert_eq!(
-            Secrets::default().describe(&error, 300),
+            Secrets::default().describe(&error),
             "error sending request for url (https://as.example/token)"
         );
     }

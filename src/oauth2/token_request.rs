@@ -1,4 +1,4 @@
-//! The token request that the grants have in common.
+//! The request that all grants send.
 
 use std::fmt;
 use std::future::Future;
@@ -13,7 +13,7 @@ use crate::error::TokenError;
 use crate::source::Renewal;
 use crate::token::TokenSet;
 
-/// What every grant sends.
+/// The request that all grants send.
 #[derive(Clone)]
 pub(super) struct TokenRequest {
     pub(super) endpoint: TokenEndpoint,
@@ -23,10 +23,56 @@ pub(super) struct TokenRequest {
     pub(super) more: Option<Arc<More>>,
 }
 
-pub(super) type More =
-    dyn Fn(Renewal) -> BoxFuture<'static, Result<Parameters, TokenError>> + Send + Sync;
+type More = dyn Fn(Renewal) -> BoxFuture<'static, Result<Parameters, TokenError>> + Send + Sync;
 
-/// Makes the closure of `params_with`.
+/// The setters of a grant, which holds its `TokenRequest` in `request`.
+macro_rules! setters {
+    () => {
+        /// Requests a scope (RFC 6749 §3.3): words separated by spaces.
+        #[must_use]
+        pub fn scope(mut self, scope: impl Into<String>) -> Self {
+            self.request.scope = Some(scope.into());
+            self
+        }
+
+        /// Requests a token for a resource (RFC 8707). Can be called several times.
+        #[must_use]
+        pub fn resource(self, resource: impl Into<String>) -> Self {
+            self.param("resource", resource)
+        }
+
+        /// Adds a parameter, such as `audience`.
+        ///
+        /// The values of most parameters count as secrets. Those of `audience`, `scope` and the like do not.
+        #[must_use]
+        pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+            self.request.parameters.push(name, value);
+            self
+        }
+
+        /// Calls a closure before each request, and adds the parameters that it returns.
+        ///
+        /// Its argument is the [`Renewal`]: the previous token set, the reason for the refresh, and the challenge of the
+        /// response that rejected the previous token. The time that the closure takes counts towards
+        /// [`TokenEndpoint::timeout`](crate::oauth2::TokenEndpoint::timeout). If a parameter is set twice, nothing is sent and
+        /// the request fails. Another call replaces the closure.
+        #[must_use]
+        pub fn params_with<F, Fut, P, N, V>(mut self, f: F) -> Self
+        where
+            F: Fn(Renewal) -> Fut + Send + Sync + 'static,
+            Fut: Future<Output = Result<P, TokenError>> + Send + 'static,
+            P: IntoIterator<Item = (N, V)>,
+            N: Into<String>,
+            V: Into<String>,
+        {
+            self.request.more = Some($crate::oauth2::token_request::more(f));
+            self
+        }
+    };
+}
+pub(super) use setters;
+
+/// Boxes the closure of `params_with`.
 pub(super) fn more<F, Fut, P, N, V>(f: F) -> Arc<More>
 where
     F: Fn(Renewal) -> Fut + Send + Sync + 'static,
@@ -37,13 +83,7 @@ where
 {
     Arc::new(move |renewal| {
         let parameters = f(renewal);
-        Box::pin(async move {
-            let mut all = Parameters::default();
-            for (name, value) in parameters.await? {
-                all.push(name, value);
-            }
-            Ok(all)
-        })
+        Box::pin(async move { Ok(parameters.await?.into_iter().collect()) })
     })
 }
 
@@ -58,7 +98,7 @@ impl TokenRequest {
         }
     }
 
-    /// Sends it with the grant's own parameters first, as the examples of RFC 6749 have them.
+    /// Sends the request, the grant's own parameters first, in the order of the examples of RFC 6749.
     pub(super) async fn send(
         &self,
         first: Parameters,
@@ -81,7 +121,7 @@ impl TokenRequest {
         self.endpoint.post(parameters, more, renewal.fetched_for(), read).await
     }
 
-    /// Sends it; what the answer does not say of the scope is as it was asked for (RFC 6749 §5.1).
+    /// Sends the request without parameters of the grant. An answer without a scope grants the requested one (RFC 6749 §5.1).
     pub(super) async fn send_alone(&self, renewal: &Renewal) -> Result<TokenSet, TokenError> {
         let tokens = self.send(Parameters::default(), renewal, response::read).await?;
         Ok(match (tokens.scope(), &self.scope) {

@@ -9,8 +9,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::CLIENT_ERROR_LIMIT;
-use super::decode::decode;
+use super::decode::{decode, too_long};
 use crate::error::BoxError;
 use crate::oauth2::dialect::Dialect;
 use crate::oauth2::response::is_whole;
@@ -55,9 +54,8 @@ impl Reading {
             let Some(frame) = frame else {
                 return Ok(());
             };
-            let frame = frame.map_err(|error| {
-                format!("was cut off: {}", secrets.describe(&*error, CLIENT_ERROR_LIMIT))
-            })?;
+            let frame =
+                frame.map_err(|error| format!("was cut off: {}", secrets.describe(&*error)))?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };
@@ -91,10 +89,6 @@ impl Reading {
             _ => Ok(decoded.bytes),
         }
     }
-}
-
-pub(super) fn too_long(limit: usize) -> String {
-    format!("is longer than the {limit} bytes of `answer_limit`")
 }
 
 /// Where in a JSON object or array a text ends. Whether all of it is JSON is for the parser.

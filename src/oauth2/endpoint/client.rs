@@ -1,103 +1,85 @@
 //! An HTTP client of any type.
 
 use std::future::poll_fn;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt as _, Full};
 use tower_service::Service;
 
 use crate::error::BoxError;
 
 /// An HTTP client of any type.
-pub(super) trait HttpClient: Send + Sync {
-    fn ready(&self) -> BoxFuture<'static, Result<Box<dyn Ready>, BoxError>>;
-
-    /// Returns whether a request goes straight to hyper-util's client, so that it is known when it obtains a connection.
-    fn is_hyper_util(&self) -> bool;
+///
+/// A request is sent in two steps, because it can be lost only in the second one.
+#[derive(Clone)]
+pub(super) struct HttpClient {
+    ready: Arc<dyn Fn() -> BoxFuture<'static, Result<Call, BoxError>> + Send + Sync>,
+    /// Whether a request goes straight to hyper-util's client, so that it is known when it obtains a connection.
+    pub(super) is_hyper_util: bool,
 }
 
-/// An HTTP client that is ready for one request: in two steps, because a request is lost only in the second.
-pub(super) trait Ready: Send {
-    fn call(
-        self: Box<Self>,
-        request: Request<Full<Bytes>>,
-    ) -> BoxFuture<'static, Result<Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>>;
-}
+/// Sends one request through a client that is ready.
+pub(super) type Call = Box<dyn FnOnce(Request<Full<Bytes>>) -> BoxFuture<'static, Called> + Send>;
 
-/// A client that may not be `Sync` (`BoxCloneService` is not), shared all the same: it is cloned and never called.
-pub(super) struct Shared<S> {
+type Called = Result<Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
+
+impl HttpClient {
     #[expect(
         clippy::disallowed_types,
-        reason = "held to clone the client, once for each token request, and for nothing else"
+        reason = "held to clone a client that may not be `Sync`, such as `BoxCloneService`, once for each token request"
     )]
-    client: std::sync::Mutex<S>,
-}
+    pub(super) fn new<S, B>(client: S) -> Self
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let client = std::sync::Mutex::new(client);
+        let ready = move || {
+            // A clone that panics does not change the client.
+            let mut client = client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let ready = async move {
+                poll_fn(|cx| client.poll_ready(cx)).await.map_err(Into::into)?;
+                Ok(Box::new(move |request| call(client, request).boxed()) as Call)
+            };
+            ready.boxed()
+        };
+        Self { ready: Arc::new(ready), is_hyper_util: is_of_hyper_util::<S::Future>() }
+    }
 
-impl<S> Shared<S> {
-    #[expect(clippy::disallowed_types, reason = "see the field")]
-    pub(super) fn new(client: S) -> Self {
-        Self { client: std::sync::Mutex::new(client) }
+    /// Waits until the client is ready for one request.
+    pub(super) async fn ready(&self) -> Result<Call, BoxError> {
+        (self.ready)().await
     }
 }
 
-impl<S, B> HttpClient for Shared<S>
+async fn call<S, B>(mut client: S, request: Request<Full<Bytes>>) -> Called
 where
-    S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<Request<Full<Bytes>>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     B: Body + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    fn ready(&self) -> BoxFuture<'static, Result<Box<dyn Ready>, BoxError>> {
-        // A clone that panicked left the client as it was.
-        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Box::pin(async move {
-            poll_fn(|cx| client.poll_ready(cx)).await.map_err(Into::into)?;
-            Ok(Box::new(ReadyClient(client)) as Box<dyn Ready>)
-        })
-    }
-
-    fn is_hyper_util(&self) -> bool {
-        #[cfg(feature = "hyper-util")]
-        {
-            use std::any::TypeId;
-
-            // Only its client makes this type, and a layer that waits or tries again makes one of its own.
-            TypeId::of::<S::Future>() == TypeId::of::<hyper_util::client::legacy::ResponseFuture>()
-        }
-        #[cfg(not(feature = "hyper-util"))]
-        false
-    }
+    let response = client.call(request).await.map_err(Into::into)?;
+    let bytes = |mut data: B::Data| data.copy_to_bytes(data.remaining());
+    Ok(response.map(|body| {
+        body.map_frame(move |frame| frame.map_data(bytes)).map_err(Into::into).boxed_unsync()
+    }))
 }
 
-struct ReadyClient<S>(S);
-
-impl<S, B> Ready for ReadyClient<S>
-where
-    S: Service<Request<Full<Bytes>>, Response = Response<B>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    fn call(
-        mut self: Box<Self>,
-        request: Request<Full<Bytes>>,
-    ) -> BoxFuture<'static, Result<Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>> {
-        Box::pin(async move {
-            let response = self.0.call(request).await.map_err(Into::into)?;
-            Ok(response.map(|body| {
-                body.map_frame(|frame| {
-                    frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
-                })
-                .map_err(Into::into)
-                .boxed_unsync()
-            }))
-        })
-    }
+/// Returns whether a future is that of hyper-util's client. A layer that waits or retries has a future of its own.
+fn is_of_hyper_util<F: 'static>() -> bool {
+    #[cfg(feature = "hyper-util")]
+    return std::any::TypeId::of::<F>()
+        == std::any::TypeId::of::<hyper_util::client::legacy::ResponseFuture>();
+    #[cfg(not(feature = "hyper-util"))]
+    false
 }

@@ -74,7 +74,7 @@ impl Encoding {
             Self::Deflate => deflate(bytes, limit),
         };
         if bytes.len() > limit {
-            return Err(super::body::too_long(limit));
+            return Err(too_long(limit));
         }
         let end = match is_whole {
             true => Ok(()),
@@ -82,6 +82,10 @@ impl Encoding {
         };
         Ok(Decoded { bytes, end })
     }
+}
+
+pub(super) fn too_long(limit: usize) -> String {
+    format!("is longer than the {limit} bytes of `answer_limit`")
 }
 
 /// Returns whether a body has no control characters, and is UTF-8 or begins like JSON. Nothing compressed does.

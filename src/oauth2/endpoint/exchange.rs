@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::TokenEndpoint;
 use super::body::Reading;
 use super::sent::{Sending, causes, is_of_hyper_util};
-use super::{CLIENT_ERROR_LIMIT, TokenEndpoint};
 use crate::error::TokenError;
 use crate::limit::Limit;
 use crate::oauth2::dialect::Dialect;
@@ -67,11 +67,11 @@ impl TokenEndpoint {
             spends: dialect.rotates && has_refresh_token(&parameters, dialect),
         };
         let origin = self.origin();
-        let ready = match limit.run(self.client.ready()).await {
-            Some(Ok(ready)) => ready,
+        let call = match limit.run(self.client.ready()).await {
+            Some(Ok(call)) => call,
             Some(Err(error)) => {
                 return Err(refused_beneath(&*error, context()).unwrap_or_else(|| {
-                    let shown = secrets.describe(&*error, CLIENT_ERROR_LIMIT);
+                    let shown = secrets.describe(&*error);
                     TokenError::unsent(format!(
                         "the HTTP client for the token endpoint {origin} is not ready: {shown}"
                     ))
@@ -88,7 +88,7 @@ impl TokenEndpoint {
 
         // ## Sent: from here the refresh token may be spent.
         let late = too_slow(&format!("the answer of the token endpoint {origin}"));
-        let mut response = ready.call(request);
+        let mut response = call(request);
         let response = match limit.run(&mut response).await {
             Some(Ok(response)) => response,
             Some(Err(error)) => {
@@ -96,7 +96,7 @@ impl TokenEndpoint {
                 return Err(self.failed(&*error, was_dropped, &sending, context()));
             }
             None => {
-                let is_connecting = self.client.is_hyper_util() && sending.is_connecting();
+                let is_connecting = self.client.is_hyper_util && sending.is_connecting();
                 drop(response);
                 if is_connecting || sending.was_dropped_unsent().await {
                     return Err(TokenError::unsent(format!(
@@ -158,7 +158,7 @@ impl TokenEndpoint {
             return refused;
         }
         let origin = self.origin();
-        let shown = context.secrets.describe(error, CLIENT_ERROR_LIMIT);
+        let shown = context.secrets.describe(error);
         if was_dropped || sending.is_unsent(error, self.is_unsent.as_deref()) {
             if has_no_tls(error) {
                 return TokenError::misconfigured(format!(
@@ -185,7 +185,7 @@ fn has_no_tls(error: &(dyn Error + 'static)) -> bool {
 /// Returns the error of a layer beneath that did not let the request pass, such as a `RefreshLayer` without a token.
 fn refused_beneath(error: &(dyn Error + 'static), context: Context<'_>) -> Option<TokenError> {
     let refused = causes(error).find_map(|error| error.downcast_ref::<TokenError>())?;
-    let shown = context.secrets.describe(refused.get_ref(), CLIENT_ERROR_LIMIT);
+    let shown = context.secrets.describe(refused.get_ref());
     Some(refused.clone().told_as(format!("the token request was not sent: {shown}")).into_unsent())
 }
 

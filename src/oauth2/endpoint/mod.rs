@@ -20,7 +20,7 @@ use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
-use self::client::{HttpClient, Shared};
+use self::client::HttpClient;
 use self::sent::IsUnsent;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::sent::{WasSent, Watch};
@@ -86,7 +86,7 @@ use crate::source::SourceInfo;
 /// secret in its query. Headers of the client authentication are marked sensitive.
 #[derive(Clone)]
 pub struct TokenEndpoint {
-    client: Arc<dyn HttpClient>,
+    client: HttpClient,
     url: Uri,
     client_auth: ClientAuth,
     dialect: Result<Arc<Dialect>, TokenError>,
@@ -111,7 +111,7 @@ impl TokenEndpoint {
         B: Body + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Ok(Self::with(http_client, parse_url(url.as_ref(), |_| false)?))
+        Ok(Self::of(HttpClient::new(http_client), parse_url(url.as_ref(), |_| false)?))
     }
 
     /// Makes a token endpoint that may be asked without TLS, for `http` URLs other than loopback ones.
@@ -148,19 +148,12 @@ impl TokenEndpoint {
         B: Body + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Ok(Self::with(http_client, parse_url(url.as_ref(), |_| true)?))
+        Ok(Self::of(HttpClient::new(http_client), parse_url(url.as_ref(), |_| true)?))
     }
 
-    fn with<S, B>(http_client: S, url: Uri) -> Self
-    where
-        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<BoxError>,
-        B: Body + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    fn of(client: HttpClient, url: Uri) -> Self {
         Self {
-            client: Arc::new(Shared::new(http_client)),
+            client,
             url,
             client_auth: ClientAuth::default(),
             dialect: Ok(Arc::default()),
@@ -325,6 +318,3 @@ impl fmt::Debug for TokenEndpoint {
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 
 const DEFAULT_ANSWER_LIMIT: usize = 256 * 1024;
-
-/// How much of an error of the HTTP client is kept, in characters.
-const CLIENT_ERROR_LIMIT: usize = 300;

@@ -45,6 +45,14 @@ impl Parameters {
     }
 }
 
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Parameters {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        let mut parameters = Self::default();
+        pairs.into_iter().for_each(|(name, value)| parameters.push(name, value));
+        parameters
+    }
+}
+
 impl fmt::Debug for Parameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.iter().map(|parameter| &parameter.name)).finish()
