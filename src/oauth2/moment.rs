@@ -1,4 +1,4 @@
-//! Lifetimes and times of expiry, in the forms in which servers give them.
+//! Lifetimes and times of expiry, in the formats that servers use.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,37 +12,35 @@ use super::lenient::Json;
 /// When something ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
-    /// So long from now.
+    /// This long from now.
     In(Duration),
-    /// So long after 1970.
+    /// This long after 1970.
     At(Duration),
 }
 
-/// No lifetime is longer: a hundred years.
+/// The longest lifetime: a hundred years.
 pub(super) const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// No time of day is earlier: ten years after 1970. A number below is a lifetime, and a date below is a zero time.
+/// The earliest time: ten years after 1970. A lower number is a lifetime, and an earlier date is a zero time.
 const EARLIEST: Duration = Duration::from_secs(3652 * 86_400);
 
-/// No time of day is later: the end of the year 9999.
+/// The latest time: the end of the year 9999.
 pub(super) const LATEST: Duration = Duration::from_secs(253_402_300_799);
 
-/// Reads a lifetime; nothing if it is not known: a number of 0 or less, or no number.
-///
-/// A date is understood too.
+/// Reads a lifetime, or the time at which it ends. Returns `None` if neither is known: a number of 0 or less, or no number.
 pub(super) fn lifetime(value: &Json, unit: LifetimeUnit) -> Option<When> {
     match number(value)? {
-        Number::Is(number) => lasting(number, unit),
-        Number::IsNot(text) => date(text).map(When::At),
+        Ok(number) => lasting(number, unit),
+        Err(text) => date(text).map(When::At),
     }
 }
 
-/// Reads a time of day; nothing if it is not known: a number of 0 or less, or a time before 1980.
+/// Reads a time of expiry. Returns `None` if it is not known: a number of 0 or less, or a time before 1980.
 pub(super) fn moment(value: &Json, unit: LifetimeUnit) -> Option<When> {
     match number(value)? {
-        Number::Is(number) if number < EARLIEST.as_secs_f64() => lasting(number, unit),
-        Number::Is(number) => Some(since_1970(number)),
-        Number::IsNot(text) => date(text).map(When::At),
+        Ok(number) if number < EARLIEST.as_secs_f64() => lasting(number, unit),
+        Ok(number) => Some(since_1970(number)),
+        Err(text) => date(text).map(When::At),
     }
 }
 
@@ -69,23 +67,16 @@ fn lasting(number: f64, unit: LifetimeUnit) -> Option<When> {
     (number > 0.0).then_some(When::In(lifetime))
 }
 
-enum Number<'a> {
-    Is(f64),
-    IsNot(&'a str),
-}
-
-fn number(value: &Json) -> Option<Number<'_>> {
+/// Returns a number, or as an error the text that is not a number.
+fn number(value: &Json) -> Option<Result<f64, &str>> {
     let text = value.as_str().or_else(|| value.as_number())?.trim();
-    // `parse` alone would take `inf` and `NaN` for numbers.
+    // `parse` alone would accept `inf` and `NaN`.
     let is_number =
         text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
-    match text.parse() {
-        Ok(number) if is_number => Some(Number::Is(number)),
-        _ => Some(Number::IsNot(text)),
-    }
+    Some(text.parse().ok().filter(|_| is_number).ok_or(text))
 }
 
-/// Reads ISO 8601, in UTC where there is no offset, and the dates of HTTP (RFC 9110 §5.6.7).
+/// Reads ISO 8601, in UTC unless it has an offset, and the dates of HTTP (RFC 9110 §5.6.7).
 fn date(text: &str) -> Option<Duration> {
     since_1970_of(text).filter(|at| *at >= EARLIEST)
 }
@@ -105,7 +96,7 @@ fn after_1970(timestamp: Timestamp) -> Duration {
     Duration::try_from(timestamp.as_duration()).unwrap_or(Duration::ZERO).min(LATEST)
 }
 
-/// Cuts the fraction of a second to nanoseconds, which is all that the parser takes.
+/// Cuts the fraction of a second to nanoseconds, the limit of the parser.
 fn without_excess_fraction(text: &str) -> String {
     let Some((seconds, rest)) = text.split_once(['.', ',']) else {
         return text.to_owned();

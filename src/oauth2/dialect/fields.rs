@@ -156,6 +156,14 @@ impl Fields {
         &USUAL
     }
 
+    /// Returns the name of the extra field with this name or pointer.
+    pub(in crate::oauth2) fn extra_name(&self, name_or_pointer: &str) -> Option<&str> {
+        let mut extra = self.extra.iter().filter(|(name, pointers)| {
+            *name == name_or_pointer || pointers.iter().any(|pointer| pointer == name_or_pointer)
+        });
+        extra.next().map(|(name, _)| name.as_str())
+    }
+
     /// Returns the lists with their names.
     pub(in crate::oauth2) fn lists(&self) -> [(&'static str, &[String]); 12] {
         [

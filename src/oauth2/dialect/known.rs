@@ -1,4 +1,4 @@
-//! The names that are understood without configuration: fields of an answer, and error codes.
+//! The names that are understood without configuration: fields of an answer, error codes, and parameters of a request.
 
 use self::Meaning::{Client, Denied, Misconfigured, Transient, Unknown};
 
@@ -61,6 +61,57 @@ const CODES: [(&str, Meaning); 19] = [
     ("rate_limit_exceeded", Transient),
     ("too_many_requests", Transient),
 ];
+
+/// The parameters of token requests, with what is known of each.
+pub(in crate::oauth2) const PARAMETERS: [(&str, u8); 25] = [
+    // RFC 6749 appendix A
+    ("grant_type", VISIBLE | PUBLIC | RESERVED),
+    ("scope", VISIBLE | PUBLIC),
+    ("client_id", VISIBLE | PUBLIC),
+    ("client_secret", VISIBLE | RESERVED),
+    ("refresh_token", VISIBLE | RESERVED),
+    ("access_token", VISIBLE),
+    ("code", VISIBLE | RESERVED),
+    ("redirect_uri", VISIBLE),
+    ("username", ONE_LINE),
+    ("password", ONE_LINE | RESERVED),
+    // RFC 7009 §2.1
+    ("token", VISIBLE),
+    ("token_type_hint", VISIBLE | PUBLIC),
+    // RFC 7521 §4
+    ("assertion", VISIBLE | RESERVED),
+    ("client_assertion", VISIBLE | RESERVED),
+    ("client_assertion_type", VISIBLE | PUBLIC),
+    // RFC 7636 §4.1
+    ("code_verifier", VISIBLE),
+    // RFC 8628 §3.4
+    ("device_code", VISIBLE),
+    // RFC 8693 §2.1
+    ("audience", VISIBLE | PUBLIC),
+    ("subject_token", VISIBLE | RESERVED),
+    ("subject_token_type", VISIBLE | PUBLIC),
+    ("actor_token", VISIBLE | RESERVED),
+    ("actor_token_type", VISIBLE | PUBLIC),
+    ("requested_token_type", PUBLIC),
+    // RFC 8707 §2
+    ("resource", VISIBLE | PUBLIC),
+    // OpenID Connect Core §2
+    ("id_token", VISIBLE),
+];
+
+/// Of visible ASCII characters and spaces (VSCHAR and the like, RFC 6749 appendix A).
+pub(in crate::oauth2) const VISIBLE: u8 = 1;
+/// Typed by a person: no control character other than a tab (UNICODECHARNOCRLF, RFC 6749 appendix A).
+pub(in crate::oauth2) const ONE_LINE: u8 = 2;
+/// Not a secret.
+pub(in crate::oauth2) const PUBLIC: u8 = 4;
+/// Set only by a grant or the client authentication.
+pub(in crate::oauth2) const RESERVED: u8 = 8;
+
+/// Returns what is known of a parameter.
+pub(in crate::oauth2) fn parameter(name: &str) -> u8 {
+    PARAMETERS.iter().find(|(known, _)| *known == name).map_or(0, |(_, traits)| *traits)
+}
 
 /// What an error code means for the grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 mod fields;
 mod format;
-mod known;
+pub(super) mod known;
 mod parse;
 mod validate;
 
@@ -14,7 +14,6 @@ use serde_json::Value;
 
 pub use self::fields::{Fields, LifetimeUnit};
 pub use self::format::{BodyFormat, ParameterType, RequestMethod};
-pub(super) use self::known::Meaning;
 use self::parse::{codes, seconds};
 pub(super) use self::validate::is_reserved_header;
 
@@ -172,17 +171,6 @@ pub struct Dialect {
     pub revokes_previous: bool,
 }
 
-/// A part of the previous token set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::oauth2) enum PreviousField<'a> {
-    AccessToken,
-    RefreshToken,
-    IdToken,
-    Scope,
-    /// By its name in [`Fields::extra`].
-    Extra(&'a str),
-}
-
 impl Dialect {
     /// The standard: a form body, and the answers of RFC 6749 §5 with the usual deviations.
     pub fn rfc6749() -> Self {
@@ -274,23 +262,6 @@ impl Dialect {
             .find_map(|name| self.parameter_types.get(name))
             .copied()
             .unwrap_or_default()
-    }
-
-    /// Returns which part of the previous token set a value of `parameters_from_previous` names.
-    pub(in crate::oauth2) fn previous_field(&self, source: &str) -> Option<PreviousField<'_>> {
-        Some(match source {
-            "access_token" => PreviousField::AccessToken,
-            "refresh_token" => PreviousField::RefreshToken,
-            "id_token" => PreviousField::IdToken,
-            "scope" => PreviousField::Scope,
-            _ => {
-                let mut extra = self.fields.extra.iter();
-                let (name, _) = extra.find(|(name, pointers)| {
-                    *name == source || pointers.iter().any(|pointer| pointer == source)
-                })?;
-                PreviousField::Extra(name)
-            }
-        })
     }
 }
 

@@ -6,24 +6,11 @@ use std::fmt::Display;
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 
-use super::{BodyFormat, Dialect, Fields, RequestMethod};
+use super::{BodyFormat, Dialect, Fields, RequestMethod, known};
 use crate::error::TokenError;
 
 /// How many further fields of an answer a token set keeps.
 const EXTRA_MAX: usize = 32;
-
-/// Parameters that only a grant or the client authentication sets.
-const RESERVED_PARAMETERS: [&str; 9] = [
-    "grant_type",
-    "refresh_token",
-    "client_secret",
-    "client_assertion",
-    "password",
-    "assertion",
-    "subject_token",
-    "actor_token",
-    "code",
-];
 
 impl Dialect {
     /// Checks the rules that the types of the fields do not express.
@@ -129,14 +116,19 @@ impl Dialect {
             let is_extra = self.extra_parameters.contains_key(name);
             check(!is_extra, field, "is one of `extra_parameters` as well")?;
             let why = "must be `access_token`, `refresh_token`, `id_token`, `scope`, or one of `fields.extra`";
-            check(self.previous_field(source).is_some(), field, why)?;
+            let is_field =
+                ["access_token", "refresh_token", "id_token", "scope"].contains(&source.as_str());
+            check(is_field || self.fields.extra_name(source).is_some(), field, why)?;
         }
         Ok(())
     }
 
     /// Returns whether only a grant or the client authentication sets a parameter, under either of its names.
     fn is_reserved(&self, name: &str) -> bool {
-        RESERVED_PARAMETERS.iter().any(|ours| name == *ours || name == self.parameter_name(ours))
+        known::PARAMETERS
+            .iter()
+            .filter(|(_, traits)| traits & known::RESERVED != 0)
+            .any(|(ours, _)| name == *ours || name == self.parameter_name(ours))
     }
 
     fn validate_errors(&self) -> Result<(), TokenError> {

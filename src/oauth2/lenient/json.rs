@@ -1,6 +1,6 @@
 //! A JSON value that is wiped when it is dropped.
 
-use std::{fmt, io};
+use std::fmt::{self, Write as _};
 
 use zeroize::Zeroizing;
 
@@ -9,7 +9,7 @@ pub(in crate::oauth2) enum Json {
     /// `null`, and values that cannot be read.
     Null,
     Bool(bool),
-    /// As it was written: a refresh token may be a number.
+    /// With its digits unchanged: a refresh token may be a number.
     Number(Zeroizing<String>),
     /// A string, with the object that is encoded in it.
     Text(Zeroizing<String>, Option<Box<Json>>),
@@ -18,7 +18,7 @@ pub(in crate::oauth2) enum Json {
 }
 
 impl Json {
-    /// Returns what a JSON pointer (RFC 6901) finds. Of members with the same name the last comes first.
+    /// Returns the values that a JSON pointer (RFC 6901) finds. If members have the same name, the last comes first.
     pub(in crate::oauth2) fn find(&self, pointer: &str) -> Vec<&Self> {
         let mut found = vec![self];
         for name in pointer.split('/').skip(1) {
@@ -92,7 +92,7 @@ impl Json {
 
     /// Returns a string, or the digits of an integer other than 0.
     ///
-    /// A fraction or an exponent is a number that has lost digits, and 0 is how some languages write `null`.
+    /// A number with a fraction or an exponent has lost digits, and some languages write `null` as 0.
     pub(in crate::oauth2) fn as_token(&self) -> Option<&str> {
         let is_integer = |number: &&str| {
             let digits = number.strip_prefix('-').unwrap_or(number);
@@ -132,23 +132,18 @@ impl fmt::Display for Json {
     }
 }
 
-/// RFC 8259 §7. Nothing is allocated, since it would grow and leave copies behind.
+/// RFC 8259 §7. Nothing is allocated: a buffer that grows would leave copies behind that are not wiped.
 fn quoted(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    struct Pieces<'a, 'b>(&'a mut fmt::Formatter<'b>);
-
-    impl io::Write for Pieces<'_, '_> {
-        fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-            let text = str::from_utf8(piece).map_err(io::Error::other)?;
-            self.0.write_str(text).map_err(io::Error::other)?;
-            Ok(piece.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
+    f.write_str("\"")?;
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => write!(f, "\\{c}")?,
+            '\n' => f.write_str("\\n")?,
+            ..' ' => write!(f, "\\u{:04x}", u32::from(c))?,
+            c => f.write_char(c)?,
         }
     }
-
-    serde_json::to_writer(Pieces(f), text).map_err(|_| fmt::Error)
+    f.write_str("\"")
 }
 
 /// Returns whether names differ in case and punctuation only, as `refreshToken` and `refresh-token`, or not at all.
@@ -162,6 +157,6 @@ pub(in crate::oauth2) fn fold(name: &str) -> String {
 }
 
 fn letters(name: &str) -> impl Iterator<Item = char> {
-    // Other punctuation is in no name: it is a sign that something else was taken for one.
+    // No name has other punctuation: text that has it was mistaken for a name.
     name.chars().filter(|c| !['_', '-', '.', ':', ' '].contains(c)).map(|c| c.to_ascii_lowercase())
 }

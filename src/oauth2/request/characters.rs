@@ -1,6 +1,7 @@
-//! Characters that a parameter cannot contain, such as the line break at the end of a file.
+//! The characters that a parameter must not contain, such as the line break at the end of a file.
 
 use crate::error::TokenError;
+use crate::oauth2::dialect::known::{self, ONE_LINE, VISIBLE};
 
 /// Checks that a parameter contains no invisible character that its definition excludes, such as a line break.
 ///
@@ -9,14 +10,12 @@ use crate::error::TokenError;
 ///
 /// # Errors
 ///
-/// [Misconfigured](TokenError::is_misconfigured), with the parameter's name and nothing of its value.
+/// [Misconfigured](TokenError::is_misconfigured), with the name of the parameter and without its value.
 pub(in crate::oauth2) fn check_characters(name: &str, value: &str) -> Result<(), TokenError> {
-    let is_wrong: fn(char) -> bool = if VISIBLE.contains(&name) {
-        is_invisible
-    } else if ONE_LINE.contains(&name) {
-        |c| c.is_control() && c != '\t'
-    } else {
-        return Ok(());
+    let is_wrong: fn(char) -> bool = match known::parameter(name) {
+        traits if traits & VISIBLE != 0 => is_invisible,
+        traits if traits & ONE_LINE != 0 => |c| c.is_control() && c != '\t',
+        _ => return Ok(()),
     };
     let Some((at, c)) = value.char_indices().find(|(_, c)| is_wrong(*c)) else {
         return Ok(());
@@ -31,40 +30,10 @@ pub(in crate::oauth2) fn check_characters(name: &str, value: &str) -> Result<(),
     )))
 }
 
-/// Parameters of visible ASCII characters and spaces: VSCHAR and the like (RFC 6749 appendix A), JWTs (RFC 7523 §2), tokens
-/// (RFC 8693 §2.1, RFC 7009 §2.1), `code_verifier` (RFC 7636 §4.1), `device_code` (RFC 8628 §3.4), and URIs.
-const VISIBLE: [&str; 22] = [
-    "grant_type",
-    "scope",
-    "client_id",
-    "client_secret",
-    "refresh_token",
-    "access_token",
-    "id_token",
-    "token",
-    "token_type_hint",
-    "code",
-    "code_verifier",
-    "device_code",
-    "redirect_uri",
-    "resource",
-    "audience",
-    "assertion",
-    "client_assertion",
-    "client_assertion_type",
-    "subject_token",
-    "subject_token_type",
-    "actor_token",
-    "actor_token_type",
-];
-
-/// Parameters that a person types: no control character but the tab (UNICODECHARNOCRLF, RFC 6749 appendix A).
-const ONE_LINE: [&str; 2] = ["username", "password"];
-
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || c != ' ' && c.is_whitespace()
-        // The soft hyphen, zero-width characters, marks of direction, and the byte order mark.
+        // Soft hyphen, zero-width characters, marks of direction, byte order mark.
         || matches!(
             c,
             '\u{ad}'
@@ -90,7 +59,9 @@ mod tests {
             "\u{2069}", "\u{feff}",
         ] {
             for value in [format!("sesame{bad}"), format!("{bad}sesame"), format!("ses{bad}ame")] {
-                for name in VISIBLE {
+                for (name, _) in
+                    known::PARAMETERS.iter().filter(|(_, traits)| traits & VISIBLE != 0)
+                {
                     let error = check_characters(name, &value).unwrap_err();
                     assert!(error.is_misconfigured());
                     let shown = format!("{error} {error:?}");
@@ -102,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_may_contain_a_tab_and_no_line_break() {
+    fn password_may_contain_a_tab_and_no_line_break() {
         check_characters("password", "p\tw\u{a0}\u{feff}").unwrap();
         for bad in ["p\n", "p\r", "p\0", "\u{7f}p"] {
             assert!(check_characters("password", bad).unwrap_err().is_misconfigured(), "{bad:?}");
@@ -110,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn spaces_and_visible_characters_are_let_through() {
+    fn spaces_and_visible_characters_are_accepted() {
         for value in ["", "r t", " s3cr3t:with/odd%chars+&=\"\\ ", "ü€𝄞"] {
             check_characters("client_secret", value).unwrap();
         }

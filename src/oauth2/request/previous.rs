@@ -2,15 +2,15 @@
 
 use super::Parameters;
 use crate::error::TokenError;
-use crate::oauth2::dialect::{Dialect, PreviousField};
+use crate::oauth2::dialect::Dialect;
 use crate::token::{RefreshToken, TokenSet};
 
 /// Adds the parameters of the dialect's `parameters_from_previous`.
 ///
 /// # Errors
 ///
-/// [Misconfigured](TokenError::is_misconfigured) if the access token is asked for and there is none: the server would refuse
-/// the request.
+/// [Misconfigured](TokenError::is_misconfigured) if the access token is a parameter and there is no previous set: the server
+/// would refuse the request.
 pub(in crate::oauth2) fn from_previous(
     dialect: &Dialect,
     previous: Option<&TokenSet>,
@@ -18,21 +18,21 @@ pub(in crate::oauth2) fn from_previous(
     parameters: &mut Parameters,
 ) -> Result<(), TokenError> {
     for (name, source) in &dialect.parameters_from_previous {
-        let value = match dialect.previous_field(source) {
-            Some(PreviousField::AccessToken) => {
-                let Some(previous) = previous else {
-                    return Err(TokenError::misconfigured(format!(
-                        "the parameter `{name}` is the previous access token, and there is none yet: begin with a token set that has both tokens (`Credentials::replace`)"
-                    )));
-                };
-                Some(previous.access_token().expose_secret())
+        let value = match (source.as_str(), previous) {
+            // It may be newer than the one in the set.
+            ("refresh_token", _) => Some(refresh_token.expose_secret()),
+            ("access_token", None) => {
+                return Err(TokenError::misconfigured(format!(
+                    "the parameter `{name}` is the previous access token, and there is none yet: begin with a token set that has both tokens (`Credentials::replace`)"
+                )));
             }
-            // The one that is spent by this request: it may be newer than the set.
-            Some(PreviousField::RefreshToken) => Some(refresh_token.expose_secret()),
-            Some(PreviousField::IdToken) => previous.and_then(TokenSet::id_token),
-            Some(PreviousField::Scope) => previous.and_then(TokenSet::scope),
-            Some(PreviousField::Extra(extra)) => previous.and_then(|set| set.extra(extra)),
-            None => None,
+            (_, None) => None,
+            ("access_token", Some(previous)) => Some(previous.access_token().expose_secret()),
+            ("id_token", Some(previous)) => previous.id_token(),
+            ("scope", Some(previous)) => previous.scope(),
+            (extra, Some(previous)) => {
+                dialect.fields.extra_name(extra).and_then(|name| previous.extra(name))
+            }
         };
         if let Some(value) = value {
             parameters.push_from_previous(name, value);

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::characters::check_characters;
 use super::parameters::{Parameter, Parameters};
 use crate::error::TokenError;
+use crate::oauth2::dialect::known::{self, PUBLIC};
 use crate::oauth2::dialect::{Dialect, ParameterType};
 use crate::oauth2::scrub::Secrets;
 
@@ -48,7 +49,7 @@ pub(super) fn translate<'a>(
             _ => value.expose(),
         };
         check_characters(dialect.rfc_name(name), value)?;
-        if *is_from_previous || !is_public(name) {
+        if *is_from_previous || known::parameter(name) & PUBLIC == 0 {
             secrets.add(value);
             exposed = Some(name);
         }
@@ -73,21 +74,4 @@ pub(super) fn translate<'a>(
         }
         _ => Ok(pairs),
     }
-}
-
-/// Returns whether a parameter's value may be shown; of a parameter that we do not know it may not.
-fn is_public(name: &str) -> bool {
-    [
-        "grant_type",
-        "scope",
-        "resource",
-        "audience",
-        "client_id",
-        "client_assertion_type",
-        "requested_token_type",
-        "subject_token_type",
-        "actor_token_type",
-        "token_type_hint",
-    ]
-    .contains(&name)
 }

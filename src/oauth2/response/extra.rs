@@ -1,57 +1,46 @@
-//! Further fields of an answer that the dialect wants kept.
+//! The further fields of an answer that the dialect keeps.
 
 use std::fmt::{self, Write as _};
 
+use zeroize::Zeroizing;
+
 use super::document::Document;
-use crate::oauth2::lenient::Json;
+use crate::oauth2::wiped;
 use crate::token::TokenSetBuilder;
 use crate::trace;
 
 /// How long the value of a field may be, in bytes.
 const VALUE_MAX: usize = 8 * 1024;
 
-/// Adds the fields that `fields.extra` names: a string unchanged, any other value as its JSON text.
+/// Adds the fields of `fields.extra`: a string unchanged, any other value as its JSON text.
 pub(super) fn extra(document: &Document<'_>, mut tokens: TokenSetBuilder) -> TokenSetBuilder {
     for (name, pointers) in &document.dialect.fields.extra {
         let mut values = document.all(pointers);
         let Some(value) = values.find(|value| value.as_str() != Some("")) else { continue };
-        let length = length(value);
-        if length > VALUE_MAX {
-            trace::warning!(field = %name, "field of the token endpoint's answer is too long to be kept");
-        } else {
-            tokens = tokens.extra(name, text(value, length));
+        let mut text = Bounded(wiped::text(VALUE_MAX));
+        let written = match value.as_str() {
+            Some(value) => text.write_str(value),
+            None => write!(text, "{value}"),
+        };
+        match written {
+            Ok(()) => tokens = tokens.extra(name, text.0.as_str()),
+            Err(_) => {
+                trace::warning!(field = %name, "field of the token endpoint's answer is too long to be kept")
+            }
         }
     }
     tokens
 }
 
-/// Returns the length of the text of a value.
-fn length(value: &Json) -> usize {
-    let mut length = Length(0);
-    match value.as_str() {
-        Some(text) => text.len(),
-        // Counting does not fail.
-        None => write!(length, "{value}").map_or(0, |()| length.0),
-    }
-}
+/// A text that does not grow, because growing would leave a copy behind that is not wiped.
+struct Bounded(Zeroizing<String>);
 
-/// Returns the text of a value, in one piece from the start: a string that grows leaves copies behind that are not wiped.
-fn text(value: &Json, length: usize) -> String {
-    let mut text = String::with_capacity(length);
-    match value.as_str() {
-        Some(value) => text.push_str(value),
-        // Nor does writing to a string.
-        None => drop(write!(text, "{value}")),
-    }
-    text
-}
-
-/// Counts what is written to it.
-struct Length(usize);
-
-impl fmt::Write for Length {
+impl fmt::Write for Bounded {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0 += text.len();
+        if text.len() > VALUE_MAX - self.0.len() {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(text);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::document::Document;
 use crate::error::TokenError;
-use crate::oauth2::dialect::Meaning;
+use crate::oauth2::dialect::known::Meaning;
 use crate::oauth2::lenient::Json;
 use crate::oauth2::scrub::Secrets;
 

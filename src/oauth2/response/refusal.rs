@@ -10,7 +10,7 @@ use super::oauth_error::OAuthError;
 use crate::classify::Challenge;
 use crate::clock::Now;
 use crate::error::TokenError;
-use crate::oauth2::dialect::Meaning;
+use crate::oauth2::dialect::known::Meaning;
 
 /// Reads an answer other than 2xx.
 pub(in crate::oauth2) fn refusal(answer: &Answer, context: Context<'_>) -> TokenError {
