@@ -1,28 +1,28 @@
-//! What was sent must not come back in an error.
+//! Keeps the secrets that were sent out of errors and logs.
 
 use std::collections::{BTreeSet, HashSet};
 use std::error::Error;
-use std::fmt::Write as _;
 
 use zeroize::Zeroizing;
 
-/// What stands in the place of a secret.
+/// The replacement for a secret.
 const MARK: &str = "***";
 
-/// A piece of a secret of this length is hidden: servers quote the beginnings of tokens. Anything shorter is found in
-/// ordinary words; a secret that is shorter itself is hidden where it stands whole.
+/// The length of the pieces of a secret that are hidden, because servers quote the beginnings of tokens.
+///
+/// Shorter pieces occur in ordinary words. A shorter secret is hidden only as a whole.
 const PIECE: usize = 8;
 
-/// How much of a text from outside is looked at, in characters; far less of it is shown.
+/// How much of a text is examined, in characters. Far less of it is shown.
 const TEXT_LIMIT: usize = 4096;
 
 /// How much of an error of the HTTP client is shown, in characters.
 const ERROR_LIMIT: usize = 300;
 
-/// The secrets that a request carried.
+/// The secrets of a request.
 #[derive(Clone, Default)]
 pub(super) struct Secrets {
-    /// Each as [`fold`] leaves it.
+    /// Each as [`fold`] returns it.
     folded: Vec<Zeroizing<Vec<u8>>>,
 }
 
@@ -36,8 +36,10 @@ impl Secrets {
         }
     }
 
-    /// Returns text from outside as it may be shown: printable, without a secret, without a URL's query and userinfo,
-    /// and at most `limit` characters long.
+    /// Returns a text from outside in a form that may be shown.
+    ///
+    /// The result is printable ASCII of at most `limit` characters, without secrets, and without the query and the user name
+    /// of URLs.
     pub(super) fn clean(&self, text: &str, limit: usize) -> String {
         let text: String = text.chars().take(TEXT_LIMIT).collect();
         let hidden = self.find(&text);
@@ -51,31 +53,30 @@ impl Secrets {
             }
             was_hidden = is_hidden;
         }
-        // Afterwards: a secret may look like a URL, and what is cut could no longer be told from ordinary words.
+        // Last, because a secret may look like a URL, and the part of a secret that remains after a cut is not recognised.
         let shown = without_queries(&shown);
         let shown = shown.trim();
-        // Every character is one byte by now.
+        // Each character is one byte.
         if shown.len() <= limit {
             return shown.to_owned();
         }
         format!("{}...", shown.get(..limit.saturating_sub(3)).unwrap_or_default())
     }
 
-    /// Returns for each byte of a text whether it belongs to a piece of a secret, in whichever way the text is read.
+    /// Returns for each byte of a text whether it belongs to a piece of a secret in one of the [`readings`].
     fn find(&self, text: &str) -> Vec<bool> {
-        // Looked up rather than compared one by one: a server chooses how long all of this is.
+        // A set of pieces, because a server chooses the length of the text.
         let pieces: HashSet<&[u8]> =
             self.folded.iter().flat_map(|secret| secret.windows(PIECE.min(secret.len()))).collect();
         let lengths: BTreeSet<usize> = pieces.iter().map(|piece| piece.len()).collect();
         let mut hidden = vec![false; text.len()];
         for reading in readings(text) {
-            let reading = reading.into_iter();
-            let (bytes, letters): (Vec<u8>, Vec<Letter>) =
-                reading.filter_map(|letter| Some((fold(letter.byte)?, letter))).unzip();
+            let (bytes, places): (Vec<u8>, Vec<(usize, usize)>) =
+                reading.into_iter().filter_map(|(byte, place)| Some((fold(byte)?, place))).unzip();
             for &length in &lengths {
-                for (piece, letters) in bytes.windows(length).zip(letters.windows(length)) {
+                for (piece, places) in bytes.windows(length).zip(places.windows(length)) {
                     if pieces.contains(piece) {
-                        hidden[letters[0].from..letters[length - 1].to].fill(true);
+                        hidden[places[0].0..places[length - 1].1].fill(true);
                     }
                 }
             }
@@ -83,29 +84,26 @@ impl Secrets {
         hidden
     }
 
-    /// Returns an error of the HTTP client with its causes as it may be shown.
+    /// Returns an error of the HTTP client and its causes as a text that may be shown.
     ///
-    /// A string and not the error itself: what a client puts into its errors is not known, and reqwest, for one, puts
-    /// the URL there.
+    /// The error itself is not kept, because a client may put secrets into it: reqwest puts the URL there.
     pub(super) fn describe(&self, error: &(dyn Error + 'static)) -> String {
         let mut text = String::new();
-        for error in chain(error) {
-            let message = error.to_string();
-            if text.contains(&message) {
-                continue;
+        for message in chain(error).map(ToString::to_string) {
+            if !text.contains(&message) {
+                text.push_str(if text.is_empty() { "" } else { ": " });
+                text.push_str(&message);
             }
-            let separator = if text.is_empty() { "" } else { ": " };
-            let _ = write!(text, "{separator}{message}");
         }
         self.clean(&text, ERROR_LIMIT)
     }
 }
 
-/// Goes through an error and its causes.
+/// Returns an error and its causes.
 pub(super) fn chain<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    // An error that is its own cause would go on for ever.
+    // Bounded, because an error may be its own cause.
     std::iter::successors(Some(error), |error| {
         let error: &'a (dyn Error + 'static) = *error;
         error.source()
@@ -113,20 +111,21 @@ pub(super) fn chain<'a>(
     .take(32)
 }
 
-/// Returns the byte by which another is compared; none if it makes no difference. What is outside of ASCII comes back in
-/// any charset, and a space as `+`.
+/// Returns the byte that stands for a byte in comparisons, or `None` if the byte is ignored.
+///
+/// Servers return non-ASCII characters in any charset, and a space as `+`.
 fn fold(byte: u8) -> Option<u8> {
     match byte {
         b' ' | b'+' | b'\t' | b'\n' | b'\r' => Some(b' '),
         b'"' | b'\\' => None,
         b'!'..=b'~' => Some(byte),
-        // In UTF-8 the first byte of a character.
+        // The first byte of a UTF-8 character.
         0xc0.. => Some(b'?'),
         _ => None,
     }
 }
 
-/// Returns a character as it may be shown, in those that RFC 6749 §5.2 allows in a description: one byte for each.
+/// Returns the one-byte character that is shown for a character, of those that RFC 6749 §5.2 allows in a description.
 fn printable(c: char) -> Option<char> {
     match c {
         '"' | '\\' => None,
@@ -137,43 +136,35 @@ fn printable(c: char) -> Option<char> {
     }
 }
 
-/// A byte of a text, decoded perhaps, and where in the text it stands.
-#[derive(Clone, Copy)]
-struct Letter {
-    byte: u8,
-    from: usize,
-    to: usize,
-}
+/// The bytes of a text, perhaps decoded, each with the start and the end of its place in the text.
+type Reading = Vec<(u8, (usize, usize))>;
 
-/// Returns a text as it is, and decoded once and twice by each of the codes that a server may have written it in.
-fn readings(text: &str) -> Vec<Vec<Letter>> {
-    let as_is = text.bytes().enumerate().map(|(at, byte)| Letter { byte, from: at, to: at + 1 });
-    let decoded = |readings: &[Vec<Letter>]| -> Vec<_> {
+/// Returns a text undecoded, decoded once, and decoded twice, in each of the codes that a server may have used.
+fn readings(text: &str) -> Vec<Reading> {
+    let undecoded = text.bytes().enumerate().map(|(at, byte)| (byte, (at, at + 1))).collect();
+    let decoded = |readings: &[Reading]| -> Vec<_> {
         let codes: [Code; 3] = [percent, json, html];
-        readings
-            .iter()
-            .flat_map(|reading| codes.map(|code| decode(reading, code)))
-            .flatten()
-            .collect()
+        let each = readings.iter().flat_map(|reading| codes.map(|code| decode(reading, code)));
+        each.flatten().collect()
     };
-    let as_is = vec![as_is.collect()];
-    let once = decoded(&as_is);
+    let undecoded = vec![undecoded];
+    let once = decoded(&undecoded);
     let twice = decoded(&once);
-    [as_is, once, twice].concat()
+    [undecoded, once, twice].concat()
 }
 
-/// Returns the byte that a text begins with, if it is in code, and how long the code is.
+/// Returns the byte that a text begins with, and the length of its code. `None` if the text does not begin with a code.
 type Code = fn(&[u8]) -> Option<(u8, usize)>;
 
-/// Returns a reading decoded; none if nothing in it is in this code.
-fn decode(reading: &[Letter], code: Code) -> Option<Vec<Letter>> {
-    let bytes: Vec<u8> = reading.iter().map(|letter| letter.byte).collect();
+/// Decodes a reading. Returns `None` if nothing in it is encoded.
+fn decode(reading: &Reading, code: Code) -> Option<Reading> {
+    let bytes: Vec<u8> = reading.iter().map(|(byte, _)| *byte).collect();
     let mut decoded = Vec::with_capacity(reading.len());
     let mut at = 0;
-    while let Some(letter) = reading.get(at) {
-        let (byte, length) = code(&bytes[at..]).unwrap_or((letter.byte, 1));
+    while let Some((byte, (start, _))) = reading.get(at) {
+        let (byte, length) = code(&bytes[at..]).unwrap_or((*byte, 1));
         at += length;
-        decoded.push(Letter { byte, from: letter.from, to: reading[at - 1].to });
+        decoded.push((byte, (*start, reading[at - 1].1.1)));
     }
     (decoded.len() < reading.len()).then_some(decoded)
 }
@@ -196,7 +187,7 @@ fn json(text: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// The entities that every escape function of HTML knows, and the numeric ones.
+/// The entities that escape functions of HTML use, and the numeric ones.
 fn html(text: &[u8]) -> Option<(u8, usize)> {
     let entity = text.strip_prefix(b"&")?;
     let length = entity.iter().take(8).position(|byte| *byte == b';')?;
@@ -219,7 +210,7 @@ fn number(digits: &[u8], radix: u32) -> Option<u32> {
         .try_fold(0, |number, digit| Some(number * radix + char::from(*digit).to_digit(radix)?))
 }
 
-/// Returns of a character's UTF-8 as much as [`fold`] looks at.
+/// Returns the part of a character's UTF-8 that [`fold`] examines.
 fn encoded(code: u32) -> u8 {
     match u8::try_from(code) {
         Ok(byte) if byte.is_ascii() => byte,
@@ -229,33 +220,22 @@ fn encoded(code: u32) -> u8 {
     }
 }
 
-/// Cuts the query and the userinfo out of whatever looks like a URL.
+/// Removes the query and the user name from words that look like URLs.
 fn without_queries(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for word in text.split_inclusive(char::is_whitespace) {
-        let closing =
-            word.trim_end_matches([')', '"', '\'', '>', ']', ',', ';', ':', '`', ' ', '\n']);
-        let (url, closing) = word.split_at(closing.len());
+    let clean = |word: &str| {
+        let end =
+            word.trim_end_matches([')', '"', '\'', '>', ']', ',', ';', ':', '`', ' ', '\n']).len();
+        let (url, closing) = word.split_at(end);
         let url = match url.split_once('?') {
             Some((before, _)) if before.contains('/') => before,
             _ => url,
         };
-        match url.split_once("://") {
-            Some((scheme, rest)) => {
-                let authority_end = rest.find('/').unwrap_or(rest.len());
-                let host = rest
-                    .get(..authority_end)
-                    .and_then(|authority| authority.rfind('@'))
-                    .map_or(0, |at| at + 1);
-                shown.push_str(scheme);
-                shown.push_str("://");
-                shown.push_str(rest.get(host..).unwrap_or_default());
-            }
-            None => shown.push_str(url),
-        }
-        shown.push_str(closing);
-    }
-    shown
+        let Some((scheme, rest)) = url.split_once("://") else { return format!("{url}{closing}") };
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        format!("{scheme}://{host}{path}{closing}")
+    };
+    text.split_inclusive(char::is_whitespace).map(clean).collect()
 }
 
 #[cfg(test)]
@@ -271,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_hidden_in_whatever_form_it_comes_back() {
+    fn secret_is_hidden_in_every_encoding() {
         let secret = "s3cr3t:with/odd%chars+&= \"ü";
         let secrets = secrets(&[secret]);
         let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
@@ -312,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_hidden_if_it_was_encoded_twice() {
+    fn secret_that_was_encoded_twice_is_hidden() {
         let secret = "a&b=c\"©é/e<f%41";
         let codes: [fn(&str) -> String; 5] = [
             |text| form_urlencoded::byte_serialize(text.as_bytes()).collect(),
@@ -330,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_is_none_is_text() {
+    fn incomplete_code_is_shown_as_text() {
         for text in ["100%", "%4", "%zz%+1", "&", "&amp", "&;", "&#;", "&#x;", "&nothing;"] {
             assert_eq!(secrets(&["sesame"]).clean(text, 200), text);
         }
@@ -349,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_hidden_before_the_text_is_cut() {
+    fn secret_is_hidden_before_the_text_is_cut() {
         let shown = secrets(&["0123456789"]).clean("expired: 0123456789", 14);
         assert_eq!(shown, "expired: ***");
     }

@@ -1,9 +1,9 @@
 //! Whether a token request was sent.
 //!
-//! A refresh token can be spent once, so that a request is repeated only if it is known that the first one was not sent. What
-//! is known comes from the HTTP client: an error of connecting, a connection that hyper-util's client has not obtained yet, a
-//! body that reqwest has not asked for. An `io::Error` proves nothing: the kernel also reports an unreachable host on a
-//! connection over which the request was sent.
+//! A refresh token can be spent once. A request is therefore repeated only if the HTTP client proves that the first one was not
+//! sent: by an error of connecting, by a connection that hyper-util's client has not obtained yet, or by a body that reqwest has
+//! not read. An `io::Error` proves nothing: the kernel also reports an unreachable host on a connection over which the request
+//! was sent.
 
 use std::error::Error;
 use std::io;
@@ -20,7 +20,7 @@ use crate::oauth2::scrub;
 /// Recognises an error that proves that nothing was sent.
 pub(super) type IsUnsent = dyn Fn(&(dyn Error + 'static)) -> bool + Send + Sync;
 
-/// What is known of one token request.
+/// Observes one token request.
 pub(super) struct Sending {
     known: Arc<Known>,
     #[cfg(feature = "hyper-util")]
@@ -38,7 +38,7 @@ struct Known {
     was_copied: AtomicBool,
 }
 
-/// Goes with each token request in its extensions.
+/// An extension of each token request.
 pub(crate) struct WasSent {
     known: Arc<Known>,
 }
@@ -94,7 +94,7 @@ impl Sending {
         error: &(dyn Error + 'static),
         predicate: Option<&IsUnsent>,
     ) -> bool {
-        // reqwest follows redirects, and the error does not show it. What was sent before is known through `ReqwestService`.
+        // reqwest follows redirects, and the error does not show it. Only `ReqwestService` reports an earlier request.
         let may_be_elsewhere = !self.is_watched() && is_of_reqwest(error);
         let proves = |error: &(dyn Error + 'static)| {
             !may_be_elsewhere && is_connect(error)
@@ -103,7 +103,7 @@ impl Sending {
         !self.was_sent() && !self.may_be_a_repetition() && causes(error).any(proves)
     }
 
-    /// Returns whether a request that is under way in hyper-util's client is still without a connection.
+    /// Returns whether a request in hyper-util's client is still without a connection.
     ///
     /// Exact as long as the future that the client returned is neither polled nor dropped.
     pub(super) fn is_connecting(&mut self) -> bool {
@@ -123,7 +123,7 @@ impl Sending {
         if !self.is_watched() {
             return false;
         }
-        // The connection's task may have the body.
+        // The task of the connection may hold the body.
         for _ in 0..YIELDS {
             if Arc::strong_count(&self.known) == 1 {
                 break;
@@ -139,7 +139,7 @@ impl Sending {
         if self.connection.connection_metadata().is_none() {
             return false;
         }
-        // By itself hyper-util's client only repeats what it did not send, over a connection that was closed while idle.
+        // By itself, hyper-util's client repeats only a request that it did not send, after a connection was closed while idle.
         cfg!(feature = "hyper-util") && self.known.was_copied.load(Ordering::Relaxed)
     }
 
@@ -156,7 +156,7 @@ impl Sending {
     }
 }
 
-/// Returns whether an error is one of hyper-util's client, so that one that proves nothing leaves no choice.
+/// Returns whether an error comes from hyper-util's client, which recognises errors of connecting.
 pub(super) fn is_of_hyper_util(error: &(dyn Error + 'static)) -> bool {
     #[cfg(feature = "hyper-util")]
     return !is_of_reqwest(error)
@@ -178,7 +178,7 @@ fn is_of_reqwest(error: &(dyn Error + 'static)) -> bool {
     }
 }
 
-/// Goes through an error and its causes, including an error inside an `io::Error`, which is not its source.
+/// Returns an error and its causes, including the error inside an `io::Error`, which is not its source.
 pub(super) fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
