@@ -1,8 +1,7 @@
-//! Sources that speak to an OAuth 2.0 token endpoint (RFC 6749).
+//! Sources that request tokens from an OAuth 2.0 token endpoint (RFC 6749).
 //!
-//! A token endpoint is four things: an HTTP client that you bring, a URL, how the client identifies itself there
-//! ([`ClientAuth`]), and in which words it is spoken to ([`Dialect`]). A grant makes a
-//! [`TokenSource`](crate::TokenSource) of it:
+//! A [`TokenEndpoint`] combines an HTTP client of your choice, a URL, the client authentication ([`ClientAuth`]), and the
+//! differences between the server and RFC 6749 ([`Dialect`]). A grant turns it into a [`TokenSource`](crate::TokenSource):
 //!
 //! ```toml
 //! [dependencies]
@@ -19,7 +18,7 @@
 //! use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // Plain HTTP does for loopback; anything else is https, over a client that can.
+//! // Plaintext HTTP is for loopback. Other URLs need https and a client with TLS.
 //! let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
 //! let endpoint = TokenEndpoint::new(client.clone(), "http://localhost:8080/token")?
 //!     .client_auth(ClientAuth::basic("my-client", std::env::var("CLIENT_SECRET")?));
@@ -32,19 +31,19 @@
 //! # }
 //! ```
 //!
-//! | grant | when |
+//! | Grant | Use |
 //! |---|---|
-//! | [`RefreshTokenGrant`] | somebody logged in once, and the program has the refresh token (RFC 6749 §6) |
-//! | [`ClientCredentialsGrant`] | the program acts for itself (RFC 6749 §4.4) |
-//! | [`Grant`] | anything else: password, token exchange (RFC 8693), JWT bearer (RFC 7523) |
+//! | [`RefreshTokenGrant`] | A user has logged in, and the program holds the refresh token (RFC 6749 §6). |
+//! | [`ClientCredentialsGrant`] | The program acts on its own behalf (RFC 6749 §4.4). |
+//! | [`Grant`] | All other types: password, token exchange (RFC 8693), JWT bearer (RFC 7523). |
 //!
-//! [`Revocation`] logs out at the server (RFC 7009).
+//! [`Revocation`] revokes tokens when the user logs out (RFC 7009).
 //!
-//! # Four endpoints, four configurations
+//! # Four documented endpoints
 //!
-//! Token endpoints differ from the RFC and from each other. These four are documented by those who run them.
+//! Token endpoints differ from the RFC and from each other. These four are documented by their operators.
 //!
-//! **A. Client id and secret in the form body**, else by the book:
+//! **A. Client id and secret in the form body**, otherwise as in RFC 6749:
 //!
 //! ```
 //! # use tower_refresh::oauth2::{ClientAuth, TokenEndpoint};
@@ -55,7 +54,7 @@
 //! # }
 //! ```
 //!
-//! **B. camelCase parameters**, times of expiry instead of lifetimes, and no client authentication:
+//! **B. Parameters in camelCase**, times of expiry instead of lifetimes, no client authentication:
 //!
 //! ```
 //! # use tower_refresh::oauth2::{Dialect, TokenEndpoint};
@@ -68,10 +67,10 @@
 //! # }
 //! ```
 //!
-//! The lifetime is the difference between that time and the answer's `Date`, so that a wrong clock on this side does no
-//! harm.
+//! The lifetime is the difference between the time of expiry and the `Date` of the response. A wrong local clock does not
+//! change it.
 //!
-//! **C. Basic client authentication**, and a refresh token that may or may not be replaced:
+//! **C. Basic client authentication**, and a refresh token that the server may replace:
 //!
 //! ```
 //! # use tower_refresh::oauth2::{ClientAuth, TokenEndpoint};
@@ -84,10 +83,10 @@
 //! # }
 //! ```
 //!
-//! Id and secret are form-encoded first, as RFC 6749 §2.3.1 has it. If they contain more than letters and digits and the
-//! server takes them as they are, say [`ClientAuth::basic_unencoded`].
+//! [`ClientAuth::basic`] form-encodes the id and the secret first (RFC 6749 §2.3.1). If they contain characters other than
+//! letters and digits and the server does not decode them, use [`ClientAuth::basic_unencoded`].
 //!
-//! **D. A JSON body without a grant type**, and an error code of its own:
+//! **D. A JSON body without a grant type**, and an error code of the server's own:
 //!
 //! ```
 //! # use tower_refresh::oauth2::{Dialect, TokenEndpoint};
@@ -100,13 +99,13 @@
 //! # }
 //! ```
 //!
-//! A fifth is a matter of configuration, since a [`Dialect`] is plain data:
+//! A [`Dialect`] is plain data, so that further endpoints need only a configuration:
 //!
 //! ```
 //! # use tower_refresh::oauth2::Dialect;
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dialects = [
-//! // WeChat: GET, with all parameters in the query.
+//! // WeChat: GET with all parameters in the query.
 //! r#"{
 //!     "method": "GET",
 //!     "allow_secrets_in_query": true,
@@ -136,7 +135,7 @@
 //!     "parameters_from_previous": { "accessToken": "access_token" },
 //!     "fields": { "access_token": "/accessToken", "refresh_token": "/refreshToken" }
 //! }"#,
-//! // Salesforce: the API's origin comes with the token, for `TokenSet::extra("instance_url")`.
+//! // Salesforce: the response contains the origin of the API, which `TokenSet::extra("instance_url")` returns.
 //! r#"{ "fields": { "extra": ["instance_url"] } }"#,
 //! # ];
 //! # for dialect in dialects {
@@ -158,31 +157,31 @@
 //! | 408 | unknown outcome |
 //! | 421, 425 | [transient](crate::TokenError::is_transient) |
 //! | 429 or 503, with an OAuth error or `Retry-After` | transient |
-//! | 429 or 503 with neither: perhaps a gateway's, which had forwarded the request | unknown outcome |
+//! | 429 or 503 with neither, perhaps from a gateway that has forwarded the request | unknown outcome |
 //! | other 5xx, also with an error code | unknown outcome |
-//! | other 4xx: a page, JSON without an error code, nothing | unknown outcome |
-//! | 200 that cannot be read, a connection that ends, no answer in time | unknown outcome |
-//! | none: the HTTP client could not [connect](TokenEndpoint::is_unsent) | transient |
+//! | other 4xx: an HTML page, JSON without an error code, an empty body | unknown outcome |
+//! | 200 without a readable token, a closed connection, no answer in time | unknown outcome |
+//! | no connection ([`is_unsent`](TokenEndpoint::is_unsent)) | transient |
 //!
 //! An *unknown outcome* is [ambiguous](crate::TokenError::is_ambiguous) if a refresh token was sent that the server may have
-//! replaced ([`Dialect::rotates`]), and transient otherwise. `Retry-After` is [kept](crate::TokenError::retry_after) with any
-//! of them. Each message begins with the origin of the endpoint, the status, and the content type of the answer.
+//! replaced ([`Dialect::rotates`]), and transient otherwise. Each error keeps `Retry-After`
+//! ([`retry_after`](crate::TokenError::retry_after)), and its message begins with the origin of the endpoint, the status, and
+//! the content type of the answer.
 //!
 //! ## Error codes
 //!
 //! | Code | Error |
 //! |---|---|
 //! | `invalid_grant`, `expired_token`, `interaction_required`, `login_required`, `account_selection_required`, `consent_required` | denied |
-//! | `temporarily_unavailable`, `slow_down`, `authorization_pending`, `internal_failure`, `too_many_requests`, `rate_limit_exceeded` | transient |
+//! | `temporarily_unavailable`, `slow_down`, `authorization_pending`, and common codes of rate limiters | transient |
 //! | `server_error` | unknown outcome |
 //! | any other | misconfigured |
 //!
-//! After `interaction_required`, `login_required`, `account_selection_required` and `consent_required` the refresh token still
-//! stands, and is sent again every five minutes while requests need a token.
+//! `interaction_required`, `login_required`, `account_selection_required` and `consent_required` leave the refresh token valid.
+//! It is sent again every five minutes while requests need a token.
 //!
-//! A [`Dialect`] classifies other codes, and these ones differently, with [`denied`](Dialect::denied) and
-//! [`transient`](Dialect::transient), which document the precedence. For example, for a server that reports errors with
-//! status 200 and a number:
+//! The fields [`denied`](Dialect::denied) and [`transient`](Dialect::transient) of a [`Dialect`] classify further codes, or the
+//! same codes differently. For example, for a server that reports errors with status 200 and a number:
 //!
 //! ```
 //! use tower_refresh::oauth2::Dialect;
@@ -197,27 +196,29 @@
 //!
 //! # Flawed answers
 //!
-//! An answer may hold the only copy of the next refresh token, so that a flaw outside of the tokens does not lose it:
+//! An answer may contain the only copy of the next refresh token. A flaw outside of the tokens therefore does not lose it:
 //!
 //! | Flaw | Handling |
 //! |---|---|
 //! | PHP notices, `)]}',`, `while(1);`, a callback, brackets or a byte order mark around the JSON | skipped |
 //! | JSON in a JSON string, UTF-16 | decoded |
-//! | `NaN`, `0042`, `None`, `'text'`, wrong escapes, control characters, comments, commas too many or too few | read; a value that is not clear counts as `null` |
-//! | the same member twice | the last that can be used counts |
-//! | a refresh token that is an integer | kept digit for digit |
+//! | `NaN`, `0042`, `None`, `'text'`, wrong escapes, control characters, comments, missing or extra commas | read; an ambiguous value counts as `null` |
+//! | a repeated member | the last usable value counts |
+//! | a refresh token that is an integer | its digits are kept |
 //! | other spellings of a name, lifetimes in milliseconds, times of 0 | see [`Fields`] |
 //! | an object that does not end, a page of HTML | not an answer |
 //!
-//! A complete JSON object counts however the body ends: without a last chunk, shorter than its `Content-Length`, without TLS's
-//! `close_notify`, or not at all. After other text, it does if it has an access token. A form does not, since it does not show
-//! where it ends. No encoding is asked for (`accept-encoding: identity`, unless the dialect's `extra_headers` name it); with the
-//! feature `decompression`, gzip and deflate are decoded if they come anyway.
+//! A complete JSON object is read even if the body has no proper end: no last chunk, fewer bytes than its `Content-Length`, no
+//! `close_notify` of TLS, or a connection that stays open. An object after other text must also have an access token. A form
+//! needs a proper end, because nothing else marks it as complete.
+//!
+//! Requests have `accept-encoding: identity`, unless the dialect's `extra_headers` set it. The feature `decompression` decodes
+//! gzip and deflate from servers that compress nevertheless.
 //!
 //! # Secrets caveat
 //!
-//! No error contains a body, a URL's query, or anything secret that was sent, even if the server or the HTTP client
-//! quotes it. What your HTTP client logs by itself is its own affair.
+//! No error contains a body, the query of a URL, or a secret that was sent, even if the server or the HTTP client quotes it.
+//! The HTTP client may log secrets on its own: see its documentation.
 
 mod client_auth;
 mod client_credentials;

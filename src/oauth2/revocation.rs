@@ -1,4 +1,4 @@
-//! Logging out at the server.
+//! Revoking tokens.
 
 use std::future::ready;
 
@@ -9,46 +9,57 @@ use crate::error::TokenError;
 use crate::source::FetchedFor;
 use crate::token::TokenSet;
 
-/// Revokes tokens (RFC 7009), as an application does when its user logs out.
+/// Revokes tokens (RFC 7009), for example when a user logs out.
+///
+/// Call [`Credentials::forget`](crate::Credentials::forget) first, so that the tokens are not refreshed meanwhile.
+///
+/// # Examples
 ///
 /// ```
-/// use tower_refresh::TokenSet;
 /// use tower_refresh::oauth2::{Revocation, TokenEndpoint};
+/// use tower_refresh::{TokenError, TokenSet};
 ///
-/// # async fn example(endpoint: TokenEndpoint, tokens: TokenSet) -> Result<(), tower_refresh::TokenError> {
-/// // The same client and the same client authentication, at another URL.
-/// let revocation = Revocation::new(endpoint.with_url("https://as.example.com/revoke")?);
-/// revocation.revoke(&tokens).await?;
-/// # Ok(())
-/// # }
+/// async fn log_out(endpoint: TokenEndpoint, tokens: TokenSet) -> Result<(), TokenError> {
+///     // The same client authentication, at another URL.
+///     let revocation = Revocation::new(endpoint.with_url("https://as.example.com/revoke")?);
+///     revocation.revoke(&tokens).await
+/// }
 /// ```
-///
-/// Call [`Credentials::forget`](crate::Credentials::forget) first, so that nobody renews the tokens meanwhile.
 #[derive(Clone, Debug)]
 pub struct Revocation {
     endpoint: TokenEndpoint,
 }
 
 impl Revocation {
-    /// Makes a revocation of an endpoint whose URL is that of the revocation endpoint (RFC 7009 §2).
+    /// Creates a revocation from an endpoint with the URL of the revocation endpoint (RFC 7009 §2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::TokenError;
+    /// use tower_refresh::oauth2::{Revocation, TokenEndpoint};
+    ///
+    /// fn revocation(endpoint: &TokenEndpoint) -> Result<Revocation, TokenError> {
+    ///     Ok(Revocation::new(endpoint.clone().with_url("https://as.example.com/revoke")?))
+    /// }
+    /// ```
     pub fn new(endpoint: TokenEndpoint) -> Self {
         Self { endpoint }
     }
 
     /// Revokes the refresh token, if there is one, and then the access token.
     ///
-    /// A token that is no longer valid counts as revoked (RFC 7009 §2.2). A server need not be able to revoke access
-    /// tokens; that one cannot is no error.
+    /// A token that is no longer valid counts as revoked (RFC 7009 §2.2). A server that cannot revoke access tokens is not an
+    /// error.
     ///
     /// # Errors
     ///
-    /// The first of the two that failed; the other was tried all the same. Nothing is
-    /// [ambiguous](TokenError::is_ambiguous) here: what failed may be tried again.
+    /// The error of the refresh token, or else that of the access token. Both tokens are tried. No error is
+    /// [ambiguous](TokenError::is_ambiguous): the revocation can be repeated.
     ///
     /// # Cancel safety
     ///
-    /// Dropping this future drops the request that is under way; whether it counted is then not known. It may be called
-    /// again.
+    /// Dropping this future drops the request in flight, and its outcome is then unknown. The revocation can be repeated.
     pub async fn revoke(&self, tokens: &TokenSet) -> Result<(), TokenError> {
         // The refresh token first: with it the server usually revokes the access tokens as well (RFC 7009 §2.1).
         let refresh = match tokens.refresh_token() {
@@ -72,7 +83,7 @@ impl Revocation {
     }
 }
 
-/// RFC 7009 §2.2: 200 is success, whatever the body.
+/// Reads an answer: 200 is success with any body (RFC 7009 §2.2).
 fn read(answer: &Answer, context: Context<'_>) -> Result<(), TokenError> {
     if answer.status.is_success() { Ok(()) } else { Err(response::refusal(answer, context)) }
 }

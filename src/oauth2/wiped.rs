@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-/// Creates a text that is wiped when it is dropped, with room for `capacity` bytes: growing would leave a copy behind.
+/// Creates a text that is wiped when it is dropped, with room for `capacity` bytes. A text that grows leaves a copy behind.
 pub(super) fn text(capacity: usize) -> Zeroizing<String> {
     Zeroizing::new(String::with_capacity(capacity))
 }
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn appended_data_follows_what_was_there() {
+    fn appended_data_follows_earlier_data() {
         let mut buffer = Zeroizing::new(Vec::new());
         for data in ["a", "", "bcd", "efghijklmnopqrst"] {
             append(&mut buffer, data.as_bytes());

@@ -1,4 +1,4 @@
-//! Where in an answer things are.
+//! The places of the fields in an answer.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -8,25 +8,25 @@ use serde::{Deserialize, Serialize};
 use super::known::pointers;
 use super::parse::{names_or_pointers, one_or_many};
 
-/// The places of the fields in an answer: JSON pointers (RFC 6901), the first that finds something first.
+/// The places of the fields in an answer: JSON pointers (RFC 6901), in the order in which they are tried.
 ///
-/// In serde's formats a single pointer may be written as a string. A form counts as a flat object. If an object has two
-/// members of the same name, the last that can be used counts.
+/// In serde's formats a single pointer may be written as a string. A form counts as a flat object. If an object repeats a
+/// member, the last usable value counts.
 ///
 /// # Other spellings
 ///
-/// A default list also finds names that differ in case and punctuation only: `refreshToken`,
-/// `RefreshToken` and `refresh-token` for `/refresh_token`. A list of your own finds exactly what it names. A name that is
-/// then left unread, although it differs from a usual one in case and punctuation only, is logged at WARN.
+/// A default list also finds names that differ only in case and punctuation: `refreshToken`, `RefreshToken` and
+/// `refresh-token` for `/refresh_token`. A list of your own finds only the names in it. If the answer then has an unread field
+/// whose name differs from a default one only in case and punctuation, its name is logged at WARN.
 ///
 /// # Times and lifetimes
 ///
-/// A number of 0 or less, and a time before 1980, such as the zero time `0001-01-01T00:00:00Z` of some languages, mean that
-/// the time is not known. The next pointer is looked at, then the next source of a lifetime.
+/// A number of 0 or less is unknown, as is a time before 1980, such as the zero time `0001-01-01T00:00:00Z` of some
+/// languages. The next pointer is tried, then the next source of a lifetime.
 ///
-/// A number is a number of seconds, or of [`lifetime_unit`](Self::lifetime_unit). It is always one of milliseconds if the
-/// pointer ends in the word `ms`, `millis` or `milliseconds`, as `/expires_in_ms` and `/expiresInMillis` do. A lifetime of the
-/// access token above a year is logged at WARN.
+/// The unit of a number is [`lifetime_unit`](Self::lifetime_unit), or milliseconds if the last word of the pointer is `ms`,
+/// `millis` or `milliseconds`, as in `/expires_in_ms` and `/expiresInMillis`. A lifetime of an access token above one year is
+/// logged at WARN.
 ///
 /// # Examples
 ///
@@ -57,9 +57,9 @@ pub struct Fields {
     pub access_token: Vec<String>,
     /// The type of the access token (RFC 6749 §7.1).
     ///
-    /// Without one the token is a bearer token. A type that needs a proof with each request, such as `mac` or `DPoP`, is an
-    /// error, and any other name, such as `N_A`, `bot` or `user`, counts as a bearer token and is logged at WARN. With an empty
-    /// list the type is not looked at.
+    /// Without a type the token is a bearer token. A type that requires a proof with each request, such as `mac` or `DPoP`, is
+    /// an error. Any other type, such as `N_A`, `bot` or `user`, counts as bearer and is logged at WARN. If the list is empty,
+    /// the type is ignored.
     #[serde(deserialize_with = "one_or_many")]
     pub token_type: Vec<String>,
     /// The lifetime of the access token.
@@ -67,13 +67,13 @@ pub struct Fields {
     pub expires_in: Vec<String>,
     /// The time at which the access token expires: seconds or milliseconds since 1970, ISO 8601, or an HTTP date.
     ///
-    /// Looked at if there is no lifetime. A number above 0 that would lie before 1980 is a lifetime.
+    /// Used if there is no lifetime. A positive number that would be a time before 1980 is a lifetime.
     #[serde(deserialize_with = "one_or_many")]
     pub expires_at: Vec<String>,
-    /// The time after which to begin to renew the access token.
+    /// The time after which to start refreshing the access token.
     #[serde(deserialize_with = "one_or_many")]
     pub refresh_in: Vec<String>,
-    /// The refresh token: a string, or an integer, whose digits are then kept as they were written.
+    /// The refresh token: a string, or an integer, whose digits are kept.
     #[serde(deserialize_with = "one_or_many")]
     pub refresh_token: Vec<String>,
     /// The lifetime of the refresh token.
@@ -88,15 +88,15 @@ pub struct Fields {
     /// The id token.
     #[serde(deserialize_with = "one_or_many")]
     pub id_token: Vec<String>,
-    /// Further fields to keep, by the name under which [`TokenSet::extra`](crate::TokenSet::extra) returns them; none unless
-    /// named here. At most 32.
+    /// Further fields to keep, by the name for [`TokenSet::extra`](crate::TokenSet::extra). At most 32, by default none.
     ///
-    /// In serde's formats `{"instance_url": "/instance_url"}`, a list of pointers in the place of one, or a list of names
-    /// that stand at the top: `["instance_url"]`. A field that an answer to a refresh leaves out is kept from before, as is
-    /// one that is `null`, empty, or longer than 8 KiB.
+    /// In serde's formats `{"instance_url": "/instance_url"}`, with one pointer or a list of them, or a list of names of
+    /// top-level fields: `["instance_url"]`. If the answer to a refresh lacks a field, or the field is `null`, empty or longer
+    /// than 8 KiB, its previous value is kept.
     #[serde(deserialize_with = "names_or_pointers")]
     pub extra: BTreeMap<String, Vec<String>>,
-    /// The error code: a string or a number. A code of known meaning is preferred: see [`Dialect::denied`](super::Dialect::denied).
+    /// The error code: a string or a number. Codes of known meaning take precedence: see
+    /// [`Dialect::denied`](super::Dialect::denied).
     #[serde(deserialize_with = "one_or_many")]
     pub error: Vec<String>,
     /// The error description: a string, or an array of strings.
@@ -128,7 +128,7 @@ pub enum LifetimeUnit {
 }
 
 impl LifetimeUnit {
-    /// Returns the unit in the last word of a name, if there is one.
+    /// Returns the unit that the last word of a name states.
     pub(in crate::oauth2) fn of_name(name: &str) -> Option<Self> {
         let is_boundary = |(before, after): (char, char)| {
             before.is_ascii_lowercase() && after.is_ascii_uppercase()
@@ -150,7 +150,7 @@ impl LifetimeUnit {
 }
 
 impl Fields {
-    /// Returns the default, made once.
+    /// Returns the default.
     pub(in crate::oauth2) fn usual() -> &'static Self {
         static USUAL: LazyLock<Fields> = LazyLock::new(Fields::default);
         &USUAL

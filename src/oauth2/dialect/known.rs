@@ -62,7 +62,7 @@ const CODES: [(&str, Meaning); 19] = [
     ("too_many_requests", Transient),
 ];
 
-/// The parameters of token requests, with what is known of each.
+/// The parameters of token requests, with the properties of each.
 pub(in crate::oauth2) const PARAMETERS: [(&str, u8); 25] = [
     // RFC 6749 appendix A
     ("grant_type", VISIBLE | PUBLIC | RESERVED),
@@ -99,7 +99,7 @@ pub(in crate::oauth2) const PARAMETERS: [(&str, u8); 25] = [
     ("id_token", VISIBLE),
 ];
 
-/// Of visible ASCII characters and spaces (VSCHAR and the like, RFC 6749 appendix A).
+/// Consists of visible ASCII characters and spaces (VSCHAR and similar, RFC 6749 appendix A).
 pub(in crate::oauth2) const VISIBLE: u8 = 1;
 /// Typed by a person: no control character other than a tab (UNICODECHARNOCRLF, RFC 6749 appendix A).
 pub(in crate::oauth2) const ONE_LINE: u8 = 2;
@@ -108,12 +108,12 @@ pub(in crate::oauth2) const PUBLIC: u8 = 4;
 /// Set only by a grant or the client authentication.
 pub(in crate::oauth2) const RESERVED: u8 = 8;
 
-/// Returns what is known of a parameter.
+/// Returns the properties of a parameter.
 pub(in crate::oauth2) fn parameter(name: &str) -> u8 {
     PARAMETERS.iter().find(|(known, _)| *known == name).map_or(0, |(_, traits)| *traits)
 }
 
-/// What an error code means for the grant.
+/// The meaning of an error code for the grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::oauth2) enum Meaning {
     /// The user must log in again.

@@ -1,4 +1,4 @@
-//! How a token endpoint departs from RFC 6749, as plain data.
+//! The differences between a token endpoint and RFC 6749, as plain data.
 
 mod fields;
 mod format;
@@ -17,14 +17,20 @@ pub use self::format::{BodyFormat, ParameterType, RequestMethod};
 use self::parse::{codes, seconds};
 pub(super) use self::validate::is_reserved_header;
 
-/// How a token endpoint is spoken to: names, formats, and what its answers mean.
+/// The differences between a token endpoint and RFC 6749: names, formats, and the meaning of answers.
 ///
-/// It is plain data, so that a server that nobody foresaw is a configuration and not a patch: read one with serde, or
-/// begin with a preset and change its fields. A field that is left out is as RFC 6749 has it, and an unknown field is
-/// an error.
+/// It is plain data. Read it with serde, or change the fields of [`rfc6749`](Self::rfc6749). The default of each field is
+/// RFC 6749. In serde's formats an unknown field is an error, and durations are numbers of seconds.
+///
+/// # Limits
+///
+/// A dialect contains no host and no secret, so that it can be shared. Both belong to the [`TokenEndpoint`](super::TokenEndpoint).
+///
+/// # Examples
 ///
 /// ```
-/// use tower_refresh::oauth2::Dialect;
+/// use std::time::Duration;
+/// use tower_refresh::oauth2::{BodyFormat, Dialect};
 ///
 /// let dialect: Dialect = serde_json::from_str(
 ///     r#"{
@@ -37,36 +43,31 @@ pub(super) use self::validate::is_reserved_header;
 /// dialect.validate()?;
 ///
 /// let mut same = Dialect::rfc6749();
-/// same.body = tower_refresh::oauth2::BodyFormat::Json;
+/// same.body = BodyFormat::Json;
 /// same.parameter_names.insert("client_id".into(), "client_key".into());
 /// same.root = "/data".into();
-/// same.default_lifetime = Some(std::time::Duration::from_secs(900));
+/// same.default_lifetime = Some(Duration::from_secs(900));
 /// assert_eq!(dialect, same);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-///
-/// # What it cannot say
-///
-/// A dialect names no host and holds no secret: both belong to whoever runs the program, and a dialect may be shared.
-/// Durations are numbers of seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a dialect as an object")]
 #[non_exhaustive]
 pub struct Dialect {
-    /// The method of the request: `"POST"` unless set otherwise (RFC 6749 §3.2), or `"GET"`, with all parameters in the query.
+    /// The method of the request: `"POST"` by default (RFC 6749 §3.2), or `"GET"` with all parameters in the query.
     pub method: RequestMethod,
-    /// Where the parameters go. A form body unless said otherwise (RFC 6749 §3.2).
+    /// Where the parameters go: a form body by default (RFC 6749 §3.2).
     pub body: BodyFormat,
-    /// The content type of the body, such as `application/x-amz-json-1.1`, if it is not the usual one of its format
-    /// (`application/x-www-form-urlencoded`, `application/json`).
+    /// The content type of the body, such as `application/x-amz-json-1.1`. By default that of its format:
+    /// `application/x-www-form-urlencoded` or `application/json`.
     pub content_type: Option<String>,
     /// Whether secrets may go into the query of the URL, where proxies and servers write them into their logs.
     ///
-    /// Needed with [`BodyFormat::Query`] and [`RequestMethod::Get`], unless nothing secret is among the parameters. An HTTP
-    /// client that follows redirects may show the query to the next server, in `Referer`: see the
+    /// Required with [`BodyFormat::Query`] and [`RequestMethod::Get`] if a parameter is a secret. An HTTP client that follows
+    /// redirects may send the query to the next server, in `Referer`: see the
     /// [redirect caveat](super::TokenEndpoint#redirect-caveat).
     pub allow_secrets_in_query: bool,
-    /// What the server calls a parameter, by the name it has in the RFC: `{"refresh_token": "refreshToken"}`.
+    /// The server's names of parameters, by their names in the RFC: `{"refresh_token": "refreshToken"}`.
     ///
     /// In a JSON body a name that begins with `/` is a JSON pointer (RFC 6901): `/AuthParameters/REFRESH_TOKEN` for
     /// `{"AuthParameters": {"REFRESH_TOKEN": …}}`. The same holds for the names of
@@ -74,44 +75,46 @@ pub struct Dialect {
     pub parameter_names: BTreeMap<String, String>,
     /// The types of parameters in a JSON body, by their names in the RFC or at the server: `{"shop_id": "number"}`.
     ///
-    /// Parameters that are not named here are strings. The types are those of [`ParameterType`]: `string`, `number`,
-    /// `boolean`, `array`, `json`. If the value that a grant or a closure sets is not of its type, nothing is sent, and the
-    /// error names the parameter.
+    /// Other parameters are strings. The types are those of [`ParameterType`]: `string`, `number`, `boolean`, `array`, `json`.
+    /// If a grant or a closure sets a value of another type, nothing is sent, and the error names the parameter.
     pub parameter_types: BTreeMap<String, ParameterType>,
-    /// Parameters of a refresh request that are taken from the previous token set, by the names that the server knows:
-    /// `{"accessToken": "access_token"}` for a server that wants both tokens.
+    /// Parameters of a refresh request that are taken from the previous token set, by their names at the server:
+    /// `{"accessToken": "access_token"}` for a server that requires both tokens.
     ///
-    /// Each is `access_token`, `refresh_token` (the one that is sent anyway, under a second name), `id_token`, `scope`, or
-    /// one of [`fields.extra`](Fields::extra) by its name or its JSON pointer. They count as secrets. Only
-    /// [`RefreshTokenGrant`](super::RefreshTokenGrant) sends them. An id token, a scope or an extra field that the previous
-    /// set does not have is left out; without a previous access token nothing is sent, and the error names the parameter.
+    /// Each value is `access_token`, `refresh_token` (to send it under a second name), `id_token`, `scope`, or the name or JSON
+    /// pointer of one of [`fields.extra`](Fields::extra). All of them count as secrets. Only
+    /// [`RefreshTokenGrant`](super::RefreshTokenGrant) sends them.
+    ///
+    /// An id token, a scope or an extra field that the previous set lacks is left out. If the access token is required and
+    /// there is no previous set, nothing is sent, and the error names the parameter.
     pub parameters_from_previous: BTreeMap<String, String>,
-    /// What the server calls a grant type, by the name it has in the RFC: `{"refresh_token": "RefreshToken"}`.
+    /// The server's names of grant types, by their names in the RFC: `{"refresh_token": "RefreshToken"}`.
     ///
-    /// With an empty name the parameter is not sent.
+    /// If the name is empty, the grant type is not sent.
     pub grant_types: BTreeMap<String, String>,
-    /// Headers to send besides.
+    /// Further headers of the request.
     ///
-    /// They cannot set `Host`, `Authorization`, or what frames the message, and must not be a secret.
+    /// `Host`, `Authorization` and the headers that frame the message cannot be set here. The values must not be secrets, since
+    /// `Debug` shows them.
     pub extra_headers: BTreeMap<String, String>,
-    /// Parameters to send besides, under the names that the server knows: `{"device": "d", "version": 2}`.
+    /// Further parameters of the request, by their names at the server: `{"device": "d", "version": 2}`.
     ///
-    /// Any JSON value in a JSON body; strings, numbers and booleans elsewhere.
+    /// In a JSON body the values may be any JSON, elsewhere strings, numbers and booleans.
     ///
-    /// They cannot repeat a parameter of the grant, and must not be a secret, since they are shown in `Debug`: that goes to
-    /// [`ClientAuth::custom`](super::ClientAuth::custom).
+    /// Parameters of the grant cannot be repeated here. The values must not be secrets, since `Debug` shows them: use
+    /// [`ClientAuth::custom`](super::ClientAuth::custom) for those.
     pub extra_parameters: BTreeMap<String, Value>,
-    /// The path for refresh requests, where it differs from the token endpoint's: `/refresh`, or `refresh` in place of
-    /// the last segment. It cannot name a host.
+    /// The path of refresh requests, if it differs from that of the token endpoint: `/refresh`, or `refresh` to replace the
+    /// last segment. It cannot contain a host.
     pub refresh_path: Option<String>,
-    /// The part of an answer that all [`fields`](Self::fields) are looked for in, as a JSON pointer (RFC 6901):
-    /// `/data` for `{"data": {"access_token": …}}`. The whole answer if it is empty.
+    /// The part of an answer that contains all [`fields`](Self::fields), as a JSON pointer (RFC 6901): `/data` for
+    /// `{"data": {"access_token": …}}`. If it is empty, the whole answer.
     pub root: String,
-    /// Where in an answer things are.
+    /// The places of the fields in an answer.
     pub fields: Fields,
-    /// The lifetime of an access token whose answer gives none.
+    /// The lifetime of an access token whose answer states none.
     ///
-    /// Without it the `exp` of a JWT counts, and without that the token is used until a server rejects it.
+    /// By default it is taken from the `exp` of a JWT. Another token is used until a server rejects it.
     #[serde(with = "seconds")]
     pub default_lifetime: Option<Duration>,
     /// Error codes that mean *denied*: the user must log in again.
@@ -120,7 +123,7 @@ pub struct Dialect {
     ///
     /// # Precedence
     ///
-    /// An answer may hold several codes and descriptions. The first of these that applies decides:
+    /// An answer may contain several codes and descriptions. The first rule that applies decides:
     ///
     /// 1. a description that contains one of [`transient_descriptions`](Self::transient_descriptions), then of
     ///    [`denied_descriptions`](Self::denied_descriptions);
@@ -129,13 +132,13 @@ pub struct Dialect {
     /// 3. the first code, in the same order, of [known meaning](super#error-codes);
     /// 4. any other code of a 4xx, which is misconfigured.
     ///
-    /// The status counts before all of them where it rules out a refusal: see
+    /// A status that rules out a refusal takes precedence over all of them: see
     /// [the meaning of an answer](super#the-meaning-of-an-answer).
     #[serde(deserialize_with = "codes")]
     pub denied: Vec<String>,
     /// Error codes that mean *transient*: a later attempt may succeed, and the refresh token was not spent.
     ///
-    /// Unlike a code of known meaning, a code in this list counts with any 5xx, too: `{"transient": ["50196", "backend_busy"]}`.
+    /// Unlike the [known codes](super#error-codes), these also count with any 5xx: `{"transient": ["50196", "backend_busy"]}`.
     #[serde(deserialize_with = "codes")]
     pub transient: Vec<String>,
     /// Parts of a description that mean *denied*, regardless of case: `{"denied_descriptions": ["token has been revoked"]}`.
@@ -145,34 +148,43 @@ pub struct Dialect {
     /// Parts of a description that mean *transient*, regardless of case:
     /// `{"transient_descriptions": ["request is already being processed"]}`.
     ///
-    /// For servers that refuse with `invalid_grant` for a reason that will pass.
+    /// For servers that answer with `invalid_grant` for a temporary reason.
     pub transient_descriptions: Vec<String>,
     /// Statuses that mean *denied* if the body is empty, for servers that refuse a refresh token without an error code:
     /// `{"denied_statuses": [400]}`.
     ///
-    /// Only a 4xx can be listed, and not 407, 408, 421, 425 or 429, which never refuse a grant.
+    /// Only 4xx can be listed, except 407, 408, 421, 425 and 429, which never refuse a grant.
     pub denied_statuses: Vec<u16>,
     /// Whether the server reports errors with status 200.
     ///
-    /// Such an answer then counts as a 4xx. By default it is an answer that cannot be read, and the outcome is unknown.
+    /// An error with status 200 then counts as a 4xx. By default, its outcome is unknown.
     pub errors_with_200: bool,
-    /// Whether a refresh token may be replaced by a new one when it is used. Yes, unless known otherwise.
+    /// Whether the server may replace a refresh token when it is used. `true` by default.
     ///
-    /// If it is not, a request whose answer was lost is simply made again.
+    /// If it is `false`, a request whose answer was lost can be repeated.
     pub rotates: bool,
-    /// For how long after its first use the server accepts a refresh token that it has replaced, if it is known to.
+    /// How long after its first use the server still accepts a refresh token that it has replaced.
     ///
-    /// A request whose answer was lost is then made again at once, one time, within that window.
+    /// Within that time, a request whose answer was lost is repeated at once, one time. By default, it is not repeated.
     #[serde(with = "seconds")]
     pub reuse_grace: Option<Duration>,
     /// Whether the server revokes the access token when it issues the next.
     ///
-    /// Tokens are then not renewed early, since requests in flight would be rejected.
+    /// If it is `true`, tokens are not refreshed early, because the server would reject requests in flight.
     pub revokes_previous: bool,
 }
 
 impl Dialect {
-    /// The standard: a form body, and the answers of RFC 6749 §5 with the usual deviations.
+    /// Returns the default: requests of RFC 6749, and its answers (§5) with common deviations.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::oauth2::Dialect;
+    ///
+    /// let mut dialect = Dialect::rfc6749();
+    /// dialect.denied.push("session_gone".into());
+    /// ```
     pub fn rfc6749() -> Self {
         Self {
             method: RequestMethod::Post,
@@ -201,12 +213,15 @@ impl Dialect {
         }
     }
 
-    /// Endpoint B: camelCase parameters, grant type `RefreshToken`, and absolute times of expiry.
+    /// Returns the dialect of endpoint B: parameters in camelCase, the grant type `RefreshToken`, and times of expiry.
     ///
-    /// Where the server follows its prose and not its example, change the grant type:
+    /// # Examples
+    ///
+    /// The prose of its documentation names the grant type `refreshToken`, unlike the example in it. To follow the prose:
     ///
     /// ```
-    /// # use tower_refresh::oauth2::Dialect;
+    /// use tower_refresh::oauth2::Dialect;
+    ///
     /// let mut dialect = Dialect::camel_case();
     /// dialect.grant_types.insert("refresh_token".into(), "refreshToken".into());
     /// ```
@@ -221,8 +236,18 @@ impl Dialect {
         dialect
     }
 
-    /// Endpoint D: a JSON body without a grant type, an hour's lifetime unless the answer says otherwise, and
+    /// Returns the dialect of endpoint D: a JSON body without a grant type, a default lifetime of one hour, and the error code
     /// `access_denied` for a refresh token that is no longer accepted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::oauth2::{Dialect, TokenEndpoint};
+    ///
+    /// fn endpoint_d(endpoint: TokenEndpoint) -> TokenEndpoint {
+    ///     endpoint.dialect(Dialect::json_body())
+    /// }
+    /// ```
     pub fn json_body() -> Self {
         let mut dialect = Self::rfc6749();
         dialect.body = BodyFormat::Json;
@@ -232,12 +257,12 @@ impl Dialect {
         dialect
     }
 
-    /// Returns what the server calls a parameter.
+    /// Returns the server's name of a parameter.
     pub(super) fn parameter_name<'a>(&'a self, name: &'a str) -> &'a str {
         self.parameter_names.get(name).map_or(name, String::as_str)
     }
 
-    /// Returns what the server calls a grant type; nothing if it is not to be sent.
+    /// Returns the server's name of a grant type, or `None` if it is not sent.
     pub(super) fn grant_type<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         let name = self.grant_types.get(name).map_or(name, String::as_str);
         Some(name).filter(|name| !name.is_empty())
@@ -248,7 +273,7 @@ impl Dialect {
         self.method == RequestMethod::Get || self.body == BodyFormat::Query
     }
 
-    /// Returns the name that a parameter has in the RFC, where ours or the server's may be given.
+    /// Returns the RFC's name of a parameter, by its name in the RFC or at the server.
     pub(in crate::oauth2) fn rfc_name<'a>(&'a self, name: &'a str) -> &'a str {
         let mut names = self.parameter_names.iter();
         names.find(|(_, theirs)| *theirs == name).map_or(name, |(ours, _)| ours)
@@ -289,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_an_error_that_names_it() {
+    fn unknown_field_is_an_error_that_names_it() {
         for json in [r#"{"bodyy": "form"}"#, r#"{"fields": {"bodyy": "/x"}}"#] {
             let error = serde_json::from_str::<Dialect>(json).unwrap_err();
             assert!(error.to_string().contains("bodyy"), "{error}");

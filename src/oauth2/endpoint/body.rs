@@ -16,7 +16,7 @@ use crate::oauth2::response::is_whole;
 use crate::oauth2::scrub::Secrets;
 use crate::oauth2::wiped::append;
 
-/// A body, as far as it was read.
+/// The part of a body that was read.
 pub(super) struct Reading {
     bytes: Zeroizing<Vec<u8>>,
     json: JsonEnd,
@@ -29,11 +29,14 @@ impl Reading {
         Self { bytes, json: JsonEnd::default(), limit }
     }
 
-    /// Reads a body to its end, or returns why that failed.
+    /// Reads a body to its end. An error is the reason why that failed.
     ///
-    /// `is_answer` is asked about JSON that closes while the body does not end. What else there is may come before the answer.
+    /// `is_answer` decides about JSON that is complete although the body does not end: another object may come before the
+    /// answer.
     ///
-    /// Dropping the future keeps what was read.
+    /// # Cancel safety
+    ///
+    /// Dropping the future keeps the bytes that were read.
     pub(super) async fn read(
         &mut self,
         mut body: UnsyncBoxBody<Bytes, BoxError>,
@@ -42,7 +45,7 @@ impl Reading {
     ) -> Result<(), String> {
         loop {
             let frame = if self.json == JsonEnd::Closed {
-                // Nothing that counts comes after it. A server that announces too great a length would hold up the answer.
+                // A server that announces too great a length would otherwise delay the answer.
                 match timeout(END_LIMIT, body.frame()).await {
                     Ok(frame) => frame,
                     Err(_) if is_answer(&self.bytes) => return Ok(()),
@@ -67,10 +70,10 @@ impl Reading {
         }
     }
 
-    /// Returns the decoded body, or why it is of no use.
+    /// Returns the decoded body. An error is the reason why it cannot be used.
     ///
-    /// `end` is how it ended. A JSON object shows by itself that it is complete, and counts however the body ended, also after
-    /// other text. A form does not.
+    /// `end` is the result of [`read`](Self::read). A complete JSON object is used even if the body has no proper end, also
+    /// after other text. A form needs a proper end.
     pub(super) fn finish(
         self,
         end: Result<(), String>,
@@ -91,13 +94,13 @@ impl Reading {
     }
 }
 
-/// Where in a JSON object or array a text ends. Whether all of it is JSON is for the parser.
+/// Where in a JSON object or array a text ends. The parser decides whether the text is JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum JsonEnd {
     /// Before the first brace.
     #[default]
     Before,
-    /// Inside as many braces and brackets.
+    /// Inside this many braces and brackets.
     Inside(usize),
     /// In a string.
     String(usize),
@@ -105,7 +108,7 @@ enum JsonEnd {
     Escape(usize),
     /// After the last brace.
     Closed,
-    /// In something else.
+    /// In other text.
     Other,
 }
 
@@ -116,7 +119,7 @@ impl JsonEnd {
 
     fn after(self, text: &[u8]) -> Self {
         text.iter().fold(self, |state, byte| match (state, byte) {
-            // Or a part of a byte order mark.
+            // The last three are a byte order mark.
             (Self::Before, b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf) => Self::Before,
             (Self::Before, b'{' | b'[') => Self::Inside(1),
             (Self::Before, _) => Self::Other,

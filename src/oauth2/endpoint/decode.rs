@@ -1,4 +1,4 @@
-//! Content encodings (RFC 9110 §8.4.1), which are not asked for and come anyway.
+//! Content encodings (RFC 9110 §8.4.1), which some servers use without being asked.
 
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
@@ -6,15 +6,15 @@ use zeroize::Zeroizing;
 
 use crate::oauth2::scrub::Secrets;
 
-/// A decoded body, as far as it could be decoded.
+/// The part of a body that could be decoded.
 pub(super) struct Decoded {
     pub(super) bytes: Zeroizing<Vec<u8>>,
     pub(super) end: Result<(), String>,
 }
 
-/// Decodes a body, or returns why that cannot be done.
+/// Decodes a body. An error is the reason why that is not possible.
 ///
-/// A body that is text is not encoded, even if its header names an encoding: some clients decode it and leave the header, and some
+/// A text is not encoded, even if its header names an encoding: some clients decode the body and keep the header, and some
 /// servers name a charset there.
 pub(super) fn decode(
     bytes: Zeroizing<Vec<u8>>,
@@ -88,7 +88,7 @@ pub(super) fn too_long(limit: usize) -> String {
     format!("is longer than the {limit} bytes of `answer_limit`")
 }
 
-/// Returns whether a body has no control characters, and is UTF-8 or begins like JSON. Nothing compressed does.
+/// Returns whether a body has no control characters, and is UTF-8 or begins like JSON. A compressed body is neither.
 fn is_text(bytes: &[u8]) -> bool {
     let is_control = |byte: &u8| *byte < b' ' && !b"\t\r\n".contains(byte);
     !bytes.iter().any(is_control)
@@ -98,7 +98,7 @@ fn is_text(bytes: &[u8]) -> bool {
 /// RFC 1952 §2.3.1
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
-/// How much of the name of an encoding is shown, in characters.
+/// How much of the names of encodings is shown, in characters.
 const NAME_LIMIT: usize = 40;
 
 #[cfg(all(test, not(feature = "decompression")))]

@@ -1,4 +1,4 @@
-//! One request, and what comes back.
+//! One token request and its answer.
 
 use std::error::Error;
 use std::future::Future;
@@ -17,9 +17,10 @@ use crate::oauth2::response::{self, Answer, Context};
 use crate::source::FetchedFor;
 
 impl TokenEndpoint {
-    /// Sends one request, once, and has its answer read.
+    /// Sends one request once, and reads its answer with `read`.
     ///
-    /// `more` makes the parameters that must be fresh for each attempt. `fetched_for` is which credentials wait for the answer.
+    /// `more` returns the parameters that must be fresh for each request. `fetched_for` identifies the credentials that wait for
+    /// the answer.
     pub(in crate::oauth2) async fn post<T>(
         &self,
         mut parameters: Parameters,
@@ -29,15 +30,13 @@ impl TokenEndpoint {
     ) -> Result<T, TokenError> {
         let dialect = self.checked_dialect()?;
         if Handle::try_current().is_err() {
-            return Err(TokenError::misconfigured(
-                "a token endpoint can only be asked within a tokio runtime",
-            ));
+            return Err(TokenError::misconfigured("a token request needs a tokio runtime"));
         }
         let limit = self.limit(&parameters, dialect);
         let too_slow = |what: &str| format!("{what} took longer than {limit:?}");
         let mut limit = Limit::after(limit);
 
-        // ## Not sent yet: no error is about the refresh token.
+        // ## Not sent yet: an error leaves the refresh token unspent.
         let more = limit
             .run(more)
             .await
@@ -82,7 +81,7 @@ impl TokenEndpoint {
             }
         };
         if limit.is_over() {
-            // There is no time left for the answer, which may have the only copy of the next refresh token.
+            // No time is left for the answer, which may contain the only copy of the next refresh token.
             return Err(TokenError::unsent(too_slow("the preparation of the token request")));
         }
 
@@ -126,7 +125,7 @@ impl TokenEndpoint {
                 let is_unknown = error.is_ambiguous() && dialect.uses_query();
                 if is_unknown { error.told_as(why) } else { TokenError::misconfigured(why) }
             }
-            // An error that goes by the status alone.
+            // The error was derived from the status alone.
             Err(why) if !error.get_ref().to_string().contains(why) => {
                 let message = format!("{}; {why}", error.get_ref());
                 error.told_as(message)
@@ -135,7 +134,7 @@ impl TokenEndpoint {
         })
     }
 
-    /// Returns how long one request may take. With a grace window there must be time for a second one.
+    /// Returns the time limit of one request. With a grace period, there must be time for a second request.
     fn limit(&self, parameters: &Parameters, dialect: &Dialect) -> Duration {
         match dialect.reuse_grace.filter(|_| has_refresh_token(parameters, dialect)) {
             Some(grace) => self.timeout.min(grace / 5 * 2),
@@ -176,25 +175,26 @@ impl TokenEndpoint {
     }
 }
 
-/// Returns whether hyper-util's `HttpConnector`, which reqwest uses without a TLS feature, was given an `https` URL. Its error is
-/// private, so that it is known by its text.
+/// Returns whether hyper-util's `HttpConnector`, which reqwest uses without a TLS feature, has refused an `https` URL.
+///
+/// The type of its error is private, so that only the text identifies it.
 fn has_no_tls(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(|error| error.to_string() == "invalid URL, scheme is not http")
 }
 
-/// Returns the error of a layer beneath that did not let the request pass, such as a `RefreshLayer` without a token.
+/// Returns the error of an inner layer that refused to send the request, such as a `RefreshLayer` without a token.
 fn refused_beneath(error: &(dyn Error + 'static), context: Context<'_>) -> Option<TokenError> {
     let refused = causes(error).find_map(|error| error.downcast_ref::<TokenError>())?;
     let shown = context.secrets.describe(refused.get_ref());
     Some(refused.clone().told_as(format!("the token request was not sent: {shown}")).into_unsent())
 }
 
-/// Returns whether a request spends a refresh token: one with a parameter of that name does, for any grant. The name
-/// may be the one in the RFC or the server's.
+/// Returns whether a request spends a refresh token: whether it has that parameter, under its name in the RFC or at the
+/// server. The grant type does not matter.
 fn has_refresh_token(parameters: &Parameters, dialect: &Dialect) -> bool {
     ["refresh_token", dialect.parameter_name("refresh_token")]
         .iter()
         .any(|name| parameters.get(name).is_some())
 }
 
-const HINT: &str = "; to have errors of connecting recognised, which leave the refresh token unspent, enable the feature `hyper-util` for hyper-util's client, use `ReqwestService` for reqwest, or set `TokenEndpoint::is_unsent`";
+const HINT: &str = "; to recognise errors of connecting, which leave the refresh token unspent, enable the feature `hyper-util` for hyper-util's client, use `ReqwestService` for reqwest, or set `TokenEndpoint::is_unsent`";

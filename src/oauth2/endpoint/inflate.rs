@@ -1,12 +1,12 @@
 //! gzip (RFC 1952), zlib (RFC 1950) and raw deflate (RFC 1951).
 //!
-//! All of it is decompressed in one call, straight into a buffer that is wiped: a decoder that streams keeps a window of its
-//! output, and frees it unwiped. Checksums are not verified; the JSON parser decides whether the content is whole.
+//! A body is decompressed in one call into a buffer that is wiped: a streaming decoder keeps a window of its output, and frees
+//! it unwiped. Checksums are not verified, because the JSON parser decides whether the content is complete.
 
 use flate2::{Decompress, FlushDecompress, Status};
 use zeroize::Zeroizing;
 
-/// Returns what was decompressed, up to one byte more than the limit, and whether it is whole.
+/// Decompresses gzip, up to one byte more than the limit. Also returns whether that is all of it.
 pub(super) fn gzip(bytes: &[u8], limit: usize) -> (Zeroizing<Vec<u8>>, bool) {
     match after_gzip_header(bytes) {
         Some(deflated) => inflate(deflated, Format::Raw, limit),
@@ -14,7 +14,7 @@ pub(super) fn gzip(bytes: &[u8], limit: usize) -> (Zeroizing<Vec<u8>>, bool) {
     }
 }
 
-/// As [`gzip`], for what is called `deflate`: zlib (RFC 9110 §8.4.1.2), or without its header, as some servers send it.
+/// Decompresses `deflate` like [`gzip`]: zlib (RFC 9110 §8.4.1.2), or raw, as some servers send it.
 pub(super) fn deflate(bytes: &[u8], limit: usize) -> (Zeroizing<Vec<u8>>, bool) {
     let (zlib, is_whole) = inflate(bytes, Format::Zlib, limit);
     if is_whole || !zlib.is_empty() {
@@ -35,7 +35,7 @@ fn inflate(bytes: &[u8], format: Format, limit: usize) -> (Zeroizing<Vec<u8>>, b
     loop {
         let mut inflated = Zeroizing::new(vec![0; size]);
         let mut decompress = Decompress::new(format == Format::Zlib);
-        // To finish in the first call is what makes it write without a window.
+        // With `Finish` in the first call, the decoder needs no window.
         let status = decompress.decompress(bytes, &mut inflated, FlushDecompress::Finish);
         let written = usize::try_from(decompress.total_out()).unwrap_or(size).min(size);
         let is_whole = matches!(status, Ok(Status::StreamEnd));

@@ -1,4 +1,4 @@
-//! The token endpoint, over any HTTP client.
+//! The token endpoint.
 
 mod body;
 mod client;
@@ -31,7 +31,12 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{BoxError, TokenError};
 use crate::source::SourceInfo;
 
-/// A token endpoint (RFC 6749 §3.2): where to ask, by which HTTP client, as whom, and in which dialect.
+/// A token endpoint (RFC 6749 §3.2): an HTTP client, a URL, a client authentication and a dialect.
+///
+/// Grants take it by value: [`RefreshTokenGrant`](super::RefreshTokenGrant),
+/// [`ClientCredentialsGrant`](super::ClientCredentialsGrant), [`Grant`](super::Grant). Cloning it is cheap.
+///
+/// # Examples
 ///
 /// ```
 /// use bytes::Bytes;
@@ -48,42 +53,37 @@ use crate::source::SourceInfo;
 /// # }
 /// ```
 ///
-/// Cloning it is cheap. Grants take it by value: [`RefreshTokenGrant`](super::RefreshTokenGrant),
-/// [`ClientCredentialsGrant`](super::ClientCredentialsGrant), [`Grant`](super::Grant).
-///
 /// # The URL
 ///
-/// Query parameters of the URL are kept (RFC 6749 §3.2): they stand before those that are added to the query with
-/// [`BodyFormat::Query`](super::BodyFormat::Query) or [`RequestMethod::Get`](super::RequestMethod::Get), which must have
-/// other names, and also after a [`refresh_path`](Dialect::refresh_path). Their values never appear in an
-/// error or in `Debug`.
+/// Query parameters of the URL are kept (RFC 6749 §3.2), also with a [`refresh_path`](Dialect::refresh_path). Parameters that
+/// [`BodyFormat::Query`](super::BodyFormat::Query) or [`RequestMethod::Get`](super::RequestMethod::Get) adds follow them, and
+/// must have other names. The values never appear in an error or in `Debug`.
 ///
 /// # The HTTP client
 ///
-/// Any [`Service`] of requests with a [`Full`] body will do: hyper-util's client, or a tower stack with your proxies,
-/// timeouts and tracing in it. It must not pass through the layer that this endpoint feeds.
+/// The client is any [`Service`] of requests with a [`Full`] body: hyper-util's client, or a tower stack with your proxies,
+/// timeouts and tracing. It must not contain the [`RefreshLayer`](crate::RefreshLayer) that uses this endpoint.
 ///
-/// With hyper-util's client enable the feature `hyper-util`, and for reqwest use `reqwest::ReqwestService`: their errors of
+/// Enable the feature `hyper-util` for hyper-util's client, and use `reqwest::ReqwestService` for reqwest: their errors of
 /// connecting then prove that nothing was sent. For other clients see [`is_unsent`](Self::is_unsent).
 ///
 /// # Redirect caveat
 ///
-/// A redirect is an error here, since a refresh token is not to be carried elsewhere. A client that follows redirects by
-/// itself does so below, unseen: switch that off (`reqwest::redirect::Policy::none()`). With secrets in the query
-/// ([`allow_secrets_in_query`](Dialect::allow_secrets_in_query)) this is a must, since such a client may send them to the
+/// A redirect is an error, because a refresh token must not be sent elsewhere. A client that follows redirects by itself
+/// bypasses this: disable that (`reqwest::redirect::Policy::none()`). With secrets in the query
+/// ([`allow_secrets_in_query`](Dialect::allow_secrets_in_query)) this is required, because such a client may send them to the
 /// next server in `Referer`.
 ///
 /// # Retry caveat
 ///
-/// Most refresh tokens can be spent once. A client that sends a request again after a lost answer (a `tower::retry`
-/// layer, for one) makes the server believe that the token was stolen. Repetition is for the layers above, which know
-/// when it is safe.
+/// Most refresh tokens can be spent once. If a client repeats a request after a lost answer, as a `tower::retry` layer does,
+/// the server may treat the token as stolen. Leave retries to this crate, which knows when they are safe.
 ///
 /// # Logging caveat
 ///
-/// The body of a token request holds secrets, that of its answer the tokens, and `{:?}` of a [`Full`] body shows all of
-/// it. A layer under this endpoint that traces or records must leave both bodies out, and also the URL if there is a
-/// secret in its query. Headers of the client authentication are marked sensitive.
+/// The body of a token request contains secrets and that of its answer tokens, and `{:?}` of a [`Full`] body shows its
+/// content. A client that traces or records must leave out both bodies, and the URL if its query contains a secret. Headers of
+/// the client authentication are marked sensitive.
 #[derive(Clone)]
 pub struct TokenEndpoint {
     client: HttpClient,
@@ -97,12 +97,28 @@ pub struct TokenEndpoint {
 }
 
 impl TokenEndpoint {
-    /// Makes a token endpoint of an HTTP client and a URL.
+    /// Creates a token endpoint from an HTTP client and a URL.
     ///
     /// # Errors
     ///
-    /// A [misconfigured](TokenError::is_misconfigured) error if the URL is not `https` (`http` will do for `localhost` and
-    /// loopback addresses), or contains a user name or a fragment (RFC 6749 §3.2).
+    /// A [misconfigured](TokenError::is_misconfigured) error if the URL is neither `https` nor `http` for `localhost` or a
+    /// loopback address, or if it contains a user name or a fragment (RFC 6749 §3.2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper_util::client::legacy::Client;
+    /// # use hyper_util::rt::TokioExecutor;
+    /// use tower_refresh::oauth2::TokenEndpoint;
+    ///
+    /// # fn main() -> Result<(), tower_refresh::TokenError> {
+    /// # let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    /// let endpoint = TokenEndpoint::new(client, "https://as.example.com/token")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new<S, B>(http_client: S, url: impl AsRef<str>) -> Result<Self, TokenError>
     where
         S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
@@ -114,15 +130,15 @@ impl TokenEndpoint {
         Ok(Self::of(HttpClient::new(http_client), parse_url(url.as_ref(), |_| false)?))
     }
 
-    /// Makes a token endpoint that may be asked without TLS, for `http` URLs other than loopback ones.
+    /// Creates a token endpoint that may use plaintext `http`, also outside of loopback.
     ///
-    /// **Everyone on the network path can read the client's secret, the refresh token and the access token, and can answer
-    /// instead of the server.** RFC 6749 §3.2 and RFC 6750 §5.3 require TLS. Use it only where something else protects the
-    /// connection, such as a service mesh or a network namespace.
+    /// **An attacker on the network path can read the client secret, the refresh token and the access token, and can answer instead
+    /// of the server.** RFC 6749 §3.2 and RFC 6750 §5.3 require TLS. Use this only if something else protects the connection,
+    /// such as a service mesh or a network namespace.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), but for the scheme.
+    /// As [`new`](Self::new), except that `http` is accepted.
     ///
     /// # Examples
     ///
@@ -187,58 +203,58 @@ impl TokenEndpoint {
         Ok(self)
     }
 
-    /// Sets how the client identifies itself; by default it does not.
+    /// Sets how the client identifies itself. The default is [`ClientAuth::none`].
     #[must_use]
     pub fn client_auth(mut self, client_auth: ClientAuth) -> Self {
         self.client_auth = client_auth;
         self
     }
 
-    /// Sets how the endpoint departs from RFC 6749; by default it does not.
+    /// Sets the differences from RFC 6749. The default is [`Dialect::rfc6749`].
     ///
-    /// If the dialect is [not valid](Dialect::validate), nothing is sent, and every request fails with the error that
-    /// names the field.
+    /// If the dialect is [not valid](Dialect::validate), nothing is sent, and every request fails with an error that names the
+    /// field.
     #[must_use]
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = dialect.validate().map(|()| Arc::new(dialect));
         self
     }
 
-    /// Sets how long one request may take, the answer's body included; 120 s by default.
+    /// Sets the time limit of one request, including the body of the answer. The default is 120 s.
     ///
-    /// An answer that arrived while the process was stopped, or its runtime was not polled, is used although the time has passed.
+    /// The limit should be longer than callers wait, because a late answer contains the only copy of the next refresh token. An
+    /// answer that arrived while the process was stopped, or its runtime was not polled, is used even after the limit.
     ///
-    /// It is longer than callers wait, on purpose: the late answer is the only copy of the next refresh token. With a
-    /// dialect that names a [`reuse_grace`](Dialect::reuse_grace), a refresh takes less than half of that, so that there
-    /// is time to ask again.
+    /// If the dialect has a [`reuse_grace`](Dialect::reuse_grace), the limit of a refresh is at most 2/5 of it, so that time is
+    /// left for a second request.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets how many bytes of an answer are read before it counts as unreadable; 256 KiB by default.
+    /// Sets the size limit of an answer in bytes. The default is 256 KiB. A longer answer is unreadable.
     #[must_use]
     pub fn answer_limit(mut self, bytes: usize) -> Self {
         self.answer_limit = bytes;
         self
     }
 
-    /// Recognises errors of the HTTP client that prove that nothing was sent, so that the request may be repeated.
+    /// Sets a predicate for errors of the HTTP client that prove that nothing was sent, so that the request can be repeated.
     ///
-    /// The predicate is called with the error and with each of its causes. It is needed for clients other than hyper-util's
-    /// and reqwest. Their errors of connecting (an unknown host, a refused connection, a failed TLS handshake, a connect
-    /// timeout) are recognised with the features `hyper-util` and `reqwest`. Besides these, an error of `poll_ready` proves
-    /// that nothing was sent, and a [`TokenError`] of a layer beneath. After any other error the request may have been sent.
+    /// It is called with the error and with each of its causes. Clients other than hyper-util's and reqwest need it. The
+    /// features `hyper-util` and `reqwest` recognise the errors of connecting of these two: an unknown host, a refused
+    /// connection, a failed TLS handshake, a connect timeout. An error of `poll_ready` and a [`TokenError`] of an inner layer
+    /// also prove that nothing was sent. After any other error, the request may have been sent.
     ///
     /// An [`io::ErrorKind`](std::io::ErrorKind) such as `HostUnreachable` or `ConnectionRefused` proves nothing: the operating
     /// system also reports it on a connection over which the request was sent.
     ///
     /// # Repeated requests
     ///
-    /// With a client that follows redirects or tries again, the connection that failed may be the second, and the refresh
-    /// token spent. hyper-util's client below tower's layers, and `reqwest::ReqwestService`, report
-    /// that. Another client must do neither.
+    /// If a client follows redirects or retries, the connection that failed may be the second one, and the refresh token may
+    /// be spent. hyper-util's client below tower's layers and `reqwest::ReqwestService` report that. Another client must
+    /// neither follow redirects nor retry.
     ///
     /// # Examples
     ///
@@ -265,7 +281,7 @@ impl TokenEndpoint {
         self
     }
 
-    /// Sets the clock by which refresh tokens and absolute times of expiry are judged; the operating system's by default.
+    /// Sets the clock for times of expiry. The default is the operating system's.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -286,7 +302,7 @@ impl TokenEndpoint {
         format!("{scheme}://{host}")
     }
 
-    /// What a store must know of a source that asks here.
+    /// Returns the facts about a source that uses this endpoint.
     pub(super) fn info(&self) -> SourceInfo {
         let mut info = SourceInfo::new().token_endpoint(self.origin());
         if let Some(id) = self.client_auth.client_id() {

@@ -1,17 +1,17 @@
-//! Where a token endpoint may be.
+//! The URLs that a token endpoint may have.
 
 use http::Uri;
 
 use crate::error::TokenError;
 use crate::origin::{is_loopback, is_sound};
 
-/// Parses the URL of an endpoint; `is_plaintext_allowed` is asked about a host and port that would be reached without TLS.
+/// Parses the URL of an endpoint. `is_plaintext_allowed` decides about a host and port without TLS.
 pub(super) fn parse_url(
     url: &str,
     is_plaintext_allowed: impl Fn(&str) -> bool,
 ) -> Result<Uri, TokenError> {
     let wrong = |why: &str| {
-        // Without the URL: its query may be somebody's secret.
+        // Without the URL, whose query may contain a secret.
         Err(TokenError::misconfigured(format!("the URL of the token endpoint {why}")))
     };
     if url.contains('#') {
@@ -47,7 +47,7 @@ pub(super) fn parse_url(
         Some("http") if is_loopback(authority.as_str()) => Ok(parsed),
         Some("http") if is_plaintext_allowed(authority.as_str()) => Ok(parsed),
         Some("http") => wrong(
-            "must be https, or http for `localhost` and loopback addresses; where something else protects the connection, use `TokenEndpoint::new_plaintext`",
+            "must be https, or http for `localhost` and loopback addresses; if something else protects the connection, use `TokenEndpoint::new_plaintext`",
         ),
         _ => wrong("must be https"),
     }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_https_and_loopback_will_do() {
+    fn only_https_and_loopback_are_accepted() {
         for good in [
             "https://as.example.com/token",
             "https://as.example.com",

@@ -1,4 +1,4 @@
-//! Where in a body the answer is.
+//! The place of the answer in a body.
 
 use std::collections::BTreeMap;
 
@@ -8,28 +8,29 @@ use super::reader::{Failure, Reader};
 use super::text::decode;
 use crate::oauth2::dialect::Fields;
 
-/// The likeness of an object that is the answer for certain.
+/// The likeness of an object that is certainly the answer.
 pub(in crate::oauth2) const SURE: u8 = 2;
 
-/// How many `{` of a text are tried.
+/// How many `{` of a text are tried at most.
 const CANDIDATES: usize = 64;
 
-/// How often an answer may be encoded as a string.
+/// How many times an answer may be encoded as a string.
 const ENCODINGS: usize = 3;
 
-/// Reads the answer in a body; nothing of a page of HTML or of noise.
+/// Reads the answer in a body. Returns `None` for an HTML page and for noise.
 ///
-/// After other text, or with other text after it, an object counts if one of its names is of [`Fields`].
+/// An object before or after other text counts if one of its names is a usual one of [`Fields`].
 pub(in crate::oauth2) fn parse(body: &[u8]) -> Option<Json> {
     parse_where(body, |value| u8::from(has_usual_name(value)))
 }
 
-/// As [`parse`], by a judgement of the caller: how much an object is like an answer, from 0, if it is none, to [`SURE`].
+/// Reads the answer in a body like [`parse`]. `judge` returns the likeness of an object to an answer, from 0 to [`SURE`].
 pub(in crate::oauth2) fn parse_where(body: &[u8], judge: impl Fn(&Json) -> u8) -> Option<Json> {
     find(&decode(body), &judge, ENCODINGS)
 }
 
-/// As [`parse_where`], in a body that may have been cut off: a form does not show that it is whole, and an object or a string does.
+/// Reads the answer in a body that may have been cut off. An object or a string must be complete. A form does not count, since
+/// nothing marks its end.
 pub(in crate::oauth2) fn parse_whole(body: &[u8], judge: impl Fn(&Json) -> u8) -> Option<Json> {
     let text = decode(body);
     let is_string = text.trim_start_matches(is_blank).starts_with('"');
@@ -73,7 +74,7 @@ fn find(text: &str, judge: &dyn Fn(&Json) -> u8, encodings: usize) -> Option<Jso
     find_within(text, text.len() - rest.len(), likeness, judge).or(first)
 }
 
-/// Finds the object that is most like an answer, the first of equals, if it is more so than `likeness`.
+/// Finds the object with the greatest likeness above `likeness`, the first one of equals.
 fn find_within(
     text: &str,
     mut from: usize,
@@ -93,14 +94,14 @@ fn find_within(
                 }
             }
             Err(Failure::Malformed) => from = start + 1,
-            // The object does not end, and what is in it is not the answer.
+            // The object does not end, and an object inside it is not the answer.
             Err(Failure::Cut) => break,
         }
     }
     best
 }
 
-/// Reads the object that begins there, or the string that begins just before with an object in it, and where it ends.
+/// Reads the object at `start`, or the encoded object in a string that begins just before. Also returns its end.
 fn object_at(text: &str, start: usize) -> Result<(Json, usize), Failure> {
     let (before, rest) = text.split_at_checked(start).unwrap_or_default();
     let quote = before.chars().next_back().filter(|c| ['"', '\''].contains(c));
@@ -115,8 +116,9 @@ fn object_at(text: &str, start: usize) -> Result<(Json, usize), Failure> {
     Ok((value, text.len() - reader.rest().len()))
 }
 
-/// Returns whether the text around an object is a page, or an element that the object is in. The tags of a PHP warning end
-/// before the object.
+/// Returns whether the text around an object is an HTML page or an element that contains the object.
+///
+/// The tags of a PHP warning end before the object.
 fn is_in_page(before: &str, after: &str) -> bool {
     const PAGE: [&str; 12] = [
         "!doctype", "?xml", "html", "head", "title", "meta", "script", "style", "body", "form",
@@ -139,7 +141,7 @@ struct Tag {
 }
 
 fn tags(text: &str) -> impl Iterator<Item = Tag> {
-    // Longer ones may be anything, a token too.
+    // A longer one may be a token.
     const LONGEST: usize = 24;
 
     text.split('<').skip(1).filter_map(|tag| {

@@ -7,7 +7,7 @@ use super::text::utf_8;
 
 /// Reads a form (`application/x-www-form-urlencoded`) as a flat object of strings.
 pub(super) fn form(text: &str) -> Option<Json> {
-    // The text before a `=` is a name, and not a sentence.
+    // The text before the first `=` must be a name, not a sentence.
     let (name, _) = text.split_once('=')?;
     if name.contains(char::is_whitespace) || text.contains(['<', '\n']) {
         return None;
@@ -18,7 +18,7 @@ pub(super) fn form(text: &str) -> Option<Json> {
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .map(|(name, value)| (decode(name), Json::Text(decode(value), None)))
         .collect();
-    // Of parameters with the same name the first counts, of members the last.
+    // The first of repeated parameters counts, but the last of repeated members.
     members.reverse();
     Some(Json::Object(members))
 }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_parameter_of_a_name_counts() {
+    fn first_of_repeated_parameters_counts() {
         let form = form("a=b+c&d=%2F&a=x&e").unwrap();
         let text = |name| form.find(name).first().and_then(|value| value.as_str());
         assert_eq!([text("/a"), text("/d"), text("/e")], [Some("b c"), Some("/"), Some("")]);

@@ -1,13 +1,13 @@
 //! Reads an answer by its content, not by its label, and in spite of its flaws.
 //!
-//! The body may hold the only copy of the next refresh token. A flaw outside of the tokens must not lose them: text before
-//! the JSON, JSON in a string, a number that JSON does not have. Three rules keep this safe:
+//! The body may contain the only copy of the next refresh token. A flaw outside of the tokens must not lose them: text before
+//! the JSON, JSON in a string, a number that is not valid JSON. Three rules keep this safe:
 //!
-//! - An object counts only if it closes. Half a refresh token is worse than none.
-//! - In a page of HTML nothing counts, and after other text only an object with a known field.
-//! - Where it is not clear which characters belong to a string, the string counts as `null`.
+//! - An object counts only if it is complete. A truncated refresh token is worse than none.
+//! - An object in an HTML page does not count. After other text, an object counts only if it has a known field.
+//! - A string counts as `null` if its end is ambiguous.
 //!
-//! Everything that is read is wiped from memory when it is dropped, errors included.
+//! All values are wiped from memory when they are dropped.
 
 mod find;
 mod form;

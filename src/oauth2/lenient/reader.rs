@@ -1,13 +1,13 @@
-//! A JSON reader that goes on after a flaw, where it is clear how.
+//! A JSON reader that continues after flaws whose meaning is unambiguous.
 //!
-//! JSON that has no flaw is read as RFC 8259 defines it.
+//! Valid JSON is read as RFC 8259 defines it.
 
 use zeroize::Zeroizing;
 
 use super::json::Json;
 use super::string::{end_of_string, unescape};
 
-/// Why a value cannot be read.
+/// The reason why a value cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// The text ends before the value does.
@@ -17,7 +17,7 @@ pub(super) enum Failure {
 
 type Result<T> = std::result::Result<T, Failure>;
 
-/// Values that are nested deeper count as `null`.
+/// How deep values may be nested. Deeper values count as `null`.
 const DEPTH: usize = 64;
 
 pub(super) struct Reader<'a> {
@@ -31,7 +31,7 @@ impl<'a> Reader<'a> {
         Self { rest: text, depth: 0 }
     }
 
-    /// Returns the text after what was read.
+    /// Returns the text that was not read yet.
     pub(super) fn rest(&self) -> &'a str {
         self.rest
     }
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
             }
             let key = self.key()?;
             self.skip_space();
-            // The last two are Ruby's and PHP's, and Java's.
+            // `=>` is Ruby's and PHP's, `=` is Java's.
             let has_value = [":", "=>", "="].into_iter().any(|separator| self.take(separator));
             if !has_value && !matches!(self.peek().ok_or(Failure::Cut)?, ',' | '}') {
                 return Err(Failure::Malformed);
@@ -120,12 +120,12 @@ impl<'a> Reader<'a> {
         Ok(unescape(raw))
     }
 
-    /// Reads a string that is a value: a quotation mark that nothing follows that may follow a value is a character of it.
+    /// Reads a string that is a value. A quotation mark ends it only if the text after it may follow a value.
     fn string(&mut self, quote: char) -> Result<Json> {
         self.next();
         let text = self.rest;
         let mut at = 0;
-        // A backslash that was meant as one: `"C:\",`.
+        // The place of a backslash that is not an escape: `"C:\",`.
         let mut backslash = None;
         let mut is_clear = true;
         let end = loop {
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
         Ok(Json::Text(text, inner))
     }
 
-    /// Reads the object that a string consists of.
+    /// Reads the object that is encoded in a string.
     fn encoded(&self, text: &str) -> Option<Box<Json>> {
         if !text.trim_start().starts_with('{') || self.depth == DEPTH {
             return None;
@@ -172,7 +172,7 @@ impl<'a> Reader<'a> {
         reader.rest.trim().is_empty().then(|| Box::new(value))
     }
 
-    /// Reads a number, a literal, or anything else that has no quotation marks, up to where the next value may begin.
+    /// Reads a number, a literal, or other text without quotation marks, up to the next value.
     fn word(&mut self) -> Result<Json> {
         if self.take_string_prefix() {
             return self.value();
@@ -212,7 +212,7 @@ impl<'a> Reader<'a> {
         is_prefix
     }
 
-    /// Skips brackets with everything in them.
+    /// Skips brackets and their content.
     fn skip_nested(&mut self) -> Result<()> {
         let mut open = 0_usize;
         loop {
@@ -282,7 +282,7 @@ fn literal(word: &str) -> Json {
     }
 }
 
-/// Returns whether a text goes on as JSON does after a value, or with the next member, if only a comma is missing.
+/// Returns whether a text may follow a value in JSON. A comma before the next member may be missing.
 fn may_follow_a_value(text: &str) -> bool {
     let text = after_space(text);
     match text.chars().next() {
@@ -297,9 +297,9 @@ fn may_follow_a_value(text: &str) -> bool {
     }
 }
 
-/// Returns a text without the white space, byte order marks and comments that it begins with.
+/// Returns a text without leading white space, byte order marks and comments.
 ///
-/// A comment that is too long is none: each quotation mark of a text may ask for its end.
+/// The length of a comment is limited, because its end may be searched for at each quotation mark of a text.
 fn after_space(mut text: &str) -> &str {
     const COMMENT_MAX: usize = 1024;
 

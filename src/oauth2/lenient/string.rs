@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use crate::oauth2::wiped;
 
-/// Returns where a string ends: at the first quotation mark that is not escaped.
+/// Returns the end of a string: the first quotation mark that is not escaped.
 pub(super) fn end_of_string(text: &str, quote: char) -> Option<usize> {
     let mut is_escaped = false;
     text.find(|c| {
@@ -14,10 +14,11 @@ pub(super) fn end_of_string(text: &str, quote: char) -> Option<usize> {
     })
 }
 
-/// Resolves the escapes of JSON (RFC 8259 §7), and those of JavaScript and Python. Half a surrogate pair is U+FFFD; the
-/// backslash of what is not an escape is dropped.
+/// Resolves the escapes of JSON (RFC 8259 §7), JavaScript and Python.
+///
+/// Half a surrogate pair becomes U+FFFD. A backslash that does not begin an escape is dropped.
 pub(super) fn unescape(raw: &str) -> Zeroizing<String> {
-    // What an escape stands for is at most one byte longer, for a `\u` without digits.
+    // The longest result, for a `\u` without digits, is one byte longer than its escape.
     let mut text = wiped::text(raw.len() * 2);
     let mut chars = raw.chars();
     while let Some(c) = chars.next() {
@@ -34,7 +35,7 @@ pub(super) fn unescape(raw: &str) -> Zeroizing<String> {
             Some('x') => text.push(character(digits(&mut chars, 2), 2)),
             Some('U') => text.push(character(digits(&mut chars, 8), 8)),
             Some('u') => text.push(unicode(&mut chars)),
-            // The line goes on.
+            // The string continues in the next line.
             Some('\n') => {}
             Some(c) => text.push(c),
             None => text.push('\\'),
@@ -66,7 +67,7 @@ fn unicode(chars: &mut std::str::Chars<'_>) -> char {
     character(first, 4)
 }
 
-/// Takes hexadecimal digits, at most so many.
+/// Takes at most `most` hexadecimal digits.
 fn digits<'a>(chars: &mut std::str::Chars<'a>, most: usize) -> &'a str {
     let text = chars.as_str();
     let count = text.bytes().take(most).take_while(u8::is_ascii_hexdigit).count();

@@ -96,7 +96,7 @@ fn flaw_between_the_fields_does_not_lose_the_tokens() {
         r#"{"access_token"=>"a", "refresh_token"=>"r", "x"=>nil}"#,
         "{// issued\n\"access_token\":\"a\", /* next */ \"refresh_token\":\"r\"}",
         "{\u{feff}\"access_token\":\u{feff}\"a\",\"refresh_token\":\"r\"}",
-        // Of the same names, the last that is not null.
+        // The last of repeated names that is not null counts.
         r#"{"access_token":"x","access_token":"a","refresh_token":"r"}"#,
         r#"{"access_token":"a","refresh_token":"x","refresh_token":"r"}"#,
     ] {

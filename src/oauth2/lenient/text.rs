@@ -9,7 +9,7 @@ pub(super) fn decode(body: &[u8]) -> Zeroizing<String> {
     match body {
         [0xff, 0xfe, rest @ ..] => utf_16(rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => utf_16(rest, u16::from_be_bytes),
-        // Without its mark: no text begins with a zero byte.
+        // Without a byte order mark: no other text has a zero byte here.
         [b'{' | b'"', 0, ..] => utf_16(body, u16::from_le_bytes),
         [0, b'{' | b'"', ..] => utf_16(body, u16::from_be_bytes),
         _ => utf_8(body),

@@ -1,4 +1,4 @@
-//! Parameters as a form and as JSON, in one buffer that is wiped: a second one, or one that grows, would leave a copy behind.
+//! Parameters as a form and as JSON, each in one buffer that is wiped. A buffer that grows would leave a copy behind.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -17,20 +17,21 @@ pub(super) fn form(pairs: &[Pair<'_>]) -> Zeroizing<String> {
     form
 }
 
-/// Returns how long the form may become: three bytes for each byte, a `=` and a `&`.
+/// Returns the greatest length of the form: three bytes for each byte, a `=` and a `&`.
 pub(super) fn form_capacity(pairs: &[Pair<'_>]) -> usize {
     pairs.iter().map(|pair| 3 * (pair.name.len() + pair.text.len()) + 2).sum()
 }
 
-/// Writes the parameters at the end of a text that has room for them.
+/// Appends the parameters to a text that has room for them.
 pub(super) fn append_form(text: &mut String, pairs: &[Pair<'_>]) {
     let start = text.len();
     form_urlencoded::Serializer::for_suffix(text, start)
         .extend_pairs(pairs.iter().map(|pair| (pair.name, &pair.text)));
 }
 
-/// Writes an object in the order of the parameters. A repeated parameter becomes an array, and a name that is a JSON pointer a
-/// member of the objects that it leads through.
+/// Writes an object in the order of the parameters.
+///
+/// A repeated parameter becomes an array. A name that is a JSON pointer becomes a member of nested objects.
 ///
 /// # Errors
 ///
@@ -45,7 +46,7 @@ pub(super) fn json(pairs: &[Pair<'_>]) -> Result<Zeroizing<Vec<u8>>, TokenError>
     Ok(body)
 }
 
-/// RFC 6901 §4: the names that a pointer leads through. A name that is no pointer is one of the outermost object.
+/// Returns the names in a JSON pointer (RFC 6901 §4). Any other name is a member of the outermost object.
 fn segments(name: &str) -> Vec<Cow<'_, str>> {
     match name.strip_prefix('/') {
         Some(pointer) => pointer
@@ -56,7 +57,7 @@ fn segments(name: &str) -> Vec<Cow<'_, str>> {
     }
 }
 
-/// Writes the members of an object by what is left of their paths.
+/// Writes the members of an object, each with the rest of its path.
 fn write_object(
     body: &mut Vec<u8>,
     members: &[(&[Cow<'_, str>], &Pair<'_>)],
@@ -65,7 +66,7 @@ fn write_object(
     for (at, (path, pair)) in members.iter().enumerate() {
         let Some(name) = path.first() else {
             return Err(TokenError::misconfigured(format!(
-                "the parameter `{}` would be a value and an object",
+                "the parameter `{}` cannot be both a value and an object",
                 pair.name
             )));
         };
@@ -121,7 +122,7 @@ fn write_values(body: &mut Vec<u8>, pairs: &[&Pair<'_>]) -> Result<(), TokenErro
     Ok(())
 }
 
-/// Returns what one value adds to an array: its words if the dialect has it as an array, else itself.
+/// Returns the elements of an array for one value: its words if its type is an array, or else the value.
 fn elements<'a>(pair: &'a Pair<'_>) -> impl Iterator<Item = &'a str> {
     let is_array = pair.kind == ParameterType::Array;
     pair.text
@@ -132,14 +133,14 @@ fn elements<'a>(pair: &'a Pair<'_>) -> impl Iterator<Item = &'a str> {
 fn write_value(body: &mut Vec<u8>, pair: &Pair<'_>, text: &str) -> Result<(), TokenError> {
     if !pair.kind.fits(text) {
         return Err(TokenError::misconfigured(format!(
-            "the parameter `{}` is {} by the dialect's `parameter_types`, and its value is not one",
+            "the parameter `{}` must be {} (`parameter_types` in the dialect)",
             pair.name,
             pair.kind.noun()
         )));
     }
     match pair.kind {
         ParameterType::String | ParameterType::Array => write_string(body, text),
-        // Unchanged: parsing a number would round it.
+        // Not parsed, because that would round a number.
         ParameterType::Number | ParameterType::Boolean | ParameterType::Json => {
             body.write_all(text.as_bytes()).map_err(TokenError::misconfigured)
         }

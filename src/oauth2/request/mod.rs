@@ -1,4 +1,4 @@
-//! From parameters to a request, in the words of a dialect.
+//! Token requests in a dialect.
 
 mod characters;
 mod encode;
@@ -105,7 +105,7 @@ pub(super) fn resolve(url: &Uri, path: &str) -> Result<Uri, TokenError> {
     with_path(url, resolved)
 }
 
-/// Adds the values of the URL's query, which may be keys. Shorter values are not keys and occur in ordinary words.
+/// Adds the values of the URL's query, which may be keys. Short values are not keys, and occur in ordinary words.
 fn add_query(url: &Uri, secrets: &mut Secrets) {
     for (_, value) in form_urlencoded::parse(url.query().unwrap_or_default().as_bytes()) {
         let value = Zeroizing::new(value.into_owned());
@@ -115,7 +115,7 @@ fn add_query(url: &Uri, secrets: &mut Secrets) {
     }
 }
 
-/// Adds the parameters to those that the URL already has, which are kept (RFC 6749 §3.2).
+/// Adds parameters to the query of a URL, whose own parameters are kept (RFC 6749 §3.2).
 fn with_query(url: &Uri, pairs: &[Pair<'_>]) -> Result<Uri, TokenError> {
     let own = url.query().unwrap_or_default();
     for (name, _) in form_urlencoded::parse(own.as_bytes()) {
@@ -137,7 +137,7 @@ fn with_query(url: &Uri, pairs: &[Pair<'_>]) -> Result<Uri, TokenError> {
 }
 
 fn with_path(url: &Uri, path: Zeroizing<String>) -> Result<Uri, TokenError> {
-    // The errors of `http` contain no more than this, and the query must not be shown.
+    // Without the query. The errors of `http` contain no further information.
     let wrong = |_| {
         TokenError::misconfigured(
             "the path or the query of the token endpoint is too long or malformed",

@@ -1,4 +1,4 @@
-//! From our parameters to those that the server knows.
+//! Parameters under the names of the server.
 
 use std::borrow::Cow;
 
@@ -12,12 +12,13 @@ use crate::oauth2::scrub::Secrets;
 /// A parameter under the server's name.
 pub(super) struct Pair<'a> {
     pub(super) name: &'a str,
-    /// The value as text, and of which type it is where a body has types.
+    /// The value as text.
     pub(super) text: Cow<'a, str>,
+    /// The type of the value in a JSON body.
     pub(super) kind: ParameterType,
 }
 
-/// Puts all parameters into the words of the dialect, in the order in which they are sent.
+/// Translates all parameters into the dialect, in the order in which they are sent.
 pub(super) fn translate<'a>(
     dialect: &'a Dialect,
     of_the_grant: &'a Parameters,
@@ -30,7 +31,7 @@ pub(super) fn translate<'a>(
         let repeatable = ["resource", "audience"].map(|name| dialect.parameter_name(name));
         if pairs.iter().any(|other| other.name == pair.name) && !repeatable.contains(&pair.name) {
             return Err(TokenError::misconfigured(format!(
-                "the parameter `{}` is set twice: look at the grant, its `params_with`, the client authentication, and the dialect's `extra_parameters` and `parameters_from_previous`",
+                "the parameter `{}` is set twice: check the grant, its `params_with`, the client authentication, and the dialect's `extra_parameters` and `parameters_from_previous`",
                 pair.name
             )));
         }

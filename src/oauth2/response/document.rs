@@ -1,16 +1,16 @@
-//! An answer, and where the dialect says that things are in it.
+//! An answer, with the places of its fields.
 
 use crate::oauth2::dialect::{Dialect, Fields, LifetimeUnit};
 use crate::oauth2::lenient::{self, Json, is_alike};
 
-/// An answer, and where the dialect says that things are in it.
+/// An answer, with the places of its fields in the dialect.
 pub(super) struct Document<'a> {
     whole: &'a Json,
     root: Option<&'a Json>,
     pub(super) dialect: &'a Dialect,
 }
 
-/// A value and the name it was found by.
+/// A value and the name under which it was found.
 #[derive(Clone, Copy)]
 pub(super) struct Found<'a> {
     pub(super) name: &'a str,
@@ -25,14 +25,15 @@ impl<'a> Document<'a> {
         lenient::parse_where(body, |value| Document::new(value, dialect).likeness())
     }
 
-    /// Returns whether a body that was cut off holds an answer with a token nevertheless. Of an error it is not certain: the end
-    /// of the page that it stands in may be missing.
+    /// Returns whether a body that was cut off contains a complete answer with a token.
+    ///
+    /// An error does not count: it may be part of a page whose end is missing.
     pub(super) fn is_whole(body: &[u8], dialect: &Dialect) -> bool {
         lenient::parse_whole(body, |value| Document::new(value, dialect).likeness())
             .is_some_and(|value| Document::new(&value, dialect).has_token())
     }
 
-    /// Returns how much an object is like an answer, for [`lenient::parse_where`].
+    /// Returns the likeness to an answer, for [`lenient::parse_where`].
     fn likeness(&self) -> u8 {
         if self.has_token() { lenient::SURE } else { u8::from(self.has_field()) }
     }
@@ -42,8 +43,8 @@ impl<'a> Document<'a> {
         Self { whole, root, dialect }
     }
 
-    /// Returns what the pointers find, in their order, and then members with other spellings of the usual names; `null` is
-    /// nothing.
+    /// Returns the values that the pointers find, in their order, and then members with other spellings of the usual names,
+    /// except `null`.
     pub(super) fn named(&self, pointers: &'a [String]) -> impl Iterator<Item = Found<'a>> {
         let root = self.root;
         let found = |pointer: &'a str, name: &'a str, value: &'a Json| Found {
@@ -77,7 +78,7 @@ impl<'a> Document<'a> {
         self.all(pointers).filter_map(Json::as_str).find(|text| !text.is_empty())
     }
 
-    /// Returns a token: a string, or an integer, digit for digit.
+    /// Returns a token: a string, or the digits of an integer.
     pub(super) fn token(&self, pointers: &'a [String]) -> Option<&'a str> {
         self.all(pointers).filter_map(Json::as_token).find(|text| !text.is_empty())
     }
@@ -96,8 +97,8 @@ impl<'a> Document<'a> {
         lists.iter().any(|(_, pointers)| !self.all_anywhere(pointers).is_empty())
     }
 
-    /// Returns the names of members that differ from a usual name in case and punctuation only, and that the dialect does
-    /// not read.
+    /// Returns the names of members that the dialect does not read although they differ from a usual name only in case and
+    /// punctuation.
     pub(super) fn unread(&self) -> Vec<&'a str> {
         let fields = self.dialect.fields.lists();
         let mut unread = Vec::new();
@@ -121,13 +122,13 @@ impl<'a> Document<'a> {
         unread
     }
 
-    /// As [`all`](Self::all), and then in the whole answer: an error often comes without the envelope of the tokens.
+    /// Returns the values of [`all`](Self::all), and then those in the whole answer: errors are often outside of `root`.
     pub(super) fn all_anywhere(&self, pointers: &'a [String]) -> Vec<&'a Json> {
         let whole = self.unwrapped();
         self.all(pointers).chain(whole.all(pointers)).collect()
     }
 
-    /// Returns the member of the whole answer with this name; of several, the last.
+    /// Returns the last member of the whole answer with this name.
     pub(super) fn member(&self, name: &str) -> Option<&'a Json> {
         self.whole.members().rev().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
@@ -137,12 +138,12 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Returns whether a token is the name of a missing value: `Bearer undefined` has been seen in the wild.
+/// Returns whether a token is the name of a missing value: some servers issue the token `undefined`.
 pub(super) fn is_placeholder(token: &str) -> bool {
     ["undefined", "null", "None", "nil"].contains(&token)
 }
 
-/// Returns the members of an object whose names differ from that of a pointer in case and punctuation only, or not at all.
+/// Returns the members of an object whose names equal that of a pointer except for case and punctuation.
 fn alike<'a>(
     root: Option<&'a Json>,
     pointer: &'a str,

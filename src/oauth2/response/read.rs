@@ -41,7 +41,7 @@ pub(in crate::oauth2) fn read(
     let failure = match (error.is_some(), failed) {
         (true, true) => context.lost(format!("the answer holds an error; {OPTION}")),
         (true, false) => context.lost(format!(
-            "the answer has no access token and may hold an error; {OPTION}; if the token has another name, name it in `fields.access_token`"
+            "the answer has no access token and may hold an error; {OPTION}; if the token has another name, add it to `fields.access_token` in the dialect"
         )),
         (false, true) => context.lost("the answer reports a failure"),
         // The error names the field that is missing.

@@ -79,7 +79,7 @@ pub(super) fn classify(error: &OAuthError, answer: &Answer, context: Context<'_>
             context.misconfigured(hinted(&client_refused(context), HINT))
         }
         None => context.misconfigured(format!(
-            "the request was refused with an unknown code; {HINT}; if the answer has the code elsewhere, name its place in `fields.error`"
+            "the request was refused with an unknown code; {HINT}; if the answer has the code elsewhere, add its place to `fields.error` in the dialect"
         )),
     };
     finish(failure, error, answer, context)
@@ -125,7 +125,7 @@ fn without_code(answer: &Answer, is_document: bool, context: Context<'_>) -> Tok
     }
     let reason: Cow<'_, str> = match (is_document, is_empty) {
         (true, _) => {
-            "the answer has no known error code; if it has one elsewhere, name its place in `fields.error` in the dialect".into()
+            "the answer has no known error code; if it has one elsewhere, add its place to `fields.error` in the dialect".into()
         }
         (_, true) => {
             "the body is empty; if that is how this server refuses a grant, add the status to `denied_statuses` in the dialect".into()
@@ -145,7 +145,8 @@ fn client_refused(context: Context<'_>) -> String {
     format!("the client credentials were refused; {}", context.client_auth.hint())
 }
 
-/// RFC 6749 §5.2: a server that refuses a client's `Authorization` header names the scheme that it expects.
+/// Returns whether the server expects Basic client authentication. It names the scheme if it refuses the client's
+/// `Authorization` header (RFC 6749 §5.2).
 fn asks_for_basic(headers: &HeaderMap) -> bool {
     Challenge::parse(headers)
         .iter()

@@ -1,4 +1,4 @@
-//! The token set in an answer that grants one.
+//! The token set in an answer.
 
 use std::time::{Duration, SystemTime};
 
@@ -28,7 +28,7 @@ pub(super) fn token_set(
     warn_of_unread(document, context);
     let Some(token) = document.token(&fields.access_token) else {
         return Err(context.lost(
-            "the answer has no access token; if it has another name there, name it in the dialect's `fields.access_token`",
+            "the answer has no access token; if it has another name, add it to `fields.access_token` in the dialect",
         ));
     };
     let access_token = access_token(token, context)?;
@@ -48,7 +48,7 @@ pub(super) fn token_set(
     tokens = match expiry {
         None => tokens,
         Some(When::In(lifetime)) => tokens.expires_in(lifetime),
-        // By the server's own clock, if it shows it: ours may be wrong.
+        // By the clock of the server, if it states a date, because the local one may be wrong.
         Some(When::At(at)) => match date {
             Some(date) => tokens.expires_in(at.saturating_sub(date)),
             None => tokens.expires_at(time_of_day(at)),
@@ -64,7 +64,7 @@ pub(super) fn token_set(
         let now = context.now.since_epoch();
         tokens = tokens.refresh_token_expires_at(time_of_day(match when {
             When::In(lifetime) => now.saturating_add(lifetime),
-            // In the time of our clock, since that is what it will be compared with.
+            // By the local clock, with which it will be compared.
             When::At(at) => at.saturating_add(now).saturating_sub(date.unwrap_or(now)),
         }));
     }
@@ -78,7 +78,7 @@ pub(super) fn token_set(
     tokens = extra(document, tokens);
 
     let refresh_in = if dialect.revokes_previous {
-        // To renew early would have requests in flight rejected.
+        // An early refresh would revoke the token of requests in flight.
         tokens.clone().build().lifetime_at(context.now.wall())
     } else {
         match first_time(document, &fields.refresh_in, moment::lifetime) {
@@ -103,15 +103,15 @@ fn first_time<'a>(
 
 fn access_token(token: &str, context: Context<'_>) -> Result<AccessToken, TokenError> {
     if is_placeholder(token) {
-        return Err(context.lost(format!("the answer has `{token}` for an access token")));
+        return Err(context.lost(format!("the access token in the answer is `{token}`")));
     }
     if let Some(scheme) = scheme(token) {
         return Err(context.lost(format!(
-            "the answer has an access token that begins with its scheme, `{scheme} `; the field must hold the token alone: correct it at the server, or remove the scheme in a token source of your own"
+            "the access token in the answer begins with its scheme, `{scheme} `; the field must contain only the token: correct it at the server, or remove the scheme in a token source of your own"
         )));
     }
     AccessToken::new(token)
-        .map_err(|_| context.lost("the answer has an access token that is not visible ASCII"))
+        .map_err(|_| context.lost("the access token in the answer is not visible ASCII"))
 }
 
 /// Returns the scheme (RFC 9110 §11.1) that a token begins with.
@@ -122,10 +122,10 @@ fn scheme(token: &str) -> Option<&'static str> {
         .find(|scheme| first.eq_ignore_ascii_case(scheme))
 }
 
-/// RFC 6749 §5.1: the type has no case. RFC 6749 §7.1: a token of a type that is not understood must not be used.
+/// Checks the type of an access token, without regard to case (RFC 6749 §5.1).
 ///
-/// That is for types that need a proof with each request. Others are names that a server made up for what it accepts as a
-/// bearer token.
+/// A token of an unknown type must not be used (RFC 6749 §7.1). This rule is applied to types that require a proof with each
+/// request. Servers use other names for tokens that they accept as bearer tokens.
 fn check_token_type(document: &Document<'_>, context: Context<'_>) -> Result<(), TokenError> {
     const WITH_PROOF: [&str; 8] =
         ["mac", "dpop", "pop", "hok", "hawk", "signature", "httpsignature", "digest"];
@@ -143,31 +143,31 @@ fn check_token_type(document: &Document<'_>, context: Context<'_>) -> Result<(),
         || name.starts_with("hmac");
     if needs_proof {
         return Err(context.misconfigured(format_args!(
-            "the access token has the type `{shown}`, which needs a proof with each request, and only bearer tokens can be sent; if it is accepted as a bearer token, set `fields.token_type` to an empty list in the dialect"
+            "the access token has the type `{shown}`, which requires a proof with each request, and only bearer tokens are supported; if the server accepts it as a bearer token, set `fields.token_type` to an empty list in the dialect"
         )));
     }
     context.warn(
         "token_type",
         format_args!(
-            "unknown type `{shown}` of an access token, used as a bearer token; to expect it, set `fields.token_type` to an empty list in the dialect"
+            "unknown type `{shown}` of an access token, used as a bearer token; to silence this, set `fields.token_type` to an empty list in the dialect"
         ),
     );
     Ok(())
 }
 
-/// A field that the dialect does not read may be the next refresh token.
+/// Logs the names of fields that the dialect does not read, one of which may be the next refresh token.
 fn warn_of_unread(document: &Document<'_>, context: Context<'_>) {
     for name in document.unread() {
         context.warn(
             name,
             format_args!(
-                "field of the token endpoint's answer not read, although its name is almost a usual one; name it in the dialect's `fields`"
+                "unread field in the answer of the token endpoint, with a name that is almost a usual one; add it to `fields` in the dialect"
             ),
         );
     }
 }
 
-/// Such a lifetime is often one in another unit.
+/// Logs a lifetime above a year, which may be in another unit.
 fn warn_of_long_lifetime(stated: Option<(&str, When)>, received: Duration, context: Context<'_>) {
     const YEAR: Duration = Duration::from_secs(366 * 86_400);
 
@@ -180,13 +180,13 @@ fn warn_of_long_lifetime(stated: Option<(&str, When)>, received: Duration, conte
         context.warn(
             name,
             format_args!(
-                "lifetime of an access token is above a year: {lifetime:?}; if it is in milliseconds, set `fields.lifetime_unit` in the dialect"
+                "lifetime of an access token above a year: {lifetime:?}; if it is in milliseconds, set `fields.lifetime_unit` in the dialect"
             ),
         );
     }
 }
 
-/// Returns the `exp` of a JWT (RFC 7519 §4.1.4); nothing for tokens of which nothing can be read, such as a JWE.
+/// Returns the `exp` of a JWT (RFC 7519 §4.1.4), or `None` for other tokens, such as a JWE.
 fn jwt_expiry(token: &str) -> Option<Duration> {
     let mut parts = token.split('.');
     let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
@@ -199,7 +199,7 @@ fn jwt_expiry(token: &str) -> Option<Duration> {
     let claims = lenient::parse(&decoded)?;
     let exp = claims.find("/exp").into_iter().next()?;
     match moment::moment(exp, LifetimeUnit::Seconds)? {
-        // Whether or not it is too small for a time of day, it is one.
+        // `exp` is always a time, even if `moment` takes a small number for a lifetime.
         When::In(since_epoch) | When::At(since_epoch) => Some(since_epoch),
     }
 }
