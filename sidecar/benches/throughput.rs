@@ -29,7 +29,7 @@ use tower_refresh_sidecar::{serve, trust};
 const ROUNDS: usize = 15;
 const SECONDS: u32 = 2;
 const CONNECTIONS: u32 = 32;
-/// Of the POST requests' bodies, in bytes.
+/// The size of a request body, in bytes.
 const BODY: usize = 4096;
 
 #[tokio::main]

@@ -1,4 +1,4 @@
-//! The responses that the sidecar gives instead of the API. `README.md` lists them by their `sidecar-error`.
+//! The responses of the sidecar itself. `README.md` lists them by their `sidecar-error`.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -17,7 +17,7 @@ use crate::headers::{self, Passing};
 /// The API's body, or the sidecar's.
 pub type AnswerBody = Either<Passing, Full<Bytes>>;
 
-/// Why the sidecar does not hand on an answer of the API.
+/// The reason why the sidecar responds instead of the API.
 pub struct Refusal {
     status: StatusCode,
     kind: &'static str,
@@ -30,27 +30,27 @@ impl Refusal {
         Self { status, kind, why: why.into(), header: None }
     }
 
-    /// RFC 9110 §15.5.6 wants to know what is allowed.
+    /// Names the allowed methods, as RFC 9110 §15.5.6 requires.
     pub fn method(allowed: &'static str) -> Self {
         let why = format!("this method is not passed on; these are: {allowed}");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method", why)
             .with(ALLOW, HeaderValue::from_static(allowed))
     }
 
-    /// Requests and answers pass, tunnels do not.
+    /// Refuses a tunnel: only requests and responses are forwarded.
     pub fn upgrade() -> Self {
         let why = "Upgrade and CONNECT are not supported: send requests over HTTP/1.1 without `Upgrade`, or over HTTP/2 from the start";
         Self::new(StatusCode::NOT_IMPLEMENTED, "upgrade", why)
     }
 
-    /// RFC 9110 §15.5.2 wants a challenge.
+    /// Has a challenge, as RFC 9110 §15.5.2 requires.
     pub fn key() -> Self {
         let why = "the header `sidecar-key` must have the key that was made when the sidecar began";
         Self::new(StatusCode::UNAUTHORIZED, "key", why)
             .with(WWW_AUTHENTICATE, HeaderValue::from_static("Sidecar-Key"))
     }
 
-    /// The API has not answered. There is no secret in such errors, and no URL.
+    /// The API has not responded. Such errors contain no secret and no URL.
     pub fn failed(error: &BoxError) -> Self {
         if let Some(error) = error.downcast_ref::<TokenError>() {
             return Self::token(error);

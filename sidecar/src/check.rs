@@ -1,4 +1,4 @@
-//! `--check`: tries a configuration out.
+//! `--check`: tests a configuration.
 //!
 //! It reads the configuration, gets a token and, if a URL is given, sends one GET request to the API. It prints each step.
 //! Tokens are saved in the token file as usual, so that a sidecar that starts later uses them.
@@ -22,18 +22,18 @@ use crate::config::{Config, api_url};
 use crate::serve::connector;
 use crate::{source, trust};
 
-/// The most bytes that are read of the API's response.
+/// The size limit of the API's response, in bytes.
 const RESPONSE_BYTES: usize = 1024 * 1024;
-/// The longest that the API may take to respond, including a refresh and a retry.
+/// The time limit of the API's response, including a refresh and a retry.
 const RESPONSE_TIME: Duration = Duration::from_secs(60);
 
 pub struct Options {
     pub config: PathBuf,
-    /// Where to send a request; nothing is sent to the API without it.
+    /// The URL of a request to the API. Without it, no request is sent.
     pub url: Option<String>,
 }
 
-/// Tries the configuration out.
+/// Tests the configuration.
 ///
 /// # Errors
 ///

@@ -1,9 +1,9 @@
-//! Which connections of callers are kept, and which are closed.
+//! The connections of callers: when they are closed.
 //!
-//! A connection is *new* until one of its requests has passed the guard; over TCP that takes the key. It is *busy* while a
-//! request is under way, until the end of the answer's body, and *idle* between requests.
+//! A connection is *new* until one of its requests has passed the guard, which requires the key over TCP. It is *busy* while a
+//! request is in flight, until the end of the answer's body, and *idle* between requests.
 //!
-//! | connection | closed |
+//! | Connection | Closed |
 //! |---|---|
 //! | new | after `Limits::first_request`; if callers wait, the oldest is closed after `Limits::crowded_first_request` |
 //! | idle | after `Limits::idle`; if callers wait and no connection is new, the one that is idle longest is closed after `Limits::crowded_idle` |
@@ -35,9 +35,9 @@ pub struct Connections {
     places: Arc<Semaphore>,
     /// For requests to the API. A connection of HTTP/2 can have many.
     requests: Arc<Semaphore>,
-    /// Whether busy connections are to end.
+    /// Whether busy connections should end.
     is_crowded: Arc<AtomicBool>,
-    /// In the order in which they began, with some that have ended.
+    /// In the order of their start. Some may have ended.
     open: Vec<Weak<Connection>>,
     ending: watch::Sender<()>,
 }
@@ -85,7 +85,7 @@ impl Connections {
         }
     }
 
-    /// Ends one connection that has been new or idle for long enough. Without one, busy connections are to end.
+    /// Ends one connection that has been new or idle for long enough. Otherwise busy connections should end.
     fn make_room(&mut self) {
         self.open.retain(|connection| connection.strong_count() > 0);
         let open = || self.open.iter().filter_map(Weak::upgrade);
@@ -181,11 +181,11 @@ struct State {
     /// Whether a request has passed the guard.
     is_known: bool,
     is_http2: bool,
-    /// Under way.
+    /// Requests in flight.
     requests: usize,
     /// When the connection began, or its last request ended.
     quiet_since: Instant,
-    /// Whether the connection is to end, to make room.
+    /// Whether the connection should end, to make room.
     ends: bool,
 }
 
@@ -210,7 +210,7 @@ impl State {
 }
 
 impl Connection {
-    /// Waits until the connection has done nothing for too long. Returns whether it is new.
+    /// Waits until the connection has been inactive for too long. Returns whether it is new.
     async fn overdue(&self, limits: &Limits) -> bool {
         let mut state = self.state.subscribe();
         loop {
@@ -231,7 +231,7 @@ impl Connection {
         }
     }
 
-    /// Waits until no request was under way for a while after GOAWAY. hyper waits without a limit for the answer of a caller
+    /// Waits until no request was in flight for a while after GOAWAY. hyper waits without a limit for the answer of a caller
     /// that is stopped. HTTP/1.1 needs no answer: its connection ends with the last byte that the caller takes.
     async fn unanswered(&self, limit: Duration) {
         let mut since = Instant::now();

@@ -53,7 +53,7 @@ async fn show(folder: &Path) -> Result<(), BoxError> {
         let _ = stopped.await;
     }));
 
-    // ===== a caller, which knows nothing of tokens =====
+    // ===== a caller without a token =====
     let first = post(&socket, "/v1/things", "one").await?;
     let second = post(&socket, "/v1/things", "two").await?;
     println!("\nthe server revokes the access token\n");
@@ -67,7 +67,7 @@ async fn show(folder: &Path) -> Result<(), BoxError> {
     sidecar.await??;
     let is_gone = !socket.exists();
 
-    // ===== another one, which finds the tokens of the first =====
+    // ===== a second sidecar, which uses the tokens of the first =====
     println!("\nthe sidecar ends, and another one begins with the same configuration\n");
     let sidecar = Sidecar::open(options()).await?;
     let (stop, stopped) = oneshot::channel::<()>();
@@ -82,7 +82,7 @@ async fn show(folder: &Path) -> Result<(), BoxError> {
     let _ = stop.send(());
     sidecar.await??;
 
-    // ===== what must be true of it =====
+    // ===== the result =====
     let counters = server.counters();
     let promises = [
         (

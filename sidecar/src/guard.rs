@@ -1,4 +1,4 @@
-//! Which requests may use the token.
+//! The check of requests before they use the token.
 //!
 //! The mode of a Unix socket determines which users can connect. Over TCP every user of the machine can connect, and every page
 //! in a browser can send requests, so that each request must have the key of this run.
@@ -29,9 +29,9 @@ use crate::headers::{KEY, has_unknown_coding};
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 pub struct Guard {
-    /// What a request may call the listener.
+    /// The names of the listener that a request may use.
     names: Vec<String>,
-    /// A Unix socket's path, which is a name too.
+    /// The path of a Unix socket, which is also a name.
     path: Option<PathBuf>,
     key: Option<Key>,
 }
@@ -48,7 +48,7 @@ impl Guard {
     /// it could disclose the key.
     pub fn of_tcp(address: SocketAddr, key: Key) -> Self {
         let name = address.to_string();
-        // The port that a client leaves out of `Host`.
+        // The default port, which clients omit from `Host`.
         let short = name.strip_suffix(":80").map(str::to_owned);
         Self { names: short.into_iter().chain([name]).collect(), path: None, key: Some(key) }
     }
@@ -123,7 +123,7 @@ fn percent_decoded(name: &[u8]) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// What callers over TCP prove themselves with: made for one run, and never shown again.
+/// The key that callers over TCP must send. Each run has a new one, which is shown once.
 #[derive(Clone)]
 pub struct Key(String);
 
@@ -143,7 +143,7 @@ impl Key {
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let mut draft = OsString::from(path);
         draft.push(".new");
-        // Always a new file: one that is there may be open to others, or a link to one that is.
+        // Always a new file: an existing one may be readable for others, or a link to such a file.
         match fs::remove_file(&draft) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -154,7 +154,7 @@ impl Key {
         fs::rename(draft, path)
     }
 
-    /// Takes the same time wherever the first difference is.
+    /// Compares in constant time.
     fn is(&self, value: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(value).into()
     }

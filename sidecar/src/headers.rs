@@ -34,7 +34,7 @@ use hyper::body::Incoming;
 /// The header with the key of a caller over TCP.
 pub const KEY: HeaderName = HeaderName::from_static("sidecar-key");
 
-/// The reason for a response of the sidecar, in a word. No response of the API has this header.
+/// The header with the reason for a response of the sidecar, in one word. Responses of the API never have it.
 pub const ERROR: HeaderName = HeaderName::from_static("sidecar-error");
 
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -89,7 +89,7 @@ fn keep_from_api(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes the API's headers those that the caller gets.
+/// Converts the headers of the API to those that the caller gets.
 pub fn towards_caller(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
     for name in [SET_COOKIE, ALT_SVC, ERROR] {
@@ -101,7 +101,7 @@ pub fn towards_caller(headers: &mut HeaderMap) {
     }
 }
 
-/// A body as it comes, but for trailers that do not pass: they may be taken for headers.
+/// A body without the trailers that are not forwarded, because they could be mistaken for headers.
 pub type Passing = MapFrame<Incoming, fn(Frame<Bytes>) -> Frame<Bytes>>;
 
 pub fn body_towards_api(body: Incoming) -> Passing {

@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The most connections of callers, and the most requests to the API, at a time. Further ones wait.
+    /// The greatest number of connections of callers, and of requests to the API, at a time. Further ones wait.
     pub connections: usize,
     /// Time for a new connection to begin a request that passes the guard. The connection is closed afterwards.
     pub first_request: Duration,

@@ -38,8 +38,8 @@ impl Listen {
         }
     }
 
-    /// In the folder that the system keeps for this user's sockets; where there is none, in the user's home. `variable`
-    /// looks into the environment.
+    /// Returns the default address: a socket in the user's runtime folder, or else in the home folder. `variable` reads an
+    /// environment variable.
     pub fn by_default(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, BoxError> {
         let folder = |name| variable(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
         let path = folder("XDG_RUNTIME_DIR")

@@ -48,7 +48,7 @@ pub enum Command {
     Serve(Options),
 }
 
-/// `variable` looks into the environment.
+/// `variable` reads an environment variable.
 pub fn parse(
     arguments: impl Iterator<Item = String>,
     variable: impl Fn(&str) -> Option<OsString>,

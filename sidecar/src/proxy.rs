@@ -16,7 +16,7 @@ use crate::guard::Guard;
 use crate::headers::{self, Passing};
 use crate::status::Counters;
 
-/// The one path that does not go to the API.
+/// The only path that is not forwarded to the API.
 const STATUS: &str = "/-/status";
 
 /// The body of a request on its way to the API: streamed, and sent again if the token is rejected.
@@ -99,14 +99,14 @@ where
         let (head, body) = request.into_parts();
         let path = head.uri.into_parts().path_and_query;
         let Some(path) = path.filter(|path| path.as_str().starts_with('/')) else {
-            // `OPTIONS *` asks about a server, and this is not the one.
+            // `OPTIONS *` is about a server, and the sidecar is not that server.
             return Err(Refusal::new(
                 StatusCode::BAD_REQUEST,
                 "target",
                 "the target must be a path",
             ));
         };
-        // A request of our own: nothing that came with the caller's connection goes along unseen.
+        // A new request, without the extensions that came with the caller's connection.
         let mut sent = Request::new(());
         *sent.method_mut() = head.method;
         *sent.headers_mut() = head.headers;

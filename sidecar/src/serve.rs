@@ -31,13 +31,13 @@ use crate::proxy::{Body, Proxy};
 use crate::status::complain;
 use crate::{source, trust};
 
-/// The most bytes of a request's body that are kept for a retry.
+/// How much of the body of a request is kept for a retry, in bytes.
 const REPLAY_BYTES: usize = 1024 * 1024;
-/// The longest that a connection to the API may take, TLS included. Responses have no limit: callers set their own.
+/// The time limit of connecting to the API, including TLS. Responses have no limit, because callers set their own.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// The most bytes of headers in a message over HTTP/2. hyper's own limit, 16 KiB, is far below that of HTTP/1.1.
+/// The size limit of the headers of a message over HTTP/2, in bytes. hyper's own limit, 16 KiB, is far below that of HTTP/1.1.
 const HTTP2_HEADERS: u32 = 64 * 1024;
-/// The longest that responses in flight may take after the signal to end.
+/// The time limit of responses in flight after the signal to end.
 const GRACE: Duration = Duration::from_secs(10);
 
 pub struct Options {
@@ -46,13 +46,13 @@ pub struct Options {
     pub key_file: Option<PathBuf>,
 }
 
-/// A sidecar that listens, and does not answer yet.
+/// A sidecar that listens and does not respond yet.
 pub struct Sidecar {
     listener: Listener,
     proxy: Proxy<Refresh<Client<Connector, Body>>>,
     limits: Limits,
     key_file: Option<PathBuf>,
-    /// What a caller gives curl.
+    /// The options of curl for a caller.
     pub curl: String,
 }
 
@@ -95,7 +95,7 @@ impl Sidecar {
         Ok(Self { listener, proxy, limits, key_file, curl })
     }
 
-    /// Answers until `stop` comes, and then some.
+    /// Serves callers until `stop` resolves and the requests in flight have ended.
     ///
     /// # Errors
     ///
@@ -113,12 +113,11 @@ impl Sidecar {
     }
 }
 
-/// Answers callers over HTTP/1.1 and HTTP/2 (with prior knowledge), whichever they begin with, until `stop` comes, and then
-/// some: what is under way ends first.
+/// Serves callers over HTTP/1.1 and HTTP/2 (with prior knowledge) until `stop` resolves and the requests in flight have ended.
 ///
 /// # Errors
 ///
-/// What was renewed could not be saved.
+/// The newest tokens could not be saved.
 pub async fn serve<C>(
     listener: Listener,
     proxy: Proxy<C>,
@@ -131,7 +130,7 @@ where
     C::Future: Send,
 {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    // `limits` rule how long a head may take.
+    // `limits` determine how long a head may take.
     http.http1().header_read_timeout(None);
     http.http2().max_header_list_size(HTTP2_HEADERS);
     let mut connections = Connections::new(limits);
@@ -154,8 +153,8 @@ where
     settled.map_err(|error| source::not_saved(&error).into())
 }
 
-/// Waits for the next connection. Between errors there are pauses, of up to a second: a connection that was aborted is no
-/// trouble, but without a file descriptor the error is there until another one is closed.
+/// Waits for the next connection. Errors are followed by pauses of up to a second: an aborted connection is harmless, but a lack
+/// of file descriptors lasts until another one is closed.
 async fn accept(listener: &Listener) -> Box<dyn Stream> {
     let mut pause = Duration::from_millis(10);
     loop {
@@ -180,7 +179,7 @@ pub fn client(limits: Limits) -> legacy::Builder {
 
 pub type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
 
-/// Offers HTTP/2 and HTTP/1.1 over TLS, and gives up on a connection that takes too long. `https` knows whom to trust.
+/// Connects with HTTP/2 or HTTP/1.1 over TLS, within a time limit. `https` contains the trusted authorities.
 pub fn connector(https: HttpsConnectorBuilder<WantsSchemes>) -> Connector {
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);

@@ -22,7 +22,7 @@ pub struct Counters {
     /// Requests to which the sidecar responded instead of the API.
     refused: AtomicU64,
     renewed: AtomicU64,
-    /// Tokens that others who share the configuration have renewed, or this sidecar before it was started again.
+    /// Refreshes by other sidecars with the same configuration, or by this one before its start.
     adopted: AtomicU64,
     not_renewed: AtomicU64,
     /// The last `sidecar-error`.
@@ -44,7 +44,7 @@ impl Counters {
         let mut is_adopted = false;
         while let Some(event) = events.next().await {
             match event {
-                // What is issued next.
+                // The next set that is issued.
                 Event::Adopted => is_adopted = true,
                 Event::Renewed { .. } => {
                     let counter = if is_adopted { &self.adopted } else { &self.renewed };
