@@ -40,6 +40,12 @@ pub(in crate::oauth2) fn parse_whole(body: &[u8], judge: impl Fn(&Json) -> u8) -
     find(&text, &judge, ENCODINGS)
 }
 
+/// Returns whether a body begins like a JSON object or array.
+pub(in crate::oauth2) fn is_json(body: &[u8]) -> bool {
+    let text = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body).trim_ascii_start();
+    matches!(text.first(), Some(b'{' | b'['))
+}
+
 fn is_blank(c: char) -> bool {
     c.is_whitespace() || c == '\u{feff}'
 }

@@ -25,12 +25,15 @@ impl<'a> Document<'a> {
         lenient::parse_where(body, |value| Document::new(value, dialect).likeness())
     }
 
-    /// Returns whether a body that was cut off contains a complete answer with a token.
+    /// Returns whether a body that was cut off contains a complete answer: an object from its start, or one with a token after
+    /// other text.
     ///
-    /// An error does not count: it may be part of a page whose end is missing.
+    /// An error after other text does not count: it may be part of a page whose end is missing.
     pub(super) fn is_whole(body: &[u8], dialect: &Dialect) -> bool {
-        lenient::parse_whole(body, |value| Document::new(value, dialect).likeness())
-            .is_some_and(|value| Document::new(&value, dialect).has_token())
+        let whole = lenient::parse_whole(body, |value| Document::new(value, dialect).likeness());
+        whole.is_some_and(|whole| {
+            lenient::is_json(body) || Document::new(&whole, dialect).has_token()
+        })
     }
 
     /// Returns the likeness to an answer, for [`lenient::parse_where`].

@@ -53,7 +53,7 @@ pub(in crate::oauth2) fn read(
     Err(finish(failure, &error, answer, context))
 }
 
-/// Returns whether a body that was cut off contains a complete answer with a token.
+/// Returns whether a body that was cut off contains a complete answer.
 pub(in crate::oauth2) fn is_whole(body: &[u8], dialect: &Dialect) -> bool {
     Document::is_whole(body, dialect)
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use zeroize::Zeroizing;
 
 use super::oauth_error::{CODE_LIMIT, DESCRIPTION_LIMIT};
-use super::{Answer, Context, read, refresh_token};
+use super::{Answer, Context, is_whole, read, refresh_token};
 use crate::clock::Now;
 use crate::error::TokenError;
 use crate::oauth2::client_auth::ClientAuth;
@@ -116,7 +116,24 @@ fn successor_is_found_in_an_answer_that_is_of_no_other_use() {
     }
 }
 
-/// The names that mean something, and some that do not.
+/// Fault A60.
+#[test]
+fn json_is_complete_only_when_its_last_brace_is_closed() {
+    let is_whole = |body: &[u8]| is_whole(body, &Dialect::rfc6749());
+    let object = r#" {"a":"b}\"{","c":[{"d":"\\"}],"e":1} "#;
+    let closed = object.trim_end().len();
+    for at in 0..=object.len() {
+        assert_eq!(is_whole(&object.as_bytes()[..at]), at >= closed, "{at}");
+    }
+    for complete in ["\u{feff}{}", "[{}]", "{}<!-- 3 ms -->"] {
+        assert!(is_whole(complete.as_bytes()), "{complete}");
+    }
+    for other in ["a=b&c={}", "<html>{}", "\"{}\"", "", "null"] {
+        assert!(!is_whole(other.as_bytes()), "{other}");
+    }
+}
+
+/// Names with a meaning, and others.
 fn name() -> impl Strategy<Value = String> {
     let known: Vec<String> = {
         let fields = serde_json::to_value(Dialect::camel_case().fields).unwrap();
