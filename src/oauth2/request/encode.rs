@@ -12,21 +12,12 @@ use crate::oauth2::wiped;
 
 /// Writes the parameters as `application/x-www-form-urlencoded`.
 pub(super) fn form(pairs: &[Pair<'_>]) -> Zeroizing<String> {
-    let mut form = wiped::text(form_capacity(pairs));
-    append_form(&mut form, pairs);
-    form
-}
-
-/// Returns the greatest length of the form: three bytes for each byte, a `=` and a `&`.
-pub(super) fn form_capacity(pairs: &[Pair<'_>]) -> usize {
-    pairs.iter().map(|pair| 3 * (pair.name.len() + pair.text.len()) + 2).sum()
-}
-
-/// Appends the parameters to a text that has room for them.
-pub(super) fn append_form(text: &mut String, pairs: &[Pair<'_>]) {
-    let start = text.len();
-    form_urlencoded::Serializer::for_suffix(text, start)
+    // Three bytes for each byte, a `=` and a `&`.
+    let capacity = pairs.iter().map(|pair| 3 * (pair.name.len() + pair.text.len()) + 2).sum();
+    let mut form = wiped::text(capacity);
+    form_urlencoded::Serializer::new(&mut *form)
         .extend_pairs(pairs.iter().map(|pair| (pair.name, &pair.text)));
+    form
 }
 
 /// Writes an object in the order of the parameters.

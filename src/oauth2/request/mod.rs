@@ -20,7 +20,6 @@ use self::translate::{Pair, translate};
 use super::client_auth::Authentication;
 use super::dialect::{BodyFormat, Dialect, RequestMethod, is_reserved_header};
 use super::scrub::Secrets;
-use super::wiped;
 use crate::error::TokenError;
 
 /// Builds the request and returns it with the secrets that it contains.
@@ -59,29 +58,22 @@ pub(super) fn compose(
         headers.insert(name, value);
     }
     if !dialect.uses_query() {
-        let content_type = match (&dialect.content_type, dialect.body) {
-            (Some(content_type), _) => {
-                HeaderValue::try_from(content_type).map_err(TokenError::misconfigured)?
-            }
-            (None, BodyFormat::Json) => HeaderValue::from_static("application/json"),
-            (None, _) => HeaderValue::from_static("application/x-www-form-urlencoded"),
+        let usual = match dialect.body {
+            BodyFormat::Json => "application/json",
+            BodyFormat::Form | BodyFormat::Query => "application/x-www-form-urlencoded",
         };
-        headers.insert(CONTENT_TYPE, content_type);
+        let content_type = HeaderValue::try_from(dialect.content_type.as_deref().unwrap_or(usual));
+        headers.insert(CONTENT_TYPE, content_type.map_err(TokenError::misconfigured)?);
     } else if dialect.method == RequestMethod::Post {
         // RFC 9110 §8.6: a POST without a body states its length, which hyper does not add.
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
-    for name in authentication.headers.keys() {
-        if is_reserved_header(name) {
-            return Err(TokenError::misconfigured(format!(
-                "client authentication cannot set the header `{name}`"
-            )));
-        }
-        headers.remove(name);
-        for value in authentication.headers.get_all(name) {
-            headers.append(name, value.clone());
-        }
+    if let Some(name) = authentication.headers.keys().find(|name| is_reserved_header(name)) {
+        return Err(TokenError::misconfigured(format!(
+            "client authentication cannot set the header `{name}`"
+        )));
     }
+    headers.extend(authentication.headers.clone());
     Ok((request, secrets))
 }
 
@@ -94,15 +86,8 @@ pub(super) fn resolve(url: &Uri, path: &str) -> Result<Uri, TokenError> {
         let base = url.path().rfind('/').and_then(|at| url.path().get(..=at));
         base.unwrap_or("/")
     };
-    let query = url.query().unwrap_or_default();
-    let mut resolved = wiped::text(directory.len() + path.len() + 1 + query.len());
-    resolved.push_str(directory);
-    resolved.push_str(path);
-    if url.query().is_some() {
-        resolved.push('?');
-        resolved.push_str(query);
-    }
-    with_path(url, resolved)
+    let [mark, query] = url.query().map_or(["", ""], |query| ["?", query]);
+    with_path(url, [directory, path, mark, query].concat())
 }
 
 /// Adds the values of the URL's query, which may be keys. Short values are not keys, and occur in ordinary words.
@@ -125,25 +110,19 @@ fn with_query(url: &Uri, pairs: &[Pair<'_>]) -> Result<Uri, TokenError> {
             )));
         }
     }
-    let mut path = wiped::text(url.path().len() + own.len() + 2 + encode::form_capacity(pairs));
-    path.push_str(url.path());
-    path.push('?');
-    if !own.is_empty() {
-        path.push_str(own);
-        path.push('&');
-    }
-    encode::append_form(&mut path, pairs);
-    with_path(url, path)
+    let separator = if own.is_empty() { "" } else { "&" };
+    with_path(url, [url.path(), "?", own, separator, &encode::form(pairs)].concat())
 }
 
-fn with_path(url: &Uri, path: Zeroizing<String>) -> Result<Uri, TokenError> {
+fn with_path(url: &Uri, path: String) -> Result<Uri, TokenError> {
     // Without the query. The errors of `http` contain no further information.
     let wrong = |_| {
         TokenError::misconfigured(
             "the path or the query of the token endpoint is too long or malformed",
         )
     };
-    let path = PathAndQuery::from_maybe_shared(Bytes::from_owner(path)).map_err(|_| wrong(()))?;
+    let path = PathAndQuery::from_maybe_shared(Bytes::from_owner(Zeroizing::new(path)))
+        .map_err(|_| wrong(()))?;
     let mut parts = url.clone().into_parts();
     parts.path_and_query = Some(path);
     Uri::from_parts(parts).map_err(|_| wrong(()))
