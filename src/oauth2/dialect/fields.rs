@@ -130,22 +130,22 @@ pub enum LifetimeUnit {
 impl LifetimeUnit {
     /// Returns the unit that the last word of a name states.
     pub(in crate::oauth2) fn of_name(name: &str) -> Option<Self> {
-        let is_boundary = |(before, after): (char, char)| {
-            before.is_ascii_lowercase() && after.is_ascii_uppercase()
+        const UNITS: [&str; 6] = ["ms", "msec", "msecs", "millis", "millisecond", "milliseconds"];
+
+        let name = name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        let is_last_word = |unit: &&str| {
+            let at = name.len().saturating_sub(unit.len());
+            let (before, word) = name.split_at_checked(at).unwrap_or_default();
+            let begins_word = match before.chars().next_back() {
+                Some(c) if c.is_ascii_lowercase() => {
+                    word.starts_with(|c: char| c.is_ascii_uppercase())
+                }
+                Some(c) => !c.is_ascii_alphanumeric(),
+                None => true,
+            };
+            begins_word && word.eq_ignore_ascii_case(unit)
         };
-        let letters = name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-        let start = letters
-            .char_indices()
-            .zip(letters.chars().skip(1))
-            .filter(|((_, before), after)| {
-                !before.is_ascii_alphanumeric() || is_boundary((*before, *after))
-            })
-            .last()
-            .map_or(0, |((at, before), _)| at + before.len_utf8());
-        let word = letters.get(start..).unwrap_or_default().to_ascii_lowercase();
-        ["ms", "msec", "msecs", "millis", "millisecond", "milliseconds"]
-            .contains(&word.as_str())
-            .then_some(Self::Milliseconds)
+        UNITS.iter().any(is_last_word).then_some(Self::Milliseconds)
     }
 }
 

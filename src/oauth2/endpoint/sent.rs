@@ -95,9 +95,9 @@ impl Sending {
         predicate: Option<&IsUnsent>,
     ) -> bool {
         // reqwest follows redirects, and the error does not show it. Only `ReqwestService` reports an earlier request.
-        let may_be_elsewhere = !self.is_watched() && is_of_reqwest(error);
+        let may_be_elsewhere = !self.is_watched() && is_of(error, REQWEST);
         let proves = |error: &(dyn Error + 'static)| {
-            !may_be_elsewhere && is_connect(error)
+            !may_be_elsewhere && client_of(error).is_some_and(|(_, is_connect)| is_connect)
                 || predicate.is_some_and(|predicate| predicate(error))
         };
         !self.was_sent() && !self.may_be_a_repetition() && causes(error).any(proves)
@@ -158,24 +158,25 @@ impl Sending {
 
 /// Returns whether an error comes from hyper-util's client, which recognises errors of connecting.
 pub(super) fn is_of_hyper_util(error: &(dyn Error + 'static)) -> bool {
-    #[cfg(feature = "hyper-util")]
-    return !is_of_reqwest(error)
-        && causes(error).any(|error| error.is::<hyper_util::client::legacy::Error>());
-    #[cfg(not(feature = "hyper-util"))]
-    {
-        let _ = error;
-        false
-    }
+    !is_of(error, REQWEST) && is_of(error, HYPER_UTIL)
 }
 
-fn is_of_reqwest(error: &(dyn Error + 'static)) -> bool {
-    #[cfg(feature = "reqwest")]
-    return causes(error).any(|error| error.is::<reqwest::Error>());
-    #[cfg(not(feature = "reqwest"))]
-    {
-        let _ = error;
-        false
+fn is_of(error: &(dyn Error + 'static), client: &str) -> bool {
+    causes(error).filter_map(client_of).any(|(its, _)| its == client)
+}
+
+/// Returns the client that an error comes from, and whether it is an error of connecting. Its causes are not examined.
+fn client_of(error: &(dyn Error + 'static)) -> Option<(&'static str, bool)> {
+    #[cfg(feature = "hyper-util")]
+    if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+        return Some((HYPER_UTIL, error.is_connect()));
     }
+    #[cfg(feature = "reqwest")]
+    if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+        return Some((REQWEST, error.is_connect()));
+    }
+    let _ = error;
+    None
 }
 
 /// Returns an error and its causes, including the error inside an `io::Error`, which is not its source.
@@ -190,17 +191,6 @@ pub(super) fn causes<'a>(
     })
 }
 
-fn is_connect(error: &(dyn Error + 'static)) -> bool {
-    #[cfg(feature = "hyper-util")]
-    if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
-        return error.is_connect();
-    }
-    #[cfg(feature = "reqwest")]
-    if let Some(error) = error.downcast_ref::<reqwest::Error>() {
-        return error.is_connect();
-    }
-    let _ = error;
-    false
-}
-
+const HYPER_UTIL: &str = "hyper-util";
+const REQWEST: &str = "reqwest";
 const YIELDS: usize = 64;

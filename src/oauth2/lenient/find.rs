@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::form::form;
-use super::json::{Json, is_alike};
+use super::json::Json;
 use super::reader::{Failure, Reader};
 use super::text::decode;
-use crate::oauth2::dialect::Fields;
 
 /// The likeness of an object that is certainly the answer.
 pub(in crate::oauth2) const SURE: u8 = 2;
@@ -19,12 +18,8 @@ const ENCODINGS: usize = 3;
 
 /// Reads the answer in a body. Returns `None` for an HTML page and for noise.
 ///
-/// An object before or after other text counts if one of its names is a usual one of [`Fields`].
-pub(in crate::oauth2) fn parse(body: &[u8]) -> Option<Json> {
-    parse_where(body, |value| u8::from(has_usual_name(value)))
-}
-
-/// Reads the answer in a body like [`parse`]. `judge` returns the likeness of an object to an answer, from 0 to [`SURE`].
+/// `judge` returns the likeness of an object to an answer, from 0 to [`SURE`]. Before or after other text, an object counts if it
+/// is above 0.
 pub(in crate::oauth2) fn parse_where(body: &[u8], judge: impl Fn(&Json) -> u8) -> Option<Json> {
     find(&decode(body), &judge, ENCODINGS)
 }
@@ -158,13 +153,4 @@ fn tags(text: &str) -> impl Iterator<Item = Tag> {
             .filter(|name| !name.is_empty() && name.len() <= LONGEST)?;
         Some(Tag { is_closing: tag.starts_with('/'), name: name.to_ascii_lowercase() })
     })
-}
-
-fn has_usual_name(value: &Json) -> bool {
-    let lists = Fields::usual().lists();
-    let mut names = lists
-        .iter()
-        .flat_map(|(_, pointers)| *pointers)
-        .filter_map(|pointer| pointer.split('/').nth(1));
-    names.any(|name| value.members().any(|(key, _)| is_alike(key, name)))
 }

@@ -42,14 +42,11 @@ impl Json {
 
     /// Returns the members of an object; none for other values.
     pub(in crate::oauth2) fn members(&self) -> impl DoubleEndedIterator<Item = (&str, &Self)> {
-        let members = match self {
-            Self::Object(members) => members.as_slice(),
-            Self::Text(_, Some(inner)) => match &**inner {
-                Self::Object(members) => members.as_slice(),
-                _ => &[],
-            },
-            _ => &[],
+        let value = match self {
+            Self::Text(_, Some(inner)) => inner,
+            value => value,
         };
+        let members = if let Self::Object(members) = value { members.as_slice() } else { &[] };
         members.iter().map(|(key, value)| (key.as_str(), value))
     }
 
@@ -58,17 +55,13 @@ impl Json {
     }
 
     pub(in crate::oauth2) fn as_bool(&self) -> Option<bool> {
-        match self {
-            Self::Bool(value) => Some(*value),
-            _ => None,
-        }
+        let Self::Bool(value) = self else { return None };
+        Some(*value)
     }
 
     pub(in crate::oauth2) fn as_str(&self) -> Option<&str> {
-        match self {
-            Self::Text(text, _) => Some(text),
-            _ => None,
-        }
+        let Self::Text(text, _) = self else { return None };
+        Some(text)
     }
 
     /// Returns a string, or an array of strings as one, unless it is empty.
@@ -84,10 +77,8 @@ impl Json {
 
     /// Returns the text of a number.
     pub(in crate::oauth2) fn as_number(&self) -> Option<&str> {
-        match self {
-            Self::Number(number) => Some(number),
-            _ => None,
-        }
+        let Self::Number(number) = self else { return None };
+        Some(number)
     }
 
     /// Returns a string, or the digits of an integer other than 0.

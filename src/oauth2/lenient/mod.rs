@@ -16,7 +16,7 @@ mod reader;
 mod string;
 mod text;
 
-pub(super) use self::find::{SURE, is_json, parse, parse_where, parse_whole};
+pub(super) use self::find::{SURE, is_json, parse_where, parse_whole};
 pub(super) use self::json::{Json, fold, is_alike};
 
 #[cfg(test)]

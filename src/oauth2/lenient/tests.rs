@@ -1,7 +1,22 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Json, parse};
+use super::{Json, is_alike, parse_where};
+use crate::oauth2::dialect::Fields;
+
+/// Reads an answer by the usual names of fields.
+fn parse(body: &[u8]) -> Option<Json> {
+    parse_where(body, |value| u8::from(has_usual_name(value)))
+}
+
+fn has_usual_name(value: &Json) -> bool {
+    let lists = Fields::usual().lists();
+    let mut names = lists
+        .iter()
+        .flat_map(|(_, pointers)| *pointers)
+        .filter_map(|pointer| pointer.split('/').nth(1));
+    names.any(|name| value.members().any(|(key, _)| is_alike(key, name)))
+}
 
 fn text<'a>(json: &'a Json, pointer: &str) -> Option<&'a str> {
     json.find(pointer).first().and_then(|value| value.as_str())
