@@ -314,7 +314,7 @@ pub fn api_url(text: &str) -> Result<Uri, String> {
         return Err("must be an absolute URL".to_owned());
     };
     if authority.as_str().contains('@') {
-        return Err("must not have a user name in it".to_owned());
+        return Err("must not contain a user name".to_owned());
     }
     let host = authority.host();
     if authority.as_str() != host && authority.port_u16().is_none() {

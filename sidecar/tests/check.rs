@@ -95,7 +95,7 @@ async fn invalid_url_of_a_check_costs_no_token() {
         ("https://api.example.com/v1/me", "the configured API"),
         (&format!("https://127.0.0.1:{port}/"), "the configured API"),
         ("http://api.example.com/v1/me", "must be https"),
-        ("http://user@127.0.0.1/", "must not have a user name"),
+        ("http://user@127.0.0.1/", "must not contain a user name"),
     ] {
         let run = check(&folder, Some(url)).await;
         assert!(!run.is_success && run.output.contains("--check: "), "{url}: {run:?}");

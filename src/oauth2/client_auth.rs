@@ -265,6 +265,14 @@ pub struct Authentication {
 
 impl Authentication {
     /// Creates an authentication without headers and parameters.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::oauth2::Authentication;
+    ///
+    /// let authentication = Authentication::new().param("client_id", "my-client");
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }

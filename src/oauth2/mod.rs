@@ -153,7 +153,7 @@
 //! | 4xx with an error code | by the [code](#error-codes) |
 //! | 4xx with an empty body, and a status in [`Dialect::denied_statuses`] | [denied](crate::TokenError::is_denied): the user must log in again |
 //! | 401 without a known error code, with a `Basic` challenge or (if the client authenticated) an empty body | misconfigured: the client credentials were refused |
-//! | 407 | misconfigured: a proxy demands credentials, and the server did not get the request |
+//! | 407 | misconfigured: a proxy requires credentials and did not forward the request |
 //! | 408 | unknown outcome |
 //! | 421, 425 | [transient](crate::TokenError::is_transient) |
 //! | 429 or 503, with an OAuth error or `Retry-After` | transient |

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_day_are_understood_in_every_usual_form() {
+    fn times_are_read_in_every_usual_format() {
         let at = When::At(seconds(1_667_310_223));
         for (value, expected) in [
             ("1667310223", at),

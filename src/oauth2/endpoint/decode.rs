@@ -40,7 +40,7 @@ pub(super) fn decode(
         _ => {
             let shown = secrets.clean(&encodings.join(", "), NAME_LIMIT);
             return Err(format!(
-                "is encoded as `{shown}`, which was not asked for and is not supported"
+                "is encoded as `{shown}`, which was not requested and is not supported"
             ));
         }
     };
@@ -61,7 +61,7 @@ impl Encoding {
             Self::Deflate => "deflate",
         };
         Err(format!(
-            "is encoded as `{name}`, which was not asked for; the feature `decompression` decodes it"
+            "is encoded as `{name}`, which was not requested; the feature `decompression` decodes it"
         ))
     }
 
@@ -109,7 +109,7 @@ mod tests {
 
     /// Fault A59.
     #[test]
-    fn without_the_feature_the_encoding_and_the_feature_are_named() {
+    fn error_without_the_feature_names_the_encoding_and_the_feature() {
         for (encoding, body) in [
             ("gzip", &b"\x1f\x8b\x08\x00"[..]),
             ("deflate", b"\x78\xda\x00"),

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_nothing() {
+    fn noise_is_not_decompressed() {
         for noise in [&b""[..], b"\x1f\x8b", b"\x1f\x8b\x08\x04\0\0\0\0\0\0\xff\xff", b"sesame"] {
             assert!(!gzip(noise, 1000).1, "{noise:?}");
             assert!(!deflate(noise, 1000).1, "{noise:?}");

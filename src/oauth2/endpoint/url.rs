@@ -18,7 +18,7 @@ pub(super) fn parse_url(
         return wrong("must not have a fragment");
     }
     if url.trim() != url {
-        return wrong("must not have whitespace around it");
+        return wrong("must not have leading or trailing whitespace");
     }
     if !url.is_ascii() {
         return wrong(
@@ -29,15 +29,15 @@ pub(super) fn parse_url(
         Ok(parsed) => parsed,
         Err(error) => {
             return wrong(&format!(
-                "cannot be parsed: {error}; write it in full, as in `https://as.example.com/token`"
+                "cannot be parsed: {error}; write it in full, such as `https://as.example.com/token`"
             ));
         }
     };
     let Some(authority) = parsed.authority() else {
-        return wrong("must be absolute, as in `https://as.example.com/token`");
+        return wrong("must be absolute, such as `https://as.example.com/token`");
     };
     if authority.as_str().contains('@') {
-        return wrong("must not have a user name in it; use `client_auth`");
+        return wrong("must not contain a user name; use `client_auth`");
     }
     if !is_sound(authority.as_str()) {
         return wrong("must have a host, and a port that is a number up to 65535, if any");

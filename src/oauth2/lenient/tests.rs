@@ -188,7 +188,7 @@ fn answer_may_be_encoded_as_a_string_and_in_utf_16() {
 }
 
 #[test]
-fn string_whose_end_is_not_clear_is_null() {
+fn string_with_an_ambiguous_end_is_null() {
     for value in [r#""a "b" c""#, r#""a" b "c""#, r#""a" b:"c""#, r#"'a' 'c'"#] {
         let json = parse(format!(r#"{{"access_token":{value}}}"#).as_bytes()).unwrap();
         assert!(json.find("/access_token")[0].is_null(), "{value}");
@@ -207,7 +207,7 @@ fn integer_keeps_its_digits() {
 
 /// Faults A50 to A57: what must not be read.
 #[test]
-fn half_an_answer_and_noise_are_nothing() {
+fn truncated_answers_and_noise_are_not_read() {
     for noise in [
         "",
         " ",
@@ -286,7 +286,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1024) })]
 
     #[test]
-    fn sound_json_is_read_as_serde_json_reads_it(value in value(), is_pretty: bool) {
+    fn valid_json_is_read_as_serde_json_reads_it(value in value(), is_pretty: bool) {
         let value = json!({ "v": value });
         let text = if is_pretty { format!("{value:#}") } else { value.to_string() };
         let json = parse(text.as_bytes());
@@ -294,7 +294,7 @@ proptest! {
     }
 
     #[test]
-    fn sound_json_that_is_cut_is_nothing(value in value(), at: prop::sample::Index) {
+    fn truncated_valid_json_is_not_read(value in value(), at: prop::sample::Index) {
         let text = json!({ "access_token": value }).to_string();
         let bytes = text.as_bytes();
         prop_assert!(parse(&bytes[..at.index(bytes.len())]).is_none());

@@ -26,7 +26,7 @@ pub(in crate::oauth2) fn check_characters(name: &str, value: &str) -> Result<(),
         _ => "an invisible character",
     };
     Err(TokenError::misconfigured(format!(
-        "`{name}` contains {kind} at byte {at}: remove it where the value is read"
+        "`{name}` contains {kind} at byte {at}: remove it before the value is passed on"
     )))
 }
 

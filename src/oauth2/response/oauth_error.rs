@@ -61,7 +61,7 @@ impl OAuthError {
         }
     }
 
-    /// Returns whether the answer holds an error.
+    /// Returns whether the answer contains an error.
     pub(super) fn is_some(&self) -> bool {
         self.code.is_some() || self.meaning.is_some()
     }

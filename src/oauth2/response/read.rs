@@ -39,9 +39,9 @@ pub(in crate::oauth2) fn read(
     }
     const OPTION: &str = "if this server always reports errors with status 200, set `errors_with_200` in the dialect";
     let failure = match (error.is_some(), failed) {
-        (true, true) => context.lost(format!("the answer holds an error; {OPTION}")),
+        (true, true) => context.lost(format!("the answer contains an error; {OPTION}")),
         (true, false) => context.lost(format!(
-            "the answer has no access token and may hold an error; {OPTION}; if the token has another name, add it to `fields.access_token` in the dialect"
+            "the answer has no access token and may contain an error; {OPTION}; if the token has another name, add it to `fields.access_token` in the dialect"
         )),
         (false, true) => context.lost("the answer reports a failure"),
         // The error names the field that is missing.

@@ -26,7 +26,7 @@ pub(in crate::oauth2) fn refusal(answer: &Answer, context: Context<'_>) -> Token
             "redirects are not followed, because the request carries secrets; configure the URL that it redirects to",
         ),
         407 => context.misconfigured(
-            "a proxy demands credentials, and the server did not get the request; configure them in the HTTP client",
+            "a proxy requires credentials and did not forward the request; configure them in the HTTP client",
         ),
         408 => context.lost("the server or a gateway gave up waiting for the request"),
         421 | 425 => context.transient("the request was not processed"),
@@ -34,7 +34,7 @@ pub(in crate::oauth2) fn refusal(answer: &Answer, context: Context<'_>) -> Token
             context.transient("the server asks to try again later")
         }
         429 | 503 => context.lost(
-            "neither an OAuth error nor `Retry-After` shows that the authorization server itself answered, and a gateway may have forwarded the request before",
+            "neither an OAuth error nor `Retry-After` shows that the authorization server itself answered; a gateway may have forwarded the request",
         ),
         400..=499 if error.is_some() => return classify(&error, answer, context),
         400..=499 => without_code(answer, is_document, context),

@@ -87,7 +87,7 @@ fn dump_before_the_answer_is_skipped() {
 
 /// Faults A50 to A57, N2.
 #[test]
-fn successor_is_found_in_an_answer_that_is_of_no_other_use() {
+fn refresh_token_is_found_in_an_otherwise_unusable_answer() {
     let utf_16: Vec<u8> = std::iter::once(0xfeff)
         .chain(r#"{"refresh_token":"next"}"#.encode_utf16())
         .flat_map(u16::to_le_bytes)
@@ -302,7 +302,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
 
     #[test]
-    fn no_answer_panics_or_shows_a_secret_or_makes_a_bad_token(
+    fn no_answer_panics_shows_a_secret_or_yields_a_bad_token(
         status in prop_oneof![3 => Just(200), 2 => 400..500_u16, 1 => 100..1000_u16],
         body in body(),
         date in header(),

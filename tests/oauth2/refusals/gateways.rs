@@ -126,7 +126,7 @@ async fn proxy_that_demands_credentials_never_denies_the_grant() {
         let reply = answer_with(407, &[("proxy-authenticate", "Basic")], body);
         let error = refused(r#"{"denied": ["access_denied"]}"#, reply).await;
         assert_eq!(kind(&error), "misconfigured", "{body}: {error}");
-        assert_contains(&error, &["a proxy demands credentials"]);
+        assert_contains(&error, &["a proxy requires credentials"]);
     }
 }
 
