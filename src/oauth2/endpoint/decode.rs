@@ -32,56 +32,36 @@ pub(super) fn decode(
         .map(|name| String::from_utf8_lossy(name).trim().to_ascii_lowercase())
         .filter(|name| !name.is_empty() && name != "identity")
         .collect();
-    let encoding = match &encodings[..] {
-        [] if bytes.starts_with(GZIP) => Encoding::Gzip,
-        [] => return Ok(Decoded { bytes, end: Ok(()) }),
-        [one] if one == "gzip" || one == "x-gzip" => Encoding::Gzip,
-        [one] if one == "deflate" => Encoding::Deflate,
+    match &encodings[..] {
+        [] if bytes.starts_with(GZIP) => inflate("gzip", &bytes, limit),
+        [] => Ok(Decoded { bytes, end: Ok(()) }),
+        [one] if one == "gzip" || one == "x-gzip" => inflate("gzip", &bytes, limit),
+        [one] if one == "deflate" => inflate("deflate", &bytes, limit),
         _ => {
             let shown = secrets.clean(&encodings.join(", "), NAME_LIMIT);
-            return Err(format!(
-                "is encoded as `{shown}`, which was not requested and is not supported"
-            ));
+            Err(format!("is encoded as `{shown}`, which was not requested and is not supported"))
         }
-    };
-    encoding.decode(&bytes, limit)
+    }
 }
 
-#[derive(Clone, Copy)]
-enum Encoding {
-    Gzip,
-    Deflate,
+#[cfg(not(feature = "decompression"))]
+fn inflate(encoding: &str, _: &[u8], _: usize) -> Result<Decoded, String> {
+    Err(format!(
+        "is encoded as `{encoding}`, which was not requested; the feature `decompression` decodes it"
+    ))
 }
 
-impl Encoding {
-    #[cfg(not(feature = "decompression"))]
-    fn decode(self, _: &[u8], _: usize) -> Result<Decoded, String> {
-        let name = match self {
-            Self::Gzip => "gzip",
-            Self::Deflate => "deflate",
-        };
-        Err(format!(
-            "is encoded as `{name}`, which was not requested; the feature `decompression` decodes it"
-        ))
-    }
+#[cfg(feature = "decompression")]
+fn inflate(encoding: &str, bytes: &[u8], limit: usize) -> Result<Decoded, String> {
+    use super::inflate::{deflate, gzip};
 
-    #[cfg(feature = "decompression")]
-    fn decode(self, bytes: &[u8], limit: usize) -> Result<Decoded, String> {
-        use super::inflate::{deflate, gzip};
-
-        let (bytes, is_whole) = match self {
-            Self::Gzip => gzip(bytes, limit),
-            Self::Deflate => deflate(bytes, limit),
-        };
-        if bytes.len() > limit {
-            return Err(too_long(limit));
-        }
-        let end = match is_whole {
-            true => Ok(()),
-            false => Err("cannot be decompressed to its end".to_owned()),
-        };
-        Ok(Decoded { bytes, end })
+    let (bytes, is_whole) =
+        if encoding == "gzip" { gzip(bytes, limit) } else { deflate(bytes, limit) };
+    if bytes.len() > limit {
+        return Err(too_long(limit));
     }
+    let end = if is_whole { Ok(()) } else { Err("cannot be decompressed to its end".to_owned()) };
+    Ok(Decoded { bytes, end })
 }
 
 pub(super) fn too_long(limit: usize) -> String {

@@ -25,17 +25,6 @@ impl<'a> Document<'a> {
         lenient::parse_where(body, |value| Document::new(value, dialect).likeness())
     }
 
-    /// Returns whether a body that was cut off contains a complete answer: an object from its start, or one with a token after
-    /// other text.
-    ///
-    /// An error after other text does not count: it may be part of a page whose end is missing.
-    pub(super) fn is_whole(body: &[u8], dialect: &Dialect) -> bool {
-        let whole = lenient::parse_whole(body, |value| Document::new(value, dialect).likeness());
-        whole.is_some_and(|whole| {
-            lenient::is_json(body) || Document::new(&whole, dialect).has_token()
-        })
-    }
-
     /// Returns the likeness to an answer, for [`lenient::parse_where`].
     fn likeness(&self) -> u8 {
         if self.has_token() { lenient::SURE } else { u8::from(self.has_field()) }
@@ -139,6 +128,15 @@ impl<'a> Document<'a> {
     fn unwrapped(&self) -> Self {
         Self { root: Some(self.whole), ..*self }
     }
+}
+
+/// Returns whether a body that was cut off contains a complete answer: an object from its start, or one with a token after
+/// other text.
+///
+/// An error after other text does not count: it may be part of a page whose end is missing.
+pub(in crate::oauth2) fn is_whole(body: &[u8], dialect: &Dialect) -> bool {
+    let whole = lenient::parse_whole(body, |value| Document::new(value, dialect).likeness());
+    whole.is_some_and(|whole| lenient::is_json(body) || Document::new(&whole, dialect).has_token())
 }
 
 /// Returns whether a token is the name of a missing value: some servers issue the token `undefined`.

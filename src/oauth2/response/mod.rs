@@ -9,7 +9,8 @@ mod refusal;
 mod token_set;
 
 pub(super) use self::answer::{Answer, Context};
-pub(super) use self::read::{is_answer, is_whole, read, refresh_token};
+pub(super) use self::document::is_whole;
+pub(super) use self::read::{is_answer, read, refresh_token};
 pub(super) use self::refusal::refusal;
 #[cfg(test)]
 mod tests;

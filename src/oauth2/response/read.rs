@@ -53,11 +53,6 @@ pub(in crate::oauth2) fn read(
     Err(finish(failure, &error, answer, context))
 }
 
-/// Returns whether a body that was cut off contains a complete answer.
-pub(in crate::oauth2) fn is_whole(body: &[u8], dialect: &Dialect) -> bool {
-    Document::is_whole(body, dialect)
-}
-
 /// Returns whether the part of a body that was read has an access token or an error.
 pub(in crate::oauth2) fn is_answer(body: &[u8], status: StatusCode, dialect: &Dialect) -> bool {
     Document::parse(body, dialect).is_some_and(|document| {
