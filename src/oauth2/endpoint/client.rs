@@ -52,7 +52,13 @@ impl HttpClient {
             };
             ready.boxed()
         };
-        Self { ready: Arc::new(ready), is_hyper_util: is_of_hyper_util::<S::Future>() }
+        // A layer that waits or retries has a future of its own.
+        #[cfg(feature = "hyper-util")]
+        let is_hyper_util = std::any::TypeId::of::<S::Future>()
+            == std::any::TypeId::of::<hyper_util::client::legacy::ResponseFuture>();
+        #[cfg(not(feature = "hyper-util"))]
+        let is_hyper_util = false;
+        Self { ready: Arc::new(ready), is_hyper_util }
     }
 
     /// Waits until the client is ready for one request.
@@ -73,13 +79,4 @@ where
     Ok(response.map(|body| {
         body.map_frame(move |frame| frame.map_data(bytes)).map_err(Into::into).boxed_unsync()
     }))
-}
-
-/// Returns whether a future is that of hyper-util's client. A layer that waits or retries has a future of its own.
-fn is_of_hyper_util<F: 'static>() -> bool {
-    #[cfg(feature = "hyper-util")]
-    return std::any::TypeId::of::<F>()
-        == std::any::TypeId::of::<hyper_util::client::legacy::ResponseFuture>();
-    #[cfg(not(feature = "hyper-util"))]
-    false
 }

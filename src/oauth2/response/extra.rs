@@ -22,11 +22,10 @@ pub(super) fn extra(document: &Document<'_>, mut tokens: TokenSetBuilder) -> Tok
             Some(value) => text.write_str(value),
             None => write!(text, "{value}"),
         };
-        match written {
-            Ok(()) => tokens = tokens.extra(name, text.0.as_str()),
-            Err(_) => {
-                trace::warning!(field = %name, "field of the token endpoint's answer is too long to be kept")
-            }
+        if written.is_ok() {
+            tokens = tokens.extra(name, text.0.as_str());
+        } else {
+            trace::warning!(field = %name, "field of the token endpoint's answer is too long to be kept");
         }
     }
     tokens
