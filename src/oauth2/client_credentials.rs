@@ -30,12 +30,11 @@ impl ClientCredentialsGrant {
     /// # Examples
     ///
     /// ```
-    /// use tower_refresh::RefreshLayer;
     /// use tower_refresh::oauth2::{ClientAuth, ClientCredentialsGrant, TokenEndpoint};
     ///
-    /// fn layer(endpoint: TokenEndpoint, secret: String) -> RefreshLayer<ClientCredentialsGrant> {
+    /// fn grant(endpoint: TokenEndpoint, secret: String) -> ClientCredentialsGrant {
     ///     let endpoint = endpoint.client_auth(ClientAuth::basic("my-service", secret));
-    ///     RefreshLayer::new(ClientCredentialsGrant::new(endpoint)).origin("https://api.example.com")
+    ///     ClientCredentialsGrant::new(endpoint)
     /// }
     /// ```
     pub fn new(endpoint: TokenEndpoint) -> Self {
