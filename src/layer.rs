@@ -143,7 +143,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     /// It is sent as it is written here. An invalid scheme is an error of the first request.
     ///
     /// [`Unauthorized`] reads the challenges of the scheme `Bearer` only: a 401 whose challenge has another scheme is a
-    /// rejection with any parameters. Use [`classify`](Self::classify) if the API needs more.
+    /// rejection with any parameters. Use [`classifier`](Self::classifier) if the API needs more.
     ///
     /// # Examples
     ///
@@ -168,13 +168,13 @@ impl<S, C, R> RefreshLayer<S, C, R> {
         self
     }
 
-    /// Sets what tells a rejected token from an accepted one, in place of [`Unauthorized`].
-    pub fn classify<D: Classify>(self, classify: D) -> RefreshLayer<S, D, R> {
+    /// Sets the classifier, which decides from a response whether the token was rejected; [`Unauthorized`] by default.
+    pub fn classifier<D: Classify>(self, classifier: D) -> RefreshLayer<S, D, R> {
         RefreshLayer {
             find: self.find,
             origins: self.origins,
             attach: self.attach,
-            classify: Arc::new(classify),
+            classify: Arc::new(classifier),
             retry: self.retry,
         }
     }

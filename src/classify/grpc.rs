@@ -1,14 +1,13 @@
-//! What a gRPC answer says about the token.
+//! The verdict of a gRPC status.
 
 use http::{HeaderMap, HeaderName};
 
-use super::Verdict;
+use super::verdict::Verdict;
 
-/// Judges the status of a *trailers-only* answer: one that a server gives before it has sent anything else, its status
-/// in the response headers (gRPC over HTTP/2, "Responses"). HTTP says 200 all the while.
+/// Returns the verdict of the gRPC status in these headers or trailers.
 ///
-/// A status in real trailers comes after the body and is not looked for here. An answer without a status in its
-/// headers, which is every good one, costs one look-up.
+/// The headers have a status only if the server has sent nothing else (gRPC over HTTP/2, "Trailers-Only"). The HTTP status is
+/// 200 even then. For headers without a status, which all successful responses have, the cost is one look-up.
 pub(super) fn verdict(headers: &HeaderMap) -> Verdict {
     let Some(status) = headers.get(&GRPC_STATUS) else {
         return Verdict::Accepted;
@@ -16,8 +15,8 @@ pub(super) fn verdict(headers: &HeaderMap) -> Verdict {
     match status.as_bytes() {
         // UNAUTHENTICATED
         b"16" => Verdict::Rejected,
-        // UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL and UNAVAILABLE are gRPC's 5xx and 429: a proxy or a
-        // library says them before anybody has seen the token.
+        // UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL and UNAVAILABLE correspond to 5xx and 429: a proxy or
+        // a library returns them before the token is checked.
         b"2" | b"4" | b"8" | b"13" | b"14" => Verdict::Unknown,
         _ => Verdict::Accepted,
     }
@@ -32,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unauthenticated_in_the_headers_is_a_rejection_and_no_other_status_is() {
+    fn unauthenticated_is_the_only_grpc_status_that_rejects() {
         for code in 0..=17 {
             let mut headers = HeaderMap::new();
             headers.insert("grpc-status", HeaderValue::from(code));
@@ -43,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn unavailable_says_nothing_about_the_token_and_permission_denied_does() {
+    fn unavailable_has_no_verdict_and_permission_denied_accepts() {
         let with = |code| {
             let mut headers = HeaderMap::new();
             headers.insert("grpc-status", HeaderValue::from_static(code));

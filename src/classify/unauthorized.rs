@@ -1,13 +1,16 @@
-//! How HTTP, RFC 6750 and gRPC reject a token.
+//! The default classifier: HTTP, RFC 6750 and gRPC.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, StatusCode};
 
-use super::{Challenge, Classify, Verdict, grpc};
+use super::challenge::Challenge;
+use super::error_codes::ERROR_CODES;
+use super::grpc;
+use super::verdict::{Classify, Verdict};
 
-/// The default [`Classify`]: what HTTP, RFC 6750 and gRPC say.
+/// The default [`Classify`]: follows HTTP, RFC 6750 and gRPC.
 ///
 /// | Response | Verdict |
 /// |---|---|
@@ -20,35 +23,50 @@ use super::{Challenge, Classify, Verdict, grpc};
 ///
 /// A 401 without a challenge, which RFC 9110 §15.5.2 forbids and many servers send, is rejected like any other.
 ///
+/// # Examples
+///
 /// Some servers have a status or an error code of their own:
 ///
 /// ```
 /// use http::{HeaderMap, StatusCode};
-/// use tower_refresh::{Classify, Unauthorized, Verdict};
+/// use tower_refresh::{Classify, RefreshLayer, StaticToken, Unauthorized, Verdict};
 ///
 /// let page_expired = StatusCode::from_u16(419)?;
-/// let classify = Unauthorized::default().status(page_expired).accept_error("mfa_required");
-/// assert_eq!(classify.classify(page_expired, &HeaderMap::new()), Verdict::Rejected);
-/// # Ok::<(), http::status::InvalidStatusCode>(())
+/// let classifier = Unauthorized::default().also_status(page_expired).accept_error("mfa_required");
+/// assert_eq!(classifier.classify(page_expired, &HeaderMap::new()), Verdict::Rejected);
+///
+/// let layer = RefreshLayer::new(StaticToken::new("sesame")?).classifier(classifier);
+/// # Ok::<(), tower_refresh::BoxError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Unauthorized {
-    statuses: Arc<[StatusCode]>,
-    /// Error codes with a verdict of their own; the last one set comes first.
-    errors: Arc<[(Box<str>, Verdict)]>,
+    statuses: Vec<StatusCode>,
+    /// Error codes and their verdicts. A later entry overrides an earlier one.
+    errors: Vec<(Cow<'static, str>, Verdict)>,
 }
 
 impl Unauthorized {
-    /// Adds a status that counts like 401.
+    /// Treats this status like 401, in addition to those that already count.
     #[must_use]
-    pub fn status(self, status: StatusCode) -> Self {
-        let statuses = self.statuses.iter().copied().chain([status]).collect();
-        Self { statuses, ..self }
+    pub fn also_status(mut self, status: StatusCode) -> Self {
+        self.statuses.push(status);
+        self
     }
 
-    /// Sets the statuses that count, in place of 401.
+    /// Treats these statuses like 401, and 401 itself only if it is among them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::{HeaderMap, StatusCode};
+    /// use tower_refresh::{Classify, Unauthorized, Verdict};
+    ///
+    /// let classifier = Unauthorized::default().only_statuses([StatusCode::FORBIDDEN]);
+    /// assert_eq!(classifier.classify(StatusCode::FORBIDDEN, &HeaderMap::new()), Verdict::Rejected);
+    /// assert_eq!(classifier.classify(StatusCode::UNAUTHORIZED, &HeaderMap::new()), Verdict::Accepted);
+    /// ```
     #[must_use]
-    pub fn statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+    pub fn only_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
         self.statuses = statuses.into_iter().collect();
         self
     }
@@ -71,10 +89,10 @@ impl Unauthorized {
     /// use http::{HeaderMap, HeaderValue, StatusCode};
     /// use tower_refresh::{Classify, Unauthorized, Verdict};
     ///
-    /// let classify = Unauthorized::default().reject_error("insufficient_claims");
+    /// let classifier = Unauthorized::default().reject_error("insufficient_claims");
     /// let mut headers = HeaderMap::new();
     /// headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=insufficient_claims"));
-    /// assert_eq!(classify.classify(StatusCode::UNAUTHORIZED, &headers), Verdict::Rejected);
+    /// assert_eq!(classifier.classify(StatusCode::UNAUTHORIZED, &headers), Verdict::Rejected);
     /// ```
     #[must_use]
     pub fn reject_error(self, code: &str) -> Self {
@@ -82,36 +100,25 @@ impl Unauthorized {
     }
 
     fn error(mut self, code: &str, verdict: Verdict) -> Self {
-        let own = (Box::from(code), verdict);
-        self.errors = [own].into_iter().chain(self.errors.iter().cloned()).collect();
+        self.errors.push((Cow::Owned(code.to_owned()), verdict));
         self
     }
 
-    /// Returns what a challenge's error code says about the token, if it has one and it is known.
-    fn verdict_of(&self, challenge: &Challenge) -> Option<Verdict> {
-        let code = challenge.error()?;
-        if let Some((_, verdict)) = self.errors.iter().find(|(known, _)| **known == *code) {
-            return Some(*verdict);
-        }
-        match code {
-            // RFC 6750 §3.1
-            "invalid_token" => Some(Verdict::Rejected),
-            // RFC 6750 §3.1, RFC 9470 §3, and OpenID Continuous Access Evaluation
-            "insufficient_scope"
-            | "invalid_request"
-            | "insufficient_user_authentication"
-            | "insufficient_claims" => Some(Verdict::Accepted),
-            _ => None,
-        }
+    /// Returns the verdict for the error code of a bearer challenge.
+    fn verdict_of(&self, challenge: &Challenge) -> Verdict {
+        let verdict = challenge.error().and_then(|code| {
+            self.errors.iter().rev().find(|(known, _)| known == code).map(|(_, verdict)| *verdict)
+        });
+        verdict.unwrap_or(Verdict::Unknown)
     }
 
-    /// Judges a response that looks like a rejection by its challenges.
+    /// Returns the verdict for a status that counts, which the challenges may contradict.
     fn challenged(&self, headers: &HeaderMap) -> Verdict {
         let challenges = Challenge::parse(headers);
         let mut bearer = challenges.iter().filter(|challenge| challenge.is_bearer()).peekable();
         // Other schemes' challenges are about another credential, and without a challenge only the status is left.
         if bearer.peek().is_some()
-            && bearer.all(|challenge| self.verdict_of(challenge) == Some(Verdict::Accepted))
+            && bearer.all(|challenge| self.verdict_of(challenge) == Verdict::Accepted)
         {
             Verdict::Accepted
         } else {
@@ -119,18 +126,19 @@ impl Unauthorized {
         }
     }
 
-    /// Returns whether a bearer challenge rejects the token, with a status that does not.
+    /// Returns whether a bearer challenge rejects the token although the status does not.
     fn rejects(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(WWW_AUTHENTICATE)
             && Challenge::parse(headers).iter().any(|challenge| {
-                challenge.is_bearer() && self.verdict_of(challenge) == Some(Verdict::Rejected)
+                challenge.is_bearer() && self.verdict_of(challenge) == Verdict::Rejected
             })
     }
 }
 
 impl Default for Unauthorized {
     fn default() -> Self {
-        Self { statuses: Arc::new([StatusCode::UNAUTHORIZED]), errors: Arc::default() }
+        let errors = ERROR_CODES.map(|(code, verdict)| (Cow::Borrowed(code), verdict));
+        Self { statuses: vec![StatusCode::UNAUTHORIZED], errors: errors.into() }
     }
 }
 
@@ -174,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_401_is_a_rejection_whatever_its_challenge() {
+    fn any_401_without_a_known_error_code_rejects() {
         assert_eq!(unauthorized(&[]), Verdict::Rejected);
         assert_eq!(unauthorized(&["Basic realm=\"a\""]), Verdict::Rejected);
         assert_eq!(unauthorized(&["Bearer"]), Verdict::Rejected);
@@ -185,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn insufficient_scope_and_invalid_request_do_not_reject_the_token() {
+    fn insufficient_scope_and_invalid_request_do_not_reject() {
         assert_eq!(
             unauthorized(&["Bearer realm=\"a\", error=\"insufficient_scope\", scope=\"b c\""]),
             Verdict::Accepted
@@ -198,7 +206,7 @@ mod tests {
 
     /// E1.
     #[test]
-    fn a_challenge_that_asks_for_more_does_not_reject_the_token() {
+    fn challenge_that_asks_for_more_does_not_reject() {
         let step_up = "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa\"";
         let claims = "Bearer realm=\"\", error=\"insufficient_claims\", claims=\"e30=\"";
         for challenge in [step_up, claims] {
@@ -214,7 +222,7 @@ mod tests {
 
     /// C05.
     #[test]
-    fn invalid_token_rejects_the_token_with_any_4xx() {
+    fn invalid_token_rejects_with_any_4xx() {
         for status in [400, 401, 403, 404, 408, 429] {
             let classify = Unauthorized::default();
             let verdict = |fields| challenged(&classify, status, fields);
@@ -230,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bearer_challenge_that_rejects_the_token_outweighs_the_others() {
+    fn one_rejecting_bearer_challenge_outweighs_the_others() {
         assert_eq!(
             unauthorized(&["Bearer error=insufficient_scope, Bearer error=invalid_token"]),
             Verdict::Rejected
@@ -242,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_in_trouble_says_nothing_about_the_token() {
+    fn status_that_precedes_the_token_check_has_no_verdict() {
         for code in [500, 502, 503, 504, 302, 408, 429, 407] {
             assert_eq!(status(code), Verdict::Unknown, "{code}");
         }
@@ -252,19 +260,19 @@ mod tests {
     }
 
     #[test]
-    fn the_statuses_that_count_can_be_added_to_and_replaced() {
+    fn also_status_adds_and_only_statuses_replaces() {
         let expired = StatusCode::from_u16(419).unwrap();
-        let both = Unauthorized::default().status(expired);
+        let both = Unauthorized::default().also_status(expired);
         assert_eq!(both.classify(expired, &HeaderMap::new()), Verdict::Rejected);
         assert_eq!(both.classify(StatusCode::UNAUTHORIZED, &HeaderMap::new()), Verdict::Rejected);
 
-        let other = Unauthorized::default().statuses([expired]);
+        let other = Unauthorized::default().only_statuses([expired]);
         assert_eq!(other.classify(StatusCode::UNAUTHORIZED, &HeaderMap::new()), Verdict::Accepted);
         assert_eq!(other.classify(expired, &HeaderMap::new()), Verdict::Rejected);
     }
 
     #[test]
-    fn a_trailers_only_unauthenticated_is_a_rejection() {
+    fn trailers_only_unauthenticated_rejects() {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-status", HeaderValue::from_static("16"));
         let classify = Unauthorized::default();

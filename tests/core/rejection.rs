@@ -357,7 +357,7 @@ async fn what_counts_as_a_rejection_is_the_classifiers_business() {
     let mint = Mint::new(HOUR);
     let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()))
         .origin("https://api.test")
-        .classify(|status: StatusCode, _: &http::HeaderMap| {
+        .classifier(|status: StatusCode, _: &http::HeaderMap| {
             if status == StatusCode::IM_A_TEAPOT { Verdict::Rejected } else { Verdict::Accepted }
         });
     let api = tower::service_fn(|request: Request<Full<Bytes>>| async move {
