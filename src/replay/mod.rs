@@ -4,10 +4,10 @@
 //! [head](SpareHead) and whatever the way to retry keeps of the body.
 
 mod body;
-mod boxed;
 mod head;
-mod impls;
+mod in_memory;
 mod replayable;
+mod streams;
 mod tee;
 
 use std::convert::Infallible;
