@@ -1,30 +1,28 @@
-//! A request's head, kept small.
+//! The head of a request, in one buffer.
 
 use bytes::{BufMut, Bytes};
 use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 
-/// What it takes to make a request's head again, in one allocation.
+/// A request's head without the token, kept to send the request again.
 ///
-/// A clone of `http::request::Parts` costs an allocation for the map, more for its values and its URI, and hashes; most
-/// requests never need it. Here all of it that has bytes lies in one buffer, one after the other, to be parsed again for
-/// the rare second attempt:
+/// Takes one allocation. A clone of `http::request::Parts` needs one for the map and more for its values and its URI, and it
+/// hashes every name, although most requests are never sent again. Here everything that consists of bytes is in one buffer and is
+/// parsed again for the rare second attempt:
 ///
 /// ```text
 /// scheme authority path-and-query ( lengths name value )*
 /// ```
 ///
-/// Only extensions are cloned as they are, which allocates if there are any.
-///
-/// It is taken before the token is attached, so that no token is in it.
+/// Extensions are cloned, which allocates if there are any.
 pub(crate) struct SpareHead {
     method: Method,
     version: Version,
     extensions: Extensions,
-    /// The lengths of the URI's three components; a component of length zero is not there.
+    /// The lengths of the URI's three components; zero for a component that the URI does not have.
     uri: [u32; 3],
-    /// How many header names there are, so that the map is made in one piece.
+    /// The number of different header names, so that the map is allocated once.
     names: usize,
     buffer: Vec<u8>,
 }
@@ -57,16 +55,14 @@ impl SpareHead {
             method: request.method().clone(),
             version: request.version(),
             extensions: request.extensions().clone(),
-            // `http` allows a URI of 65,534 bytes.
+            // `http` limits a URI to 65,534 bytes.
             uri: uri.map(|component| u32::try_from(component.len()).unwrap_or(u32::MAX)),
             names: headers.keys_len(),
             buffer,
         }
     }
 
-    /// Makes the request again, with `body`.
-    ///
-    /// Returns none if `http` no longer takes what it once gave, which is no request that may be sent.
+    /// Returns the request with `body`, or none if `http` rejects a part that it has accepted before.
     pub(crate) fn rebuild<B>(self, body: B) -> Option<Request<B>> {
         let mut bytes = Bytes::from(self.buffer);
         let uri = uri(self.uri, &mut bytes)?;
@@ -86,8 +82,8 @@ impl SpareHead {
     }
 }
 
-/// The lengths of a header's name (16 bits; `http` allows no longer one) and value (47 bits), and whether the value is
-/// sensitive (1 bit).
+/// The lengths of a header's name (16 bits, the limit of `http`) and value (47 bits), and whether the value is sensitive (1
+/// bit).
 struct Lengths(u64);
 
 impl Lengths {
@@ -113,7 +109,7 @@ fn components(uri: &Uri) -> [&str; 3] {
     [
         uri.scheme_str().unwrap_or_default(),
         uri.authority().map(Authority::as_str).unwrap_or_default(),
-        // A CONNECT request's authority has no path.
+        // The URI of a CONNECT request has no path.
         uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default(),
     ]
 }
@@ -146,7 +142,7 @@ fn take(bytes: &mut Bytes, length: usize) -> Option<Bytes> {
     (length <= bytes.len()).then(|| bytes.split_to(length))
 }
 
-/// As [`take`], and none within if there is nothing to take.
+/// Like [`take`], but returns `Some(None)` for a length of zero.
 fn take_some(bytes: &mut Bytes, length: u32) -> Option<Option<Bytes>> {
     match usize::try_from(length).ok()? {
         0 => Some(None),
@@ -174,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_uri_comes_back() {
+    fn every_form_of_uri_is_restored() {
         for uri in [
             "/",
             "/a/b?c=d%20e",
@@ -196,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn extensions_and_methods_of_ones_own_come_back() {
+    fn extensions_and_custom_methods_are_restored() {
         let request = Request::builder()
             .method("A-METHOD-WITH-A-LONG-NAME")
             .version(Version::HTTP_2)
@@ -211,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_buffer_is_exactly_as_large_as_what_it_holds() {
+    fn buffer_is_allocated_in_its_final_size() {
         let request = Request::builder()
             .uri("https://a.example/b?c")
             .header("a", "b")
@@ -219,12 +215,12 @@ mod tests {
             .body(())
             .unwrap();
         let spare = SpareHead::of(&request);
-        // So that it neither grew nor is copied when it is cut up.
+        // Otherwise it has grown, or is copied when it is converted to `Bytes`.
         assert_eq!(spare.buffer.capacity(), spare.buffer.len());
     }
 
     #[test]
-    fn a_value_of_many_bytes_comes_back() {
+    fn long_header_value_is_restored() {
         let long = HeaderValue::from_bytes(&vec![b'a'; 1 << 20]).unwrap();
         assert_same(Request::builder().header("a", long).body(()).unwrap());
     }
@@ -249,7 +245,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_rebuilt_head_equals_the_original(
+        fn rebuilt_head_equals_the_original(
             method in method(),
             uri in "(https?://([a-z]{1,9}@)?[a-z0-9.-]{1,20}(:[0-9]{1,4})?)?/[!-\"$-~]{0,30}",
             headers in prop::collection::vec(header(), 0..60),

@@ -3,10 +3,10 @@
 use bytes::Buf;
 use http_body_util::{Either, Empty, Full};
 
-use super::ReplayBody;
+use super::body::ReplayBody;
 use crate::error::BoxError;
 
-/// `D` is cloned, whatever the limit: the clone of a `Bytes` or a `&'static [u8]` takes no memory.
+/// Clones `D` regardless of the limit: the clone of a `Bytes` or a `&'static [u8]` takes no memory.
 impl<D: Buf + Clone> ReplayBody for Full<D> {
     type Spare = Self;
 
@@ -31,7 +31,7 @@ impl<D: Buf> ReplayBody for Empty<D> {
     }
 }
 
-/// Copied, up to the limit. `Full<Bytes>` is cheaper.
+/// Copies the text, up to the limit. `Full<Bytes>` is cheaper.
 impl ReplayBody for String {
     type Spare = Self;
 
@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends the first body, then replays, and returns what the two sent.
+    /// Sends both attempts and returns their bytes.
     fn sent_twice<B>(body: B, limit: usize) -> (Bytes, Option<Bytes>)
     where
         B: ReplayBody,
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_memory_is_sent_again_in_full_after_it_was_sent() {
+    fn body_in_memory_is_sent_again_in_full() {
         let full = Full::new(Bytes::from_static(b"body"));
         let expected = ("body".into(), Some("body".into()));
         assert_eq!(sent_twice(full.clone(), 0), expected);
@@ -123,12 +123,12 @@ mod tests {
     }
 
     #[test]
-    fn a_string_over_the_limit_has_no_spare_and_is_sent_all_the_same() {
+    fn string_over_the_limit_is_sent_and_has_no_spare() {
         assert_eq!(sent_twice(String::from("body"), 3), (Bytes::from("body"), None));
     }
 
     #[test]
-    fn the_spare_of_a_full_body_shares_its_bytes() {
+    fn spare_of_a_full_body_shares_its_bytes() {
         let bytes = Bytes::from(vec![7; 1 << 20]);
         let (_, spare) = Full::new(bytes.clone()).split(0);
         let spare = spare.and_then(Full::into_inner).unwrap();

@@ -1,230 +1,104 @@
-//! How a request is sent a second time.
+//! How a request is sent a second time after its token was rejected.
 //!
-//! Before a request is sent, a spare of it is kept; after a rejection the spare is sent with the new token. A spare is a
-//! [head](SpareHead) and whatever the way to retry keeps of the body.
+//! A request is retried only if its body can be sent again from the beginning. A body in memory is cloned. A body that is a
+//! stream is kept while it is sent, up to a limit, so that nothing is delayed and nothing is read in advance. Bodies keep their
+//! type: the client below the layer sees the same type with and without the layer.
+//!
+//! ```
+//! use std::convert::Infallible;
+//!
+//! use bytes::Bytes;
+//! use futures_util::stream;
+//! use http::{Request, Response, StatusCode};
+//! use http_body::Frame;
+//! use http_body_util::{BodyExt, Full, StreamBody};
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_refresh::replay::Replayable;
+//! use tower_refresh::{BoxError, RefreshLayer, Renewal, TokenSet};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! // Stands for an HTTP client. The first token is rejected.
+//! let api = tower::service_fn(async |request: Request<_>| {
+//!     let authorization = request.headers()["authorization"].clone();
+//!     let body = BodyExt::collect::<>(request.into_body()).await?.to_bytes();
+//!     let mut response = Response::new(Full::from(body));
+//!     if authorization == "Bearer token-0" {
+//!         *response.status_mut() = StatusCode::UNAUTHORIZED;
+//!     }
+//!     Ok::<_, BoxError>(response)
+//! });
+//! let source = |renewal: Renewal| async move {
+//!     let generation = renewal.previous().map_or(0, |_| 1);
+//!     TokenSet::bearer(format!("token-{generation}"))
+//! };
+//! let client = ServiceBuilder::new()
+//!     .layer(RefreshLayer::new(source).origin("https://api.example.com"))
+//!     .service(api);
+//!
+//! let chunks = ["one ", "two"].map(|chunk| Ok::<_, Infallible>(Frame::data(Bytes::from(chunk))));
+//! let body = Replayable::new(StreamBody::new(stream::iter(chunks)));
+//! let request = Request::put("https://api.example.com/v1/file").body(body)?;
+//! let response = client.oneshot(request).await?;
+//! assert_eq!(response.status(), StatusCode::OK);
+//! assert_eq!(response.into_body().collect().await?.to_bytes(), "one two");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Bodies
+//!
+//! | Body | Kept |
+//! |---|---|
+//! | [`Full`](http_body_util::Full), [`Empty`](http_body_util::Empty) | a reference, regardless of the limit |
+//! | `String` | a copy, up to the limit |
+//! | [`BoxBody`](http_body_util::combinators::BoxBody), [`UnsyncBoxBody`](http_body_util::combinators::UnsyncBoxBody) of `Bytes` with an error that is `From<BoxError>` | the frames that were sent, up to the limit |
+//! | [`Either`](http_body_util::Either) of two of them | like the one that it contains |
+//! | The bodies of tonic, axum and reqwest, with the features of these names | the frames that were sent, up to the limit; for reqwest's bodies in memory, a reference |
+//! | Any other body in a [`Replayable`] | the frames that were sent, up to the limit |
+//! | A type of your own | as its [`ReplayBody`] implementation decides |
+//! | A type of another crate | a copy, made by the closure of [`RefreshLayer::replay_with`](crate::RefreshLayer::replay_with) |
+//!
+//! # Options
+//!
+//! | Option | Effect |
+//! |---|---|
+//! | [`RefreshLayer::replay_limit`](crate::RefreshLayer::replay_limit) | the limit of all requests; 64 KiB by default |
+//! | [`ReplayLimit`] in a request's extensions | the limit of this request |
+//! | [`RefreshLayer::replay_with`](crate::RefreshLayer::replay_with) | a closure copies the body |
+//! | [`RefreshLayer::without_retry`](crate::RefreshLayer::without_retry) | no request is sent a second time |
+//! | [`Skip::Retry`](crate::Skip::Retry) in a request's extensions | this request is not sent a second time |
+//!
+//! A body that exceeds the limit is sent unchanged. If its token is rejected, the caller gets the rejection, unless it arrives
+//! before that much was sent.
+//!
+//! # Large bodies in memory
+//!
+//! If a request is rejected while a stream is being sent, the stream is cut off, and over HTTP/1.1 the connection is closed. A
+//! body in memory that is one piece cannot be cut off: hyper takes all of it at once and considers the connection free while it
+//! is still being written. If the server rejects it early and closes the connection without `Connection: close`, which RFC 9112
+//! §9.6 requires, the second attempt can fail on the closed connection. Send megabytes in pieces, as a stream, and raise the
+//! [limit](ReplayLimit).
+//!
+//! # Servers that do not read
+//!
+//! Over HTTP/2, hyper notices that a body was cut off only when it polls for the next frame, which it does not do while a frame
+//! waits for the server's window. If a server rejects early, reads nothing and does not reset the stream either (RFC 9113 §8.1),
+//! the stream stays open. The second attempt waits forever if the server allows one stream at a time, or if the first attempt
+//! has used up the connection's window. Put a timeout around the layer.
 
 mod body;
 mod head;
 mod in_memory;
+mod kept;
 mod replayable;
+mod retry;
+mod shared;
 mod streams;
 mod tee;
-
-use std::convert::Infallible;
-use std::fmt;
 
 pub use self::body::ReplayBody;
 pub(crate) use self::head::SpareHead;
 pub use self::replayable::Replayable;
+pub use self::retry::{ByType, NoRetry, ReplayLimit, ReplayWith, Retry};
 pub use self::tee::StreamSpare;
-
-/// A way to keep a spare of a request's body: [`ByType`], [`ReplayWith`] or [`NoRetry`].
-///
-/// Sealed: for a body of your own implement [`ReplayBody`].
-#[diagnostic::on_unimplemented(
-    message = "the layer cannot send a request with a body of type `{B}` again",
-    label = "`{Self}` cannot copy this body",
-    note = "implement `ReplayBody` for the body or wrap it in `Replayable`; or set `.replay_with(|body: &{B}| ..)` or `.without_retry()` on the layer"
-)]
-pub trait Retry<B>: sealed::Sealed {
-    /// What is kept while the request is under way.
-    type Spare;
-
-    /// Splits a body into the one to send and a spare; none if there is to be no second attempt. The request may bring a
-    /// limit of its own.
-    fn split(&self, body: B, limit: Option<ReplayLimit>) -> (B, Option<Self::Spare>);
-
-    /// Stops the first attempt's body, and returns whether the spare can become the whole of it.
-    fn pause(&self, spare: &mut Self::Spare) -> bool;
-
-    /// Makes the body of the second attempt.
-    fn replay(&self, spare: Self::Spare) -> B;
-}
-
-/// Retries with whatever the body's type can keep of itself; the default.
-///
-/// Asks [`ReplayBody`] of the body.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ByType {
-    limit: ReplayLimit,
-}
-
-impl ByType {
-    pub(crate) fn with_limit(limit: ReplayLimit) -> Self {
-        Self { limit }
-    }
-}
-
-impl<B: ReplayBody> Retry<B> for ByType {
-    type Spare = B::Spare;
-
-    fn split(&self, body: B, limit: Option<ReplayLimit>) -> (B, Option<B::Spare>) {
-        let ReplayLimit(limit) = limit.unwrap_or(self.limit);
-        body.split(limit)
-    }
-
-    fn pause(&self, spare: &mut B::Spare) -> bool {
-        B::pause(spare)
-    }
-
-    fn replay(&self, spare: B::Spare) -> B {
-        B::replay(spare)
-    }
-}
-
-/// How much of a request's body may be kept for a second attempt, in bytes; 65,536 by default. Names and values of trailers
-/// count.
-///
-/// In a request's extensions it takes the place of the layer's own [`replay_limit`](crate::RefreshLayer::replay_limit):
-///
-/// ```
-/// use http::Request;
-/// use tower_refresh::ReplayLimit;
-///
-/// let request = Request::put("https://api.example.com/v1/file")
-///     .extension(ReplayLimit(8 * 1024 * 1024))
-///     .body(())?;
-/// # Ok::<(), http::Error>(())
-/// ```
-///
-/// A body that is in memory and shares its bytes by reference count, such as [`Full`](http_body_util::Full), is kept whatever
-/// the limit. With [`ReplayWith`] the closure decides, and there is no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ReplayLimit(pub usize);
-
-impl Default for ReplayLimit {
-    fn default() -> Self {
-        Self(64 * 1024)
-    }
-}
-
-/// Retries with a copy of the body that a closure makes, for bodies of other crates.
-///
-/// Asks nothing of the body.
-#[derive(Clone, Copy)]
-pub struct ReplayWith<F> {
-    copy: F,
-}
-
-impl<F> ReplayWith<F> {
-    /// Wraps a closure that copies a body, or returns none for one that cannot be copied.
-    pub fn new(copy: F) -> Self {
-        Self { copy }
-    }
-}
-
-impl<B, F> Retry<B> for ReplayWith<F>
-where
-    F: Fn(&B) -> Option<B>,
-{
-    type Spare = B;
-
-    fn split(&self, body: B, _limit: Option<ReplayLimit>) -> (B, Option<B>) {
-        let spare = (self.copy)(&body);
-        (body, spare)
-    }
-
-    fn pause(&self, _spare: &mut B) -> bool {
-        true
-    }
-
-    fn replay(&self, spare: B) -> B {
-        spare
-    }
-}
-
-impl<F> fmt::Debug for ReplayWith<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplayWith").finish_non_exhaustive()
-    }
-}
-
-/// Never retries: the caller gets the rejection, and the next request the new token.
-///
-/// Asks nothing of the body, and keeps nothing.
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct NoRetry;
-
-impl<B> Retry<B> for NoRetry {
-    // There is no such value, so that the compiler leaves the whole second attempt out.
-    type Spare = Infallible;
-
-    fn split(&self, body: B, _limit: Option<ReplayLimit>) -> (B, Option<Infallible>) {
-        (body, None)
-    }
-
-    fn pause(&self, spare: &mut Infallible) -> bool {
-        match *spare {}
-    }
-
-    fn replay(&self, spare: Infallible) -> B {
-        match spare {}
-    }
-}
-
-mod sealed {
-    #[expect(unnameable_types, reason = "what nobody can name, nobody can implement")]
-    pub trait Sealed {}
-
-    impl Sealed for super::ByType {}
-    impl<F> Sealed for super::ReplayWith<F> {}
-    impl Sealed for super::NoRetry {}
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use http_body_util::Full;
-
-    use super::*;
-
-    /// A body of another crate: neither `Clone` nor `ReplayBody`.
-    #[derive(Debug, PartialEq)]
-    struct Foreign(Option<&'static str>);
-
-    #[test]
-    fn a_body_is_replayed_by_its_type() {
-        let by_type = ByType::default();
-        let (body, spare) = by_type.split(Full::new(Bytes::from_static(b"a")), None);
-        assert_eq!(body.into_inner().unwrap(), "a");
-        let replayed: Full<Bytes> = by_type.replay(spare.unwrap());
-        assert_eq!(replayed.into_inner().unwrap(), "a");
-    }
-
-    #[test]
-    fn the_limit_of_a_request_takes_the_place_of_the_layers() {
-        let by_type = ByType::with_limit(ReplayLimit(3));
-        let body = || String::from("body");
-        assert!(by_type.split(body(), None).1.is_none());
-        assert!(by_type.split(body(), Some(ReplayLimit(4))).1.is_some());
-        assert!(ByType::default().split(body(), Some(ReplayLimit(3))).1.is_none());
-        assert!(ByType::default().split("a".repeat(65_536), None).1.is_some());
-        assert!(ByType::default().split("a".repeat(65_537), None).1.is_none());
-    }
-
-    #[test]
-    fn a_foreign_body_is_replayed_by_a_closure_or_not_at_all() {
-        let retry = ReplayWith::new(|body: &Foreign| body.0.map(|text| Foreign(Some(text))));
-        let (body, spare) = retry.split(Foreign(Some("a")), None);
-        assert_eq!(body, Foreign(Some("a")));
-        assert_eq!(retry.replay(spare.unwrap()), Foreign(Some("a")));
-        assert!(retry.split(Foreign(None), None).1.is_none());
-    }
-
-    #[test]
-    fn without_retry_nothing_is_kept_and_nothing_asked_of_the_body() {
-        let (body, spare) = NoRetry.split(Foreign(Some("a")), None);
-        assert_eq!(body, Foreign(Some("a")));
-        assert!(spare.is_none());
-        assert_eq!(size_of_val(&spare), 0);
-    }
-
-    #[test]
-    fn a_spare_is_send_if_its_body_is() {
-        fn send<T: Send>(_: Option<T>) {}
-        send(ByType::default().split(Full::new(Bytes::new()), None).1);
-        send(ReplayWith::new(|_: &String| None).split(String::new(), None).1);
-        send(NoRetry.split(String::new(), None).1);
-    }
-}

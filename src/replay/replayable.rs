@@ -1,23 +1,33 @@
-//! A wrapper that makes any body one that can be sent twice.
+//! A wrapper that makes any body replayable.
 
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::ReplayBody;
-use super::tee::{StreamSpare, Tee};
+use super::body::ReplayBody;
+use super::tee::{StreamSpare, Tee, poll_bytes};
 use crate::error::BoxError;
 
-/// Wraps any body, so that it can be sent twice.
+/// Wraps any body so that it can be sent a second time.
 ///
-/// The frames that the first attempt sends are kept until the answer comes (large ones by reference count), up to
-/// [`replay_limit`](crate::RefreshLayer::replay_limit) bytes; nothing is read ahead and nothing waits. If the answer
-/// rejects the token, the second attempt sends what was kept and then the rest of the body, trailers included. A body that
-/// is longer than the limit is sent as it is, and the caller gets the rejection; unless that comes early, before so much
-/// was sent.
+/// Use it for streams and for body types that do not implement [`ReplayBody`]. The box bodies of http-body-util need no wrapper,
+/// and neither do the bodies of tonic, axum and reqwest with the features of these names.
+///
+/// The frames that the first attempt sends are kept until the response arrives, up to
+/// [`replay_limit`](crate::RefreshLayer::replay_limit) bytes. Large frames are shared by reference count. If the response
+/// rejects the token, the second attempt sends the kept frames and then the rest of the body, including trailers. Nothing is
+/// read ahead and nothing is delayed. A body that exceeds the limit is sent unchanged, and the caller gets the rejection,
+/// unless it arrives before that much was sent.
+///
+/// # Errors
+///
+/// Frames fail with the boxed error of the body. The first attempt's body also fails when the second attempt takes over, so
+/// that the server does not take the received part for the whole.
+///
+/// # Examples
 ///
 /// ```
 /// use bytes::Bytes;
@@ -25,38 +35,41 @@ use crate::error::BoxError;
 /// use http::Request;
 /// use http_body::Frame;
 /// use http_body_util::StreamBody;
-/// use tower_refresh::{BoxError, Replayable};
+/// use tower_refresh::BoxError;
+/// use tower_refresh::replay::Replayable;
 ///
 /// let chunks = stream::iter(["one", "two"].map(|chunk| Ok::<_, BoxError>(Frame::data(Bytes::from(chunk)))));
 /// let request = Request::put("https://api.example.com/v1/file")
 ///     .body(Replayable::new(StreamBody::new(chunks)))?;
 /// # Ok::<(), http::Error>(())
 /// ```
-///
-/// The box bodies of http-body-util, and with the features of their names those of tonic, axum and reqwest, need no
-/// wrapper.
-///
-/// # Errors
-///
-/// Frames fail with the body's error, boxed. The first attempt's body also fails once the second attempt takes over: so
-/// that the server does not take what it has for the whole.
 pub struct Replayable<B> {
     inner: Inner<B>,
 }
 
 enum Inner<B> {
     Whole(Pin<Box<B>>),
-    /// Of what may have been split before, by a layer further out.
-    Split(Tee<Box<Replayable<B>>>),
+    /// Boxed, because an outer layer may have split the body before.
+    Split(Tee<Box<Replayable<B>>, BoxError>),
 }
 
 impl<B> Replayable<B> {
     /// Wraps a body.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::Empty;
+    /// use tower_refresh::replay::Replayable;
+    ///
+    /// let body = Replayable::new(Empty::<Bytes>::new());
+    /// ```
     pub fn new(body: B) -> Self {
         Self { inner: Inner::Whole(Box::pin(body)) }
     }
 
-    fn split_up(tee: Tee<Box<Self>>) -> Self {
+    fn of(tee: Tee<Box<Self>, BoxError>) -> Self {
         Self { inner: Inner::Split(tee) }
     }
 }
@@ -73,15 +86,13 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Poll::Ready(match &mut self.inner {
-            Inner::Whole(body) => ready!(body.as_mut().poll_frame(cx)).map(|frame| match frame {
-                // A `Bytes` is not copied by this.
-                Ok(frame) => Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))),
-                Err(error) => Err(error.into()),
-            }),
-            Inner::Split(tee) => ready!(Pin::new(tee).poll_frame(cx))
-                .map(|frame| frame.map_err(|failure| failure.boxed())),
-        })
+        match &mut self.inner {
+            Inner::Whole(body) => {
+                let frame = ready!(poll_bytes(body.as_mut(), cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Inner::Split(tee) => Pin::new(tee).poll_frame(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -110,8 +121,8 @@ where
         if self.is_end_stream() {
             return (self, Some(StreamSpare::nothing()));
         }
-        let (first, spare) = Tee::split(Box::new(self), limit);
-        (Self::split_up(first), Some(spare))
+        let (first, spare) = Tee::split(Box::new(self), limit, |error| error);
+        (Self::of(first), Some(spare))
     }
 
     fn pause(spare: &mut Self::Spare) -> bool {
@@ -119,7 +130,7 @@ where
     }
 
     fn replay(spare: Self::Spare) -> Self {
-        Self::split_up(spare.replay())
+        Self::of(spare.replay(|error| error))
     }
 }
 
