@@ -25,8 +25,9 @@ use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_http::trace::{DefaultOnResponse, TraceLayer};
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::replay::ReplayLimit;
 use tower_refresh::testing::{AuthorizationServer, Fault};
-use tower_refresh::{BoxError, Credentials, RefreshLayer, ReplayLimit, TokenError};
+use tower_refresh::{BoxError, Credentials, RefreshLayer, TokenError};
 use tracing::Level;
 
 // ===== the gateway =====

@@ -8,7 +8,8 @@ use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use tower::{Service, ServiceExt as _};
-use tower_refresh::{BoxError, Credentials, Replayable};
+use tower_refresh::replay::Replayable;
+use tower_refresh::{BoxError, Credentials};
 
 use crate::answer::{AnswerBody, Refusal};
 use crate::connections::{Caller, Held, InFlight};

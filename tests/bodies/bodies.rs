@@ -16,11 +16,9 @@ use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tower::{ServiceBuilder, ServiceExt as _};
+use tower_refresh::replay::{ReplayBody, ReplayLimit, Replayable};
 use tower_refresh::testing::TokioClock;
-use tower_refresh::{
-    BoxError, RefreshLayer, RefreshPolicy, ReplayBody, ReplayLimit, Replayable, Skip, TokenError,
-    TokenSource,
-};
+use tower_refresh::{BoxError, RefreshLayer, RefreshPolicy, Skip, TokenError, TokenSource};
 
 use crate::harness::{self, HOUR, Mint, puppet};
 use crate::recorder::{self, OLD, Recorder, Upload, VERSIONS, Version, client, trailers};
@@ -498,7 +496,7 @@ async fn without_retry_nothing_is_kept() {
         skip: bool,
     ) -> usize
     where
-        R: tower_refresh::Retry<Replayable<Upload>, Spare: Send> + Send + Sync + 'static,
+        R: tower_refresh::replay::Retry<Replayable<Upload>, Spare: Send> + Send + Sync + 'static,
     {
         let upload = Upload::of([8 * KIB; 5]);
         let memory = upload.memory();

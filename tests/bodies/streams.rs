@@ -24,7 +24,8 @@ use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt as _, Either, Empty, StreamBody};
 use proptest::prelude::*;
 use tokio_test::block_on;
-use tower_refresh::{BoxError, ReplayBody, Replayable};
+use tower_refresh::BoxError;
+use tower_refresh::replay::{ReplayBody, Replayable};
 
 use crate::recorder::Memory;
 

@@ -1,6 +1,8 @@
 //! axum's body, sent twice: to a router that is the inner service, and from a handler to an API over real sockets.
 #![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
+mod harness;
+
 use std::io;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use axum::body::Body;
 use axum::extract::State;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use harness::{Mint, token_of};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
@@ -19,10 +22,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::replay::ReplayLimit;
 use tower_refresh::testing::{AuthorizationServer, Serving};
-use tower_refresh::{BoxError, Refresh, RefreshLayer, ReplayLimit, StaticToken};
-
-use crate::harness::{Mint, token_of};
+use tower_refresh::{BoxError, Refresh, RefreshLayer, StaticToken, TokenSource};
 
 // ===== a router beneath the layer =====
 
@@ -163,9 +165,9 @@ async fn a_caller_who_goes_away_midway_leaves_the_api_no_body_that_looks_whole()
     assert!(request.await.unwrap().is_err());
 }
 
-type Upstream = Refresh<Client<HttpConnector, Body>>;
+type Upstream<S> = Refresh<Client<HttpConnector, Body>, S>;
 
-fn upstream(layer: RefreshLayer) -> Upstream {
+fn upstream<S: TokenSource>(layer: RefreshLayer<S>) -> Upstream<S> {
     layer.layer(Client::builder(TokioExecutor::new()).build_http())
 }
 
@@ -197,8 +199,8 @@ impl Gateway {
     }
 }
 
-async fn pass_on(
-    State((url, upstream)): State<(String, Upstream)>,
+async fn pass_on<S: TokenSource>(
+    State((url, upstream)): State<(String, Upstream<S>)>,
     body: Body,
 ) -> Result<Response<Body>, StatusCode> {
     let answer = upstream.oneshot(Request::put(url).body(body).unwrap()).await;
