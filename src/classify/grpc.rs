@@ -8,7 +8,7 @@ use super::verdict::Verdict;
 ///
 /// The headers have a status only if the server has sent nothing else (gRPC over HTTP/2, "Trailers-Only"). The HTTP status is
 /// 200 even then. For headers without a status, which all successful responses have, the cost is one look-up.
-pub(super) fn verdict(headers: &HeaderMap) -> Verdict {
+pub(crate) fn verdict(headers: &HeaderMap) -> Verdict {
     let Some(status) = headers.get(&GRPC_STATUS) else {
         return Verdict::Accepted;
     };
@@ -22,7 +22,7 @@ pub(super) fn verdict(headers: &HeaderMap) -> Verdict {
     }
 }
 
-static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 #[cfg(test)]
 mod tests {

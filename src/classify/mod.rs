@@ -10,5 +10,7 @@ mod unauthorized;
 mod verdict;
 
 pub use self::challenge::Challenge;
+#[cfg(feature = "tonic")]
+pub(crate) use self::grpc::{GRPC_STATUS, verdict as grpc_verdict};
 pub use self::unauthorized::Unauthorized;
 pub use self::verdict::{Classify, Verdict};

@@ -1,4 +1,4 @@
-//! The body of an answer that may have been held.
+//! The body of a response that may have been held.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,41 +10,50 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The body of an answer: the frames that were held, and then the rest, as it comes.
+    /// The response body of [`HoldTrailers`](super::HoldTrailers): the frames that were held, and then the rest.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::Response;
+    /// use http_body_util::BodyExt;
+    /// use tower_refresh::BoxError;
+    /// use tower_refresh::grpc::ResponseBody;
+    ///
+    /// async fn len(response: Response<ResponseBody<tonic::body::Body>>) -> Result<usize, BoxError> {
+    ///     Ok(response.into_body().collect().await?.to_bytes().len())
+    /// }
+    /// ```
     pub struct ResponseBody<D>
     where
         D: Body,
     {
-        held: VecDeque<Frame<Bytes>>,
-        failure: Option<D::Error>,
-        // Whether all of the rest was read, so that it must not be polled again.
+        held: VecDeque<Result<Frame<Bytes>, D::Error>>,
+        // Whether `rest` has ended or failed, so that it must not be polled again.
         ended: bool,
         #[pin]
         rest: D,
     }
 }
 
-impl<D: Body<Data = Bytes>> ResponseBody<D> {
+impl<D: Body> ResponseBody<D> {
     pub(super) fn new(rest: D) -> Self {
-        Self { held: VecDeque::new(), failure: None, ended: false, rest }
+        Self { held: VecDeque::new(), ended: false, rest }
     }
+}
 
-    /// Reads one frame and keeps it for later; none if there is no other.
+impl<D: Body<Data = Bytes>> ResponseBody<D> {
+    /// Reads one frame and keeps it. Returns none at the end of the body, or if it failed.
     pub(super) fn poll_hold(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<&Frame<Bytes>>> {
         let this = self.project();
-        match ready!(this.rest.poll_frame(cx)) {
-            Some(Ok(frame)) => {
-                this.held.push_back(frame);
-                return Poll::Ready(this.held.back());
-            }
-            Some(Err(error)) => *this.failure = Some(error),
-            None => {}
-        }
-        *this.ended = true;
-        Poll::Ready(None)
+        let polled = ready!(this.rest.poll_frame(cx));
+        *this.ended = !matches!(polled, Some(Ok(_)));
+        this.held.extend(polled);
+        let last = if *this.ended { None } else { this.held.back() };
+        Poll::Ready(last.and_then(|frame| frame.as_ref().ok()))
     }
 }
 
@@ -57,24 +66,20 @@ impl<D: Body<Data = Bytes>> Body for ResponseBody<D> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, D::Error>>> {
         let this = self.project();
-        if let Some(frame) = this.held.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
+        match this.held.pop_front() {
+            None if !*this.ended => this.rest.poll_frame(cx),
+            held => Poll::Ready(held),
         }
-        if *this.ended {
-            return Poll::Ready(this.failure.take().map(Err));
-        }
-        this.rest.poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        let rest_ended =
-            if self.ended { self.failure.is_none() } else { self.rest.is_end_stream() };
-        self.held.is_empty() && rest_ended
+        self.held.is_empty() && (self.ended || self.rest.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
         let rest = self.rest.size_hint();
-        let held = self.held.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        let held = self.held.iter().flatten().filter_map(Frame::data_ref);
+        let held = held.map(|data| data.len() as u64).sum();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(held));
         if let Some(upper) = rest.upper() {
@@ -84,11 +89,10 @@ impl<D: Body<Data = Bytes>> Body for ResponseBody<D> {
     }
 }
 
-/// Generated clients ask for it in their `with_interceptor`: the answer to a call that an interceptor refuses has such
-/// a body.
+/// The `with_interceptor` of generated clients requires it, for the response to a call that an interceptor refuses.
 impl<D: Body + Default> Default for ResponseBody<D> {
     fn default() -> Self {
-        Self { held: VecDeque::new(), failure: None, ended: false, rest: D::default() }
+        Self::new(D::default())
     }
 }
 

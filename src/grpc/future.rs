@@ -1,4 +1,4 @@
-//! The way of one answer: the head, the message, the trailers.
+//! The response future: waits for the head, the message and the trailers.
 
 use std::fmt;
 use std::future::Future;
@@ -8,20 +8,41 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
-use super::{ResponseBody, is_grpc};
+use super::body::ResponseBody;
+use super::wire::{Message, may_have_trailers};
+use crate::classify::{Verdict, grpc_verdict};
 
 pin_project! {
-    /// The response of a [`HoldTrailers`](super::HoldTrailers).
+    /// The response future of [`HoldTrailers`](super::HoldTrailers).
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops the call, and what is held of its answer.
+    /// Dropping it cancels the call and drops the part of the response that is held.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use tower::Service;
+    /// use tower_refresh::grpc::{HoldTrailers, ResponseFuture};
+    ///
+    /// type Body = Full<Bytes>;
+    ///
+    /// fn send<I>(service: &mut HoldTrailers<I>, request: Request<Body>) -> ResponseFuture<I::Future, Body>
+    /// where
+    ///     I: Service<Request<Body>, Response = Response<Body>>,
+    /// {
+    ///     service.call(request)
+    /// }
+    /// ```
     pub struct ResponseFuture<F, D>
     where
         D: Body,
@@ -38,11 +59,11 @@ pin_project! {
     where
         D: Body,
     {
-        /// Waits for the head. With limits, the answer may have to be held.
+        /// Waits for the head. With limits, the response may have to be held.
         Calling { #[pin] response: F, limits: Option<(usize, Duration)> },
-        /// Has the head, and reads ahead to the trailers.
-        Holding { answer: Held<D>, timeout: Duration, #[pin] deadline: Option<Sleep> },
-        /// Is over, or between two states.
+        /// Has the head, and reads up to the trailers.
+        Holding { held: Held<D>, timeout: Duration, #[pin] deadline: Option<Sleep> },
+        /// Has ended, or is between two states.
         Over,
     }
 }
@@ -66,27 +87,27 @@ where
             let next = match this.state.as_mut().project() {
                 // ## Calling => (Holding | response | error)
                 StateProj::Calling { response, limits } => {
-                    let answered = ready!(response.poll(cx));
+                    let result = ready!(response.poll(cx));
                     let limits = limits.take();
                     this.state.set(State::Over);
-                    let (parts, body) = match answered {
+                    let (parts, body) = match result {
                         Ok(response) => response.map(ResponseBody::new).into_parts(),
                         Err(error) => return Poll::Ready(Err(error)),
                     };
                     match limits {
                         Some((limit, timeout)) if may_have_trailers(&parts) => {
                             let message = Message::default();
-                            let answer = Held { parts, body, left: limit, message };
-                            State::Holding { answer, timeout, deadline: None }
+                            let held = Held { parts, body, left: limit, message };
+                            State::Holding { held, timeout, deadline: None }
                         }
                         _ => return Poll::Ready(Ok(Response::from_parts(parts, body))),
                     }
                 }
 
                 // ## Holding => response
-                StateProj::Holding { answer, timeout, mut deadline } => {
-                    if answer.poll(cx).is_pending() {
-                        // Outside a runtime there is no timer, and without one there is no waiting.
+                StateProj::Holding { held, timeout, mut deadline } => {
+                    if held.poll(cx).is_pending() {
+                        // Outside a runtime there is no timer, and the response is returned at once.
                         if deadline.is_none() && Handle::try_current().is_ok() {
                             deadline.set(Some(tokio::time::sleep(*timeout)));
                         }
@@ -94,17 +115,17 @@ where
                             ready!(deadline.poll(cx));
                         }
                     }
-                    let StateOwned::Holding { answer, .. } =
+                    let StateOwned::Holding { held, .. } =
                         this.state.as_mut().project_replace(State::Over)
                     else {
                         unreachable!()
                     };
-                    return Poll::Ready(Ok(Response::from_parts(answer.parts, answer.body)));
+                    return Poll::Ready(Ok(Response::from_parts(held.parts, held.body)));
                 }
 
                 #[expect(
                     clippy::panic,
-                    reason = "as every future: polling it after its end is a bug of the caller"
+                    reason = "polling any future after it was ready is a bug of the caller"
                 )]
                 StateProj::Over => panic!("`ResponseFuture` polled after it was ready"),
             };
@@ -113,7 +134,7 @@ where
     }
 }
 
-/// An answer that is not over until its trailers have been looked at.
+/// A response that is held until its trailers are known.
 struct Held<D: Body> {
     parts: Parts,
     body: ResponseBody<D>,
@@ -123,18 +144,18 @@ struct Held<D: Body> {
 }
 
 impl<D: Body<Data = Bytes> + Unpin> Held<D> {
-    /// Reads up to the trailers, and ends as soon as it is known that they are there, or need not be waited for.
+    /// Reads up to the trailers. Ready when they have arrived, or when the response cannot be held any longer.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(frame) = ready!(Pin::new(&mut self.body).poll_hold(cx)) {
             if let Some(data) = frame.data_ref() {
-                // An empty frame counts too: there may be no end of them.
+                // An empty frame counts too, since a server may send them without end.
                 let left = self.left.checked_sub(data.len().max(1));
                 self.left = left.unwrap_or_default();
                 if left.is_none() || self.message.is_passed_by(data) {
                     break;
                 }
             } else if let Some(trailers) = frame.trailers_ref() {
-                if trailers.get(GRPC_STATUS).is_some_and(|status| status == UNAUTHENTICATED) {
+                if grpc_verdict(trailers) == Verdict::Rejected {
                     copy_trailers(trailers, &mut self.parts.headers);
                 }
                 break;
@@ -144,50 +165,18 @@ impl<D: Body<Data = Bytes> + Unpin> Held<D> {
     }
 }
 
-const GRPC_STATUS: &str = "grpc-status";
-const UNAUTHENTICATED: &str = "16";
-
-/// Returns whether it is an answer whose status comes in its trailers.
-fn may_have_trailers(head: &Parts) -> bool {
-    head.status == StatusCode::OK
-        && is_grpc(&head.headers)
-        && !head.headers.contains_key(GRPC_STATUS)
-}
-
-/// Makes an answer's headers what they would be if it had nothing but a status.
+/// Copies the trailers into the headers, as in a response that consists of a status only.
 ///
-/// Where both have a name the headers' values stay, since a trailer must not overwrite what says how a message is to be
-/// read (RFC 9110 §6.5.1); tonic merges them likewise.
+/// A name that the headers have already is skipped: a trailer must not change how the message is read (RFC 9110 §6.5.1). tonic
+/// merges them in the same way.
 fn copy_trailers(trailers: &HeaderMap, headers: &mut HeaderMap) {
     for name in
         trailers.keys().filter(|name| !headers.contains_key(*name)).cloned().collect::<Vec<_>>()
     {
         for value in trailers.get_all(&name) {
-            // There is no room beyond some 30,000 headers; the trailers are still where they were.
+            // Fails beyond about 30,000 headers. The trailers are still in the body.
             let _ = headers.try_append(name.clone(), value.clone());
         }
-    }
-}
-
-/// The first message of a body (gRPC over HTTP/2, "Length-Prefixed-Message"), of which only the length matters.
-#[derive(Default)]
-struct Message {
-    /// A byte that says whether it is compressed, and the length of what follows.
-    prefix: [u8; 5],
-    seen: u64,
-}
-
-impl Message {
-    /// Takes note of data that came, and returns whether some of it is beyond the message.
-    fn is_passed_by(&mut self, data: &[u8]) -> bool {
-        let at = usize::try_from(self.seen).unwrap_or(usize::MAX);
-        for (place, byte) in self.prefix.iter_mut().skip(at).zip(data) {
-            *place = *byte;
-        }
-        self.seen += data.len() as u64;
-        let [_, length @ ..] = self.prefix;
-        let prefix = self.prefix.len() as u64;
-        self.seen > prefix + u64::from(u32::from_be_bytes(length))
     }
 }
 

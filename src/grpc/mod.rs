@@ -1,7 +1,6 @@
 //! gRPC over tonic.
 //!
-//! [`RefreshLayer`](crate::RefreshLayer) goes over a tonic `Channel` like over any other client, and a generated client
-//! goes over both:
+//! [`RefreshLayer`](crate::RefreshLayer) wraps a tonic `Channel` like any other client, and a generated client uses the result:
 //!
 //! ```
 //! use tonic::transport::Channel;
@@ -12,52 +11,53 @@
 //!
 //! async fn check<S: TokenSource>(source: S, channel: Channel) -> Result<(), tonic::Status> {
 //!     let service = ServiceBuilder::new().layer(RefreshLayer::new(source)).service(channel);
-//!     let answer = HealthClient::new(service).check(HealthCheckRequest::default()).await?;
-//!     println!("{answer:?}");
+//!     let response = HealthClient::new(service).check(HealthCheckRequest::default()).await?;
+//!     println!("{response:?}");
 //!     Ok(())
 //! }
 //! ```
 //!
-//! There is no origin to name: a client without an origin of its own names no authority in its requests, and the
-//! channel fixes where they go, and whether over TLS. So it is the channel's URL that must be looked at: the layer cannot
-//! see it, and over a channel to an `http://` one the token goes in the open.
+//! All four kinds of call work. The messages of a call are kept while they are sent, up to the layer's
+//! [`replay_limit`](crate::RefreshLayer::replay_limit), so that the call can be retried if its token is rejected. Nothing is delayed
+//! for that, including streams.
 //!
-//! All four kinds of call work. What a client sends is kept while it is sent, up to the layer's
-//! [`replay_limit`](crate::RefreshLayer::replay_limit), so that a call whose token was rejected can be made again; nothing
-//! waits for that, and no stream is delayed. A stream that is open when its token expires or is revoked is left alone:
-//! what becomes of it is between the server and the caller.
+//! # Options
 //!
-//! A deadline that a caller sets with `Request::set_timeout` counts for each attempt, and not for the wait for a token.
-//! One for all of it is tower's `Timeout`, outside.
+//! | Option | Effect |
+//! |---|---|
+//! | [`HoldTrailersLayer`] | also retries calls that the server rejects in the trailers |
+//! | [`RefreshLayer::replay_limit`](crate::RefreshLayer::replay_limit) | how much of a call's messages is kept for a retry |
+//! | `tonic::Request::set_timeout` | the deadline of each attempt, without the wait for a token |
+//! | tower's `Timeout`, outside the layer | the deadline of the whole call |
 //!
-//! # What a rejection looks like
+//! # Rejections
 //!
-//! gRPC says `UNAUTHENTICATED` where HTTP says 401, and has two places to say it in. Most servers refuse a call before
-//! they have answered anything: the status is then in the response headers, and this is all that it takes. It can also
-//! come in the *trailers*, behind the body. By then a streaming answer belongs to the caller, who gets the status. An
-//! answer to a unary call could still be held back, which is what [`HoldTrailersLayer`] does:
+//! `UNAUTHENTICATED` is gRPC's counterpart of 401. Most servers refuse a call before they have sent anything. The status is then in
+//! the response headers, which needs no configuration. A status can also come in the *trailers*, after the body. By then the
+//! response to a streaming call belongs to the caller, who gets the status. The response to a unary call can be held until its
+//! trailers have arrived, which [`HoldTrailersLayer`] does:
 //!
-//! | server, and how it refuses | without | with [`HoldTrailersLayer`] |
+//! | Rejection by the server | Without `HoldTrailersLayer` | With it |
 //! |---|---|---|
-//! | tonic: an error in place of an answer, or from an interceptor | sent again | sent again |
-//! | tonic: an error inside a stream | the caller's | sent again, if at most one message came before it, and within the limit and the timeout |
-//! | grpcio: `context.abort` | sent again | sent again |
-//! | grpcio: `context.set_code`, and then an answer | the caller's | sent again |
-//! | either: after initial metadata | the caller's | sent again |
+//! | tonic: an error instead of a response, or from an interceptor | retried | retried |
+//! | tonic: an error inside a stream | returned to the caller | retried, if at most one message came before it, and within the limit and the timeout |
+//! | grpcio: `context.abort` | retried | retried |
+//! | grpcio: `context.set_code`, and then a response | returned to the caller | retried |
+//! | both: after initial metadata | returned to the caller | retried |
 //!
-//! # When there is no token
+//! # Errors
 //!
-//! A call that was never sent fails with a [`TokenError`](crate::TokenError), and `tonic::Status` has codes of its own
-//! for that. If a request is a gRPC one (its `content-type` begins with `application/grpc`) and the feature `tonic` is
-//! on, the service's error is a `Status`, which generated clients hand on as it is:
+//! A call that was never sent fails with a [`TokenError`](crate::TokenError). If the request is a gRPC one (its `content-type` begins
+//! with `application/grpc`) and the feature `tonic` is enabled, the error of the service is a `tonic::Status`, which generated clients
+//! return unchanged:
 //!
-//! | the `TokenError` is | the code is |
+//! | `TokenError` | Code |
 //! |---|---|
 //! | transient, ambiguous | `UNAVAILABLE` |
 //! | denied | `UNAUTHENTICATED` |
 //! | misconfigured | `FAILED_PRECONDITION` |
 //!
-//! The `TokenError` is its source, and there only if the call was never sent:
+//! The `TokenError` is the source of the status. A status with such a source means that the call was never sent:
 //!
 //! ```
 //! use std::error::Error;
@@ -71,23 +71,22 @@
 //! # assert!(must_log_in(&TokenError::denied("the session is over").into()));
 //! # assert!(!must_log_in(&tonic::Status::unauthenticated("who are you?")));
 //! ```
+//!
+//! # Caveats
+//!
+//! - **No origin is needed, so check the channel's URL.** Generated clients send requests without an authority, and the channel
+//!   determines their destination. The layer cannot see it: over a channel to an `http://` URL the token is sent in plaintext.
+//! - **Open streams are not interrupted.** If the token of an open stream expires or is revoked, the server decides what happens to it.
 
 mod body;
 mod future;
 mod layer;
 mod service;
 mod status;
-
-use http::{HeaderMap, header};
+mod wire;
 
 pub use self::body::ResponseBody;
 pub use self::future::ResponseFuture;
 pub use self::layer::HoldTrailersLayer;
 pub use self::service::HoldTrailers;
 pub(crate) use self::status::for_caller;
-
-/// Returns whether these are the headers of a gRPC request or answer (gRPC over HTTP/2, "Content-Type").
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE);
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}

@@ -1,17 +1,17 @@
-//! What tonic's clients make of an error.
+//! Errors as statuses.
 
 use std::sync::Arc;
 
 use http::HeaderMap;
 use tonic::{Code, Status};
 
-use super::is_grpc;
+use super::wire::is_grpc;
 use crate::error::{BoxError, TokenError};
 
-/// Transient and ambiguous errors are `UNAVAILABLE`, denied ones `UNAUTHENTICATED`, misconfigured ones
-/// `FAILED_PRECONDITION`. The error is the status's source.
+/// Converts to a status that means that the call was never sent, so that a caller may retry `UNAVAILABLE` safely.
 ///
-/// It says that the call was never sent, so that whoever sends `UNAVAILABLE` ones again does so safely.
+/// Transient and ambiguous errors are `UNAVAILABLE`, denied ones `UNAUTHENTICATED`, and misconfigured ones
+/// `FAILED_PRECONDITION`. The error is the source of the status.
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 impl From<TokenError> for Status {
     fn from(error: TokenError) -> Self {
@@ -28,16 +28,16 @@ impl From<TokenError> for Status {
     }
 }
 
-/// Makes a status of the error that the caller of a request gets, if that is a gRPC one.
+/// Converts the error of a request to a status if the request is a gRPC one.
 ///
-/// tonic's clients look for a `Status` in the errors of the service below, and otherwise say `UNKNOWN`.
+/// tonic's clients look for a `Status` in the error of the service below them, and otherwise report `UNKNOWN`.
 pub(crate) fn for_caller(request: &HeaderMap, error: BoxError) -> BoxError {
     if !is_grpc(request) {
         return error;
     }
     match error.downcast::<TokenError>() {
         Ok(error) => Status::from(*error).into(),
-        // The token was rejected, and there is no other: the answer would have said so.
+        // The token was rejected and there is no newer one: the server would have returned this code.
         Err(error) => Status::unauthenticated(error.to_string()).into(),
     }
 }
