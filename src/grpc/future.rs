@@ -182,11 +182,6 @@ fn copy_trailers(trailers: &HeaderMap, headers: &mut HeaderMap) {
 
 impl<F, D: Body> fmt::Debug for ResponseFuture<F, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            State::Calling { .. } => "Calling",
-            State::Holding { .. } => "Holding",
-            State::Over => "Over",
-        };
-        f.debug_struct("ResponseFuture").field("state", &state).finish()
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }

@@ -57,7 +57,7 @@ use http_body::Body;
     note = "or configure the layer with `.replay_with(|body| ..)` or `.without_retry()`"
 )]
 pub trait ReplayBody: Body + Sized {
-    /// What is kept while the body is sent. For the request's future to be `Send`, it must be `Send`.
+    /// The data that is kept while the body is sent. For the request's future to be `Send`, it must be `Send`.
     type Spare;
 
     /// Splits the body into the one to send and a spare, or none if it is already known that the body cannot be sent twice.

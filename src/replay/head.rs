@@ -1,6 +1,6 @@
 //! The head of a request, in one buffer.
 
-use bytes::{BufMut, Bytes};
+use bytes::{Buf as _, BufMut as _, Bytes};
 use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
@@ -12,7 +12,7 @@ use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 /// parsed again for the rare second attempt:
 ///
 /// ```text
-/// scheme authority path-and-query ( lengths name value )*
+/// scheme authority path-and-query ( name value sensitive )*      each with its length before it, except the flag
 /// ```
 ///
 /// Extensions are cloned, which allocates if there are any.
@@ -20,8 +20,6 @@ pub(crate) struct SpareHead {
     method: Method,
     version: Version,
     extensions: Extensions,
-    /// The lengths of the URI's three components; zero for a component that the URI does not have.
-    uri: [u32; 3],
     /// The number of different header names, so that the map is allocated once.
     names: usize,
     buffer: Vec<u8>,
@@ -36,27 +34,25 @@ impl SpareHead {
         let uri = components(request.uri());
         let headers = request.headers();
 
-        let of_headers = |(name, value): (&HeaderName, &HeaderValue)| {
-            size_of::<u64>() + name.as_str().len() + value.len()
+        let of_header = |(name, value): (&HeaderName, &HeaderValue)| {
+            LENGTH + name.as_str().len() + LENGTH + value.len() + SENSITIVE
         };
-        let capacity = uri.iter().map(|component| component.len()).sum::<usize>()
-            + headers.iter().map(of_headers).sum::<usize>();
+        let capacity = uri.iter().map(|component| LENGTH + component.len()).sum::<usize>()
+            + headers.iter().map(of_header).sum::<usize>();
         let mut buffer = Vec::with_capacity(capacity);
         for component in uri {
-            buffer.put_slice(component.as_bytes());
+            put(&mut buffer, component.as_bytes());
         }
         for (name, value) in headers {
-            buffer.put_u64_ne(Lengths::of(name, value).0);
-            buffer.put_slice(name.as_str().as_bytes());
-            buffer.put_slice(value.as_bytes());
+            put(&mut buffer, name.as_str().as_bytes());
+            put(&mut buffer, value.as_bytes());
+            buffer.put_u8(value.is_sensitive().into());
         }
 
         Self {
             method: request.method().clone(),
             version: request.version(),
             extensions: request.extensions().clone(),
-            // `http` limits a URI to 65,534 bytes.
-            uri: uri.map(|component| u32::try_from(component.len()).unwrap_or(u32::MAX)),
             names: headers.keys_len(),
             buffer,
         }
@@ -65,10 +61,12 @@ impl SpareHead {
     /// Returns the request with `body`, or none if `http` rejects a part that it has accepted before.
     pub(crate) fn rebuild<B>(self, body: B) -> Option<Request<B>> {
         let mut bytes = Bytes::from(self.buffer);
-        let uri = uri(self.uri, &mut bytes)?;
+        let uri = uri(&mut bytes)?;
         let mut headers = HeaderMap::try_with_capacity(self.names).ok()?;
         while !bytes.is_empty() {
-            let (name, value) = header(&mut bytes)?;
+            let name = HeaderName::from_lowercase(&take(&mut bytes)?).ok()?;
+            let mut value = HeaderValue::from_maybe_shared(take(&mut bytes)?).ok()?;
+            value.set_sensitive(bytes.try_get_u8().ok()? == 1);
             headers.try_append(name, value).ok()?;
         }
 
@@ -82,29 +80,6 @@ impl SpareHead {
     }
 }
 
-/// The lengths of a header's name (16 bits, the limit of `http`) and value (47 bits), and whether the value is sensitive (1
-/// bit).
-struct Lengths(u64);
-
-impl Lengths {
-    fn of(name: &HeaderName, value: &HeaderValue) -> Self {
-        let sensitive = u64::from(value.is_sensitive());
-        Self((value.len() as u64) << 17 | (name.as_str().len() as u64) << 1 | sensitive)
-    }
-
-    fn name(&self) -> usize {
-        (self.0 >> 1 & 0xffff) as usize
-    }
-
-    fn value(&self) -> usize {
-        (self.0 >> 17) as usize
-    }
-
-    fn is_sensitive(&self) -> bool {
-        self.0 & 1 == 1
-    }
-}
-
 fn components(uri: &Uri) -> [&str; 3] {
     [
         uri.scheme_str().unwrap_or_default(),
@@ -114,41 +89,39 @@ fn components(uri: &Uri) -> [&str; 3] {
     ]
 }
 
-fn uri(lengths: [u32; 3], bytes: &mut Bytes) -> Option<Uri> {
-    let [scheme, authority, path] = lengths;
+fn uri(bytes: &mut Bytes) -> Option<Uri> {
     let mut parts = http::uri::Parts::default();
-    if let Some(scheme) = take_some(bytes, scheme)? {
+    let (scheme, authority, path) = (take(bytes)?, take(bytes)?, take(bytes)?);
+    if !scheme.is_empty() {
         parts.scheme = Some(Scheme::try_from(&*scheme).ok()?);
     }
-    if let Some(authority) = take_some(bytes, authority)? {
+    if !authority.is_empty() {
         parts.authority = Some(Authority::from_maybe_shared(authority).ok()?);
     }
-    if let Some(path) = take_some(bytes, path)? {
+    if !path.is_empty() {
         parts.path_and_query = Some(PathAndQuery::from_maybe_shared(path).ok()?);
     }
     Uri::from_parts(parts).ok()
 }
 
-fn header(bytes: &mut Bytes) -> Option<(HeaderName, HeaderValue)> {
-    let lengths = take(bytes, size_of::<u64>())?;
-    let lengths = Lengths(u64::from_ne_bytes(lengths.as_ref().try_into().ok()?));
-    let name = HeaderName::from_lowercase(&take(bytes, lengths.name())?).ok()?;
-    let mut value = HeaderValue::from_maybe_shared(take(bytes, lengths.value())?).ok()?;
-    value.set_sensitive(lengths.is_sensitive());
-    Some((name, value))
+/// Appends bytes and their length.
+fn put(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    // A length beyond 32 bits makes `take` fail.
+    buffer.put_u32_ne(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    buffer.put_slice(bytes);
 }
 
-fn take(bytes: &mut Bytes, length: usize) -> Option<Bytes> {
+/// Takes bytes that [`put`] has appended.
+fn take(bytes: &mut Bytes) -> Option<Bytes> {
+    let length = usize::try_from(bytes.try_get_u32_ne().ok()?).ok()?;
     (length <= bytes.len()).then(|| bytes.split_to(length))
 }
 
-/// Like [`take`], but returns `Some(None)` for a length of zero.
-fn take_some(bytes: &mut Bytes, length: u32) -> Option<Option<Bytes>> {
-    match usize::try_from(length).ok()? {
-        0 => Some(None),
-        length => take(bytes, length).map(Some),
-    }
-}
+/// The size of a length.
+const LENGTH: usize = size_of::<u32>();
+
+/// The size of the flag of a sensitive value.
+const SENSITIVE: usize = 1;
 
 #[cfg(test)]
 mod tests {

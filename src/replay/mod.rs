@@ -19,10 +19,10 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), BoxError> {
 //! // Stands for an HTTP client. The first token is rejected.
-//! let api = tower::service_fn(async |request: Request<_>| {
+//! let api = tower::service_fn(async |request: Request<Replayable<_>>| {
 //!     let authorization = request.headers()["authorization"].clone();
-//!     let body = BodyExt::collect::<>(request.into_body()).await?.to_bytes();
-//!     let mut response = Response::new(Full::from(body));
+//!     let body = request.into_body().collect().await?.to_bytes();
+//!     let mut response = Response::new(Full::<Bytes>::from(body));
 //!     if authorization == "Bearer token-0" {
 //!         *response.status_mut() = StatusCode::UNAUTHORIZED;
 //!     }

@@ -134,12 +134,6 @@ where
     }
 }
 
-impl<B> From<B> for Replayable<B> {
-    fn from(body: B) -> Self {
-        Self::new(body)
-    }
-}
-
 impl<B> fmt::Debug for Replayable<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replayable").finish_non_exhaustive()

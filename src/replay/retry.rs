@@ -31,7 +31,7 @@ use super::body::ReplayBody;
     note = "or configure the layer with `.replay_with(|body| ..)` or `.without_retry()`"
 )]
 pub trait Retry<B>: sealed::Sealed {
-    /// What is kept until the response is known.
+    /// The part of the request that is kept until the response is known.
     type Spare;
 
     /// Splits a body into the one to send and a spare, or none if it cannot be sent a second time.
@@ -40,7 +40,10 @@ pub trait Retry<B>: sealed::Sealed {
     fn split(&self, body: B, limit: Option<ReplayLimit>) -> (B, Option<Self::Spare>);
 
     /// Pauses the body of the first attempt, and returns whether the spare can become the whole body.
-    fn pause(&self, spare: &mut Self::Spare) -> bool;
+    fn pause(&self, spare: &mut Self::Spare) -> bool {
+        let _ = spare;
+        true
+    }
 
     /// Returns the body of the second attempt.
     fn replay(&self, spare: Self::Spare) -> B;
@@ -162,10 +165,6 @@ where
         (body, spare)
     }
 
-    fn pause(&self, _spare: &mut B) -> bool {
-        true
-    }
-
     fn replay(&self, spare: B) -> B {
         spare
     }
@@ -202,10 +201,6 @@ impl<B> Retry<B> for NoRetry {
 
     fn split(&self, body: B, _limit: Option<ReplayLimit>) -> (B, Option<Infallible>) {
         (body, None)
-    }
-
-    fn pause(&self, spare: &mut Infallible) -> bool {
-        match *spare {}
     }
 
     fn replay(&self, spare: Infallible) -> B {

@@ -285,18 +285,6 @@ impl<B> Drop for Second<B> {
     }
 }
 
-impl<B, E> fmt::Debug for Tee<B, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = match &self.part {
-            Part::Nothing => "Nothing",
-            Part::Alone(_) => "Alone",
-            Part::First(_) => "First",
-            Part::Second(_) => "Second",
-        };
-        f.debug_struct("Tee").field("part", &part).finish_non_exhaustive()
-    }
-}
-
 // ===== impl StreamSpare =====
 
 impl<B> StreamSpare<B> {

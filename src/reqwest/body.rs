@@ -85,7 +85,7 @@ where
 struct Streamed<B> {
     #[expect(clippy::disallowed_types, reason = "see its import")]
     body: Mutex<Pin<Box<B>>>,
-    /// Of a token request.
+    /// Set for a token request.
     watch: Option<Watch>,
 }
 

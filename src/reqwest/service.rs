@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::body::into_reqwest;
 use super::response::{ResponseFuture, without_query};
-use super::watch::Watch;
+use super::watch::watch;
 use crate::error::BoxError;
 
 /// A `reqwest::Client` as a service of `http` types.
@@ -91,7 +91,7 @@ where
         if !request.uri().path().starts_with('/') {
             *request.uri_mut() = Uri::default();
         }
-        let watch = Watch::of(request.extensions());
+        let watch = watch(request.extensions());
         let request = request.map(|body| into_reqwest(body, watch.clone()));
         match reqwest::Request::try_from(request) {
             Ok(request) => {
