@@ -1,9 +1,8 @@
-//! What the layer costs a request whose token is at hand.
+//! The cost of the layer for a request with a fresh token.
 //!
-//! `cargo bench --bench overhead`. Each bench builds a request, sends it through the stack, and drops the answer. The
-//! stacks differ in one layer only, so that their difference is what that layer costs; `bare` is the floor. divan
-//! counts the allocations beside the times.
-#![allow(clippy::expect_used, reason = "a bench that fails is one that panics")]
+//! `cargo bench --bench overhead`. Each bench builds a request, sends it through the stack, and drops the response. The stacks
+//! differ in one layer, whose cost is the difference between them; `bare` has none. divan counts allocations as well.
+#![allow(clippy::expect_used, reason = "a bench fails by panicking")]
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -24,7 +23,7 @@ use tower_refresh::{Credentials, RefreshLayer, Renewal, TokenSet, TokenSource};
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
-/// How many headers a request has beside the token.
+/// The number of headers of a request, without the token.
 const HEADERS: [usize; 3] = [0, 8, 20];
 
 fn main() {
@@ -51,7 +50,7 @@ fn refresh_with_retry(bencher: Bencher<'_, '_>, headers: usize) {
     run(bencher, headers, refresh().layer(Api));
 }
 
-/// How many frames of 1 KiB a stream has.
+/// The number of frames of a stream, 1 KiB each.
 const FRAMES: [usize; 3] = [1, 16, 64];
 
 #[divan::bench(args = FRAMES)]
@@ -59,13 +58,13 @@ fn stream_without_retry(bencher: Bencher<'_, '_>, frames: usize) {
     run_stream(bencher, frames, refresh().without_retry().layer(Reader));
 }
 
-/// The frames are kept until the answer comes.
+/// The frames are kept until the response arrives.
 #[divan::bench(args = FRAMES)]
 fn stream_with_retry(bencher: Bencher<'_, '_>, frames: usize) {
     run_stream(bencher, frames, refresh().layer(Reader));
 }
 
-/// Many threads at once: a fresh token takes no lock.
+/// Several threads at once: a request with a fresh token takes no lock.
 #[divan::bench(threads = [1, 2])]
 fn refresh_without_retry_shared(bencher: Bencher<'_, '_>) {
     let service = refresh().without_retry().layer(Api);
@@ -123,8 +122,8 @@ where
     E: std::fmt::Debug,
 {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => answer.expect("an answer"),
-        Poll::Pending => unreachable!("the token is at hand"),
+        Poll::Ready(response) => response.expect("a response"),
+        Poll::Pending => unreachable!("the token is fresh"),
     }
 }
 
@@ -146,7 +145,7 @@ impl Service<Request<Full<Bytes>>> for Api {
     }
 }
 
-/// Reads the request's body, and then answers.
+/// Reads the request's body, and then responds.
 #[derive(Clone)]
 struct Reader;
 

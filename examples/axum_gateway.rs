@@ -1,8 +1,8 @@
 //! axum in front of an API: `cargo run --example axum_gateway --features axum,hyper-util,testing`
 //!
-//! Handlers call the API through one client in `State`, which has the token; callers know nothing of it. The program serves
-//! on loopback, sends itself some requests, has the token revoked between them, and shuts down while an answer and a refresh
-//! are under way.
+//! Handlers call the API through one client in `State`, which attaches the token; the gateway's callers need none. The program
+//! serves on loopback and sends requests to itself. The token is revoked between them, and the gateway shuts down while a response
+//! and a refresh are in flight.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ use tracing::Level;
 
 // ===== the gateway =====
 
-/// What the handlers share. Cloning it is cheap.
+/// The state that the handlers share. Cloning it is cheap.
 #[derive(Clone)]
 struct Gateway {
     api: Arc<str>,
@@ -42,13 +42,13 @@ struct Gateway {
 type ApiClient = BoxCloneSyncService<Request<Body>, Response, BoxError>;
 
 impl Gateway {
-    fn new(api: String, credentials: &Credentials) -> Self {
-        let layer = RefreshLayer::new(credentials.clone()).origin(&api);
+    fn new(api: String, credentials: &Credentials<RefreshTokenGrant>) -> Self {
+        let layer = RefreshLayer::with_credentials(credentials.clone()).origin(&api);
         Self { client: client(layer), api: api.into() }
     }
 
     fn routes(self) -> Router {
-        // Whoever gets this far uses the token: who may is to be asked by a layer out here.
+        // Every caller of these routes uses the token. Authenticate callers in a layer here.
         Router::new()
             .route("/notes/{id}", get(note))
             .route("/files/{id}", put(upload))
@@ -57,16 +57,16 @@ impl Gateway {
     }
 }
 
-fn client(layer: RefreshLayer) -> ApiClient {
-    // With hyper-rustls' connector for https.
+fn client(layer: RefreshLayer<RefreshTokenGrant>) -> ApiClient {
+    // For https, use hyper-rustls' connector.
     let http = Client::builder(TokioExecutor::new()).build_http::<Body>();
     BoxCloneSyncService::new(
         ServiceBuilder::new()
-            .map_response(|answer: http::Response<_>| answer.map(Body::new))
-            // For all of it: the wait for a token, and both attempts. It stops no refresh.
+            .map_response(|response: http::Response<_>| response.map(Body::new))
+            // Limits the whole request: the wait for a token and both attempts. It does not stop a refresh.
             .timeout(Duration::from_secs(60))
             .layer(layer)
-            // For each attempt. Of the URL only the path: a query may be a secret.
+            // Traces each attempt, with the path but not the query, which may be secret.
             .layer(
                 TraceLayer::new_for_http()
                     .make_span_with(|request: &Request<Body>| {
@@ -84,8 +84,8 @@ async fn note(State(gateway): State<Gateway>, Path(id): Path<u64>) -> Result<Res
     pass_back(gateway.client.oneshot(request).await?)
 }
 
-/// Passes the body on as it comes. What was sent is kept until the answer is there, so that it can be sent again: of an
-/// upload more than of other requests.
+/// Streams the body to the API. The part that was sent is kept until the response arrives, so that the request can be retried.
+/// The limit is higher than for other requests.
 async fn upload(
     State(gateway): State<Gateway>,
     Path(id): Path<u64>,
@@ -101,19 +101,19 @@ async fn upload(
     pass_back(gateway.client.oneshot(request).await?)
 }
 
-/// Makes the caller's answer out of the API's: of its headers those that are meant for the caller.
-fn pass_back(answer: Response) -> Result<Response, Failure> {
-    if answer.status() == StatusCode::UNAUTHORIZED {
-        // Ours is the token that was rejected. If there was no newer one, this is why.
-        let why = answer.extensions().get::<TokenError>().cloned();
+/// Converts the API's response to the caller's. Headers that are not meant for the caller are dropped.
+fn pass_back(response: Response) -> Result<Response, Failure> {
+    if response.status() == StatusCode::UNAUTHORIZED {
+        // The gateway's token was rejected. If there is no newer one, the extensions hold the reason.
+        let why = response.extensions().get::<TokenError>().cloned();
         return Err(why.map_or_else(|| Failure("the API rejects the token".into()), Failure::from));
     }
-    let content_type = answer.headers().get(header::CONTENT_TYPE).cloned();
+    let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
     let content_type = content_type.map(|value| [(header::CONTENT_TYPE, value)]);
-    Ok((answer.status(), content_type, answer.into_body()).into_response())
+    Ok((response.status(), content_type, response.into_body()).into_response())
 }
 
-/// What went wrong between the gateway and the API: the caller learns no more than the kind of it.
+/// An error between the gateway and the API. The caller gets a status only.
 struct Failure(BoxError);
 
 impl<E: Into<BoxError>> From<E> for Failure {
@@ -129,7 +129,7 @@ impl IntoResponse for Failure {
             None if self.0.is::<Elapsed>() => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         };
-        tracing::error!(error = %self.0, because = self.0.source(), "no answer from the API");
+        tracing::error!(error = %self.0, because = self.0.source(), "no response from the API");
         status.into_response()
     }
 }
@@ -138,7 +138,7 @@ impl IntoResponse for Failure {
 async fn main() -> Result<(), BoxError> {
     tracing_subscriber::fmt().with_max_level(Level::INFO).init();
 
-    // A server to try it on: a token endpoint, and an API that answers with what it was sent.
+    // A server for this example: a token endpoint, and an API that returns the body it receives.
     let server = AuthorizationServer::new();
     let serving = server.serve().await?;
 
@@ -153,13 +153,13 @@ async fn main() -> Result<(), BoxError> {
     let origin = format!("http://{}", listener.local_addr()?);
     let (stop, stopped) = oneshot::channel::<()>();
     let serve = axum::serve(listener, gateway.routes())
-        // In life: until `tokio::signal::ctrl_c` or SIGTERM.
+        // A real program waits for `tokio::signal::ctrl_c` or SIGTERM.
         .with_graceful_shutdown(async { drop(stopped.await) });
     let at_the_end = credentials.clone();
     let gateway = tokio::spawn(async move {
         let served = serve.await;
-        // Requests have ended, and a refresh may not: its answer is the only copy of the next refresh token.
-        // Without a store there is nothing to save, so that there is no error.
+        // The requests have ended, but a refresh may be in flight. Its response is the only copy of the next refresh token.
+        // There is no error to handle: without a store, nothing has to be saved.
         let _ = at_the_end.flush().await;
         served
     });
@@ -167,22 +167,22 @@ async fn main() -> Result<(), BoxError> {
     // ===== callers =====
     let caller = Client::builder(TokioExecutor::new()).build_http::<Body>();
     let get = |id: u64| Request::get(format!("{origin}/notes/{id}")).body(Body::empty());
-    let answer = caller.request(get(1)?).await?;
-    println!("a note: {}", answer.status());
+    let response = caller.request(get(1)?).await?;
+    println!("a note: {}", response.status());
 
     server.revoke_all_access_tokens();
     let chunks = (0..100_u8).map(|at| Ok::<_, BoxError>(Bytes::from(vec![at; 10_000])));
     let upload = Request::put(format!("{origin}/files/1"))
         .header(header::CONTENT_TYPE, "application/octet-stream")
         .body(Body::from_stream(stream::iter(chunks)))?;
-    let answer = caller.request(upload).await?;
-    println!("an upload of a megabyte, streamed: {}", answer.status());
+    let response = caller.request(upload).await?;
+    println!("an upload of a megabyte, streamed: {}", response.status());
     let sent: Vec<u8> = (0..100_u8).flat_map(|at| vec![at; 10_000]).collect();
-    let same = answer.into_body().collect().await?.to_bytes() == sent;
-    println!("the API got it byte for byte: {same}");
+    let same = response.into_body().collect().await?.to_bytes() == sent;
+    println!("the API received it unchanged: {same}");
 
-    // The gateway is told to stop while the body of one answer is on its way, and while a token is renewed that nobody
-    // waits for any more.
+    // The gateway shuts down while the body of one response is in flight, and while a refresh is in flight whose caller has given
+    // up.
     server.resource_faults().once(Fault::honest().late_body(Duration::from_millis(300)));
     let slow = caller.request(get(2)?).await?;
     server.revoke_all_access_tokens();
@@ -193,34 +193,34 @@ async fn main() -> Result<(), BoxError> {
         }
     };
     tokio::select! {
-        _ = caller.request(get(3)?) => return Err("broken: there is no answer without a token".into()),
-        // Here the caller gives up.
+        _ = caller.request(get(3)?) => return Err("broken: a response without a token".into()),
+        // The caller gives up.
         () = refreshing => {}
     }
     drop(stop);
     let status = slow.status();
     let whole = slow.into_body().collect().await.is_ok();
-    println!("a note, asked for before the shutdown: {status}, whole: {whole}");
+    println!("a note, requested before the shutdown: {status}, complete: {whole}");
     gateway.await??;
-    // A process that ended now would have this refresh token for the next start.
+    // This refresh token is valid for the next start of the process.
     let tokens = credentials.token().now_or_never().transpose()?;
     let kept = tokens.as_ref().and_then(|tokens| tokens.refresh_token());
     let kept = kept.is_some_and(|it| server.is_unspent(it.expose_secret()));
-    println!("the refresh token that it leaves behind is unspent: {kept}");
+    println!("the last refresh token is unspent: {kept}");
     let refused = caller.request(get(4)?).await.is_err();
-    println!("afterwards the gateway answers nobody: {refused}");
+    println!("requests after the shutdown are refused: {refused}");
 
-    // ===== what must have happened =====
+    // ===== checks =====
     let counters = server.counters();
     println!(
-        "{} answers, {} rejections that nobody saw, {} token requests",
+        "{} responses, {} rejections hidden from callers, {} token requests",
         counters.resource_requests_ok,
         counters.resource_requests_unauthorized,
         counters.token_requests
     );
     let counts = (counters.resource_requests_ok, counters.resource_requests_unauthorized);
     if counts != (3, 2) || counters.token_requests != 3 || !(same && whole && refused && kept) {
-        return Err("broken: a rejection costs one refresh, and a shutdown loses nothing".into());
+        return Err("broken: expected one refresh per rejection, and no loss at shutdown".into());
     }
     Ok(())
 }

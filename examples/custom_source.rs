@@ -1,7 +1,7 @@
-//! Tokens from elsewhere than an OAuth token endpoint: `cargo run --example custom_source --features testing`
+//! Tokens that do not come from an OAuth token endpoint: `cargo run --example custom_source --features testing`
 //!
-//! A `TokenSource` of one's own asks the machine's metadata server, as cloud providers have them; its errors say what is to
-//! be done about them. Whatever needs no more than a function is a closure.
+//! Implements `TokenSource` for a metadata server, such as cloud providers run for each machine, and maps its errors to the four
+//! kinds of `TokenError`. For simple cases, use a closure, as in the second part.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ use tower_refresh::{
     BoxError, Cause, RefreshLayer, Renewal, TokenError, TokenSet, TokenSource, source_fn,
 };
 
-/// How long the metadata server may take: it is next door.
+/// The time limit for the metadata server, which is nearby.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The metadata server of the machine that the program runs on.
@@ -30,26 +30,28 @@ struct MetadataServer {
     url: String,
 }
 
-/// What it answers.
+/// The response of the metadata server.
 #[derive(Deserialize)]
-struct Answer {
+struct Response {
     access_token: String,
-    /// In seconds, as the next one.
+    /// In seconds, like `refresh_in`.
     expires_in: u64,
     refresh_in: Option<u64>,
 }
 
 impl TokenSource for MetadataServer {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
-        // It hands out the same token until that is about to expire, unless it is told that the token was rejected.
+        // The server returns the same token until it is about to expire, unless a fresh one is requested.
         let query = if renewal.cause() == Cause::Rejected { "?fresh=true" } else { "" };
-        let answer = self.ask(Method::GET, query).await?;
-        let answer: Answer = serde_json::from_slice(&answer)
-            // Without the error's own text, which may quote the token.
-            .map_err(|_| TokenError::transient("the metadata server's answer cannot be read"))?;
-        let mut tokens = TokenSet::bearer(answer.access_token)?
-            .expires_in(Duration::from_secs(answer.expires_in));
-        if let Some(seconds) = answer.refresh_in {
+        let body = self.ask(Method::GET, query).await?;
+        let response: Response = serde_json::from_slice(&body)
+            // The error is dropped, because its text may quote the token.
+            .map_err(|_| {
+                TokenError::transient("the response of the metadata server is malformed")
+            })?;
+        let mut tokens = TokenSet::bearer(response.access_token)?
+            .expires_in(Duration::from_secs(response.expires_in));
+        if let Some(seconds) = response.refresh_in {
             tokens = tokens.refresh_in(Duration::from_secs(seconds));
         }
         Ok(tokens.build())
@@ -58,7 +60,7 @@ impl TokenSource for MetadataServer {
     // ## Called by `Credentials::replace` with tokens, and by `Credentials::forget` with none.
     async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
         match tokens {
-            // Tokens that the program got by itself are none of the metadata server's business.
+            // The metadata server does not track tokens that the program obtained elsewhere.
             Some(_) => Ok(()),
             None => self.ask(Method::DELETE, "").await.map(drop),
         }
@@ -70,43 +72,43 @@ impl MetadataServer {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{query}", self.url))
-            // Such servers want a header that no browser can be made to send.
+            // Metadata servers require a header that a browser cannot be tricked into sending.
             .header("metadata", "true")
             .body(Full::default())
-            .map_err(|_| TokenError::misconfigured("the metadata server's URL is none"))?;
+            .map_err(|_| TokenError::misconfigured("the URL of the metadata server is invalid"))?;
         let exchange = async {
-            let answer = self.http.request(request).await?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), 64 * 1024).collect().await?.to_bytes();
+            let response = self.http.request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), 64 * 1024).collect().await?.to_bytes();
             Ok::<_, BoxError>((status, body))
         };
-        // Nothing is spent by asking, so that no outcome is ambiguous: whatever went wrong may be asked again.
+        // A request spends nothing, so no outcome is ambiguous: every failure may be retried.
         let (status, body) = match timeout(TIMEOUT, exchange).await {
             Ok(exchange) => exchange.map_err(TokenError::transient)?,
-            Err(_) => return Err(TokenError::transient("the metadata server does not answer")),
+            Err(_) => return Err(TokenError::transient("the metadata server does not respond")),
         };
         match status {
             status if status.is_success() => Ok(body),
-            // A human must act: give the machine an identity, or this identity its rights back.
+            // A person must act: give the machine an identity, or restore the rights of this identity.
             StatusCode::NOT_FOUND => Err(TokenError::misconfigured("this machine has no identity")),
             StatusCode::FORBIDDEN => {
-                Err(TokenError::denied("this machine's identity was withdrawn"))
+                Err(TokenError::denied("the identity of this machine was withdrawn"))
             }
-            status => Err(TokenError::transient(format!("the metadata server answered {status}"))),
+            status => Err(TokenError::transient(format!("the metadata server returned {status}"))),
         }
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // Servers to try it on: an API that accepts the tokens of `server`, and a metadata server that hands them out.
+    // Servers for this example: an API that accepts the tokens of `server`, and a metadata server that issues them.
     let server = AuthorizationServer::new();
     let serving = server.serve().await?;
     let metadata = metadata::serve(server.clone()).await?;
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let get = || Request::get(serving.url("/things")).body(Full::default());
 
-    // ===== a source of one's own =====
+    // ===== a `TokenSource` =====
     let source = MetadataServer { http: http.clone(), url: metadata.url.clone() };
     let layer = RefreshLayer::new(source).origin(serving.origin());
     let credentials = layer.credentials().clone();
@@ -115,24 +117,26 @@ async fn main() -> Result<(), BoxError> {
         let status = client.clone().oneshot(get()?).await?.status();
         println!("metadata server: {status} {what}");
         if !status.is_success() {
-            return Err(format!("broken: the API answered {status}").into());
+            return Err(format!("broken: the API returned {status}").into());
         }
         server.revoke_all_access_tokens();
     }
     credentials.forget().await?;
-    println!("metadata server: told {} time of a log-out", metadata.log_outs());
+    println!("metadata server: {} log-out received", metadata.log_outs());
 
-    // Its errors reach whoever made a request, and nothing was sent.
+    // The caller of a request gets the error of the source. The request was not sent.
     metadata.withdraw();
-    let error = client.oneshot(get()?).await.err().ok_or("broken: a request without a token")?;
-    let error = error.downcast_ref::<TokenError>().ok_or("broken: not the source's error")?;
+    let error =
+        client.oneshot(get()?).await.err().ok_or("broken: a request was sent without a token")?;
+    let error =
+        error.downcast_ref::<TokenError>().ok_or("broken: the error is not that of the source")?;
     println!("metadata server: {error}; log in again: {}", error.is_denied());
     if metadata.log_outs() != 1 || !error.is_denied() {
-        return Err("broken: the source is told of a log-out, and tells of its errors".into());
+        return Err("broken: the log-out or the error was lost".into());
     }
 
     // ===== a closure =====
-    // `issue` stands for whatever a program can ask for a token: a broker, a command, a secret mounted by the platform.
+    // `issue` stands for any other origin of a token: a broker, a command, a secret that the platform mounts.
     let calls = Arc::new(AtomicUsize::new(0));
     let (broker, counted) = (server.clone(), Arc::clone(&calls));
     let source = source_fn(move |renewal| {
@@ -147,17 +151,17 @@ async fn main() -> Result<(), BoxError> {
         let status = client.clone().oneshot(get()?).await?.status();
         println!("closure: {status}");
         if !status.is_success() {
-            return Err(format!("broken: the API answered {status}").into());
+            return Err(format!("broken: the API returned {status}").into());
         }
         server.revoke_all_access_tokens();
     }
     if calls.load(Ordering::Relaxed) != 2 {
-        return Err("broken: one call, and one more after the revocation".into());
+        return Err("broken: expected one call, and another after the revocation".into());
     }
     Ok(())
 }
 
-/// A metadata server to try it on.
+/// A metadata server for this example.
 mod metadata {
     use std::io;
     use std::sync::Arc;
@@ -181,7 +185,7 @@ mod metadata {
         withdrawn: AtomicBool,
     }
 
-    /// Listens until the program ends.
+    /// Serves until the program ends.
     pub(crate) async fn serve(server: AuthorizationServer) -> io::Result<Metadata> {
         let inner =
             Inner { server, log_outs: AtomicUsize::new(0), withdrawn: AtomicBool::new(false) };
@@ -201,8 +205,8 @@ mod metadata {
         }
         let token = state.server.issue();
         let token = token.access_token().expose_secret();
-        let answer = json!({ "access_token": token, "expires_in": 3600, "refresh_in": 3000 });
-        Ok(answer.to_string())
+        let response = json!({ "access_token": token, "expires_in": 3600, "refresh_in": 3000 });
+        Ok(response.to_string())
     }
 
     async fn log_out(State(state): State<Arc<Inner>>) {

@@ -4,10 +4,9 @@
 //! cargo run --example file_store --features file-store,hyper-util,testing [-- SECONDS]
 //! ```
 //!
-//! The first one also plays the authorization server and the API, and begins a session. The second one finds both, and the
-//! file, in the same place, and uses what the first has obtained. From then on whoever is first renews the token, and the
-//! other one adopts it; stop one with Ctrl-C (the second, say) or `kill -9` it, and start it again. Alone it runs for 6
-//! seconds, or as long as it is told to.
+//! The first process also runs the authorization server and the API, and begins a session. The second process finds the file and
+//! uses the tokens that the first has obtained. From then on, either process refreshes the token and the other one adopts it. Stop
+//! the second with Ctrl-C or `kill -9` and start it again. `SECONDS` is how long a process runs, by default 6.
 #![allow(clippy::disallowed_methods, reason = "a program, whose clock is the real one")]
 
 use std::fs::{self, File};
@@ -38,10 +37,10 @@ async fn main() -> Result<(), BoxError> {
     fs::create_dir_all(&folder)?;
     let (found, server) = find_or_start_a_server(&folder).await?;
 
-    // ===== all that a program needs; with hyper-rustls' connector for https =====
+    // ===== a complete client; for https, use hyper-rustls' connector =====
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let endpoint = TokenEndpoint::new(http.clone(), format!("{}/token", found.origin))?;
-    // What it was configured with, in every process: it is sent once, and then the file knows better.
+    // The same configuration in every process. It is sent once; later refresh tokens come from the file.
     let grant = RefreshTokenGrant::new(endpoint, found.refresh_token);
     let store = FileStore::new(folder.join("tokens.json"));
     let credentials = Credentials::new(Stored::new(grant, store));
@@ -53,30 +52,30 @@ async fn main() -> Result<(), BoxError> {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(seconds) {
         let request = Request::get(format!("{}/notes", found.origin)).body(Full::default())?;
-        let answer = client.clone().oneshot(request).await?;
-        seen.tell(began);
-        if !answer.status().is_success() {
-            return Err(format!("the API answered {}", answer.status()).into());
+        let response = client.clone().oneshot(request).await?;
+        seen.print(began);
+        if !response.status().is_success() {
+            return Err(format!("the API returned {}", response.status()).into());
         }
-        // Read to its end, so that the connection serves the next request.
-        answer.into_body().collect().await?;
+        // Read to the end, so that the connection can be reused.
+        response.into_body().collect().await?;
         seen.requests += 1;
         sleep(Duration::from_millis(100)).await;
     }
-    // What could not be saved yet is saved now, or this says why it is lost.
+    // Saves tokens that have not been saved, or returns the reason why they are lost.
     credentials.flush().await?;
     println!(
-        "{} requests; {} tokens renewed here, {} adopted",
+        "{} requests; {} tokens refreshed here, {} adopted",
         seen.requests, seen.renewed, seen.adopted
     );
 
     match server {
-        Some(server) => server.serve_the_others().await,
+        Some(server) => server.serve_until_idle().await,
         None => Ok(()),
     }
 }
 
-// ===== what happens =====
+// ===== events =====
 
 struct Seen {
     events: Events,
@@ -90,8 +89,8 @@ impl Seen {
         Self { events, requests: 0, renewed: 0, adopted: 0 }
     }
 
-    /// Says what has happened since it was last asked.
-    fn tell(&mut self, began: Instant) {
+    /// Prints the events since the last call.
+    fn print(&mut self, began: Instant) {
         let mut is_adopted = false;
         while let Some(Some(event)) = self.events.next().now_or_never() {
             let what = match event {
@@ -101,13 +100,13 @@ impl Seen {
                 }
                 Event::Renewed { .. } if std::mem::take(&mut is_adopted) => {
                     self.adopted += 1;
-                    "adopted what the other one renewed".to_owned()
+                    "adopted the token of the other process".to_owned()
                 }
                 Event::Renewed { .. } => {
                     self.renewed += 1;
-                    "renewed, and saved for the other one".to_owned()
+                    "refreshed, and saved for the other process".to_owned()
                 }
-                // The other one was killed between the two: see what `Stored` does about it.
+                // The other process was killed after it sent the refresh token and before it saved the next.
                 Event::Unanswered { error, .. } | Event::Failed { error, .. } => error.to_string(),
                 _ => continue,
             };
@@ -116,19 +115,19 @@ impl Seen {
     }
 }
 
-// ===== a server to try it on =====
+// ===== the server =====
 
-/// What another process needs to know.
+/// The configuration that the processes share.
 struct Found {
     origin: String,
     refresh_token: String,
 }
 
-/// The server, in the process that plays it.
+/// The server, in the first process.
 struct Server {
     server: AuthorizationServer,
     _serving: Serving,
-    /// Tells the others that it runs.
+    /// Held while the server runs.
     _lock: File,
 }
 
@@ -136,8 +135,8 @@ async fn find_or_start_a_server(folder: &Path) -> Result<(Found, Option<Server>)
     let lock = File::create(folder.join("server.lock"))?;
     let described: PathBuf = folder.join("server.json");
     if lock.try_lock().is_err() {
-        println!("using the server of the process that was first");
-        // It may be starting itself.
+        println!("using the server of the first process");
+        // The first process may still be starting.
         for _ in 0..50 {
             if let Ok(json) = fs::read(&described)
                 && let Ok(json) = serde_json::from_slice::<Value>(&json)
@@ -149,11 +148,11 @@ async fn find_or_start_a_server(folder: &Path) -> Result<(Found, Option<Server>)
             }
             sleep(Duration::from_millis(100)).await;
         }
-        return Err("the process that was first does not say where its server is".into());
+        return Err("the first process has not written the address of its server".into());
     }
 
-    println!("the first: serving the authorization server and the API");
-    // What an earlier server has issued is worth nothing here, and the store would say so.
+    println!("first process: serving the authorization server and the API");
+    // Tokens of an earlier run belong to another server.
     for file in [&described, &folder.join("tokens.json")] {
         match fs::remove_file(file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
@@ -175,7 +174,7 @@ async fn find_or_start_a_server(folder: &Path) -> Result<(Found, Option<Server>)
 }
 
 impl Server {
-    async fn serve_the_others(self) -> Result<(), BoxError> {
+    async fn serve_until_idle(self) -> Result<(), BoxError> {
         let mut requests = 0;
         while requests != self.server.counters().resource_requests {
             requests = self.server.counters().resource_requests;
@@ -188,7 +187,7 @@ impl Server {
         );
         match counters.refresh_token_reuses {
             0 => Ok(()),
-            _ => Err("broken: a refresh token is spent once".into()),
+            _ => Err("broken: a refresh token was sent twice".into()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! hyper's client: `cargo run --example hyper --features hyper-util,testing`
 //!
-//! Sends a request without a body, one with a body in memory and one with a stream. The server revokes the access token
-//! before each of the last two; nobody sees it.
+//! Sends a request without a body, one with a body in memory and one with a stream. The server revokes the access token before each
+//! of the last two. The requests succeed nevertheless.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -16,16 +16,16 @@ use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::testing::AuthorizationServer;
 use tower_refresh::{BoxError, RefreshLayer};
 
-/// One type for every body that the program sends. A program with bodies in memory only takes `Full<Bytes>`.
+/// One type for all bodies that the program sends. If all of them are in memory, use `Full<Bytes>`.
 type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // A server to try it on: a token endpoint, and an API that answers with what it was sent.
+    // A server for this example: a token endpoint, and an API that returns the body it receives.
     let server = AuthorizationServer::builder().client("hyper", "s3cr3t").build();
     let serving = server.serve().await?;
 
-    // ===== all that a program needs; with hyper-rustls' connector for https =====
+    // ===== a complete client; for https, use hyper-rustls' connector =====
     let endpoint = TokenEndpoint::new(
         Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>(),
         serving.url("/token"),
@@ -51,18 +51,18 @@ async fn main() -> Result<(), BoxError> {
         Request::put(serving.url("/notes/1")).body(streamed(["a ", "longer ", "note"]))?;
     show(client.clone().oneshot(request).await?).await?;
 
-    // A refresh that is under way ends with the runtime, and its answer is the only copy of the next refresh token.
+    // A refresh in flight would end with the runtime. Its response is the only copy of the next refresh token.
     credentials.flush().await?;
 
     let counters = server.counters();
     println!(
-        "{} answers, {} of them after a rejection that nobody saw; {} token requests",
+        "{} responses, {} of them after a rejection that the caller did not see; {} token requests",
         counters.resource_requests_ok,
         counters.resource_requests_unauthorized,
         counters.token_requests
     );
     if (counters.resource_requests_unauthorized, counters.token_requests) != (2, 3) {
-        return Err("broken: one refresh and one retry for each revocation".into());
+        return Err("broken: expected one refresh and one retry for each revocation".into());
     }
     Ok(())
 }
@@ -80,9 +80,9 @@ fn streamed<const N: usize>(chunks: [&'static str; N]) -> Body {
     StreamBody::new(stream::iter(frames)).boxed_unsync()
 }
 
-async fn show(answer: Response<hyper::body::Incoming>) -> Result<(), BoxError> {
-    let status = answer.status();
-    let body = answer.into_body().collect().await?.to_bytes();
+async fn show(response: Response<hyper::body::Incoming>) -> Result<(), BoxError> {
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
     println!("{status}: {:?}", String::from_utf8_lossy(&body));
-    if status.is_success() { Ok(()) } else { Err(format!("the API answered {status}").into()) }
+    if status.is_success() { Ok(()) } else { Err(format!("the API returned {status}").into()) }
 }

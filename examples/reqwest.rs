@@ -1,7 +1,7 @@
 //! reqwest: `cargo run --example reqwest --features reqwest,testing`
 //!
-//! One client asks the token endpoint and the API. The server revokes the access token before the second request, which is
-//! in memory, and before the third, which is a stream; nobody sees it.
+//! One client serves for the token endpoint and the API. The server revokes the access token before the second request, whose body is
+//! in memory, and before the third, whose body is a stream. The requests succeed nevertheless.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -16,14 +16,14 @@ use tower_refresh::{BoxError, RefreshLayer};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // A server to try it on: a token endpoint, and an API that answers with what it was sent.
+    // A server for this example: a token endpoint, and an API that returns the body it receives.
     let server = AuthorizationServer::builder().client("reqwest", "s3cr3t").build();
     let serving = server.serve().await?;
 
-    // ===== all that a program needs =====
-    // Refresh tokens follow no redirect. If the API redirects, put tower-http's `FollowRedirectLayer` outside the layer.
+    // ===== a complete client =====
+    // Token requests must not follow redirects. If the API redirects, put tower-http's `FollowRedirectLayer` outside the layer.
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-    // The server is on loopback, without TLS. A proxy that the environment names could read the tokens.
+    // The server is on loopback, without TLS. A proxy from the environment could read the tokens.
     let http = ReqwestService::new(http.no_proxy().build()?);
     let endpoint = TokenEndpoint::new(http.clone(), serving.url("/token"))?
         .client_auth(ClientAuth::basic("reqwest", "s3cr3t"));
@@ -47,25 +47,25 @@ async fn main() -> Result<(), BoxError> {
     let request = Request::put(serving.url("/notes/1")).body(body)?;
     show(client.clone().oneshot(request).await?).await?;
 
-    // A refresh that is under way ends with the runtime, and its answer is the only copy of the next refresh token.
+    // A refresh in flight would end with the runtime. Its response is the only copy of the next refresh token.
     credentials.flush().await?;
 
     let counters = server.counters();
     println!(
-        "{} answers, {} of them after a rejection that nobody saw; {} token requests",
+        "{} responses, {} of them after a rejection that the caller did not see; {} token requests",
         counters.resource_requests_ok,
         counters.resource_requests_unauthorized,
         counters.token_requests
     );
     if (counters.resource_requests_unauthorized, counters.token_requests) != (2, 3) {
-        return Err("broken: one refresh and one retry for each revocation".into());
+        return Err("broken: expected one refresh and one retry for each revocation".into());
     }
     Ok(())
 }
 
-async fn show(answer: Response<reqwest::Body>) -> Result<(), BoxError> {
-    // Back to reqwest's response, for its methods: `error_for_status`, `text`, `json`, `bytes_stream`, ...
-    let answer = reqwest::Response::from(answer).error_for_status()?;
-    println!("{}: {:?}", answer.status(), answer.text().await?);
+async fn show(response: Response<reqwest::Body>) -> Result<(), BoxError> {
+    // Convert it to reqwest's response, for its methods: `error_for_status`, `text`, `json`, `bytes_stream`, …
+    let response = reqwest::Response::from(response).error_for_status()?;
+    println!("{}: {:?}", response.status(), response.text().await?);
     Ok(())
 }

@@ -4,8 +4,8 @@
 //! cargo run --example tonic --features hyper-util,testing,tonic
 //! ```
 //!
-//! The authorization server is the crate's own; the gRPC service is tonic's health service, behind an interceptor that
-//! looks at the token. Both are on loopback.
+//! The authorization server is that of `tower_refresh::testing`. The gRPC service is tonic's health service behind an interceptor that
+//! checks the token. Both are on loopback.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -28,44 +28,44 @@ async fn main() -> Result<(), BoxError> {
     let serving = server.serve().await?;
     let channel = Channel::from_shared(serve_health(&server)?)?.connect().await?;
 
-    // ===== the client: this is all that a program needs =====
+    // ===== a complete client =====
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let endpoint = TokenEndpoint::new(http, serving.url("/token"))?;
     let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
-    // No origin: the channel knows where the calls go.
+    // No origin is needed: the channel determines where the calls go.
     let layer = RefreshLayer::new(source);
     let credentials = layer.credentials().clone();
-    // If your server says UNAUTHENTICATED in trailers, `grpc::HoldTrailersLayer` goes between these two.
+    // If your server returns UNAUTHENTICATED in trailers, put `grpc::HoldTrailersLayer` between the layer and the channel.
     let mut client = HealthClient::new(ServiceBuilder::new().layer(layer).service(channel));
 
-    // ===== calls, over a revocation =====
+    // ===== calls and revocations =====
     let mut watched = client.watch(HealthCheckRequest::default()).await?.into_inner();
-    println!("watch: {:?}", watched.message().await?.map(|answer| answer.status()));
+    println!("watch: {:?}", watched.message().await?.map(|response| response.status()));
     for _ in 0..3 {
-        let answer = client.check(HealthCheckRequest::default()).await?.into_inner();
-        println!("check: {:?}", answer.status());
+        let response = client.check(HealthCheckRequest::default()).await?.into_inner();
+        println!("check: {:?}", response.status());
         println!("the server revokes the access token");
         server.revoke_all_access_tokens();
     }
     let obtained = server.counters().token_requests_granted;
     println!("tokens obtained so far: {obtained}");
     if obtained != 3 {
-        return Err("broken: one refresh for each revocation that a call has met".into());
+        return Err("broken: expected one refresh for each revocation before a call".into());
     }
 
-    // ===== what a caller sees when there is no token =====
+    // ===== the error without a token =====
     credentials.forget().await?;
     match client.check(HealthCheckRequest::default()).await {
-        Ok(_) => return Err("broken: a call without a token".into()),
+        Ok(_) => return Err("broken: a call was sent without a token".into()),
         Err(status) => println!("check: {:?}: {}", status.code(), status.message()),
     }
 
-    // A refresh that is under way has the only copy of the next refresh token.
+    // A refresh in flight would end with the runtime. Its response is the only copy of the next refresh token.
     credentials.flush().await?;
     Ok(())
 }
 
-/// Serves tonic's health service to whoever has a token that is alive, and returns its URL.
+/// Serves tonic's health service to callers with a valid token, and returns its URL.
 fn serve_health(server: &AuthorizationServer) -> Result<String, BoxError> {
     let server = server.clone();
     let check = move |request: Request<()>| {

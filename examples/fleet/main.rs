@@ -1,25 +1,26 @@
-//! A fleet: several processes that share one refresh token through Redis, and are killed at random.
+//! Several processes that share one refresh token through Redis and are killed at random.
 //!
 //! ```text
 //! cargo run --example fleet --features hyper-util,redis,testing
 //! cargo run --example fleet --features hyper-util,redis,testing -- --redis redis://127.0.0.1:6379
 //! ```
 //!
-//! Without `--redis` (or `FLEET_REDIS`) it starts a `redis-server` of its own, which must be on the `PATH`. Further options:
-//! `--workers 6`, `--seconds 15`.
+//! Without `--redis` (or `FLEET_REDIS`), starts its own `redis-server`, which must be on the `PATH`. Further options: `--workers 6`,
+//! `--seconds 15`.
 //!
-//! This process is the authorization server and the API, of which tokens live for half a second and refresh tokens can be spent
-//! once: whoever spends one again ends the session. The workers are this program again ([`worker`]): each sends requests, and
-//! renews the token if it is first. Every now and then one of them is killed with SIGKILL, and another started. If it dies
-//! between sending the refresh token and saving the next, the next one is lost: no client can do anything about it. What the
-//! others can do is to know it: they say that the refresh token was sent and nobody knows what became of it, use the access token to
-//! its end, and try once more. Only then, and never unannounced, can a token be spent twice; somebody has to log in again, and it
-//! goes on.
+//! This process runs the authorization server and the API. Access tokens live for half a second. A refresh token can be used once: its
+//! second use ends the session. The workers are processes of the same program ([`worker`]). Each sends requests, and one of them
+//! refreshes the token for all. At random, a worker is killed with SIGKILL and another one started.
+//!
+//! If a worker dies between sending the refresh token and saving the next one, the next one is lost, which no client can prevent. The
+//! other workers find the recorded intent, report that the outcome is unknown, use the access token until it expires, and try once
+//! more. Only then, and only after that report, is a refresh token sent twice. If the server ends the session for it, the program
+//! logs in again.
 #![allow(
     unreachable_pub,
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "a program: nobody imports it, and its clock is the real one"
+    reason = "a program has no importers, and uses the real clock"
 )]
 
 mod manager;

@@ -1,4 +1,4 @@
-//! Starts the workers, kills some, and counts.
+//! Starts and kills the workers, and counts events.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::process::Stdio;
@@ -19,10 +19,12 @@ use crate::worker::Orders;
 
 const LIFETIME: Duration = Duration::from_millis(500);
 
-/// What the token endpoint takes; the longer, the more kills come in the middle.
+/// The response time of the token endpoint. The longer it is, the more workers are killed during a refresh.
 const ENDPOINT_TAKES: Duration = Duration::from_millis(100);
 
-/// A worker that is killed holds the lock for a second, and access tokens live for half of one.
+/// How long no refresh may succeed before the program logs in again.
+///
+/// A killed worker holds the lock for one second, and access tokens live for half a second.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub async fn run(options: Options) -> Result<(), BoxError> {
@@ -41,14 +43,14 @@ pub async fn run(options: Options) -> Result<(), BoxError> {
     let log_in = || server.issue_refresh_token().expose_secret().to_owned();
     let mut orders = Orders {
         redis: redis.clone(),
-        // Of this run alone.
+        // A new key for each run.
         key: format!("example-{:016x}", RandomState::new().hash_one(0)),
         origin: serving.origin(),
         refresh_token: log_in(),
     };
 
     println!(
-        "{} workers for {:?}; access tokens live {LIFETIME:?}, the token endpoint takes {ENDPOINT_TAKES:?}",
+        "{} workers for {:?}; access tokens live {LIFETIME:?}, the token endpoint responds after {ENDPOINT_TAKES:?}",
         options.workers, options.run
     );
     let tally = Arc::new(Tally::default());
@@ -61,14 +63,14 @@ pub async fn run(options: Options) -> Result<(), BoxError> {
     let mut last_refresh = (0, Instant::now());
     while began.elapsed() < options.run {
         sleep(Duration::from_millis(100 + random(200))).await;
-        // The session is over, or nobody has known for a while whether it is: somebody logs in again. A new refresh token in the
-        // configuration wins over what is stored.
+        // If the session is over, or its state has been unknown for too long, log in again. A new refresh token in the configuration
+        // replaces the stored one.
         let refreshes = server.counters().token_requests_granted;
         if refreshes != last_refresh.0 {
             last_refresh = (refreshes, Instant::now());
         }
         if tally.denied.swap(0, Relaxed) > 0 || last_refresh.1.elapsed() > PATIENCE {
-            println!("  somebody logs in again");
+            println!("  logging in again");
             log_ins += 1;
             last_refresh.1 = Instant::now();
             orders.refresh_token = log_in();
@@ -91,7 +93,7 @@ pub async fn run(options: Options) -> Result<(), BoxError> {
 // ===== workers =====
 
 struct Worker {
-    /// Ends with its handle.
+    /// Killed when dropped.
     child: Child,
     listening: JoinHandle<()>,
 }
@@ -108,7 +110,7 @@ impl Worker {
         if let Some(stdin) = &mut child.stdin {
             stdin.write_all(orders.as_bytes()).await?;
         }
-        let lines = child.stdout.take().map(|said| BufReader::new(said).lines());
+        let lines = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
         let tally = Arc::clone(tally);
         let listening = tokio::spawn(async move {
             let Some(mut lines) = lines else { return };
@@ -123,16 +125,16 @@ impl Worker {
         drop(self.child.stdin.take());
         let status = timeout(Duration::from_secs(60), self.child.wait()).await??;
         self.listening.await?;
-        if status.success() { Ok(()) } else { Err("a worker could not save what it had".into()) }
+        if status.success() { Ok(()) } else { Err("a worker could not save its tokens".into()) }
     }
 }
 
-/// Less than `end`.
+/// Returns a random number below `end`.
 fn random(end: u64) -> u64 {
     RandomState::new().hash_one(0) % end
 }
 
-/// Takes the key away, where the Redis is somebody else's.
+/// Deletes the key, in case the Redis server is shared.
 async fn clean_up(redis: &str, key: &str) {
     if let Ok(client) = redis::Client::open(redis)
         && let Ok(mut connection) = client.get_multiplexed_async_connection().await
@@ -142,7 +144,7 @@ async fn clean_up(redis: &str, key: &str) {
     }
 }
 
-// ===== what happened =====
+// ===== the result =====
 
 #[derive(Default)]
 struct Tally {
@@ -152,7 +154,7 @@ struct Tally {
     adopted: AtomicU64,
     unanswered: AtomicU64,
     denied: AtomicU64,
-    /// What was said last, so that it is not shown as often as there are workers.
+    /// The last line that was printed, which every worker repeats.
     last: Mutex<String>,
 }
 
@@ -165,13 +167,13 @@ impl Tally {
             Some("adopted") => &self.adopted,
             Some("unanswered") => &self.unanswered,
             Some("denied") => &self.denied,
-            // Cut short by a kill.
+            // Incomplete, because the worker was killed.
             _ => return,
         };
         counter.fetch_add(1, Relaxed);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if (line.starts_with("unanswered") || line.starts_with("denied")) && *last != line {
-            println!("  a worker says: {line}");
+            println!("  a worker reports: {line}");
             line.clone_into(&mut last);
         }
     }
@@ -184,7 +186,7 @@ fn report(tally: &Tally, counters: &Counters, kills: u64, log_ins: u64) {
         ("workers killed", kills),
         ("refreshes (token requests)", counters.token_requests),
         ("tokens that were adopted", tally.adopted.load(Relaxed)),
-        ("open intents that were told of", tally.unanswered.load(Relaxed)),
+        ("reports of an unknown outcome", tally.unanswered.load(Relaxed)),
         ("refresh-token reuses", counters.refresh_token_reuses),
         ("sessions that the server ended", counters.families_revoked),
         ("log-ins after that", log_ins),
@@ -198,11 +200,11 @@ fn report(tally: &Tally, counters: &Counters, kills: u64, log_ins: u64) {
 
 fn verdict(tally: &Tally, counters: &Counters) -> Result<(), BoxError> {
     if counters.refresh_token_reuses > tally.unanswered.load(Relaxed) {
-        return Err("broken: a refresh token was sent again, and nobody had said so".into());
+        return Err("broken: a refresh token was sent again without a report".into());
     }
     if tally.adopted.load(Relaxed) == 0 {
-        return Err("broken: nobody adopted what another one renewed".into());
+        return Err("broken: no worker adopted the token of another one".into());
     }
-    println!("no refresh token was sent again unannounced");
+    println!("no refresh token was sent again without a report");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A Redis of our own, for as long as the program runs.
+//! A Redis server that runs as long as the program.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use tower_refresh::BoxError;
 pub struct RedisServer {
     url: String,
     folder: PathBuf,
-    /// The shell that started it, and ends it when its standard input is closed: whatever becomes of us.
+    /// The shell that started the server. It stops the server when its standard input is closed, even if this program is killed.
     shell: Child,
 }
 
@@ -20,7 +20,7 @@ impl RedisServer {
     pub async fn start() -> Result<Self, BoxError> {
         let version = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
         if !version.is_ok_and(|status| status.success()) {
-            return Err("there is no `redis-server` on the PATH: install it (Debian: `apt-get install redis-server`), or say where yours is with `--redis redis://127.0.0.1:6379`".into());
+            return Err("there is no `redis-server` on the PATH: install it (Debian: `apt-get install redis-server`), or set the URL of another server with `--redis redis://127.0.0.1:6379`".into());
         }
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = free.local_addr()?.port();
@@ -28,7 +28,7 @@ impl RedisServer {
         let folder = std::env::temp_dir().join(format!("tower-refresh-fleet-{port}"));
         std::fs::create_dir_all(&folder)?;
 
-        // What a fleet needs: every write on the disk before it is answered for, and nothing thrown away.
+        // Every write is on disk before it is acknowledged, and nothing is evicted.
         let shell = Command::new("sh")
             .args(["-c", r#""$@" >/dev/null </dev/null & read _; kill $!; wait"#, "sh"])
             .args(["redis-server", "--bind", "127.0.0.1", "--port", &port.to_string()])
@@ -44,7 +44,7 @@ impl RedisServer {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        Err("`redis-server` does not start".into())
+        Err("`redis-server` did not start".into())
     }
 
     pub fn url(&self) -> &str {

@@ -1,4 +1,4 @@
-//! One process of the fleet: what a program would be, but for the lines that it prints.
+//! One process of the fleet. It prints a line for each event.
 
 use std::time::Duration;
 
@@ -15,29 +15,29 @@ use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{RedisStore, Stored};
 use tower_refresh::{BoxError, Credentials, Event, Events, RefreshLayer, RefreshPolicy};
 
-/// What a worker is told, in a line of JSON on its standard input: arguments and environments can be seen by others.
+/// The configuration of a worker: a line of JSON on its standard input, because other users can read arguments and environments.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Orders {
     pub redis: String,
     pub key: String,
-    /// Of the server.
+    /// The origin of the token endpoint and the API.
     pub origin: String,
     pub refresh_token: String,
 }
 
-/// Works until standard input ends.
+/// Sends requests until standard input is closed.
 pub async fn run() -> Result<(), BoxError> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    let orders = lines.next_line().await?.ok_or("a worker is started by the fleet")?;
+    let orders = lines.next_line().await?.ok_or("workers are started by the `fleet` program")?;
     let Orders { redis, key, origin, refresh_token } = serde_json::from_str(&orders)?;
 
-    // ===== all that a program needs; with hyper-rustls' connector for https =====
+    // ===== a complete client; for https, use hyper-rustls' connector =====
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let endpoint = TokenEndpoint::new(http.clone(), format!("{origin}/token"))?;
     let grant = RefreshTokenGrant::new(endpoint, refresh_token);
-    // One second, so that a worker that was killed is not waited for as long as by default.
+    // Shorter than the default, because workers are killed while they hold the lock.
     let store = RedisStore::new(redis, key)?.lease(Duration::from_secs(1));
-    // Tokens of half a second want shorter pauses than the default ones.
+    // Shorter than the default, because tokens live for half a second.
     let policy =
         RefreshPolicy::default().cooldown(Duration::from_millis(50), Duration::from_millis(200));
     let credentials = Credentials::with_policy(Stored::new(grant, store), policy);
@@ -45,21 +45,21 @@ pub async fn run() -> Result<(), BoxError> {
     let client = ServiceBuilder::new().layer(layer).service(http);
 
     // ===== requests =====
-    tokio::spawn(tell(credentials.subscribe()));
+    tokio::spawn(print(credentials.subscribe()));
     let requests = tokio::spawn(async move {
         loop {
             let request = Request::get(format!("{origin}/notes")).body(Full::default())?;
             println!("request");
             match client.clone().oneshot(request).await {
-                Ok(answer) if answer.status().is_success() => {
-                    answer.into_body().collect().await?;
+                Ok(response) if response.status().is_success() => {
+                    response.into_body().collect().await?;
                 }
-                Ok(answer) => println!("failed: {}", answer.status()),
+                Ok(response) => println!("failed: {}", response.status()),
                 Err(error) => println!("failed: {error}"),
             }
             sleep(Duration::from_millis(20)).await;
         }
-        #[allow(unreachable_code, reason = "the type of its errors")]
+        #[allow(unreachable_code, reason = "gives the block its error type")]
         Ok::<(), BoxError>(())
     });
     while lines.next_line().await?.is_some() {}
@@ -68,8 +68,8 @@ pub async fn run() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Says what happens, a word a line.
-async fn tell(mut events: Events) {
+/// Prints a line for each event.
+async fn print(mut events: Events) {
     while let Some(event) = events.next().await {
         match event {
             Event::Renewed { .. } => println!("renewed"),

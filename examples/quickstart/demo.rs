@@ -1,4 +1,4 @@
-//! Several hundred requests at once, tokens of four seconds, a revocation, an outage and a restart.
+//! The load, the faults and the checks.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tower_refresh::{
 
 const LIFETIME: Duration = Duration::from_secs(4);
 const RUN: Duration = Duration::from_secs(8);
-/// Not when a renewal has just landed: a request that was sent before that, and again with its token, is not sent a third time.
+/// Not shortly after a refresh: a request that was already retried with the new token is not sent a third time.
 const REVOCATION: Duration = Duration::from_millis(1000);
 const OUTAGE_AFTER: Duration = Duration::from_millis(3500);
 const WORKERS: usize = 300;
@@ -39,14 +39,14 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
         .build();
     let serving = server.serve().await?;
 
-    // ===== the client: this is all that a program needs =====
+    // ===== a complete client =====
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let endpoint = TokenEndpoint::new(http.clone(), serving.url("/token"))?
         .client_auth(ClientAuth::basic("quickstart", "s3cr3t: 100% odd&="));
     let refresh_token = server.issue_refresh_token();
     let grant = RefreshTokenGrant::new(endpoint.clone(), refresh_token.clone());
     let source = Stored::new(grant, FileStore::new(tokens));
-    // Tokens of four seconds want shorter pauses than the default ones.
+    // Shorter than the defaults, because tokens live for four seconds.
     let policy = RefreshPolicy::default()
         .refresh_ahead(Duration::from_millis(2500))
         .cooldown(Duration::from_millis(100), Duration::from_millis(300));
@@ -57,12 +57,12 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
 
     // ===== the load =====
     println!(
-        "{WORKERS} workers send requests for {RUN:?}; tokens live {LIFETIME:?} and are renewed behind the requests\n"
+        "{WORKERS} workers send requests for {RUN:?}; tokens live {LIFETIME:?} and are refreshed in the background\n"
     );
     let start = Instant::now();
     let end = start + RUN;
     let outage = Arc::new(AtomicBool::new(false));
-    let timeline = tokio::spawn(tell(credentials.subscribe(), start, Arc::clone(&outage)));
+    let timeline = tokio::spawn(print(credentials.subscribe(), start, Arc::clone(&outage)));
     let tally = Arc::new(Tally::default());
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
@@ -70,18 +70,19 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
             let tally = Arc::clone(&tally);
             let url = serving.url(&format!("/things/{worker}"));
             tokio::spawn(async move {
-                // Not all at the same instant: each worker has its own place in the beat.
+                // The workers do not all send at the same instant.
                 sleep(Duration::from_millis(worker as u64 % 50)).await;
                 while Instant::now() < end {
-                    let request = Request::post(&url).body(Full::from("a body to be sent again"));
-                    let answer = match request {
+                    let request =
+                        Request::post(&url).body(Full::from("a body that may be sent again"));
+                    let response = match request {
                         Ok(request) => client.clone().oneshot(request).await,
                         Err(error) => Err(error.into()),
                     };
                     tally
-                        .count(answer.map(|answer| {
-                            let status = answer.status();
-                            (status, answer.into_body())
+                        .count(response.map(|response| {
+                            let status = response.status();
+                            (status, response.into_body())
                         }))
                         .await;
                     sleep(Duration::from_millis(50)).await;
@@ -90,24 +91,24 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
         })
         .collect();
 
-    // ===== what goes wrong meanwhile =====
+    // ===== the faults =====
     sleep_until(start + REVOCATION).await;
-    say(start, "the server revokes the access token that everybody uses");
+    say(start, "the server revokes the access token");
     server.revoke_all_access_tokens();
 
     sleep_until(start + OUTAGE_AFTER).await;
     let mut events = credentials.subscribe();
     while !matches!(events.next().await, Some(Event::Renewed { .. }) | None) {}
     sleep(Duration::from_millis(700)).await;
-    say(start, "the token endpoint goes down: 503");
+    say(start, "the token endpoint fails: 503");
     outage.store(true, Ordering::Relaxed);
     server.token_faults().always(Fault::unavailable());
-    // Until somebody has noticed.
+    // Wait for a refresh that fails.
     let failure =
         async { while !matches!(events.next().await, Some(Event::Failed { .. }) | None) {} };
     let _ = timeout_at(end, failure).await;
     server.token_faults().clear();
-    say(start, "the token endpoint is back");
+    say(start, "the token endpoint works again");
 
     for worker in workers {
         worker.await?;
@@ -115,20 +116,20 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
     credentials.flush().await?;
     timeline.abort();
 
-    // ===== a restart: with the first refresh token, which is spent, and what is kept in the file =====
+    // ===== a restart: the configured refresh token is spent, the file has the current one =====
     let grant = RefreshTokenGrant::new(endpoint, refresh_token);
     let restarted = Credentials::new(Stored::new(grant, FileStore::new(tokens)));
     restarted.token().await?;
-    say(start, "a restart finds the tokens in the file");
+    say(start, "after a restart, the tokens are read from the file");
     restarted.renew().await?;
-    say(start, "and renews them");
+    say(start, "the token is refreshed");
 
     let counters = server.counters();
     report(&tally, &counters);
     verdict(&tally, &counters)
 }
 
-/// A folder that only this user can enter, for as long as the demo takes.
+/// A folder that only this user can open, removed at the end.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -149,7 +150,7 @@ impl Drop for Folder {
     }
 }
 
-// ===== what happened =====
+// ===== the result =====
 
 #[derive(Default)]
 struct Tally {
@@ -160,13 +161,13 @@ struct Tally {
 }
 
 impl Tally {
-    async fn count<B>(&self, answer: Result<(StatusCode, B), BoxError>)
+    async fn count<B>(&self, response: Result<(StatusCode, B), BoxError>)
     where
         B: http_body::Body,
         B::Error: Into<BoxError>,
     {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let counter = match answer {
+        let counter = match response {
             Ok((status, body)) => match body.collect().await {
                 Ok(_) if status.is_success() => &self.accepted,
                 Ok(_) => &self.rejected,
@@ -187,12 +188,12 @@ fn say(start: Instant, what: &str) {
     println!("{:6.2} s  {what}", start.elapsed().as_secs_f64());
 }
 
-async fn tell(mut events: Events, start: Instant, outage: Arc<AtomicBool>) {
+async fn print(mut events: Events, start: Instant, outage: Arc<AtomicBool>) {
     while let Some(event) = events.next().await {
         match event {
-            Event::Started { cause, .. } => say(start, &format!("  refresh begins: {cause:?}")),
+            Event::Started { cause, .. } => say(start, &format!("  refresh started: {cause:?}")),
             Event::Renewed { generation, .. } => {
-                say(start, &format!("  refresh landed: token {generation}, for everybody"));
+                say(start, &format!("  refresh landed: token {generation} for all requests"));
             }
             Event::Failed { error, retry_in, .. } => {
                 say(
@@ -203,7 +204,7 @@ async fn tell(mut events: Events, start: Instant, outage: Arc<AtomicBool>) {
                     ),
                 );
                 if outage.load(Ordering::Relaxed) {
-                    say(start, "  the token at hand still works, and is used");
+                    say(start, "  the current token still works and is used");
                 }
             }
             event => say(start, &format!("  {event:?}")),
@@ -213,16 +214,16 @@ async fn tell(mut events: Events, start: Instant, outage: Arc<AtomicBool>) {
 
 fn report(tally: &Tally, counters: &Counters) {
     let rows = [
-        ("requests that the callers made", tally.requests.load(Ordering::Relaxed)),
-        ("answers: accepted", tally.accepted.load(Ordering::Relaxed)),
-        ("answers: anything else", tally.rejected.load(Ordering::Relaxed)),
-        ("401s that the server sent", counters.resource_requests_unauthorized),
+        ("requests", tally.requests.load(Ordering::Relaxed)),
+        ("responses: accepted", tally.accepted.load(Ordering::Relaxed)),
+        ("responses: other", tally.rejected.load(Ordering::Relaxed)),
+        ("401s that the server returned", counters.resource_requests_unauthorized),
         ("refreshes", counters.token_requests_granted),
         ("refreshes that failed", counters.token_requests - counters.token_requests_granted),
-        ("most refreshes at once", counters.max_concurrent_token_requests),
+        ("refreshes at the same time, at most", counters.max_concurrent_token_requests),
         ("refresh-token reuses", counters.refresh_token_reuses),
         ("connections", counters.connections),
-        ("requests that the caller saw fail", tally.failed.load(Ordering::Relaxed)),
+        ("requests that failed", tally.failed.load(Ordering::Relaxed)),
     ];
     println!();
     for (what, count) in rows {
@@ -238,18 +239,18 @@ fn verdict(tally: &Tally, counters: &Counters) -> Result<(), BoxError> {
             broken.push(what);
         }
     };
-    promise(tally.requests.load(Ordering::Relaxed) > 1000, "there was a load to speak of");
+    promise(tally.requests.load(Ordering::Relaxed) > 1000, "more than 1000 requests were sent");
     promise(tally.failed.load(Ordering::Relaxed) == 0, "no request fails");
-    promise(tally.rejected.load(Ordering::Relaxed) == 0, "every rejected request is sent again");
+    promise(tally.rejected.load(Ordering::Relaxed) == 0, "every rejected request is retried");
     promise(counters.resource_requests_unauthorized > 0, "the revocation was noticed");
-    promise(counters.refresh_token_reuses == 0, "a refresh token is spent once");
-    promise(counters.families_revoked == 0, "the session lives");
+    promise(counters.refresh_token_reuses == 0, "no refresh token is sent twice");
+    promise(counters.families_revoked == 0, "the session is not ended");
     promise(counters.max_concurrent_token_requests == 1, "one refresh at a time");
-    // At least every four seconds; early renewal takes up to two thirds of that; the revocation and the restart are two more.
-    promise((4..=12).contains(&counters.token_requests_granted), "one refresh per expiry");
+    // At least one every four seconds. Refreshing ahead shortens that by up to two thirds. The revocation and the restart add two.
+    promise((4..=12).contains(&counters.token_requests_granted), "one refresh for each expiry");
     promise(counters.token_requests > counters.token_requests_granted, "the outage was noticed");
     if broken.is_empty() {
-        println!("every promise was kept");
+        println!("every check passed");
         return Ok(());
     }
     Err(format!("broken: {}", broken.join("; ")).into())

@@ -1,15 +1,14 @@
-//! See the main job at work:
+//! Several hundred concurrent requests through `RefreshLayer`, with refreshes, a revocation, an outage and a restart.
 //!
 //! ```text
 //! cargo run --example quickstart --features file-store,hyper-util,testing
 //! ```
 //!
-//! starts the crate's own authorization server on loopback, with tokens that live four seconds, and sends several hundred
-//! concurrent requests through `RefreshLayer`, over several renewals, a revocation, an outage and a restart.
+//! The authorization server is that of `tower_refresh::testing`, on loopback. Its access tokens live for four seconds.
 #![allow(
     unreachable_pub,
     clippy::disallowed_methods,
-    reason = "a program: nobody imports it, and its clock is the real one"
+    reason = "a program has no importers, and uses the real clock"
 )]
 
 mod demo;
@@ -19,9 +18,7 @@ use std::process::ExitCode;
 #[tokio::main]
 async fn main() -> ExitCode {
     if std::env::args().len() > 1 {
-        eprintln!(
-            "quickstart: takes no arguments; `sidecar/README.md` shows how to call a real server"
-        );
+        eprintln!("quickstart: takes no arguments; to call a real server, see `sidecar/README.md`");
         return ExitCode::FAILURE;
     }
     match demo::run().await {
