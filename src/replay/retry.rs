@@ -54,16 +54,13 @@ pub trait Retry<B>: sealed::Sealed {
 /// # Examples
 ///
 /// ```
-/// use tower_refresh::Unauthorized;
-/// use tower_refresh::replay::ByType;
-/// use tower_refresh::{Refresh, RefreshLayer, StaticToken};
+/// use tower_refresh::replay::{ByType, Retry};
 ///
-/// // The type of a client, written out.
-/// type Client<I> = Refresh<I, StaticToken, Unauthorized, ByType>;
-///
-/// fn client<I>(layer: &RefreshLayer<StaticToken>, http: I) -> Client<I> {
-///     tower_layer::Layer::layer(layer, http)
-/// }
+/// let (_, spare) = ByType::default().split(String::from("text"), None);
+/// assert!(spare.is_some());
+/// // The default limit is 64 KiB.
+/// let (_, spare) = ByType::default().split("text".repeat(20_000), None);
+/// assert!(spare.is_none());
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByType {
@@ -184,12 +181,11 @@ impl<F> fmt::Debug for ReplayWith<F> {
 /// # Examples
 ///
 /// ```
-/// use tower_refresh::replay::NoRetry;
-/// use tower_refresh::{Refresh, RefreshLayer, StaticToken, Unauthorized};
+/// use tower_refresh::replay::{NoRetry, Retry};
 ///
-/// fn client<I>(http: I, token: StaticToken) -> Refresh<I, StaticToken, Unauthorized, NoRetry> {
-///     tower_layer::Layer::layer(&RefreshLayer::new(token).without_retry(), http)
-/// }
+/// let (body, spare) = NoRetry::default().split(String::from("text"), None);
+/// assert_eq!(body, "text");
+/// assert!(spare.is_none());
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
