@@ -60,7 +60,7 @@ impl Challenge {
     pub fn parse(headers: &HeaderMap) -> Vec<Self> {
         let mut challenges = Vec::new();
         for field in headers.get_all(WWW_AUTHENTICATE) {
-            Parser::new(field.as_bytes()).parse_into(&mut challenges);
+            Parser { rest: field.as_bytes() }.parse_into(&mut challenges);
         }
         challenges
     }
@@ -151,10 +151,6 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn new(field: &'a [u8]) -> Self {
-        Self { rest: field }
-    }
-
     fn parse_into(mut self, challenges: &mut Vec<Challenge>) {
         // The challenge that the next parameter belongs to. None after a malformed element, which may have begun another one.
         let mut current: Option<Challenge> = None;

@@ -42,8 +42,11 @@ pub struct HoldTrailers<I> {
 pub(super) struct Config {
     pub(super) limit: usize,
     pub(super) timeout: Duration,
-    pub(super) only: Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>,
+    pub(super) only: Option<Arc<Paths>>,
 }
+
+/// Selects calls by their path.
+type Paths = dyn Fn(&str) -> bool + Send + Sync;
 
 impl<I> HoldTrailers<I> {
     pub(super) fn new(inner: I, config: Config) -> Self {

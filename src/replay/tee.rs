@@ -243,12 +243,12 @@ impl<B> Drop for First<B> {
     }
 }
 
+/// A frame that was kept, or the end of the body.
+type KeptFrame = Option<Result<Frame<Bytes>, Cut>>;
+
 impl<B> Second<B> {
     /// Returns the next frame that was kept, and then the rest of the body.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ControlFlow<Option<Result<Frame<Bytes>, Cut>>, B>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<KeptFrame, B>> {
         let mut shared = self.shared.lock();
         let sent = self.sent.get_or_insert(0);
         if let Some(frame) = shared.kept.pop() {

@@ -232,7 +232,7 @@ proptest! {
         bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"\"\\,= \tab".to_vec())], 0..64)
     ) {
         let mut challenges = Vec::new();
-        Parser::new(&bytes).parse_into(&mut challenges);
+        Parser { rest: &bytes }.parse_into(&mut challenges);
     }
 
     #[test]
@@ -242,7 +242,7 @@ proptest! {
     ) {
         let field = write(&challenges, seed);
         let mut parsed = Vec::new();
-        Parser::new(field.as_bytes()).parse_into(&mut parsed);
+        Parser { rest: field.as_bytes() }.parse_into(&mut parsed);
         let parsed: Vec<_> = parsed.iter().map(plain).collect();
         prop_assert_eq!(parsed, challenges, "{}", field);
     }
