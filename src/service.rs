@@ -205,16 +205,10 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     {
         let may_retry = request.extensions().get() != Some(&Skip::Retry);
         let limit = request.extensions().get().copied();
-        let mut spare = None;
-        let mut request = request.map(|body| {
-            if !may_retry {
-                return body;
-            }
-            let (body, kept) = self.retry.split(body, limit);
-            spare = kept;
-            body
-        });
-        let spare = spare.map(|body| Spare { head: SpareHead::of(&request), body });
+        let (head, body) = request.into_parts();
+        let (body, spare) = if may_retry { self.retry.split(body, limit) } else { (body, None) };
+        let spare = spare.map(|body| Spare { head: SpareHead::of(&head), body });
+        let mut request = Request::from_parts(head, body);
         match self.attach.attach(request.headers_mut(), issued.tokens.access_token()) {
             Ok(()) => Ok((request, spare)),
             Err(error) => Err(for_caller(&request, error)),
@@ -244,7 +238,8 @@ impl<T> Spare<T> {
     /// Returns the request, and lets the first attempt's body fail if it is still being sent. None if the head cannot be
     /// made again, which cannot be.
     pub(crate) fn replay<B, R: Retry<B, Spare = T>>(self, retry: &R) -> Option<Request<B>> {
-        self.head.rebuild(retry.replay(self.body))
+        let body = retry.replay(self.body);
+        Some(Request::from_parts(self.head.rebuild()?, body))
     }
 }
 

@@ -52,7 +52,7 @@ use http_body::Body;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "a body of type `{Self}` cannot be sent a second time",
-    label = "does not implement `ReplayBody`",
+    label = "the request's body must implement `ReplayBody`",
     note = "wrap the body in `tower_refresh::replay::Replayable`, or implement `ReplayBody` for `{Self}`",
     note = "or configure the layer with `.replay_with(|body| ..)` or `.without_retry()`"
 )]

@@ -2,6 +2,7 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use http::header::{HeaderName, HeaderValue};
+use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 
@@ -30,9 +31,9 @@ impl SpareHead {
         &self.extensions
     }
 
-    pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        let uri = components(request.uri());
-        let headers = request.headers();
+    pub(crate) fn of(head: &Parts) -> Self {
+        let uri = components(&head.uri);
+        let headers = &head.headers;
 
         let of_header = |(name, value): (&HeaderName, &HeaderValue)| {
             LENGTH + name.as_str().len() + LENGTH + value.len() + SENSITIVE
@@ -50,16 +51,16 @@ impl SpareHead {
         }
 
         Self {
-            method: request.method().clone(),
-            version: request.version(),
-            extensions: request.extensions().clone(),
+            method: head.method.clone(),
+            version: head.version,
+            extensions: head.extensions.clone(),
             names: headers.keys_len(),
             buffer,
         }
     }
 
-    /// Returns the request with `body`, or none if `http` rejects a part that it has accepted before.
-    pub(crate) fn rebuild<B>(self, body: B) -> Option<Request<B>> {
+    /// Returns the head, or none if `http` rejects a part that it has accepted before.
+    pub(crate) fn rebuild(self) -> Option<Parts> {
         let mut bytes = Bytes::from(self.buffer);
         let uri = uri(&mut bytes)?;
         let mut headers = HeaderMap::try_with_capacity(self.names).ok()?;
@@ -70,13 +71,14 @@ impl SpareHead {
             headers.try_append(name, value).ok()?;
         }
 
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = uri;
-        *request.version_mut() = self.version;
-        *request.headers_mut() = headers;
-        *request.extensions_mut() = self.extensions;
-        Some(request)
+        // `Parts` has no constructor.
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method = self.method;
+        head.uri = uri;
+        head.version = self.version;
+        head.headers = headers;
+        head.extensions = self.extensions;
+        Some(head)
     }
 }
 
@@ -130,7 +132,9 @@ mod tests {
     use super::*;
 
     fn assert_same(request: Request<()>) {
-        let rebuilt = SpareHead::of(&request).rebuild(()).unwrap();
+        let (head, ()) = request.into_parts();
+        let rebuilt = Request::from_parts(SpareHead::of(&head).rebuild().unwrap(), ());
+        let request = Request::from_parts(head, ());
         assert_eq!(rebuilt.method(), request.method());
         assert_eq!(rebuilt.uri(), request.uri());
         assert_eq!(rebuilt.uri().to_string(), request.uri().to_string());
@@ -172,11 +176,11 @@ mod tests {
             .extension("extension")
             .body(())
             .unwrap();
-        let rebuilt = SpareHead::of(&request).rebuild("body").unwrap();
-        assert_eq!(rebuilt.method(), "A-METHOD-WITH-A-LONG-NAME");
-        assert_eq!(rebuilt.version(), Version::HTTP_2);
-        assert_eq!(rebuilt.extensions().get(), Some(&"extension"));
-        assert_eq!(*rebuilt.body(), "body");
+        let (head, ()) = request.into_parts();
+        let rebuilt = SpareHead::of(&head).rebuild().unwrap();
+        assert_eq!(rebuilt.method, "A-METHOD-WITH-A-LONG-NAME");
+        assert_eq!(rebuilt.version, Version::HTTP_2);
+        assert_eq!(rebuilt.extensions.get(), Some(&"extension"));
     }
 
     #[test]
@@ -187,7 +191,7 @@ mod tests {
             .header("a", "c")
             .body(())
             .unwrap();
-        let spare = SpareHead::of(&request);
+        let spare = SpareHead::of(&request.into_parts().0);
         // Otherwise it has grown, or is copied when it is converted to `Bytes`.
         assert_eq!(spare.buffer.capacity(), spare.buffer.len());
     }

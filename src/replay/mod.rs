@@ -86,6 +86,11 @@
 //! waits for the server's window. If a server rejects early, reads nothing and does not reset the stream either (RFC 9113 §8.1),
 //! the stream stays open. The second attempt waits forever if the server allows one stream at a time, or if the first attempt
 //! has used up the connection's window. Put a timeout around the layer.
+//!
+//! # Compiler errors
+//!
+//! If the compiler reports that a method such as `oneshot` exists for `Refresh`, *but its trait bounds were not satisfied*, the
+//! body of the request probably does not implement [`ReplayBody`]. Wrap it in a [`Replayable`], or choose one of the options above.
 
 mod body;
 mod head;
