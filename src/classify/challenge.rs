@@ -31,6 +31,7 @@ use super::error_codes::ERROR_CODES;
 /// assert!(challenges[1].is_bearer());
 /// assert_eq!(challenges[1].scope(), Some("read write"));
 /// ```
+#[doc(alias = "WWW-Authenticate")]
 #[derive(Clone)]
 pub struct Challenge {
     scheme: Box<str>,

@@ -38,6 +38,7 @@ use super::verdict::{Classify, Verdict};
 /// let layer = RefreshLayer::new(StaticToken::new("sesame")?).classifier(classifier);
 /// # Ok::<(), tower_refresh::BoxError>(())
 /// ```
+#[doc(alias = "401")]
 #[derive(Clone, Debug)]
 pub struct Unauthorized {
     statuses: Vec<StatusCode>,

@@ -70,6 +70,7 @@ use super::service::{Config, HoldTrailers};
 ///     Ok(())
 /// }
 /// ```
+#[doc(alias = "UNAUTHENTICATED")]
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct HoldTrailersLayer {

@@ -50,6 +50,8 @@ use http_body::Body;
 ///     }
 /// }
 /// ```
+#[doc(alias = "retry")]
+#[doc(alias = "try_clone")]
 #[diagnostic::on_unimplemented(
     message = "a body of type `{Self}` cannot be sent a second time",
     label = "the request's body must implement `ReplayBody`",

@@ -43,6 +43,8 @@ use crate::error::BoxError;
 ///     .body(Replayable::new(StreamBody::new(chunks)))?;
 /// # Ok::<(), http::Error>(())
 /// ```
+#[doc(alias = "buffer")]
+#[doc(alias = "retry")]
 pub struct Replayable<B> {
     inner: Inner<B>,
 }
