@@ -18,7 +18,7 @@ use http_body_util::Full;
 use tower::{Layer as _, Service};
 use tower_http::auth::AddAuthorizationLayer;
 use tower_refresh::replay::Replayable;
-use tower_refresh::{Credentials, RefreshLayer, Renewal, TokenSet, TokenSource};
+use tower_refresh::{Credentials, RefreshLayer, Renewal, TokenSet};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -74,13 +74,13 @@ fn refresh_without_retry_shared(bencher: Bencher<'_, '_>) {
 const TOKEN: &str =
     "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.c2lnbmF0dXJlLW9mLXNvbWUtbGVuZ3Ro";
 
-fn refresh() -> RefreshLayer<impl TokenSource> {
+fn refresh() -> RefreshLayer {
     let credentials = Credentials::new(|_: Renewal| async {
         TokenSet::bearer(TOKEN).map(|tokens| tokens.expires_in(Duration::from_secs(3600)))
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(credentials.prime()).expect("a token");
-    RefreshLayer::with_credentials(credentials).origin("https://api.example.com")
+    RefreshLayer::new(credentials).origin("https://api.example.com")
 }
 
 fn run<S>(bencher: Bencher<'_, '_>, headers: usize, mut service: S)

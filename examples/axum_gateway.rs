@@ -42,8 +42,8 @@ struct Gateway {
 type ApiClient = BoxCloneSyncService<Request<Body>, Response, BoxError>;
 
 impl Gateway {
-    fn new(api: String, credentials: &Credentials<RefreshTokenGrant>) -> Self {
-        let layer = RefreshLayer::with_credentials(credentials.clone()).origin(&api);
+    fn new(api: String, credentials: &Credentials) -> Self {
+        let layer = RefreshLayer::new(credentials.clone()).origin(&api);
         Self { client: client(layer), api: api.into() }
     }
 
@@ -57,7 +57,7 @@ impl Gateway {
     }
 }
 
-fn client(layer: RefreshLayer<RefreshTokenGrant>) -> ApiClient {
+fn client(layer: RefreshLayer) -> ApiClient {
     // For https, use hyper-rustls' connector.
     let http = Client::builder(TokioExecutor::new()).build_http::<Body>();
     BoxCloneSyncService::new(
