@@ -1,8 +1,5 @@
 //! What rejections cost while one endpoint, one origin or everything rejects, and that a revocation is still repaired.
-#![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests panic")]
-
-mod harness;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,15 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use harness::{HOUR, Mint, policy, token_of};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use tokio::time::{advance, sleep, timeout};
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt as _};
-use tower_refresh::replay::{ReplayLimit, Replayable};
-use tower_refresh::{RefreshLayer, Skip, TokenError, TokenStatus};
+use tower_refresh::{
+    Credentials, RefreshLayer, ReplayLimit, Replayable, Skip, TokenError, TokenStatus,
+};
+
+use crate::harness::{HOUR, Mint, policy, token_of};
 
 type Body = Replayable<Full<Bytes>>;
 type Client = BoxCloneSyncService<Request<Body>, Response<Full<Bytes>>, tower::BoxError>;
@@ -29,7 +28,7 @@ struct Api {
     mint: Mint,
     revoked: Arc<AtomicUsize>,
     client: Client,
-    credentials: tower_refresh::Credentials<Mint>,
+    credentials: Credentials,
 }
 
 /// What the callers of the broken endpoint do.
@@ -51,7 +50,7 @@ impl Api {
 
     fn with(mint: Mint) -> Self {
         let revoked = Arc::new(AtomicUsize::new(0));
-        let layer = RefreshLayer::with_policy(mint.clone(), policy())
+        let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()))
             .origin("https://api.test")
             .origin("https://other.test");
         let credentials = layer.credentials().clone();

@@ -1,8 +1,6 @@
 //! axum's body, sent twice: to a router that is the inner service, and from a handler to an API over real sockets.
 #![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
-mod harness;
-
 use std::io;
 use std::time::Duration;
 
@@ -11,7 +9,6 @@ use axum::body::Body;
 use axum::extract::State;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use harness::{Mint, token_of};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
@@ -24,7 +21,9 @@ use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::replay::ReplayLimit;
 use tower_refresh::testing::{AuthorizationServer, Serving};
-use tower_refresh::{BoxError, Refresh, RefreshLayer, StaticToken, TokenSource};
+use tower_refresh::{BoxError, Refresh, RefreshLayer, StaticToken};
+
+use crate::harness::{Mint, token_of};
 
 // ===== a router beneath the layer =====
 
@@ -165,9 +164,9 @@ async fn a_caller_who_goes_away_midway_leaves_the_api_no_body_that_looks_whole()
     assert!(request.await.unwrap().is_err());
 }
 
-type Upstream<S> = Refresh<Client<HttpConnector, Body>, S>;
+type Upstream = Refresh<Client<HttpConnector, Body>>;
 
-fn upstream<S: TokenSource>(layer: RefreshLayer<S>) -> Upstream<S> {
+fn upstream(layer: RefreshLayer) -> Upstream {
     layer.layer(Client::builder(TokioExecutor::new()).build_http())
 }
 
@@ -199,8 +198,8 @@ impl Gateway {
     }
 }
 
-async fn pass_on<S: TokenSource>(
-    State((url, upstream)): State<(String, Upstream<S>)>,
+async fn pass_on(
+    State((url, upstream)): State<(String, Upstream)>,
     body: Body,
 ) -> Result<Response<Body>, StatusCode> {
     let answer = upstream.oneshot(Request::put(url).body(body).unwrap()).await;
