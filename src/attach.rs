@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName};
+use http::request::Parts;
 
 use crate::error::TokenError;
 use crate::token::AccessToken;
@@ -66,8 +67,8 @@ impl Attach {
     }
 
     /// Returns whether the request brings the header itself: it keeps it, and the answer says nothing of our token.
-    pub(crate) fn carries_own(&self, headers: &HeaderMap) -> bool {
-        headers.contains_key(&self.name)
+    pub(crate) fn carries_own(&self, head: &Parts) -> bool {
+        head.headers.contains_key(&self.name)
     }
 
     /// Puts the token into the header. Allocates nothing beyond what the header map does for another header, but for the first
@@ -76,17 +77,13 @@ impl Attach {
     /// # Errors
     ///
     /// A misconfigured error if the request has more headers than `http` can hold.
-    pub(crate) fn attach(
-        &self,
-        headers: &mut HeaderMap,
-        token: &AccessToken,
-    ) -> Result<(), TokenError> {
+    pub(crate) fn attach(&self, head: &mut Parts, token: &AccessToken) -> Result<(), TokenError> {
         let value = match &self.scheme {
             Scheme::Bearer => token.header_value().clone(),
             Scheme::Other(scheme) => token.with_scheme(scheme)?,
             Scheme::None => token.bare_header_value().clone(),
         };
-        match headers.try_insert(self.name.clone(), value) {
+        match head.headers.try_insert(self.name.clone(), value) {
             Ok(_) => Ok(()),
             Err(_) => Err(TokenError::misconfigured(
                 "the request has so many headers that there is no room for the token",
@@ -109,7 +106,7 @@ fn is_tchar(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, Request};
 
     use super::*;
 
@@ -117,37 +114,41 @@ mod tests {
         AccessToken::new("sesame").unwrap()
     }
 
+    fn head() -> Parts {
+        Request::new(()).into_parts().0
+    }
+
     #[test]
     fn the_default_is_what_rfc_6750_says() {
-        let mut headers = HeaderMap::new();
-        Attach::default().attach(&mut headers, &token()).unwrap();
-        assert_eq!(headers[AUTHORIZATION], "Bearer sesame");
-        assert!(headers[AUTHORIZATION].is_sensitive());
+        let mut head = head();
+        Attach::default().attach(&mut head, &token()).unwrap();
+        assert_eq!(head.headers[AUTHORIZATION], "Bearer sesame");
+        assert!(head.headers[AUTHORIZATION].is_sensitive());
     }
 
     #[test]
     fn another_header_may_have_the_token_bare() {
         let name = HeaderName::from_static("x-api-token");
-        let mut headers = HeaderMap::new();
+        let mut head = head();
         let mut attach = Attach::default();
         attach.header(name.clone());
-        attach.attach(&mut headers, &token()).unwrap();
-        assert_eq!(headers[&name], "Bearer sesame");
+        attach.attach(&mut head, &token()).unwrap();
+        assert_eq!(head.headers[&name], "Bearer sesame");
         attach.without_scheme();
-        attach.attach(&mut headers, &token()).unwrap();
-        assert_eq!(headers[&name], "sesame");
-        assert!(headers[&name].is_sensitive());
-        assert_eq!(headers.len(), 1);
+        attach.attach(&mut head, &token()).unwrap();
+        assert_eq!(head.headers[&name], "sesame");
+        assert!(head.headers[&name].is_sensitive());
+        assert_eq!(head.headers.len(), 1);
     }
 
     /// C20
     #[test]
     fn scheme_set_last_counts() {
         let mut attach = Attach::default();
-        let mut headers = HeaderMap::new();
+        let mut head = head();
         let mut sent = |attach: &Attach| {
-            attach.attach(&mut headers, &token()).unwrap();
-            headers[AUTHORIZATION].to_str().unwrap().to_owned()
+            attach.attach(&mut head, &token()).unwrap();
+            head.headers[AUTHORIZATION].to_str().unwrap().to_owned()
         };
         attach.scheme("OAuth");
         assert_eq!(sent(&attach), "OAuth sesame");
@@ -170,11 +171,11 @@ mod tests {
 
     #[test]
     fn a_header_of_the_callers_own_is_seen_and_another_one_is_not_taken_for_it() {
-        let mut headers = HeaderMap::new();
+        let mut head = head();
         let attach = Attach::default();
-        headers.insert("proxy-authorization", HeaderValue::from_static("a"));
-        assert!(!attach.carries_own(&headers));
-        headers.insert(AUTHORIZATION, HeaderValue::from_static("Basic a"));
-        assert!(attach.carries_own(&headers));
+        head.headers.insert("proxy-authorization", HeaderValue::from_static("a"));
+        assert!(!attach.carries_own(&head));
+        head.headers.insert(AUTHORIZATION, HeaderValue::from_static("Basic a"));
+        assert!(attach.carries_own(&head));
     }
 }

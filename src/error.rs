@@ -6,17 +6,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::HeaderMap;
 
 use crate::token::RefreshToken;
 
 /// A boxed error, as tower's own middleware returns it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Makes the error that the caller of this request gets in place of an answer: for gRPC, one that tonic's clients know.
-pub(crate) fn for_caller<B>(request: &Request<B>, error: impl Into<BoxError>) -> BoxError {
+/// Makes the error that the caller of the request with these headers gets: for gRPC, one that tonic's clients know.
+pub(crate) fn for_caller(request: &HeaderMap, error: impl Into<BoxError>) -> BoxError {
     #[cfg(feature = "tonic")]
-    return crate::grpc::for_caller(request.headers(), error.into());
+    return crate::grpc::for_caller(request, error.into());
     #[cfg(not(feature = "tonic"))]
     {
         let _ = request;

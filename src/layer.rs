@@ -6,10 +6,9 @@ use std::sync::Arc;
 use http::HeaderName;
 use tower_layer::Layer;
 
-use crate::attach::Attach;
 use crate::classify::{Classify, Unauthorized};
+use crate::config::Config;
 use crate::credentials::{Credentials, IntoCredentials};
-use crate::origin::Origins;
 use crate::replay::{ByType, NoRetry, ReplayLimit, ReplayWith};
 use crate::service::Refresh;
 
@@ -57,11 +56,7 @@ use crate::service::Refresh;
 /// [`replay_with`](Self::replay_with), [`without_retry`](Self::without_retry) and [`Skip`](crate::Skip).
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct RefreshLayer<S = Credentials, C = Unauthorized, R = ByType> {
-    pub(crate) find: S,
-    pub(crate) origins: Origins,
-    pub(crate) attach: Attach,
-    pub(crate) classify: Arc<C>,
-    pub(crate) retry: Arc<R>,
+    config: Config<S, C, R>,
 }
 
 impl RefreshLayer {
@@ -69,13 +64,9 @@ impl RefreshLayer {
     ///
     /// Clones of the credentials can serve several layers and clients, which then share one token and its refresh.
     pub fn new(credentials: impl IntoCredentials) -> Self {
-        Self {
-            find: credentials.into_credentials(),
-            origins: Origins::default(),
-            attach: Attach::default(),
-            classify: Arc::default(),
-            retry: Arc::default(),
-        }
+        let find = credentials.into_credentials();
+        let (origins, attach, classify, retry) = Default::default();
+        Self { config: Config { find, origins, attach, classify, retry } }
     }
 }
 
@@ -99,13 +90,13 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     /// May be called several times. An invalid origin is an error of the first request, which says what to write instead: an
     /// origin has no path, no wildcard and no userinfo, and an internationalized name is written in its `xn--` form.
     pub fn origin(mut self, origin: impl AsRef<str>) -> Self {
-        self.origins.origin(origin.as_ref());
+        self.config.origins.origin(origin.as_ref());
         self
     }
 
     /// Names the origins that the token may be sent to.
     pub fn origins<O: AsRef<str>>(mut self, origins: impl IntoIterator<Item = O>) -> Self {
-        self.origins.origins(origins);
+        self.config.origins.origins(origins);
         self
     }
 
@@ -114,7 +105,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     /// Beware of redirects and of URLs that others supply: whoever names the host gets the token. A request that names its
     /// host in the `Host` header alone does not say whether it is `https`; name the origin for such requests.
     pub fn any_https_origin(mut self) -> Self {
-        self.origins.any_https_origin();
+        self.config.origins.any_https_origin();
         self
     }
 
@@ -122,7 +113,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     ///
     /// Whoever is on the way can read the token and use it (RFC 6750 §5.3).
     pub fn allow_plaintext(mut self) -> Self {
-        self.origins.allow_plaintext();
+        self.config.origins.allow_plaintext();
         self
     }
 
@@ -134,7 +125,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     /// A client below the layer that follows redirects sends this header to other origins as well: such clients remove
     /// `Authorization` and no header that they do not know. Follow redirects in a layer outside of this one.
     pub fn header(mut self, header: HeaderName) -> Self {
-        self.attach.header(header);
+        self.config.attach.header(header);
         self
     }
 
@@ -143,7 +134,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     /// It is sent as it is written here. An invalid scheme is an error of the first request.
     ///
     /// [`Unauthorized`] reads the challenges of the scheme `Bearer` only: a 401 whose challenge has another scheme is a
-    /// rejection with any parameters. Use [`classifier`](Self::classifier) if the API needs more.
+    /// rejection with any parameters. Use [`classify`](Self::classify) if the API needs more.
     ///
     /// # Examples
     ///
@@ -158,25 +149,19 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     /// ```
     #[doc(alias = "bearer")]
     pub fn scheme(mut self, scheme: impl AsRef<str>) -> Self {
-        self.attach.scheme(scheme.as_ref());
+        self.config.attach.scheme(scheme.as_ref());
         self
     }
 
     /// Sends the token alone, without a scheme before it.
     pub fn without_scheme(mut self) -> Self {
-        self.attach.without_scheme();
+        self.config.attach.without_scheme();
         self
     }
 
-    /// Sets the classifier, which decides from a response whether the token was rejected; [`Unauthorized`] by default.
-    pub fn classifier<D: Classify>(self, classifier: D) -> RefreshLayer<S, D, R> {
-        RefreshLayer {
-            find: self.find,
-            origins: self.origins,
-            attach: self.attach,
-            classify: Arc::new(classifier),
-            retry: self.retry,
-        }
+    /// Sets what tells a rejected token from an accepted one, in place of [`Unauthorized`].
+    pub fn classify<D: Classify>(self, classify: D) -> RefreshLayer<S, D, R> {
+        RefreshLayer { config: self.config.classify(classify) }
     }
 
     /// Sets how the body of a request is kept for a retry, where its type does not say: `spare` returns a second body
@@ -196,20 +181,14 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     }
 
     fn retry<T>(self, retry: T) -> RefreshLayer<S, C, T> {
-        RefreshLayer {
-            find: self.find,
-            origins: self.origins,
-            attach: self.attach,
-            classify: self.classify,
-            retry: Arc::new(retry),
-        }
+        RefreshLayer { config: self.config.retry(retry) }
     }
 }
 
 impl<C, R> RefreshLayer<Credentials, C, R> {
     /// Returns the credentials, for example to share them with another layer.
     pub fn credentials(&self) -> &Credentials {
-        &self.find
+        &self.config.find
     }
 }
 
@@ -217,28 +196,18 @@ impl<I, S: Clone, C, R> Layer<I> for RefreshLayer<S, C, R> {
     type Service = Refresh<I, S, C, R>;
 
     fn layer(&self, inner: I) -> Self::Service {
-        Refresh::new(inner, self.clone())
+        Refresh::new(inner, Arc::new(self.config.clone()))
     }
 }
 
 impl<S: Clone, C, R> Clone for RefreshLayer<S, C, R> {
     fn clone(&self) -> Self {
-        Self {
-            find: self.find.clone(),
-            origins: self.origins.clone(),
-            attach: self.attach.clone(),
-            classify: Arc::clone(&self.classify),
-            retry: Arc::clone(&self.retry),
-        }
+        Self { config: self.config.clone() }
     }
 }
 
 impl<S: fmt::Debug, C, R> fmt::Debug for RefreshLayer<S, C, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RefreshLayer")
-            .field("credentials", &self.find)
-            .field("origins", &self.origins)
-            .field("attach", &self.attach)
-            .finish_non_exhaustive()
+        f.debug_struct("RefreshLayer").field("config", &self.config).finish()
     }
 }

@@ -165,10 +165,14 @@
 //! `hyper-util` recognises errors, and that `decompression` reads more answers. There is no TLS in any of them, and no HTTP client but for `reqwest`, whose own features are yours to choose.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod acquire;
 mod attach;
+mod attempt;
 mod classify;
 mod clock;
+mod config;
 mod credentials;
+mod drain;
 mod error;
 mod find;
 mod future;
@@ -190,6 +194,7 @@ pub mod replay;
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
 mod service;
+mod skip;
 mod source;
 #[cfg(feature = "store")]
 #[cfg_attr(docsrs, doc(cfg(feature = "store")))]
@@ -213,7 +218,8 @@ pub use self::layer::RefreshLayer;
 pub use self::replay::{
     ByType, NoRetry, ReplayBody, ReplayLimit, ReplayWith, Replayable, Retry, StreamSpare,
 };
-pub use self::service::{Refresh, Skip};
+pub use self::service::Refresh;
+pub use self::skip::Skip;
 pub use self::source::{
     BoxTokenSource, Cause, Fallback, FallbackError, Renewal, SourceInfo, StaticToken, TokenFile,
     TokenSource, source_fn,

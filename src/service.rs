@@ -1,99 +1,97 @@
-//! The service: what becomes of a request when it is called.
+//! The service: the start of a request.
 
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Extensions, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
+use crate::acquire::Acquire;
+use crate::attempt::{First, Sent};
 use crate::classify::{Classify, Unauthorized};
-use crate::credentials::{Answer, Credentials, Issued, Want, recursion};
+use crate::config::{Admission, Config};
+use crate::credentials::{Answer, Credentials, Want, recursion};
 use crate::error::{BoxError, for_caller};
 use crate::find::FindCredentials;
-use crate::future::{Again, ResponseFuture, Round, Sent};
-use crate::layer::RefreshLayer;
-use crate::origin::Carry;
-use crate::replay::{ByType, Retry, SpareHead};
-use crate::target::Target;
+use crate::future::ResponseFuture;
+use crate::replay::{ByType, Retry};
 
-/// Attaches an access token to requests, and renews it when it expires or is rejected: the service of [`RefreshLayer`].
+/// Attaches an access token to requests, and refreshes it when it expires or is rejected: the service of
+/// [`RefreshLayer`](crate::RefreshLayer).
 ///
-/// The inner service must be `Clone`; one that is not takes a `tower::buffer::BufferLayer` beneath.
+/// The inner service must be `Clone`. For one that is not, add a `tower::buffer::BufferLayer` between the two.
+///
+/// `S` is how a request finds its credentials, `C` how a response is classified, and `R` how a body is sent again. With the
+/// defaults, a struct field is `Refresh<HttpClient>`:
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body_util::Full;
+/// use hyper_util::client::legacy::Client;
+/// use hyper_util::client::legacy::connect::HttpConnector;
+/// use tower_refresh::Refresh;
+///
+/// struct Billing {
+///     http: Refresh<Client<HttpConnector, Full<Bytes>>>,
+/// }
+/// ```
 ///
 /// # Errors
 ///
-/// A boxed one, as with tower's `Timeout` and `Buffer`. A [`TokenError`](crate::TokenError) downcasts out of it, and
-/// comes only when the request was never sent. Whatever else comes is the inner service's, but for one: a request whose
-/// token was rejected, and whose token for the second attempt was then taken away (by a log-out, say) before it could be
-/// sent, fails with an error that says so.
+/// The error is boxed, as with tower's `Timeout` and `Buffer`:
 ///
-/// After a log-in or a log-out no request of the last session is sent with the new token: see
+/// - A [`TokenError`](crate::TokenError), if the request was never sent. It can be recovered with `downcast_ref`.
+/// - An error without a type of its own, if the token was rejected and the token for the second attempt was taken away
+///   before it could be sent, for example by a log-out.
+/// - Any other error is the inner service's.
+///
+/// With the feature `tonic`, the first two are a `tonic::Status` if the request is a gRPC request. The `TokenError` is the
+/// source of the status: see the module `grpc`.
+///
+/// After a log-in or a log-out, no request of the session before is sent with the new token: see
 /// [`Credentials`](crate::Credentials).
 ///
-/// With the feature `tonic`, either is a `tonic::Status` where the request is a gRPC one. The `TokenError` is then the
-/// source of the first: see `grpc`.
-///
-/// An answer that rejects the token reaches the caller as it is if there is no newer token, or if the request cannot be
-/// sent again, or if the newer token is rejected too. Why there is no newer token is then in the response's extensions,
-/// as a [`TokenError`](crate::TokenError).
+/// A response that rejects the token is returned unchanged if there is no newer token, if the request cannot be sent again,
+/// or if the newer token is rejected too. The reason why there is no newer token is a [`TokenError`](crate::TokenError) in the
+/// extensions of the response.
 ///
 /// # Readiness
 ///
-/// `poll_ready` forwards to the inner service. A request that finds a token at hand uses the service that is ready; one
-/// that must wait for a token lets go of it first, so that it holds no permit and no place in a queue meanwhile.
+/// `poll_ready` forwards to the inner service. A request for which there is a token uses the service that is ready. A request
+/// that waits for a token first releases that service, so that it holds no permit and no place in a queue.
 ///
 /// # Cancel safety
 ///
-/// Dropping the response future drops the request. It does not stop a refresh. If the request was rejected and its token is
-/// being renewed, a body that is still being sent is broken off, over HTTP/1.1 with its connection. A rejection that reaches
-/// the caller while the body is still being sent leaves the rest to go on, as it would have without the layer.
+/// Dropping the response future drops the request. It does not stop a refresh. If the request was rejected and waits for a
+/// newer token, a body that is still being sent ends with an error, over HTTP/1.1 with its connection. If the rejection is
+/// returned while the body is still being sent, the rest of the body is sent as it would be without the layer.
 pub struct Refresh<I, S = Credentials, C = Unauthorized, R = ByType> {
     inner: I,
-    layer: Arc<RefreshLayer<S, C, R>>,
-}
-
-/// Asks, in a request's extensions, that part of the layer's work be skipped.
-///
-/// ```
-/// use http::Request;
-/// use tower_refresh::Skip;
-///
-/// let request = Request::post("https://api.example.com/v1/payments")
-///     .extension(Skip::Retry)
-///     .body(())?;
-/// # Ok::<(), http::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Skip {
-    /// Leaves the request as it is: no token is attached, and its answer says nothing about the token.
-    Token,
-    /// Sends the request once: an answer that rejects the token reaches the caller. The token is renewed all the same.
-    Retry,
+    config: Arc<Config<S, C, R>>,
 }
 
 impl<I, C, R> Refresh<I, Credentials, C, R> {
     /// Returns the credentials, for example to share them with another layer.
     pub fn credentials(&self) -> &Credentials {
-        &self.layer.find
+        &self.config.find
     }
 }
 
 impl<I, S, C, R> Refresh<I, S, C, R> {
-    pub(crate) fn new(inner: I, layer: RefreshLayer<S, C, R>) -> Self {
-        Self { inner, layer: Arc::new(layer) }
+    pub(crate) fn new(inner: I, config: Arc<Config<S, C, R>>) -> Self {
+        Self { inner, config }
     }
 
-    /// Returns the inner service.
+    /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &I {
         &self.inner
     }
 
-    /// Returns the inner service.
+    /// Returns a mutable reference to the inner service.
     ///
-    /// What is sent through it directly carries no token.
+    /// A request that is sent through it directly carries no token.
     pub fn get_mut(&mut self) -> &mut I {
         &mut self.inner
     }
@@ -122,135 +120,69 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let layer = &self.layer;
+        let config = &self.config;
         let (head, body) = request.into_parts();
-        if head.extensions.get() == Some(&Skip::Token) || layer.attach.carries_own(&head.headers) {
-            let request = Request::from_parts(head, body);
-            return ResponseFuture::untouched(layer, self.inner.call(request));
-        }
-        let carry = match layer.attach.invalid() {
-            Some(error) => Carry::Refuse(error.clone()),
-            None => layer.origins.check(&head.method, &head.uri, &head.headers),
-        };
-        let found = match &carry {
-            Carry::Yes => layer.find.find(&head),
-            _ => None,
-        };
-        let request = Request::from_parts(head, body);
-        if let Carry::Refuse(error) = carry {
-            self.let_go();
-            return ResponseFuture::failed(&self.layer, for_caller(&request, error));
-        }
-        let Some(found) = found else {
-            return ResponseFuture::untouched(layer, self.inner.call(request));
+        let found = match config.admit(&head) {
+            Admission::WithToken(found) => found,
+            Admission::Untouched => {
+                let response = self.inner.call(Request::from_parts(head, body));
+                return ResponseFuture::sending(config, response, Sent::Untouched);
+            }
+            Admission::Refused(error) => return self.fail(for_caller(&head.headers, error)),
         };
 
-        let credentials = layer.find.found(&found);
-        let issued = match credentials.fresh() {
-            Some(issued) => issued,
+        let first = First::new(head, body, found);
+        let credentials = config.find.found(first.found());
+        let token = match credentials.fresh() {
+            Some(token) => token,
             None => match credentials.ask(Want::TokenOf(None)) {
-                Answer::Use(issued) => issued,
+                Answer::Use(token) => token,
+                Answer::Wait(_) if credentials.is_own_request(first.extensions()) => {
+                    return self.fail(first.fail(recursion()));
+                }
                 Answer::Wait(waiting) => {
-                    let is_own = credentials.is_own_request(request.extensions());
-                    let inner = self.let_go();
-                    if is_own {
-                        let error = for_caller(&request, recursion());
-                        return ResponseFuture::failed(&self.layer, error);
-                    }
-                    return ResponseFuture::waiting(&self.layer, found, waiting, request, inner);
+                    let acquire = Acquire::wait(waiting, self.release());
+                    return ResponseFuture::acquiring(&self.config, first, acquire);
                 }
-                Answer::Refuse(error) => {
-                    self.let_go();
-                    return ResponseFuture::failed(&self.layer, for_caller(&request, error));
-                }
+                Answer::Refuse(error) => return self.fail(first.fail(error)),
             },
         };
-        let target = Target::of(&request);
-        let (request, spare) = match layer.arm(request, &issued) {
-            Ok(armed) => armed,
-            Err(error) => {
-                self.let_go();
-                return ResponseFuture::failed(&self.layer, error);
-            }
-        };
-        // With nothing to send again there is nothing to send it with.
-        let again = spare.map(|spare| Again { spare, service: self.inner.clone() });
-        ResponseFuture::sending(
-            layer,
-            self.inner.call(request),
-            Round::First(Sent { token: issued, target, found }, again),
-        )
+        match first.send(config, token, &mut self.inner) {
+            Ok((response, sent)) => ResponseFuture::sending(config, response, sent),
+            Err(error) => self.fail(error),
+        }
     }
 }
 
 impl<I: Clone, S, C, R> Refresh<I, S, C, R> {
     /// Gives up the readiness of the inner service, and with it a permit or a place in a queue. Returns a service to be
     /// readied later.
-    fn let_go(&mut self) -> I {
+    fn release(&mut self) -> I {
         let unready = self.inner.clone();
         self.inner = unready.clone();
         unready
     }
-}
 
-impl<S, C, R> RefreshLayer<S, C, R> {
-    /// Attaches the token, and keeps what it takes to send the request again.
-    pub(crate) fn arm<B>(
-        &self,
-        request: Request<B>,
-        issued: &Issued,
-    ) -> Result<Armed<B, R::Spare>, BoxError>
+    /// Fails a request that is not sent.
+    fn fail<B, D>(&mut self, error: BoxError) -> ResponseFuture<I, S, C, R, B, D>
     where
+        I: Service<Request<B>>,
+        S: FindCredentials,
         R: Retry<B>,
     {
-        let may_retry = request.extensions().get() != Some(&Skip::Retry);
-        let limit = request.extensions().get().copied();
-        let (head, body) = request.into_parts();
-        let (body, spare) = if may_retry { self.retry.split(body, limit) } else { (body, None) };
-        let spare = spare.map(|body| Spare { head: SpareHead::of(&head), body });
-        let mut request = Request::from_parts(head, body);
-        match self.attach.attach(request.headers_mut(), issued.tokens.access_token()) {
-            Ok(()) => Ok((request, spare)),
-            Err(error) => Err(for_caller(&request, error)),
-        }
-    }
-}
-
-/// A request with the token on it, and what it takes to send it again.
-type Armed<B, T> = (Request<B>, Option<Spare<T>>);
-
-/// What it takes to send a request again. The token is not in it.
-pub(crate) struct Spare<T> {
-    head: SpareHead,
-    body: T,
-}
-
-impl<T> Spare<T> {
-    pub(crate) fn extensions(&self) -> &Extensions {
-        self.head.extensions()
-    }
-
-    /// Stops what the first attempt still sends, and returns whether the request can be sent again.
-    pub(crate) fn pause<B, R: Retry<B, Spare = T>>(&mut self, retry: &R) -> bool {
-        retry.pause(&mut self.body)
-    }
-
-    /// Returns the request, and lets the first attempt's body fail if it is still being sent. None if the head cannot be
-    /// made again, which cannot be.
-    pub(crate) fn replay<B, R: Retry<B, Spare = T>>(self, retry: &R) -> Option<Request<B>> {
-        let body = retry.replay(self.body);
-        Some(Request::from_parts(self.head.rebuild()?, body))
+        self.release();
+        ResponseFuture::failed(&self.config, error)
     }
 }
 
 impl<I: Clone, S, C, R> Clone for Refresh<I, S, C, R> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), layer: Arc::clone(&self.layer) }
+        Self { inner: self.inner.clone(), config: Arc::clone(&self.config) }
     }
 }
 
 impl<I: fmt::Debug, S: fmt::Debug, C, R> fmt::Debug for Refresh<I, S, C, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refresh").field("inner", &self.inner).field("layer", &self.layer).finish()
+        f.debug_struct("Refresh").field("inner", &self.inner).field("config", &self.config).finish()
     }
 }

@@ -1,0 +1,82 @@
+//! The settings of a layer, which its services and their futures share.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use crate::attach::Attach;
+use crate::classify::Classify;
+use crate::error::TokenError;
+use crate::find::FindCredentials;
+use crate::origin::{Carry, Origins};
+use crate::skip::Skip;
+
+pub(crate) struct Config<S, C, R> {
+    pub(crate) find: S,
+    pub(crate) origins: Origins,
+    pub(crate) attach: Attach,
+    pub(crate) classify: Arc<C>,
+    pub(crate) retry: Arc<R>,
+}
+
+/// How a request is sent.
+pub(crate) enum Admission<F> {
+    /// With a token of the credentials that were found.
+    WithToken(F),
+    /// Unchanged.
+    Untouched,
+    /// Not at all.
+    Refused(TokenError),
+}
+
+impl<S, C, R> Config<S, C, R> {
+    pub(crate) fn classify<D: Classify>(self, classify: D) -> Config<S, D, R> {
+        let Self { find, origins, attach, retry, .. } = self;
+        Config { find, origins, attach, classify: Arc::new(classify), retry }
+    }
+
+    pub(crate) fn retry<T>(self, retry: T) -> Config<S, C, T> {
+        let Self { find, origins, attach, classify, .. } = self;
+        Config { find, origins, attach, classify, retry: Arc::new(retry) }
+    }
+}
+
+impl<S: FindCredentials, C, R> Config<S, C, R> {
+    /// Decides whether a request may carry a token, and finds its credentials. Allocates nothing unless it refuses.
+    pub(crate) fn admit(&self, head: &Parts) -> Admission<S::Found> {
+        if head.extensions.get() == Some(&Skip::Token) || self.attach.carries_own(head) {
+            return Admission::Untouched;
+        }
+        if let Some(error) = self.attach.invalid() {
+            return Admission::Refused(error.clone());
+        }
+        match self.origins.check(&head.method, &head.uri, &head.headers) {
+            Carry::Yes => self.find.find(head).map_or(Admission::Untouched, Admission::WithToken),
+            Carry::No => Admission::Untouched,
+            Carry::Refuse(error) => Admission::Refused(error),
+        }
+    }
+}
+
+impl<S: Clone, C, R> Clone for Config<S, C, R> {
+    fn clone(&self) -> Self {
+        Self {
+            find: self.find.clone(),
+            origins: self.origins.clone(),
+            attach: self.attach.clone(),
+            classify: Arc::clone(&self.classify),
+            retry: Arc::clone(&self.retry),
+        }
+    }
+}
+
+impl<S: fmt::Debug, C, R> fmt::Debug for Config<S, C, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("credentials", &self.find)
+            .field("origins", &self.origins)
+            .field("attach", &self.attach)
+            .finish_non_exhaustive()
+    }
+}
