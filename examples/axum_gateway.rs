@@ -27,7 +27,7 @@ use tower_http::trace::{DefaultOnResponse, TraceLayer};
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::replay::ReplayLimit;
 use tower_refresh::testing::{AuthorizationServer, Fault};
-use tower_refresh::{BoxError, Credentials, RefreshLayer, TokenError};
+use tower_refresh::{BoxError, Credentials, OriginError, RefreshLayer, TokenError};
 use tracing::Level;
 
 // ===== the gateway =====
@@ -42,9 +42,9 @@ struct Gateway {
 type ApiClient = BoxCloneSyncService<Request<Body>, Response, BoxError>;
 
 impl Gateway {
-    fn new(api: String, credentials: &Credentials) -> Self {
-        let layer = RefreshLayer::new(credentials.clone()).origin(&api);
-        Self { client: client(layer), api: api.into() }
+    fn new(api: String, credentials: &Credentials) -> Result<Self, OriginError> {
+        let layer = RefreshLayer::new(credentials.clone()).origin(&api)?;
+        Ok(Self { client: client(layer), api: api.into() })
     }
 
     fn routes(self) -> Router {
@@ -147,7 +147,7 @@ async fn main() -> Result<(), BoxError> {
     let endpoint = TokenEndpoint::new(http, serving.url("/token"))?;
     let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
     let credentials = Credentials::new(source);
-    let gateway = Gateway::new(serving.origin(), &credentials);
+    let gateway = Gateway::new(serving.origin(), &credentials)?;
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let origin = format!("http://{}", listener.local_addr()?);

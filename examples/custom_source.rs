@@ -110,7 +110,7 @@ async fn main() -> Result<(), BoxError> {
 
     // ===== a `TokenSource` =====
     let source = MetadataServer { http: http.clone(), url: metadata.url.clone() };
-    let layer = RefreshLayer::new(source).origin(serving.origin());
+    let layer = RefreshLayer::new(source).origin(serving.origin())?;
     let credentials = layer.credentials().clone();
     let client = layer.layer(http.clone());
     for what in ["with a new token", "after a revocation"] {
@@ -146,7 +146,7 @@ async fn main() -> Result<(), BoxError> {
             Ok(broker.issue())
         }
     });
-    let client = RefreshLayer::new(source).origin(serving.origin()).layer(http);
+    let client = RefreshLayer::new(source).origin(serving.origin())?.layer(http);
     for _ in 0..2 {
         let status = client.clone().oneshot(get()?).await?.status();
         println!("closure: {status}");

@@ -44,7 +44,7 @@ async fn main() -> Result<(), BoxError> {
     let grant = RefreshTokenGrant::new(endpoint, found.refresh_token);
     let store = FileStore::new(folder.join("tokens.json"));
     let credentials = Credentials::new(Stored::new(grant, store));
-    let layer = RefreshLayer::new(credentials.clone()).origin(&found.origin);
+    let layer = RefreshLayer::new(credentials.clone()).origin(&found.origin)?;
     let client = ServiceBuilder::new().layer(layer).service(http);
 
     // ===== requests =====

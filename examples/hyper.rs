@@ -32,7 +32,7 @@ async fn main() -> Result<(), BoxError> {
     )?
     .client_auth(ClientAuth::basic("hyper", "s3cr3t"));
     let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
-    let layer = RefreshLayer::new(source).origin(serving.origin());
+    let layer = RefreshLayer::new(source).origin(serving.origin())?;
     let credentials = layer.credentials().clone();
     let client = ServiceBuilder::new()
         .layer(layer)

@@ -28,7 +28,7 @@ async fn main() -> Result<(), BoxError> {
     let endpoint = TokenEndpoint::new(http.clone(), serving.url("/token"))?
         .client_auth(ClientAuth::basic("reqwest", "s3cr3t"));
     let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
-    let layer = RefreshLayer::new(source).origin(serving.origin());
+    let layer = RefreshLayer::new(source).origin(serving.origin())?;
     let credentials = layer.credentials().clone();
     let client = ServiceBuilder::new().layer(layer).service(http);
 

@@ -9,10 +9,16 @@ use tower_layer::Layer;
 use crate::classify::{Classify, Unauthorized};
 use crate::config::Config;
 use crate::credentials::{Credentials, IntoCredentials};
+use crate::origin::OriginError;
 use crate::replay::{ByType, NoRetry, ReplayLimit, ReplayWith};
 use crate::service::Refresh;
 
-/// Attaches an access token to requests, and renews it when it expires or is rejected.
+/// Attaches an access token to requests, and refreshes it when it expires or is rejected.
+///
+/// `S` is how a request finds its credentials, `C` how a response is classified, and `R` how a body is sent again. All three
+/// have defaults, so that the type is `RefreshLayer` in most programs.
+///
+/// # Examples
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -31,7 +37,7 @@ use crate::service::Refresh;
 /// });
 ///
 /// let mut client = ServiceBuilder::new()
-///     .layer(RefreshLayer::new(StaticToken::new("sesame")?).origin("https://api.example.com"))
+///     .layer(RefreshLayer::new(StaticToken::new("sesame")?).origin("https://api.example.com")?)
 ///     .service(api);
 ///
 /// let request = Request::get("https://api.example.com/v1/me").body(Full::default())?;
@@ -43,16 +49,21 @@ use crate::service::Refresh;
 ///
 /// # Where the token goes
 ///
-/// Only to the origins that were named. As long as none is named, the first request fails with an error that says which
-/// call to add. Once there are some, requests elsewhere pass untouched, so that a redirect cannot carry the token away.
-/// A request with an authority in its URI and a `Host` header carries the token only if both are named origins. Plaintext
-/// is for loopback, unless [`allow_plaintext`](Self::allow_plaintext) says otherwise. A request that already has the
-/// header keeps its own and is left alone, and so are `CONNECT` and `TRACE`. A request without an authority, as below
-/// tonic, may carry the token: the client below fixes its destination.
+/// A request carries the token only to an origin that was named:
 ///
-/// # What is sent again
+/// | Request | Result |
+/// |---|---|
+/// | To a named [`origin`](Self::origin) or [`plaintext_origin`](Self::plaintext_origin) | carries the token |
+/// | To another origin, for example after a redirect | sent unchanged |
+/// | With an authority in its URI and a `Host` header | carries the token if both are named |
+/// | Without an authority, as below tonic | carries the token: the client below fixes the destination |
+/// | With the header already set by the caller | sent unchanged |
+/// | `CONNECT`, `TRACE` | sent unchanged |
+/// | To any origin, while none is named | error that shows the missing call |
 ///
-/// A request whose token was rejected, once, if its body can be: see [`ReplayBody`](crate::ReplayBody),
+/// # Which requests are sent again
+///
+/// A request whose token was rejected is sent again once, if its body can be: see [`ReplayBody`](crate::ReplayBody),
 /// [`replay_with`](Self::replay_with), [`without_retry`](Self::without_retry) and [`Skip`](crate::Skip).
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct RefreshLayer<S = Credentials, C = Unauthorized, R = ByType> {
@@ -62,7 +73,26 @@ pub struct RefreshLayer<S = Credentials, C = Unauthorized, R = ByType> {
 impl RefreshLayer {
     /// Creates a layer over a [`TokenSource`](crate::TokenSource), with the default policy, or over [`Credentials`].
     ///
-    /// Clones of the credentials can serve several layers and clients, which then share one token and its refresh.
+    /// Clones of one `Credentials` can serve several layers and clients, which then share one token and its refresh.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_refresh::{Credentials, RefreshLayer, RefreshPolicy, StaticToken};
+    ///
+    /// # fn main() -> Result<(), tower_refresh::BoxError> {
+    /// // A source:
+    /// let layer = RefreshLayer::new(StaticToken::new("sesame")?);
+    ///
+    /// // Credentials with a policy, which another layer shares:
+    /// let policy = RefreshPolicy::default().timeout(Duration::from_secs(5));
+    /// let credentials = Credentials::with_policy(StaticToken::new("sesame")?, policy);
+    /// let api = RefreshLayer::new(credentials.clone()).origin("https://api.example.com")?;
+    /// let files = RefreshLayer::new(credentials).origin("https://files.example.com")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new(credentials: impl IntoCredentials) -> Self {
         let find = credentials.into_credentials();
         let (origins, attach, classify, retry) = Default::default();
@@ -70,84 +100,156 @@ impl RefreshLayer {
     }
 }
 
+impl<C, R> RefreshLayer<Credentials, C, R> {
+    /// Returns the credentials, for example to share them with another layer.
+    pub fn credentials(&self) -> &Credentials {
+        &self.config.find
+    }
+}
+
 impl<S, C> RefreshLayer<S, C, ByType> {
     /// Sets how much of a request's body may be kept for a second attempt, in bytes; 65,536 by default.
     ///
-    /// Of a stream, what was sent is kept until the answer's head comes; trailers count with their names and values. A body
-    /// that is longer is sent as it is, and if its token is rejected, the caller gets the rejection. One request may have a
-    /// [`ReplayLimit`] of its own.
+    /// Of a stream, the frames that were sent are kept until the head of the response arrives. Trailers count with their
+    /// names and values. A longer body is sent, but not sent again: if its token is rejected, the rejection is returned. One
+    /// request can have a [`ReplayLimit`] of its own.
     ///
-    /// Frames of less than 4 KiB are copied. A larger one is shared, and with it the buffer that it may be cut from, which
-    /// counts no more than the frame.
+    /// Frames of less than 4 KiB are copied. A larger frame is shared by reference count. It keeps the buffer alive that it
+    /// was cut from, and only the frame counts.
     pub fn replay_limit(self, bytes: usize) -> Self {
         self.retry(ByType::with_limit(ReplayLimit(bytes)))
     }
 }
 
 impl<S, C, R> RefreshLayer<S, C, R> {
-    /// Names an origin that the token may be sent to: a scheme, a host and, if need be, a port.
-    ///
-    /// May be called several times. An invalid origin is an error of the first request, which says what to write instead: an
-    /// origin has no path, no wildcard and no userinfo, and an internationalized name is written in its `xn--` form.
-    pub fn origin(mut self, origin: impl AsRef<str>) -> Self {
-        self.config.origins.origin(origin.as_ref());
-        self
-    }
+    // ===== where the token goes =====
 
-    /// Names the origins that the token may be sent to.
-    pub fn origins<O: AsRef<str>>(mut self, origins: impl IntoIterator<Item = O>) -> Self {
-        self.config.origins.origins(origins);
-        self
-    }
-
-    /// Lets the token go to whatever `https` origin a request names: for a client that roams.
+    /// Adds an origin that the token may be sent to: a scheme, a host and an optional port.
     ///
-    /// Beware of redirects and of URLs that others supply: whoever names the host gets the token. A request that names its
-    /// host in the `Host` header alone does not say whether it is `https`; name the origin for such requests.
-    pub fn any_https_origin(mut self) -> Self {
-        self.config.origins.any_https_origin();
-        self
-    }
-
-    /// Lets the token go over plaintext HTTP to named origins other than loopback.
+    /// Call it once for each origin. The scheme is `https`, or `http` for a host on loopback (`localhost`, 127.0.0.0/8, `[::1]`).
     ///
-    /// Whoever is on the way can read the token and use it (RFC 6750 §5.3).
-    pub fn allow_plaintext(mut self) -> Self {
-        self.config.origins.allow_plaintext();
-        self
-    }
-
-    /// Sends the token in this header, in place of `Authorization`.
+    /// # Errors
     ///
-    /// The value is `Bearer` and the token, unless [`scheme`](Self::scheme) or [`without_scheme`](Self::without_scheme)
-    /// says otherwise.
-    ///
-    /// A client below the layer that follows redirects sends this header to other origins as well: such clients remove
-    /// `Authorization` and no header that they do not know. Follow redirects in a layer outside of this one.
-    pub fn header(mut self, header: HeaderName) -> Self {
-        self.config.attach.header(header);
-        self
-    }
-
-    /// Sends the token with this scheme (RFC 9110 §11.1) instead of `Bearer`.
-    ///
-    /// It is sent as it is written here. An invalid scheme is an error of the first request.
-    ///
-    /// [`Unauthorized`] reads the challenges of the scheme `Bearer` only: a 401 whose challenge has another scheme is a
-    /// rejection with any parameters. Use [`classify`](Self::classify) if the API needs more.
+    /// An [`OriginError`] if the origin is invalid or would send the token over the network without TLS. It shows what to
+    /// write instead. An origin has no path, no wildcard and no userinfo, and an internationalized name has its `xn--` form.
     ///
     /// # Examples
     ///
     /// ```
     /// use tower_refresh::{RefreshLayer, StaticToken};
     ///
+    /// # fn main() -> Result<(), tower_refresh::BoxError> {
+    /// let layer = RefreshLayer::new(StaticToken::new("sesame")?)
+    ///     .origin("https://api.example.com")?
+    ///     .origin("http://localhost:8080")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn origin(mut self, origin: impl AsRef<str>) -> Result<Self, OriginError> {
+        self.config.origins.origin(origin.as_ref())?;
+        Ok(self)
+    }
+
+    /// Adds several origins that the token may be sent to.
+    ///
+    /// # Errors
+    ///
+    /// As [`origin`](Self::origin), for the first origin that is invalid.
+    pub fn origins<O: AsRef<str>>(
+        self,
+        origins: impl IntoIterator<Item = O>,
+    ) -> Result<Self, OriginError> {
+        origins.into_iter().try_fold(self, |layer, origin| layer.origin(origin))
+    }
+
+    /// Adds an origin without TLS that the token may be sent to.
+    ///
+    /// Anyone on the network path can read the token and use it (RFC 6750 §5.3). Use this only inside a network that you
+    /// trust, such as behind a proxy that adds TLS. Other origins still need TLS.
+    ///
+    /// # Errors
+    ///
+    /// An [`OriginError`] if the origin is invalid or its scheme is not `http`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{RefreshLayer, StaticToken};
+    ///
+    /// # fn main() -> Result<(), tower_refresh::BoxError> {
+    /// let layer = RefreshLayer::new(StaticToken::new("sesame")?)
+    ///     .plaintext_origin("http://api.cluster.internal:8080")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "allow_plaintext")]
+    #[doc(alias = "insecure")]
+    pub fn plaintext_origin(mut self, origin: impl AsRef<str>) -> Result<Self, OriginError> {
+        self.config.origins.plaintext_origin(origin.as_ref())?;
+        Ok(self)
+    }
+
+    /// Allows every origin whose scheme is `https`: for a client whose destinations are not known in advance.
+    ///
+    /// Beware of redirects and of URLs from elsewhere: any host that a request names gets the token. A request with its host
+    /// only in the `Host` header does not state its scheme: add an [`origin`](Self::origin) for such requests.
+    pub fn any_https_origin(mut self) -> Self {
+        self.config.origins.any_https_origin();
+        self
+    }
+
+    // ===== how it is attached =====
+
+    /// Sets the header of the token; `Authorization` by default.
+    ///
+    /// The value is the [`scheme`](Self::scheme), if there is one, and the token.
+    ///
+    /// Follow redirects outside of this layer. A client below it that follows them sends this header to other origins as well:
+    /// such clients remove `Authorization`, but no header that they do not know.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_refresh::{RefreshLayer, StaticToken};
+    ///
+    /// # fn main() -> Result<(), tower_refresh::BoxError> {
+    /// // X-Api-Token: sesame
+    /// let layer = RefreshLayer::new(StaticToken::new("sesame")?)
+    ///     .origin("https://api.example.com")?
+    ///     .header(HeaderName::from_static("x-api-token"))
+    ///     .without_scheme();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn header(mut self, header: HeaderName) -> Self {
+        self.config.attach.header(header);
+        self
+    }
+
+    /// Sets the scheme before the token (RFC 9110 §11.1); `Bearer` by default.
+    ///
+    /// It is sent in the case in which it is written here. If the scheme is invalid, each request fails with a
+    /// [misconfigured](crate::TokenError::is_misconfigured) error.
+    ///
+    /// [`Unauthorized`] reads the challenges of the scheme `Bearer` only. A 401 whose challenge has another scheme is a
+    /// rejection, with any parameters. If the API needs more, use [`classify`](Self::classify).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{RefreshLayer, StaticToken};
+    ///
+    /// # fn main() -> Result<(), tower_refresh::BoxError> {
     /// // Authorization: Zoho-oauthtoken sesame
     /// let layer = RefreshLayer::new(StaticToken::new("sesame")?)
-    ///     .origin("https://www.zohoapis.example")
+    ///     .origin("https://www.zohoapis.example")?
     ///     .scheme("Zoho-oauthtoken");
-    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// # Ok(())
+    /// # }
     /// ```
     #[doc(alias = "bearer")]
+    #[doc(alias = "prefix")]
     pub fn scheme(mut self, scheme: impl AsRef<str>) -> Self {
         self.config.attach.scheme(scheme.as_ref());
         self
@@ -159,36 +261,31 @@ impl<S, C, R> RefreshLayer<S, C, R> {
         self
     }
 
-    /// Sets what tells a rejected token from an accepted one, in place of [`Unauthorized`].
+    // ===== what follows from the response =====
+
+    /// Sets how a rejected token is recognised; [`Unauthorized`] by default.
     pub fn classify<D: Classify>(self, classify: D) -> RefreshLayer<S, D, R> {
         RefreshLayer { config: self.config.classify(classify) }
     }
 
-    /// Sets how the body of a request is kept for a retry, where its type does not say: `spare` returns a second body
-    /// like the one that is sent, or none.
+    /// Sets how a body is copied for the second attempt, for bodies that are not [`ReplayBody`](crate::ReplayBody).
     ///
-    /// Many bodies have a `try_clone` that fits. There is no limit but the closure's own, and a first attempt that is still
-    /// being sent goes on beside the second.
-    pub fn replay_with<F>(self, spare: F) -> RefreshLayer<S, C, ReplayWith<F>> {
-        self.retry(ReplayWith::new(spare))
+    /// The closure returns a second body like the one that is sent, or `None` if there is to be no second attempt. Many types
+    /// have a `try_clone` for it. There is no limit but the closure's own. A first attempt that is still being sent continues
+    /// beside the second.
+    pub fn replay_with<F>(self, copy: F) -> RefreshLayer<S, C, ReplayWith<F>> {
+        self.retry(ReplayWith::new(copy))
     }
 
-    /// Sends no request a second time, and asks nothing of its body.
+    /// Sends each request once, with a body of any type.
     ///
-    /// The caller then gets the answer that rejects the token; the token is renewed all the same, for the next request.
+    /// A response that rejects the token is returned. The token is still refreshed, for the next request.
     pub fn without_retry(self) -> RefreshLayer<S, C, NoRetry> {
         self.retry(NoRetry::default())
     }
 
     fn retry<T>(self, retry: T) -> RefreshLayer<S, C, T> {
         RefreshLayer { config: self.config.retry(retry) }
-    }
-}
-
-impl<C, R> RefreshLayer<Credentials, C, R> {
-    /// Returns the credentials, for example to share them with another layer.
-    pub fn credentials(&self) -> &Credentials {
-        &self.config.find
     }
 }
 

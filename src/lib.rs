@@ -38,7 +38,7 @@
 //!
 //! // Where they go.
 //! let client = ServiceBuilder::new()
-//!     .layer(RefreshLayer::new(source).origin("https://api.example.com"))
+//!     .layer(RefreshLayer::new(source).origin("https://api.example.com")?)
 //!     .service(http);
 //!
 //! let request = Request::get("https://api.example.com/v1/me").body(Full::default())?;
@@ -215,6 +215,7 @@ pub use self::error::{BoxError, TokenError};
 pub use self::find::FindCredentials;
 pub use self::future::ResponseFuture;
 pub use self::layer::RefreshLayer;
+pub use self::origin::OriginError;
 pub use self::replay::{
     ByType, NoRetry, ReplayBody, ReplayLimit, ReplayWith, Replayable, Retry, StreamSpare,
 };

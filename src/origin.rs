@@ -1,6 +1,7 @@
 //! Where the token may go.
 
 mod authority;
+mod error;
 mod named;
 
 use http::header::HOST;
@@ -10,7 +11,8 @@ use http::{HeaderMap, Method, Uri};
 use self::authority::{Scheme, Target, shown};
 #[cfg(feature = "oauth2")]
 pub(crate) use self::authority::{is_loopback, is_sound};
-use self::named::Origin;
+pub use self::error::OriginError;
+use self::named::{Kind, Origin, call};
 use crate::error::TokenError;
 use crate::trace;
 
@@ -22,9 +24,6 @@ use crate::trace;
 pub(crate) struct Origins {
     named: Vec<Origin>,
     any_https: bool,
-    plaintext_allowed: bool,
-    /// The error of the first invalid origin. Setters cannot fail, so each request does.
-    invalid: Option<TokenError>,
 }
 
 /// Whether a request carries the token.
@@ -39,19 +38,16 @@ pub(crate) enum Carry {
 }
 
 impl Origins {
-    /// Names an origin: `https://api.example.com`, with a port if it is not the usual one.
-    pub(crate) fn origin(&mut self, origin: &str) {
-        match Origin::parse(origin) {
-            Ok(origin) => self.named.push(origin),
-            Err(error) => drop(self.invalid.get_or_insert(error)),
-        }
+    /// Names an origin that has TLS or is on loopback, with a port if it is not the scheme's default.
+    pub(crate) fn origin(&mut self, origin: &str) -> Result<(), OriginError> {
+        self.named.push(Origin::parse(origin, Kind::Confidential)?);
+        Ok(())
     }
 
-    /// Names several origins.
-    pub(crate) fn origins<O: AsRef<str>>(&mut self, origins: impl IntoIterator<Item = O>) {
-        for origin in origins {
-            self.origin(origin.as_ref());
-        }
+    /// Names an origin without TLS.
+    pub(crate) fn plaintext_origin(&mut self, origin: &str) -> Result<(), OriginError> {
+        self.named.push(Origin::parse(origin, Kind::Plaintext)?);
+        Ok(())
     }
 
     /// Names every origin whose scheme is `https`.
@@ -59,21 +55,8 @@ impl Origins {
         self.any_https = true;
     }
 
-    /// Allows named origins to be plaintext ones.
-    pub(crate) fn allow_plaintext(&mut self) {
-        self.plaintext_allowed = true;
-    }
-
     /// Decides whether a request carries the token. Allocates nothing unless it refuses.
     pub(crate) fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Carry {
-        if let Some(error) = &self.invalid {
-            return Carry::Refuse(error.clone());
-        }
-        if !self.plaintext_allowed
-            && let Some(origin) = self.named.iter().find(|origin| origin.is_open_plaintext)
-        {
-            return Carry::Refuse(origin.plaintext_refused());
-        }
         // A CONNECT request's headers are for the proxy; a TRACE request's come back to whoever asked (RFC 9110 §9.3.6,
         // §9.3.8).
         if method == Method::CONNECT || method == Method::TRACE {
@@ -161,15 +144,13 @@ fn none_named(scheme: Option<&UriScheme>, authority: &str) -> TokenError {
             "{WHY}: add .origin(\"https://…\") with the API's host"
         ));
     };
-    let plaintext = scheme.and_then(Scheme::of) == Some(Scheme::Http);
-    let scheme = if plaintext { "http" } else { "https" };
-    let call = format!("{scheme}://{host}");
-    match Origin::parse(&call) {
-        Ok(origin) if origin.is_open_plaintext => TokenError::misconfigured(format!(
-            "{WHY}: add .origin(\"{call}\"), and .allow_plaintext() if it is to be readable on the way"
-        )),
-        _ => TokenError::misconfigured(format!("{WHY}: add .origin(\"{call}\")")),
-    }
+    let scheme = scheme.and_then(Scheme::of).unwrap_or(Scheme::Https);
+    TokenError::misconfigured(match scheme.is_plaintext_for(host) {
+        true => {
+            format!("{WHY}: add {}, if the token may be readable on the way", call(scheme, host))
+        }
+        false => format!("{WHY}: add {}", call(scheme, host)),
+    })
 }
 
 fn scheme_unknown(authority: &str) -> TokenError {
@@ -187,7 +168,9 @@ mod tests {
 
     fn named(origins: &[&str]) -> Origins {
         let mut named = Origins::default();
-        named.origins(origins);
+        for origin in origins {
+            named.origin(origin).unwrap();
+        }
         named
     }
 
@@ -232,7 +215,7 @@ mod tests {
             ("http://[::1]:8080/a", "add .origin(\"http://[::1]:8080\")"),
             (
                 "http://a.example/a",
-                "add .origin(\"http://a.example\"), and .allow_plaintext() if it is to be readable on the way",
+                "add .plaintext_origin(\"http://a.example\"), if the token may be readable on the way",
             ),
             ("wss://a.example/a", "add .origin(\"https://a.example\")"),
         ] {
@@ -329,7 +312,7 @@ mod tests {
         let told = check_host(&origins, &["sesame:b@a.example"]);
         assert!(told.contains("https://a.example\"") && !told.contains("sesame"), "{told}");
         assert!(check_host(&origins, &["sesame/a"]).contains("https://…\""));
-        origins.origin("https://a.example");
+        origins.origin("https://a.example").unwrap();
         assert_eq!(check_host(&origins, &["a.example"]), "yes");
         assert_eq!(check_host(&origins, &["b.example"]), "no");
     }
@@ -362,12 +345,12 @@ mod tests {
         assert_eq!(check(&origins, "http://localhost/"), "no");
         assert_eq!(check(&origins, "wss://anything.example/"), "no");
         assert_eq!(check(&origins, "https://anything.example:99999/"), "no");
-        origins.origin("http://localhost:8080");
+        origins.origin("http://localhost:8080").unwrap();
         assert_eq!(check(&origins, "http://localhost:8080/"), "yes");
     }
 
     #[test]
-    fn plaintext_is_for_loopback_unless_it_is_allowed() {
+    fn plaintext_is_for_loopback_and_for_origins_that_are_named_so() {
         for origin in [
             "http://127.0.0.1:8080",
             "http://127.8.9.10",
@@ -390,11 +373,13 @@ mod tests {
             "http://localhost.:80",
             "http://127.0.0.1.",
         ] {
-            let mut origins = named(&[origin]);
-            let told = check(&origins, origin);
-            assert!(told.contains(origin) && told.contains("add .allow_plaintext()"), "{told}");
-            origins.allow_plaintext();
+            let mut origins = Origins::default();
+            let error = origins.origin(origin).unwrap_err().to_string();
+            let call = format!(".plaintext_origin(\"{origin}\")");
+            assert!(error.contains("is plaintext") && error.contains(&call), "{error}");
+            origins.plaintext_origin(origin).unwrap();
             assert_eq!(check(&origins, origin), "yes", "{origin}");
+            assert!(origins.origin("http://b.example").is_err(), "{origin}");
         }
     }
 
@@ -417,22 +402,5 @@ mod tests {
         let connect = Uri::from_static("a.example:443");
         let carry = origins.check(&Method::CONNECT, &connect, &HeaderMap::new());
         assert_eq!(told(carry), "no");
-    }
-
-    #[test]
-    fn invalid_origin_is_an_error_of_the_first_request() {
-        for origin in
-            ["api.example.com", "https://sesame:b@a.example", "https://a.example:99999", ""]
-        {
-            let mut origins = named(&[origin]);
-            // The first invalid origin counts, wherever the request goes.
-            origins.origin("https://good.example");
-            origins.origin("https://second.example/bad");
-            for uri in ["https://good.example/", "/a"] {
-                let told = check(&origins, uri);
-                assert!(told.contains("write .origin(\"https://"), "{origin}: {told}");
-                assert!(!told.contains("sesame") && !told.contains("second"), "{origin}: {told}");
-            }
-        }
     }
 }

@@ -41,7 +41,7 @@ pub async fn run() -> Result<(), BoxError> {
     let policy =
         RefreshPolicy::default().cooldown(Duration::from_millis(50), Duration::from_millis(200));
     let credentials = Credentials::with_policy(Stored::new(grant, store), policy);
-    let layer = RefreshLayer::new(credentials.clone()).origin(&origin);
+    let layer = RefreshLayer::new(credentials.clone()).origin(&origin)?;
     let client = ServiceBuilder::new().layer(layer).service(http);
 
     // ===== requests =====

@@ -51,7 +51,7 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
         .refresh_ahead(Duration::from_millis(2500))
         .cooldown(Duration::from_millis(100), Duration::from_millis(300));
     let layer =
-        RefreshLayer::new(Credentials::with_policy(source, policy)).origin(serving.origin());
+        RefreshLayer::new(Credentials::with_policy(source, policy)).origin(serving.origin())?;
     let credentials = layer.credentials().clone();
     let client = ServiceBuilder::new().layer(layer).service(http);
 

@@ -43,7 +43,7 @@ async fn main() -> Result<(), BoxError> {
         serve::connector(HttpsConnectorBuilder::new().with_tls_config(trust::tls(None)?));
     let http = || Client::builder(TokioExecutor::new()).build::<_, Body>(connector.clone());
     let credentials = Credentials::new(StaticToken::new("sesame")?);
-    let layer = RefreshLayer::new(credentials.clone()).origin(&origin);
+    let layer = RefreshLayer::new(credentials.clone()).origin(&origin)?;
     let with = start(layer.layer(http()), &origin, &credentials).await?;
     let without = start(http(), &origin, &credentials).await?;
 

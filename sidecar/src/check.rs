@@ -57,7 +57,7 @@ pub async fn run(options: Options) -> Result<(), BoxError> {
     report("token file", config.tokens_of(file)?.display());
 
     let source = source::open(config, file, http).await?;
-    let layer = RefreshLayer::new(source).origin(&origin);
+    let layer = RefreshLayer::new(source).origin(&origin)?;
     let credentials = layer.credentials().clone();
     let mut events = credentials.subscribe();
     let client = ServiceBuilder::new().layer(layer).service(api_http);

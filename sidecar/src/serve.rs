@@ -65,7 +65,7 @@ impl Sidecar {
         let is_http2_only = config.is_http2_only();
         let http = Client::builder(TokioExecutor::new()).build(connector.clone());
         let source = source::open(config, &options.config, http).await?;
-        let layer = RefreshLayer::new(source).origin(&origin).replay_limit(REPLAY_BYTES);
+        let layer = RefreshLayer::new(source).origin(&origin)?.replay_limit(REPLAY_BYTES);
         let credentials = layer.credentials().clone();
         let limits = Limits::of_this_process();
         let client = client(limits).http2_only(is_http2_only).build(connector);

@@ -42,9 +42,9 @@ use crate::token::TokenSet;
 /// use tower_refresh::{Credentials, RefreshLayer, StaticToken};
 ///
 /// let credentials = Credentials::new(StaticToken::new("sesame")?);
-/// let api = RefreshLayer::new(credentials.clone()).origin("https://api.example.com");
-/// let files = RefreshLayer::new(credentials.clone()).origin("https://files.example.com");
-/// # Ok::<(), tower_refresh::TokenError>(())
+/// let api = RefreshLayer::new(credentials.clone()).origin("https://api.example.com")?;
+/// let files = RefreshLayer::new(credentials.clone()).origin("https://files.example.com")?;
+/// # Ok::<(), tower_refresh::BoxError>(())
 /// ```
 ///
 /// # What is promised
@@ -706,7 +706,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let credentials = Credentials::new(|_: Renewal| async { TokenSet::bearer("t") });
         runtime.block_on(credentials.prime()).unwrap();
-        let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test");
+        let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test").unwrap();
         let client =
             ServiceBuilder::new().layer(layer).service_fn(|_: Request<Full<Bytes>>| async {
                 Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))

@@ -25,7 +25,7 @@
 //! let source = RefreshTokenGrant::new(endpoint, std::env::var("REFRESH_TOKEN")?);
 //!
 //! let api = ServiceBuilder::new()
-//!     .layer(RefreshLayer::new(source).origin("https://api.example.com"))
+//!     .layer(RefreshLayer::new(source).origin("https://api.example.com")?)
 //!     .service(client);
 //! # Ok(())
 //! # }

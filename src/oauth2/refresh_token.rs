@@ -152,14 +152,15 @@ impl RefreshTokenGrant {
     ///     String::from_utf8(claims).map(Some).map_err(TokenError::misconfigured)
     /// }
     ///
-    /// # fn example(endpoint: TokenEndpoint, refresh_token: String) {
+    /// # fn example(endpoint: TokenEndpoint, refresh_token: String) -> Result<(), tower_refresh::BoxError> {
     /// let grant = RefreshTokenGrant::new(endpoint, refresh_token).params_with(|renewal: Renewal| async move {
     ///     let claims = renewal.challenge().map(claims).transpose()?.flatten();
     ///     Ok(claims.map(|claims| ("claims", claims)))
     /// });
     /// let layer = RefreshLayer::new(grant)
-    ///     .origin("https://graph.microsoft.com")
-    ///     .classifier(Unauthorized::default().reject_error("insufficient_claims"));
+    ///     .origin("https://graph.microsoft.com")?
+    ///     .classify(Unauthorized::default().reject_error("insufficient_claims"));
+    /// # Ok(())
     /// # }
     /// ```
     #[must_use]

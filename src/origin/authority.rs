@@ -33,6 +33,11 @@ impl Scheme {
         }
     }
 
+    /// Returns whether a token to this host would cross the network without TLS.
+    pub(super) fn is_plaintext_for(self, host: &str) -> bool {
+        self == Self::Http && !is_loopback(host)
+    }
+
     pub(super) fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,

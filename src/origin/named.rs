@@ -4,8 +4,8 @@ use std::net::Ipv6Addr;
 
 use http::uri::Scheme as UriScheme;
 
+use super::OriginError;
 use super::authority::{Host, Scheme, Target, is_loopback};
-use crate::error::TokenError;
 
 /// One named origin (RFC 6454 §4): scheme, host and port.
 #[derive(Clone, Debug)]
@@ -15,8 +15,15 @@ pub(super) struct Origin {
     port: u16,
     /// Host and port as they were written when the origin was named; there is no userinfo in it.
     written: Box<str>,
-    /// Whether the token would cross a network in the open.
-    pub(super) is_open_plaintext: bool,
+}
+
+/// How a token may cross the network on its way to an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// With TLS, or not at all: loopback.
+    Confidential,
+    /// Without TLS.
+    Plaintext,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,11 +38,11 @@ impl Origin {
     ///
     /// # Errors
     ///
-    /// A misconfigured error that says what to write instead. It shows a host and a port, and nothing else of the input.
-    pub(super) fn parse(origin: &str) -> Result<Self, TokenError> {
+    /// An error that shows what to write instead. It contains a host and a port, and nothing else of the input.
+    pub(super) fn parse(origin: &str, kind: Kind) -> Result<Self, OriginError> {
         let trimmed = origin.trim();
         if trimmed.len() != origin.len() {
-            return Err(match Self::parse(trimmed) {
+            return Err(match Self::parse(trimmed, kind) {
                 Ok(Self { scheme, written, .. }) => {
                     write("an origin has no whitespace around it", scheme, &written)
                 }
@@ -44,7 +51,7 @@ impl Origin {
         }
         let (scheme, rest) = split_scheme(origin);
         if scheme.is_some_and(|scheme| scheme.to_ascii_lowercase().contains("unix")) {
-            return Err(TokenError::misconfigured(
+            return Err(OriginError::new(
                 "a Unix socket is not an origin: name the host of the requests' URIs, such as .origin(\"http://localhost\")",
             ));
         }
@@ -55,12 +62,13 @@ impl Origin {
         };
         if userinfo.is_none() && path.contains('@') {
             // A password with a slash in it: the user name would be shown as the host.
-            return Err(TokenError::misconfigured(
+            return Err(OriginError::new(
                 "an origin has no userinfo and no path: write .origin(\"https://api.example.com\")",
             ));
         }
         let Some(scheme) = scheme else {
-            let scheme = if is_loopback(host) { Scheme::Http } else { Scheme::Https };
+            let has_tls = kind == Kind::Confidential && !is_loopback(host);
+            let scheme = if has_tls { Scheme::Https } else { Scheme::Http };
             check_host(host, scheme)?;
             return Err(write("an origin begins with its scheme", scheme, host));
         };
@@ -83,6 +91,18 @@ impl Origin {
         if !origin.contains("://") {
             return Err(write("two slashes follow the scheme of an origin", scheme, host));
         }
+        match kind {
+            Kind::Confidential if scheme.is_plaintext_for(host) => {
+                return Err(OriginError::new(format!(
+                    "the origin http://{host} is plaintext, so the token can be read on the way: write .origin(\"https://{host}\"), or {} if there is no TLS",
+                    call(scheme, host)
+                )));
+            }
+            Kind::Plaintext if scheme == Scheme::Https => {
+                return Err(write("the origin is not plaintext", scheme, host));
+            }
+            _ => {}
+        }
         Ok(Self {
             scheme,
             host: match target.host {
@@ -91,7 +111,6 @@ impl Origin {
             },
             port: target.port.unwrap_or(scheme.default_port()),
             written: host.into(),
-            is_open_plaintext: scheme == Scheme::Http && !is_loopback(host),
         })
     }
 
@@ -113,13 +132,6 @@ impl Origin {
         };
         host && scheme.is_none_or(|scheme| scheme == self.scheme)
             && target.port.unwrap_or(self.scheme.default_port()) == self.port
-    }
-
-    pub(super) fn plaintext_refused(&self) -> TokenError {
-        let Self { written, .. } = self;
-        TokenError::misconfigured(format!(
-            "the origin http://{written} is plaintext, so the token can be read on the way: name it as https, or add .allow_plaintext()"
-        ))
     }
 }
 
@@ -146,8 +158,8 @@ fn split_authority(rest: &str) -> (&str, &str) {
 }
 
 /// Parses host and port, or returns what is wrong with them.
-fn check_host(host: &str, scheme: Scheme) -> Result<Target<'_>, TokenError> {
-    let wrong = |message: &'static str| Err(TokenError::misconfigured(message));
+fn check_host(host: &str, scheme: Scheme) -> Result<Target<'_>, OriginError> {
+    let wrong = |message: &'static str| Err(OriginError::new(message));
     if host.contains('*') {
         return wrong(
             "an origin is one host, without a wildcard: name each with .origin(..), or all with .any_https_origin()",
@@ -211,22 +223,26 @@ fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)
 }
 
-fn write(rule: &str, scheme: Scheme, host: &str) -> TokenError {
-    TokenError::misconfigured(format!("{rule}: write .origin(\"{}://{host}\")", scheme.as_str()))
+fn write(rule: &str, scheme: Scheme, host: &str) -> OriginError {
+    OriginError::new(format!("{rule}: write {}", call(scheme, host)))
+}
+
+/// Returns the call that names this origin.
+pub(super) fn call(scheme: Scheme, host: &str) -> String {
+    let setter = if scheme.is_plaintext_for(host) { "plaintext_origin" } else { "origin" };
+    format!(".{setter}(\"{}://{host}\")", scheme.as_str())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refused(origin: &str) -> String {
-        let error = Origin::parse(origin).map(|_| ()).unwrap_err();
-        assert!(error.is_misconfigured());
-        error.get_ref().to_string()
+    fn refused(origin: &str, kind: Kind) -> String {
+        Origin::parse(origin, kind).unwrap_err().to_string()
     }
 
     #[test]
-    fn each_error_says_what_to_write_instead() {
+    fn each_error_shows_what_to_write_instead() {
         for (origin, message) in [
             // No scheme.
             (
@@ -249,7 +265,7 @@ mod tests {
                 "https:a.example",
                 "two slashes follow the scheme of an origin: write .origin(\"https://a.example\")",
             ),
-            ("http:/a.example/", "write .origin(\"http://a.example\")"),
+            ("http:/a.example/", "write .plaintext_origin(\"http://a.example\")"),
             // More than an origin.
             (
                 "https://a.example/v1",
@@ -258,7 +274,10 @@ mod tests {
             ("https://a.example//", "write .origin(\"https://a.example\")"),
             ("https://a.example:8443?key=sesame", "write .origin(\"https://a.example:8443\")"),
             ("https://a.example#sesame", "write .origin(\"https://a.example\")"),
-            ("http://sesame:b@a.example", "no userinfo: write .origin(\"http://a.example\")"),
+            (
+                "http://sesame:b@a.example",
+                "no userinfo: write .plaintext_origin(\"http://a.example\")",
+            ),
             (
                 " https://a.example\n",
                 "no whitespace around it: write .origin(\"https://a.example\")",
@@ -278,8 +297,11 @@ mod tests {
             ("https://api\u{3002}example.com", "begins with `xn--`"),
             ("https://b%C3%BCcher.example", "letters, digits, `-`, `_` and `.` only"),
             // IPv6.
-            ("http://[fe80::1%eth0]", "no zone in an origin: write .origin(\"http://[fe80::1]\")"),
-            ("http://[fe80::1%25eth0]:8080", "write .origin(\"http://[fe80::1]:8080\")"),
+            (
+                "http://[fe80::1%eth0]",
+                "no zone in an origin: write .plaintext_origin(\"http://[fe80::1]\")",
+            ),
+            ("http://[fe80::1%25eth0]:8080", "write .plaintext_origin(\"http://[fe80::1]:8080\")"),
             ("[fe80::1%eth0]", "write .origin(\"https://[fe80::1]\")"),
             (
                 "https://2001:db8::1",
@@ -303,6 +325,11 @@ mod tests {
             ("https://a.example:443:443", "from 1 to 65535"),
             ("https://[::1]:sesame", "write .origin(\"https://[::1]:8443\")"),
             ("a.example:sesame", "write .origin(\"https://a.example:8443\")"),
+            // Plaintext.
+            (
+                "http://a.example:8080",
+                "can be read on the way: write .origin(\"https://a.example:8080\"), or .plaintext_origin(\"http://a.example:8080\") if there is no TLS",
+            ),
             // No host.
             ("", "has no host: write .origin(\"https://api.example.com\")"),
             ("https://", "no host"),
@@ -314,15 +341,29 @@ mod tests {
             ("https://$API_HOST", "letters, digits, `-`, `_` and `.` only"),
             ("https://{host}:8443", "letters, digits, `-`, `_` and `.` only"),
         ] {
-            let refused = refused(origin);
+            let refused = refused(origin, Kind::Confidential);
             assert!(refused.contains(message), "{origin}: {refused}");
             assert!(!refused.contains("sesame"), "{origin}: {refused}");
         }
     }
 
     #[test]
+    fn each_error_of_a_plaintext_origin_shows_what_to_write_instead() {
+        for (origin, message) in [
+            ("https://a.example", "not plaintext: write .origin(\"https://a.example\")"),
+            ("a.example:8080", "write .plaintext_origin(\"http://a.example:8080\")"),
+            ("http://a.example/v1", "write .plaintext_origin(\"http://a.example\")"),
+            ("localhost:8080", "write .origin(\"http://localhost:8080\")"),
+            ("wss://a.example", "write .origin(\"https://a.example\")"),
+        ] {
+            let refused = refused(origin, Kind::Plaintext);
+            assert!(refused.contains(message), "{origin}: {refused}");
+        }
+    }
+
+    #[test]
     fn each_suggestion_is_an_origin() {
-        for origin in [
+        let origins = [
             "api.example.com",
             "localhost:8080",
             "::1",
@@ -333,10 +374,17 @@ mod tests {
             "https:a.example.",
             "https://b\u{fc}cher.example",
             "https://",
-        ] {
-            let refused = refused(origin);
-            let suggestion = refused.split('"').nth(1).unwrap();
-            Origin::parse(suggestion).unwrap();
+        ];
+        for origin in origins {
+            for kind in [Kind::Confidential, Kind::Plaintext] {
+                let refused = refused(origin, kind);
+                let suggestion = refused.split('"').nth(1).unwrap();
+                let kind = match refused.contains(".plaintext_origin(") {
+                    true => Kind::Plaintext,
+                    false => Kind::Confidential,
+                };
+                Origin::parse(suggestion, kind).unwrap();
+            }
         }
     }
 }

@@ -21,7 +21,7 @@
 //! let store = FileStore::new("/var/lib/my-program/tokens.json");
 //! let credentials = Credentials::new(Stored::new(grant, store).name("my-program"));
 //! let client = ServiceBuilder::new()
-//!     .layer(RefreshLayer::new(credentials.clone()).origin("https://api.example.com"))
+//!     .layer(RefreshLayer::new(credentials.clone()).origin("https://api.example.com")?)
 //!     .service(http);
 //!
 //! // …requests…

@@ -78,7 +78,7 @@
 //! let endpoint = TokenEndpoint::new(server.token_service(), "https://auth.example.com/token")?;
 //! let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
 //! let client = ServiceBuilder::new()
-//!     .layer(RefreshLayer::new(source).origin("https://api.example.com"))
+//!     .layer(RefreshLayer::new(source).origin("https://api.example.com")?)
 //!     .service(server.resource_service());
 //!
 //! for _ in 0..2 {

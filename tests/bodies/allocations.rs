@@ -72,7 +72,7 @@ fn refresh() -> RefreshLayer {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(credentials.prime()).unwrap();
-    RefreshLayer::new(credentials).origin("https://api.example.com")
+    RefreshLayer::new(credentials).origin("https://api.example.com").unwrap()
 }
 
 /// What somebody would write by hand, with a token that never changes.

@@ -323,7 +323,7 @@ async fn a_body_of_another_crate_is_sent_again_as_its_copy() {
     for version in VERSIONS {
         for path in ["/after", "/early"] {
             let server = Recorder::serve().await;
-            let layer = RefreshLayer::new(Mint::new(HOUR)).origin(server.url(""));
+            let layer = RefreshLayer::new(Mint::new(HOUR)).origin(server.url("")).unwrap();
             let layer = layer.replay_with(Foreign::try_clone);
             let client = ServiceBuilder::new().layer(layer).service(client(version));
             let request = post(&server, path, Foreign(Full::new(bytes.clone())));
@@ -342,7 +342,8 @@ async fn a_large_upload_that_is_rejected_early_is_accepted_after_one_refresh_if_
         let mint = Mint::new(HOUR);
         let upload = Upload::of([64 * KIB; 1600]).exact();
         let (expected, memory) = (upload.expected(), upload.memory());
-        let layer = RefreshLayer::new(mint.clone()).origin(server.url("")).replay_limit(128 * MIB);
+        let layer =
+            RefreshLayer::new(mint.clone()).origin(server.url("")).unwrap().replay_limit(128 * MIB);
         let client = ServiceBuilder::new().layer(layer).service(client(version));
         let request = post(&server, "/unread", Replayable::new(upload));
         let answer = timeout(PATIENCE, client.oneshot(request)).await.unwrap().unwrap();
@@ -463,7 +464,7 @@ async fn an_early_rejection_over_http_2_ends_its_own_stream_only_and_is_read_bef
         Mint::new(HOUR),
         RefreshPolicy::default().clock(TokioClock::new()),
     );
-    let layer = RefreshLayer::new(credentials.clone()).origin(server.url(""));
+    let layer = RefreshLayer::new(credentials.clone()).origin(server.url("")).unwrap();
     let http = client(Version::Http2);
     let client = ServiceBuilder::new().layer(layer).service(http.clone());
     // Another stream of the same connection, without our token.
@@ -514,7 +515,8 @@ async fn without_retry_nothing_is_kept() {
         if skip {
             request.extensions_mut().insert(Skip::Retry);
         }
-        let client = ServiceBuilder::new().layer(layer.origin("https://api.test")).service(service);
+        let client =
+            ServiceBuilder::new().layer(layer.origin("https://api.test").unwrap()).service(service);
         client.oneshot(request).await.unwrap().into_body().parse().unwrap()
     }
     let layer = || RefreshLayer::new(Mint::new(HOUR));
@@ -539,7 +541,7 @@ fn layer<S: TokenSource>(
     server: &Recorder,
     source: S,
 ) -> ServiceBuilder<tower::layer::util::Stack<RefreshLayer, tower::layer::util::Identity>> {
-    ServiceBuilder::new().layer(RefreshLayer::new(source).origin(server.url("")))
+    ServiceBuilder::new().layer(RefreshLayer::new(source).origin(server.url("")).unwrap())
 }
 
 fn post<B>(server: &Recorder, path: &str, body: B) -> Request<B> {

@@ -145,7 +145,7 @@ impl Api {
             .http2_only(version == Version::Http2)
             .build(connector);
         let client = ServiceBuilder::new()
-            .layer(RefreshLayer::new(source).origin(serving.origin()))
+            .layer(RefreshLayer::new(source).origin(serving.origin()).unwrap())
             .service(http);
         Self { server, serving, client }
     }

@@ -10,7 +10,7 @@ async fn another_header_carries_the_token_with_its_scheme_or_bare() {
     let name = HeaderName::from_static("x-api-token");
     for bare in [false, true] {
         let api = Api::new(|layer| {
-            let layer = layer.origin("https://api.test").header(name.clone());
+            let layer = layer.origin("https://api.test").unwrap().header(name.clone());
             if bare { layer.without_scheme() } else { layer }
         });
         // `Authorization` is then somebody else's.
@@ -40,7 +40,8 @@ async fn another_header_carries_the_token_with_its_scheme_or_bare() {
 
 #[tokio::test(start_paused = true)]
 async fn without_its_scheme_the_token_is_renewed_and_sent_again_the_same_way() {
-    let api = Api::new(|layer| layer.origin("https://api.test").without_scheme()).rejecting();
+    let api =
+        Api::new(|layer| layer.origin("https://api.test").unwrap().without_scheme()).rejecting();
     api.get("https://api.test/").await.unwrap();
     assert_eq!(api.sent(), [Some("t1".to_owned()), Some("t2".to_owned())]);
 }
@@ -51,9 +52,10 @@ async fn token_is_sent_with_the_scheme_that_the_api_expects() {
     for scheme in ["OAuth", "Zoho-oauthtoken", "Token", "bearer", "a!#$%&'*+-.^_`|~9"] {
         for name in [header::AUTHORIZATION, HeaderName::from_static("x-api-token")] {
             let layered = name.clone();
-            let api =
-                Api::new(|layer| layer.origin("https://api.test").header(layered).scheme(scheme))
-                    .rejecting();
+            let api = Api::new(|layer| {
+                layer.origin("https://api.test").unwrap().header(layered).scheme(scheme)
+            })
+            .rejecting();
             api.get("https://api.test/").await.unwrap();
             // Both attempts, the second with the new token.
             let sent = api.all_headers();
@@ -77,7 +79,7 @@ async fn invalid_scheme_is_an_error_that_shows_how_to_write_it() {
         "sesame\0",
         "B\u{e4}rer",
     ] {
-        let api = Api::new(|layer| layer.origin("https://api.test").scheme(scheme));
+        let api = Api::new(|layer| layer.origin("https://api.test").unwrap().scheme(scheme));
         for uri in ["https://api.test/", "https://elsewhere.test/"] {
             let message = refused(api.get(uri).await, scheme);
             assert!(message.contains(".scheme(\"OAuth\")"), "{message}");
@@ -86,7 +88,7 @@ async fn invalid_scheme_is_an_error_that_shows_how_to_write_it() {
         assert!(api.sent().is_empty(), "{scheme}");
         assert_eq!(api.mint.calls(), 0, "{scheme}");
     }
-    let api = Api::new(|layer| layer.origin("https://api.test").scheme(""));
+    let api = Api::new(|layer| layer.origin("https://api.test").unwrap().scheme(""));
     let message = refused(api.get("https://api.test/").await, "empty");
     assert!(message.contains(".without_scheme()"), "{message}");
 }

@@ -20,7 +20,7 @@ async fn a_request_without_authority_carries_the_token_unless_its_host_header_is
         (&["evil.test", "api.test"], false),
         (&[""], false),
     ];
-    let api = Api::new(|layer| layer.origin("https://api.test"));
+    let api = Api::new(|layer| layer.origin("https://api.test").unwrap());
     for (hosts, carries) in hosts {
         let mut request = Request::get("/a").body(()).unwrap();
         for host in hosts {
@@ -53,7 +53,7 @@ async fn any_https_origin_does_not_pass_over_a_host_header_in_silence() {
     assert!(told.contains("add .origin(\"https://api.test\")"), "{told}");
     assert!(api.sent().is_empty());
 
-    let api = Api::new(|layer| layer.any_https_origin().origin("https://api.test"));
+    let api = Api::new(|layer| layer.any_https_origin().origin("https://api.test").unwrap());
     api.send(request()).await.unwrap();
     assert_eq!(api.sent(), [Some("Bearer t1".to_owned())]);
 }
@@ -91,9 +91,10 @@ async fn host_that_is_not_a_named_origin_gets_no_token() {
     ];
     for version in [Version::HTTP_11, Version::HTTP_2] {
         for hosts in foreign {
-            let api =
-                Api::new(|layer| layer.origins(["https://api.test", "https://[2001:db8::1]"]))
-                    .rejecting();
+            let api = Api::new(|layer| {
+                layer.origins(["https://api.test", "https://[2001:db8::1]"]).unwrap()
+            })
+            .rejecting();
             let answer = api.send(request("https://api.test/a", version, hosts)).await.unwrap();
             // The request and its response pass unchanged, and the 401 starts no refresh.
             assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{hosts:?}");
@@ -122,7 +123,7 @@ async fn token_is_attached_if_authority_and_host_are_both_named() {
             // Two origins that are both named, as behind a proxy.
             ("https://[2001:db8::1]:8443/", &["api.test"]),
         ] {
-            let api = Api::new(|layer| layer.origins(named));
+            let api = Api::new(|layer| layer.origins(named).unwrap());
             api.send(request(uri, version, hosts)).await.unwrap();
             assert_eq!(api.sent(), [Some("Bearer t1".to_owned())], "{uri} {hosts:?}");
         }
@@ -140,7 +141,7 @@ async fn host_counts_with_the_scheme_of_the_uri() {
         ("http://127.0.0.1/", "both.test:80", false),
         ("https://api.test/", "both.test:80", true),
     ] {
-        let api = Api::new(|layer| layer.origins(named));
+        let api = Api::new(|layer| layer.origins(named).unwrap());
         api.send(request(uri, Version::HTTP_11, &[host])).await.unwrap();
         assert_eq!(api.sent(), [carries.then(|| "Bearer t1".to_owned())], "{uri} {host}");
     }
@@ -150,7 +151,7 @@ async fn host_counts_with_the_scheme_of_the_uri() {
 #[tokio::test(start_paused = true)]
 async fn named_host_does_not_admit_a_foreign_authority() {
     for version in [Version::HTTP_11, Version::HTTP_2] {
-        let api = Api::new(|layer| layer.origin("https://api.test"));
+        let api = Api::new(|layer| layer.origin("https://api.test").unwrap());
         api.send(request("https://evil.test/", version, &["api.test"])).await.unwrap();
         assert_eq!(api.sent(), [None]);
     }
@@ -180,7 +181,7 @@ async fn any_https_origin_admits_every_valid_host() {
 #[tokio::test(start_paused = true)]
 async fn userinfo_in_a_host_header_is_an_error_that_names_it() {
     for uri in ["https://api.test/", "/a"] {
-        let api = Api::new(|layer| layer.origin("https://api.test"));
+        let api = Api::new(|layer| layer.origin("https://api.test").unwrap());
         let answer = api.send(request(uri, Version::HTTP_11, &["sesame:open@api.test"])).await;
         let message = refused(answer, uri);
         assert!(message.contains("`Host` header has userinfo"), "{message}");
@@ -192,7 +193,7 @@ async fn userinfo_in_a_host_header_is_an_error_that_names_it() {
 /// S6: over HTTP/2 the `Host` that the caller has set is sent beside `:authority`.
 #[tokio::test(start_paused = true)]
 async fn request_with_a_named_host_is_retried_with_it() {
-    let api = Api::new(|layer| layer.origin("https://api.test")).rejecting();
+    let api = Api::new(|layer| layer.origin("https://api.test").unwrap()).rejecting();
     api.send(request("https://api.test/", Version::HTTP_2, &["api.test:443"])).await.unwrap();
     assert_eq!(api.sent(), [Some("Bearer t1".to_owned()), Some("Bearer t2".to_owned())]);
     assert_eq!(api.headers()[header::HOST], "api.test:443");

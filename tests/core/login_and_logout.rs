@@ -380,7 +380,8 @@ async fn request_held_up_by_its_service_is_not_sent_across_a_login() {
         let sent: Arc<AtomicUsize> = Arc::default();
         let counted = Arc::clone(&sent);
         let layer = RefreshLayer::new(Credentials::with_policy(source, policy()))
-            .origin("https://api.test");
+            .origin("https://api.test")
+            .unwrap();
         let credentials = layer.credentials().clone();
         let one_at_a_time = tower::limit::GlobalConcurrencyLimitLayer::new(1);
         let api = tower::service_fn(move |_: http::Request<Full<Bytes>>| {
@@ -416,7 +417,8 @@ async fn rejected_request_is_not_resent_if_a_login_comes_while_the_response_is_r
         let sent: Arc<AtomicUsize> = Arc::default();
         let counted = Arc::clone(&sent);
         let layer = RefreshLayer::new(Credentials::with_policy(source, policy()))
-            .origin("https://api.test");
+            .origin("https://api.test")
+            .unwrap();
         let credentials = layer.credentials().clone();
         credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
         let api = tower::service_fn(move |_: http::Request<Full<Bytes>>| {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use http::{Method, Request, StatusCode, Uri, header};
-use tower_refresh::TokenError;
+use tower_refresh::{RefreshLayer, StaticToken, TokenError};
 
 use crate::origin_support::{Api, refused};
 
@@ -18,8 +18,7 @@ async fn without_a_named_origin_the_first_request_says_which_call_to_add() {
         ("http://[::1]:8080/", "add .origin(\"http://[::1]:8080\")"),
         ("http://localhost/", "add .origin(\"http://localhost\")"),
         ("https://localhost/", "add .origin(\"https://localhost\")"),
-        // What would come next is told at once.
-        ("http://api.test/", "add .origin(\"http://api.test\"), and .allow_plaintext()"),
+        ("http://api.test/", "add .plaintext_origin(\"http://api.test\")"),
         ("https://sesame:open@api.test/?key=sesame", "add .origin(\"https://api.test\")"),
     ] {
         let api = Api::new(|layer| layer);
@@ -35,7 +34,7 @@ async fn without_a_named_origin_the_first_request_says_which_call_to_add() {
 // ===== plaintext =====
 
 #[tokio::test(start_paused = true)]
-async fn plaintext_is_refused_unless_it_stays_on_this_machine_or_is_allowed() {
+async fn plaintext_origin_off_this_machine_must_be_named_as_one() {
     for origin in [
         "http://api.test",
         "http://api.test:8080",
@@ -56,16 +55,11 @@ async fn plaintext_is_refused_unless_it_stays_on_this_machine_or_is_allowed() {
         "http://[::]",
         "http://[::ffff:127.0.0.1]",
     ] {
-        let api = Api::new(|layer| layer.origin(origin));
-        let told = refused(api.get(&format!("{origin}/")).await, origin);
-        assert!(told.contains(".allow_plaintext()"), "{origin}: {told}");
-        // Whatever request comes first, so that nobody finds out later.
-        let told = refused(api.get("/").await, origin);
-        assert!(told.contains(".allow_plaintext()"), "{origin}: {told}");
-        assert!(api.sent().is_empty(), "{origin}");
-        assert_eq!(api.mint.calls(), 0, "{origin}");
+        let error = layer().origin(origin).unwrap_err().to_string();
+        let call = format!(".plaintext_origin(\"{origin}\")");
+        assert!(error.contains(&call), "{origin}: {error}");
 
-        let api = Api::new(|layer| layer.origin(origin).allow_plaintext());
+        let api = Api::new(|layer| layer.plaintext_origin(origin).unwrap());
         api.get(&format!("{origin}/")).await.unwrap();
         assert_eq!(api.sent(), [Some("Bearer t1".to_owned())], "{origin}");
     }
@@ -78,18 +72,26 @@ async fn plaintext_is_refused_unless_it_stays_on_this_machine_or_is_allowed() {
         "http://localhost",
         "http://LocalHost:8080",
     ] {
-        let api = Api::new(|layer| layer.origin(origin));
+        let api = Api::new(|layer| layer.origin(origin).unwrap());
         api.get(&format!("{origin}/")).await.unwrap();
         assert_eq!(api.sent(), [Some("Bearer t1".to_owned())], "{origin}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn to_allow_plaintext_names_no_origin() {
-    let api = Api::new(|layer| layer.origin("https://api.test").allow_plaintext());
+async fn plaintext_origin_allows_plaintext_for_itself_only() {
+    let api = Api::new(|layer| {
+        layer.origin("https://api.test").unwrap().plaintext_origin("http://files.test").unwrap()
+    });
     api.get("http://api.test/").await.unwrap();
     api.get("http://localhost/").await.unwrap();
-    assert_eq!(api.sent(), [None, None]);
+    api.get("https://files.test/").await.unwrap();
+    assert_eq!(api.take_sent(), [None, None, None]);
+    api.get("http://files.test/").await.unwrap();
+    assert_eq!(api.sent(), [Some("Bearer t1".to_owned())]);
+    for origin in ["http://api.test", "http://files.test:8080"] {
+        assert!(layer().plaintext_origin("http://files.test").unwrap().origin(origin).is_err());
+    }
 }
 
 // ===== elsewhere =====
@@ -153,7 +155,9 @@ async fn a_foreign_origin_is_left_alone_however_it_is_spelled() {
         };
         parsed += 1;
         let api = Api::new(|layer| {
-            layer.origins(["https://api.test", "https://[2001:db8::1]", "https://192.0.2.1"])
+            layer
+                .origins(["https://api.test", "https://[2001:db8::1]", "https://192.0.2.1"])
+                .unwrap()
         })
         .rejecting();
         let answer = api.get(uri).await.unwrap();
@@ -179,7 +183,7 @@ async fn a_named_origin_is_itself_however_it_is_spelled() {
         ("https://[2001:DB8:0::1]", "https://[2001:db8::0:1]:443/"),
         ("http://localhost:80", "http://LOCALHOST/"),
     ] {
-        let api = Api::new(|layer| layer.origin(origin));
+        let api = Api::new(|layer| layer.origin(origin).unwrap());
         api.get(uri).await.unwrap();
         assert_eq!(api.sent(), [Some("Bearer t1".to_owned())], "{origin} {uri}");
     }
@@ -189,7 +193,7 @@ async fn a_named_origin_is_itself_however_it_is_spelled() {
 async fn userinfo_before_a_named_host_is_refused_and_not_shown() {
     for any in [false, true] {
         let api = Api::new(|layer| match any {
-            false => layer.origin("https://api.test"),
+            false => layer.origin("https://api.test").unwrap(),
             true => layer.any_https_origin(),
         });
         for uri in ["https://sesame:open@api.test/", "https://evil.test@sesame@api.test/"] {
@@ -207,8 +211,8 @@ async fn userinfo_before_a_named_host_is_refused_and_not_shown() {
 async fn several_origins_are_each_named_and_any_https_origin_is_https_and_nothing_else() {
     let all = ["https://api.test", "https://files.test:8443", "http://127.0.0.1:8080"];
     for api in [
-        Api::new(|layer| layer.origins(all)),
-        Api::new(|layer| all.iter().fold(layer, |layer, origin| layer.origin(origin))),
+        Api::new(|layer| layer.origins(all).unwrap()),
+        Api::new(|layer| all.iter().fold(layer, |layer, origin| layer.origin(origin).unwrap())),
     ] {
         for (uri, carries) in [
             ("https://api.test/", true),
@@ -224,7 +228,7 @@ async fn several_origins_are_each_named_and_any_https_origin_is_https_and_nothin
         }
     }
 
-    let api = Api::new(|layer| layer.any_https_origin().origin("http://127.0.0.1:8080"));
+    let api = Api::new(|layer| layer.any_https_origin().origin("http://127.0.0.1:8080").unwrap());
     for (uri, carries) in [
         ("https://api.test/", true),
         ("https://anything.test:8443/", true),
@@ -241,7 +245,7 @@ async fn several_origins_are_each_named_and_any_https_origin_is_https_and_nothin
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_origin_is_told_by_the_first_request_wherever_it_goes() {
+async fn invalid_origin_is_an_error_where_it_is_named() {
     for (origin, what) in [
         ("api.test", "write .origin(\"https://api.test\")"),
         ("https://api.test/v1", "write .origin(\"https://api.test\")"),
@@ -252,12 +256,12 @@ async fn what_is_no_origin_is_told_by_the_first_request_wherever_it_goes() {
         ("https://api.test:99999", "write .origin(\"https://api.test:8443\")"),
         ("", "no host"),
     ] {
-        for uri in ["https://good.test/", "https://elsewhere.test/", "/a"] {
-            let api = Api::new(|layer| layer.origins([origin, "https://good.test"]));
-            let told = refused(api.get(uri).await, origin);
-            assert!(told.contains(what) && !told.contains("sesame"), "{origin}: {told}");
-            assert!(api.sent().is_empty(), "{origin}");
-            assert_eq!(api.mint.calls(), 0, "{origin}");
+        for error in [
+            layer().origin(origin).unwrap_err(),
+            layer().origins(["https://good.test", origin, "wrong"]).unwrap_err(),
+        ] {
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains(what) && !shown.contains("sesame"), "{origin}: {shown}");
         }
     }
 }
@@ -273,7 +277,7 @@ async fn connect_and_trace_never_carry_the_token() {
         (Method::CONNECT, "api.test:443"),
         (Method::CONNECT, "/"),
     ] {
-        let api = Api::new(|layer| layer.origin("https://api.test")).rejecting();
+        let api = Api::new(|layer| layer.origin("https://api.test").unwrap()).rejecting();
         let request = Request::builder().method(method.clone()).uri(uri).body(()).unwrap();
         assert_eq!(api.send(request).await.unwrap().status(), StatusCode::UNAUTHORIZED);
         assert_eq!(api.sent(), [None], "{method} {uri}");
@@ -283,7 +287,7 @@ async fn connect_and_trace_never_carry_the_token() {
 
 #[tokio::test(start_paused = true)]
 async fn the_callers_own_header_is_kept_and_its_401_costs_nothing() {
-    let api = Api::new(|layer| layer.origin("https://api.test")).rejecting();
+    let api = Api::new(|layer| layer.origin("https://api.test").unwrap()).rejecting();
     for own in ["Basic YTpi", "Bearer mine", "Bearer t1", ""] {
         let request =
             Request::get("https://api.test/").header(header::AUTHORIZATION, own).body(()).unwrap();
@@ -294,13 +298,16 @@ async fn the_callers_own_header_is_kept_and_its_401_costs_nothing() {
         assert_eq!(api.mint.calls(), 0, "{own}");
     }
 
-    // Even where no origin is named, or a wrong one: it is not our request.
-    for api in [Api::new(|layer| layer), Api::new(|layer| layer.origin("wrong"))] {
-        let request = Request::get("https://api.test/")
-            .header(header::AUTHORIZATION, "Basic YTpi")
-            .body(())
-            .unwrap();
-        api.send(request).await.unwrap();
-        assert_eq!(api.sent(), [Some("Basic YTpi".to_owned())]);
-    }
+    // Even while no origin is named: it is not our request.
+    let api = Api::new(|layer| layer);
+    let request = Request::get("https://api.test/")
+        .header(header::AUTHORIZATION, "Basic YTpi")
+        .body(())
+        .unwrap();
+    api.send(request).await.unwrap();
+    assert_eq!(api.sent(), [Some("Basic YTpi".to_owned())]);
+}
+
+fn layer() -> RefreshLayer {
+    RefreshLayer::new(StaticToken::new("sesame").unwrap())
 }

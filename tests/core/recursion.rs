@@ -52,7 +52,7 @@ async fn token_endpoint_behind_its_own_layer_is_misconfigured_at_once() {
                 false => grant,
             };
             let credentials = Credentials::with_policy(source, policy());
-            let layer = RefreshLayer::new(credentials.clone()).origin("https://as.test");
+            let layer = RefreshLayer::new(credentials.clone()).origin("https://as.test").unwrap();
             let client = ServiceBuilder::new().layer(layer).service(server.token_service());
             slot.set(BoxCloneSyncService::new(client)).ok().unwrap();
 
@@ -83,7 +83,7 @@ async fn custom_source_behind_its_own_layer_and_a_buffer_is_refused() {
         async move { Err(TokenError::transient(client.oneshot(request).await.unwrap_err())) }
     });
     let credentials = Credentials::with_policy(source, policy());
-    let layer = RefreshLayer::new(credentials.clone()).origin("https://as.test");
+    let layer = RefreshLayer::new(credentials.clone()).origin("https://as.test").unwrap();
     let client = ServiceBuilder::new().layer(layer).service(server.resource_service());
     slot.set(BoxCloneSyncService::new(client)).ok().unwrap();
 
@@ -102,7 +102,7 @@ async fn token_request_that_its_own_layer_sees_rejected_does_not_wait_for_itself
         let endpoint = TokenEndpoint::new(way.client(Arc::clone(&slot)), URL).unwrap();
         let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
         let credentials = Credentials::with_policy(grant, policy());
-        let layer = RefreshLayer::new(credentials.clone()).origin("https://as.test");
+        let layer = RefreshLayer::new(credentials.clone()).origin("https://as.test").unwrap();
         let client = ServiceBuilder::new().layer(layer).service(server.token_service());
         slot.set(BoxCloneSyncService::new(client)).ok().unwrap();
 
@@ -181,7 +181,7 @@ async fn token_endpoint_behind_the_layer_of_other_credentials_gets_their_token()
     }));
     let http = ServiceBuilder::new()
         .layer(BufferLayer::new(4))
-        .layer(gateway.origin("https://as.test"))
+        .layer(gateway.origin("https://as.test").unwrap())
         .service(server.token_service());
     let endpoint = TokenEndpoint::new(http, URL).unwrap();
     let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());

@@ -293,8 +293,9 @@ async fn two_layers_on_one_credentials_renew_once() {
 #[tokio::test(start_paused = true)]
 async fn the_source_is_told_the_challenge() {
     let (source, mut strings) = puppet();
-    let layer =
-        RefreshLayer::new(Credentials::with_policy(source, policy())).origin("https://api.test");
+    let layer = RefreshLayer::new(Credentials::with_policy(source, policy()))
+        .origin("https://api.test")
+        .unwrap();
     layer.credentials().replace(tokens("old")).await.unwrap();
     let api = tower::service_fn(|request: Request<Full<Bytes>>| async move {
         let mut response = Response::new(Full::<Bytes>::default());
@@ -321,8 +322,9 @@ async fn the_source_is_told_the_challenge() {
 async fn the_challenge_of_an_older_tokens_late_rejection_does_not_reach_the_source() {
     let (source, strings) = puppet();
     let strings = Arc::new(tokio::sync::Mutex::new(strings));
-    let layer =
-        RefreshLayer::new(Credentials::with_policy(source, policy())).origin("https://api.test");
+    let layer = RefreshLayer::new(Credentials::with_policy(source, policy()))
+        .origin("https://api.test")
+        .unwrap();
     let credentials = layer.credentials().clone();
     credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
     let (renewed, answers) = (credentials.clone(), Arc::clone(&strings));
@@ -357,6 +359,7 @@ async fn what_counts_as_a_rejection_is_the_classifiers_business() {
     let mint = Mint::new(HOUR);
     let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()))
         .origin("https://api.test")
+        .unwrap()
         .classifier(|status: StatusCode, _: &http::HeaderMap| {
             if status == StatusCode::IM_A_TEAPOT { Verdict::Rejected } else { Verdict::Accepted }
         });
@@ -378,6 +381,7 @@ async fn without_retry_the_caller_gets_the_answer_and_the_next_request_a_new_tok
     let attempts = Arc::new(AtomicUsize::new(0));
     let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()))
         .origin("https://api.test")
+        .unwrap()
         .without_retry();
     let counted = Arc::clone(&attempts);
     // A body that nobody could send again, and a service whose clones would be noticed.
@@ -561,7 +565,7 @@ fn a_rejected_answer_of_endless_empty_frames_is_read_to_an_end() {
                 }
                 Ok::<_, Infallible>(response)
             });
-            let layer = layer.origin("https://api.test");
+            let layer = layer.origin("https://api.test").unwrap();
             let client = ServiceBuilder::new().layer(layer).service(api);
             client.oneshot(get("/")).await.unwrap().status()
         });
@@ -589,7 +593,7 @@ fn a_rejected_answer_without_an_end_is_given_up_on_though_nobody_polls_the_runti
     };
     assert!(renew());
     other.block_on(async {
-        let layer = RefreshLayer::new(credentials).origin("https://api.test");
+        let layer = RefreshLayer::new(credentials).origin("https://api.test").unwrap();
         let api = tower::service_fn(move |request: Request<Full<Bytes>>| {
             let mut response = Response::new(StreamBody::new(stream::pending::<
                 Result<Frame<Bytes>, Infallible>,

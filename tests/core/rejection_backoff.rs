@@ -52,7 +52,9 @@ impl Api {
         let revoked = Arc::new(AtomicUsize::new(0));
         let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()))
             .origin("https://api.test")
-            .origin("https://other.test");
+            .unwrap()
+            .origin("https://other.test")
+            .unwrap();
         let credentials = layer.credentials().clone();
         let up_to = Arc::clone(&revoked);
         let api = tower::service_fn(move |request: Request<Body>| {

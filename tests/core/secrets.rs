@@ -207,10 +207,16 @@ fn settings(paper: &mut Paper) {
         format!("{QUERY}@api.test"),
         format!("wss://ann:{QUERY}@api.test/{QUERY}"),
     ] {
-        let layer = RefreshLayer::new(credentials.clone()).origin(&origin);
-        paper.debug("RefreshLayer", &layer);
-        paper.debug("Refresh", &tower::Layer::layer(&layer, ()));
+        let layer = RefreshLayer::new(credentials.clone());
+        for error in [layer.clone().origin(&origin), layer.plaintext_origin(&origin)] {
+            let error = error.unwrap_err();
+            paper.debug("OriginError", &error);
+            paper.text("{} of OriginError", &error.to_string());
+        }
     }
+    let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test").unwrap();
+    paper.debug("RefreshLayer", &layer);
+    paper.debug("Refresh", &tower::Layer::layer(&layer, ()));
     paper.debug("Skip", &Skip::Token);
     paper.debug("Unauthorized", &Unauthorized::default());
 
@@ -279,7 +285,7 @@ async fn requests(paper: &mut Paper) {
     let (source, mut strings) = puppet();
     let (api, mut server) = tower_test::mock::pair::<Request<Full<Bytes>>, Response<Body>>();
     let credentials = Credentials::with_policy(source, policy());
-    let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test");
+    let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test").unwrap();
     let mut client = ServiceBuilder::new().layer(&layer).service(api);
     let uri = format!("https://api.test/things?api_key={QUERY}");
     let get = || Request::get(&uri).body(Full::<Bytes>::default()).unwrap();
@@ -374,7 +380,8 @@ async fn requests(paper: &mut Paper) {
         async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
     });
     let source = StaticToken::new(ACCESS).unwrap();
-    let layer = RefreshLayer::new(source).origin("https://api.test").header(header.clone());
+    let layer =
+        RefreshLayer::new(source).origin("https://api.test").unwrap().header(header.clone());
     for layer in [layer.clone(), layer.clone().scheme("OAuth"), layer.without_scheme()] {
         let client = ServiceBuilder::new().layer(layer).service(api.clone());
         let request = Request::get("https://api.test").body(Full::<Bytes>::default()).unwrap();
@@ -737,7 +744,7 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     let brake = Duration::from_millis(20);
     let policy = RefreshPolicy::default().brake(brake, brake);
     let credentials = Credentials::with_policy(refresh.or_else(log_in), policy);
-    let layer = RefreshLayer::new(credentials.clone()).origin(serving.origin());
+    let layer = RefreshLayer::new(credentials.clone()).origin(serving.origin()).unwrap();
     let client = ServiceBuilder::new().layer(layer).service(http);
     let get = async |path: &str| {
         let path = format!("{path}?api_key={QUERY}");

@@ -163,7 +163,7 @@ async fn send(credentials: Credentials, orders: Orders, reporter: Reporter, send
     let origin: http::Uri = orders.api.parse().unwrap();
     let origin = format!("http://{}", origin.authority().unwrap());
     let client = ServiceBuilder::new()
-        .layer(RefreshLayer::new(credentials).origin(origin))
+        .layer(RefreshLayer::new(credentials).origin(origin).unwrap())
         .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
     let pause = Duration::from_millis(orders.pause_ms);
     while !sending.ends.load(Relaxed) {

@@ -174,7 +174,7 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let layer = layer.origin("https://api.test");
+    let layer = layer.origin("https://api.test").unwrap();
     BoxCloneSyncService::new(tower::ServiceBuilder::new().layer(layer).service(api))
 }
 

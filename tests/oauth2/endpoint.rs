@@ -525,7 +525,7 @@ impl World {
     fn client(&self, source: impl TokenSource) -> Client {
         let policy = RefreshPolicy::default().clock(self.clock.clone()).jitter(Duration::ZERO);
         let credentials = Credentials::with_policy(source, policy);
-        let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test");
+        let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test").unwrap();
         let service = ServiceBuilder::new().layer(layer).service(self.server.resource_service());
         Client { credentials, service }
     }

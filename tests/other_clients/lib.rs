@@ -25,7 +25,7 @@ impl Api {
         let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
         let endpoint = TokenEndpoint::new(http, self.serving.url("/token"))?;
         let source = RefreshTokenGrant::new(endpoint, self.server.issue_refresh_token());
-        Ok(RefreshLayer::new(source).origin(self.serving.origin()))
+        Ok(RefreshLayer::new(source).origin(self.serving.origin())?)
     }
 
     /// Requests that the API accepted, those that it rejected, and refreshes.

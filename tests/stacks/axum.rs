@@ -91,7 +91,7 @@ async fn send(request: Request<Body>) -> Seen {
     });
     let source = Mint::without_expiry().delay(Duration::ZERO);
     let client = ServiceBuilder::new()
-        .layer(RefreshLayer::new(source.clone()).origin("https://api.test"))
+        .layer(RefreshLayer::new(source.clone()).origin("https://api.test").unwrap())
         .service(router);
     let answer = client.oneshot(request).await.unwrap();
     let (status, length) = (answer.status(), *answer.extensions().get::<Option<u64>>().unwrap());
@@ -146,7 +146,7 @@ async fn a_caller_who_goes_away_midway_leaves_the_api_no_body_that_looks_whole()
     }))
     .await;
     let source = StaticToken::new("sesame").unwrap();
-    let upstream = upstream(RefreshLayer::new(source).origin(&api));
+    let upstream = upstream(RefreshLayer::new(source).origin(&api).unwrap());
     let gateway = serve(Router::new().fallback(pass_on).with_state((api, upstream))).await;
 
     let (go_away, gone) = oneshot::channel::<()>();
@@ -184,7 +184,7 @@ impl Gateway {
         let http = Client::builder(TokioExecutor::new()).build_http();
         let endpoint = TokenEndpoint::new(http, serving.url("/token")).unwrap();
         let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
-        let upstream = upstream(RefreshLayer::new(source).origin(serving.origin()));
+        let upstream = upstream(RefreshLayer::new(source).origin(serving.origin()).unwrap());
         let router = Router::new().fallback(pass_on).with_state((serving.url("/files"), upstream));
         let url = serve(router).await;
         let caller = Client::builder(TokioExecutor::new()).build_http();

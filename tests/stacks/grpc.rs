@@ -443,7 +443,7 @@ async fn a_callers_status_says_why_there_is_no_token() {
     let channel = api.channel().await;
     for (make, code) in cases {
         let source = move |_: Renewal| async move { Err::<TokenSet, _>(make("because")) };
-        let layer = RefreshLayer::new(source).origin("https://api.test");
+        let layer = RefreshLayer::new(source).origin("https://api.test").unwrap();
         let mut caller = Caller::new(layer.layer(channel.clone()));
         // The first waited for the flight, and the second is told at once.
         for _ in 0..2 {

@@ -120,7 +120,7 @@ async fn a_stream_that_is_rejected_midway_is_sent_again_from_its_beginning() {
             _ => reqwest::Client::builder(),
         };
         let source = Mint::without_expiry().delay(Duration::ZERO);
-        let layer = RefreshLayer::new(source.clone()).origin(&api);
+        let layer = RefreshLayer::new(source.clone()).origin(&api).unwrap();
         let client = ServiceBuilder::new().layer(layer).service(service(client));
         let frame = |text| Ok::<_, BoxError>(Frame::data(Bytes::from_static(text)));
         let rest = stream::once(async move { told.await.map_err(BoxError::from) });
@@ -148,7 +148,7 @@ async fn both_directions_of_a_stream_flow_before_either_ends() {
     let echo = serve(echo).await;
     let source = Mint::without_expiry().delay(Duration::ZERO);
     let client = ServiceBuilder::new()
-        .layer(RefreshLayer::new(source.clone()).origin(&echo))
+        .layer(RefreshLayer::new(source.clone()).origin(&echo).unwrap())
         .service(service(reqwest::Client::builder().http2_prior_knowledge()));
     let (sender, receiver) = mpsc::unbounded_channel();
     let frames = stream::unfold(receiver, async |mut receiver: mpsc::UnboundedReceiver<_>| {
@@ -185,7 +185,7 @@ async fn trailers_go_both_ways_and_with_the_retry() {
     let echo = serve(router).await;
     let source = Mint::without_expiry().delay(Duration::ZERO);
     let client = ServiceBuilder::new()
-        .layer(RefreshLayer::new(source.clone()).origin(&echo))
+        .layer(RefreshLayer::new(source.clone()).origin(&echo).unwrap())
         .service(service(reqwest::Client::builder().http2_prior_knowledge()));
     let mut trailers = HeaderMap::new();
     trailers.insert("checksum", HeaderValue::from_static("42"));
@@ -229,6 +229,7 @@ async fn a_redirect_layer_outside_carries_a_token_in_a_header_of_its_own_nowhere
     let name = HeaderName::from_static("x-api-token");
     let layer = RefreshLayer::new(StaticToken::new("sesame").unwrap())
         .origin(&home.origin)
+        .unwrap()
         .header(name.clone());
     let client = ServiceBuilder::new()
         .layer(FollowRedirectLayer::new())
@@ -332,7 +333,7 @@ async fn a_path_is_never_read_as_a_part_of_the_host() {
     let asked = Asked::default();
     let http = service(reqwest::Client::builder().dns_resolver(Arc::new(asked.clone())));
     let layer = RefreshLayer::new(StaticToken::new("sesame").unwrap());
-    let client = layer.origin("https://api.test").layer(http);
+    let client = layer.origin("https://api.test").unwrap().layer(http);
     // `http` before 1.4.1 lets the others be made.
     for path in ["*", ".evil.test/", "@evil.test/", ":99/"] {
         let uri = Uri::builder().scheme("https").authority("api.test").path_and_query(path);
@@ -476,7 +477,7 @@ impl Api {
         let endpoint = TokenEndpoint::new(http.clone(), serving.url("/token")).unwrap();
         let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
         let client = ServiceBuilder::new()
-            .layer(RefreshLayer::new(source).origin(serving.origin()))
+            .layer(RefreshLayer::new(source).origin(serving.origin()).unwrap())
             .service(http);
         Self { server, serving, client }
     }

@@ -46,7 +46,9 @@ fn api() -> impl Service<
 }
 
 fn layer(mint: &Mint) -> RefreshLayer {
-    RefreshLayer::new(Credentials::with_policy(mint.clone(), policy())).origin("https://api.test")
+    RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()))
+        .origin("https://api.test")
+        .unwrap()
 }
 
 /// Sends a hundred requests at once: all are accepted, for two fetches (`t1` is rejected).
@@ -144,8 +146,9 @@ async fn a_request_that_waits_for_a_token_holds_no_permit() {
             Ok::<_, TokenError>(tokens(&format!("t{call}")).expires_in(HOUR))
         }
     };
-    let layer =
-        RefreshLayer::new(Credentials::with_policy(source, policy())).origin("https://api.test");
+    let layer = RefreshLayer::new(Credentials::with_policy(source, policy()))
+        .origin("https://api.test")
+        .unwrap();
     let client = ServiceBuilder::new().layer(layer).service(shared);
     let start = Instant::now();
     let answers = join_all((0..10).map(|_| client.clone().oneshot(get("/")))).await;
@@ -158,8 +161,9 @@ async fn a_request_that_waits_for_a_token_holds_no_permit() {
 async fn a_refused_request_gives_its_permit_back() {
     let (source, mut strings) = puppet();
     let limited = ServiceBuilder::new().concurrency_limit(1).service(api());
-    let layer =
-        RefreshLayer::new(Credentials::with_policy(source, policy())).origin("https://api.test");
+    let layer = RefreshLayer::new(Credentials::with_policy(source, policy()))
+        .origin("https://api.test")
+        .unwrap();
     let mut client = ServiceBuilder::new().layer(layer).service(limited.clone());
     let (answer, ()) = tokio::join!(client.ready().await.unwrap().call(get("/")), async {
         strings.next().await.fail(TokenError::denied("x"));
@@ -177,7 +181,7 @@ async fn the_token_is_acquired_before_readiness_is_used_and_attached_at_the_last
     // A request that waited for a token and then for the service goes out with the newest token.
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test");
+    let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test").unwrap();
     let sent = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&sent);
     let api = tower::service_fn(move |request: Request<Body>| {
@@ -272,7 +276,7 @@ async fn a_retry_layer_outside_sends_each_attempt_with_the_token_of_the_day() {
     });
     let client = ServiceBuilder::new()
         .retry(Twice(2))
-        .layer(RefreshLayer::new(credentials).origin("https://api.test"))
+        .layer(RefreshLayer::new(credentials).origin("https://api.test").unwrap())
         .service(api);
     assert_eq!(client.oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
     assert_eq!(*sent.lock().unwrap(), ["t1", "t2"]);
@@ -324,7 +328,7 @@ fn one_at_a_time(
 async fn a_request_that_waits_for_readiness_does_not_send_a_token_that_was_forgotten() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test");
+    let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test").unwrap();
     let sent = Arc::default();
     let api = one_at_a_time(&sent);
     let client = ServiceBuilder::new().layer(layer).service(api.clone());
@@ -346,7 +350,7 @@ async fn a_retry_that_waits_for_readiness_until_its_token_expired_goes_back_for_
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
-    let layer = RefreshLayer::new(credentials).origin("https://api.test");
+    let layer = RefreshLayer::new(credentials).origin("https://api.test").unwrap();
     let sent = Arc::default();
     let api = one_at_a_time(&sent);
     let client = ServiceBuilder::new().layer(layer).service(api.clone());

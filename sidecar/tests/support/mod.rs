@@ -253,7 +253,7 @@ impl Sidecar {
     ) -> Self {
         let https = HttpsConnectorBuilder::new().with_tls_config(trust());
         let http = client(limits).http2_only(upstream == Upstream::Http2).build(connector(https));
-        let layer = RefreshLayer::new(source).origin(origin).replay_limit(1024 * 1024);
+        let layer = RefreshLayer::new(source).origin(origin).unwrap().replay_limit(1024 * 1024);
         let credentials = layer.credentials().clone();
         let client = tower::Layer::layer(&layer, http);
 

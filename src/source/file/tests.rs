@@ -250,7 +250,8 @@ async fn rejected_token_is_read_again_once_the_file_has_changed() {
 
     let folder = Folder::new();
     let path = folder.file("sesame");
-    let layer = crate::RefreshLayer::new(TokenFile::new(&path)).origin("https://api.example.com");
+    let layer =
+        crate::RefreshLayer::new(TokenFile::new(&path)).origin("https://api.example.com").unwrap();
     let mut client = tower::ServiceBuilder::new().layer(layer).service_fn(
         async |request: http::Request<http_body_util::Full<bytes::Bytes>>| {
             let is_good = request.headers()[http::header::AUTHORIZATION] == "Bearer open";

@@ -749,7 +749,7 @@ async fn wished(
         Wish::Renew => (shown(credentials.renew().await), limit),
         Wish::Request => {
             let client = ServiceBuilder::new()
-                .layer(RefreshLayer::new(credentials).origin("https://api.test"))
+                .layer(RefreshLayer::new(credentials).origin("https://api.test").unwrap())
                 .service(server.resource_service());
             let request = Request::get("https://api.test/").body(Full::<Bytes>::default()).unwrap();
             let outcome = match client.oneshot(request).await {
