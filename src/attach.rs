@@ -1,4 +1,4 @@
-//! How the token goes onto a request.
+//! How the token is attached to a request.
 
 use std::sync::Arc;
 
@@ -9,55 +9,40 @@ use http::request::Parts;
 use crate::error::TokenError;
 use crate::token::AccessToken;
 
-/// The header that the token goes into, and the scheme that goes before it.
+/// The header of the token, and the scheme before the token.
 #[derive(Clone, Debug)]
 pub(crate) struct Attach {
     name: HeaderName,
-    scheme: Scheme,
-    /// What is wrong with the scheme. Setters cannot fail, so each request does.
+    /// A token of RFC 9110 §5.6.2; none if the access token is sent alone.
+    scheme: Option<Arc<str>>,
+    /// The error of an invalid scheme. The setter returns no error, so each request fails with it.
     invalid: Option<TokenError>,
 }
 
-#[derive(Clone, Debug)]
-enum Scheme {
-    /// RFC 6750 §2.1
-    Bearer,
-    /// A token of RFC 9110 §5.6.2.
-    Other(Arc<str>),
-    /// The token alone.
-    None,
-}
-
 impl Attach {
-    /// Names the header.
+    /// Sets the header.
     pub(crate) fn header(&mut self, name: HeaderName) {
         self.name = name;
     }
 
-    /// Names the scheme (RFC 9110 §11.1).
+    /// Sets the scheme (RFC 9110 §11.1).
     pub(crate) fn scheme(&mut self, scheme: &str) {
-        // An invalid one is neither kept nor shown: the token may be in it.
-        self.invalid = if scheme.is_empty() {
-            Some(TokenError::misconfigured(
+        self.invalid = match scheme {
+            "" => Some(TokenError::misconfigured(
                 "the scheme is empty: for the token alone, write .without_scheme()",
-            ))
-        } else if !scheme.bytes().all(is_tchar) {
-            Some(TokenError::misconfigured(
+            )),
+            scheme if scheme.bytes().all(is_tchar) => None,
+            _ => Some(TokenError::misconfigured(
                 "the scheme is not a single word of letters, digits and hyphens: write its name alone, such as .scheme(\"OAuth\")",
-            ))
-        } else {
-            None
+            )),
         };
-        self.scheme = match scheme {
-            _ if self.invalid.is_some() => Scheme::Bearer,
-            "Bearer" => Scheme::Bearer,
-            other => Scheme::Other(other.into()),
-        };
+        // An invalid scheme may contain the token: it is not kept, and not shown.
+        self.scheme = self.invalid.is_none().then(|| scheme.into());
     }
 
-    /// Leaves the scheme out: the token alone.
+    /// Leaves the scheme out.
     pub(crate) fn without_scheme(&mut self) {
-        self.scheme = Scheme::None;
+        self.scheme = None;
         self.invalid = None;
     }
 
@@ -66,22 +51,21 @@ impl Attach {
         self.invalid.as_ref()
     }
 
-    /// Returns whether the request brings the header itself: it keeps it, and the answer says nothing of our token.
+    /// Returns whether the caller has set the header. It is kept, and the response has no effect on the token.
     pub(crate) fn carries_own(&self, head: &Parts) -> bool {
         head.headers.contains_key(&self.name)
     }
 
-    /// Puts the token into the header. Allocates nothing beyond what the header map does for another header, but for the first
-    /// request with a token and a scheme other than `Bearer`.
+    /// Sets the header to the token, marked sensitive. The first request with a token allocates its value. The others allocate
+    /// only what the header map needs.
     ///
     /// # Errors
     ///
-    /// A misconfigured error if the request has more headers than `http` can hold.
+    /// A misconfigured error if the request has as many headers as `http` can hold.
     pub(crate) fn attach(&self, head: &mut Parts, token: &AccessToken) -> Result<(), TokenError> {
         let value = match &self.scheme {
-            Scheme::Bearer => token.header_value().clone(),
-            Scheme::Other(scheme) => token.with_scheme(scheme)?,
-            Scheme::None => token.bare_header_value().clone(),
+            Some(scheme) => token.with_scheme(scheme)?,
+            None => token.header_value().clone(),
         };
         match head.headers.try_insert(self.name.clone(), value) {
             Ok(_) => Ok(()),
@@ -93,9 +77,9 @@ impl Attach {
 }
 
 impl Default for Attach {
-    /// RFC 6750 §2.1
+    /// `Authorization: Bearer <token>` (RFC 6750 §2.1)
     fn default() -> Self {
-        Self { name: AUTHORIZATION, scheme: Scheme::Bearer, invalid: None }
+        Self { name: AUTHORIZATION, scheme: Some("Bearer".into()), invalid: None }
     }
 }
 
@@ -119,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_what_rfc_6750_says() {
+    fn default_is_a_bearer_token_in_the_authorization_header() {
         let mut head = head();
         Attach::default().attach(&mut head, &token()).unwrap();
         assert_eq!(head.headers[AUTHORIZATION], "Bearer sesame");
@@ -127,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn another_header_may_have_the_token_bare() {
+    fn another_header_carries_the_token_with_or_without_a_scheme() {
         let name = HeaderName::from_static("x-api-token");
         let mut head = head();
         let mut attach = Attach::default();
@@ -170,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_the_callers_own_is_seen_and_another_one_is_not_taken_for_it() {
+    fn only_the_same_header_of_the_caller_is_kept() {
         let mut head = head();
         let attach = Attach::default();
         head.headers.insert("proxy-authorization", HeaderValue::from_static("a"));

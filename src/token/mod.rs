@@ -16,20 +16,14 @@ pub(crate) use self::secret::Secret;
 use crate::clock::since_epoch;
 use crate::error::TokenError;
 
-/// The scheme that goes before an access token in a header (RFC 6750 §2.1).
-const BEARER: &str = "Bearer";
-
 /// An access token (RFC 6749 §1.4) of the bearer type (RFC 6750), ready to be sent.
 ///
-/// It is parsed once, into a header value that is marked sensitive; attaching it cannot fail, and cloning it does not
-/// allocate. It is redacted in `Debug` and wiped from memory when the last clone, on whichever request, is dropped.
+/// It is parsed once, into a header value that is marked sensitive. Cloning it does not allocate. It is redacted in `Debug` and wiped from memory when the last clone, on whichever request, is dropped.
 #[derive(Clone)]
 pub struct AccessToken {
-    // `Bearer <token>`; both values share one buffer.
-    bearer: HeaderValue,
-    bare: HeaderValue,
-    // Another scheme, and its value: the first one that the token was sent with.
-    other: OnceLock<(Arc<str>, HeaderValue)>,
+    token: HeaderValue,
+    /// The first scheme that the token was sent with, and the value with that scheme.
+    with_scheme: OnceLock<(Arc<str>, HeaderValue)>,
 }
 
 impl AccessToken {
@@ -55,57 +49,48 @@ impl AccessToken {
             )));
         }
 
-        let (bearer, bare) = header_values(BEARER, token)?;
-        Ok(Self { bearer, bare, other: OnceLock::new() })
+        Ok(Self { token: secret_value(&[token])?, with_scheme: OnceLock::new() })
     }
 
     /// Returns the token itself.
     pub fn expose_secret(&self) -> &str {
-        // Nothing but visible ASCII got in.
-        self.bare.to_str().unwrap_or_default()
+        // It is visible ASCII.
+        self.token.to_str().unwrap_or_default()
     }
 
-    /// Returns `Bearer <token>`, a header value marked sensitive.
+    /// Returns the token, without a scheme, as a header value that is marked sensitive.
     pub fn header_value(&self) -> &HeaderValue {
-        &self.bearer
+        &self.token
     }
 
-    /// Returns `<scheme> <token>`, a header value marked sensitive. The scheme is a token of RFC 9110 §5.6.2.
+    /// Returns `<scheme> <token>` as a header value that is marked sensitive. The scheme is a token of RFC 9110 §5.6.2.
     ///
     /// It is composed once for each token, since a program has one scheme. Each further scheme costs an allocation per call.
     pub(crate) fn with_scheme(&self, scheme: &Arc<str>) -> Result<HeaderValue, TokenError> {
-        if let Some((of, value)) = self.other.get()
+        if let Some((of, value)) = self.with_scheme.get()
             && of == scheme
         {
             return Ok(value.clone());
         }
-        let (value, _) = header_values(scheme, self.bare.as_bytes())?;
+        let value = secret_value(&[scheme.as_bytes(), b" ", self.token.as_bytes()])?;
         // Another request may have set it first.
-        let _ = self.other.set((Arc::clone(scheme), value.clone()));
+        let _ = self.with_scheme.set((Arc::clone(scheme), value.clone()));
         Ok(value)
-    }
-
-    /// Returns the token alone, a header value marked sensitive.
-    pub fn bare_header_value(&self) -> &HeaderValue {
-        &self.bare
     }
 }
 
-/// Returns `<scheme> <token>` and the token alone, in one buffer that is wiped with the last clone of either.
-fn header_values(scheme: &str, token: &[u8]) -> Result<(HeaderValue, HeaderValue), TokenError> {
-    let start = scheme.len() + 1;
-    let mut buffer = Zeroizing::new(Vec::with_capacity(start + token.len()));
-    buffer.extend_from_slice(scheme.as_bytes());
-    buffer.push(b' ');
-    buffer.extend_from_slice(token);
-    let with_scheme = Bytes::from_owner(buffer);
-    let bare = with_scheme.slice(start..);
-    let value = |bytes| {
-        let mut value = HeaderValue::from_maybe_shared(bytes).map_err(TokenError::misconfigured)?;
-        value.set_sensitive(true);
-        Ok::<_, TokenError>(value)
-    };
-    Ok((value(with_scheme)?, value(bare)?))
+/// Joins the parts in a buffer that is wiped with the last clone of the value.
+fn secret_value(parts: &[&[u8]]) -> Result<HeaderValue, TokenError> {
+    let length = parts.iter().map(|part| part.len()).sum();
+    // Of the right size from the start: a buffer that grows leaves a copy behind.
+    let mut buffer = Zeroizing::new(Vec::with_capacity(length));
+    for part in parts {
+        buffer.extend_from_slice(part);
+    }
+    let bytes = Bytes::from_owner(buffer);
+    let mut value = HeaderValue::from_maybe_shared(bytes).map_err(TokenError::misconfigured)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 impl fmt::Debug for AccessToken {
@@ -461,17 +446,16 @@ mod tests {
     }
 
     #[test]
-    fn header_values_are_ready_and_sensitive() {
+    fn header_value_is_the_token_and_sensitive() {
         let token = AccessToken::new("sesame").unwrap();
-        assert_eq!(token.header_value(), "Bearer sesame");
-        assert_eq!(token.bare_header_value(), "sesame");
-        assert!(token.header_value().is_sensitive() && token.bare_header_value().is_sensitive());
+        assert_eq!(token.header_value(), "sesame");
+        assert!(token.header_value().is_sensitive());
         assert_eq!(token.expose_secret(), "sesame");
     }
 
     /// C20
     #[test]
-    fn another_scheme_is_composed_once_and_marked_sensitive() {
+    fn value_with_a_scheme_is_composed_once_and_marked_sensitive() {
         let token = AccessToken::new("sesame").unwrap();
         let (oauth, zoho) = (Arc::from("OAuth"), Arc::from("Zoho-oauthtoken"));
         for _ in 0..2 {
@@ -485,7 +469,7 @@ mod tests {
         let first = token.with_scheme(&oauth).unwrap();
         let again = token.clone().with_scheme(&Arc::from("OAuth")).unwrap();
         assert_eq!(first.as_bytes().as_ptr(), again.as_bytes().as_ptr());
-        assert_eq!(token.header_value(), "Bearer sesame");
+        assert_eq!(token.header_value(), "sesame");
     }
 
     #[test]

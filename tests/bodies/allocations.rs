@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use tower::{Layer as _, Service};
 use tower_refresh::{AccessToken, Credentials, RefreshLayer, Renewal, TokenSet};
@@ -77,9 +77,9 @@ fn refresh() -> RefreshLayer {
 
 /// What somebody would write by hand, with a token that never changes.
 fn by_hand() -> impl Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>> {
-    let token = AccessToken::new("sesame").unwrap();
+    let value = HeaderValue::from_static("Bearer sesame");
     tower::util::MapRequest::new(Api, move |mut request: Request<Full<Bytes>>| {
-        request.headers_mut().insert(header::AUTHORIZATION, token.header_value().clone());
+        request.headers_mut().insert(header::AUTHORIZATION, value.clone());
         request
     })
 }

@@ -121,7 +121,6 @@ fn values(paper: &mut Paper) {
     paper.debug("TokenSet::to_builder", &tokens.to_builder());
     paper.debug("AccessToken", tokens.access_token());
     paper.debug("AccessToken::header_value", tokens.access_token().header_value());
-    paper.debug("AccessToken::bare_header_value", tokens.access_token().bare_header_value());
     paper.debug("RefreshToken", tokens.refresh_token().unwrap());
     paper.debug("RefreshToken", &RefreshToken::from(REFRESH));
     for bad in [format!("{ACCESS}\n"), format!("{ACCESS} {ACCESS}"), format!("é{ACCESS}")] {
