@@ -128,7 +128,7 @@ fn not_sent_again(head: &Parts, error: &TokenError) -> BoxError {
 
 // ===== while the response is awaited =====
 
-/// What the response is a response to.
+/// An attempt whose response is awaited.
 #[derive(Default)]
 pub(crate) enum Sent<I, F, T> {
     /// A request without a token of ours: its response is returned unchanged.
@@ -143,14 +143,14 @@ pub(crate) struct FirstSent<I, F, T> {
     spare: Option<Spare<I, T>>,
 }
 
-/// The token on whose account the response is judged, and where it was sent.
+/// The token that the response is a verdict on, and where it was sent.
 pub(crate) struct OnTrial<F> {
     token: Arc<Issued>,
     target: Target,
     found: F,
 }
 
-/// What a second attempt is made of. There is no token in it.
+/// A copy of the request, without the token, and a service for it.
 struct Spare<I, T> {
     head: SpareHead,
     body: T,
@@ -159,7 +159,7 @@ struct Spare<I, T> {
 }
 
 impl<I, F, T> Sent<I, F, T> {
-    /// Returns what the response says about the token, and reports it to the credentials.
+    /// Classifies the response and reports the verdict to the credentials.
     ///
     /// The rejection of a first attempt is reported by [`FirstSent::rejected`], which asks for a newer token.
     pub(crate) fn judge<S, C, R, D>(

@@ -42,8 +42,8 @@ pin_project! {
 }
 
 pin_project! {
-    /// Where the request is. What is polled in place is pinned. A [`Step`] is owned: it is taken out, and put back while it
-    /// waits.
+    /// The state of the request. Futures and bodies of others are pinned and polled in place. A [`Step`] is owned: `poll` takes it,
+    /// and puts it back while it waits.
     #[project = StateProj]
     enum State<I, S, R, B, D>
     where

@@ -110,8 +110,8 @@ impl<C, R> RefreshLayer<Credentials, C, R> {
 impl<S, C> RefreshLayer<S, C, ByType> {
     /// Sets how much of a request's body may be kept for a second attempt, in bytes; 65,536 by default.
     ///
-    /// Of a stream, the frames that were sent are kept until the head of the response arrives. Trailers count with their
-    /// names and values. A longer body is sent, but not sent again: if its token is rejected, the rejection is returned. One
+    /// The sent frames of a stream are kept until the head of the response arrives. Trailers count with their names and values. A
+    /// longer body is sent, but not sent again: if its token is rejected, the rejection is returned. One
     /// request can have a [`ReplayLimit`] of its own.
     ///
     /// Frames of less than 4 KiB are copied. A larger frame is shared by reference count. It keeps the buffer alive that it
@@ -164,7 +164,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
 
     /// Adds an origin without TLS that the token may be sent to.
     ///
-    /// Anyone on the network path can read the token and use it (RFC 6750 §5.3). Use this only inside a network that you
+    /// Each host on the network path can read the token and use it (RFC 6750 §5.3). Use this only inside a network that you
     /// trust, such as behind a proxy that adds TLS. Other origins still need TLS.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! A [tower](https://docs.rs/tower) layer that attaches an OAuth access token to requests and keeps it fresh.
 //!
-//! A program that calls an API must attach its access token, notice that it is about to expire or was rejected, get a new
-//! one *once* however many requests are in flight, send the rejected request again, and never lose the refresh token,
-//! which most servers let a client spend only once. [`RefreshLayer`] is that job:
+//! A program that calls an API with an access token must attach the token, notice that it is about to expire or was rejected,
+//! get a new one *once* however many requests are in flight, and send the rejected request again. It must never lose the
+//! refresh token, which most servers let a client use only once. [`RefreshLayer`] does that job:
 //!
 //! ```toml
 //! [dependencies]
@@ -28,7 +28,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_refresh::BoxError> {
 //! # let connector = hyper_util::client::legacy::connect::HttpConnector::new();
-//! // Bring a client that can do https, such as hyper with hyper-rustls.
+//! // Any client that speaks https, such as hyper with hyper-rustls.
 //! let http = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
 //!
 //! // Where tokens come from.
@@ -42,68 +42,72 @@
 //!     .service(http);
 //!
 //! let request = Request::get("https://api.example.com/v1/me").body(Full::default())?;
-//! let answer = client.oneshot(request).await?;
+//! let response = client.oneshot(request).await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! The client is a plain type, such as `Refresh<Client<HttpConnector, Full<Bytes>>>` here, so that it can be a field of a
+//! struct: see [`Refresh`].
+//!
 //! # What happens to a request
 //!
-//! 1. **May it carry the token?** Only to an [origin](RefreshLayer::origin) that was named. Requests elsewhere pass
-//!    untouched.
-//! 2. **Is there a token?** A *fresh* one is attached, without a lock. A *stale* one (about to expire) is attached
-//!    too, while it is renewed behind the requests. Only if there is none, or it has expired, the request waits.
-//! 3. **What does the answer say?** Whatever does not reject the token ([`Classify`]) is the caller's.
-//! 4. **Rejected:** the token is renewed, unless somebody did so meanwhile, and the request is sent again, once. If there is
-//!    no newer token, or the request cannot be sent again, the caller gets the answer as it is.
+//! 1. **May it carry the token?** A request carries the token only to a named [origin](RefreshLayer::origin). Other requests
+//!    are sent unchanged.
+//! 2. **Is there a token?** A *fresh* token is attached, without a lock. A *stale* token (about to expire) is attached too, and
+//!    refreshed in the background. The request waits only if there is no token or if it has expired.
+//! 3. **Is the token rejected?** Any response that does not reject the token ([`Classify`]) is returned unchanged.
+//! 4. If it is rejected, the token is refreshed, unless another request has already caused that, and the request is sent again, once.
+//!    If there is no newer token, or if the request cannot be sent again, the response is returned unchanged.
 //!
 //! # Bodies
 //!
-//! The request's body keeps its type, which must be one that can be sent twice ([`ReplayBody`]): in memory, or a stream in
-//! a box or in a [`Replayable`]. Of a stream, what the first attempt sends is kept as it goes by, up to
-//! [a limit](RefreshLayer::replay_limit); nothing is read ahead, and nothing waits for a first message. As soon as the
-//! answer accepts the token, all of that is let go. If it rejects the token before the body has ended, the body pauses; with
-//! a newer token the first attempt is broken off, never ended as if it were complete, and the second sends what was kept
-//! and then the rest. Over the limit the rejection is the caller's.
+//! The request's body keeps its type, which must be one that can be sent twice ([`ReplayBody`]): a body in memory, or a stream
+//! that is boxed or in a [`Replayable`]. The frames of a stream are kept while the first attempt sends them, up to
+//! [a limit](RefreshLayer::replay_limit). Nothing is read ahead, and nothing waits for a first message.
 //!
-//! # The pieces
+//! When a response accepts the token, the kept frames are released. When a response rejects the token before the body has ended,
+//! the body pauses. With a newer token, the first attempt ends with an error, never as if it were complete. The second attempt
+//! sends the kept frames and then the rest. Over the limit, the rejection is returned.
 //!
-//! | to | use |
+//! # Overview
+//!
+//! | Task | Item |
 //! |---|---|
-//! | obtain tokens from an OAuth 2.0 token endpoint | the grants in [`oauth2`] |
-//! | obtain them from elsewhere | a closure ([`source_fn`]), [`TokenFile`], [`StaticToken`], or a [`TokenSource`] of your own |
-//! | keep tokens across restarts; share them among processes and machines | [`store`](store/index.html) (features `file-store`, `redis`, …) |
-//! | log in again once the refresh token is gone | [`TokenSource::or_else`] |
-//! | share one token among several clients; log in and out; watch | [`Credentials`] |
-//! | say when to renew, how long to wait | [`RefreshPolicy`] |
-//! | say which answers reject a token | [`Unauthorized`], [`Classify`] |
-//! | send streams and bodies of other types again | [`Replayable`], [`RefreshLayer::replay_limit`], [`RefreshLayer::replay_with`], [`ReplayBody`] |
-//! | leave one request alone, or keep more of it | [`Skip`], [`ReplayLimit`] |
-//! | send through reqwest | [`reqwest::ReqwestService`](reqwest/struct.ReqwestService.html) (feature `reqwest`) |
-//! | call gRPC services | [`grpc`](grpc/index.html) (feature `tonic`) |
-//! | test against a server that goes wrong when told to | [`testing`](testing/index.html) (feature `testing`) |
+//! | Obtain tokens from an OAuth 2.0 token endpoint | the grants in [`oauth2`] |
+//! | Obtain tokens from elsewhere | a closure ([`source_fn`]), [`TokenFile`], [`StaticToken`], or your own [`TokenSource`] |
+//! | Keep tokens across restarts; share them among processes and machines | [`store`](store/index.html) (features `file-store`, `redis`, …) |
+//! | Log in again once the refresh token is denied | [`TokenSource::or_else`] |
+//! | Share one token among clients; log in and out; watch events | [`Credentials`] |
+//! | Configure when to refresh and how long to wait | [`RefreshPolicy`] |
+//! | Configure which responses reject a token | [`Unauthorized`], [`Classify`] |
+//! | Send streams and bodies of other types again | [`Replayable`], [`RefreshLayer::replay_limit`], [`RefreshLayer::replay_with`], [`ReplayBody`] |
+//! | Configure a single request | [`Skip`], [`ReplayLimit`] |
+//! | Send requests through reqwest | [`reqwest::ReqwestService`](reqwest/struct.ReqwestService.html) (feature `reqwest`) |
+//! | Call gRPC services | [`grpc`](grpc/index.html) (feature `tonic`) |
+//! | Test against an authorization server with faults | [`testing`](testing/index.html) (feature `testing`) |
 //!
 //! # Layer order
 //!
-//! Above is outside: what a request passes first.
+//! An outer layer sees the request first.
 //!
-//! | layer | put it | because |
+//! | Layer | Position | Reason |
 //! |---|---|---|
-//! | redirect | outside | each hop is then checked by the origin rule, and a foreign one gets no token |
-//! | retry | outside | each attempt then goes out with the token of the day; beneath, it repeats the one that it was given |
-//! | timeout | either | outside it counts the wait for a token and the second attempt too, and stops no refresh; beneath it counts each attempt |
-//! | concurrency limit | beneath | a request that waits for a token then holds no permit |
-//! | buffer | beneath, if the client is not `Clone` | outside it is needed only to share what is not `Clone` |
-//! | load shed | outside, over the limit | beneath, an overload is an error of the second attempt as well |
-//! | tracing | either | outside it sees requests without a token; beneath it sees each attempt, with a header marked sensitive |
+//! | Redirect | outer | Each hop is checked against the named origins, and a foreign one gets no token. |
+//! | Retry | outer | Each attempt gets the current token. An inner retry layer repeats the token that it was given. |
+//! | Timeout | either | Outer, it includes the wait for a token and the second attempt, and does not stop a refresh. Inner, it limits each attempt. |
+//! | Concurrency limit | inner | A request that waits for a token holds no permit. |
+//! | Buffer | inner, if the client is not `Clone` | An outer buffer is needed only to share a service that is not `Clone`. |
+//! | Load shed | outer, over the limit | Inner, an overload also fails second attempts. |
+//! | Tracing | either | Outer, it sees requests without a token. Inner, it sees each attempt, with a header that is marked sensitive. |
 //!
-//! The HTTP client that a [token endpoint](oauth2::TokenEndpoint) uses must not pass through the layer that it feeds; such
-//! recursion is an error that says so.
+//! The HTTP client of a [token endpoint](oauth2::TokenEndpoint) must not pass through the layer that uses the endpoint. Such
+//! recursion is an error.
 //!
 //! # When there is no token
 //!
-//! The service's error is a boxed one, as with tower's `Timeout` and `Buffer`. A [`TokenError`] downcasts out of it, and
-//! comes only when the request was never sent:
+//! The service's error is boxed, as with tower's `Timeout` and `Buffer`. If the request was never sent, it is a
+//! [`TokenError`]:
 //!
 //! ```
 //! use tower_refresh::{BoxError, TokenError};
@@ -114,7 +118,7 @@
 //! }
 //! ```
 //!
-//! If the request was sent and its token rejected, the response reaches the caller. If there is no newer token, the reason is a
+//! If the request was sent and its token rejected, the response is returned. If there is no newer token, the reason is a
 //! [`TokenError`] in the extensions of the response:
 //!
 //! ```
@@ -128,41 +132,43 @@
 //! A log-in or a log-out also denies the requests that were made before it, which is no reason to log in
 //! ([`TokenError::is_session_over`]): see [`Credentials`].
 //!
-//! Where the request is a gRPC one, and the feature `tonic` is on, it is a `tonic::Status` with the `TokenError` as its
-//! source: generated clients make `UNKNOWN` of everything else.
+//! With the feature `tonic`, the error of a gRPC request is a `tonic::Status` whose source is the `TokenError`. Generated
+//! clients report any other error as `UNKNOWN`.
 //!
 //! # gRPC
 //!
-//! With the feature `tonic` the layer goes over a tonic `Channel`, and a generated client over the layer. All four
-//! kinds of call work, and are made again if their token was rejected before anything was answered. Servers that answer
-//! first and say so behind it, in the trailers, want `grpc::HoldTrailersLayer` beneath; the `grpc` module says more.
+//! With the feature `tonic`, the layer wraps a tonic `Channel`, and a generated client wraps the layer. All four kinds of
+//! calls work, and are made again if their token is rejected before the first message of the response. Some servers report a
+//! rejection in the trailers, after the head of the response. For these, add `grpc::HoldTrailersLayer` below this layer: see
+//! the module `grpc`.
 //!
 //! # Before the program ends
 //!
-//! A refresh runs in a task of its own, and its answer is the only copy of the next refresh token. Await
-//! [`Credentials::flush`] before the runtime goes. With a `store` the refresh token outlives the program; what could not be
-//! saved is the error that `flush` returns.
+//! A refresh runs in a task of its own, and its response is the only copy of the next refresh token. Await
+//! [`Credentials::flush`] before the runtime ends. With a `store`, the refresh token outlives the program, and `flush` returns
+//! an error if a token could not be saved.
 //!
 //! # Features
 //!
-//! | feature | adds |
+//! | Feature | Adds |
 //! |---|---|
 //! | `oauth2` (default) | [`oauth2`]: sources for token endpoints |
-//! | `tracing` (default) | events for `tracing`, none of them with a secret |
-//! | `store` | `store`: token sets are saved before they are used; in memory, and for stores of one's own |
-//! | `file-store` | `store::FileStore`, for the processes of one machine; with `store` |
-//! | `redis` | `store::RedisStore`, for a fleet; with `store` |
-//! | `sealed` | `store::Sealed`: encryption at rest over any store; with `store` |
-//! | `hyper-util` | errors of connecting of hyper-util's client prove that a refresh token was not sent; with `oauth2` |
-//! | `decompression` | a token endpoint's answer that is gzip or deflate, although that was not asked for, is decoded; with `oauth2` |
-//! | `testing` | `testing`: an authorization server with faults to order, and clocks to set by hand |
+//! | `tracing` (default) | events for `tracing`, without secrets |
+//! | `store` | `store`: token sets are saved before they are used; in memory, and for your own stores |
+//! | `file-store` | `store::FileStore`, for the processes of one machine; enables `store` |
+//! | `redis` | `store::RedisStore`, for several machines; enables `store` |
+//! | `sealed` | `store::Sealed`: encryption at rest over any store; enables `store` |
+//! | `hyper-util` | recognises connection errors of hyper-util's client, which prove that a refresh token was not sent; enables `oauth2` |
+//! | `decompression` | decodes a token endpoint's response in gzip or deflate, which some servers send unasked; enables `oauth2` |
+//! | `testing` | `testing`: an authorization server with faults, and clocks that are set by hand |
 //! | `axum` | axum's body can be sent again |
 //! | `reqwest` | `reqwest`: reqwest's client as a service of `http` types; its body can be sent again |
-//! | `tonic` | `grpc`: calls over tonic are sent again, their errors are statuses, and trailers can be held |
+//! | `tonic` | `grpc`: calls over tonic are made again, their errors are statuses, and trailers can be held |
 //! | `full` | all of them |
 //!
-//! A feature adds API and never changes behaviour, except that `tonic` makes the errors of gRPC requests statuses, that
-//! `hyper-util` recognises errors, and that `decompression` reads more answers. There is no TLS in any of them, and no HTTP client but for `reqwest`, whose own features are yours to choose.
+//! A feature adds API and never changes behaviour, with three exceptions: `tonic` makes the errors of gRPC requests statuses,
+//! `hyper-util` recognises more errors, and `decompression` reads more responses. No feature adds TLS. No feature adds an HTTP
+//! client except `reqwest`, whose own features are yours to choose.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acquire;
@@ -227,7 +233,7 @@ pub use self::source::{
 };
 pub use self::token::{AccessToken, RefreshToken, TokenSet, TokenSetBuilder};
 
-/// The README's examples compile.
+/// The examples of the README.
 #[cfg(all(doctest, feature = "oauth2"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! Where the token may go.
+//! The origins that the token may be sent to.
 
 mod authority;
 mod error;
@@ -16,9 +16,9 @@ use self::named::{Kind, Origin, call};
 use crate::error::TokenError;
 use crate::trace;
 
-/// The origins that the token may go to, as they were named.
+/// The origins that the token may be sent to, as they were named.
 ///
-/// The URI's authority and each `Host` header must be a named origin. A request with neither goes to the server that the
+/// The URI's authority and each `Host` header must be a named origin. A request with neither is sent to the server that the
 /// client below is connected to, which the program has chosen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origins {
@@ -31,7 +31,7 @@ pub(crate) struct Origins {
 pub(crate) enum Carry {
     /// The token is attached.
     Yes,
-    /// The request passes as it is.
+    /// The request is sent unchanged.
     No,
     /// The request fails, and is not sent.
     Refuse(TokenError),
@@ -57,8 +57,8 @@ impl Origins {
 
     /// Decides whether a request carries the token. Allocates nothing unless it refuses.
     pub(crate) fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Carry {
-        // A CONNECT request's headers are for the proxy; a TRACE request's come back to whoever asked (RFC 9110 §9.3.6,
-        // §9.3.8).
+        // The headers of a CONNECT request are for the proxy. Those of a TRACE request are returned in the body of its response
+        // (RFC 9110 §9.3.6, §9.3.8).
         if method == Method::CONNECT || method == Method::TRACE {
             return Carry::No;
         }
@@ -89,7 +89,7 @@ impl Origins {
         if self.named.is_empty() && !self.any_https {
             return Carry::Refuse(none_named(scheme, authority));
         }
-        // As a rule a request names the origin as the program did, and there is nothing to parse.
+        // Most requests name the origin as the program did, so that there is nothing to parse.
         if scheme.is_some_and(|scheme| {
             self.named.iter().any(|named| named.is_written(scheme, authority))
         }) {
@@ -98,7 +98,7 @@ impl Origins {
         let scheme = match scheme.map(Scheme::of) {
             Some(None) => return Carry::No,
             Some(scheme) => scheme,
-            // A `Host` header does not say whether it is https. To pass without the token would look as if it worked.
+            // A `Host` header has no scheme. An error, since a request without the token would look as if it worked.
             None if self.named.is_empty() => return Carry::Refuse(scheme_unknown(authority)),
             None => None,
         };
@@ -110,7 +110,7 @@ impl Origins {
             return Carry::No;
         }
         if target.has_userinfo {
-            // RFC 9110 §4.2.4: it is how a link is made to look as if it led elsewhere.
+            // RFC 9110 §4.2.4: userinfo can make a link look as if it led to another host.
             return Carry::Refuse(TokenError::misconfigured(format!(
                 "the request's {} has userinfo, the part before the `@`: remove it, or the token is not attached",
                 part.as_str()
@@ -155,7 +155,7 @@ fn none_named(scheme: Option<&UriScheme>, authority: &str) -> TokenError {
 
 fn scheme_unknown(authority: &str) -> TokenError {
     TokenError::misconfigured(format!(
-        "the request names its host and no scheme, and .any_https_origin() is for those that say https: add .origin(\"https://{}\"), or give the request a whole URI",
+        "the request names its host without a scheme, and .any_https_origin() is for requests with the scheme https: add .origin(\"https://{}\"), or give the request a whole URI",
         shown(authority).unwrap_or("…")
     ))
 }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn check(origins: &Origins, uri: &str) -> String {
-        told(origins.check(&Method::GET, &uri.parse().unwrap(), &HeaderMap::new()))
+        outcome(origins.check(&Method::GET, &uri.parse().unwrap(), &HeaderMap::new()))
     }
 
     fn check_host(origins: &Origins, hosts: &[&'static str]) -> String {
@@ -189,10 +189,10 @@ mod tests {
         for host in hosts {
             headers.append(HOST, HeaderValue::from_static(host));
         }
-        told(origins.check(&Method::GET, &Uri::from_static("/a"), &headers))
+        outcome(origins.check(&Method::GET, &Uri::from_static("/a"), &headers))
     }
 
-    fn told(carry: Carry) -> String {
+    fn outcome(carry: Carry) -> String {
         match carry {
             Carry::Yes => "yes".into(),
             Carry::No => "no".into(),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn with_no_origin_named_the_request_is_told_which_call_to_add() {
+    fn without_a_named_origin_the_error_shows_the_call_to_add() {
         let none = Origins::default();
         assert_eq!(
             check(&none, "https://u:p@API.example.com/path?query=secret"),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn one_origin_is_itself_however_it_is_spelled() {
+    fn named_origin_matches_in_every_spelling() {
         let origins = named(&["https://api.example.com", "https://[2001:DB8::1]:8443"]);
         for uri in [
             "https://api.example.com",
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_origin_passes_untouched_however_it_is_spelled() {
+    fn foreign_origin_gets_no_token_in_any_spelling() {
         let origins = named(&["https://api.example.com", "https://[2001:db8::1]"]);
         for uri in [
             "http://api.example.com/",
@@ -275,23 +275,23 @@ mod tests {
                 continue;
             };
             let carry = origins.check(&Method::GET, &parsed, &HeaderMap::new());
-            assert_eq!(told(carry), "no", "{uri}");
+            assert_eq!(outcome(carry), "no", "{uri}");
         }
     }
 
     #[test]
-    fn userinfo_before_a_host_that_would_carry_the_token_is_refused_and_not_shown() {
+    fn userinfo_before_a_named_host_is_an_error_that_hides_it() {
         let uri = "https://sesame:open@api.example.com/";
         for origins in [named(&["https://api.example.com"]), any_https()] {
-            let told = check(&origins, uri);
-            assert!(told.contains("remove it") && !told.contains("sesame"), "{told}");
+            let message = check(&origins, uri);
+            assert!(message.contains("remove it") && !message.contains("sesame"), "{message}");
         }
-        let told = check_host(&named(&["https://a.example"]), &["b@a.example"]);
-        assert!(told.contains("remove it"), "{told}");
+        let message = check_host(&named(&["https://a.example"]), &["b@a.example"]);
+        assert!(message.contains("remove it"), "{message}");
     }
 
     #[test]
-    fn a_host_header_stands_in_for_a_missing_authority() {
+    fn host_header_counts_if_there_is_no_authority() {
         let origins = named(&["https://a.example", "http://127.0.0.1:8080"]);
         for host in ["a.example", "A.example.", "a.example:443", "127.0.0.1:8080"] {
             assert_eq!(check_host(&origins, &[host]), "yes", "{host}");
@@ -305,12 +305,15 @@ mod tests {
     }
 
     #[test]
-    fn a_host_header_does_not_say_that_it_is_https() {
+    fn host_header_alone_needs_a_named_origin() {
         let mut origins = any_https();
-        let told = check_host(&origins, &["a.example:8443"]);
-        assert!(told.contains("add .origin(\"https://a.example:8443\")"), "{told}");
-        let told = check_host(&origins, &["sesame:b@a.example"]);
-        assert!(told.contains("https://a.example\"") && !told.contains("sesame"), "{told}");
+        let message = check_host(&origins, &["a.example:8443"]);
+        assert!(message.contains("add .origin(\"https://a.example:8443\")"), "{message}");
+        let message = check_host(&origins, &["sesame:b@a.example"]);
+        assert!(
+            message.contains("https://a.example\"") && !message.contains("sesame"),
+            "{message}"
+        );
         assert!(check_host(&origins, &["sesame/a"]).contains("https://…\""));
         origins.origin("https://a.example").unwrap();
         assert_eq!(check_host(&origins, &["a.example"]), "yes");
@@ -333,12 +336,12 @@ mod tests {
             headers.insert(HOST, HeaderValue::from_static(host));
             let uri = uri.parse().unwrap();
             let carry = origins.check(&Method::GET, &uri, &headers);
-            assert_eq!(told(carry), carries, "{uri} {host}");
+            assert_eq!(outcome(carry), carries, "{uri} {host}");
         }
     }
 
     #[test]
-    fn any_https_origin_is_https_and_nothing_else() {
+    fn any_https_origin_allows_no_other_scheme() {
         let mut origins = any_https();
         assert_eq!(check(&origins, "https://anything.example:8443/"), "yes");
         assert_eq!(check(&origins, "http://anything.example/"), "no");
@@ -350,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn plaintext_is_for_loopback_and_for_origins_that_are_named_so() {
+    fn plaintext_is_for_loopback_and_plaintext_origins() {
         for origin in [
             "http://127.0.0.1:8080",
             "http://127.8.9.10",
@@ -384,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_not_what_a_resolver_makes_of_it() {
+    fn name_that_a_resolver_may_take_for_loopback_is_not() {
         let origins = named(&["http://localhost:8080", "http://127.0.0.1:8080"]);
         for uri in ["http://localhost.:8080/", "http://LOCALHOST.:8080/", "http://127.0.0.1.:8080/"]
         {
@@ -397,10 +400,10 @@ mod tests {
         let origins = named(&["https://a.example"]);
         let uri = Uri::from_static("https://a.example/");
         for method in [Method::CONNECT, Method::TRACE] {
-            assert_eq!(told(origins.check(&method, &uri, &HeaderMap::new())), "no");
+            assert_eq!(outcome(origins.check(&method, &uri, &HeaderMap::new())), "no");
         }
         let connect = Uri::from_static("a.example:443");
         let carry = origins.check(&Method::CONNECT, &connect, &HeaderMap::new());
-        assert_eq!(told(carry), "no");
+        assert_eq!(outcome(carry), "no");
     }
 }

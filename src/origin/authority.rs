@@ -1,4 +1,4 @@
-//! The authority of a request or of an origin, read so that no two readers differ.
+//! The authority of a request or of an origin, parsed without ambiguity.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -50,7 +50,7 @@ impl Scheme {
 pub(super) struct Target<'a> {
     pub(super) has_userinfo: bool,
     pub(super) host: Host<'a>,
-    /// None if there is none, or an empty one: the scheme's own.
+    /// Absent or empty: the default port of the scheme.
     pub(super) port: Option<u16>,
 }
 
@@ -61,9 +61,9 @@ pub(super) enum Host<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Parses an authority; none if two readers could read it differently.
+    /// Parses an authority. Returns `None` if two parsers could read it differently.
     ///
-    /// Not `Authority::port_u16`, which has no port for `:99999` just as for no port at all.
+    /// Not `Authority::port_u16`, which returns `None` for `:99999` as well as for no port.
     pub(super) fn parse(authority: &'a str) -> Option<Self> {
         let (userinfo, host_port) = match authority.rsplit_once('@') {
             Some((userinfo, host_port)) => (Some(userinfo), host_port),
@@ -74,7 +74,7 @@ impl<'a> Target<'a> {
             (Host::V6(address.parse().ok()?), port)
         } else {
             let (name, port) = host_port.split_at(host_port.find(':').unwrap_or(host_port.len()));
-            // A name may be fully qualified: `api.example.com.` is `api.example.com`. But `localhost.` is not loopback.
+            // A fully qualified name: `api.example.com.` is `api.example.com`. But `localhost.` is not loopback.
             let name = match name.strip_suffix('.') {
                 Some(unqualified) if !is_loopback_name(unqualified) => unqualified,
                 _ => name,
@@ -103,14 +103,14 @@ fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte)
 }
 
-/// Returns whether an authority has a host, and no port or one that is a number: `http` lets others pass, and an HTTP
-/// client then uses the scheme's default port.
+/// Returns whether an authority has a host and a valid port, if it has a port. `http` accepts others, for which an HTTP client uses
+/// the scheme's default port.
 #[cfg(feature = "oauth2")]
 pub(crate) fn is_sound(authority: &str) -> bool {
     Target::parse(authority).is_some()
 }
 
-/// Returns whether an authority is this machine, so that what is sent there crosses no network.
+/// Returns whether an authority is this machine, so that a request to it crosses no network.
 pub(crate) fn is_loopback(authority: &str) -> bool {
     Target::parse(authority).is_some_and(|target| match target.host {
         Host::Name(name) => is_loopback_name(name),
@@ -118,13 +118,13 @@ pub(crate) fn is_loopback(authority: &str) -> bool {
     })
 }
 
-/// No other name, nor one with a dot at its end: whether it leads to this machine is up to a resolver.
+/// For any other name, also with a dot at its end, a resolver decides whether it is this machine.
 fn is_loopback_name(name: &str) -> bool {
     name.eq_ignore_ascii_case("localhost")
         || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Returns host and port as they may be shown: without userinfo, and only if they are what they should be.
+/// Returns host and port without userinfo, if both are valid, to be shown in a message.
 pub(super) fn shown(authority: &str) -> Option<&str> {
     let (_, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     Authority::try_from(host).ok()?;

@@ -1,4 +1,4 @@
-//! An origin as the program has named it.
+//! A named origin.
 
 use std::net::Ipv6Addr;
 
@@ -114,7 +114,7 @@ impl Origin {
         })
     }
 
-    /// Returns whether a target is this origin to the letter.
+    /// Returns whether a target is written exactly like this origin.
     pub(super) fn is_written(&self, scheme: &UriScheme, authority: &str) -> bool {
         let named = match self.scheme {
             Scheme::Http => &UriScheme::HTTP,
@@ -123,7 +123,7 @@ impl Origin {
         scheme == named && authority == &*self.written
     }
 
-    /// Returns whether a target is this origin; where its scheme is not known, host and port decide.
+    /// Returns whether a target is this origin. Without a scheme, host and port decide.
     pub(super) fn matches(&self, scheme: Option<Scheme>, target: &Target<'_>) -> bool {
         let host = match (&self.host, target.host) {
             (NamedHost::Name(named), Host::Name(name)) => named.eq_ignore_ascii_case(name),
@@ -135,7 +135,7 @@ impl Origin {
     }
 }
 
-/// Splits an origin into its scheme, if it has one, and what follows the slashes.
+/// Splits an origin into its scheme, if it has one, and the text after the slashes.
 fn split_scheme(origin: &str) -> (Option<&str>, &str) {
     if let Some((scheme, rest)) = origin.split_once("://")
         && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
@@ -157,7 +157,7 @@ fn split_authority(rest: &str) -> (&str, &str) {
     rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()))
 }
 
-/// Parses host and port, or returns what is wrong with them.
+/// Parses host and port.
 fn check_host(host: &str, scheme: Scheme) -> Result<Target<'_>, OriginError> {
     let wrong = |message: &'static str| Err(OriginError::new(message));
     if host.contains('*') {
@@ -218,7 +218,7 @@ fn check_host(host: &str, scheme: Scheme) -> Result<Target<'_>, OriginError> {
 
 const NOT_IPV6: &str = "the host of the origin is in brackets and is not an IPv6 address: write .origin(\"https://[2001:db8::1]\")";
 
-/// RFC 1123 §2.1, and the underscore that some names have. No request's host can have more.
+/// RFC 1123 §2.1, and the underscore of some names.
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)
 }
