@@ -9,7 +9,17 @@ use crate::credentials::Credentials;
 /// [`Credentials`] are one for all requests. This is the parameter `S` of [`RefreshLayer`](crate::RefreshLayer) and
 /// [`Refresh`](crate::Refresh), which is `Credentials` unless it is named.
 ///
-/// Sealed: this crate implements it.
+/// Sealed: this crate implements it. Use it as a bound for code that takes a layer with any credentials.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::{FindCredentials, RefreshLayer};
+///
+/// fn for_the_api<S: FindCredentials>(layer: RefreshLayer<S>) -> RefreshLayer<S> {
+///     layer.replay_limit(1024 * 1024)
+/// }
+/// ```
 pub trait FindCredentials: sealed::Find {}
 
 impl FindCredentials for Credentials {}

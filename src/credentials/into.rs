@@ -6,6 +6,16 @@ use crate::source::TokenSource;
 /// A [`TokenSource`], or [`Credentials`] that several layers share.
 ///
 /// Sealed: implement [`TokenSource`] instead.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::{IntoCredentials, OriginError, RefreshLayer};
+///
+/// fn layer(credentials: impl IntoCredentials) -> Result<RefreshLayer, OriginError> {
+///     RefreshLayer::new(credentials).origin("https://api.example.com")
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither a `TokenSource` nor `Credentials`",
     label = "expected a token source or `Credentials`",

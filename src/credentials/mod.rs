@@ -1,4 +1,4 @@
-//! Who holds the token, and who fetches the next.
+//! The current token set, and the refresh that obtains the next one.
 
 mod event;
 mod evidence;
@@ -34,9 +34,12 @@ use crate::source::{BoxTokenSource, Cause, FetchedFor, Notice, TokenSource, Watc
 use crate::target::Target;
 use crate::token::TokenSet;
 
-/// The shared handle: the current token set, and who is fetching the next.
+/// The shared handle to one grant: the current token set, and the refresh in flight.
 ///
-/// Clones share everything. One of them can serve several layers and clients, so that all of them together renew once:
+/// A [`RefreshLayer`](crate::RefreshLayer) makes its own credentials from a source. Create them yourself to share one token among
+/// several layers and clients, to log in and out, or to watch events. Clones share everything.
+///
+/// # Examples
 ///
 /// ```
 /// use tower_refresh::{Credentials, RefreshLayer, StaticToken};
@@ -47,71 +50,92 @@ use crate::token::TokenSet;
 /// # Ok::<(), tower_refresh::BoxError>(())
 /// ```
 ///
-/// # What is promised
+/// # Guarantees
 ///
-/// - One refresh at a time, however many requests want one. All who wait share its outcome, be it a token or an error.
-///   Only one that has not ended after ten timeouts is given up on; if its answer comes after all, it is used.
-/// - A refresh runs in a task of its own. Dropping those who wait does not stop it, and its answer is used.
-/// - A token that still works is used until it expires, whatever happens to its renewal.
-/// - A request belongs to one session. After a [log-in](Self::replace) or a [log-out](Self::forget) it is not sent, or sent
-///   again, with the token of the next session: the answer is the rejection, or a [denied](TokenError::is_denied) error if the
-///   request was never sent. A request that is made while there is no session, because nothing has been obtained since the
-///   start or the last log-out, or because the token has expired and the grant is denied, waits for the next one.
+/// - There is one refresh at a time. Concurrent requests wait for the same refresh and share its result, success or error. A
+///   refresh that has not ended after ten timeouts is considered lost, and another can start. If its result arrives later, it is
+///   used.
+/// - A refresh runs in a task of its own. Dropping the futures that wait for it does not stop it, and its result is used.
+/// - A token that still works is used until it expires, also if its refresh fails.
+/// - A request belongs to one session. After a [log-in](Self::replace) or a [log-out](Self::forget), no request of the session
+///   before is sent, or sent again, with the new token. It returns the rejection, or a [denied](TokenError::is_denied) error if it
+///   was never sent. A request that is made while there is no session waits for the next one. There is no session before the first
+///   token, after a log-out, and after the token has expired and the grant is denied.
 /// - An idle program refreshes nothing: there is no background loop.
 ///
 /// # Before the runtime ends
 ///
-/// Await [`flush`](Self::flush): a refresh that is under way carries the only copy of the next refresh token.
+/// Await [`flush`](Self::flush): the response of a refresh in flight is the only copy of the next refresh token.
 ///
 /// # Fork
 ///
-/// A process that forks after the first refresh has two owners of one refresh token; that is not supported.
+/// A process must not fork after the first refresh: both processes would own one refresh token.
 #[derive(Clone)]
 pub struct Credentials {
     shared: Arc<Shared>,
 }
 
-/// Readers of a fresh token look at `published` and nothing else. Everything else is decided by the state, under the
-/// lock, and done after it: no await, spawn, send, wake, clock or user code while it is held.
+/// Readers of a fresh token read `published` and nothing else. The state decides everything else under the lock, and it is carried
+/// out after the lock is released: no await, spawn, send, wake, clock or user code while it is held.
 struct Shared {
     id: u64,
     source: BoxTokenSource,
     policy: RefreshPolicy,
-    /// Whether the source keeps tokens, some of which it may have been unable to save.
+    /// Whether the source saves tokens, so that some can be unsaved.
     keeps: bool,
-    /// Notices a change of the source's input. Not to be called under the lock.
+    /// Detects a change of the source's input. Must not be called under the lock.
     watch: Option<Watch>,
-    /// Written only under the lock, so that it never goes back in time.
+    /// Written only under the lock, so that it never becomes older.
     published: ArcSwapOption<Published>,
     #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
     inner: std::sync::Mutex<Inner>,
     events: broadcast::Sender<Event>,
-    /// How many flights and adoptions are under way, those that nobody waits for included.
+    /// The number of flights and adoptions, also of those without a waiter.
     working: watch::Sender<usize>,
 }
 
 struct Inner {
     state: State,
-    /// There is a gate exactly while the state has a flight or an adoption, and it is of the same id.
+    /// Present exactly while the state has a flight or an adoption, and of the same id.
     gate: Option<Gate>,
     turn: Turn,
 }
 
-/// The token that requests use without asking.
+/// The token that requests use without the lock.
 struct Published {
     issued: Arc<Issued>,
     until: Deadline,
 }
 
 impl Credentials {
-    /// Makes credentials that obtain their tokens from `source`, with the default policy.
+    /// Creates credentials that obtain their tokens from `source`, with the default policy.
     ///
-    /// Nothing is fetched until the first token is wanted.
+    /// No token is requested until one is needed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Credentials, StaticToken};
+    ///
+    /// let credentials = Credentials::new(StaticToken::new("sesame")?);
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
     pub fn new(source: impl TokenSource) -> Self {
         Self::with_policy(source, RefreshPolicy::default())
     }
 
-    /// Makes credentials that obtain their tokens from `source`.
+    /// Creates credentials that obtain their tokens from `source`, with a policy.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_refresh::{Credentials, RefreshPolicy, StaticToken};
+    ///
+    /// let policy = RefreshPolicy::default().timeout(Duration::from_secs(5));
+    /// let credentials = Credentials::with_policy(StaticToken::new("sesame")?, policy);
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
     pub fn with_policy(source: impl TokenSource, policy: RefreshPolicy) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(0);
 
@@ -140,24 +164,25 @@ impl Credentials {
         }
     }
 
-    /// Returns a token set that may be used now, and obtains one if there is none.
+    /// Returns a valid token set. Obtains one first if necessary.
     ///
-    /// This is the application's own call, which belongs to no session: if there is a log-in or a log-out while it waits, it
-    /// returns the tokens of the new session.
+    /// The call belongs to no session: after a log-in or a log-out while it waits, it returns the tokens of the new session.
     ///
     /// # Errors
     ///
-    /// Why there is none; see [`TokenError`]. A [transient](TokenError::is_transient) error if there is none within the
-    /// policy's timeout. A [misconfigured](TokenError::is_misconfigured) one if a refresh is needed and there is no
-    /// tokio runtime, or if it is called from within the source itself.
+    /// The [`TokenError`] of the refresh. Also:
+    ///
+    /// - A [transient](TokenError::is_transient) error if no token set arrives within the policy's timeout.
+    /// - A [misconfigured](TokenError::is_misconfigured) error if a refresh is needed and there is no tokio runtime, or if the source
+    ///   itself calls this.
     ///
     /// # Panics
     ///
-    /// If a refresh is needed and the runtime has no time driver (`enable_time`), as tokio's own timers do.
+    /// If a refresh is needed and the runtime has no time driver (`enable_time`), like tokio's own timers.
     ///
     /// # Cancel safety
     ///
-    /// Dropping this future does not stop the refresh; its answer is used.
+    /// Dropping this future does not stop the refresh. Its result is used.
     pub async fn token(&self) -> Result<TokenSet, TokenError> {
         if let Some(issued) = self.fresh() {
             return Ok(issued.tokens.clone());
@@ -167,10 +192,10 @@ impl Credentials {
 
     /// Obtains a newer token set than the current one.
     ///
-    /// A refresh that is under way is joined, and a log-in meanwhile brings the newer token set. After a failure the source is
-    /// left alone for the backoff of the policy, and the [remembered](TokenError::is_remembered) error is returned. A source that is
-    /// [misconfigured](TokenError::is_misconfigured) is asked at once, and so is one that was denied and is
-    /// asked again every five minutes ([`TokenError`]).
+    /// Joins a refresh that is in flight. A log-in while it waits counts as the newer token set. During the backoff after a failure,
+    /// it returns the [remembered](TokenError::is_remembered) error and asks no source, with two exceptions: a source that is
+    /// [misconfigured](TokenError::is_misconfigured), and a denied source that is asked again every five minutes ([`TokenError`]), are
+    /// asked at once.
     ///
     /// # Errors
     ///
@@ -192,9 +217,9 @@ impl Credentials {
         }
     }
 
-    /// Obtains the first token, at start-up rather than at the first request.
+    /// Obtains the first token, for example at start-up rather than for the first request.
     ///
-    /// Does nothing if there is a token that may be used.
+    /// Does nothing if there is a valid token.
     ///
     /// # Errors
     ///
@@ -207,31 +232,31 @@ impl Credentials {
         self.token().await.map(drop)
     }
 
-    /// Uses this token set from now on: the application has logged in itself.
+    /// Replaces the current tokens, for example after the user has logged in.
     ///
-    /// Requests made from now on use it. Those of the last session are not sent with it: see [`Credentials`]. The result of a
-    /// refresh that is under way is not used, and remembered failures are forgotten. The source is notified once
-    /// the refresh has ended.
+    /// New requests use the token set. Requests of the session before are not sent with it: see [`Credentials`]. The result of a
+    /// refresh in flight is not used, and remembered failures are forgotten. The source is notified when that refresh has ended.
     ///
     /// # Errors
     ///
-    /// What the source's [`adopt`](TokenSource::adopt) says; the token set is used all the same. A
-    /// [misconfigured](TokenError::is_misconfigured) error, and nothing happens, if there is no tokio runtime or if it
-    /// is called from within the source itself. An [ambiguous](TokenError::is_ambiguous) one if the source panicked, or the
-    /// runtime was shut down or has no time driver.
+    /// The error of the source's [`adopt`](TokenSource::adopt). The token set is used nevertheless. Also:
+    ///
+    /// - A [misconfigured](TokenError::is_misconfigured) error if there is no tokio runtime, or if the source itself calls this.
+    ///   Nothing is replaced.
+    /// - An [ambiguous](TokenError::is_ambiguous) error if the source panicked, or if the runtime was shut down or has no time
+    ///   driver.
     ///
     /// # Cancel safety
     ///
-    /// Once polled, dropping this future does not stop it.
+    /// After the first poll, dropping this future does not stop it.
     pub async fn replace(&self, tokens: impl Into<TokenSet>) -> Result<(), TokenError> {
         self.adopt(Some(tokens.into().brought())).await
     }
 
-    /// Forgets the tokens: the application has logged out.
+    /// Removes the tokens, for example after the user has logged out.
     ///
-    /// The requests of this session that have no token yet fail. The result of a refresh that is under way is not used. The
-    /// source is notified once the refresh has ended. A request that is made afterwards asks the source anew: one that has
-    /// nothing but a refresh token denies it.
+    /// Requests of this session that wait for a token fail. The result of a refresh in flight is not used. The source is notified
+    /// when that refresh has ended. A later request asks the source again: a source that has only a refresh token denies it.
     ///
     /// # Errors
     ///
@@ -254,12 +279,12 @@ impl Credentials {
         let told = flight::start_adoption(self, adoption, tokens, turn, &runtime);
         told.await.unwrap_or_else(|_| {
             Err(TokenError::ambiguous(
-                "the source panicked or its runtime was shut down while it was told",
+                "the source panicked or its runtime was shut down while it was notified of a log-in or log-out",
             ))
         })
     }
 
-    /// Returns what the credentials are up to.
+    /// Returns a snapshot of the current state.
     pub fn status(&self) -> Status {
         let now = self.now();
         let view = self.lock().state.view(now);
@@ -285,28 +310,29 @@ impl Credentials {
         }
     }
 
-    /// Returns the events from now on.
+    /// Subscribes to the events that follow.
     pub fn subscribe(&self) -> Events {
         Events::new(self.shared.events.subscribe())
     }
 
-    /// Waits until no refresh is under way, the source was told everything, and what could not be saved before is saved.
+    /// Waits until no refresh is in flight and the source knows of each log-in and log-out, and then saves unsaved tokens.
     ///
-    /// Await it before the runtime ends, within a time limit of your own.
+    /// Await it before the runtime ends, with a time limit of your own.
     ///
     /// # Errors
     ///
-    /// What a [store](TokenSource::settle) cannot save even now, and will be lost with the program: it is in memory only. A
-    /// source without a store saves nothing. A [misconfigured](TokenError::is_misconfigured) error if it is called from within
-    /// a token source, of these credentials or of others: it would wait for its own end. With a store, also a misconfigured
-    /// error if there is no tokio runtime, and an [ambiguous](TokenError::is_ambiguous) one if the source panicked or the
-    /// runtime was shut down.
+    /// - With a store, the [error](TokenSource::settle) of a token set that still cannot be saved. It exists in memory only and is lost
+    ///   when the program ends.
+    /// - A [misconfigured](TokenError::is_misconfigured) error if a token source calls this, of these credentials or of others: it
+    ///   would wait for its own end.
+    /// - With a store, a misconfigured error if there is no tokio runtime, and an [ambiguous](TokenError::is_ambiguous) error if the
+    ///   source panicked or the runtime was shut down.
     ///
     /// # Cancel safety
     ///
-    /// Dropping this future changes nothing. A save that it has begun goes on.
+    /// Dropping this future changes nothing. A save that has begun is not stopped.
     pub async fn flush(&self) -> Result<(), TokenError> {
-        // For any credentials: two sources that flush each other's would wait forever, and neither started the other.
+        // Also for other credentials: two sources that flush each other's credentials would wait forever.
         if FetchedFor::current().is_some() {
             return Err(TokenError::misconfigured(
                 "`Credentials::flush` was called from within a token source, and would wait for its own end: call it where the program ends",
@@ -320,27 +346,27 @@ impl Credentials {
         let saved = flight::start_settling(self, &self.runtime()?);
         saved.await.unwrap_or_else(|_| {
             Err(TokenError::ambiguous(
-                "the source panicked or its runtime was shut down while it saved what was unsaved",
+                "the source panicked or its runtime was shut down while it saved tokens",
             ))
         })
     }
 
     // ===== for requests =====
 
-    /// Returns the token that may be used without asking. Takes no lock and allocates nothing.
+    /// Returns the fresh token, if there is one. Takes no lock and allocates nothing.
     pub(crate) fn fresh(&self) -> Option<Arc<Issued>> {
         let published = self.shared.published.load();
         let published = published.as_ref()?;
         (!published.until.has_come(self.now())).then(|| Arc::clone(&published.issued))
     }
 
-    /// Returns the current token unless it has expired, also if a refresh is due.
+    /// Returns the current token unless it has expired, fresh or stale.
     fn usable(&self) -> Option<Arc<Issued>> {
         let now = self.now();
         self.lock().state.usable(now)
     }
 
-    /// Returns whether a token is of the current session, and its waiter is as well.
+    /// Returns whether a token and its waiter are of the current session.
     pub(crate) fn is_for(&self, token: &Issued, want: &Want) -> bool {
         let state = &self.lock().state;
         token.session() == state.session() && !want.is_over(state)
@@ -353,7 +379,8 @@ impl Credentials {
 
     /// Answers a request that obtained a token, and then readied its service, perhaps for a long time.
     ///
-    /// A token that has expired since may be sent all the same: one of no lifetime serves those who waited for it.
+    /// With `may_have_expired`, a token is used although it has expired meanwhile: a token without a lifetime serves the requests that
+    /// waited for it.
     pub(crate) fn recheck(&self, token: Arc<Issued>, may_have_expired: bool) -> Answer {
         if let Some(fresh) = self.fresh().filter(|fresh| fresh.session() == token.session()) {
             return Answer::Use(fresh);
@@ -366,7 +393,7 @@ impl Credentials {
         self.ask(want)
     }
 
-    /// Answers somebody who wants a token, and starts a flight if that is what it takes.
+    /// Answers a wish for a token, and starts a flight if one is needed.
     pub(crate) fn ask(&self, mut want: Want) -> Answer {
         self.notice_change(&want);
         let runtime = self.runtime().and_then(|runtime| self.refuse_recursion().map(|()| runtime));
@@ -388,7 +415,7 @@ impl Credentials {
                         state.call_off(&departure);
                         Decision::Refuse(error.clone())
                     }
-                    // The token is used all the same, while it lasts.
+                    // The token is used while it lasts.
                     (Decision::UseAndStart(issued, departure), Err(_)) => {
                         state.call_off(&departure);
                         Decision::Use(issued)
@@ -416,7 +443,7 @@ impl Credentials {
         if let Some(departure) = departure {
             let challenge = match &want {
                 Want::NewerThanRejected { challenge, .. } => {
-                    // An older token's rejection says nothing about the one that is renewed now.
+                    // Only for the token that is refreshed now, not for the rejection of an older one.
                     challenge.clone().filter(|_| departure.cause == Cause::Rejected)
                 }
                 _ => None,
@@ -441,8 +468,7 @@ impl Credentials {
         }
     }
 
-    /// Returns a timer, on the runtime of whoever asks, which is polled since it asks, or else on the policy's; none if
-    /// there is no runtime.
+    /// Returns a timer, or none if there is no runtime. The caller's runtime comes before the policy's, since it is being polled.
     pub(crate) fn sleep(&self, duration: Duration) -> Option<Pin<Box<Sleep>>> {
         self.timer(duration).map(Box::pin)
     }
@@ -493,11 +519,11 @@ impl Credentials {
         );
     }
 
-    /// Tells those who watch what a source has to say besides its answer.
+    /// Sends a source's notice to the subscribers.
     fn tell(&self, notice: Notice) {
         let event = Event::from(notice);
         event.trace();
-        // That nobody listens is not an error.
+        // To have no subscriber is not an error.
         let _ = self.shared.events.send(event);
     }
 
@@ -505,7 +531,7 @@ impl Credentials {
         self.lock().state.has_last_word(adoption)
     }
 
-    /// Takes the source from whoever has held it for too long.
+    /// Takes the source from a flight that has held it for too long.
     fn take_turn(&self) -> Turn {
         self.decide(|state, _| (state.give_up_on_turn(), None), |inner, ()| Arc::clone(&inner.turn))
     }
@@ -522,8 +548,8 @@ impl Credentials {
 
     /// Decides under the lock, and acts after it.
     ///
-    /// `decide` also returns what those who waited so far are told, if the flight that they joined is over.
-    /// `take` then picks what the caller needs from what the decision led to.
+    /// `decide` also returns the outcome for the waiters of a flight that is over. `take` then picks the values that the caller needs
+    /// from the new state.
     fn decide<T, U>(
         &self,
         decide: impl FnOnce(&mut State, Now) -> (T, Option<Outcome>),
@@ -534,7 +560,7 @@ impl Credentials {
             let mut inner = self.lock();
             let (decision, outcome) = decide(&mut inner.state, now);
             if inner.state.take_lost() {
-                // The lost flight keeps the old turn; nobody is to wait for that.
+                // The lost flight keeps the old turn, and no other flight waits for it.
                 inner.turn = Turn::default();
             }
             let id = inner.state.flight_id();
@@ -548,7 +574,7 @@ impl Credentials {
             (take(&inner, decision), gate, outcome, news, discarded)
         };
         drop(discarded);
-        // Before the waiters: the requests that continue find the events of what they waited for.
+        // Before the waiters are woken: a request that continues finds the events of the flight that it waited for.
         for event in &news {
             // To have no subscriber is not an error.
             let _ = self.shared.events.send(event.clone());
@@ -556,7 +582,7 @@ impl Credentials {
         if let Some(gate) = gate {
             gate.open(outcome.unwrap_or(Outcome::AskAgain));
         }
-        // Last, since a `tracing` subscriber is code of others that may be slow or panic.
+        // Last: a `tracing` subscriber is code of others, and may be slow or panic.
         for event in news {
             event.trace();
         }
@@ -565,7 +591,7 @@ impl Credentials {
 
     fn publish(&self, state: &State, now: Now) {
         let published = self.shared.published.load();
-        // After a failure, requests check the source's input for a change.
+        // After a failure, each request checks the source's input for a change.
         let watches = self.shared.watch.is_some() && state.has_failed();
         let next = state.published(now).filter(|_| !watches);
         let unchanged = match (&*published, &next) {
@@ -583,7 +609,7 @@ impl Credentials {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        // Nothing that can panic runs under it; were it so, the state would still be whole between two decisions.
+        // Nothing that can panic runs under the lock, and the state is consistent between two decisions.
         self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -603,7 +629,7 @@ impl Credentials {
         self.shared.policy.timing.timeout
     }
 
-    /// The runtime that refreshes run on.
+    /// Returns the runtime that refreshes run on.
     fn runtime(&self) -> Result<Handle, TokenError> {
         if let Some(runtime) = &self.shared.policy.runtime {
             return Ok(runtime.clone());
@@ -622,7 +648,7 @@ impl Credentials {
         }
     }
 
-    /// Returns whether these are the extensions of a token request that is made for these credentials, in any task.
+    /// Returns whether these are the extensions of a token request for these credentials, in any task.
     pub(crate) fn is_own_request(&self, extensions: &Extensions) -> bool {
         extensions.get::<FetchedFor>().is_some_and(|ids| ids.includes(self.shared.id))
     }
@@ -702,7 +728,7 @@ mod tests {
 
     /// E2: nor does its acceptance.
     #[test]
-    fn a_request_with_a_fresh_token_takes_no_lock() {
+    fn request_with_a_fresh_token_takes_no_lock() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let credentials = Credentials::new(|_: Renewal| async { TokenSet::bearer("t") });
         runtime.block_on(credentials.prime()).unwrap();
@@ -725,7 +751,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_gate_exactly_while_there_is_a_flight() {
+    fn gate_exists_exactly_while_a_flight_does() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let credentials = Credentials::new(|_: Renewal| async { TokenSet::bearer("t") });
         let gate_is_right = || {
@@ -736,7 +762,7 @@ mod tests {
         runtime.block_on(async {
             assert!(!gate_is_right());
             let Answer::Wait(waiting) = credentials.ask(Want::Token) else {
-                panic!("there is no token yet")
+                panic!("no token was requested before")
             };
             assert!(gate_is_right());
             waiting.await.unwrap();
