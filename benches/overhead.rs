@@ -80,7 +80,7 @@ fn refresh() -> RefreshLayer {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(credentials.prime()).expect("a token");
-    RefreshLayer::new(credentials).origin("https://api.example.com").unwrap()
+    RefreshLayer::new(credentials).origin("https://api.example.com").expect("a valid origin")
 }
 
 fn run<S>(bencher: Bencher<'_, '_>, headers: usize, mut service: S)

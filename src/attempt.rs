@@ -56,7 +56,7 @@ impl<B, F> First<B, F> {
         config: &Config<S, C, R>,
         token: Arc<Issued>,
         service: &mut I,
-    ) -> Result<(I::Future, Sent<I, F, R::Spare>), BoxError>
+    ) -> Result<Sending<I, B, F, R::Spare>, BoxError>
     where
         I: Service<Request<B>> + Clone,
         R: Retry<B>,
@@ -105,7 +105,7 @@ impl<B, F> Last<B, F> {
         config: &Config<S, C, R>,
         token: Arc<Issued>,
         service: &mut I,
-    ) -> Result<(I::Future, Sent<I, F, T>), BoxError>
+    ) -> Result<Sending<I, B, F, T>, BoxError>
     where
         I: Service<Request<B>>,
     {
@@ -127,6 +127,9 @@ fn not_sent_again(head: &Parts, error: &TokenError) -> BoxError {
 }
 
 // ===== while the response is awaited =====
+
+/// The future of the response, and the attempt that it belongs to.
+type Sending<I, B, F, T> = (<I as Service<Request<B>>>::Future, Sent<I, F, T>);
 
 /// An attempt whose response is awaited.
 #[derive(Default)]

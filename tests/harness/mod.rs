@@ -174,7 +174,7 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let layer = layer.origin("https://api.test").unwrap();
+    let layer = layer.origin("https://api.test").expect("a valid origin");
     BoxCloneSyncService::new(tower::ServiceBuilder::new().layer(layer).service(api))
 }
 
