@@ -31,9 +31,9 @@ pub(crate) enum Admission<F> {
 }
 
 impl<S, C, R> Config<S, C, R> {
-    pub(crate) fn classify<D: Classify>(self, classify: D) -> Config<S, D, R> {
+    pub(crate) fn classifier<D: Classify>(self, classifier: D) -> Config<S, D, R> {
         let Self { find, origins, attach, retry, .. } = self;
-        Config { find, origins, attach, classify: Arc::new(classify), retry }
+        Config { find, origins, attach, classify: Arc::new(classifier), retry }
     }
 
     pub(crate) fn retry<T>(self, retry: T) -> Config<S, C, T> {

@@ -264,8 +264,8 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     // ===== what follows from the response =====
 
     /// Sets how a rejected token is recognised; [`Unauthorized`] by default.
-    pub fn classify<D: Classify>(self, classify: D) -> RefreshLayer<S, D, R> {
-        RefreshLayer { config: self.config.classify(classify) }
+    pub fn classifier<D: Classify>(self, classifier: D) -> RefreshLayer<S, D, R> {
+        RefreshLayer { config: self.config.classifier(classifier) }
     }
 
     /// Sets how a body is copied for the second attempt, for bodies that are not [`ReplayBody`](crate::ReplayBody).

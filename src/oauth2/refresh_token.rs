@@ -159,7 +159,7 @@ impl RefreshTokenGrant {
     /// });
     /// let layer = RefreshLayer::new(grant)
     ///     .origin("https://graph.microsoft.com")?
-    ///     .classify(Unauthorized::default().reject_error("insufficient_claims"));
+    ///     .classifier(Unauthorized::default().reject_error("insufficient_claims"));
     /// # Ok(())
     /// # }
     /// ```
