@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 /// An implementation must not block and must not panic; it is called for every request.
 pub trait Clock: Send + Sync + 'static {
     /// Reads both clocks at once.
-    fn now(&self) -> Now;
+    fn now(&self) -> Timestamp;
 }
 
 /// One reading of two clocks.
@@ -20,12 +20,12 @@ pub trait Clock: Send + Sync + 'static {
 /// A token is expired as soon as *either* clock says so: the monotonic one is right when somebody sets the wall clock,
 /// and the wall clock is right when the machine was suspended, during which most monotonic clocks stand still.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Now {
+pub struct Timestamp {
     monotonic: Duration,
     wall: Duration,
 }
 
-impl Now {
+impl Timestamp {
     /// Makes a reading out of the time since a fixed but arbitrary moment and the time of day.
     ///
     /// A time of day before 1970 counts as 1970.
@@ -56,9 +56,9 @@ impl Now {
     }
 }
 
-impl fmt::Debug for Now {
+impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Now")
+        f.debug_struct("Timestamp")
             .field("monotonic", &self.monotonic)
             .field("since_epoch", &self.wall)
             .finish()
@@ -76,7 +76,7 @@ pub(crate) struct SystemClock;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl Clock for SystemClock {
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         use rustix::time::{ClockId, Timespec, clock_gettime};
 
         let duration = |time: Timespec| {
@@ -84,7 +84,7 @@ impl Clock for SystemClock {
             let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
             Duration::new(seconds, nanoseconds)
         };
-        Now {
+        Timestamp {
             monotonic: duration(clock_gettime(ClockId::MonotonicCoarse)),
             wall: duration(clock_gettime(ClockId::RealtimeCoarse)),
         }
@@ -97,14 +97,14 @@ impl Clock for SystemClock {
         clippy::disallowed_methods,
         reason = "this is the clock that everything else is to use"
     )]
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         use std::sync::OnceLock;
         use std::time::Instant;
 
         static START: OnceLock<Instant> = OnceLock::new();
 
         let start = START.get_or_init(Instant::now);
-        Now::new(start.elapsed(), SystemTime::now())
+        Timestamp::new(start.elapsed(), SystemTime::now())
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_time_before_1970_is_1970() {
         let early = SystemTime::UNIX_EPOCH - Duration::from_secs(5);
-        assert_eq!(Now::new(Duration::ZERO, early).since_epoch(), Duration::ZERO);
+        assert_eq!(Timestamp::new(Duration::ZERO, early).since_epoch(), Duration::ZERO);
     }
 
     #[test]

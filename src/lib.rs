@@ -201,7 +201,7 @@ mod token;
 mod trace;
 
 pub use self::classify::{Challenge, Classify, Unauthorized, Verdict};
-pub use self::clock::{Clock, Now};
+pub use self::clock::{Clock, Timestamp};
 pub use self::credentials::{Credentials, Event, Events, RefreshPolicy, Status, TokenStatus};
 pub use self::error::{BoxError, TokenError};
 pub use self::future::ResponseFuture;

@@ -30,7 +30,7 @@ use tower_refresh::oauth2::{Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{StoreDown, Stored};
 use tower_refresh::testing::{AuthorizationServer, Fault, Rotation, TokioClock};
 use tower_refresh::{
-    Clock, Credentials, Event, Events, Now, RefreshLayer, RefreshPolicy, Renewal, SourceInfo,
+    Clock, Credentials, Event, Events, RefreshLayer, RefreshPolicy, Renewal, SourceInfo, Timestamp,
     TokenError, TokenSet, TokenSource, TokenStatus,
 };
 use world::{Blow, Class, Health, Life, Network, OpFault, Point, Storage, Trap, View, World};
@@ -297,9 +297,9 @@ struct Skewed {
 }
 
 impl Clock for Skewed {
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         let now = self.clock.now();
-        Now::new(now.monotonic(), now.wall() + self.by)
+        Timestamp::new(now.monotonic(), now.wall() + self.by)
     }
 }
 

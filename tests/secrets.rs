@@ -231,7 +231,7 @@ fn settings(paper: &mut Paper) {
     paper.debug("Counters", &server.counters());
     paper.debug("ManualClock", &ManualClock::new());
     paper.debug("TokioClock", &TokioClock::new());
-    paper.debug("Now", &ManualClock::new().now());
+    paper.debug("Timestamp", &ManualClock::new().now());
 }
 
 fn authentication() -> Authentication {

@@ -13,8 +13,8 @@ use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower_refresh::testing::{ManualClock, TokioClock};
 use tower_refresh::{
-    Cause, Clock, Credentials, Event, Now, RefreshPolicy, Renewal, TokenError, TokenSetBuilder,
-    TokenSource, TokenStatus,
+    Cause, Clock, Credentials, Event, RefreshPolicy, Renewal, Timestamp, TokenError,
+    TokenSetBuilder, TokenSource, TokenStatus,
 };
 
 const DAY: Duration = Duration::from_secs(86400);
@@ -200,9 +200,9 @@ async fn expired_token_of_the_application_is_refreshed_before_it_is_used() {
 struct Odd(fn(u64) -> (Duration, SystemTime), AtomicU64);
 
 impl Clock for Odd {
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         let (monotonic, wall) = (self.0)(self.1.fetch_add(1, Ordering::SeqCst));
-        Now::new(monotonic, wall)
+        Timestamp::new(monotonic, wall)
     }
 }
 
@@ -264,11 +264,11 @@ async fn backoff_that_began_at_a_wrong_time_ends() {
     let is_wrong = Arc::new(AtomicBool::new(true));
     struct Glitch(TokioClock, Arc<AtomicBool>);
     impl Clock for Glitch {
-        fn now(&self) -> Now {
+        fn now(&self) -> Timestamp {
             let now = self.0.now();
             let ahead =
                 if self.1.load(Ordering::SeqCst) { 100 * 365 * DAY } else { Duration::ZERO };
-            Now::new(now.monotonic() + ahead, now.wall())
+            Timestamp::new(now.monotonic() + ahead, now.wall())
         }
     }
     let (source, mut strings) = puppet();

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::state::{Deadline, Generation, doubled};
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::target::Target;
 
 /// How many suspects are remembered.
@@ -165,7 +165,12 @@ impl Evidence {
     }
 
     /// A target rejected the current token.
-    pub(super) fn judge(&mut self, now: Now, current: Generation, target: Target) -> Judgement {
+    pub(super) fn judge(
+        &mut self,
+        now: Timestamp,
+        current: Generation,
+        target: Target,
+    ) -> Judgement {
         self.give_back(now);
         let share = self.share_of(now, target);
         self.forfeit(now, target);
@@ -199,7 +204,7 @@ impl Evidence {
     }
 
     /// A refresh was made because a target rejected this generation.
-    pub(super) fn refreshed(&mut self, now: Now, target: Target, rejected: Generation) {
+    pub(super) fn refreshed(&mut self, now: Timestamp, target: Target, rejected: Generation) {
         let suspect = self.suspect(target);
         suspect.rejected = rejected;
         suspect.hold = None;
@@ -209,7 +214,12 @@ impl Evidence {
     }
 
     /// A refresh failed, which this target's rejection of the current token had started, if any.
-    pub(super) fn refresh_failed(&mut self, now: Now, current: Generation, target: Option<Target>) {
+    pub(super) fn refresh_failed(
+        &mut self,
+        now: Timestamp,
+        current: Generation,
+        target: Option<Target>,
+    ) {
         self.is_awaited = true;
         self.failed_after = self.acceptances;
         let (backoff, acceptances) = (self.backoff, self.acceptances);
@@ -229,7 +239,7 @@ impl Evidence {
 
     /// Returns whether responses have accepted the current token since the last refresh failed, and were not followed by
     /// rejections alone for the longest backoff.
-    pub(super) fn speaks_for_the_token(&self, now: Now) -> bool {
+    pub(super) fn speaks_for_the_token(&self, now: Timestamp) -> bool {
         let doubted_for = self.doubted.map(|since| now.monotonic().saturating_sub(since));
         self.acceptances > self.failed_after
             && doubted_for.is_none_or(|doubted_for| doubted_for < self.backoff.1)
@@ -246,14 +256,14 @@ impl Evidence {
     }
 
     /// A suspect accepted the current token. Returns whether it had backed off.
-    pub(super) fn accepted(&mut self, now: Now, target: Target) -> bool {
+    pub(super) fn accepted(&mut self, now: Timestamp, target: Target) -> bool {
         let suspect = self.suspects.iter_mut().find(|suspect| suspect.is(target));
         suspect.is_some_and(|suspect| suspect.clear(now))
     }
 
     /// A request that was rejected was accepted with a newer token: its refresh was useful. Returns whether it had
     /// backed off.
-    pub(super) fn retry_accepted(&mut self, now: Now, target: Target) -> bool {
+    pub(super) fn retry_accepted(&mut self, now: Timestamp, target: Target) -> bool {
         let Some(at) = self.suspects.iter().position(|suspect| suspect.target == target) else {
             return false;
         };
@@ -267,7 +277,7 @@ impl Evidence {
     /// A request that was rejected was rejected with this newer generation too. Returns the hold that begins with it.
     pub(super) fn retry_rejected(
         &mut self,
-        now: Now,
+        now: Timestamp,
         target: Target,
         generation: Generation,
     ) -> Option<Duration> {
@@ -303,7 +313,7 @@ impl Evidence {
     }
 
     /// Returns for how long some target's rejections start no refresh.
-    pub(super) fn longest_left(&self, now: Now) -> Option<Duration> {
+    pub(super) fn longest_left(&self, now: Timestamp) -> Option<Duration> {
         let suspects = self.suspects.iter().filter(|suspect| suspect.cleared.is_none());
         let holds = suspects.filter_map(|suspect| suspect.hold?.left(now));
         let budgets = self
@@ -337,7 +347,7 @@ impl Evidence {
     }
 
     /// Returns how much of its origin's budget a target's rejection may use.
-    fn share_of(&self, now: Now, target: Target) -> Share {
+    fn share_of(&self, now: Timestamp, target: Target) -> Share {
         let passed = |since: Duration| now.monotonic().saturating_sub(since);
         let is_dead =
             self.is_accepted && self.doubted.is_some_and(|since| passed(since) >= self.backoff.0);
@@ -353,7 +363,7 @@ impl Evidence {
     }
 
     /// Gives back to the budgets what has proved useful by now.
-    fn give_back(&mut self, now: Now) {
+    fn give_back(&mut self, now: Timestamp) {
         let is_useful = |suspect: &Suspect| {
             suspect.is_charged
                 && suspect
@@ -369,7 +379,7 @@ impl Evidence {
     }
 
     /// A target that accepted the new token rejects one so soon: its refresh has not proved useful.
-    fn forfeit(&mut self, now: Now, target: Target) {
+    fn forfeit(&mut self, now: Timestamp, target: Target) {
         let mut suspects = self.suspects.iter_mut();
         if let Some(suspect) = suspects.find(|suspect| suspect.target == target) {
             suspect.is_charged = false;
@@ -380,7 +390,7 @@ impl Evidence {
     // ===== budgets =====
 
     /// Returns how long an origin's rejections start no refresh, if this share of its budget is used up.
-    fn exhausted_for(&self, now: Now, origin: u32, share: Share) -> Option<Duration> {
+    fn exhausted_for(&self, now: Timestamp, origin: u32, share: Share) -> Option<Duration> {
         let (_, most) = self.backoff;
         match self.budgets.iter().find(|budget| budget.origin == origin) {
             Some(budget) => budget.exhausted_for(now, most, share),
@@ -392,7 +402,7 @@ impl Evidence {
         }
     }
 
-    fn charge(&mut self, now: Now, origin: u32) {
+    fn charge(&mut self, now: Timestamp, origin: u32) {
         let (_, most) = self.backoff;
         if !self.budgets.iter().any(|budget| budget.origin == origin) {
             self.budgets.retain(|budget| budget.left(now, most) < BUDGET);
@@ -417,7 +427,7 @@ impl Evidence {
         }
     }
 
-    fn refund(&mut self, now: Now, origin: u32) {
+    fn refund(&mut self, now: Timestamp, origin: u32) {
         let (_, most) = self.backoff;
         if let Some(budget) = self.budgets.iter_mut().find(|budget| budget.origin == origin) {
             budget.refund(now, most / 10);
@@ -466,7 +476,7 @@ impl Suspect {
     /// The last refresh did not help here, or would not. Returns for how long there is no other.
     fn strike(
         &mut self,
-        now: Now,
+        now: Timestamp,
         rejected: Generation,
         (first, most): (Duration, Duration),
         acceptances: u64,
@@ -485,7 +495,7 @@ impl Suspect {
     }
 
     /// It accepted the current token. Returns whether it had backed off.
-    fn clear(&mut self, now: Now) -> bool {
+    fn clear(&mut self, now: Timestamp) -> bool {
         self.cleared = Some(now.monotonic());
         self.hold = None;
         std::mem::take(&mut self.strikes) > 0
@@ -493,22 +503,22 @@ impl Suspect {
 }
 
 impl Hold {
-    fn left(&self, now: Now) -> Option<Duration> {
+    fn left(&self, now: Timestamp) -> Option<Duration> {
         self.until.left(now).filter(|left| !left.is_zero())
     }
 }
 
 impl Budget {
     /// Returns how much of it is left by now: one more for each `interval` that has passed.
-    fn left(&self, now: Now, interval: Duration) -> u32 {
+    fn left(&self, now: Timestamp, interval: Duration) -> u32 {
         self.left.saturating_add(self.filled(now, interval)).min(BUDGET)
     }
 
-    fn filled(&self, now: Now, interval: Duration) -> u32 {
+    fn filled(&self, now: Timestamp, interval: Duration) -> u32 {
         intervals(self.since, now, interval)
     }
 
-    fn refund(&mut self, now: Now, interval: Duration) {
+    fn refund(&mut self, now: Timestamp, interval: Duration) {
         let gained = intervals(self.refunded_since, now, interval);
         self.refunds = self.refunds.saturating_add(gained).min(REFUNDS);
         if gained > 0 {
@@ -525,7 +535,7 @@ impl Budget {
     }
 
     /// Returns how long until there is something of this share, if there is nothing now.
-    fn exhausted_for(&self, now: Now, interval: Duration, share: Share) -> Option<Duration> {
+    fn exhausted_for(&self, now: Timestamp, interval: Duration, share: Share) -> Option<Duration> {
         let kept = u32::from(share == Share::AllButOne);
         if share == Share::Spare && self.spare > 0 {
             return None;
@@ -536,7 +546,7 @@ impl Budget {
     }
 
     /// Takes in what it has gained, and begins to fill up from now on if it is full.
-    fn fill(&mut self, now: Now, interval: Duration) {
+    fn fill(&mut self, now: Timestamp, interval: Duration) {
         let filled = self.filled(now, interval);
         self.left = self.left(now, interval);
         self.since = match self.left {
@@ -550,7 +560,7 @@ impl Budget {
 }
 
 /// Returns how many intervals have passed on the monotonic clock.
-fn intervals(since: Duration, now: Now, interval: Duration) -> u32 {
+fn intervals(since: Duration, now: Timestamp, interval: Duration) -> u32 {
     let passed = now.monotonic().saturating_sub(since).as_nanos();
     u32::try_from(passed.checked_div(interval.as_nanos()).unwrap_or(u128::MAX)).unwrap_or(u32::MAX)
 }
@@ -582,8 +592,8 @@ mod tests {
             }
         }
 
-        fn now(&self) -> Now {
-            Now::new(self.now, SystemTime::UNIX_EPOCH + self.now)
+        fn now(&self) -> Timestamp {
+            Timestamp::new(self.now, SystemTime::UNIX_EPOCH + self.now)
         }
 
         fn pass(&mut self, seconds: u64) {

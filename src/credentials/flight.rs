@@ -20,7 +20,7 @@ use super::Credentials;
 use super::session::Session;
 use super::state::{Adoption, Departure, FlightId, Generation, Issued, LOST_AFTER, State};
 use crate::classify::Challenge;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::limit;
 use crate::source::{FetchedFor, Renewal, TokenSource};
@@ -254,7 +254,7 @@ impl<S: TokenSource> Drop for Working<S> {
 struct InFlight<S: TokenSource> {
     departure: Departure,
     /// When the source was asked.
-    asked: Option<Now>,
+    asked: Option<Timestamp>,
     landed: bool,
     // Last, so that the work is over when the rest is.
     work: Working<S>,

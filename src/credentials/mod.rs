@@ -26,7 +26,7 @@ use self::flight::{Gate, Outcome, Turn};
 pub use self::policy::RefreshPolicy;
 pub(crate) use self::state::Issued;
 use self::state::{Adoption, Deadline, Decision, Departure, FlightId, State};
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::source::{BoxTokenSource, Cause, FetchedFor, Notice, TokenSource, Watch};
 use crate::target::Target;
@@ -485,7 +485,7 @@ impl<S: TokenSource> Credentials<S> {
         self.lock().state.wants(id)
     }
 
-    fn land(&self, departure: &Departure, asked: Now, result: Result<TokenSet, TokenError>) {
+    fn land(&self, departure: &Departure, asked: Timestamp, result: Result<TokenSet, TokenError>) {
         self.decide(
             |state, now| {
                 let outcome = state.land(now, departure, asked, result);
@@ -528,7 +528,7 @@ impl<S: TokenSource> Credentials<S> {
     /// `take` then picks what the caller needs from what the decision led to.
     fn decide<T, U>(
         &self,
-        decide: impl FnOnce(&mut State, Now) -> (T, Option<Outcome>),
+        decide: impl FnOnce(&mut State, Timestamp) -> (T, Option<Outcome>),
         take: impl FnOnce(&Inner, T) -> U,
     ) -> U {
         let now = self.now();
@@ -565,7 +565,7 @@ impl<S: TokenSource> Credentials<S> {
         taken
     }
 
-    fn publish(&self, state: &State, now: Now) {
+    fn publish(&self, state: &State, now: Timestamp) {
         let published = self.shared.published.load();
         // After a failure, requests check the source's input for a change.
         let watches = self.shared.watch.is_some() && state.has_failed();
@@ -589,7 +589,7 @@ impl<S: TokenSource> Credentials<S> {
         self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         self.shared.policy.clock.now().bounded()
     }
 

@@ -17,7 +17,7 @@ use super::event::Event;
 use super::evidence::{Evidence, Judgement, Testimony, Witness};
 use super::policy::Timing;
 use super::session::Session;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::error::{NextAttempt, TokenError};
 use crate::source::Cause;
 use crate::target::Target;
@@ -216,7 +216,7 @@ impl State {
     // ===== what requests ask =====
 
     /// A request wants a token.
-    pub(super) fn token(&mut self, now: Now) -> Decision {
+    pub(super) fn token(&mut self, now: Timestamp) -> Decision {
         self.give_up_on_lost(now);
         if let Some((current, until)) = self.published(now)
             && !until.has_come(now)
@@ -239,7 +239,7 @@ impl State {
     /// A resource server rejected the token of this generation; the request wants a newer one.
     pub(super) fn rejected(
         &mut self,
-        now: Now,
+        now: Timestamp,
         generation: Generation,
         target: Target,
     ) -> Decision {
@@ -283,7 +283,7 @@ impl State {
     }
 
     /// The application wants a token newer than this generation.
-    pub(super) fn forced(&mut self, now: Now, generation: Generation) -> Decision {
+    pub(super) fn forced(&mut self, now: Timestamp, generation: Generation) -> Decision {
         self.give_up_on_lost(now);
         if generation < self.generation {
             return self.token(now);
@@ -295,7 +295,7 @@ impl State {
     }
 
     /// Sends no refresh token whose fate is unknown; others may have brought a token meanwhile.
-    fn hold_back(&mut self, now: Now, cause: Cause) -> Decision {
+    fn hold_back(&mut self, now: Timestamp, cause: Cause) -> Decision {
         match &self.failure {
             Some(_) if self.keeps && self.look_again.has_come(now) => {
                 Decision::Start(self.depart_to_look(now, cause))
@@ -308,7 +308,7 @@ impl State {
     }
 
     /// Wants a newer token, and waits for it.
-    fn need(&mut self, now: Now, cause: Cause) -> Decision {
+    fn need(&mut self, now: Timestamp, cause: Cause) -> Decision {
         if self.flight.is_some() {
             return Decision::Join;
         }
@@ -319,7 +319,7 @@ impl State {
     }
 
     /// The error that is handed out instead of asking the source.
-    fn blocked(&self, now: Now, cause: Cause) -> Option<TokenError> {
+    fn blocked(&self, now: Timestamp, cause: Cause) -> Option<TokenError> {
         let failure = self.failure.as_ref()?;
         let is_forced = cause == Cause::Forced;
         if is_forced && self.is_probed(&failure.error) {
@@ -340,7 +340,12 @@ impl State {
         Some(self.remembered(now, failure, left))
     }
 
-    fn remembered(&self, now: Now, failure: &Failure, mut after: Option<Duration>) -> TokenError {
+    fn remembered(
+        &self,
+        now: Timestamp,
+        failure: &Failure,
+        mut after: Option<Duration>,
+    ) -> TokenError {
         // To look at the store is not to ask.
         if self.keeps && failure.error.is_denied() {
             after = failure.probe.left(now);
@@ -357,7 +362,7 @@ impl State {
     /// Returns whether a refresh token whose fate is unknown is not to be sent while the access token works.
     ///
     /// Only one that ends by itself: waiting for the end of the others would be waiting for ever.
-    fn holds_back(&self, now: Now) -> bool {
+    fn holds_back(&self, now: Timestamp) -> bool {
         let is_ambiguous =
             self.failure.as_ref().is_some_and(|failure| failure.error.is_ambiguous());
         let works_for_a_while =
@@ -367,7 +372,7 @@ impl State {
 
     // ===== flights =====
 
-    fn depart(&mut self, now: Now, cause: Cause) -> Departure {
+    fn depart(&mut self, now: Timestamp, cause: Cause) -> Departure {
         let kind = match cause {
             Cause::Rejected => FlightKind::Replacing,
             _ => FlightKind::Renewing,
@@ -401,7 +406,7 @@ impl State {
     }
 
     /// Somebody else may have brought what we are not to obtain now.
-    fn depart_to_look(&mut self, now: Now, cause: Cause) -> Departure {
+    fn depart_to_look(&mut self, now: Timestamp, cause: Cause) -> Departure {
         self.look_again = Deadline::monotonic(now, LOOK_AGAIN);
         Departure {
             id: self.occupy(now, FlightKind::Renewing),
@@ -414,7 +419,7 @@ impl State {
         }
     }
 
-    fn occupy(&mut self, now: Now, kind: FlightKind) -> FlightId {
+    fn occupy(&mut self, now: Timestamp, kind: FlightKind) -> FlightId {
         self.flights += 1;
         let id = FlightId(self.flights);
         // An adoption may first have to wait until the flight before it is lost.
@@ -429,7 +434,7 @@ impl State {
         id
     }
 
-    fn give_up_on_lost(&mut self, now: Now) {
+    fn give_up_on_lost(&mut self, now: Timestamp) {
         if let Some(flight) = &mut self.flight
             && flight.lost.has_come(now)
             && !flight.was_overdue
@@ -481,9 +486,9 @@ impl State {
     /// A flight ends. Returns what those who wait are told, or nothing if it concerns nobody any more.
     pub(super) fn land(
         &mut self,
-        now: Now,
+        now: Timestamp,
         departure: &Departure,
-        asked: Now,
+        asked: Timestamp,
         result: Result<TokenSet, TokenError>,
     ) -> Option<Result<Arc<Issued>, TokenError>> {
         let waited_for = self.wants(departure.id);
@@ -535,7 +540,13 @@ impl State {
     }
 
     /// `is_obtained` if the source has just issued it, and not the application, which may bring one that is used up.
-    fn issue(&mut self, now: Now, asked: Now, tokens: TokenSet, is_obtained: bool) -> Arc<Issued> {
+    fn issue(
+        &mut self,
+        now: Timestamp,
+        asked: Timestamp,
+        tokens: TokenSet,
+        is_obtained: bool,
+    ) -> Arc<Issued> {
         self.generation.0 += 1;
         let (lifetime, expiry) = match tokens.expiry() {
             None => (None, Deadline::NEVER),
@@ -584,7 +595,7 @@ impl State {
     }
 
     /// Returns whether a token that was just obtained is over already, and reports the first of several.
-    fn is_over(&mut self, now: Now, tokens: &TokenSet, expired: Deadline) -> bool {
+    fn is_over(&mut self, now: Timestamp, tokens: &TokenSet, expired: Deadline) -> bool {
         let left = expired.left(now);
         let (is_over, reason) = match tokens.expiry() {
             None => (false, ""),
@@ -606,7 +617,7 @@ impl State {
     }
 
     /// Remembers a failure. Returns the error for those who waited.
-    fn fail(&mut self, now: Now, error: TokenError, was_probe: bool) -> TokenError {
+    fn fail(&mut self, now: Timestamp, error: TokenError, was_probe: bool) -> TokenError {
         let error = error.without_next();
         let streak = self.streak();
         let is_probed = self.is_probed(&error);
@@ -704,7 +715,7 @@ impl State {
     // ===== what the application does itself =====
 
     /// The application logs in (with tokens) or out (with none): seen at once, by everybody.
-    pub(super) fn adopt(&mut self, now: Now, tokens: Option<TokenSet>) -> Adoption {
+    pub(super) fn adopt(&mut self, now: Timestamp, tokens: Option<TokenSet>) -> Adoption {
         // What it would wait for must not be lost already.
         self.give_up_on_lost(now);
         self.epoch += 1;
@@ -750,7 +761,7 @@ impl State {
     // ===== evidence =====
 
     /// Returns for how long a target's rejections of the current token start no refresh; none if this one does.
-    fn ignores_rejection(&mut self, now: Now, target: Target) -> Option<Duration> {
+    fn ignores_rejection(&mut self, now: Timestamp, target: Target) -> Option<Duration> {
         let generation = self.generation;
         let judgement = self.with_evidence(|evidence| evidence.judge(now, generation, target));
         match judgement {
@@ -765,7 +776,7 @@ impl State {
     }
 
     /// A target that [may be a suspect](Issued::accepted) accepted the token of this generation.
-    pub(super) fn accepted(&mut self, now: Now, generation: Generation, target: Target) {
+    pub(super) fn accepted(&mut self, now: Timestamp, generation: Generation, target: Target) {
         // Acceptance of an older token is no evidence for the current one.
         if generation == self.generation
             && self.with_evidence(|evidence| evidence.accepted(now, target))
@@ -775,14 +786,19 @@ impl State {
     }
 
     /// A request that was rejected with an older token was accepted with a newer one.
-    pub(super) fn retry_accepted(&mut self, now: Now, target: Target) {
+    pub(super) fn retry_accepted(&mut self, now: Timestamp, target: Target) {
         if self.with_evidence(|evidence| evidence.retry_accepted(now, target)) {
             self.news.push(Event::Released);
         }
     }
 
     /// A request that was rejected with an older token was rejected with this one too.
-    pub(super) fn retry_rejected(&mut self, now: Now, generation: Generation, target: Target) {
+    pub(super) fn retry_rejected(
+        &mut self,
+        now: Timestamp,
+        generation: Generation,
+        target: Target,
+    ) {
         if generation != self.generation {
             return;
         }
@@ -810,7 +826,7 @@ impl State {
     }
 
     /// Returns the current token unless it has expired, also if a refresh is due.
-    pub(super) fn usable(&self, now: Now) -> Option<Arc<Issued>> {
+    pub(super) fn usable(&self, now: Timestamp) -> Option<Arc<Issued>> {
         self.current.clone().filter(|current| !current.is_expired(now))
     }
 
@@ -829,7 +845,7 @@ impl State {
 
     /// Returns the session that a request made now belongs to: the next one if there is no usable token and there will be
     /// none before a log-in.
-    pub(super) fn session_of_new_request(&self, now: Now) -> Session {
+    pub(super) fn session_of_new_request(&self, now: Timestamp) -> Session {
         match self.session.has_begun() && !self.is_logged_out(now) {
             true => self.session,
             false => self.session.next(),
@@ -842,13 +858,13 @@ impl State {
     }
 
     /// Returns whether there is nothing left of the session: the token is used up, and the grant is gone.
-    fn is_logged_out(&self, now: Now) -> bool {
+    fn is_logged_out(&self, now: Timestamp) -> bool {
         let current = self.current.as_ref();
         self.is_denied() && current.is_none_or(|current| current.is_expired(now))
     }
 
     /// The token that requests may use without asking, and until when there is nothing to decide.
-    pub(super) fn published(&self, now: Now) -> Option<(&Arc<Issued>, Deadline)> {
+    pub(super) fn published(&self, now: Timestamp) -> Option<(&Arc<Issued>, Deadline)> {
         let current = self.current.as_ref()?;
         let quiet_until = match (&self.flight, &self.failure) {
             // New requests wait rather than be sent to certain failure, but not for ever: it may be good elsewhere.
@@ -881,7 +897,7 @@ impl State {
     }
 
     /// How long it is until the source is asked again, if there are requests; none if not before the credentials change.
-    fn asked_again_in(&self, now: Now) -> Option<Duration> {
+    fn asked_again_in(&self, now: Timestamp) -> Option<Duration> {
         let failure = self.failure.as_ref()?;
         let if_needed = failure.until_if_needed.left(now);
         let Some(current) = self.current.as_ref().filter(|current| !current.is_expired(now)) else {
@@ -901,7 +917,7 @@ impl State {
         }
     }
 
-    pub(super) fn view(&self, now: Now) -> View {
+    pub(super) fn view(&self, now: Timestamp) -> View {
         View {
             current: self.current.clone(),
             in_flight: self.flight.is_some(),
@@ -927,11 +943,11 @@ impl Issued {
         self.session
     }
 
-    pub(super) fn is_stale(&self, now: Now) -> bool {
+    pub(super) fn is_stale(&self, now: Timestamp) -> bool {
         self.stale.has_come(now)
     }
 
-    pub(super) fn is_expired(&self, now: Now) -> bool {
+    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
         self.expired.has_come(now)
     }
 
@@ -942,7 +958,7 @@ impl Issued {
         self.witness.accepted(target) == Testimony::OfSuspect
     }
 
-    pub(super) fn usable_for(&self, now: Now) -> Option<Duration> {
+    pub(super) fn usable_for(&self, now: Timestamp) -> Option<Duration> {
         self.expired.left(now)
     }
 }
@@ -964,7 +980,7 @@ impl Deadline {
     const NEVER: Self = Self { monotonic: Duration::MAX, wall: Duration::MAX };
     const PAST: Self = Self { monotonic: Duration::ZERO, wall: Duration::ZERO };
 
-    fn after(now: Now, pause: Duration) -> Self {
+    fn after(now: Timestamp, pause: Duration) -> Self {
         Self {
             monotonic: now.monotonic().saturating_add(pause),
             wall: now.since_epoch().saturating_add(pause),
@@ -972,7 +988,7 @@ impl Deadline {
     }
 
     /// After a pause that only the monotonic clock measures.
-    pub(super) fn monotonic(now: Now, pause: Duration) -> Self {
+    pub(super) fn monotonic(now: Timestamp, pause: Duration) -> Self {
         Self { monotonic: now.monotonic().saturating_add(pause), wall: Duration::MAX }
     }
 
@@ -990,13 +1006,13 @@ impl Deadline {
         Self { monotonic: min(self.monotonic, other.monotonic), wall: min(self.wall, other.wall) }
     }
 
-    pub(super) fn has_come(self, now: Now) -> bool {
+    pub(super) fn has_come(self, now: Timestamp) -> bool {
         // Never is not even at the end of time, which a clock may read.
         self != Self::NEVER && (now.monotonic() >= self.monotonic || now.since_epoch() >= self.wall)
     }
 
     /// How long until it comes; none if never.
-    pub(super) fn left(self, now: Now) -> Option<Duration> {
+    pub(super) fn left(self, now: Timestamp) -> Option<Duration> {
         (self != Self::NEVER).then(|| {
             min(
                 self.monotonic.saturating_sub(now.monotonic()),
@@ -1102,7 +1118,7 @@ mod tests {
         state: State,
         monotonic: Duration,
         wall: Duration,
-        flying: Vec<(Departure, Now)>,
+        flying: Vec<(Departure, Timestamp)>,
         adopting: Vec<Adoption>,
         /// When on the monotonic clock each flight and each adoption was decided on.
         occupied: Vec<(FlightId, Duration)>,
@@ -1129,8 +1145,8 @@ mod tests {
             }
         }
 
-        fn now(&self) -> Now {
-            Now::new(self.monotonic, SystemTime::UNIX_EPOCH + self.wall)
+        fn now(&self) -> Timestamp {
+            Timestamp::new(self.monotonic, SystemTime::UNIX_EPOCH + self.wall)
         }
 
         fn tokens(lifetime: Option<u64>) -> TokenSet {

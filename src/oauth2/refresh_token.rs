@@ -9,7 +9,7 @@ use super::endpoint::TokenEndpoint;
 use super::request::{Parameters, check_characters, from_previous};
 use super::response;
 use super::token_request::{TokenRequest, more};
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::source::{Renewal, SourceInfo, TokenSource};
 use crate::token::{RefreshToken, TokenSet};
@@ -84,7 +84,7 @@ enum GivenUp {
 
 struct Unanswered {
     token: RefreshToken,
-    first_sent: Now,
+    first_sent: Timestamp,
     /// Whether an answer was lost; if not, it was not sent, or the server said that it did not count.
     is_lost: bool,
     /// Whether it was sent again in the grace window; that is done once.
@@ -439,7 +439,7 @@ impl State {
     }
 
     /// Notes that a token is about to be sent, and returns when that was first done.
-    fn first_sent(&mut self, token: &RefreshToken, now: Now) -> Now {
+    fn first_sent(&mut self, token: &RefreshToken, now: Timestamp) -> Timestamp {
         match &self.unanswered {
             Some(unanswered) if is_same(&unanswered.token, token) => unanswered.first_sent,
             _ => {
@@ -500,7 +500,7 @@ impl Shared {
 }
 
 /// Returns how much time passed, by whichever clock says more: the monotonic one stands still in suspend.
-fn elapsed(from: Now, to: Now) -> Duration {
+fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     let monotonic = to.monotonic().saturating_sub(from.monotonic());
     let wall = to.since_epoch().saturating_sub(from.since_epoch());
     monotonic.max(wall)

@@ -273,7 +273,7 @@ impl TokenEndpoint {
         self
     }
 
-    pub(super) fn now(&self) -> crate::clock::Now {
+    pub(super) fn now(&self) -> crate::clock::Timestamp {
         self.clock.now()
     }
 

@@ -20,7 +20,7 @@ use self::refusal::{classify, finish, unreadable};
 use super::client_auth::ClientAuth;
 use super::dialect::Dialect;
 use super::scrub::Secrets;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::token::{RefreshToken, TokenSet};
 use crate::trace;
@@ -64,7 +64,7 @@ pub(super) struct Context<'a> {
     pub(super) client_auth: &'a ClientAuth,
     pub(super) secrets: &'a Secrets,
     /// When the answer was received.
-    pub(super) now: Now,
+    pub(super) now: Timestamp,
     /// Whether the request may have spent a refresh token.
     pub(super) spends: bool,
 }
@@ -186,8 +186,8 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(1_667_308_423);
 
-    fn now() -> Now {
-        Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH + NOW)
+    fn now() -> Timestamp {
+        Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH + NOW)
     }
 
     fn context<'a>(

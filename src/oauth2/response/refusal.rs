@@ -10,7 +10,7 @@ use super::document::Document;
 use super::oauth_error::{Meaning, OAuthError};
 use super::{Answer, Context, http_date};
 use crate::classify::Challenge;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::oauth2::moment;
 
@@ -106,7 +106,7 @@ pub(super) fn finish(
 ///
 /// Any other may be a gateway's, which answers so after it has forwarded the request, too: Envoy if the connection to the
 /// server ends (`UC`), Heroku's router after 30 seconds (`H12`).
-fn is_from_server(error: &OAuthError, answer: &Answer, now: Now) -> bool {
+fn is_from_server(error: &OAuthError, answer: &Answer, now: Timestamp) -> bool {
     let is_oauth_error = match error.meaning {
         Some(meaning) => meaning != Meaning::Unknown,
         None => error.is_standard_shape,
@@ -165,7 +165,7 @@ fn asks_for_basic(headers: &HeaderMap) -> bool {
 }
 
 /// RFC 9110 §10.2.3: seconds, or a date.
-fn retry_after(headers: &HeaderMap, now: Now) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let seconds = || {
         let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
         // Some servers send a fraction.
