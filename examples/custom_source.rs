@@ -48,11 +48,11 @@ impl TokenSource for MetadataServer {
             // Without the error's own text, which may quote the token.
             .map_err(|_| TokenError::transient("the metadata server's answer cannot be read"))?;
         let mut tokens = TokenSet::bearer(answer.access_token)?
-            .expires_in(Duration::from_secs(answer.expires_in));
+            .with_expires_in(Duration::from_secs(answer.expires_in));
         if let Some(seconds) = answer.refresh_in {
-            tokens = tokens.refresh_in(Duration::from_secs(seconds));
+            tokens = tokens.with_refresh_in(Duration::from_secs(seconds));
         }
-        Ok(tokens.build())
+        Ok(tokens)
     }
 
     // ## Called by `Credentials::replace` with tokens, and by `Credentials::forget` with none.

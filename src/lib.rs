@@ -214,7 +214,7 @@ pub use self::source::{
     BoxTokenSource, Cause, Fallback, FallbackError, Renewal, SourceInfo, StaticToken, TokenFile,
     TokenSource, source_fn,
 };
-pub use self::token::{AccessToken, RefreshToken, TokenSet, TokenSetBuilder};
+pub use self::token::{AccessToken, RefreshToken, TokenSet};
 
 /// The README's examples compile.
 #[cfg(all(doctest, feature = "oauth2"))]

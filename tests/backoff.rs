@@ -51,7 +51,7 @@ impl TokenSource for Failing {
     async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         match self.is_repaired.load(Ordering::SeqCst) {
-            true => Ok(tokens("t").expires_in(HOUR).build()),
+            true => Ok(tokens("t").with_expires_in(HOUR)),
             false => Err(self.error.clone()),
         }
     }
@@ -185,7 +185,7 @@ async fn long_backoff_behind_a_token_ends_when_the_token_expires() {
         let (is_repaired, calls) = (Arc::clone(&source.is_repaired), Arc::clone(&source.calls));
         let policy = policy().cooldown(Duration::from_secs(1), 10 * MINUTE);
         let credentials = Credentials::with_policy(source, policy);
-        credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+        credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
         advance(55 * MINUTE).await;
         for _ in 0..289 {
             credentials.token().await.unwrap();
@@ -406,7 +406,7 @@ async fn error_that_other_credentials_remember_is_not_remembered_here() {
 async fn cooldown_and_retry_in_after_an_unknown_outcome_last_until_the_token_expires() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let mut events = credentials.subscribe();
     advance(HOUR - 5 * MINUTE).await;
     credentials.token().await.unwrap();
@@ -447,7 +447,7 @@ async fn waiter_that_wakes_after_a_stop_gets_the_answer() {
                 for _ in 0..hops {
                     tokio::spawn(std::future::ready(())).await.unwrap();
                 }
-                Ok(tokens("t").build())
+                Ok(tokens("t"))
             }
         });
         let credentials = Credentials::with_policy(source, policy());

@@ -339,7 +339,7 @@ async fn after_logging_out_a_configured_refresh_token_is_not_sent_even_if_it_nev
     assert_eq!(world.counters().token_requests, 0);
 
     // Who logs in again with it means it.
-    let tokens = world.server.issue().to_builder().refresh_token(configured.clone());
+    let tokens = world.server.issue().clone().with_refresh_token(configured.clone());
     client.credentials.replace(tokens).await.unwrap();
     advance(HOUR).await;
     client.get("/").await.unwrap();
@@ -585,7 +585,7 @@ async fn a_configured_refresh_token_that_was_rotated_is_not_sent_even_if_the_app
     let client = world.client(RefreshTokenGrant::new(world.endpoint(), configured.clone()));
     client.get("/").await.unwrap();
     let tokens = client.credentials.token().await.unwrap();
-    let tokens = tokens.to_builder().refresh_token(configured.clone());
+    let tokens = tokens.clone().with_refresh_token(configured.clone());
     client.credentials.replace(tokens).await.unwrap();
     advance(HOUR).await;
     let error = client.get("/").await.unwrap_err().downcast::<TokenError>().unwrap();

@@ -434,9 +434,9 @@ impl Fleet {
                 if let Some(View { access: Some(access), refresh: Some(refresh), .. }) = earlier {
                     let tokens = TokenSet::bearer(access)
                         .unwrap()
-                        .expires_in(self.case.lifetime)
-                        .refresh_token(refresh);
-                    self.adopt(worker % count, Some(tokens.build()));
+                        .with_expires_in(self.case.lifetime)
+                        .with_refresh_token(refresh);
+                    self.adopt(worker % count, Some(tokens));
                 }
             }
             Step::LogOut(worker) => self.adopt(worker % count, None),

@@ -43,7 +43,7 @@ async fn a_thousand_requests_with_a_stale_token_cost_one_fetch_and_none_of_them_
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::with_policy(source, policy());
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let client = client(layer, accept);
     advance(HOUR - Duration::from_secs(200)).await;
     assert_eq!(credentials.status().token, TokenStatus::Stale);
@@ -58,7 +58,7 @@ async fn a_thousand_requests_with_a_stale_token_cost_one_fetch_and_none_of_them_
     let asked = strings.next().await;
     assert_eq!(asked.renewal.cause(), Cause::Expiring);
     assert_eq!(strings.count(), 0);
-    asked.answer(tokens("new").expires_in(HOUR));
+    asked.answer(tokens("new").with_expires_in(HOUR));
     credentials.flush().await.unwrap();
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "new");
 }
@@ -98,7 +98,7 @@ async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_cooldown()
 async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     advance(HOUR - Duration::from_secs(200)).await;
     for error in [
         TokenError::transient("later"),
@@ -113,7 +113,7 @@ async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
             break;
         };
         // Far enough for the next one, and still before expiry.
-        credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+        credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
         advance((HOUR - Duration::from_secs(200)).max(cooldown)).await;
     }
 }
@@ -122,7 +122,7 @@ async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
 async fn after_an_unknown_outcome_nothing_is_sent_while_the_token_works_and_then_once() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     advance(HOUR - Duration::from_secs(300)).await;
     credentials.token().await.unwrap();
     strings.next().await.fail(TokenError::ambiguous("the connection was cut"));
@@ -174,7 +174,7 @@ async fn denied_stays_until_the_credentials_change() {
     assert!(credentials.renew().await.unwrap_err().is_denied());
     assert_eq!(strings.count(), 0);
 
-    credentials.replace(tokens("new").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("new").with_expires_in(HOUR)).await.unwrap();
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "new");
     assert!(credentials.status().error.is_none());
 }
@@ -597,7 +597,7 @@ async fn flush_inside_any_source_is_an_error() {
             async move {
                 tokio::task::yield_now().await;
                 other.flush().await?;
-                Ok(tokens("t").build())
+                Ok(tokens("t"))
             }
         });
         slot.set(Credentials::with_policy(source.boxed(), policy())).unwrap();
@@ -653,7 +653,7 @@ fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever()
 
 /// Asks, renews, logs in and out, and sends requests; some of it is dropped halfway.
 async fn use_at_random(credentials: Credentials<Moody>, client: harness::Client, seed: u64) {
-    let short_lived = || tokens("mine").expires_in(Duration::from_millis(30));
+    let short_lived = || tokens("mine").with_expires_in(Duration::from_millis(30));
     let mut dice = seed;
     for _ in 0..100 {
         // xorshift64: another order for each user, and the same in each run.
@@ -710,7 +710,7 @@ impl TokenSource for Moody {
             3 => Err(TokenError::transient("on purpose")),
             5 => Err(TokenError::ambiguous("on purpose")),
             7 => panic!("on purpose"),
-            _ => Ok(tokens("t").expires_in(Duration::from_millis(call as u64 % 7 * 20)).build()),
+            _ => Ok(tokens("t").with_expires_in(Duration::from_millis(call as u64 % 7 * 20))),
         }
     }
 }

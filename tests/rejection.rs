@@ -211,7 +211,7 @@ async fn a_second_rejection_reaches_the_caller() {
 async fn a_refresh_that_fails_after_a_rejection_gives_the_caller_that_very_answer() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::with_policy(source, policy());
-    layer.credentials().replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    layer.credentials().replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let client = client(layer, |_, _| async { StatusCode::UNAUTHORIZED });
     let (answer, ()) = tokio::join!(client.clone().oneshot(get("/")), async {
         let asked = strings.next().await;
@@ -256,7 +256,7 @@ async fn while_a_rejected_token_is_renewed_new_requests_wait_rather_than_fail() 
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::with_policy(source, policy());
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let sent_old = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&sent_old);
     let client = client(layer, move |token, _| {
@@ -269,7 +269,7 @@ async fn while_a_rejected_token_is_renewed_new_requests_wait_rather_than_fail() 
     assert_eq!(credentials.status().token, TokenStatus::Rejected);
     let others: Vec<_> = (0..50).map(|_| tokio::spawn(client.clone().oneshot(get("/")))).collect();
     harness::let_others_run().await;
-    asked.answer(tokens("new").expires_in(HOUR));
+    asked.answer(tokens("new").with_expires_in(HOUR));
     assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::OK);
     for other in others {
         assert_eq!(other.await.unwrap().unwrap().status(), StatusCode::OK);
@@ -324,7 +324,7 @@ async fn the_challenge_of_an_older_tokens_late_rejection_does_not_reach_the_sour
     let strings = Arc::new(tokio::sync::Mutex::new(strings));
     let layer = RefreshLayer::with_policy(source, policy()).origin("https://api.test");
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let (renewed, answers) = (credentials.clone(), Arc::clone(&strings));
     let api = tower::service_fn(move |request: Request<Full<Bytes>>| {
         let (credentials, strings) = (renewed.clone(), Arc::clone(&answers));
@@ -333,7 +333,7 @@ async fn the_challenge_of_an_older_tokens_late_rejection_does_not_reach_the_sour
             if token_of(&request) == Some("old") {
                 // By the time of the rejection there is another token, and it is stale.
                 let (other, ()) = tokio::join!(credentials.renew(), async {
-                    strings.lock().await.next().await.answer(tokens("other").expires_in(HOUR));
+                    strings.lock().await.next().await.answer(tokens("other").with_expires_in(HOUR));
                 });
                 other.unwrap();
                 advance(HOUR - Duration::from_secs(100)).await;
@@ -420,7 +420,7 @@ async fn a_rejection_during_an_early_renewal_makes_new_requests_wait() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::with_policy(source, policy());
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     advance(HOUR - Duration::from_secs(200)).await;
     let client = client(layer, |token, _| async move {
         if token == "old" { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
@@ -441,7 +441,7 @@ async fn a_rejection_during_an_early_renewal_makes_new_requests_wait() {
 async fn an_unexpired_token_is_used_when_its_renewal_hangs() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::with_policy(source, policy());
-    layer.credentials().replace(tokens("t").expires_in(HOUR)).await.unwrap();
+    layer.credentials().replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
     let client = client(layer, |_, path| async move {
         if path == "/broken" { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
     });
@@ -461,7 +461,7 @@ async fn a_renewal_that_fails_elsewhere_does_not_excuse_a_rejected_retry() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::with_policy(source, policy());
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let client = client(layer, |token, _| async move {
         if token != "old" {
             sleep(Duration::from_secs(2)).await;
@@ -469,7 +469,7 @@ async fn a_renewal_that_fails_elsewhere_does_not_excuse_a_rejected_retry() {
         StatusCode::UNAUTHORIZED
     });
     let request = tokio::spawn(client.oneshot(get("/")));
-    strings.next().await.answer(tokens("new").expires_in(HOUR));
+    strings.next().await.answer(tokens("new").with_expires_in(HOUR));
     harness::let_others_run().await;
     let (renewed, ()) = tokio::join!(credentials.renew(), async {
         strings.next().await.fail(TokenError::transient("x"));

@@ -42,7 +42,7 @@ use tower_refresh::testing::{AuthorizationServer, Fault, ManualClock, TokioClock
 use tower_refresh::{
     AccessToken, Cause, Challenge, Clock as _, Credentials, Event, Events, FallbackError,
     RefreshLayer, RefreshPolicy, RefreshToken, Renewal, Skip, StaticToken, TokenError, TokenFile,
-    TokenSet, TokenSetBuilder, TokenSource, Unauthorized,
+    TokenSet, TokenSource, Unauthorized,
 };
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -111,15 +111,17 @@ fn nothing_that_can_be_formatted_contains_a_secret() {
 
 // ===== values =====
 
-fn token_set() -> TokenSetBuilder {
-    TokenSet::bearer(ACCESS).unwrap().expires_in(HOUR).refresh_token(REFRESH).id_token(ID)
+fn token_set() -> TokenSet {
+    TokenSet::bearer(ACCESS)
+        .unwrap()
+        .with_expires_in(HOUR)
+        .with_refresh_token(REFRESH)
+        .with_id_token(ID)
 }
 
 fn values(paper: &mut Paper) {
-    let tokens = token_set().scope("read").build();
-    paper.debug("TokenSetBuilder", &token_set());
+    let tokens = token_set().with_scope("read");
     paper.debug("TokenSet", &tokens);
-    paper.debug("TokenSet::to_builder", &tokens.to_builder());
     paper.debug("AccessToken", tokens.access_token());
     paper.debug("AccessToken::header_value", tokens.access_token().header_value());
     paper.debug("AccessToken::bare_header_value", tokens.access_token().bare_header_value());
@@ -148,9 +150,7 @@ fn values(paper: &mut Paper) {
         paper.debug("Challenge", &challenge);
         paper.debug(
             "Renewal",
-            &Renewal::new(Cause::Rejected)
-                .with_previous(token_set().build())
-                .with_challenge(challenge),
+            &Renewal::new(Cause::Rejected).with_previous(token_set()).with_challenge(challenge),
         );
     }
 }
@@ -442,7 +442,7 @@ async fn events(paper: &mut Paper) {
     let number = Arc::new(AtomicUsize::new(0));
     let source = move |_: Renewal| {
         let number = number.fetch_add(1, Ordering::SeqCst);
-        async move { TokenSet::bearer(format!("{ACCESS}{number}")).map(|set| set.expires_in(HOUR)) }
+        async move { TokenSet::bearer(format!("{ACCESS}{number}")).map(|set| set.with_expires_in(HOUR)) }
     };
     let credentials = Credentials::with_policy(source, policy());
     let mut events = credentials.subscribe();
@@ -708,8 +708,8 @@ async fn echo(
         errors.push((label, both.fetch(Renewal::new(Cause::Missing)).await));
         let grant = ClientCredentialsGrant::new(endpoint.clone()).param("password", PASSWORD);
         errors.push((label, grant.fetch(Renewal::new(Cause::Missing)).await));
-        let revoked = Revocation::new(endpoint).revoke(&token_set().build()).await;
-        errors.push((label, revoked.map(|()| token_set().build())));
+        let revoked = Revocation::new(endpoint).revoke(&token_set()).await;
+        errors.push((label, revoked.map(|()| token_set())));
     }
     errors.into_iter().filter_map(|(label, result)| Some((label, result.err()?))).collect()
 }

@@ -221,7 +221,7 @@ async fn a_stored_set_without_refresh_token_does_not_bring_the_configured_one_ba
     let world = World::new();
     let worker = world.worker();
     worker.access().await;
-    let brought = TokenSet::bearer("brought").unwrap().expires_in(MINUTE);
+    let brought = TokenSet::bearer("brought").unwrap().with_expires_in(MINUTE);
     worker.replace(brought).await.unwrap();
     drop(worker);
     sleep(MINUTE).await;
@@ -336,7 +336,7 @@ async fn a_source_that_says_nothing_of_itself_is_stored_as_one_that_rotates() {
         async move { worker.access().await }
     });
     // It has nothing to spend yet.
-    strings.next().await.answer(harness::tokens("one").expires_in(MINUTE));
+    strings.next().await.answer(harness::tokens("one").with_expires_in(MINUTE));
     assert_eq!(asking.await.unwrap(), "one");
     assert!(!world.log.take().contains(&"save intent"));
     let asking = tokio::spawn(async move { worker.renew().await });
@@ -344,7 +344,7 @@ async fn a_source_that_says_nothing_of_itself_is_stored_as_one_that_rotates() {
     assert_eq!(refresh(asked.renewal.previous().unwrap()), "refresh-one");
     assert!(world.has_open_intent().await);
     // The source knows why it leaves it out: it may have logged in another way, since the refresh token was refused.
-    asked.answer(TokenSet::bearer("two").unwrap().expires_in(MINUTE));
+    asked.answer(TokenSet::bearer("two").unwrap().with_expires_in(MINUTE));
     assert!(asking.await.unwrap().unwrap().refresh_token().is_none());
     assert!(!world.json().await.contains("refresh-one"));
 }
@@ -387,7 +387,7 @@ async fn a_source_around_that_passes_the_access_token_alone_gets_no_rejected_one
         let stored = stored.clone();
         async move {
             let tokens = stored.fetch(renewal).await?;
-            Ok(TokenSet::bearer(access(&tokens))?.build())
+            TokenSet::bearer(access(&tokens))
         }
     });
     let credentials = Credentials::with_policy(bare, world.policy());

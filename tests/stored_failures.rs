@@ -477,8 +477,8 @@ async fn what_is_unsaved_stays_when_an_older_flight_turns_out_to_be_overtaken() 
             if call == 1 {
                 late.notified().await;
             }
-            let set = TokenSet::bearer(format!("a{call}"))?.expires_in(MINUTE);
-            Ok(set.refresh_token(format!("r{call}")).build())
+            let set = TokenSet::bearer(format!("a{call}"))?.with_expires_in(MINUTE);
+            Ok(set.with_refresh_token(format!("r{call}")))
         }
     });
     let store = world.store();
@@ -982,7 +982,7 @@ async fn a_source_that_hangs_does_not_hold_the_lock_for_ever() {
     assert!(other.token().await.unwrap_err().is_transient());
     sleep(Duration::from_secs(5 * 60)).await;
     let asking = tokio::spawn(async move { other.access().await });
-    strings.next().await.answer(harness::tokens("one").expires_in(MINUTE));
+    strings.next().await.answer(harness::tokens("one").with_expires_in(MINUTE));
     assert_eq!(asking.await.unwrap(), "one");
 }
 

@@ -646,7 +646,7 @@ async fn refused_fresh_proof_is_tried_again_under_a_store() {
         async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
             match self.0.fetch_add(1, Ordering::SeqCst) {
                 0..3 => Err(TokenError::denied("the clock is not set yet")),
-                _ => Ok(harness::tokens("t").build()),
+                _ => Ok(harness::tokens("t")),
             }
         }
 

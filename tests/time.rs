@@ -13,8 +13,8 @@ use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower_refresh::testing::{ManualClock, TokioClock};
 use tower_refresh::{
-    Cause, Clock, Credentials, Event, RefreshPolicy, Renewal, Timestamp, TokenError,
-    TokenSetBuilder, TokenSource, TokenStatus,
+    Cause, Clock, Credentials, Event, RefreshPolicy, Renewal, Timestamp, TokenError, TokenSet,
+    TokenSource, TokenStatus,
 };
 
 const DAY: Duration = Duration::from_secs(86400);
@@ -57,13 +57,13 @@ async fn without_a_lifetime_the_token_is_used_until_it_is_rejected() {
 /// S17
 #[tokio::test(start_paused = true)]
 async fn token_over_on_arrival_is_used_and_refreshed_every_few_seconds() {
-    let sets: [fn() -> TokenSetBuilder; 6] = [
-        || tokens("t").expires_in(Duration::ZERO),
-        || tokens("t").expires_in(Duration::from_millis(1)),
-        || tokens("t").expires_in(Duration::from_millis(40)),
-        || tokens("t").expires_in(Duration::ZERO).refresh_in(Duration::ZERO),
-        || tokens("t").expires_at(SystemTime::UNIX_EPOCH),
-        || tokens("t").expires_at(SystemTime::UNIX_EPOCH + 365 * DAY),
+    let sets: [fn() -> TokenSet; 6] = [
+        || tokens("t").with_expires_in(Duration::ZERO),
+        || tokens("t").with_expires_in(Duration::from_millis(1)),
+        || tokens("t").with_expires_in(Duration::from_millis(40)),
+        || tokens("t").with_expires_in(Duration::ZERO).with_refresh_in(Duration::ZERO),
+        || tokens("t").with_expires_at(SystemTime::UNIX_EPOCH),
+        || tokens("t").with_expires_at(SystemTime::UNIX_EPOCH + 365 * DAY),
     ];
     for set in sets {
         let calls = Arc::new(AtomicUsize::new(0));
@@ -105,7 +105,7 @@ async fn tokens_over_on_arrival_are_reported_once_per_change() {
     let counted = Arc::clone(&calls);
     let source = move |_: Renewal| {
         let call = counted.fetch_add(1, Ordering::SeqCst);
-        async move { Ok(tokens("t").expires_in(Duration::from_millis(lifetimes[call]))) }
+        async move { Ok(tokens("t").with_expires_in(Duration::from_millis(lifetimes[call]))) }
     };
     let credentials = Credentials::with_policy(source, policy());
     let mut events = credentials.subscribe();
@@ -130,11 +130,14 @@ async fn tokens_over_on_arrival_are_reported_once_per_change() {
 #[cfg(feature = "tracing")]
 #[tokio::test(start_paused = true)]
 async fn token_over_on_arrival_is_a_warning_that_names_the_cause() {
-    type Make = fn() -> TokenSetBuilder;
+    type Make = fn() -> TokenSet;
     let sets: [(Make, &str); 3] = [
-        (|| tokens("sesame").expires_in(Duration::ZERO), "lifetime of zero"),
-        (|| tokens("sesame").expires_in(Duration::from_millis(1)), "the lifetime is too short"),
-        (|| tokens("sesame").expires_at(SystemTime::UNIX_EPOCH), "clock of this machine"),
+        (|| tokens("sesame").with_expires_in(Duration::ZERO), "lifetime of zero"),
+        (
+            || tokens("sesame").with_expires_in(Duration::from_millis(1)),
+            "the lifetime is too short",
+        ),
+        (|| tokens("sesame").with_expires_at(SystemTime::UNIX_EPOCH), "clock of this machine"),
     ];
     for (set, cause) in sets {
         let lines = Lines::default();
@@ -191,7 +194,7 @@ async fn endpoint_slower_than_the_lifetime_serves_requests_and_makes_no_storm() 
 async fn expired_token_of_the_application_is_refreshed_before_it_is_used() {
     let mint = Mint::new(HOUR);
     let credentials = Credentials::with_policy(mint.clone(), policy());
-    credentials.replace(tokens("old").expires_at(SystemTime::UNIX_EPOCH)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_at(SystemTime::UNIX_EPOCH)).await.unwrap();
     assert_eq!(credentials.status().token, TokenStatus::Expired);
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t1");
 }
@@ -230,7 +233,7 @@ async fn no_clock_makes_waiters_spin() {
                 let result = result.clone();
                 async move {
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    result.map(|()| tokens("t").expires_in(HOUR))
+                    result.map(|()| tokens("t").with_expires_in(HOUR))
                 }
             };
             let policy = RefreshPolicy::default().clock(Odd(clock, AtomicU64::new(0)));
@@ -297,7 +300,7 @@ async fn an_absurd_lifetime_is_ten_years() {
     let (source, _strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let far = std::time::SystemTime::UNIX_EPOCH + 100_000 * DAY;
-    credentials.replace(tokens("t").expires_at(far)).await.unwrap();
+    credentials.replace(tokens("t").with_expires_at(far)).await.unwrap();
     credentials.token().await.unwrap();
 }
 
@@ -316,7 +319,7 @@ async fn a_lifetime_counts_from_before_the_token_was_asked_for() {
 async fn a_source_may_say_when_to_renew() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let set = tokens("t").expires_in(HOUR).refresh_in(Duration::from_secs(60));
+    let set = tokens("t").with_expires_in(HOUR).with_refresh_in(Duration::from_secs(60));
     credentials.replace(set).await.unwrap();
     advance(Duration::from_secs(59)).await;
     assert_eq!(credentials.status().token, TokenStatus::Fresh);
@@ -329,7 +332,7 @@ async fn a_source_may_say_when_to_renew() {
 async fn refresh_ahead_of_zero_renews_at_expiry_and_not_before() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy().refresh_ahead(Duration::ZERO));
-    credentials.replace(tokens("t").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
     advance(HOUR - Duration::from_secs(11)).await;
     credentials.token().await.unwrap();
     assert_eq!(strings.count(), 0);
@@ -345,7 +348,7 @@ async fn instances_of_a_fleet_do_not_renew_in_step() {
         let (source, _strings) = puppet();
         let policy = RefreshPolicy::default().clock(clock.clone());
         let credentials = Credentials::with_policy(source, policy);
-        credentials.replace(tokens("t").expires_in(HOUR)).await.unwrap();
+        credentials.replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
         clock.advance(HOUR - Duration::from_secs(370));
         let mut seconds = 0;
         while credentials.status().token == TokenStatus::Fresh {
@@ -364,7 +367,7 @@ async fn with_clock<S: TokenSource>(source: S) -> (Credentials<S>, ManualClock) 
     let clock = ManualClock::new();
     let policy = RefreshPolicy::default().clock(clock.clone()).jitter(Duration::ZERO);
     let credentials = Credentials::with_policy(source, policy);
-    credentials.replace(tokens("t").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
     (credentials, clock)
 }
 
@@ -432,7 +435,7 @@ async fn absurd_policies_do_no_harm() {
             .brake(figure, figure)
             .timeout(figure.max(Duration::from_secs(1)));
         let credentials = Credentials::with_policy(source, policy);
-        credentials.replace(tokens("t").expires_in(HOUR)).await.unwrap();
+        credentials.replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
         let (error, ()) = tokio::join!(credentials.renew(), async {
             strings.next().await.fail(tower_refresh::TokenError::transient("x"));
         });
@@ -456,7 +459,7 @@ async fn a_wall_clock_that_jumps_during_a_flight_does_not_spend_the_refresh_toke
         assert_pending!(waiting.poll());
         harness::let_others_run().await;
         assert_eq!(strings.count(), 0);
-        flight.answer(tokens("new").expires_in(HOUR));
+        flight.answer(tokens("new").with_expires_in(HOUR));
         harness::let_others_run().await;
         assert_eq!(assert_ready!(waiting.poll()).unwrap().access_token().expose_secret(), "new");
     }
@@ -469,7 +472,7 @@ async fn a_source_that_says_renew_at_once_makes_no_storm() {
     let credentials = Credentials::with_policy(
         move |_: Renewal| {
             counted.fetch_add(1, Ordering::SeqCst);
-            async { Ok(tokens("t").expires_in(HOUR).refresh_in(Duration::ZERO)) }
+            async { Ok(tokens("t").with_expires_in(HOUR).with_refresh_in(Duration::ZERO)) }
         },
         policy(),
     );

@@ -1049,7 +1049,7 @@ mod tests {
 
     use super::super::policy::RefreshPolicy;
     use super::*;
-    use crate::token::TokenSetBuilder;
+    use crate::token::TokenSet;
 
     /// What can happen to the credentials.
     #[derive(Clone, Debug)]
@@ -1152,8 +1152,8 @@ mod tests {
         fn tokens(lifetime: Option<u64>) -> TokenSet {
             let tokens = TokenSet::bearer("t").unwrap();
             match lifetime {
-                Some(lifetime) => tokens.expires_in(Duration::from_millis(lifetime)).build(),
-                None => tokens.build(),
+                Some(lifetime) => tokens.with_expires_in(Duration::from_millis(lifetime)),
+                None => tokens,
             }
         }
 
@@ -1439,7 +1439,7 @@ mod tests {
         /// Rejects the current token, refreshes it, and rejects the new one too. Returns the backoff.
         fn reject_twice(&mut self) -> Option<Duration> {
             let departure = self.reject();
-            self.land(&departure, Ok(of_an_hour().build()));
+            self.land(&departure, Ok(of_an_hour()));
             self.state.retry_rejected(self.now(), self.state.generation(), of(1));
             self.brake()
         }
@@ -1469,8 +1469,8 @@ mod tests {
         Target::new(1, path)
     }
 
-    fn of_an_hour() -> TokenSetBuilder {
-        TokenSet::bearer("t").unwrap().expires_in(Duration::from_secs(3600))
+    fn of_an_hour() -> TokenSet {
+        TokenSet::bearer("t").unwrap().with_expires_in(Duration::from_secs(3600))
     }
 
     const TIMEOUT: Duration = Duration::from_secs(5);
@@ -1478,7 +1478,8 @@ mod tests {
 
     #[test]
     fn a_token_is_stale_at_its_expiry_at_the_latest() {
-        let model = Model::logged_in(of_an_hour().refresh_in(Duration::from_secs(7200)), TIMEOUT);
+        let model =
+            Model::logged_in(of_an_hour().with_refresh_in(Duration::from_secs(7200)), TIMEOUT);
         let current = model.state.current.as_ref().unwrap();
         assert_eq!(current.stale, current.expired);
     }
@@ -1489,7 +1490,7 @@ mod tests {
         let asked = model.now();
         let Decision::Start(departure) = model.token() else { panic!("there is a token") };
         model.pass(Duration::from_secs(20));
-        let tokens = of_an_hour().refresh_in(Duration::from_secs(60)).build();
+        let tokens = of_an_hour().with_refresh_in(Duration::from_secs(60));
         model.state.land(model.now(), &departure, asked, Ok(tokens));
         model.pass(Duration::from_secs(39));
         assert!(matches!(model.token(), Decision::Use(_)));
@@ -1513,7 +1514,7 @@ mod tests {
 
     #[test]
     fn after_an_unknown_outcome_a_token_without_expiry_is_renewed_after_the_cooldown() {
-        let tokens = TokenSet::bearer("t").unwrap().refresh_in(Duration::from_secs(60));
+        let tokens = TokenSet::bearer("t").unwrap().with_refresh_in(Duration::from_secs(60));
         let mut model = Model::logged_in(tokens, TIMEOUT);
         model.pass(Duration::from_secs(60));
         let Decision::UseAndStart(_, departure) = model.token() else { panic!("not stale") };
@@ -1625,7 +1626,7 @@ mod tests {
             model.pass(cooldown);
         }
         let Decision::Start(departure) = model.token() else { panic!("there is a token") };
-        model.land(&departure, Ok(of_an_hour().build()));
+        model.land(&departure, Ok(of_an_hour()));
         model.pass(Duration::from_secs(3600));
         assert!(model.fail(TokenError::transient("down")) <= Duration::from_secs(1));
     }
@@ -1671,7 +1672,7 @@ mod tests {
         model.pass(LOOK_AGAIN);
         let look = model.reject();
         assert!(look.only_looks);
-        model.land(&look, Ok(of_an_hour().build()));
+        model.land(&look, Ok(of_an_hour()));
         model.state.retry_accepted(model.now(), of(1));
         assert_eq!(model.brake(), None);
     }
@@ -1693,7 +1694,7 @@ mod tests {
 
         model.pass(LOOK_AGAIN);
         let Decision::Start(look) = forced(&mut model) else { panic!("not looked at") };
-        model.land(&look, Ok(of_an_hour().build()));
+        model.land(&look, Ok(of_an_hour()));
         assert!(matches!(model.token(), Decision::Use(_)));
     }
 

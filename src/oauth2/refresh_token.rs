@@ -337,32 +337,32 @@ impl TokenSource for RefreshTokenGrant {
         let tokens = outcome?;
 
         let previous = renewal.previous();
-        let mut kept = tokens.to_builder();
+        let mut kept = tokens.clone();
         if tokens.refresh_token().is_none() {
-            kept = kept.refresh_token(token.clone());
+            kept = kept.with_refresh_token(token.clone());
             let expiry = previous
                 .filter(|previous| {
                     previous.refresh_token().is_some_and(|last| is_same(last, &token))
                 })
                 .and_then(TokenSet::refresh_token_expires_at);
             if let (None, Some(at)) = (tokens.refresh_token_expires_at(), expiry) {
-                kept = kept.refresh_token_expires_at(at);
+                kept = kept.with_refresh_token_expires_at(at);
             }
         }
         if let (None, Some(scope)) =
             (tokens.scope(), previous.and_then(TokenSet::scope).or(self.request.scope.as_deref()))
         {
-            kept = kept.scope(scope);
+            kept = kept.with_scope(scope);
         }
         if let (None, Some(id_token)) = (tokens.id_token(), previous.and_then(TokenSet::id_token)) {
-            kept = kept.id_token(id_token);
+            kept = kept.with_id_token(id_token);
         }
         for (name, value) in previous.into_iter().flat_map(TokenSet::extras) {
             if tokens.extra(name).is_none() {
-                kept = kept.extra(name, value);
+                kept = kept.with_extra(name, value);
             }
         }
-        Ok(kept.build())
+        Ok(kept)
     }
 
     async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {

@@ -21,7 +21,7 @@ use crate::token::TokenSet;
 /// # async fn main() -> Result<(), TokenError> {
 /// // Most programs have a `RefreshTokenGrant` here, and a password `Grant` there.
 /// let refresh = source_fn(|_| async { Err(TokenError::denied("there is no refresh token")) });
-/// let log_in = source_fn(|_| async { Ok(TokenSet::bearer("sesame")?.build()) });
+/// let log_in = source_fn(|_| async { TokenSet::bearer("sesame") });
 ///
 /// let credentials = tower_refresh::Credentials::new(refresh.or_else(log_in));
 /// assert_eq!(credentials.token().await?.access_token().expose_secret(), "sesame");

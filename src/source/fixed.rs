@@ -33,7 +33,7 @@ impl StaticToken {
 
 impl From<AccessToken> for StaticToken {
     fn from(token: AccessToken) -> Self {
-        Self { tokens: TokenSet::builder(token).build() }
+        Self { tokens: TokenSet::new(token) }
     }
 }
 

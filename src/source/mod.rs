@@ -35,7 +35,7 @@ use crate::token::TokenSet;
 ///
 /// let credentials = Credentials::new(|renewal: Renewal| async move {
 ///     let token = "…ask whoever hands out tokens…".replace(|c: char| !c.is_ascii_lowercase(), "");
-///     TokenSet::bearer(token).map(|tokens| tokens.expires_in(Duration::from_secs(300)))
+///     TokenSet::bearer(token).map(|tokens| tokens.with_expires_in(Duration::from_secs(300)))
 /// });
 /// ```
 pub trait TokenSource: Send + Sync + 'static {
@@ -131,7 +131,7 @@ where
 /// use tower_refresh::{Credentials, TokenSet, source_fn};
 ///
 /// let credentials = Credentials::new(source_fn(|renewal| async move {
-///     Ok(TokenSet::bearer("sesame")?.build())
+///     TokenSet::bearer("sesame")
 /// }));
 /// ```
 pub fn source_fn<F, Fut>(f: F) -> F
@@ -330,7 +330,7 @@ mod testing {
     use crate::token::TokenSet;
 
     pub(super) fn tokens(token: &str) -> TokenSet {
-        TokenSet::bearer(token).unwrap().build()
+        TokenSet::bearer(token).unwrap()
     }
 
     /// A source that only remembers what it was told to adopt.

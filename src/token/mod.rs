@@ -121,9 +121,8 @@ impl fmt::Debug for AccessToken {
 /// use tower_refresh::TokenSet;
 ///
 /// let tokens = TokenSet::bearer("eyJhbGciOi…".replace('…', "."))?
-///     .expires_in(Duration::from_secs(3600))
-///     .refresh_token("tGzv3JOkF0XG5Qx2TlKWIA")
-///     .build();
+///     .with_expires_in(Duration::from_secs(3600))
+///     .with_refresh_token("tGzv3JOkF0XG5Qx2TlKWIA");
 /// assert!(tokens.refresh_token().is_some());
 /// # Ok::<(), tower_refresh::TokenError>(())
 /// ```
@@ -169,19 +168,19 @@ pub(crate) enum Expiry {
 }
 
 impl TokenSet {
-    /// Begins a token set with an access token of the bearer type.
+    /// Creates a token set of an access token of the bearer type.
     ///
     /// # Errors
     ///
     /// As [`AccessToken::new`].
-    pub fn bearer(token: impl AsRef<str>) -> Result<TokenSetBuilder, TokenError> {
-        AccessToken::new(token).map(Self::builder)
+    pub fn bearer(token: impl AsRef<str>) -> Result<Self, TokenError> {
+        AccessToken::new(token).map(Self::new)
     }
 
-    /// Begins a token set with an access token that is already parsed.
-    pub fn builder(access_token: AccessToken) -> TokenSetBuilder {
-        TokenSetBuilder {
-            inner: Inner {
+    /// Creates a token set of an access token that is already parsed.
+    pub fn new(access_token: AccessToken) -> Self {
+        Self {
+            inner: Arc::new(Inner {
                 access_token,
                 expiry: None,
                 refresh_in: None,
@@ -194,13 +193,99 @@ impl TokenSet {
                 stored_as: None,
                 #[cfg(feature = "store")]
                 begins_session: false,
-            },
+            }),
         }
     }
 
-    /// Begins a token set that is like this one.
-    pub fn to_builder(&self) -> TokenSetBuilder {
-        TokenSetBuilder { inner: Inner::clone(&self.inner) }
+    /// Sets the lifetime of the access token, counted from before the token was asked for.
+    ///
+    /// Without a lifetime the token is used until a server rejects it. So is one from a source whose lifetime is over when it
+    /// arrives, zero included; it is refreshed in the background every few seconds
+    /// ([`Event::OverOnArrival`](crate::Event::OverOnArrival)). Anything above ten years counts as ten years.
+    #[must_use]
+    pub fn with_expires_in(mut self, lifetime: Duration) -> Self {
+        self.edit().expiry = Some(Expiry::In(lifetime));
+        self
+    }
+
+    /// Sets the time of day at which the access token expires.
+    ///
+    /// Prefer [`with_expires_in`](Self::with_expires_in) where there is a choice: this one is as wrong as the machine's clock. A time in
+    /// the past counts as a lifetime of zero. If the application brings such a token
+    /// ([`Credentials::replace`](crate::Credentials::replace)), it is refreshed before it is used.
+    #[must_use]
+    pub fn with_expires_at(mut self, at: SystemTime) -> Self {
+        self.edit().expiry = Some(Expiry::At(since_epoch(at)));
+        self
+    }
+
+    /// Sets when to begin to renew, counted from before the token was asked for, in place of the policy's refresh-ahead.
+    ///
+    /// The token itself stays usable until it expires. Less than 5 seconds counts as 5 seconds, or as a tenth of the
+    /// lifetime if that is less. Some servers send such a figure, as `refresh_in`.
+    #[must_use]
+    pub fn with_refresh_in(mut self, after: Duration) -> Self {
+        self.edit().refresh_in = Some(after);
+        self
+    }
+
+    /// Sets the refresh token. An empty one counts as none.
+    #[must_use]
+    pub fn with_refresh_token(mut self, token: impl Into<RefreshToken>) -> Self {
+        self.edit().refresh_token =
+            Some(token.into()).filter(|token| !token.expose_secret().is_empty());
+        self
+    }
+
+    /// Sets the time of day at which the refresh token expires, as the server has stated it.
+    ///
+    /// It is [information](TokenSet::refresh_token_expires_at), and does not keep the refresh token from being sent.
+    #[must_use]
+    pub fn with_refresh_token_expires_at(mut self, at: SystemTime) -> Self {
+        self.edit().refresh_token_expires_at = Some(at);
+        self
+    }
+
+    /// Sets the scope (RFC 6749 §3.3): words with spaces between them.
+    #[must_use]
+    pub fn with_scope(mut self, scope: impl AsRef<str>) -> Self {
+        self.edit().scope = Some(scope.as_ref().into());
+        self
+    }
+
+    /// Sets the id token (OpenID Connect Core §2).
+    #[must_use]
+    pub fn with_id_token(mut self, token: impl Into<String>) -> Self {
+        self.edit().id_token = Some(Secret::new(token));
+        self
+    }
+
+    /// Sets a further field, which [`TokenSet::extra`] returns. An empty value removes it.
+    #[must_use]
+    pub fn with_extra(mut self, name: impl AsRef<str>, value: impl Into<String>) -> Self {
+        let value = Secret::new(value);
+        if value.expose().is_empty() {
+            self.edit().extra.remove(name.as_ref());
+        } else {
+            self.edit().extra.insert(name.as_ref().into(), value);
+        }
+        self
+    }
+
+    #[cfg(feature = "store")]
+    pub(crate) fn with_stored_as(mut self, stored_as: StoredAs) -> Self {
+        self.edit().stored_as = Some(stored_as);
+        self
+    }
+
+    #[cfg(feature = "store")]
+    pub(crate) fn beginning_session(mut self) -> Self {
+        self.edit().begins_session = true;
+        self
+    }
+
+    fn edit(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.inner)
     }
 
     /// Returns the access token.
@@ -235,7 +320,7 @@ impl TokenSet {
     /// Returns a further field of the token endpoint's answer, such as Salesforce's `instance_url`.
     ///
     /// It is there if the dialect names it in [`fields.extra`](crate::oauth2::Fields::extra), or the application set it with
-    /// [`TokenSetBuilder::extra`]. A string is returned as it was received, any other JSON value as its text: `42`, `true`,
+    /// [`Self::with_extra`]. A string is returned as it was received, any other JSON value as its text: `42`, `true`,
     /// `["a","b"]`. [`RefreshTokenGrant`](crate::oauth2::RefreshTokenGrant) keeps a field that an answer leaves out, and so
     /// do stores. Values are redacted in `Debug`.
     ///
@@ -245,8 +330,7 @@ impl TokenSet {
     /// use tower_refresh::TokenSet;
     ///
     /// let tokens = TokenSet::bearer("sesame")?
-    ///     .extra("instance_url", "https://eu7.example.com")
-    ///     .build();
+    ///     .with_extra("instance_url", "https://eu7.example.com");
     /// assert_eq!(tokens.extra("instance_url"), Some("https://eu7.example.com"));
     /// assert_eq!(tokens.extra("signature"), None);
     /// # Ok::<(), tower_refresh::TokenError>(())
@@ -263,7 +347,7 @@ impl TokenSet {
 
     /// Returns the lifetime of the access token, counted from `wall`; nothing if it is not known.
     ///
-    /// For a token set that was given its lifetime by [`expires_in`](TokenSetBuilder::expires_in), that lifetime.
+    /// For a token set that was given its lifetime by [`with_expires_in`](Self::with_expires_in), that lifetime.
     pub fn lifetime_at(&self, wall: SystemTime) -> Option<Duration> {
         match self.inner.expiry? {
             Expiry::In(lifetime) => Some(lifetime),
@@ -297,13 +381,12 @@ impl TokenSet {
     }
 
     /// Returns the set as one that the application brings: where an earlier session stored it does not matter.
-    pub(crate) fn brought(self) -> Self {
+    pub(crate) fn brought(mut self) -> Self {
         #[cfg(feature = "store")]
         if self.inner.stored_as.is_some() || self.inner.begins_session {
-            let mut builder = self.to_builder();
-            builder.inner.stored_as = None;
-            builder.inner.begins_session = false;
-            return builder.build();
+            let inner = self.edit();
+            inner.stored_as = None;
+            inner.begins_session = false;
         }
         self
     }
@@ -329,114 +412,6 @@ impl fmt::Debug for TokenSet {
             .field("id_token", &self.inner.id_token)
             .field("extra", &self.inner.extra)
             .finish()
-    }
-}
-
-/// Puts a [`TokenSet`] together.
-///
-/// A closure that is a source may return it as it is.
-#[derive(Clone)]
-#[must_use = "call `build` for the token set"]
-pub struct TokenSetBuilder {
-    inner: Inner,
-}
-
-impl TokenSetBuilder {
-    /// Sets the lifetime of the access token, counted from before the token was asked for.
-    ///
-    /// Without a lifetime the token is used until a server rejects it. So is one from a source whose lifetime is over when it
-    /// arrives, zero included; it is refreshed in the background every few seconds
-    /// ([`Event::OverOnArrival`](crate::Event::OverOnArrival)). Anything above ten years counts as ten years.
-    pub fn expires_in(mut self, lifetime: Duration) -> Self {
-        self.inner.expiry = Some(Expiry::In(lifetime));
-        self
-    }
-
-    /// Sets the time of day at which the access token expires.
-    ///
-    /// Prefer [`expires_in`](Self::expires_in) where there is a choice: this one is as wrong as the machine's clock. A time in
-    /// the past counts as a lifetime of zero. If the application brings such a token
-    /// ([`Credentials::replace`](crate::Credentials::replace)), it is refreshed before it is used.
-    pub fn expires_at(mut self, at: SystemTime) -> Self {
-        self.inner.expiry = Some(Expiry::At(since_epoch(at)));
-        self
-    }
-
-    /// Sets when to begin to renew, counted from before the token was asked for, in place of the policy's refresh-ahead.
-    ///
-    /// The token itself stays usable until it expires. Less than 5 seconds counts as 5 seconds, or as a tenth of the
-    /// lifetime if that is less. Some servers send such a figure, as `refresh_in`.
-    pub fn refresh_in(mut self, after: Duration) -> Self {
-        self.inner.refresh_in = Some(after);
-        self
-    }
-
-    /// Sets the refresh token. An empty one counts as none.
-    pub fn refresh_token(mut self, token: impl Into<RefreshToken>) -> Self {
-        self.inner.refresh_token =
-            Some(token.into()).filter(|token| !token.expose_secret().is_empty());
-        self
-    }
-
-    /// Sets the time of day at which the refresh token expires, as the server has stated it.
-    ///
-    /// It is [information](TokenSet::refresh_token_expires_at), and does not keep the refresh token from being sent.
-    pub fn refresh_token_expires_at(mut self, at: SystemTime) -> Self {
-        self.inner.refresh_token_expires_at = Some(at);
-        self
-    }
-
-    /// Sets the scope (RFC 6749 §3.3): words with spaces between them.
-    pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
-        self.inner.scope = Some(scope.as_ref().into());
-        self
-    }
-
-    /// Sets the id token (OpenID Connect Core §2).
-    pub fn id_token(mut self, token: impl Into<String>) -> Self {
-        self.inner.id_token = Some(Secret::new(token));
-        self
-    }
-
-    /// Sets a further field, which [`TokenSet::extra`] returns. An empty value removes it.
-    pub fn extra(mut self, name: impl AsRef<str>, value: impl Into<String>) -> Self {
-        let value = Secret::new(value);
-        if value.expose().is_empty() {
-            self.inner.extra.remove(name.as_ref());
-        } else {
-            self.inner.extra.insert(name.as_ref().into(), value);
-        }
-        self
-    }
-
-    #[cfg(feature = "store")]
-    pub(crate) fn stored_as(mut self, stored_as: StoredAs) -> Self {
-        self.inner.stored_as = Some(stored_as);
-        self
-    }
-
-    #[cfg(feature = "store")]
-    pub(crate) fn begins_session(mut self) -> Self {
-        self.inner.begins_session = true;
-        self
-    }
-
-    /// Returns the token set.
-    #[must_use]
-    pub fn build(self) -> TokenSet {
-        TokenSet { inner: Arc::new(self.inner) }
-    }
-}
-
-impl From<TokenSetBuilder> for TokenSet {
-    fn from(builder: TokenSetBuilder) -> Self {
-        builder.build()
-    }
-}
-
-impl fmt::Debug for TokenSetBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.clone().build().fmt(f)
     }
 }
 
@@ -490,19 +465,18 @@ mod tests {
 
     #[test]
     fn an_empty_refresh_token_is_none() {
-        let tokens = TokenSet::bearer("a").unwrap().refresh_token("").build();
+        let tokens = TokenSet::bearer("a").unwrap().with_refresh_token("");
         assert!(tokens.refresh_token().is_none());
     }
 
     #[test]
     fn nothing_that_can_be_formatted_shows_a_secret() {
-        let builder = TokenSet::bearer("sesame-a")
+        let tokens = TokenSet::bearer("sesame-a")
             .unwrap()
-            .refresh_token("sesame-r")
-            .id_token("sesame-i")
-            .extra("device", "sesame-e");
-        let shown =
-            format!("{builder:?} {:?} {:?}", builder.clone().build(), AccessToken::new("sesame"));
+            .with_refresh_token("sesame-r")
+            .with_id_token("sesame-i")
+            .with_extra("device", "sesame-e");
+        let shown = format!("{tokens:?} {:?}", AccessToken::new("sesame"));
         assert!(!shown.contains("sesame"), "{shown}");
     }
 }

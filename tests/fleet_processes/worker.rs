@@ -103,8 +103,8 @@ pub async fn run(orders: Orders) {
             ["forget"] => credentials.forget().await,
             ["replace", access_token, refresh_token, lifetime_ms] => {
                 let lifetime = Duration::from_millis(lifetime_ms.parse().unwrap());
-                let tokens = TokenSet::bearer(access_token).unwrap().expires_in(lifetime);
-                credentials.replace(tokens.refresh_token(refresh_token)).await
+                let tokens = TokenSet::bearer(access_token).unwrap().with_expires_in(lifetime);
+                credentials.replace(tokens.with_refresh_token(refresh_token)).await
             }
             _ => panic!("nobody knows how to do this"),
         };

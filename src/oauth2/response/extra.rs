@@ -4,14 +4,14 @@ use std::fmt::{self, Write as _};
 
 use super::document::Document;
 use crate::oauth2::lenient::Json;
-use crate::token::TokenSetBuilder;
+use crate::token::TokenSet;
 use crate::trace;
 
 /// How long the value of a field may be, in bytes.
 const VALUE_MAX: usize = 8 * 1024;
 
 /// Adds the fields that `fields.extra` names: a string unchanged, any other value as its JSON text.
-pub(super) fn extra(document: &Document<'_>, mut tokens: TokenSetBuilder) -> TokenSetBuilder {
+pub(super) fn extra(document: &Document<'_>, mut tokens: TokenSet) -> TokenSet {
     for (name, pointers) in &document.dialect.fields.extra {
         let mut values = document.all(pointers);
         let Some(value) = values.find(|value| value.as_str() != Some("")) else { continue };
@@ -19,7 +19,7 @@ pub(super) fn extra(document: &Document<'_>, mut tokens: TokenSetBuilder) -> Tok
         if length > VALUE_MAX {
             trace::warning!(field = %name, "field of the token endpoint's answer is too long to be kept");
         } else {
-            tokens = tokens.extra(name, text(value, length));
+            tokens = tokens.with_extra(name, text(value, length));
         }
     }
     tokens

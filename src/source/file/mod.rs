@@ -152,7 +152,7 @@ impl TokenSource for TokenFile {
         let token = AccessToken::new(token).map_err(|error| {
             TokenError::misconfigured(format!("the token file {path}: {}", error.get_ref()))
         })?;
-        Ok(TokenSet::builder(token).refresh_in(self.reread_every).build())
+        Ok(TokenSet::new(token).with_refresh_in(self.reread_every))
     }
 
     fn info(&self) -> SourceInfo {
