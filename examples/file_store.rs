@@ -93,22 +93,24 @@ impl Seen {
     /// Says what has happened since it was last asked.
     fn tell(&mut self, began: Instant) {
         let mut is_adopted = false;
-        while let Some(Some(event)) = self.events.next().now_or_never() {
+        while let Some(Some(event)) = self.events.recv().now_or_never() {
             let what = match event {
-                Event::Adopted => {
+                Event::FoundInStore => {
                     is_adopted = true;
                     continue;
                 }
-                Event::Renewed { .. } if std::mem::take(&mut is_adopted) => {
+                Event::Refreshed { .. } if std::mem::take(&mut is_adopted) => {
                     self.adopted += 1;
                     "adopted what the other one renewed".to_owned()
                 }
-                Event::Renewed { .. } => {
+                Event::Refreshed { .. } => {
                     self.renewed += 1;
                     "renewed, and saved for the other one".to_owned()
                 }
                 // The other one was killed between the two: see what `Stored` does about it.
-                Event::Unanswered { error, .. } | Event::Failed { error, .. } => error.to_string(),
+                Event::OutcomeUnknown { error, .. } | Event::RefreshFailed { error, .. } => {
+                    error.to_string()
+                }
                 _ => continue,
             };
             println!("{:5.1} s  {what}", began.elapsed().as_secs_f64());

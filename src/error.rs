@@ -30,7 +30,7 @@ pub(crate) fn for_caller<B>(request: &Request<B>, error: impl Into<BoxError>) ->
 ///
 /// | kind | what it means | what the [`Credentials`](crate::Credentials) do |
 /// |---|---|---|
-/// | [transient](Self::transient) | may work later | ask again after a cooldown, a short one while requests have no token |
+/// | [transient](Self::transient) | may work later | ask again after a backoff, a short one while requests have no token |
 /// | [ambiguous](Self::ambiguous) | was sent, and nobody knows whether it counted | ask again only when the access token at hand is used up |
 /// | [denied](Self::denied) | somebody must log in again | do not ask again until the credentials change, or every five minutes if the source [makes a new proof](crate::SourceInfo::fresh_proof) for each attempt, or if the code is `interaction_required`, `login_required`, `consent_required` or `account_selection_required` |
 /// | [misconfigured](Self::misconfigured) | the configuration must be corrected | ask again every five minutes |

@@ -569,8 +569,8 @@ fn assert_rotation_was_clean_but_for(counters: &Counters, other_log_ins: u64) {
 /// The failures that were told so far.
 async fn failures(events: &mut Events) -> Vec<TokenError> {
     let mut failures = Vec::new();
-    while let Ok(Some(event)) = tokio::time::timeout(SECOND, events.next()).await {
-        if let Event::Failed { error, .. } = event {
+    while let Ok(Some(event)) = tokio::time::timeout(SECOND, events.recv()).await {
+        if let Event::RefreshFailed { error, .. } = event {
             failures.push(error);
         }
     }

@@ -409,7 +409,7 @@ impl Fleet {
         let policy = RefreshPolicy::default()
             .timeout(TIMEOUT)
             .jitter(Duration::ZERO)
-            .cooldown(millisecond, millisecond)
+            .backoff(millisecond, millisecond)
             .clock(clock);
         let credentials = Credentials::with_policy(process, policy);
         let events = credentials.subscribe();
@@ -564,9 +564,9 @@ impl Fleet {
 
     fn drain_events(&mut self) {
         for worker in &mut self.workers {
-            while let Some(Some(event)) = worker.events.next().now_or_never() {
+            while let Some(Some(event)) = worker.events.recv().now_or_never() {
                 look_for_secrets(&self.world, &event);
-                if matches!(event, Event::Unanswered { .. } | Event::Lagged(_)) {
+                if matches!(event, Event::OutcomeUnknown { .. } | Event::Lagged { .. }) {
                     self.world.state().procs[worker.life.id].told = true;
                 }
                 self.world.log(format!("{} tells {event:?}", worker.life.id));

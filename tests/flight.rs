@@ -64,7 +64,7 @@ async fn a_thousand_requests_with_a_stale_token_cost_one_fetch_and_none_of_them_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_cooldown() {
+async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_backoff() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let waiting = join_all((0..100).map(|_| credentials.token()));
@@ -81,13 +81,13 @@ async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_cooldown()
     assert!(credentials.token().await.unwrap_err().is_transient());
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert_eq!(strings.count(), 0);
-    let cooldown = credentials.status().cooldown.unwrap();
+    let backoff = credentials.status().backoff.unwrap();
     assert!(
-        cooldown >= Duration::from_millis(500) && cooldown <= Duration::from_secs(1),
-        "{cooldown:?}"
+        backoff >= Duration::from_millis(500) && backoff <= Duration::from_secs(1),
+        "{backoff:?}"
     );
 
-    advance(cooldown).await;
+    advance(backoff).await;
     let (token, ()) = tokio::join!(credentials.token(), async {
         strings.next().await.answer(tokens("t"));
     });
@@ -109,12 +109,12 @@ async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
         strings.next().await.fail(error);
         credentials.flush().await.unwrap();
         assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
-        let Some(cooldown) = credentials.status().cooldown else {
+        let Some(backoff) = credentials.status().backoff else {
             break;
         };
         // Far enough for the next one, and still before expiry.
         credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
-        advance((HOUR - Duration::from_secs(200)).max(cooldown)).await;
+        advance((HOUR - Duration::from_secs(200)).max(backoff)).await;
     }
 }
 
@@ -146,7 +146,7 @@ async fn after_an_unknown_outcome_nothing_is_sent_while_the_token_works_and_then
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_unknown_outcome_a_token_without_expiry_may_be_renewed_again_after_the_cooldown() {
+async fn after_an_unknown_outcome_a_token_without_expiry_may_be_renewed_again_after_the_backoff() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("old")).await.unwrap();
@@ -154,7 +154,7 @@ async fn after_an_unknown_outcome_a_token_without_expiry_may_be_renewed_again_af
         strings.next().await.fail(TokenError::ambiguous("the connection was cut"));
     });
     assert!(error.unwrap_err().is_ambiguous());
-    advance(credentials.status().cooldown.unwrap()).await;
+    advance(credentials.status().backoff.unwrap()).await;
     let (token, ()) = tokio::join!(credentials.renew(), async {
         strings.next().await.answer(tokens("new"));
     });
@@ -180,7 +180,7 @@ async fn denied_stays_until_the_credentials_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cooldown_grows_to_its_limit_and_survives_a_thousand_failures() {
+async fn the_backoff_grows_to_its_limit_and_survives_a_thousand_failures() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let credentials = Credentials::with_policy(
@@ -194,9 +194,9 @@ async fn the_cooldown_grows_to_its_limit_and_survives_a_thousand_failures() {
     for call in 1..=1000 {
         assert!(credentials.token().await.is_err());
         assert_eq!(calls.load(Ordering::SeqCst), call);
-        let cooldown = credentials.status().cooldown.unwrap();
-        longest = longest.max(cooldown);
-        advance(cooldown).await;
+        let backoff = credentials.status().backoff.unwrap();
+        longest = longest.max(backoff);
+        advance(backoff).await;
     }
     assert!(longest > Duration::from_secs(30) && longest <= Duration::from_secs(60), "{longest:?}");
 }
@@ -365,7 +365,7 @@ fn a_runtime_that_is_shut_down_during_a_flight_is_an_error_and_another_works() {
                 TokenSet::bearer("t")
             }
         },
-        RefreshPolicy::default().cooldown(Duration::ZERO, Duration::ZERO),
+        RefreshPolicy::default().backoff(Duration::ZERO, Duration::ZERO),
     );
 
     // The flight runs on the first runtime, the one who waits on the second.
@@ -619,12 +619,12 @@ fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever()
             .build()
             .unwrap();
         let moody = Moody::default();
-        // No pause and no brake, so that there is always something under way. Whoever is not woken would be let go at
+        // No pause and no rejection backoff, so that there is always something under way. Whoever is not woken would be let go at
         // the timeout, which is longer than the test waits.
         let policy = RefreshPolicy::default()
             .timeout(Duration::from_secs(120))
-            .cooldown(Duration::ZERO, Duration::ZERO)
-            .brake(Duration::ZERO, Duration::ZERO);
+            .backoff(Duration::ZERO, Duration::ZERO)
+            .rejection_backoff(Duration::ZERO, Duration::ZERO);
         let credentials = Credentials::with_policy(moody.clone(), policy);
         let answers = Arc::new(AtomicUsize::new(0));
         let client = client(RefreshLayer::with_credentials(credentials.clone()), move |_, _| {

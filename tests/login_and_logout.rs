@@ -147,7 +147,7 @@ async fn a_log_in_that_is_dropped_halfway_still_reaches_the_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_in_clears_brake_cooldown_and_denial() {
+async fn a_log_in_clears_both_backoffs_and_denial() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let (error, ()) = tokio::join!(credentials.token(), async {
@@ -156,7 +156,9 @@ async fn a_log_in_clears_brake_cooldown_and_denial() {
     error.unwrap_err();
     credentials.forget().await.unwrap();
     let status = credentials.status();
-    assert!(status.error.is_none() && status.cooldown.is_none() && status.brake.is_none());
+    assert!(
+        status.error.is_none() && status.backoff.is_none() && status.rejection_backoff.is_none()
+    );
     let mut waiting = task::spawn(credentials.token());
     assert_pending!(waiting.poll());
     strings.next().await.answer(tokens("t"));

@@ -118,7 +118,7 @@ async fn requests_that_cannot_be_sent_again_make_no_storm_either() {
         client.clone().oneshot(request).await.unwrap();
         sleep(Duration::from_millis(60)).await;
     }
-    // One per five seconds of brake, and the first.
+    // One per five seconds of rejection backoff, and the first.
     assert!((2..=14).contains(&mint.calls()), "{}", mint.calls());
 }
 
@@ -161,7 +161,7 @@ async fn the_first_rejection_renews_however_young_the_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_accepted_retry_releases_the_brake() {
+async fn an_accepted_retry_releases_the_rejection_backoff() {
     let mint = Mint::new(HOUR);
     let layer = RefreshLayer::with_policy(mint.clone(), policy());
     let credentials = layer.credentials().clone();
@@ -175,7 +175,7 @@ async fn an_accepted_retry_releases_the_brake() {
         async move { if broken { StatusCode::UNAUTHORIZED } else { answer.await } }
     });
     assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert!(credentials.status().brake.is_some());
+    assert!(credentials.status().rejection_backoff.is_some());
     broken.store(false, Ordering::SeqCst);
     advance(Duration::from_secs(6)).await;
 
@@ -185,13 +185,13 @@ async fn an_accepted_retry_releases_the_brake() {
         .await
         .unwrap();
     assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
-    assert!(credentials.status().brake.is_none());
+    assert!(credentials.status().rejection_backoff.is_none());
     let mut seen = Vec::new();
-    while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, events.next()).await {
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, events.recv()).await {
         seen.push(event);
     }
-    assert!(seen.iter().any(|event| matches!(event, Event::Braked { .. })));
-    assert!(seen.iter().any(|event| matches!(event, Event::Released)), "{seen:?}");
+    assert!(seen.iter().any(|event| matches!(event, Event::RejectionBackoffStarted { .. })));
+    assert!(seen.iter().any(|event| matches!(event, Event::RejectionBackoffEnded)), "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,7 +223,7 @@ async fn a_refresh_that_fails_after_a_rejection_gives_the_caller_that_very_answe
     assert!(answer.extensions().get::<TokenError>().unwrap().is_transient());
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "401");
 
-    // In the cooldown the unexpired token is sent, and the 401 is the answer.
+    // In the backoff the unexpired token is sent, and the 401 is the answer.
     let answer = client.oneshot(get("/")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     assert!(answer.extensions().get::<TokenError>().is_some());
@@ -476,7 +476,7 @@ async fn a_renewal_that_fails_elsewhere_does_not_excuse_a_rejected_retry() {
     });
     renewed.unwrap_err();
     assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(credentials.status().brake, Some(Duration::from_secs(5)));
+    assert_eq!(credentials.status().rejection_backoff, Some(Duration::from_secs(5)));
 }
 
 // ===== storms =====
@@ -520,7 +520,7 @@ async fn rejections_that_come_late_and_out_of_order_make_no_storm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_slower_than_the_brake_make_no_storm() {
+async fn retries_slower_than_the_rejection_backoff_make_no_storm() {
     // Each first attempt is rejected at once, and each retry after twenty seconds.
     let seen: Arc<Mutex<HashSet<String>>> = Arc::default();
     let refreshes = refreshes_in_a_minute(HOUR, move |_, path| {
@@ -626,12 +626,12 @@ async fn switching_protocols_after_a_refresh_ends_the_backoff() {
         }
     });
     assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert!(credentials.status().brake.is_some());
+    assert!(credentials.status().rejection_backoff.is_some());
     assert_eq!(credentials.status().token, TokenStatus::Rejected);
 
     broken.store(false, Ordering::SeqCst);
     let opened = client.clone().oneshot(get("/")).await.unwrap();
     assert_eq!(opened.status(), StatusCode::SWITCHING_PROTOCOLS);
-    assert!(credentials.status().brake.is_none());
+    assert!(credentials.status().rejection_backoff.is_none());
     assert_eq!(credentials.status().token, TokenStatus::Fresh);
 }

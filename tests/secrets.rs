@@ -455,9 +455,9 @@ async fn events(paper: &mut Paper) {
     });
     client.clone().oneshot(harness::get("/broken")).await.unwrap();
     paper.debug("Status", &credentials.status());
-    let braked = client.clone().oneshot(harness::get("/broken")).await.unwrap();
-    paper.debug("the response", &braked);
-    paper.error("the response's TokenError", braked.extensions().get::<TokenError>().unwrap());
+    let backed_off = client.clone().oneshot(harness::get("/broken")).await.unwrap();
+    paper.debug("the response", &backed_off);
+    paper.error("the response's TokenError", backed_off.extensions().get::<TokenError>().unwrap());
     repaired.store(true, Ordering::SeqCst);
     let answer = client.clone().oneshot(harness::get("/broken")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
@@ -470,27 +470,27 @@ async fn events(paper: &mut Paper) {
     collect(paper, &mut slow, &mut seen).await;
 
     let all = [
-        "Braked",
-        "Failed",
-        "Forgotten",
         "Lagged",
-        "Lost",
-        "Released",
-        "Renewed",
-        "Replaced",
-        "Started",
-        "Superseded",
+        "LoggedIn",
+        "LoggedOut",
+        "RefreshFailed",
+        "RefreshLost",
+        "RefreshStarted",
+        "RefreshSuperseded",
+        "Refreshed",
+        "RejectionBackoffEnded",
+        "RejectionBackoffStarted",
     ];
     assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), all);
 }
 
 async fn collect(paper: &mut Paper, events: &mut Events, seen: &mut BTreeSet<String>) {
-    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(1), events.next()).await
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(1), events.recv()).await
     {
         let shown = paper.debug("Event", &event);
         seen.insert(shown.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned());
-        if let Event::Failed { error, .. } = event {
-            paper.error("Event::Failed", &error);
+        if let Event::RefreshFailed { error, .. } = event {
+            paper.error("Event::RefreshFailed", &error);
         }
     }
 }
@@ -735,8 +735,8 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     let log_in = Grant::new(endpoint.clone(), "password")
         .param("username", "ann")
         .param("password", PASSWORD);
-    let brake = Duration::from_millis(20);
-    let policy = RefreshPolicy::default().brake(brake, brake);
+    let rejection_backoff = Duration::from_millis(20);
+    let policy = RefreshPolicy::default().rejection_backoff(rejection_backoff, rejection_backoff);
     let credentials = Credentials::with_policy(refresh.or_else(log_in), policy);
     let layer = RefreshLayer::with_credentials(credentials.clone()).origin(serving.origin());
     let client = ServiceBuilder::new().layer(layer).service(http);
@@ -758,10 +758,10 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     let mut tokens = credentials.token().await.unwrap();
     paper.learn(&tokens);
 
-    // The brake.
+    // The rejection backoff.
     assert_eq!(get("/unauthorized").await.ok(), Some(StatusCode::UNAUTHORIZED));
     paper.learn(&credentials.token().await.unwrap());
-    sleep(2 * brake).await;
+    sleep(2 * rejection_backoff).await;
     server.revoke_all_access_tokens();
     assert_eq!(get("/").await.ok(), ok);
 

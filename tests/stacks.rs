@@ -165,7 +165,7 @@ async fn a_refused_request_gives_its_permit_back() {
         strings.next().await.fail(TokenError::denied("x"));
     });
     assert!(answer.unwrap_err().downcast_ref::<TokenError>().unwrap().is_denied());
-    // In the cooldown the error comes without a wait, from `call` itself.
+    // In the backoff the error comes without a wait, from `call` itself.
     let refused = client.ready().await.unwrap().call(get("/"));
     assert!(refused.await.is_err());
     let another = limited.oneshot(get("/"));

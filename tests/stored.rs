@@ -37,7 +37,10 @@ async fn eight_that_share_a_store_spend_each_refresh_token_once() {
     assert_eq!(world.reuses(), 0);
     for worker in &workers {
         worker.flush().await.unwrap();
-        assert_eq!(count(&worker.events(), |event| matches!(event, Event::Failed { .. })), 0);
+        assert_eq!(
+            count(&worker.events(), |event| matches!(event, Event::RefreshFailed { .. })),
+            0
+        );
     }
 }
 
@@ -91,7 +94,7 @@ async fn whatever_the_cause_what_a_sibling_renewed_is_adopted() {
     // Missing.
     let first = one.access().await;
     assert_eq!(other.access().await, first);
-    assert_eq!(count(&other.events(), |event| matches!(event, Event::Adopted)), 1);
+    assert_eq!(count(&other.events(), |event| matches!(event, Event::FoundInStore)), 1);
     // Forced.
     let second = access(&one.renew().await.unwrap()).to_owned();
     assert_eq!(access(&other.renew().await.unwrap()), second);
@@ -458,7 +461,7 @@ async fn a_slow_save_is_not_overtaken_by_credentials_of_the_same_process() {
     assert_eq!(access(&asking.await.unwrap().unwrap()), access(&adopted));
     assert_eq!(world.requests(), 1);
     let_others_run().await;
-    while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.next()) {
-        assert!(!matches!(event, Event::Adopted), "it is its own");
+    while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.recv()) {
+        assert!(!matches!(event, Event::FoundInStore), "it is its own");
     }
 }

@@ -28,7 +28,7 @@ fn is_store_down(error: &TokenError) -> bool {
 }
 
 fn unanswered(worker: &Worker) -> usize {
-    count(&worker.events(), |event| matches!(event, Event::Unanswered { .. }))
+    count(&worker.events(), |event| matches!(event, Event::OutcomeUnknown { .. }))
 }
 
 /// The server spends the token, and the answer is lost.

@@ -90,8 +90,8 @@ async fn token_over_on_arrival_is_used_and_refreshed_every_few_seconds() {
         assert!((15..=25).contains(&calls.load(Ordering::SeqCst)), "{:?}: {calls:?}", set());
         drop(credentials);
         let mut reported = 0;
-        while let Some(event) = events.next().await {
-            reported += usize::from(matches!(event, Event::OverOnArrival { .. }));
+        while let Some(event) = events.recv().await {
+            reported += usize::from(matches!(event, Event::ExpiredOnArrival { .. }));
         }
         assert_eq!(reported, 1);
     }
@@ -117,8 +117,8 @@ async fn tokens_over_on_arrival_are_reported_once_per_change() {
     }
     drop(credentials);
     let mut reported = 0;
-    while let Some(event) = events.next().await {
-        if let Event::OverOnArrival { reason, .. } = event {
+    while let Some(event) = events.recv().await {
+        if let Event::ExpiredOnArrival { reason, .. } = event {
             assert!(reason.contains("lifetime of zero"), "{reason}");
             reported += 1;
         }
@@ -431,8 +431,8 @@ async fn absurd_policies_do_no_harm() {
             .leeway(figure)
             .refresh_ahead(figure)
             .jitter(figure)
-            .cooldown(figure, figure)
-            .brake(figure, figure)
+            .backoff(figure, figure)
+            .rejection_backoff(figure, figure)
             .timeout(figure.max(Duration::from_secs(1)));
         let credentials = Credentials::with_policy(source, policy);
         credentials.replace(tokens("t").with_expires_in(HOUR)).await.unwrap();

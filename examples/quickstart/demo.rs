@@ -49,7 +49,7 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
     // Tokens of four seconds want shorter pauses than the default ones.
     let policy = RefreshPolicy::default()
         .refresh_ahead(Duration::from_millis(2500))
-        .cooldown(Duration::from_millis(100), Duration::from_millis(300));
+        .backoff(Duration::from_millis(100), Duration::from_millis(300));
     let layer = RefreshLayer::with_policy(source, policy).origin(serving.origin());
     let credentials = layer.credentials().clone();
     let client = ServiceBuilder::new().layer(layer).service(http);
@@ -96,14 +96,14 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
 
     sleep_until(start + OUTAGE_AFTER).await;
     let mut events = credentials.subscribe();
-    while !matches!(events.next().await, Some(Event::Renewed { .. }) | None) {}
+    while !matches!(events.recv().await, Some(Event::Refreshed { .. }) | None) {}
     sleep(Duration::from_millis(700)).await;
     say(start, "the token endpoint goes down: 503");
     outage.store(true, Ordering::Relaxed);
     server.token_faults().always(Fault::unavailable());
     // Until somebody has noticed.
     let failure =
-        async { while !matches!(events.next().await, Some(Event::Failed { .. }) | None) {} };
+        async { while !matches!(events.recv().await, Some(Event::RefreshFailed { .. }) | None) {} };
     let _ = timeout_at(end, failure).await;
     server.token_faults().clear();
     say(start, "the token endpoint is back");
@@ -187,13 +187,15 @@ fn say(start: Instant, what: &str) {
 }
 
 async fn tell(mut events: Events, start: Instant, outage: Arc<AtomicBool>) {
-    while let Some(event) = events.next().await {
+    while let Some(event) = events.recv().await {
         match event {
-            Event::Started { cause, .. } => say(start, &format!("  refresh begins: {cause:?}")),
-            Event::Renewed { generation, .. } => {
+            Event::RefreshStarted { cause, .. } => {
+                say(start, &format!("  refresh begins: {cause:?}"))
+            }
+            Event::Refreshed { generation, .. } => {
                 say(start, &format!("  refresh landed: token {generation}, for everybody"));
             }
-            Event::Failed { error, retry_in, .. } => {
+            Event::RefreshFailed { error, retry_in, .. } => {
                 say(
                     start,
                     &format!(

@@ -42,16 +42,16 @@ impl Counters {
     /// Counts refreshes and logs their failures. Ends with the credentials.
     pub async fn count(&self, mut events: Events) {
         let mut is_adopted = false;
-        while let Some(event) = events.next().await {
+        while let Some(event) = events.recv().await {
             match event {
                 // What is issued next.
-                Event::Adopted => is_adopted = true,
-                Event::Renewed { .. } => {
+                Event::FoundInStore => is_adopted = true,
+                Event::Refreshed { .. } => {
                     let counter = if is_adopted { &self.adopted } else { &self.renewed };
                     counter.fetch_add(1, Ordering::Relaxed);
                     is_adopted = false;
                 }
-                Event::Failed { error, .. } => {
+                Event::RefreshFailed { error, .. } => {
                     complain(&error);
                     self.not_renewed.fetch_add(1, Ordering::Relaxed);
                 }
@@ -59,7 +59,7 @@ impl Counters {
                     complain(&format_args!("the newest tokens are not saved yet: {error}"));
                 }
                 Event::Saved => complain(&"the newest tokens are saved now"),
-                Event::Unanswered { error, .. } => complain(&error),
+                Event::OutcomeUnknown { error, .. } => complain(&error),
                 _ => {}
             }
         }
@@ -82,8 +82,8 @@ impl Counters {
                 "usable_for_seconds": seconds(token.usable_for),
                 "refreshing": token.refreshing,
                 "error": token.error.as_ref().map(token_error_kind),
-                "cooldown_seconds": seconds(token.cooldown),
-                "brake_seconds": seconds(token.brake),
+                "backoff_seconds": seconds(token.backoff),
+                "rejection_backoff_seconds": seconds(token.rejection_backoff),
             },
             "refreshes": {
                 "succeeded": self.renewed.load(Ordering::Relaxed),

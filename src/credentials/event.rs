@@ -19,13 +19,13 @@ pub(super) const CAPACITY: usize = 64;
 pub enum Event {
     /// A refresh began.
     #[non_exhaustive]
-    Started {
+    RefreshStarted {
         /// Why.
         cause: Cause,
     },
     /// A new token set was issued to the requests.
     #[non_exhaustive]
-    Renewed {
+    Refreshed {
         /// Its number; each new token set has a higher one.
         generation: u64,
         /// How long it may be used, leeway deducted; none if that is not known.
@@ -33,7 +33,7 @@ pub enum Event {
     },
     /// A refresh failed. (A store that is looked at again while denied, and has nothing new, is no event, nor is that look.)
     #[non_exhaustive]
-    Failed {
+    RefreshFailed {
         /// Why.
         error: TokenError,
         /// Time until the source is asked again; `None` if not before the credentials change.
@@ -43,37 +43,37 @@ pub enum Event {
     },
     /// A refresh did not land within ten timeouts, or the source was not told of a log-in or log-out within twenty, and is
     /// no longer waited for.
-    Lost,
+    RefreshLost,
     /// The source issues tokens that are over on arrival: by their lifetime or this machine's clock they have expired already.
     ///
     /// Such a token is used until a server rejects it, and refreshed in the background every few seconds. Sent for the first one,
     /// and again after a token with a lifetime.
     #[non_exhaustive]
-    OverOnArrival {
+    ExpiredOnArrival {
         /// The likely cause.
         reason: &'static str,
     },
     /// A refresh landed after others had brought newer credentials, and was published to nobody.
-    Superseded,
+    RefreshSuperseded,
     /// A target rejected the token that was obtained because it rejected the one before. Its rejections start no refresh for a
-    /// while; see [`RefreshPolicy::brake`](crate::RefreshPolicy::brake).
+    /// while; see [`RefreshPolicy::rejection_backoff`](crate::RefreshPolicy::rejection_backoff).
     #[non_exhaustive]
-    Braked {
+    RejectionBackoffStarted {
         /// For how long.
         duration: Duration,
     },
     /// A target accepted a token again after it had backed off.
-    Released,
+    RejectionBackoffEnded,
     /// The application brought a token set of its own.
     #[non_exhaustive]
-    Replaced {
+    LoggedIn {
         /// Its number.
         generation: u64,
     },
     /// The application forgot its tokens.
-    Forgotten,
+    LoggedOut,
     /// What the next event issues was obtained by somebody else, and found in the store.
-    Adopted,
+    FoundInStore,
     /// A token set could not be saved. It is used, and will be saved as soon as that can be done; until then it is lost if
     /// the program ends.
     #[non_exhaustive]
@@ -86,12 +86,16 @@ pub enum Event {
     /// The store tells of a refresh token that was sent, or was about to be, and nobody knows what became of it: by this
     /// process or another, which may have been killed.
     #[non_exhaustive]
-    Unanswered {
+    OutcomeUnknown {
         /// What is known.
         error: TokenError,
     },
     /// The subscriber was too slow and missed this many events.
-    Lagged(u64),
+    #[non_exhaustive]
+    Lagged {
+        /// How many.
+        missed: u64,
+    },
 }
 
 impl Event {
@@ -101,14 +105,16 @@ impl Event {
     )]
     pub(super) fn trace(&self) {
         match self {
-            Self::Failed { error, retry_in } => {
+            Self::RefreshFailed { error, retry_in } => {
                 trace::warning!(%error, ?retry_in, "refresh failed")
             }
-            Self::Lost => trace::warning!("refresh lost"),
-            Self::OverOnArrival { reason } => trace::warning!(reason, "token over on arrival"),
+            Self::RefreshLost => trace::warning!("refresh lost"),
+            Self::ExpiredOnArrival { reason } => trace::warning!(reason, "token over on arrival"),
             Self::Unsaved { error } => trace::warning!(%error, "token set not saved"),
-            Self::Unanswered { error } => trace::warning!(%error, "outcome of a refresh unknown"),
-            Self::Braked { duration } => trace::warning!(
+            Self::OutcomeUnknown { error } => {
+                trace::warning!(%error, "outcome of a refresh unknown")
+            }
+            Self::RejectionBackoffStarted { duration } => trace::warning!(
                 ?duration,
                 "renewed token rejected too; rejections by this endpoint start no refresh meanwhile"
             ),
@@ -120,10 +126,10 @@ impl Event {
 impl From<Notice> for Event {
     fn from(notice: Notice) -> Self {
         match notice {
-            Notice::Adopted => Self::Adopted,
+            Notice::Adopted => Self::FoundInStore,
             Notice::Unsaved(error) => Self::Unsaved { error },
             Notice::Saved => Self::Saved,
-            Notice::Unanswered(error) => Self::Unanswered { error },
+            Notice::Unanswered(error) => Self::OutcomeUnknown { error },
         }
     }
 }
@@ -146,10 +152,10 @@ impl Events {
     /// # Cancel safety
     ///
     /// Dropping this future loses no event.
-    pub async fn next(&mut self) -> Option<Event> {
+    pub async fn recv(&mut self) -> Option<Event> {
         match self.receiver.recv().await {
             Ok(event) => Some(event),
-            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Event::Lagged(missed)),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Event::Lagged { missed }),
             Err(broadcast::error::RecvError::Closed) => None,
         }
     }

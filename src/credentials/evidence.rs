@@ -230,7 +230,7 @@ impl Evidence {
             if suspect.is_due() {
                 suspect.strike(now, current, backoff, acceptances);
             } else {
-                // It is over already: the cooldown is enough, unless a response accepts the token.
+                // It is over already: the backoff is enough, unless a response accepts the token.
                 let until = Deadline::monotonic(now, Duration::ZERO);
                 suspect.hold = Some(Hold { until, acceptances });
             }

@@ -282,8 +282,8 @@ impl<S: TokenSource> Credentials<S> {
                 .and_then(|current| current.tokens.refresh_token_expires_at()),
             refreshing: view.in_flight,
             error: view.error,
-            cooldown: view.cooldown,
-            brake: view.brake,
+            backoff: view.backoff,
+            rejection_backoff: view.rejection_backoff,
         }
     }
 
@@ -668,10 +668,10 @@ pub struct Status {
     ///
     /// After an [ambiguous](TokenError::is_ambiguous) failure it is not asked before the current token expires. With a store, a
     /// [denied](TokenError::is_denied) one has the store looked at now and then for what others have brought.
-    pub cooldown: Option<Duration>,
+    pub backoff: Option<Duration>,
     /// Time left during which rejections by at least one target start no refresh, because the last refreshes did not help
-    /// there. See [`RefreshPolicy::brake`].
-    pub brake: Option<Duration>,
+    /// there. See [`RefreshPolicy::rejection_backoff`].
+    pub rejection_backoff: Option<Duration>,
 }
 
 /// What a token is worth.

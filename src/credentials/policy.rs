@@ -34,8 +34,8 @@ pub(super) struct Timing {
     pub(super) refresh_ahead: Option<Duration>,
     pub(super) jitter: Duration,
     pub(super) timeout: Duration,
-    pub(super) cooldown: (Duration, Duration),
-    pub(super) brake: (Duration, Duration),
+    pub(super) backoff: (Duration, Duration),
+    pub(super) rejection_backoff: (Duration, Duration),
 }
 
 const REFRESH_AHEAD: Duration = Duration::from_secs(5 * 60);
@@ -48,8 +48,8 @@ impl Default for RefreshPolicy {
                 refresh_ahead: None,
                 jitter: Duration::from_secs(60),
                 timeout: Duration::from_secs(30),
-                cooldown: (Duration::from_secs(1), Duration::from_secs(60)),
-                brake: (Duration::from_secs(5), Duration::from_secs(5 * 60)),
+                backoff: (Duration::from_secs(1), Duration::from_secs(60)),
+                rejection_backoff: (Duration::from_secs(5), Duration::from_secs(5 * 60)),
             },
             runtime: None,
             clock: Arc::new(SystemClock),
@@ -103,8 +103,8 @@ impl RefreshPolicy {
     /// While requests have no usable token, a pause after a [transient](crate::TokenError::is_transient) failure is at most 5
     /// seconds or `first`, whichever is longer, so that an outage ends for them soon after it has ended. It is `first` if the
     /// token endpoint was [not reached](crate::TokenError::unsent), or a store is down.
-    pub fn cooldown(mut self, first: Duration, max: Duration) -> Self {
-        self.timing.cooldown = (first, max.max(first));
+    pub fn backoff(mut self, first: Duration, max: Duration) -> Self {
+        self.timing.backoff = (first, max.max(first));
         self
     }
 
@@ -122,8 +122,8 @@ impl RefreshPolicy {
     /// other responses accept the token, nor for `max` after the last one that did.
     ///
     /// 5 seconds and 5 minutes by default.
-    pub fn brake(mut self, first: Duration, max: Duration) -> Self {
-        self.timing.brake = (first, max.max(first));
+    pub fn rejection_backoff(mut self, first: Duration, max: Duration) -> Self {
+        self.timing.rejection_backoff = (first, max.max(first));
         self
     }
 

@@ -175,8 +175,8 @@ pub(super) struct View {
     pub(super) in_flight: bool,
     pub(super) rejected: bool,
     pub(super) error: Option<TokenError>,
-    pub(super) cooldown: Option<Duration>,
-    pub(super) brake: Option<Duration>,
+    pub(super) backoff: Option<Duration>,
+    pub(super) rejection_backoff: Option<Duration>,
 }
 
 impl State {
@@ -196,7 +196,7 @@ impl State {
             flight: None,
             flights: 0,
             failure: None,
-            evidence: Evidence::new(timing.brake),
+            evidence: Evidence::new(timing.rejection_backoff),
             lost: false,
             keeps,
             fresh_proof: false,
@@ -383,7 +383,7 @@ impl State {
             self.is_probed(&failure.error) && is_due
         });
         if !(self.keeps && self.is_denied()) || is_probe {
-            self.news.push(Event::Started { cause });
+            self.news.push(Event::RefreshStarted { cause });
         }
         // The store does not record a denial for now, so that the source would send the refresh token at each look.
         let only_looks = self.keeps
@@ -451,7 +451,7 @@ impl State {
             return;
         };
         self.lost = true;
-        self.news.push(Event::Lost);
+        self.news.push(Event::RefreshLost);
         if flight.kind == FlightKind::Adopting {
             // Nothing was sent. It stays on its way, and the source will be told.
             return;
@@ -474,7 +474,7 @@ impl State {
     pub(super) fn call_off(&mut self, departure: &Departure) {
         if self.wants(departure.id) {
             self.flight = None;
-            self.news.retain(|event| !matches!(event, Event::Started { .. }));
+            self.news.retain(|event| !matches!(event, Event::RefreshStarted { .. }));
         }
     }
 
@@ -499,7 +499,7 @@ impl State {
             Err(error) if waited_for => Err(error),
             superseded => {
                 self.discarded.extend(superseded.err());
-                self.news.push(Event::Superseded);
+                self.news.push(Event::RefreshSuperseded);
                 return None;
             }
         };
@@ -519,7 +519,7 @@ impl State {
                 }
                 self.set_failure(None);
                 let issued = self.issue(now, asked, tokens, true);
-                self.news.push(Event::Renewed {
+                self.news.push(Event::Refreshed {
                     generation: issued.generation.0,
                     usable_for: issued.expired.left(now),
                 });
@@ -610,7 +610,7 @@ impl State {
             ),
         };
         if is_over && !std::mem::replace(&mut self.is_over_on_arrival, is_over) {
-            self.news.push(Event::OverOnArrival { reason });
+            self.news.push(Event::ExpiredOnArrival { reason });
         }
         self.is_over_on_arrival = is_over;
         is_over
@@ -643,7 +643,7 @@ impl State {
         }));
         let mut retry_in = self.asked_again_in(now);
         if is_news {
-            self.news.push(Event::Failed { error: error.clone(), retry_in });
+            self.news.push(Event::RefreshFailed { error: error.clone(), retry_in });
         }
         if !is_probed {
             return error;
@@ -666,7 +666,7 @@ impl State {
         if error.is_misconfigured() {
             return (Some(PROBE), Some(PROBE));
         }
-        let (first, most) = self.timing.cooldown;
+        let (first, most) = self.timing.backoff;
         let pause = doubled(first, streak, most);
         // A transient error means that nothing counted, and an unsent one costs the server nothing.
         let most_if_needed = match (error.is_transient(), error.is_unsent()) {
@@ -693,7 +693,7 @@ impl State {
             failure.until_if_needed = Deadline::PAST;
             failure.probe = Deadline::PAST;
         }
-        let backoff = self.timing.brake;
+        let backoff = self.timing.rejection_backoff;
         self.with_evidence(|evidence| *evidence = Evidence::new(backoff));
     }
 
@@ -720,17 +720,17 @@ impl State {
         self.give_up_on_lost(now);
         self.epoch += 1;
         self.set_failure(None);
-        self.evidence = Evidence::new(self.timing.brake);
+        self.evidence = Evidence::new(self.timing.rejection_backoff);
         if let Some(tokens) = tokens {
             self.begin_session();
             let generation = self.issue(now, now, tokens, false).generation.0;
-            self.news.push(Event::Replaced { generation });
+            self.news.push(Event::LoggedIn { generation });
         } else {
             self.session = self.session.end();
             self.generation.0 += 1;
             self.session_began = self.generation;
             self.current = None;
-            self.news.push(Event::Forgotten);
+            self.news.push(Event::LoggedOut);
         }
         Adoption { id: self.occupy(now, FlightKind::Adopting), epoch: self.epoch }
     }
@@ -768,7 +768,7 @@ impl State {
             Judgement::Counts => None,
             Judgement::Ignored { left, begins } => {
                 if begins {
-                    self.news.push(Event::Braked { duration: left });
+                    self.news.push(Event::RejectionBackoffStarted { duration: left });
                 }
                 Some(left)
             }
@@ -781,14 +781,14 @@ impl State {
         if generation == self.generation
             && self.with_evidence(|evidence| evidence.accepted(now, target))
         {
-            self.news.push(Event::Released);
+            self.news.push(Event::RejectionBackoffEnded);
         }
     }
 
     /// A request that was rejected with an older token was accepted with a newer one.
     pub(super) fn retry_accepted(&mut self, now: Timestamp, target: Target) {
         if self.with_evidence(|evidence| evidence.retry_accepted(now, target)) {
-            self.news.push(Event::Released);
+            self.news.push(Event::RejectionBackoffEnded);
         }
     }
 
@@ -804,7 +804,7 @@ impl State {
         }
         let hold = self.with_evidence(|evidence| evidence.retry_rejected(now, target, generation));
         if let Some(duration) = hold {
-            self.news.push(Event::Braked { duration });
+            self.news.push(Event::RejectionBackoffStarted { duration });
         }
     }
 
@@ -927,8 +927,8 @@ impl State {
                 .is_some_and(|current| self.evidence.is_doubted(&current.witness))
                 || self.flight.as_ref().is_some_and(|flight| flight.kind == FlightKind::Replacing),
             error: self.failure.as_ref().map(|failure| failure.error.clone()),
-            cooldown: self.asked_again_in(now).filter(|left| !left.is_zero()),
-            brake: self
+            backoff: self.asked_again_in(now).filter(|left| !left.is_zero()),
+            rejection_backoff: self
                 .current
                 .as_ref()
                 .filter(|current| !current.is_expired(now))
@@ -1203,7 +1203,7 @@ mod tests {
                         && issued.is_stale(now)
                     {
                         let view = self.state.view(now);
-                        let left_alone = view.cooldown.is_some()
+                        let left_alone = view.backoff.is_some()
                             || view.error.is_some_and(|error| error.is_denied());
                         assert!(view.in_flight || left_alone, "a stale token is not renewed");
                     }
@@ -1218,8 +1218,8 @@ mod tests {
                     if let Decision::Refuse(error) = &decision {
                         assert!(error.is_remembered());
                         let only_looks = self.state.keeps && error.is_denied();
-                        let cooldown = self.state.view(now).cooldown;
-                        assert!(only_looks || error.asked_again_in() == cooldown);
+                        let backoff = self.state.view(now).backoff;
+                        assert!(only_looks || error.asked_again_in() == backoff);
                         let is_short = error.asked_again_in().is_some_and(|it| it <= OUTAGE_PAUSE);
                         assert!(is_short || !error.is_transient(), "an outage that does not end");
                     }
@@ -1304,7 +1304,7 @@ mod tests {
                 Step::Land { .. } | Step::Adopted { .. } => {}
             }
             self.state.take_lost();
-            if self.state.take_news().iter().any(|event| matches!(event, Event::Lost)) {
+            if self.state.take_news().iter().any(|event| matches!(event, Event::RefreshLost)) {
                 let (_, since) = self
                     .occupied
                     .iter()
@@ -1345,7 +1345,7 @@ mod tests {
             }
             let view = self.state.view(now);
             assert!(
-                view.brake.is_none()
+                view.rejection_backoff.is_none()
                     || view.current.is_some_and(|current| !current.is_expired(now))
             );
             // Whoever is told to wait is waiting for something that somebody will end.
@@ -1441,19 +1441,19 @@ mod tests {
             let departure = self.reject();
             self.land(&departure, Ok(of_an_hour()));
             self.state.retry_rejected(self.now(), self.state.generation(), of(1));
-            self.brake()
+            self.rejection_backoff()
         }
 
-        /// Asks for the first token, and fails. Returns the cooldown.
+        /// Asks for the first token, and fails. Returns the backoff.
         fn fail(&mut self, error: TokenError) -> Duration {
             let decision = self.token();
             let Decision::Start(departure) = decision else { panic!("{decision:?}") };
             self.land(&departure, Err(error));
-            self.state.view(self.now()).cooldown.unwrap()
+            self.state.view(self.now()).backoff.unwrap()
         }
 
-        fn brake(&self) -> Option<Duration> {
-            self.state.view(self.now()).brake
+        fn rejection_backoff(&self) -> Option<Duration> {
+            self.state.view(self.now()).rejection_backoff
         }
 
         fn published_until(&self) -> Deadline {
@@ -1513,15 +1513,15 @@ mod tests {
     }
 
     #[test]
-    fn after_an_unknown_outcome_a_token_without_expiry_is_renewed_after_the_cooldown() {
+    fn after_an_unknown_outcome_a_token_without_expiry_is_renewed_after_the_backoff() {
         let tokens = TokenSet::bearer("t").unwrap().with_refresh_in(Duration::from_secs(60));
         let mut model = Model::logged_in(tokens, TIMEOUT);
         model.pass(Duration::from_secs(60));
         let Decision::UseAndStart(_, departure) = model.token() else { panic!("not stale") };
         model.land(&departure, Err(TokenError::ambiguous("cut")));
-        let cooldown = model.state.view(model.now()).cooldown.unwrap();
+        let backoff = model.state.view(model.now()).backoff.unwrap();
         assert!(matches!(model.token(), Decision::Use(_)));
-        model.pass(cooldown);
+        model.pass(backoff);
         assert!(matches!(model.token(), Decision::UseAndStart(..)));
     }
 
@@ -1561,8 +1561,8 @@ mod tests {
     #[test]
     fn session_of_other_credentials_that_ended_denies_nothing_for_good() {
         let mut model = Model::steady();
-        let cooldown = model.fail(super::super::session::is_over());
-        model.pass(cooldown);
+        let backoff = model.fail(super::super::session::is_over());
+        model.pass(backoff);
         assert!(matches!(model.token(), Decision::Start(_)));
     }
 
@@ -1599,13 +1599,13 @@ mod tests {
         model.pass(TIMEOUT * LOST_AFTER - tick);
         assert!(!model.published_until().has_come(model.now()));
         model.token();
-        assert!(!model.has_news(|event| matches!(event, Event::Lost)));
+        assert!(!model.has_news(|event| matches!(event, Event::RefreshLost)));
 
         model.pass(tick);
         // Otherwise no request would come by here and notice.
         assert!(model.published_until().has_come(model.now()));
         model.token();
-        assert!(model.has_news(|event| matches!(event, Event::Lost)));
+        assert!(model.has_news(|event| matches!(event, Event::RefreshLost)));
         assert!(model.state.take_lost());
     }
 
@@ -1619,11 +1619,11 @@ mod tests {
     }
 
     #[test]
-    fn the_cooldown_starts_anew_after_a_success() {
+    fn the_backoff_starts_anew_after_a_success() {
         let mut model = Model::steady();
         for _ in 0..3 {
-            let cooldown = model.fail(TokenError::transient("down"));
-            model.pass(cooldown);
+            let backoff = model.fail(TokenError::transient("down"));
+            model.pass(backoff);
         }
         let Decision::Start(departure) = model.token() else { panic!("there is a token") };
         model.land(&departure, Ok(of_an_hour()));
@@ -1655,13 +1655,13 @@ mod tests {
     #[test]
     fn a_rejection_backoff_does_not_stop_a_look_at_the_store() {
         let mut model = with_a_store();
-        let brake = model.reject_twice();
-        assert!(brake.is_some());
+        let rejection_backoff = model.reject_twice();
+        assert!(rejection_backoff.is_some());
 
         let look = model.reject();
         assert!(look.only_looks);
         model.land(&look, Err(TokenError::transient("nothing newer")));
-        assert_eq!(model.brake(), brake);
+        assert_eq!(model.rejection_backoff(), rejection_backoff);
         assert!(model.state.view(model.now()).error.is_none());
         // Not for each rejection.
         let rejected = model.state.rejected(model.now(), model.state.generation(), of(1));
@@ -1674,7 +1674,7 @@ mod tests {
         assert!(look.only_looks);
         model.land(&look, Ok(of_an_hour()));
         model.state.retry_accepted(model.now(), of(1));
-        assert_eq!(model.brake(), None);
+        assert_eq!(model.rejection_backoff(), None);
     }
 
     #[test]

@@ -201,7 +201,7 @@ impl TokenSet {
     ///
     /// Without a lifetime the token is used until a server rejects it. So is one from a source whose lifetime is over when it
     /// arrives, zero included; it is refreshed in the background every few seconds
-    /// ([`Event::OverOnArrival`](crate::Event::OverOnArrival)). Anything above ten years counts as ten years.
+    /// ([`Event::ExpiredOnArrival`](crate::Event::ExpiredOnArrival)). Anything above ten years counts as ten years.
     #[must_use]
     pub fn with_expires_in(mut self, lifetime: Duration) -> Self {
         self.edit().expiry = Some(Expiry::In(lifetime));

@@ -38,7 +38,7 @@ pub struct Orders {
     pub sends: bool,
     /// Between the requests.
     pub pause_ms: u64,
-    pub cooldown_ms: (u64, u64),
+    pub backoff_ms: (u64, u64),
     pub timeout_ms: u64,
     pub lock_wait_ms: u64,
     pub reuse_grace_ms: Option<u64>,
@@ -147,10 +147,10 @@ fn credentials(orders: &Orders, reporter: &Reporter) -> Worker {
     };
     let store = SteppedStore { store: orders.place.store(), steps };
     let stored = Stored::new(source, store).lock_wait(Duration::from_millis(orders.lock_wait_ms));
-    let (first, most) = orders.cooldown_ms;
+    let (first, most) = orders.backoff_ms;
     let policy = RefreshPolicy::default()
         .timeout(Duration::from_millis(orders.timeout_ms))
-        .cooldown(Duration::from_millis(first), Duration::from_millis(most));
+        .backoff(Duration::from_millis(first), Duration::from_millis(most));
     Credentials::with_policy(stored, policy)
 }
 
@@ -248,14 +248,14 @@ impl Reporter {
         let count = |counter: &AtomicU64| {
             counter.fetch_add(1, Relaxed);
         };
-        while let Some(event) = events.next().await {
+        while let Some(event) = events.recv().await {
             match event {
-                Event::Unanswered { error, .. } => {
+                Event::OutcomeUnknown { error, .. } => {
                     count(&self.counted.unanswered);
                     say(&json!({ "event": "unanswered", "message": error.to_string() }));
                     self.has_told.store(true, Relaxed);
                 }
-                Event::Failed { error, .. } => {
+                Event::RefreshFailed { error, .. } => {
                     count(&self.counted.failed);
                     say(
                         &json!({ "event": "failed", "kind": kind(&error), "message": error.to_string() }),
@@ -264,7 +264,7 @@ impl Reporter {
                         self.has_told.store(true, Relaxed);
                     }
                 }
-                Event::Renewed { generation, .. } => {
+                Event::Refreshed { generation, .. } => {
                     count(&self.counted.renewed);
                     say(&json!({ "event": "renewed", "generation": generation }));
                     self.has_told.store(false, Relaxed);
@@ -275,8 +275,8 @@ impl Reporter {
                         self.has.store(number_of(token.expose_secret()), Relaxed);
                     }
                 }
-                Event::Replaced { .. } => self.has_told.store(false, Relaxed),
-                Event::Adopted => {
+                Event::LoggedIn { .. } => self.has_told.store(false, Relaxed),
+                Event::FoundInStore => {
                     count(&self.counted.adopted);
                     say(&json!({ "event": "adopted" }));
                 }
@@ -285,7 +285,9 @@ impl Reporter {
                     say(&json!({ "event": "unsaved", "message": error.to_string() }));
                 }
                 Event::Saved => say(&json!({ "event": "saved" })),
-                Event::Lagged(missed) => say(&json!({ "event": "lagged", "missed": missed })),
+                Event::Lagged { missed, .. } => {
+                    say(&json!({ "event": "lagged", "missed": missed }))
+                }
                 _ => {}
             }
         }

@@ -209,7 +209,7 @@ impl Worker {
     pub fn events(&self) -> Vec<Event> {
         let mut events = self.events.lock().unwrap();
         std::iter::from_fn(|| {
-            let next = events.next();
+            let next = events.recv();
             futures_util::FutureExt::now_or_never(next).flatten()
         })
         .collect()

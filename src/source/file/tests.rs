@@ -270,7 +270,7 @@ async fn rejected_token_is_read_again_once_the_file_has_changed() {
         assert_eq!(status().await, 401);
     }
     fs::write(&path, "shut").unwrap();
-    // Read, and no better: a brake is on now.
+    // Read, and no better: a rejection backoff is on now.
     assert_eq!(status().await, 401);
     fs::write(&path, "open").unwrap();
     assert_eq!(status().await, 200);
@@ -292,7 +292,7 @@ async fn unchanged_file_is_not_read_again_during_the_backoff() {
     for _ in 0..100 {
         assert!(misconfigured().await);
     }
-    assert!(futures_util::FutureExt::now_or_never(events.next()).is_none());
+    assert!(futures_util::FutureExt::now_or_never(events.recv()).is_none());
 }
 
 /// A81
