@@ -93,11 +93,11 @@ fn nothing_that_can_be_formatted_contains_a_secret() {
     let log = log.take();
     for said in [
         "refresh failed",
-        "renewed token rejected too",
-        "Renewed",
-        "Replaced",
-        "Forgotten",
-        "Released",
+        "token rejected again right after a refresh",
+        "Refreshed",
+        "LoggedIn",
+        "LoggedOut",
+        "RejectionBackoffEnded",
         "hyper_util::",
         "h2::",
     ] {
