@@ -106,7 +106,7 @@
 //! comes only when the request was never sent:
 //!
 //! ```
-//! use tower_refresh::{BoxError, TokenError};
+//! use tower_refresh::{BoxError, TokenError, TokenErrorKind};
 //!
 //! fn must_log_in(error: &BoxError) -> bool {
 //!     let error = error.downcast_ref::<TokenError>();
@@ -203,7 +203,7 @@ mod trace;
 pub use self::classify::{Challenge, Classify, Unauthorized, Verdict};
 pub use self::clock::{Clock, Timestamp};
 pub use self::credentials::{Credentials, Event, Events, RefreshPolicy, Status, TokenStatus};
-pub use self::error::{BoxError, TokenError};
+pub use self::error::{BoxError, TokenError, TokenErrorKind};
 pub use self::future::ResponseFuture;
 pub use self::layer::RefreshLayer;
 pub use self::replay::{

@@ -265,7 +265,7 @@ impl State {
                 return Decision::Start(self.depart_to_look(now, Cause::Rejected));
             }
             return Decision::Refuse(TokenError::transient(format!(
-                "token rejected again after a refresh; rejections by this endpoint start no refresh for another {left:.1?}"
+                "token rejected again right after a refresh; not refreshing for another {left:.1?}"
             )));
         }
         // The refresh token may be spent, and is not risked while the token works elsewhere.

@@ -238,7 +238,7 @@ impl RefreshTokenGrant {
             // It says nothing about the first request: only new tokens, or a refusal of this one, do.
             (Err(error), false) => {
                 let both = format!("{}; when sent again, {}", lost.get_ref(), error.get_ref());
-                Err(error.into_ambiguous().told_as(both))
+                Err(error.into_ambiguous().wrapped_as(both))
             }
             (outcome, _) => outcome,
         }

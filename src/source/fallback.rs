@@ -144,7 +144,7 @@ impl FallbackError {
 
     /// Makes an error that is to the credentials what the second source's is.
     fn into_token_error(self) -> TokenError {
-        self.error.clone().told_as(self)
+        self.error.clone().wrapped_as(self)
     }
 }
 

@@ -125,7 +125,7 @@ mod stored;
 use std::future::Future;
 use std::time::Duration;
 
-pub use self::error::StoreError;
+pub use self::error::{StoreError, StoreErrorKind};
 #[cfg(feature = "file-store")]
 #[cfg_attr(docsrs, doc(cfg(feature = "file-store")))]
 pub use self::file::{FileLock, FileStore};

@@ -442,7 +442,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             Some(before) => {
                 let refused =
                     format!("{}; refused afterwards: {}", before.describe(), error.get_ref());
-                error.told_as(refused)
+                error.wrapped_as(refused)
             }
         })
     }
