@@ -1,5 +1,6 @@
 //! Time: two clocks, read at once, and replaceable.
 
+use std::cmp::min;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -68,6 +69,59 @@ impl fmt::Debug for Timestamp {
 /// Returns the time since 1970, and nothing for a time before it.
 pub(crate) fn since_epoch(wall: SystemTime) -> Duration {
     wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// A moment on both clocks. It has come as soon as either clock says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    pub(crate) monotonic: Duration,
+    wall: Duration,
+}
+
+impl Deadline {
+    pub(crate) const NEVER: Self = Self { monotonic: Duration::MAX, wall: Duration::MAX };
+    pub(crate) const PAST: Self = Self { monotonic: Duration::ZERO, wall: Duration::ZERO };
+
+    pub(crate) fn after(now: Timestamp, pause: Duration) -> Self {
+        Self {
+            monotonic: now.monotonic().saturating_add(pause),
+            wall: now.since_epoch().saturating_add(pause),
+        }
+    }
+
+    /// After a pause that only the monotonic clock measures.
+    pub(crate) fn monotonic(now: Timestamp, pause: Duration) -> Self {
+        Self { monotonic: now.monotonic().saturating_add(pause), wall: Duration::MAX }
+    }
+
+    pub(crate) fn before(self, pause: Duration) -> Self {
+        if self == Self::NEVER {
+            return self;
+        }
+        Self {
+            monotonic: self.monotonic.saturating_sub(pause),
+            wall: self.wall.saturating_sub(pause),
+        }
+    }
+
+    pub(crate) fn or_earlier(self, other: Self) -> Self {
+        Self { monotonic: min(self.monotonic, other.monotonic), wall: min(self.wall, other.wall) }
+    }
+
+    pub(crate) fn has_come(self, now: Timestamp) -> bool {
+        // Never is not even at the end of time, which a clock may read.
+        self != Self::NEVER && (now.monotonic() >= self.monotonic || now.since_epoch() >= self.wall)
+    }
+
+    /// How long until it comes; none if never.
+    pub(crate) fn left(self, now: Timestamp) -> Option<Duration> {
+        (self != Self::NEVER).then(|| {
+            min(
+                self.monotonic.saturating_sub(now.monotonic()),
+                self.wall.saturating_sub(now.since_epoch()),
+            )
+        })
+    }
 }
 
 /// The operating system's clocks: coarse where there are coarse ones.

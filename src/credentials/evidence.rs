@@ -18,8 +18,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::state::{Deadline, Generation, doubled};
-use crate::clock::Timestamp;
+use super::generation::Generation;
+use super::policy::doubled;
+use crate::clock::{Deadline, Timestamp};
 use crate::target::Target;
 
 /// How many suspects are remembered.

@@ -17,8 +17,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::task::{Unconstrained, unconstrained};
 
 use super::Credentials;
+use super::generation::Generation;
 use super::session::Session;
-use super::state::{Adoption, Departure, FlightId, Generation, Issued, LOST_AFTER, State};
+use super::state::{Adoption, Departure, FlightId, Issued, LOST_AFTER, State};
 use crate::classify::Challenge;
 use crate::clock::Timestamp;
 use crate::error::TokenError;

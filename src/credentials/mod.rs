@@ -3,6 +3,7 @@
 mod event;
 mod evidence;
 mod flight;
+mod generation;
 mod policy;
 mod session;
 mod state;
@@ -25,8 +26,8 @@ pub(crate) use self::flight::{Answer, Waiting, Want};
 use self::flight::{Gate, Outcome, Turn};
 pub use self::policy::RefreshPolicy;
 pub(crate) use self::state::Issued;
-use self::state::{Adoption, Deadline, Decision, Departure, FlightId, State};
-use crate::clock::Timestamp;
+use self::state::{Adoption, Decision, Departure, FlightId, State};
+use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
 use crate::source::{BoxTokenSource, Cause, FetchedFor, Notice, TokenSource, Watch};
 use crate::target::Target;

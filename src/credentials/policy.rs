@@ -1,5 +1,6 @@
 //! When to renew, how long to wait, and when to leave the token endpoint alone.
 
+use std::cmp::min;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(super) struct Timing {
     pub(super) rejection_backoff: (Duration, Duration),
 }
 
+/// No lifetime is taken for longer, so that no arithmetic has to fear what a server sends.
+pub(super) const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 86400);
 const REFRESH_AHEAD: Duration = Duration::from_secs(5 * 60);
 
 impl Default for RefreshPolicy {
@@ -158,6 +161,31 @@ impl Timing {
             Some(ahead) => ahead.min(lifetime / 2),
         };
         ahead + self.jitter.min(lifetime / 20).mul_f64(share)
+    }
+}
+
+/// `first`, doubled with each strike after the first, at most `most`.
+pub(super) fn doubled(first: Duration, strikes: u32, most: Duration) -> Duration {
+    let factor = 1_u32.checked_shl(strikes.saturating_sub(1)).unwrap_or(u32::MAX);
+    min(first.saturating_mul(factor), min(most, LIFETIME_MAX))
+}
+
+/// Numbers for jitter: good enough not to be in step with others, and repeatable in a test (xorshift64*).
+#[derive(Debug)]
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    /// At least 0, less than 1.
+    pub(super) fn roll(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
+        bits as f64 / (f64::from(u32::MAX) + 1.0)
     }
 }
 

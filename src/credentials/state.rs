@@ -15,16 +15,15 @@ use std::time::Duration;
 
 use super::event::Event;
 use super::evidence::{Evidence, Judgement, Testimony, Witness};
-use super::policy::Timing;
+use super::generation::Generation;
+use super::policy::{Dice, LIFETIME_MAX, Timing, doubled};
 use super::session::Session;
-use crate::clock::Timestamp;
+use crate::clock::{Deadline, Timestamp};
 use crate::error::{NextAttempt, TokenError};
 use crate::source::Cause;
 use crate::target::Target;
 use crate::token::{Expiry, TokenSet};
 
-/// No lifetime is taken for longer, so that no arithmetic has to fear what a server sends.
-const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 86400);
 /// No server is left alone for longer because it asked for it.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 /// While requests have no usable token, an outage of the token endpoint costs them no more than this after its end.
@@ -74,10 +73,6 @@ pub(super) struct State {
     /// Errors that are no longer needed. They are dropped outside the lock, since what a source put into them is not ours.
     discarded: Vec<TokenError>,
 }
-
-/// The number of a token set that was issued to requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Generation(pub(super) u64);
 
 /// A token set that was issued to requests.
 #[derive(Debug)]
@@ -960,84 +955,6 @@ impl Issued {
 
     pub(super) fn usable_for(&self, now: Timestamp) -> Option<Duration> {
         self.expired.left(now)
-    }
-}
-
-/// `first`, doubled with each strike after the first, at most `most`.
-pub(super) fn doubled(first: Duration, strikes: u32, most: Duration) -> Duration {
-    let factor = 1_u32.checked_shl(strikes.saturating_sub(1)).unwrap_or(u32::MAX);
-    min(first.saturating_mul(factor), min(most, LIFETIME_MAX))
-}
-
-/// A moment on both clocks. It has come as soon as either clock says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Deadline {
-    monotonic: Duration,
-    wall: Duration,
-}
-
-impl Deadline {
-    const NEVER: Self = Self { monotonic: Duration::MAX, wall: Duration::MAX };
-    const PAST: Self = Self { monotonic: Duration::ZERO, wall: Duration::ZERO };
-
-    fn after(now: Timestamp, pause: Duration) -> Self {
-        Self {
-            monotonic: now.monotonic().saturating_add(pause),
-            wall: now.since_epoch().saturating_add(pause),
-        }
-    }
-
-    /// After a pause that only the monotonic clock measures.
-    pub(super) fn monotonic(now: Timestamp, pause: Duration) -> Self {
-        Self { monotonic: now.monotonic().saturating_add(pause), wall: Duration::MAX }
-    }
-
-    fn before(self, pause: Duration) -> Self {
-        if self == Self::NEVER {
-            return self;
-        }
-        Self {
-            monotonic: self.monotonic.saturating_sub(pause),
-            wall: self.wall.saturating_sub(pause),
-        }
-    }
-
-    fn or_earlier(self, other: Self) -> Self {
-        Self { monotonic: min(self.monotonic, other.monotonic), wall: min(self.wall, other.wall) }
-    }
-
-    pub(super) fn has_come(self, now: Timestamp) -> bool {
-        // Never is not even at the end of time, which a clock may read.
-        self != Self::NEVER && (now.monotonic() >= self.monotonic || now.since_epoch() >= self.wall)
-    }
-
-    /// How long until it comes; none if never.
-    pub(super) fn left(self, now: Timestamp) -> Option<Duration> {
-        (self != Self::NEVER).then(|| {
-            min(
-                self.monotonic.saturating_sub(now.monotonic()),
-                self.wall.saturating_sub(now.since_epoch()),
-            )
-        })
-    }
-}
-
-/// Numbers for jitter: good enough not to be in step with others, and repeatable in a test (xorshift64*).
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    /// At least 0, less than 1.
-    fn roll(&mut self) -> f64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
-        bits as f64 / (f64::from(u32::MAX) + 1.0)
     }
 }
 
