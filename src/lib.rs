@@ -155,6 +155,7 @@
 //! | `sealed` | `store::Sealed`: encryption at rest over any store; with `store` |
 //! | `hyper-util` | errors of connecting of hyper-util's client prove that a refresh token was not sent; with `oauth2` |
 //! | `decompression` | a token endpoint's answer that is gzip or deflate, although that was not asked for, is decoded; with `oauth2` |
+//! | `serde` | [`Status`] is `Serialize`, and [`RefreshPolicy`] `Serialize` and `Deserialize` |
 //! | `testing` | `testing`: an authorization server with faults to order, and clocks to set by hand |
 //! | `axum` | axum's body can be sent again |
 //! | `reqwest` | `reqwest`: reqwest's client as a service of `http` types; its body can be sent again |

@@ -11,7 +11,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
 use http_body_util::{Either, Full};
 use serde_json::json;
-use tower_refresh::{Event, Events, Status, TokenStatus};
+use tower_refresh::{Event, Events, Status};
 
 use crate::answer::{AnswerBody, token_error_kind};
 
@@ -70,14 +70,7 @@ impl Counters {
         let report = json!({
             "api": api,
             "token": {
-                "state": match token.token {
-                    TokenStatus::Missing => "missing",
-                    TokenStatus::Fresh => "fresh",
-                    TokenStatus::Stale => "stale",
-                    TokenStatus::Rejected => "rejected",
-                    TokenStatus::Expired => "expired",
-                    _ => "unknown",
-                },
+                "state": token.token.to_string(),
                 "generation": token.generation,
                 "usable_for_seconds": seconds(token.usable_for),
                 "refreshing": token.refreshing,

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::generation::Generation;
-use super::policy::doubled;
+use super::policy::Backoff;
 use crate::clock::{Deadline, Timestamp};
 use crate::target::Target;
 
@@ -42,7 +42,7 @@ const USEFUL_AFTER: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Evidence {
     /// The backoff of a suspect: at first, and at the most.
-    backoff: (Duration, Duration),
+    backoff: Backoff,
     /// How many acceptances were taken in. Most are not: see [`Witness`].
     acceptances: u64,
     /// Whether a response has accepted the current token.
@@ -142,7 +142,7 @@ pub(super) enum Judgement {
 }
 
 impl Evidence {
-    pub(super) fn new(backoff: (Duration, Duration)) -> Self {
+    pub(super) fn new(backoff: Backoff) -> Self {
         Self {
             backoff,
             acceptances: 0,
@@ -243,7 +243,7 @@ impl Evidence {
     pub(super) fn speaks_for_the_token(&self, now: Timestamp) -> bool {
         let doubted_for = self.doubted.map(|since| now.monotonic().saturating_sub(since));
         self.acceptances > self.failed_after
-            && doubted_for.is_none_or(|doubted_for| doubted_for < self.backoff.1)
+            && doubted_for.is_none_or(|doubted_for| doubted_for < self.backoff.max)
     }
 
     /// Takes in what the responses to the current token have shown, which are counted without the lock.
@@ -320,7 +320,7 @@ impl Evidence {
         let budgets = self
             .budgets
             .iter()
-            .filter_map(|budget| budget.exhausted_for(now, self.backoff.1, Share::All));
+            .filter_map(|budget| budget.exhausted_for(now, self.backoff.max, Share::All));
         holds.chain(budgets).max()
     }
 
@@ -350,8 +350,8 @@ impl Evidence {
     /// Returns how much of its origin's budget a target's rejection may use.
     fn share_of(&self, now: Timestamp, target: Target) -> Share {
         let passed = |since: Duration| now.monotonic().saturating_sub(since);
-        let is_dead =
-            self.is_accepted && self.doubted.is_some_and(|since| passed(since) >= self.backoff.0);
+        let is_dead = self.is_accepted
+            && self.doubted.is_some_and(|since| passed(since) >= self.backoff.first);
         match self.suspects.iter().find(|suspect| suspect.target == target) {
             Some(Suspect { cleared: None, strikes: 1.., .. }) => Share::AllButOne,
             _ if is_dead => Share::Spare,
@@ -392,7 +392,7 @@ impl Evidence {
 
     /// Returns how long an origin's rejections start no refresh, if this share of its budget is used up.
     fn exhausted_for(&self, now: Timestamp, origin: u32, share: Share) -> Option<Duration> {
-        let (_, most) = self.backoff;
+        let most = self.backoff.max;
         match self.budgets.iter().find(|budget| budget.origin == origin) {
             Some(budget) => budget.exhausted_for(now, most, share),
             None if self.budgets.len() < ORIGINS => None,
@@ -404,7 +404,7 @@ impl Evidence {
     }
 
     fn charge(&mut self, now: Timestamp, origin: u32) {
-        let (_, most) = self.backoff;
+        let most = self.backoff.max;
         if !self.budgets.iter().any(|budget| budget.origin == origin) {
             self.budgets.retain(|budget| budget.left(now, most) < BUDGET);
             if self.budgets.len() >= ORIGINS {
@@ -429,7 +429,7 @@ impl Evidence {
     }
 
     fn refund(&mut self, now: Timestamp, origin: u32) {
-        let (_, most) = self.backoff;
+        let most = self.backoff.max;
         if let Some(budget) = self.budgets.iter_mut().find(|budget| budget.origin == origin) {
             budget.refund(now, most / 10);
         }
@@ -479,13 +479,13 @@ impl Suspect {
         &mut self,
         now: Timestamp,
         rejected: Generation,
-        (first, most): (Duration, Duration),
+        backoff: Backoff,
         acceptances: u64,
     ) -> Duration {
         self.strikes = self.strikes.saturating_add(1);
         self.rejected = rejected;
         self.is_charged = false;
-        let pause = doubled(first, self.strikes, most);
+        let pause = backoff.after(self.strikes);
         self.hold = Some(Hold { until: Deadline::monotonic(now, pause), acceptances });
         pause
     }
@@ -583,7 +583,8 @@ mod tests {
 
     impl Story {
         fn new() -> Self {
-            let evidence = Evidence::new((Duration::from_secs(5), Duration::from_secs(300)));
+            let evidence =
+                Evidence::new(Backoff::new(Duration::from_secs(5), Duration::from_secs(300)));
             Self {
                 evidence,
                 witness: Witness::new(),
@@ -808,7 +809,7 @@ mod tests {
     #[test]
     fn a_backoff_of_zero_holds_nothing_back() {
         let mut story = Story::new();
-        story.evidence = Evidence::new((Duration::ZERO, Duration::ZERO));
+        story.evidence = Evidence::new(Backoff::new(Duration::ZERO, Duration::ZERO));
         for path in 0..100 {
             assert!(story.rejected(at(1, path)));
         }

@@ -4,16 +4,20 @@ mod event;
 mod evidence;
 mod flight;
 mod generation;
+mod jitter;
 mod policy;
+#[cfg(feature = "serde")]
+mod seconds;
 mod session;
 mod state;
+mod status;
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::Extensions;
@@ -27,6 +31,7 @@ use self::flight::{Gate, Outcome, Turn};
 pub use self::policy::RefreshPolicy;
 pub(crate) use self::state::Issued;
 use self::state::{Adoption, Decision, Departure, FlightId, State};
+pub use self::status::{Status, TokenStatus};
 use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
 use crate::source::{BoxTokenSource, Cause, FetchedFor, Notice, TokenSource, Watch};
@@ -644,51 +649,6 @@ impl<S> fmt::Debug for Credentials<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("policy", &self.shared.policy).finish_non_exhaustive()
     }
-}
-
-/// What [`Credentials`] are up to, as [`Credentials::status`] saw it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Status {
-    /// What the current token is worth.
-    pub token: TokenStatus,
-    /// The number of the current token set; each new one has a higher one.
-    pub generation: Option<u64>,
-    /// How long the current token may be used, leeway deducted; none if that is not known, or if there is no token.
-    pub usable_for: Option<Duration>,
-    /// When the refresh token expires, as the server has stated it; none if it has not, or if there is no refresh token.
-    ///
-    /// It is information: the refresh token is sent after this time as well, and the server decides.
-    pub refresh_token_expires_at: Option<SystemTime>,
-    /// Whether a refresh is under way, or the source is being told of a log-in or log-out.
-    pub refreshing: bool,
-    /// The last failure, if nothing better has happened since.
-    pub error: Option<TokenError>,
-    /// Time until the source is asked again after that failure; `None` if it may be asked now, or not before the credentials
-    /// change.
-    ///
-    /// After an [ambiguous](TokenError::is_ambiguous) failure it is not asked before the current token expires. With a store, a
-    /// [denied](TokenError::is_denied) one has the store looked at now and then for what others have brought.
-    pub backoff: Option<Duration>,
-    /// Time left during which rejections by at least one target start no refresh, because the last refreshes did not help
-    /// there. See [`RefreshPolicy::rejection_backoff`].
-    pub rejection_backoff: Option<Duration>,
-}
-
-/// What a token is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum TokenStatus {
-    /// There is none.
-    Missing,
-    /// It is used.
-    Fresh,
-    /// It is used, and renewed behind the requests.
-    Stale,
-    /// A resource server rejected it, and no response has accepted it since.
-    Rejected,
-    /// It is not used.
-    Expired,
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use std::time::Duration;
 use super::event::Event;
 use super::evidence::{Evidence, Judgement, Testimony, Witness};
 use super::generation::Generation;
-use super::policy::{Dice, LIFETIME_MAX, Timing, doubled};
+use super::jitter::Dice;
+use super::policy::{Backoff, LIFETIME_MAX, Timing};
 use super::session::Session;
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{NextAttempt, TokenError};
@@ -661,8 +662,8 @@ impl State {
         if error.is_misconfigured() {
             return (Some(PROBE), Some(PROBE));
         }
-        let (first, most) = self.timing.backoff;
-        let pause = doubled(first, streak, most);
+        let Backoff { first, max: most } = self.timing.backoff;
+        let pause = self.timing.backoff.after(streak);
         // A transient error means that nothing counted, and an unsent one costs the server nothing.
         let most_if_needed = match (error.is_transient(), error.is_unsent()) {
             (true, true) => first,
