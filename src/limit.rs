@@ -1,4 +1,4 @@
-//! A time limit that does not lose an answer which has already arrived.
+//! A time limit that does not lose a response that has already arrived.
 
 use std::future::Future;
 use std::pin::pin;

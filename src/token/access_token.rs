@@ -1,6 +1,7 @@
 //! Access tokens: parsed once, sent often.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -9,19 +10,26 @@ use zeroize::Zeroizing;
 
 use crate::error::TokenError;
 
-/// The scheme that goes before an access token in a header (RFC 6750 §2.1).
-const BEARER: &str = "Bearer";
-
 /// An access token (RFC 6749 §1.4) of the bearer type (RFC 6750), ready to be sent.
 ///
-/// It is parsed once, into a header value that is marked sensitive; attaching it cannot fail, and cloning it does not
-/// allocate. It is redacted in `Debug` and wiped from memory when the last clone, on whichever request, is dropped.
+/// It is parsed once, into a header value that is marked sensitive. Attaching it cannot fail, and cloning it does not allocate.
+/// `Debug` redacts it, and it is wiped from memory when its last clone is dropped, including the clones in requests.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::AccessToken;
+///
+/// let token: AccessToken = "sesame".parse()?;
+/// assert_eq!(token.header_value(), "Bearer sesame");
+/// # Ok::<(), tower_refresh::TokenError>(())
+/// ```
 #[derive(Clone)]
 pub struct AccessToken {
-    // `Bearer <token>`; both values share one buffer.
+    // `Bearer <token>`. Both values share one buffer.
     bearer: HeaderValue,
     bare: HeaderValue,
-    // Another scheme, and its value: the first one that the token was sent with.
+    // The first other scheme that the token was sent with, and the value.
     other: OnceLock<(Arc<str>, HeaderValue)>,
 }
 
@@ -30,8 +38,17 @@ impl AccessToken {
     ///
     /// # Errors
     ///
-    /// A [misconfigured](TokenError::is_misconfigured) error if the token is empty, or contains anything but visible
-    /// ASCII characters (RFC 6750 §2.1 allows fewer still), such as a line break at its end.
+    /// A [misconfigured](TokenError::is_misconfigured) error if the token is empty, begins with the scheme `Bearer`, or contains
+    /// a character that is not visible ASCII, such as a line break at its end. (RFC 6750 §2.1 allows fewer characters.)
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::AccessToken;
+    ///
+    /// assert!(AccessToken::new("sesame").is_ok());
+    /// assert!(AccessToken::new("sesame\n").unwrap_err().is_misconfigured());
+    /// ```
     pub fn new(token: impl AsRef<str>) -> Result<Self, TokenError> {
         let token = token.as_ref().as_bytes();
         if token.is_empty() {
@@ -52,20 +69,21 @@ impl AccessToken {
         Ok(Self { bearer, bare, other: OnceLock::new() })
     }
 
-    /// Returns the token itself.
+    /// Returns the token.
     pub fn expose_secret(&self) -> &str {
-        // Nothing but visible ASCII got in.
+        // `new` accepts visible ASCII only.
         self.bare.to_str().unwrap_or_default()
     }
 
-    /// Returns `Bearer <token>`, a header value marked sensitive.
+    /// Returns `Bearer <token>` as a header value that is marked sensitive.
     pub fn header_value(&self) -> &HeaderValue {
         &self.bearer
     }
 
-    /// Returns `<scheme> <token>`, a header value marked sensitive. The scheme is a token of RFC 9110 §5.6.2.
+    /// Returns `<scheme> <token>` as a header value that is marked sensitive. The scheme is a token of RFC 9110 §5.6.2.
     ///
-    /// It is composed once for each token, since a program has one scheme. Each further scheme costs an allocation per call.
+    /// The value is composed once for the first scheme, since most programs have only one. A further scheme costs an allocation
+    /// per call.
     pub(crate) fn with_scheme(&self, scheme: &Arc<str>) -> Result<HeaderValue, TokenError> {
         if let Some((of, value)) = self.other.get()
             && of == scheme
@@ -78,7 +96,7 @@ impl AccessToken {
         Ok(value)
     }
 
-    /// Returns the token alone, a header value marked sensitive.
+    /// Returns the token without a scheme as a header value that is marked sensitive.
     pub fn bare_header_value(&self) -> &HeaderValue {
         &self.bare
     }
@@ -101,21 +119,43 @@ fn header_values(scheme: &str, token: &[u8]) -> Result<(HeaderValue, HeaderValue
     Ok((value(with_scheme)?, value(bare)?))
 }
 
+impl FromStr for AccessToken {
+    type Err = TokenError;
+
+    /// As [`AccessToken::new`].
+    fn from_str(token: &str) -> Result<Self, TokenError> {
+        Self::new(token)
+    }
+}
+
+impl TryFrom<&str> for AccessToken {
+    type Error = TokenError;
+
+    /// As [`AccessToken::new`].
+    fn try_from(token: &str) -> Result<Self, TokenError> {
+        Self::new(token)
+    }
+}
+
 impl fmt::Debug for AccessToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AccessToken([redacted])")
     }
 }
 
+/// The scheme before an access token in a header (RFC 6750 §2.1).
+const BEARER: &str = "Bearer";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_token_that_cannot_go_into_a_header_is_refused_and_not_shown() {
+    fn token_with_an_invalid_character_is_an_error_that_hides_it() {
         for bad in ["", "sesame\n", "ses ame", "sésame", "\u{7f}sesame"] {
             let error = AccessToken::new(bad).unwrap_err();
             assert!(error.is_misconfigured());
+            assert!(bad.parse::<AccessToken>().is_err() && AccessToken::try_from(bad).is_err());
             assert!(bad.is_empty() || !format!("{error} {error:?}").contains("ses"));
         }
     }

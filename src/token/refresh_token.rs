@@ -6,18 +6,37 @@ use super::Secret;
 
 /// A refresh token (RFC 6749 §1.5).
 ///
-/// Most servers let a client spend one only once. It is redacted in `Debug` and wiped from memory when the last clone
-/// is dropped.
+/// Most servers let a client use a refresh token only once. `Debug` redacts it, and it is wiped from memory when its last clone is
+/// dropped.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::{RefreshToken, TokenSet};
+///
+/// let token = RefreshToken::new("tGzv3JOkF0XG5Qx2TlKWIA");
+/// let tokens = TokenSet::bearer("sesame")?.with_refresh_token(token);
+/// # Ok::<(), tower_refresh::TokenError>(())
+/// ```
 #[derive(Clone)]
 pub struct RefreshToken(Secret);
 
 impl RefreshToken {
-    /// Wraps a refresh token.
+    /// Creates a refresh token. Any string is accepted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::RefreshToken;
+    ///
+    /// let token = RefreshToken::new("tGzv3JOkF0XG5Qx2TlKWIA");
+    /// assert_eq!(format!("{token:?}"), "RefreshToken([redacted])");
+    /// ```
     pub fn new(token: impl Into<String>) -> Self {
         Self(Secret::new(token))
     }
 
-    /// Returns the token itself.
+    /// Returns the token.
     pub fn expose_secret(&self) -> &str {
         self.0.expose()
     }

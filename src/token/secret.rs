@@ -1,4 +1,4 @@
-//! Strings that are wiped when they go, and that nobody prints by accident.
+//! Strings that are wiped when they are dropped, and that `Debug` redacts.
 
 use std::fmt;
 use std::sync::Arc;

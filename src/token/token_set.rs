@@ -9,20 +9,23 @@ use super::{AccessToken, RefreshToken, Secret};
 use crate::clock::since_epoch;
 use crate::error::TokenError;
 
-/// An access token, and what came with it.
+/// An access token and everything issued with it: expiry, refresh token, scope, id token and further fields.
+///
+/// A [source](crate::TokenSource) returns one, and an application that has logged in passes one to
+/// [`Credentials::replace`](crate::Credentials::replace). Setters begin with `with_`. Cloning is cheap. `Debug` redacts all tokens.
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::Duration;
 /// use tower_refresh::TokenSet;
 ///
-/// let tokens = TokenSet::bearer("eyJhbGciOi…".replace('…', "."))?
+/// let tokens = TokenSet::bearer("2YotnFZFEjr1zCsicMWpAA")?
 ///     .with_expires_in(Duration::from_secs(3600))
 ///     .with_refresh_token("tGzv3JOkF0XG5Qx2TlKWIA");
 /// assert!(tokens.refresh_token().is_some());
 /// # Ok::<(), tower_refresh::TokenError>(())
 /// ```
-///
-/// Cloning it is cheap.
 #[derive(Clone)]
 pub struct TokenSet {
     inner: Arc<Inner>,
@@ -40,12 +43,12 @@ struct Inner {
     extra: BTreeMap<Box<str>, Secret>,
     #[cfg(feature = "store")]
     stored_as: Option<StoredAs>,
-    /// Whether a log-in elsewhere lies between it and the set that it takes the place of, if its epoch does not show that.
+    /// Whether another process has logged in since the previous set, if the epoch does not show that.
     #[cfg(feature = "store")]
     begins_session: bool,
 }
 
-/// Which of all the token sets of a store this one is.
+/// The place of a token set among all that a store has had.
 #[cfg(feature = "store")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct StoredAs {
@@ -53,26 +56,46 @@ pub(crate) struct StoredAs {
     pub(crate) revision: u64,
 }
 
-/// When an access token expires, as its source told it.
+/// The expiry of an access token, as the source stated it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expiry {
-    /// So long after the request for it was made.
+    /// A lifetime, counted from the token request.
     In(Duration),
-    /// At this time of day, since 1970.
+    /// A time of day, since 1970.
     At(Duration),
 }
 
 impl TokenSet {
-    /// Creates a token set of an access token of the bearer type.
+    /// Creates a token set with an access token of the bearer type (RFC 6750).
     ///
     /// # Errors
     ///
     /// As [`AccessToken::new`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::TokenSet;
+    ///
+    /// let tokens = TokenSet::bearer("sesame")?;
+    /// assert!(tokens.refresh_token().is_none());
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
     pub fn bearer(token: impl AsRef<str>) -> Result<Self, TokenError> {
         AccessToken::new(token).map(Self::new)
     }
 
-    /// Creates a token set of an access token that is already parsed.
+    /// Creates a token set with an access token that is already parsed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{AccessToken, TokenSet};
+    ///
+    /// let token: AccessToken = "sesame".parse()?;
+    /// let tokens = TokenSet::new(token);
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
     pub fn new(access_token: AccessToken) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -92,11 +115,11 @@ impl TokenSet {
         }
     }
 
-    /// Sets the lifetime of the access token, counted from before the token was asked for.
+    /// Sets the lifetime of the access token, counted from before the token request.
     ///
-    /// Without a lifetime the token is used until a server rejects it. So is one from a source whose lifetime is over when it
-    /// arrives, zero included; it is refreshed in the background every few seconds
-    /// ([`Event::ExpiredOnArrival`](crate::Event::ExpiredOnArrival)). Anything above ten years counts as ten years.
+    /// Without a lifetime the token is used until a server rejects it. A token from a source that has expired on arrival, with a
+    /// lifetime of zero for example, is also used until a server rejects it, and is refreshed in the background every few
+    /// seconds ([`Event::ExpiredOnArrival`](crate::Event::ExpiredOnArrival)). The maximum is ten years.
     #[must_use]
     pub fn with_expires_in(mut self, lifetime: Duration) -> Self {
         self.edit().expiry = Some(Expiry::In(lifetime));
@@ -105,26 +128,27 @@ impl TokenSet {
 
     /// Sets the time of day at which the access token expires.
     ///
-    /// Prefer [`with_expires_in`](Self::with_expires_in) where there is a choice: this one is as wrong as the machine's clock. A time in
-    /// the past counts as a lifetime of zero. If the application brings such a token
-    /// ([`Credentials::replace`](crate::Credentials::replace)), it is refreshed before it is used.
+    /// Prefer [`with_expires_in`](Self::with_expires_in) if both are known, since a time of day depends on the clock of the machine. A
+    /// time in the past counts as a lifetime of zero. Such a token from the application
+    /// ([`Credentials::replace`](crate::Credentials::replace)) is refreshed before it is used.
     #[must_use]
     pub fn with_expires_at(mut self, at: SystemTime) -> Self {
         self.edit().expiry = Some(Expiry::At(since_epoch(at)));
         self
     }
 
-    /// Sets when to begin to renew, counted from before the token was asked for, in place of the policy's refresh-ahead.
+    /// Sets when the token becomes stale, counted from before the token request. It overrides the
+    /// [refresh-ahead](crate::RefreshPolicy::refresh_ahead) of the policy.
     ///
-    /// The token itself stays usable until it expires. Less than 5 seconds counts as 5 seconds, or as a tenth of the
-    /// lifetime if that is less. Some servers send such a figure, as `refresh_in`.
+    /// A stale token is used until it expires, and refreshed in the background. The minimum is 5 seconds, or a tenth of the
+    /// lifetime if that is less. Some servers send this value as `refresh_in`.
     #[must_use]
     pub fn with_refresh_in(mut self, after: Duration) -> Self {
         self.edit().refresh_in = Some(after);
         self
     }
 
-    /// Sets the refresh token. An empty one counts as none.
+    /// Sets the refresh token. An empty string removes it.
     #[must_use]
     pub fn with_refresh_token(mut self, token: impl Into<RefreshToken>) -> Self {
         self.edit().refresh_token =
@@ -132,16 +156,16 @@ impl TokenSet {
         self
     }
 
-    /// Sets the time of day at which the refresh token expires, as the server has stated it.
+    /// Sets the time of day at which the refresh token expires, as stated by the server.
     ///
-    /// It is [information](TokenSet::refresh_token_expires_at), and does not keep the refresh token from being sent.
+    /// This is information: the refresh token is also sent after this time, and the server decides.
     #[must_use]
     pub fn with_refresh_token_expires_at(mut self, at: SystemTime) -> Self {
         self.edit().refresh_token_expires_at = Some(at);
         self
     }
 
-    /// Sets the scope (RFC 6749 §3.3): words with spaces between them.
+    /// Sets the scope (RFC 6749 §3.3), a list separated by spaces.
     #[must_use]
     pub fn with_scope(mut self, scope: impl AsRef<str>) -> Self {
         self.edit().scope = Some(scope.as_ref().into());
@@ -155,7 +179,7 @@ impl TokenSet {
         self
     }
 
-    /// Sets a further field, which [`TokenSet::extra`] returns. An empty value removes it.
+    /// Sets a further field, which [`extra`](Self::extra) returns. An empty value removes it.
     #[must_use]
     pub fn with_extra(mut self, name: impl AsRef<str>, value: impl Into<String>) -> Self {
         let value = Secret::new(value);
@@ -188,36 +212,36 @@ impl TokenSet {
         &self.inner.access_token
     }
 
-    /// Returns the refresh token, if one came with it or was kept from before.
+    /// Returns the refresh token.
     pub fn refresh_token(&self) -> Option<&RefreshToken> {
         self.inner.refresh_token.as_ref()
     }
 
-    /// Returns when the refresh token expires, if the server has stated it.
+    /// Returns the time of day at which the refresh token expires, if the server has stated it.
     ///
-    /// It is information: the refresh token is sent after this time as well, and the server decides.
+    /// This is information: the refresh token is also sent after this time, and the server decides.
     pub fn refresh_token_expires_at(&self) -> Option<SystemTime> {
         self.inner.refresh_token_expires_at
     }
 
-    /// Returns the scope of the access token (RFC 6749 §3.3): words with spaces between them.
+    /// Returns the scope of the access token (RFC 6749 §3.3), a list separated by spaces.
     pub fn scope(&self) -> Option<&str> {
         self.inner.scope.as_deref()
     }
 
-    /// Returns the id token (OpenID Connect Core §2), as it was received and not verified.
+    /// Returns the id token (OpenID Connect Core §2) without verifying it.
     ///
-    /// It is personal data, so that it is redacted in `Debug` like the tokens.
+    /// `Debug` redacts it, since it is personal data.
     pub fn id_token(&self) -> Option<&str> {
         self.inner.id_token.as_ref().map(Secret::expose)
     }
 
-    /// Returns a further field of the token endpoint's answer, such as Salesforce's `instance_url`.
+    /// Returns a further field of the token response, such as Salesforce's `instance_url`.
     ///
-    /// It is there if the dialect names it in [`fields.extra`](crate::oauth2::Fields::extra), or the application set it with
-    /// [`Self::with_extra`]. A string is returned as it was received, any other JSON value as its text: `42`, `true`,
-    /// `["a","b"]`. [`RefreshTokenGrant`](crate::oauth2::RefreshTokenGrant) keeps a field that an answer leaves out, and so
-    /// do stores. Values are redacted in `Debug`.
+    /// The dialect names the fields to keep in [`fields.extra`](crate::oauth2::Fields::extra), and an application sets them with
+    /// [`with_extra`](Self::with_extra). The value of a JSON string is the string, and of any other JSON value its text: `42`,
+    /// `true`, `["a","b"]`. [`RefreshTokenGrant`](crate::oauth2::RefreshTokenGrant) and stores keep a field that a later response
+    /// omits. `Debug` redacts the values.
     ///
     /// # Examples
     ///
@@ -240,9 +264,9 @@ impl TokenSet {
         self.inner.extra.iter().map(|(name, value)| (&**name, value.expose()))
     }
 
-    /// Returns the lifetime of the access token, counted from `wall`; nothing if it is not known.
+    /// Returns the lifetime of the access token, counted from `wall`; `None` if it is not known.
     ///
-    /// For a token set that was given its lifetime by [`with_expires_in`](Self::with_expires_in), that lifetime.
+    /// If the lifetime was set by [`with_expires_in`](Self::with_expires_in), it does not depend on `wall`.
     pub fn lifetime_at(&self, wall: SystemTime) -> Option<Duration> {
         match self.inner.expiry? {
             Expiry::In(lifetime) => Some(lifetime),
@@ -261,7 +285,7 @@ impl TokenSet {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// Returns whether a log-in or log-out elsewhere lies between the two, as far as a store knows.
+    /// Returns whether another process has logged in or out between the two sets, as far as a store knows.
     pub(crate) fn is_of_another_login(&self, other: &Self) -> bool {
         #[cfg(feature = "store")]
         return match (self.inner.stored_as, other.inner.stored_as) {
@@ -275,7 +299,7 @@ impl TokenSet {
         }
     }
 
-    /// Returns the set as one that the application brings: where an earlier session stored it does not matter.
+    /// Forgets where an earlier session stored the set: the application logs in with it.
     pub(crate) fn brought(mut self) -> Self {
         #[cfg(feature = "store")]
         if self.inner.stored_as.is_some() || self.inner.begins_session {
@@ -315,13 +339,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_refresh_token_is_none() {
+    fn empty_refresh_token_counts_as_absent() {
         let tokens = TokenSet::bearer("a").unwrap().with_refresh_token("");
         assert!(tokens.refresh_token().is_none());
     }
 
     #[test]
-    fn nothing_that_can_be_formatted_shows_a_secret() {
+    fn debug_of_a_token_set_shows_no_secret() {
         let tokens = TokenSet::bearer("sesame-a")
             .unwrap()
             .with_refresh_token("sesame-r")
