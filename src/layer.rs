@@ -33,7 +33,7 @@ use crate::source::TokenSource;
 /// });
 ///
 /// let mut client = ServiceBuilder::new()
-///     .layer(RefreshLayer::new(StaticToken::new("sesame")?).origin("https://api.example.com"))
+///     .layer(RefreshLayer::new(StaticToken::new("sesame".parse()?)).origin("https://api.example.com"))
 ///     .service(api);
 ///
 /// let request = Request::get("https://api.example.com/v1/me").body(Full::default())?;
@@ -160,7 +160,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     /// use tower_refresh::{RefreshLayer, StaticToken};
     ///
     /// // Authorization: Zoho-oauthtoken sesame
-    /// let layer = RefreshLayer::new(StaticToken::new("sesame")?)
+    /// let layer = RefreshLayer::new(StaticToken::new("sesame".parse()?))
     ///     .origin("https://www.zohoapis.example")
     ///     .scheme("Zoho-oauthtoken");
     /// # Ok::<(), tower_refresh::TokenError>(())

@@ -130,9 +130,9 @@ fn values(paper: &mut Paper) {
     for bad in [format!("{ACCESS}\n"), format!("{ACCESS} {ACCESS}"), format!("é{ACCESS}")] {
         paper.error("AccessToken::new", &AccessToken::new(&bad).unwrap_err());
         paper.error("TokenSet::bearer", &TokenSet::bearer(&bad).unwrap_err());
-        paper.error("StaticToken::new", &StaticToken::new(&bad).unwrap_err());
+        paper.error("AccessToken::new", &AccessToken::new(&bad).unwrap_err());
     }
-    paper.debug("StaticToken", &StaticToken::new(ACCESS).unwrap());
+    paper.debug("StaticToken", &StaticToken::new(ACCESS.parse().unwrap()));
 
     for field in [
         format!(r#"Bearer realm="{ACCESS}", error="invalid_token", error_description="{ACCESS}""#),
@@ -374,7 +374,7 @@ async fn requests(paper: &mut Paper) {
         requests.lock().unwrap().push(request);
         async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
     });
-    let source = StaticToken::new(ACCESS).unwrap();
+    let source = StaticToken::new(ACCESS.parse().unwrap());
     let layer = RefreshLayer::new(source).origin("https://api.test").header(header.clone());
     for layer in [layer.clone(), layer.clone().scheme("OAuth"), layer.without_scheme()] {
         let client = ServiceBuilder::new().layer(layer).service(api.clone());

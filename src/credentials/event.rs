@@ -169,7 +169,7 @@ impl From<Notice> for Event {
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), tower_refresh::TokenError> {
-/// let credentials = Credentials::new(StaticToken::new("sesame")?);
+/// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
 /// let mut events = credentials.subscribe();
 /// credentials.prime().await?;
 /// assert!(matches!(events.recv().await, Some(Event::RefreshStarted { .. })));

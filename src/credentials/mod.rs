@@ -45,7 +45,7 @@ use crate::token::TokenSet;
 /// ```
 /// use tower_refresh::{Credentials, RefreshLayer, StaticToken};
 ///
-/// let credentials = Credentials::new(StaticToken::new("sesame")?);
+/// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
 /// let api = RefreshLayer::with_credentials(credentials.clone()).origin("https://api.example.com");
 /// let files = RefreshLayer::with_credentials(credentials.clone()).origin("https://files.example.com");
 /// # Ok::<(), tower_refresh::TokenError>(())

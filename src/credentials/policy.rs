@@ -23,7 +23,7 @@ use crate::clock::{Clock, SystemClock};
 /// use tower_refresh::{Credentials, RefreshPolicy, StaticToken};
 ///
 /// let policy = RefreshPolicy::default().timeout(Duration::from_secs(10));
-/// let credentials = Credentials::with_policy(StaticToken::new("sesame")?, policy);
+/// let credentials = Credentials::with_policy(StaticToken::new("sesame".parse()?), policy);
 /// # Ok::<(), tower_refresh::TokenError>(())
 /// ```
 ///

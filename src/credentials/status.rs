@@ -18,7 +18,7 @@ use crate::error::TokenError;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), tower_refresh::TokenError> {
-/// let credentials = Credentials::new(StaticToken::new("sesame")?);
+/// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
 /// assert_eq!(credentials.status().token, TokenStatus::Missing);
 ///
 /// credentials.prime().await?;

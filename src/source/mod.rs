@@ -1,6 +1,7 @@
 //! Where tokens come from.
 
 mod boxed;
+mod cause;
 mod fallback;
 mod fetched_for;
 mod file;
@@ -12,6 +13,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 pub use self::boxed::BoxTokenSource;
+pub use self::cause::Cause;
 pub use self::fallback::{Fallback, FallbackError};
 pub(crate) use self::fetched_for::FetchedFor;
 pub use self::file::TokenFile;
@@ -299,22 +301,6 @@ impl fmt::Debug for Renewal {
             .field("is_seed_spent", &self.is_seed_spent)
             .finish_non_exhaustive()
     }
-}
-
-/// Why a new token set is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Cause {
-    /// There is none.
-    Missing,
-    /// The one at hand expires soon, and is used meanwhile.
-    Expiring,
-    /// The one at hand has expired.
-    Expired,
-    /// A resource server rejected the one at hand.
-    Rejected,
-    /// The application asked for it.
-    Forced,
 }
 
 #[cfg(test)]
