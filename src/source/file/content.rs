@@ -1,4 +1,4 @@
-//! The content of a token file: a bare token, or something that only looks like one.
+//! The content of a token file: a bare token, or something similar.
 //!
 //! RFC 6750 §2.1 allows letters, digits and `-._~+/`, with `=` at the end. Servers issue tokens with other visible ASCII
 //! characters too, so the rule here is narrower: it refuses the characters of wrappers (quotes, braces, brackets, `<`, `>`, a
@@ -13,7 +13,7 @@ pub(super) fn bare_token(content: &[u8]) -> Result<&str, &'static str> {
     }
 }
 
-/// Returns whether a file holds nothing yet.
+/// Returns whether a file is empty or blank.
 pub(super) fn is_blank(content: &[u8]) -> bool {
     text(content).is_ok_and(str::is_empty)
 }
@@ -38,57 +38,57 @@ fn is_utf_16(content: &[u8]) -> bool {
                 || pairs.iter().all(|[first, second]| *first == 0 && *second != 0))
 }
 
-/// Recognizes a token that is wrapped in something.
+/// Recognizes a token within something else.
 fn wrapper(text: &str) -> Option<&'static str> {
     let first_line = text.lines().next().unwrap_or_default();
     if let Some(inner) = text.strip_prefix('{') {
         return Some(match inner.trim_start().chars().next() {
             Some('"' | '}') => {
-                "holds a JSON object: write only the token to it, or read it with a source of your own (`source_fn`)"
+                "contains a JSON object: write only the token to it, or read it with a source of your own (`source_fn`)"
             }
             Some('{' | '%') => {
-                "holds a template that was not filled in: write only the token to it"
+                "contains a template that was not filled in: write only the token to it"
             }
             _ => BRACKETS,
         });
     }
     if text.starts_with('[') {
         return Some(if text.ends_with(']') {
-            "holds a JSON array: write only the token to it, or read it with a source of your own (`source_fn`)"
+            "contains a JSON array: write only the token to it, or read it with a source of your own (`source_fn`)"
         } else {
-            "holds a configuration with sections: write only the token to it"
+            "contains a configuration with sections: write only the token to it"
         });
     }
     if text.starts_with('<') {
         return Some(
-            "holds HTML or XML, perhaps an error page or a placeholder: write only the token to it",
+            "contains HTML or XML, perhaps an error page or a placeholder: write only the token to it",
         );
     }
     if text.starts_with(QUOTES) {
-        return Some("holds a quoted string: write the token without quotes");
+        return Some("contains a quoted string: write the token without quotes");
     }
     if text.starts_with("-----BEGIN") {
-        return Some("holds a key or a certificate in PEM: write only the access token to it");
+        return Some("contains a key or a certificate in PEM: write only the access token to it");
     }
     let (first_word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let is_scheme = SCHEMES.iter().any(|scheme| first_word.eq_ignore_ascii_case(scheme));
     if is_scheme && !rest.trim_start().starts_with('=') {
         return Some(if rest.is_empty() {
-            "holds an authentication scheme and no token: write only the token to it"
+            "contains an authentication scheme and no token: write only the token to it"
         } else {
             "begins with an authentication scheme such as `Bearer`: write only the token to it"
         });
     }
     if is_assignment(first_line) {
         return Some(
-            "holds a `name=value` line, a header or a form: write only the token to it, without its name",
+            "contains a `name=value` line, a header or a form: write only the token to it, without its name",
         );
     }
     if text.contains(['\n', '\r']) {
-        return Some("holds several lines: write only the token to it, in one line");
+        return Some("contains several lines: write only the token to it, in one line");
     }
     if text.contains("://") {
-        return Some("holds a URL: write only the token to it");
+        return Some("contains a URL: write only the token to it");
     }
     None
 }
@@ -102,7 +102,7 @@ fn is_assignment(line: &str) -> bool {
         .iter()
         .find_map(|word| line.strip_prefix(word))
         .unwrap_or(line);
-    // In place: a copy of the name, which may be a token, would not be wiped.
+    // Compared without a copy, which would not be wiped: the name may be a token.
     let is_named = |name: &str| {
         let name = name.trim_end().as_bytes();
         NAMES.iter().any(|known| {
@@ -127,7 +127,7 @@ fn is_assignment(line: &str) -> bool {
     is_identifier && (is_value || value.is_empty() && is_named(name) && name.len() <= NAME_MAX)
 }
 
-/// Recognizes a word that programs write if they have no token.
+/// Recognizes a word that programs write instead of a token.
 fn placeholder(text: &str) -> Option<&'static str> {
     let is_word = WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
     let is_name = |name: &str| {
@@ -135,9 +135,9 @@ fn placeholder(text: &str) -> Option<&'static str> {
     };
     let percent = text.strip_prefix('%').and_then(|text| text.strip_suffix('%'));
     if is_word {
-        Some("holds a word such as `null` and no token: see the program that writes it")
+        Some("contains a word such as `null` and no token: check the program that writes it")
     } else if text.strip_prefix('$').or(percent).is_some_and(is_name) {
-        Some("holds the name of a variable and not its value: write only the token to it")
+        Some("contains the name of a variable and not its value: write only the token to it")
     } else {
         None
     }
@@ -146,18 +146,20 @@ fn placeholder(text: &str) -> Option<&'static str> {
 /// Recognizes a character that no bearer token has.
 fn stray_character(text: &str) -> Option<&'static str> {
     if text.contains(char::is_whitespace) {
-        Some("holds several words: write only the token to it")
+        Some("contains several words: write only the token to it")
     } else if text.contains(char::is_control) {
-        Some("holds control characters: write only the token to it")
+        Some("contains control characters: write only the token to it")
     } else if text.contains(QUOTES) {
-        Some("holds quotes: write only the token to it")
+        Some("contains quotes: write only the token to it")
     } else if !text.is_ascii() {
-        Some("holds characters outside ASCII, which may be invisible: write only the token to it")
+        Some(
+            "contains characters outside ASCII, which may be invisible: write only the token to it",
+        )
     } else if text.contains(['{', '}', '[', ']', '<', '>']) {
         Some(BRACKETS)
     } else if text.contains('\\') {
         Some(
-            "holds a backslash, as of an escape that was not interpreted: write only the token to it",
+            "contains a backslash, as of an escape that was not interpreted: write only the token to it",
         )
     } else {
         None
@@ -166,14 +168,15 @@ fn stray_character(text: &str) -> Option<&'static str> {
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-const BRACKETS: &str = "holds braces or brackets, which no token has: write only the token to it";
+const BRACKETS: &str =
+    "contains braces or brackets, which no token has: write only the token to it";
 
 const QUOTES: [char; 9] = ['"', '\'', '`', '“', '”', '„', '‘', '’', '«'];
 
 const SCHEMES: [&str; 9] =
     ["Bearer", "Basic", "Digest", "DPoP", "MAC", "OAuth", "Token", "ApiKey", "Negotiate"];
 
-/// What the name of a token ends with, in lower case.
+/// The ends of the names of tokens, in lower case.
 const NAMES: [&str; 8] =
     ["token", "bearer", "authorization", "jwt", "secret", "api_key", "apikey", "api-key"];
 
