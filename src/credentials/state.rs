@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::Event;
-use super::evidence::{Evidence, Judgement, Testimony, Witness};
+use super::evidence::{Evidence, Judgement, Witness};
 use super::generation::Generation;
 use super::jitter::Dice;
 use super::policy::{Backoff, LIFETIME_MAX, Timing};
@@ -951,7 +951,7 @@ impl Issued {
     ///
     /// Takes no lock. For a token that is known to be good it costs one relaxed load.
     pub(super) fn accepted(&self, target: Target) -> bool {
-        self.witness.accepted(target) == Testimony::OfSuspect
+        self.witness.accepted(target)
     }
 
     pub(super) fn usable_for(&self, now: Timestamp) -> Option<Duration> {
