@@ -7,8 +7,8 @@
 /// Returns the token in the content of a file, or a description of that content, without any of it.
 pub(super) fn bare_token(content: &[u8]) -> Result<&str, &'static str> {
     let text = text(content)?;
-    match wrapper(text).or_else(|| placeholder(text)).or_else(|| stray_character(text)) {
-        Some(flaw) => Err(flaw),
+    match FLAWS.iter().find(|(is_so, _)| is_so(text)) {
+        Some((_, flaw)) => Err(flaw),
         None => Ok(text),
     }
 }
@@ -38,59 +38,17 @@ fn is_utf_16(content: &[u8]) -> bool {
                 || pairs.iter().all(|[first, second]| *first == 0 && *second != 0))
 }
 
-/// Recognizes a token within something else.
-fn wrapper(text: &str) -> Option<&'static str> {
-    let first_line = text.lines().next().unwrap_or_default();
-    if let Some(inner) = text.strip_prefix('{') {
-        return Some(match inner.trim_start().chars().next() {
-            Some('"' | '}') => {
-                "contains a JSON object: write only the token to it, or read it with a source of your own (`source_fn`)"
-            }
-            Some('{' | '%') => {
-                "contains a template that was not filled in: write only the token to it"
-            }
-            _ => BRACKETS,
-        });
-    }
-    if text.starts_with('[') {
-        return Some(if text.ends_with(']') {
-            "contains a JSON array: write only the token to it, or read it with a source of your own (`source_fn`)"
-        } else {
-            "contains a configuration with sections: write only the token to it"
-        });
-    }
-    if text.starts_with('<') {
-        return Some(
-            "contains HTML or XML, perhaps an error page or a placeholder: write only the token to it",
-        );
-    }
-    if text.starts_with(QUOTES) {
-        return Some("contains a quoted string: write the token without quotes");
-    }
-    if text.starts_with("-----BEGIN") {
-        return Some("contains a key or a certificate in PEM: write only the access token to it");
-    }
-    let (first_word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    let is_scheme = SCHEMES.iter().any(|scheme| first_word.eq_ignore_ascii_case(scheme));
-    if is_scheme && !rest.trim_start().starts_with('=') {
-        return Some(if rest.is_empty() {
-            "contains an authentication scheme and no token: write only the token to it"
-        } else {
-            "begins with an authentication scheme such as `Bearer`: write only the token to it"
-        });
-    }
-    if is_assignment(first_line) {
-        return Some(
-            "contains a `name=value` line, a header or a form: write only the token to it, without its name",
-        );
-    }
-    if text.contains(['\n', '\r']) {
-        return Some("contains several lines: write only the token to it, in one line");
-    }
-    if text.contains("://") {
-        return Some("contains a URL: write only the token to it");
-    }
-    None
+/// Returns the first character within a brace that the text begins with.
+fn in_brace(text: &str) -> Option<char> {
+    text.strip_prefix('{')?.trim_start().chars().next()
+}
+
+/// Returns the text after an authentication scheme.
+fn after_scheme(text: &str) -> Option<&str> {
+    let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let rest = rest.trim_start();
+    let is_scheme = SCHEMES.iter().any(|scheme| word.eq_ignore_ascii_case(scheme));
+    (is_scheme && !rest.starts_with('=')).then_some(rest)
 }
 
 /// Returns whether a line gives a name to a value, such as `export TOKEN=…`, `access_token: …` or `access_token=…&…`.
@@ -127,44 +85,86 @@ fn is_assignment(line: &str) -> bool {
     is_identifier && (is_value || value.is_empty() && is_named(name) && name.len() <= NAME_MAX)
 }
 
-/// Recognizes a word that programs write instead of a token.
-fn placeholder(text: &str) -> Option<&'static str> {
-    let is_word = WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
-    let is_name = |name: &str| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    };
+/// Returns whether the text is the name of a variable, as `$TOKEN` or `%TOKEN%`.
+fn is_variable(text: &str) -> bool {
     let percent = text.strip_prefix('%').and_then(|text| text.strip_suffix('%'));
-    if is_word {
-        Some("contains a word such as `null` and no token: check the program that writes it")
-    } else if text.strip_prefix('$').or(percent).is_some_and(is_name) {
-        Some("contains the name of a variable and not its value: write only the token to it")
-    } else {
-        None
-    }
+    text.strip_prefix('$').or(percent).is_some_and(|name| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    })
 }
 
-/// Recognizes a character that no bearer token has.
-fn stray_character(text: &str) -> Option<&'static str> {
-    if text.contains(char::is_whitespace) {
-        Some("contains several words: write only the token to it")
-    } else if text.contains(char::is_control) {
-        Some("contains control characters: write only the token to it")
-    } else if text.contains(QUOTES) {
-        Some("contains quotes: write only the token to it")
-    } else if !text.is_ascii() {
-        Some(
-            "contains characters outside ASCII, which may be invisible: write only the token to it",
-        )
-    } else if text.contains(['{', '}', '[', ']', '<', '>']) {
-        Some(BRACKETS)
-    } else if text.contains('\\') {
-        Some(
-            "contains a backslash, as of an escape that was not interpreted: write only the token to it",
-        )
-    } else {
-        None
-    }
-}
+/// A test, and the description of a content that passes it.
+type Flaw = (fn(&str) -> bool, &'static str);
+
+/// The first that applies describes the content: wrappers, then placeholders, then characters that no bearer token has.
+const FLAWS: [Flaw; 21] = [
+    (
+        |text| matches!(in_brace(text), Some('"' | '}')),
+        "contains a JSON object: write only the token to it, or read it with a source of your own (`source_fn`)",
+    ),
+    (
+        |text| matches!(in_brace(text), Some('{' | '%')),
+        "contains a template that was not filled in: write only the token to it",
+    ),
+    (|text| text.starts_with('{'), BRACKETS),
+    (
+        |text| text.starts_with('[') && text.ends_with(']'),
+        "contains a JSON array: write only the token to it, or read it with a source of your own (`source_fn`)",
+    ),
+    (
+        |text| text.starts_with('['),
+        "contains a configuration with sections: write only the token to it",
+    ),
+    (
+        |text| text.starts_with('<'),
+        "contains HTML or XML, perhaps an error page or a placeholder: write only the token to it",
+    ),
+    (|text| text.starts_with(QUOTES), "contains a quoted string: write the token without quotes"),
+    (
+        |text| text.starts_with("-----BEGIN"),
+        "contains a key or a certificate in PEM: write only the access token to it",
+    ),
+    (
+        |text| after_scheme(text) == Some(""),
+        "contains an authentication scheme and no token: write only the token to it",
+    ),
+    (
+        |text| after_scheme(text).is_some(),
+        "begins with an authentication scheme such as `Bearer`: write only the token to it",
+    ),
+    (
+        |text| text.lines().next().is_some_and(is_assignment),
+        "contains a `name=value` line, a header or a form: write only the token to it, without its name",
+    ),
+    (
+        |text| text.contains(['\n', '\r']),
+        "contains several lines: write only the token to it, in one line",
+    ),
+    (|text| text.contains("://"), "contains a URL: write only the token to it"),
+    (
+        |text| WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)),
+        "contains a word such as `null` and no token: check the program that writes it",
+    ),
+    (is_variable, "contains the name of a variable and not its value: write only the token to it"),
+    (
+        |text| text.contains(char::is_whitespace),
+        "contains several words: write only the token to it",
+    ),
+    (
+        |text| text.contains(char::is_control),
+        "contains control characters: write only the token to it",
+    ),
+    (|text| text.contains(QUOTES), "contains quotes: write only the token to it"),
+    (
+        |text| !text.is_ascii(),
+        "contains characters outside ASCII, which may be invisible: write only the token to it",
+    ),
+    (|text| text.contains(['{', '}', '[', ']', '<', '>']), BRACKETS),
+    (
+        |text| text.contains('\\'),
+        "contains a backslash, as of an escape that was not interpreted: write only the token to it",
+    ),
+];
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
