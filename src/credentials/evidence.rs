@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use self::budget::{Budgets, Share};
 use self::suspect::Suspect;
+use self::witness::SUSPECTS;
 pub(super) use self::witness::Witness;
 use super::generation::Generation;
 use super::policy::Backoff;
@@ -274,6 +275,3 @@ impl Evidence {
         self.doubted.is_some_and(|since| now.monotonic().saturating_sub(since) >= duration)
     }
 }
-
-/// The number of suspects that are remembered.
-const SUSPECTS: usize = 16;

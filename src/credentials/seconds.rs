@@ -28,7 +28,9 @@ pub(super) fn since_epoch<S: Serializer>(
 
 /// A time that may be unknown.
 pub(super) mod option {
-    use super::*;
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de};
 
     pub(in super::super) fn serialize<S: Serializer>(
         duration: &Option<Duration>,

@@ -300,12 +300,12 @@ impl TokenSet {
     }
 
     /// Forgets where an earlier session stored the set: the application logs in with it.
-    pub(crate) fn brought(mut self) -> Self {
+    pub(crate) fn brought(self) -> Self {
         #[cfg(feature = "store")]
         if self.inner.stored_as.is_some() || self.inner.begins_session {
-            let inner = self.edit();
-            inner.stored_as = None;
-            inner.begins_session = false;
+            let inner =
+                Inner { stored_as: None, begins_session: false, ..Inner::clone(&self.inner) };
+            return Self { inner: Arc::new(inner) };
         }
         self
     }

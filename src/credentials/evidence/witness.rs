@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::SUSPECTS;
 use crate::target::Target;
 
 /// The acceptances that the evidence asks for: any at all (the bit [`ANY`], until there is one), and those of suspects (one bit
@@ -63,3 +62,6 @@ pub(super) fn bit(target: Target) -> u64 {
 
 /// The bit for any acceptance.
 pub(super) const ANY: u64 = 1 << 63;
+
+/// The number of suspects that are remembered.
+pub(super) const SUSPECTS: usize = 16;
