@@ -10,7 +10,18 @@ use http::Request;
 
 use crate::token::RefreshToken;
 
-/// A boxed error, as tower's own middleware returns it.
+/// A boxed error, like the one of tower's own middleware.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::{BoxError, TokenError};
+///
+/// fn token_error(error: &BoxError) -> Option<&TokenError> {
+///     error.downcast_ref()
+/// }
+/// # assert!(token_error(&TokenError::denied("expired").into()).is_some());
+/// ```
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Creates the error that the caller of this request gets instead of a response: for gRPC, one that tonic's clients know.
@@ -139,6 +150,15 @@ pub enum TokenErrorKind {
 
 impl TokenError {
     /// Creates an error for a failure that may not repeat: the token endpoint was not reached, or is overloaded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::TokenError;
+    ///
+    /// let error = TokenError::transient("the vault is overloaded");
+    /// assert!(error.is_transient());
+    /// ```
     pub fn transient(error: impl Into<BoxError>) -> Self {
         Self::new(TokenErrorKind::Transient, error.into())
     }
@@ -163,16 +183,43 @@ impl TokenError {
     }
 
     /// Creates an error for a request that was sent and whose outcome is unknown: the refresh token may be spent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::TokenError;
+    ///
+    /// let error = TokenError::ambiguous("the connection was closed before the response");
+    /// assert!(error.is_ambiguous());
+    /// ```
     pub fn ambiguous(error: impl Into<BoxError>) -> Self {
         Self::new(TokenErrorKind::Ambiguous, error.into())
     }
 
     /// Creates an error for a grant that the token endpoint no longer accepts: the user must log in again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::TokenError;
+    ///
+    /// let error = TokenError::denied("the refresh token has expired").with_code("invalid_grant");
+    /// assert!(error.is_denied());
+    /// ```
     pub fn denied(error: impl Into<BoxError>) -> Self {
         Self::new(TokenErrorKind::Denied, error.into())
     }
 
     /// Creates an error for a configuration that must be corrected.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::TokenError;
+    ///
+    /// let error = TokenError::misconfigured("the variable CLIENT_ID is not set");
+    /// assert_eq!(error.to_string(), "invalid configuration: the variable CLIENT_ID is not set");
+    /// ```
     pub fn misconfigured(error: impl Into<BoxError>) -> Self {
         Self::new(TokenErrorKind::Misconfigured, error.into())
     }

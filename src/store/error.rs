@@ -59,16 +59,42 @@ pub enum StoreErrorKind {
 
 impl StoreError {
     /// Creates an error for a lock that was not released in time. This is not an outage of the store.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// let error = StoreError::held("another process has held it for 5 seconds");
+    /// assert!(error.is_held());
+    /// ```
     pub fn held(error: impl Into<BoxError>) -> Self {
         Self::new(StoreErrorKind::Held, error.into())
     }
 
     /// Creates an error for a store that is down or full. After a save, its outcome is unknown.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// let error = StoreError::unavailable("connection refused");
+    /// assert!(error.is_unavailable());
+    /// ```
     pub fn unavailable(error: impl Into<BoxError>) -> Self {
         Self::new(StoreErrorKind::Unavailable, error.into())
     }
 
     /// Creates an error for a save that came too late: the store has another record than the one to be replaced.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// assert!(StoreError::conflict().is_conflict());
+    /// ```
     pub fn conflict() -> Self {
         Self::new(
             StoreErrorKind::Conflict,
@@ -77,11 +103,29 @@ impl StoreError {
     }
 
     /// Creates an error for a record that is incomplete, foreign, encrypted with an unknown key, or written by a later version.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// let error = StoreError::unreadable("the record ends early");
+    /// assert!(error.is_unreadable());
+    /// ```
     pub fn unreadable(error: impl Into<BoxError>) -> Self {
         Self::new(StoreErrorKind::Unreadable, error.into())
     }
 
     /// Creates an error for a configuration that must be corrected: a folder that does not exist, a wrong password.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// let error = StoreError::misconfigured("the folder does not exist");
+    /// assert!(error.is_misconfigured());
+    /// ```
     pub fn misconfigured(error: impl Into<BoxError>) -> Self {
         Self::new(StoreErrorKind::Misconfigured, error.into())
     }
