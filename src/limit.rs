@@ -96,7 +96,7 @@ const LONGEST_GRACE: Duration = Duration::from_secs(30);
 
 const YIELDS: usize = 64;
 
-/// What tokio uses for a timer that never fires.
+/// The duration that tokio uses for a timer that never fires.
 const FAR_FUTURE: Duration = Duration::from_secs(86_400 * 365 * 30);
 
 #[cfg(test)]

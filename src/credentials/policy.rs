@@ -176,7 +176,13 @@ impl<'de> serde::Deserialize<'de> for RefreshPolicy {
 pub(super) struct Timing {
     #[cfg_attr(feature = "serde", serde(with = "seconds"))]
     pub(super) leeway: Duration,
-    #[cfg_attr(feature = "serde", serde(with = "seconds::option"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            serialize_with = "seconds::serialize",
+            deserialize_with = "seconds::deserialize_option"
+        )
+    )]
     pub(super) refresh_ahead: Option<Duration>,
     #[cfg_attr(feature = "serde", serde(with = "seconds"))]
     pub(super) jitter: Duration,
@@ -341,8 +347,11 @@ mod tests {
             let read: RefreshPolicy = serde_json::from_value(policy).unwrap();
             assert_eq!(read.timing.refresh_ahead, Some(Duration::from_secs(90)));
             assert_eq!(read.timing.timeout, Duration::from_millis(2500));
-            let again: RefreshPolicy = serde_json::from_value(written(&read)).unwrap();
-            assert_eq!(written(&again), written(&read));
+            for policy in [read, RefreshPolicy::default().timeout(Duration::MAX)] {
+                let again: RefreshPolicy = serde_json::from_value(written(&policy)).unwrap();
+                assert_eq!(again.timing.timeout, policy.timing.timeout);
+                assert_eq!(written(&again), written(&policy));
+            }
         }
 
         #[test]
@@ -358,7 +367,6 @@ mod tests {
             for (policy, words) in [
                 (json!({ "leway": 1 }), "unknown field `leway`"),
                 (json!({ "leeway": -1 }), "negative"),
-                (json!({ "leeway": 1e300 }), "too big"),
                 (json!({ "backoff": { "first": 1 } }), "missing field `max`"),
             ] {
                 let error = serde_json::from_value::<RefreshPolicy>(policy).unwrap_err();

@@ -56,7 +56,7 @@ pub struct Status {
     /// The generation of the current token set, which is higher than that of any earlier one.
     pub generation: Option<u64>,
     /// Time until the access token counts as expired, minus the leeway; `None` if there is no token or its expiry is not known.
-    #[cfg_attr(feature = "serde", serde(with = "seconds::option"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
     pub usable_for: Option<Duration>,
     /// Time of day at which the refresh token expires, as stated by the server; `None` if there is no refresh token or the
     /// server has not stated it.
@@ -74,11 +74,11 @@ pub struct Status {
     ///
     /// After an [ambiguous](TokenError::is_ambiguous) failure no refresh starts before the current token expires. After a
     /// [denied](TokenError::is_denied) one, the store is still checked for tokens of other processes.
-    #[cfg_attr(feature = "serde", serde(with = "seconds::option"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
     pub backoff: Option<Duration>,
     /// Time left during which rejections by at least one target start no refresh, because the last refreshes did not help
     /// there; see [`RefreshPolicy::rejection_backoff`](crate::RefreshPolicy::rejection_backoff).
-    #[cfg_attr(feature = "serde", serde(with = "seconds::option"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
     pub rejection_backoff: Option<Duration>,
 }
 

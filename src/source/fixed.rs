@@ -18,6 +18,7 @@ use crate::token::{AccessToken, TokenSet};
 /// # Ok::<(), tower_refresh::TokenError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[doc(alias = "api_key")]
 pub struct StaticToken {
     tokens: TokenSet,
 }

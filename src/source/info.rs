@@ -94,6 +94,7 @@ impl SourceInfo {
     }
 
     /// Sets whether the server may replace a spent refresh token by a new one. The default is true.
+    #[doc(alias = "rotation")]
     pub fn rotates(mut self, rotates: bool) -> Self {
         self.rotates = rotates;
         self
