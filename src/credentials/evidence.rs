@@ -101,13 +101,12 @@ impl Evidence {
             // A rejection so soon: the refresh has not proved useful.
             suspect.is_charged = false;
             suspect.cleared = suspect.cleared.map(|_| now.monotonic());
-            let (backoff, acceptances) = (self.backoff, self.acceptances);
             let left = match suspect.held_for(now) {
                 _ if suspect.cleared.is_some() => None,
                 Some(left) => Some((left, false)),
-                None if suspect.backs_off_again(current, acceptances) => {
+                None if suspect.backs_off_again(current, self.acceptances) => {
                     self.is_awaited = true;
-                    Some((suspect.back_off(now, current, backoff, acceptances), true))
+                    Some((suspect.back_off(now, current, self.acceptances), true))
                 }
                 None => None,
             };
@@ -139,15 +138,9 @@ impl Evidence {
     ) {
         self.is_awaited = true;
         self.failed_after = self.acceptances;
-        let (backoff, acceptances) = (self.backoff, self.acceptances);
+        let acceptances = self.acceptances;
         if let Some(target) = target {
-            let suspect = self.suspect(target);
-            suspect.rejected = current;
-            suspect.cleared = None;
-            match suspect.is_due() {
-                true => drop(suspect.back_off(now, current, backoff, acceptances)),
-                false => suspect.hold_until_now(now, acceptances),
-            }
+            self.suspect(target).refresh_failed(now, current, acceptances);
         }
     }
 
@@ -169,8 +162,8 @@ impl Evidence {
 
     /// Takes in that a suspect accepted the current token. Returns whether it had backed off.
     pub(super) fn accepted(&mut self, now: Timestamp, target: Target) -> bool {
-        let suspect = self.uncleared_mut().find(|suspect| suspect.target == target);
-        suspect.is_some_and(|suspect| suspect.clear(now))
+        let is_it = |suspect: &&mut Suspect| suspect.target == target && suspect.cleared.is_none();
+        self.suspects.iter_mut().find(is_it).is_some_and(|suspect| suspect.clear(now))
     }
 
     /// Takes in that a rejected request was accepted with a newer token: its refresh was useful. Returns whether the target had
@@ -195,14 +188,11 @@ impl Evidence {
     ) -> Option<Duration> {
         self.is_awaited = true;
         self.doubt_unless_accepted(now);
-        let (backoff, acceptances) = (self.backoff, self.acceptances);
+        let acceptances = self.acceptances;
         let suspect = self.suspect(target);
         let is_known = suspect.cleared.is_none() && suspect.rejected >= generation;
-        if is_known || suspect.held_for(now).is_some() {
-            return None;
-        }
-        suspect.cleared = None;
-        Some(suspect.back_off(now, generation, backoff, acceptances))
+        let is_new = !is_known && suspect.held_for(now).is_none();
+        is_new.then(|| suspect.back_off(now, generation, acceptances))
     }
 
     /// Has the witness note the acceptances that matter.
@@ -229,7 +219,7 @@ impl Evidence {
                 let cleared = self.suspects.iter().position(|suspect| suspect.cleared.is_some());
                 self.suspects.remove(cleared.unwrap_or(0));
             }
-            self.suspects.push(Suspect::new(target));
+            self.suspects.push(Suspect::new(target, self.backoff));
             self.suspects.len() - 1
         });
         &mut self.suspects[at]
@@ -237,10 +227,6 @@ impl Evidence {
 
     fn uncleared(&self) -> impl Iterator<Item = &Suspect> {
         self.suspects.iter().filter(|suspect| suspect.cleared.is_none())
-    }
-
-    fn uncleared_mut(&mut self) -> impl Iterator<Item = &mut Suspect> {
-        self.suspects.iter_mut().filter(|suspect| suspect.cleared.is_none())
     }
 
     /// Returns how much of its origin's budget the rejection of a target may use.

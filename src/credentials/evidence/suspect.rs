@@ -12,6 +12,7 @@ use crate::target::Target;
 #[derive(Debug)]
 pub(super) struct Suspect {
     pub(super) target: Target,
+    backoff: Backoff,
     /// The newest generation that it is known to have rejected.
     pub(super) rejected: Generation,
     /// The number of refreshes in a row that did not help here, or were not made for that reason.
@@ -32,9 +33,10 @@ struct Hold {
 }
 
 impl Suspect {
-    pub(super) fn new(target: Target) -> Self {
+    pub(super) fn new(target: Target, backoff: Backoff) -> Self {
         Self {
             target,
+            backoff,
             rejected: Generation(0),
             failures: 0,
             hold: None,
@@ -71,22 +73,36 @@ impl Suspect {
         &mut self,
         now: Timestamp,
         rejected: Generation,
-        backoff: Backoff,
         acceptances: u64,
     ) -> Duration {
         self.failures = self.failures.saturating_add(1);
         self.rejected = rejected;
         self.is_charged = false;
-        let pause = backoff.after(self.failures);
-        self.hold = Some(Hold { until: Deadline::monotonic(now, pause), acceptances });
+        self.cleared = None;
+        let pause = self.backoff.after(self.failures);
+        self.hold(now, pause, acceptances);
         pause
     }
 
-    /// Starts a backoff without length, since the one after the failed refresh is enough. It continues if a response accepts the
-    /// token.
-    pub(super) fn hold_until_now(&mut self, now: Timestamp, acceptances: u64) {
-        let until = Deadline::monotonic(now, Duration::ZERO);
-        self.hold = Some(Hold { until, acceptances });
+    /// The refresh that its rejection of this generation started has failed.
+    pub(super) fn refresh_failed(
+        &mut self,
+        now: Timestamp,
+        rejected: Generation,
+        acceptances: u64,
+    ) {
+        self.rejected = rejected;
+        self.cleared = None;
+        if self.is_due() {
+            self.back_off(now, rejected, acceptances);
+        } else {
+            // The backoff after the failure is enough. This one continues only if a response accepts the token.
+            self.hold(now, Duration::ZERO, acceptances);
+        }
+    }
+
+    fn hold(&mut self, now: Timestamp, pause: Duration, acceptances: u64) {
+        self.hold = Some(Hold { until: Deadline::monotonic(now, pause), acceptances });
     }
 
     /// Returns the time left of the backoff.
@@ -100,7 +116,7 @@ impl Suspect {
     }
 
     /// Returns whether the current backoff ends with a refresh, even if other responses accept the token.
-    pub(super) fn is_due(&self) -> bool {
+    fn is_due(&self) -> bool {
         self.failures % DOUBT_OTHERS == DOUBT_OTHERS - 1
     }
 
