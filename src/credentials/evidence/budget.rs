@@ -141,7 +141,7 @@ impl Allowance {
         self.left.saturating_add(self.gained(now)).min(self.capacity)
     }
 
-    /// Takes one. Returns false if there is none.
+    /// Takes one. Returns false if the allowance is used up.
     fn take(&mut self, now: Timestamp) -> bool {
         let gained = self.gained(now);
         self.left = self.left(now);
