@@ -76,7 +76,7 @@ const TOKEN: &str =
 
 fn refresh() -> RefreshLayer {
     let credentials = Credentials::new(|_: Renewal| async {
-        TokenSet::bearer(TOKEN).map(|tokens| tokens.expires_in(Duration::from_secs(3600)))
+        TokenSet::bearer(TOKEN).map(|tokens| tokens.with_expires_in(Duration::from_secs(3600)))
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(credentials.prime()).expect("a token");

@@ -50,11 +50,11 @@ impl TokenSource for MetadataServer {
                 TokenError::transient("the response of the metadata server is malformed")
             })?;
         let mut tokens = TokenSet::bearer(response.access_token)?
-            .expires_in(Duration::from_secs(response.expires_in));
+            .with_expires_in(Duration::from_secs(response.expires_in));
         if let Some(seconds) = response.refresh_in {
-            tokens = tokens.refresh_in(Duration::from_secs(seconds));
+            tokens = tokens.with_refresh_in(Duration::from_secs(seconds));
         }
-        Ok(tokens.build())
+        Ok(tokens)
     }
 
     // ## Called by `Credentials::replace` with tokens, and by `Credentials::forget` with none.

@@ -92,22 +92,24 @@ impl Seen {
     /// Prints the events since the last call.
     fn print(&mut self, began: Instant) {
         let mut is_adopted = false;
-        while let Some(Some(event)) = self.events.next().now_or_never() {
+        while let Some(Some(event)) = self.events.recv().now_or_never() {
             let what = match event {
-                Event::Adopted => {
+                Event::FoundInStore => {
                     is_adopted = true;
                     continue;
                 }
-                Event::Renewed { .. } if std::mem::take(&mut is_adopted) => {
+                Event::Refreshed { .. } if std::mem::take(&mut is_adopted) => {
                     self.adopted += 1;
                     "adopted the token of the other process".to_owned()
                 }
-                Event::Renewed { .. } => {
+                Event::Refreshed { .. } => {
                     self.renewed += 1;
                     "refreshed, and saved for the other process".to_owned()
                 }
                 // The other process was killed after it sent the refresh token and before it saved the next.
-                Event::Unanswered { error, .. } | Event::Failed { error, .. } => error.to_string(),
+                Event::OutcomeUnknown { error, .. } | Event::RefreshFailed { error, .. } => {
+                    error.to_string()
+                }
                 _ => continue,
             };
             println!("{:5.1} s  {what}", began.elapsed().as_secs_f64());

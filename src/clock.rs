@@ -1,49 +1,88 @@
-//! Time: two clocks, read at once, and replaceable.
+//! Time: two clocks that are read at once, and deadlines on both.
 
+use std::cmp::min;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// Tells the time.
+/// A source of the current time.
 ///
-/// Set one with [`RefreshPolicy::clock`](crate::RefreshPolicy::clock). The default reads the operating system's coarse
-/// clocks, which is a matter of nanoseconds and exact to a few milliseconds. A test sets a clock of its own: the
-/// `testing` module has one to set by hand and one that follows tokio's paused time.
+/// Set a clock with [`RefreshPolicy::clock`](crate::RefreshPolicy::clock). The default reads the coarse clocks of the operating
+/// system, which takes nanoseconds and is exact to a few milliseconds. For tests, the `testing` module has a clock that is set by
+/// hand and one that follows tokio's paused time.
 ///
-/// An implementation must not block and must not panic; it is called for every request.
+/// An implementation must not block or panic. It is called for every request.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tower_refresh::{Clock, RefreshPolicy, Timestamp};
+///
+/// struct Stopped;
+///
+/// impl Clock for Stopped {
+///     fn now(&self) -> Timestamp {
+///         let noon = Duration::from_secs(1_700_000_000);
+///         Timestamp::new(noon, SystemTime::UNIX_EPOCH + noon)
+///     }
+/// }
+///
+/// let policy = RefreshPolicy::default().clock(Stopped);
+/// ```
 pub trait Clock: Send + Sync + 'static {
     /// Reads both clocks at once.
-    fn now(&self) -> Now;
+    fn now(&self) -> Timestamp;
 }
 
-/// One reading of two clocks.
+/// One reading of the monotonic clock and of the wall clock.
 ///
-/// A token is expired as soon as *either* clock says so: the monotonic one is right when somebody sets the wall clock,
-/// and the wall clock is right when the machine was suspended, during which most monotonic clocks stand still.
+/// A token has expired as soon as *either* clock has reached its expiry. The monotonic clock is correct after the wall clock was
+/// set, and the wall clock is correct after the machine was suspended, when most monotonic clocks stop.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tower_refresh::Timestamp;
+///
+/// let now = Timestamp::new(Duration::from_secs(5), SystemTime::UNIX_EPOCH + Duration::from_secs(60));
+/// assert_eq!(now.since_epoch(), Duration::from_secs(60));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Now {
+pub struct Timestamp {
     monotonic: Duration,
     wall: Duration,
 }
 
-impl Now {
-    /// Makes a reading out of the time since a fixed but arbitrary moment and the time of day.
+impl Timestamp {
+    /// Creates a reading from the time since a fixed but arbitrary moment, and the time of day.
     ///
     /// A time of day before 1970 counts as 1970.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use tower_refresh::Timestamp;
+    ///
+    /// let now = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH - Duration::from_secs(1));
+    /// assert_eq!(now.wall(), SystemTime::UNIX_EPOCH);
+    /// ```
     pub fn new(monotonic: Duration, wall: SystemTime) -> Self {
         Self { monotonic, wall: since_epoch(wall) }
     }
 
-    /// Returns the time since a fixed but arbitrary moment; it never goes back.
+    /// Returns the time since a fixed but arbitrary moment. It never decreases.
     pub fn monotonic(&self) -> Duration {
         self.monotonic
     }
 
-    /// Returns the time since 1970-01-01T00:00:00Z; it goes back when somebody sets the clock.
+    /// Returns the time since 1970-01-01T00:00:00Z. It decreases if the clock is set back.
     pub fn since_epoch(&self) -> Duration {
         self.wall
     }
 
-    /// Returns a reading that leaves room for every pause: a clock may read anything.
+    /// Returns a reading that leaves room for adding any pause, since a clock may return anything.
     pub(crate) fn bounded(self) -> Self {
         let most = Duration::from_secs(u64::MAX / 4);
         Self { monotonic: self.monotonic.min(most), wall: self.wall.min(most) }
@@ -51,32 +90,85 @@ impl Now {
 
     /// Returns the time of day.
     pub fn wall(&self) -> SystemTime {
-        // A reading was a `SystemTime` once, so that it fits again; a year beyond the type's range stays at 1970.
+        // A reading was made of a `SystemTime` and fits into one. A year beyond the range of the type counts as 1970.
         SystemTime::UNIX_EPOCH.checked_add(self.wall).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 
-impl fmt::Debug for Now {
+impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Now")
+        f.debug_struct("Timestamp")
             .field("monotonic", &self.monotonic)
             .field("since_epoch", &self.wall)
             .finish()
     }
 }
 
-/// Returns the time since 1970, and nothing for a time before it.
+/// Returns the time since 1970, or zero for a time before.
 pub(crate) fn since_epoch(wall: SystemTime) -> Duration {
     wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// The operating system's clocks: coarse where there are coarse ones.
+/// A moment on both clocks. It has come as soon as either clock has reached it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    pub(crate) monotonic: Duration,
+    wall: Duration,
+}
+
+impl Deadline {
+    pub(crate) const NEVER: Self = Self { monotonic: Duration::MAX, wall: Duration::MAX };
+    pub(crate) const PAST: Self = Self { monotonic: Duration::ZERO, wall: Duration::ZERO };
+
+    pub(crate) fn after(now: Timestamp, pause: Duration) -> Self {
+        Self {
+            monotonic: now.monotonic().saturating_add(pause),
+            wall: now.since_epoch().saturating_add(pause),
+        }
+    }
+
+    /// Returns the end of a pause that only the monotonic clock measures.
+    pub(crate) fn monotonic(now: Timestamp, pause: Duration) -> Self {
+        Self { monotonic: now.monotonic().saturating_add(pause), wall: Duration::MAX }
+    }
+
+    pub(crate) fn before(self, pause: Duration) -> Self {
+        if self == Self::NEVER {
+            return self;
+        }
+        Self {
+            monotonic: self.monotonic.saturating_sub(pause),
+            wall: self.wall.saturating_sub(pause),
+        }
+    }
+
+    pub(crate) fn or_earlier(self, other: Self) -> Self {
+        Self { monotonic: min(self.monotonic, other.monotonic), wall: min(self.wall, other.wall) }
+    }
+
+    pub(crate) fn has_come(self, now: Timestamp) -> bool {
+        // A clock may read `Duration::MAX`, which is not after `NEVER` either.
+        self != Self::NEVER && (now.monotonic() >= self.monotonic || now.since_epoch() >= self.wall)
+    }
+
+    /// Returns the time left; `None` if it never comes.
+    pub(crate) fn left(self, now: Timestamp) -> Option<Duration> {
+        (self != Self::NEVER).then(|| {
+            min(
+                self.monotonic.saturating_sub(now.monotonic()),
+                self.wall.saturating_sub(now.since_epoch()),
+            )
+        })
+    }
+}
+
+/// The clocks of the operating system, coarse ones if there are any.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SystemClock;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl Clock for SystemClock {
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         use rustix::time::{ClockId, Timespec, clock_gettime};
 
         let duration = |time: Timespec| {
@@ -84,7 +176,7 @@ impl Clock for SystemClock {
             let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
             Duration::new(seconds, nanoseconds)
         };
-        Now {
+        Timestamp {
             monotonic: duration(clock_gettime(ClockId::MonotonicCoarse)),
             wall: duration(clock_gettime(ClockId::RealtimeCoarse)),
         }
@@ -97,14 +189,14 @@ impl Clock for SystemClock {
         clippy::disallowed_methods,
         reason = "this is the clock that everything else is to use"
     )]
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         use std::sync::OnceLock;
         use std::time::Instant;
 
         static START: OnceLock<Instant> = OnceLock::new();
 
         let start = START.get_or_init(Instant::now);
-        Now::new(start.elapsed(), SystemTime::now())
+        Timestamp::new(start.elapsed(), SystemTime::now())
     }
 }
 
@@ -113,17 +205,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_before_1970_is_1970() {
+    fn time_before_1970_counts_as_1970() {
         let early = SystemTime::UNIX_EPOCH - Duration::from_secs(5);
-        assert_eq!(Now::new(Duration::ZERO, early).since_epoch(), Duration::ZERO);
+        assert_eq!(Timestamp::new(Duration::ZERO, early).since_epoch(), Duration::ZERO);
     }
 
     #[test]
-    fn the_system_clock_agrees_with_the_standard_library_to_a_second() {
-        #[expect(clippy::disallowed_methods, reason = "what the clock is compared with")]
+    fn system_clock_agrees_with_the_standard_library() {
+        #[expect(clippy::disallowed_methods, reason = "compared with the clock")]
         let wall = since_epoch(SystemTime::now());
         let now = SystemClock.now();
         assert!(now.since_epoch().abs_diff(wall) < Duration::from_secs(1));
         assert!(SystemClock.now().monotonic() >= now.monotonic());
+    }
+
+    #[test]
+    fn deadline_comes_when_either_clock_has_reached_it() {
+        let at = |monotonic, wall| {
+            let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(wall);
+            Timestamp::new(Duration::from_secs(monotonic), wall)
+        };
+        let deadline = Deadline::after(at(10, 100), Duration::from_secs(5));
+        assert!(!deadline.has_come(at(14, 104)));
+        assert!(deadline.has_come(at(15, 0)) && deadline.has_come(at(0, 105)));
+        assert_eq!(deadline.left(at(12, 101)), Some(Duration::from_secs(3)));
+
+        let paused = Deadline::monotonic(at(10, 100), Duration::from_secs(5));
+        assert!(!paused.has_come(at(14, u32::MAX.into())));
+    }
+
+    #[test]
+    fn deadline_that_never_comes_does_not_come_at_the_end_of_time() {
+        let end = Timestamp { monotonic: Duration::MAX, wall: Duration::MAX };
+        assert!(!Deadline::NEVER.has_come(end));
+        assert!(!Deadline::NEVER.before(Duration::MAX).has_come(end));
+        assert_eq!(Deadline::NEVER.left(end), None);
+        assert!(Deadline::after(end, Duration::from_secs(1)).left(end).is_none());
     }
 }

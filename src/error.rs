@@ -1,4 +1,4 @@
-//! Why there is no token.
+//! The error of a missing token.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -10,10 +10,21 @@ use http::HeaderMap;
 
 use crate::token::RefreshToken;
 
-/// A boxed error, as tower's own middleware returns it.
+/// A boxed error, like the one of tower's own middleware.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::{BoxError, TokenError};
+///
+/// fn token_error(error: &BoxError) -> Option<&TokenError> {
+///     error.downcast_ref()
+/// }
+/// # assert!(token_error(&TokenError::denied("expired").into()).is_some());
+/// ```
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Makes the error that the caller of the request with these headers gets: for gRPC, one that tonic's clients know.
+/// Creates the error that the caller of the request with these headers gets: for gRPC, one that tonic's clients know.
 pub(crate) fn for_caller(request: &HeaderMap, error: impl Into<BoxError>) -> BoxError {
     #[cfg(feature = "tonic")]
     return crate::grpc::for_caller(request, error.into());
@@ -24,78 +35,140 @@ pub(crate) fn for_caller(request: &HeaderMap, error: impl Into<BoxError>) -> Box
     }
 }
 
-/// Why a [`TokenSource`](crate::TokenSource) has no token to give.
+/// The error of a [`TokenSource`](crate::TokenSource) that has no token.
 ///
-/// One of four kinds, which decide what happens next:
+/// The [kind](Self::kind) decides what the [`Credentials`](crate::Credentials) do next:
 ///
-/// | kind | what it means | what the [`Credentials`](crate::Credentials) do |
+/// | kind | meaning | next refresh |
 /// |---|---|---|
-/// | [transient](Self::transient) | may work later | ask again after a cooldown, a short one while requests have no token |
-/// | [ambiguous](Self::ambiguous) | was sent, and nobody knows whether it counted | ask again only when the access token at hand is used up |
-/// | [denied](Self::denied) | somebody must log in again | do not ask again until the credentials change, or every five minutes if the source [makes a new proof](crate::SourceInfo::fresh_proof) for each attempt, or if the code is `interaction_required`, `login_required`, `consent_required` or `account_selection_required` |
-/// | [misconfigured](Self::misconfigured) | the configuration must be corrected | ask again every five minutes |
+/// | [transient](Self::transient) | a later attempt may succeed | after the backoff, which is short while requests have no token |
+/// | [ambiguous](Self::ambiguous) | the request was sent and its outcome is unknown | after the current access token has expired |
+/// | [denied](Self::denied) | the user must log in again | after the credentials change; or every five minutes if the source [makes a new proof](crate::SourceInfo::fresh_proof) for each attempt, or if the code is `interaction_required`, `login_required`, `consent_required` or `account_selection_required` |
+/// | [misconfigured](Self::misconfigured) | the configuration must be corrected | every five minutes |
 ///
-/// Cloning is cheap: everybody who waited for the same refresh gets the same error.
+/// Cloning is cheap: all requests that waited for one refresh get the same error.
 ///
 /// # Secrets
 ///
-/// What the crate itself puts here never contains a token, a client secret, a body or a URL's query. What your own
-/// source puts here is shown as it is.
+/// The errors of this crate never contain a token, a client secret, a body or the query of a URL. The errors of your own source
+/// are shown unchanged.
 ///
 /// # Remembered errors
 ///
-/// After a failure the source is left alone for a while, and requests get the same error again at once. Its message then states
-/// that it [is remembered](Self::is_remembered) and when the source is [asked again](Self::asked_again_in); kind, code,
-/// description and causes are those of the failure.
+/// After a failure the source is not asked again until the backoff is over, and requests get the same error at once. Its message
+/// then states that it [is remembered](Self::is_remembered) and when the source is [asked again](Self::asked_again_in). Kind,
+/// code, description and causes are those of the failure.
+///
+/// # Examples
+///
+/// Return an error from a source:
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::TokenError;
+///
+/// fn refused(status: u16) -> TokenError {
+///     match status {
+///         400 => TokenError::denied("the vault refused the role").with_code("invalid_grant"),
+///         429 => TokenError::transient("the vault is busy").with_retry_after(Duration::from_secs(10)),
+///         _ => TokenError::ambiguous(format!("the vault responded with status {status}")),
+///     }
+/// }
+/// # assert!(refused(400).is_denied());
+/// ```
+///
+/// Handle the error of a request:
+///
+/// ```
+/// use tower_refresh::{BoxError, TokenError, TokenErrorKind};
+///
+/// fn advice(error: &BoxError) -> &'static str {
+///     match error.downcast_ref().map(TokenError::kind) {
+///         Some(TokenErrorKind::Denied) => "log in",
+///         Some(TokenErrorKind::Misconfigured) => "ask the operator",
+///         _ => "try again later",
+///     }
+/// }
+/// # assert_eq!(advice(&TokenError::denied("expired").into()), "log in");
+/// ```
 #[derive(Clone)]
 pub struct TokenError {
     inner: Arc<Inner>,
     next: Option<NextAttempt>,
 }
 
-/// When the source is asked again. Beside the shared part, so that to note it allocates nothing.
+/// When the source is asked again. It is kept beside the shared part, so that setting it allocates nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NextAttempt {
-    /// Whether the failure was one of an earlier request.
+    /// Whether an earlier request caused the failure.
     pub(crate) is_remembered: bool,
-    /// After this long; `None` if not before the credentials change.
+    /// The time until then; `None` if not before the credentials change.
     pub(crate) after: Option<Duration>,
 }
 
 #[derive(Clone)]
 #[cfg_attr(not(feature = "store"), allow(dead_code, reason = "the successor is for a store"))]
 struct Inner {
-    kind: Kind,
+    kind: TokenErrorKind,
     error: Arc<dyn Error + Send + Sync>,
     code: Option<Cow<'static, str>>,
     description: Option<String>,
     retry_after: Option<Duration>,
-    /// The refresh token that the server issued with an answer that is of no other use.
+    /// The refresh token in a response that is otherwise unusable.
     successor: Option<RefreshToken>,
-    /// Whether the refresh token is known not to have been sent, so that the error is not about it.
+    /// Whether the refresh token was not sent, so that the error is not about it.
     is_unsent: bool,
     /// Whether a log-in or a log-out has ended the session of the request.
     is_session_over: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+/// The kind of a [`TokenError`], for a `match`.
+///
+/// [`TokenError`] has a table of what each kind leads to.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::{TokenError, TokenErrorKind};
+///
+/// let error = TokenError::transient("connection refused");
+/// assert_eq!(error.kind(), TokenErrorKind::Transient);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum TokenErrorKind {
+    /// A later attempt may succeed.
     Transient,
+    /// The request was sent and its outcome is unknown.
     Ambiguous,
+    /// The user must log in again.
     Denied,
+    /// The configuration must be corrected.
     Misconfigured,
 }
 
 impl TokenError {
-    /// Makes an error for what may work later: the token endpoint was not reached, or said "not now".
+    /// Creates an error for a failure that may not repeat: the token endpoint was not reached, or is overloaded.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::TokenError;
+    ///
+    /// let error = TokenError::transient("the vault is overloaded");
+    /// assert!(error.is_transient());
+    /// ```
     pub fn transient(error: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Transient, error.into())
+        Self::new(TokenErrorKind::Transient, error.into())
     }
 
-    /// Creates a [transient](Self::is_transient) error for a token endpoint that was not reached: nothing was sent, such as when
-    /// its name does not resolve or it refuses the connection.
+    /// Creates a [transient](Self::is_transient) error for a token endpoint that was not reached, so that nothing was sent:
+    /// its name does not resolve, or it refuses the connection.
     ///
     /// While requests need a token, the source is asked again after the shortest backoff, however often it failed.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use tower_refresh::TokenError;
@@ -109,22 +182,49 @@ impl TokenError {
         error
     }
 
-    /// Makes an error for a request that was sent and whose outcome nobody knows: the refresh token may be spent.
+    /// Creates an error for a request that was sent and whose outcome is unknown: the refresh token may be spent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::TokenError;
+    ///
+    /// let error = TokenError::ambiguous("the connection was closed before the response");
+    /// assert!(error.is_ambiguous());
+    /// ```
     pub fn ambiguous(error: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Ambiguous, error.into())
+        Self::new(TokenErrorKind::Ambiguous, error.into())
     }
 
-    /// Makes an error for a grant that the token endpoint no longer accepts: somebody must log in again.
+    /// Creates an error for a grant that the token endpoint no longer accepts: the user must log in again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::TokenError;
+    ///
+    /// let error = TokenError::denied("the refresh token has expired").with_code("invalid_grant");
+    /// assert!(error.is_denied());
+    /// ```
     pub fn denied(error: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Denied, error.into())
+        Self::new(TokenErrorKind::Denied, error.into())
     }
 
-    /// Makes an error for a set-up that a human must mend.
+    /// Creates an error for a configuration that must be corrected.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::TokenError;
+    ///
+    /// let error = TokenError::misconfigured("the variable CLIENT_ID is not set");
+    /// assert_eq!(error.to_string(), "invalid configuration: the variable CLIENT_ID is not set");
+    /// ```
     pub fn misconfigured(error: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Misconfigured, error.into())
+        Self::new(TokenErrorKind::Misconfigured, error.into())
     }
 
-    fn new(kind: Kind, error: BoxError) -> Self {
+    fn new(kind: TokenErrorKind, error: BoxError) -> Self {
         Self {
             inner: Arc::new(Inner {
                 kind,
@@ -140,97 +240,97 @@ impl TokenError {
         }
     }
 
-    /// Adds the error code that the token endpoint gave (RFC 6749 §5.2), such as `invalid_grant`.
+    /// Sets the error code of the token endpoint (RFC 6749 §5.2), such as `invalid_grant`.
     #[must_use]
     pub fn with_code(mut self, code: impl Into<Cow<'static, str>>) -> Self {
         self.edit().code = Some(code.into());
         self
     }
 
-    /// Adds the description that the token endpoint gave (RFC 6749 §5.2).
+    /// Sets the error description of the token endpoint (RFC 6749 §5.2).
     #[must_use]
     pub fn with_description(mut self, description: impl Into<String>) -> Self {
         self.edit().description = Some(description.into());
         self
     }
 
-    /// Adds how long the token endpoint asked to be left alone (RFC 9110 §10.2.3).
+    /// Sets how long the token endpoint asked clients to wait (`Retry-After`, RFC 9110 §10.2.3).
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.edit().retry_after = Some(retry_after);
         self
     }
 
-    /// Returns the error as one that may work later: the unknown has become known.
+    /// Changes the kind to transient, once the outcome is known.
     #[cfg(feature = "oauth2")]
     pub(crate) fn into_transient(mut self) -> Self {
-        self.edit().kind = Kind::Transient;
+        self.edit().kind = TokenErrorKind::Transient;
         self
     }
 
-    /// Returns the error as one of unknown outcome: what it says does not cover all that was sent.
+    /// Changes the kind to ambiguous: the error covers only a part of what was sent.
     #[cfg(feature = "oauth2")]
     pub(crate) fn into_ambiguous(mut self) -> Self {
         let inner = self.edit();
-        inner.kind = Kind::Ambiguous;
+        inner.kind = TokenErrorKind::Ambiguous;
         inner.is_unsent = false;
         self
     }
 
-    /// Returns the error of a request that was not sent: nothing is unknown about its refresh token, and nothing was refused.
+    /// Marks the request as not sent. Its outcome is known then, and no refresh token was refused.
     pub(crate) fn into_unsent(mut self) -> Self {
         let inner = self.edit();
         inner.is_unsent = true;
         inner.successor = None;
-        if inner.kind == Kind::Ambiguous {
-            inner.kind = Kind::Transient;
+        if inner.kind == TokenErrorKind::Ambiguous {
+            inner.kind = TokenErrorKind::Transient;
         }
         self
     }
 
-    /// Returns the error as one of a fetch that sent something after all.
+    /// Marks the request as sent.
     pub(crate) fn into_sent(mut self) -> Self {
         self.edit().is_unsent = false;
         self
     }
 
-    /// Returns the error of a request whose session is over.
+    /// Marks the session of the request as ended.
     pub(crate) fn of_ended_session(mut self) -> Self {
         self.edit().is_session_over = true;
         self.into_unsent()
     }
 
-    /// Returns whether the server refused what it was sent: a refusal of something else is not about the refresh token.
+    /// Returns whether the server refused what this source sent.
     pub(crate) fn is_refusal(&self) -> bool {
         self.is_denied() && !self.inner.is_unsent
     }
 
-    /// Adds the refresh token that took the place of the one that was spent, all the same.
+    /// Sets the refresh token that replaces the spent one in spite of the error.
     #[cfg(feature = "oauth2")]
     pub(crate) fn with_successor(mut self, successor: RefreshToken) -> Self {
         self.edit().successor = Some(successor);
         self
     }
 
-    /// Returns the refresh token that took the place of the one that was spent, all the same.
+    /// Returns the refresh token that replaces the spent one in spite of the error.
     #[cfg(feature = "store")]
     pub(crate) fn successor(&self) -> Option<&RefreshToken> {
         self.inner.successor.as_ref()
     }
 
-    /// Returns an error of the same kind, code and all else, that is made of another.
-    pub(crate) fn told_as(mut self, error: impl Into<BoxError>) -> Self {
+    /// Replaces the wrapped error, and keeps kind, code and all else.
+    pub(crate) fn wrapped_as(mut self, error: impl Into<BoxError>) -> Self {
         self.edit().error = error.into().into();
         self
     }
 
-    /// Adds when the source is asked again.
+    /// Sets when the source is asked again.
     pub(crate) fn with_next(mut self, next: NextAttempt) -> Self {
         self.next = Some(next);
         self
     }
 
-    /// Returns the error as one of a new failure: a source may have got it from other credentials, which remember it.
+    /// Marks the failure as new: a source may pass on an error that other credentials remember.
     pub(crate) fn without_next(mut self) -> Self {
         self.next = None;
         self
@@ -241,8 +341,8 @@ impl TokenError {
         self.inner.is_unsent
     }
 
-    /// Returns whether the server denies the grant for now and not for good: the user must do something first, or conditional
-    /// access must change (OpenID Connect Core §3.1.2.6). The refresh token still stands.
+    /// Returns whether the denial may end without a log-in: the user must do something first, or conditional access must change
+    /// (OpenID Connect Core §3.1.2.6). The refresh token is still valid.
     pub(crate) fn is_conditional_denial(&self) -> bool {
         self.is_denied()
             && matches!(
@@ -260,50 +360,55 @@ impl TokenError {
         Arc::make_mut(&mut self.inner)
     }
 
-    /// Returns whether it may work later.
+    /// Returns the kind.
+    pub fn kind(&self) -> TokenErrorKind {
+        self.inner.kind
+    }
+
+    /// Returns whether a later attempt may succeed.
     pub fn is_transient(&self) -> bool {
-        self.inner.kind == Kind::Transient
+        self.inner.kind == TokenErrorKind::Transient
     }
 
-    /// Returns whether a request was sent whose outcome nobody knows.
+    /// Returns whether a request was sent and its outcome is unknown.
     pub fn is_ambiguous(&self) -> bool {
-        self.inner.kind == Kind::Ambiguous
+        self.inner.kind == TokenErrorKind::Ambiguous
     }
 
-    /// Returns whether somebody must log in again.
+    /// Returns whether the user must log in again.
     pub fn is_denied(&self) -> bool {
-        self.inner.kind == Kind::Denied
+        self.inner.kind == TokenErrorKind::Denied
     }
 
-    /// Returns whether the request was made before a log-in or a log-out, so that it must not be sent with the tokens that
-    /// are current now.
+    /// Returns whether the request was made before a log-in or a log-out, so that it must not be sent with the
+    /// current tokens.
     ///
-    /// Such an error is [denied](Self::is_denied) as well, so that no layer repeats the request, but asks for no log-in.
+    /// Such an error is also [denied](Self::is_denied), so that no layer repeats the request. The user need not log in.
     pub fn is_session_over(&self) -> bool {
         self.inner.is_session_over
     }
 
-    /// Returns whether a human must mend the set-up.
+    /// Returns whether the configuration must be corrected.
     pub fn is_misconfigured(&self) -> bool {
-        self.inner.kind == Kind::Misconfigured
+        self.inner.kind == TokenErrorKind::Misconfigured
     }
 
-    /// Returns the error code that the token endpoint gave (RFC 6749 §5.2), such as `invalid_grant`.
+    /// Returns the error code of the token endpoint (RFC 6749 §5.2), such as `invalid_grant`.
     pub fn code(&self) -> Option<&str> {
         self.inner.code.as_deref()
     }
 
-    /// Returns the description that the token endpoint gave (RFC 6749 §5.2).
+    /// Returns the error description of the token endpoint (RFC 6749 §5.2).
     pub fn description(&self) -> Option<&str> {
         self.inner.description.as_deref()
     }
 
-    /// Returns how long the token endpoint asked to be left alone (RFC 9110 §10.2.3).
+    /// Returns how long the token endpoint asked clients to wait (`Retry-After`, RFC 9110 §10.2.3).
     pub fn retry_after(&self) -> Option<Duration> {
         self.inner.retry_after
     }
 
-    /// Returns whether the [`Credentials`](crate::Credentials) return the error of an earlier attempt, and did not ask the source
+    /// Returns whether this is the error of an earlier attempt, and the [`Credentials`](crate::Credentials) did not ask the source
     /// again.
     pub fn is_remembered(&self) -> bool {
         self.next.is_some_and(|next| next.is_remembered)
@@ -315,7 +420,7 @@ impl TokenError {
         self.next?.after
     }
 
-    /// Returns the error that this one was made of.
+    /// Returns the wrapped error.
     pub fn get_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.inner.error
     }
@@ -324,10 +429,10 @@ impl TokenError {
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.inner.kind {
-            Kind::Transient => "no token for now",
-            Kind::Ambiguous => "outcome of the token request unknown",
-            Kind::Denied => "token denied",
-            Kind::Misconfigured => "token set-up is wrong",
+            TokenErrorKind::Transient => "no token for now",
+            TokenErrorKind::Ambiguous => "outcome of the token request unknown",
+            TokenErrorKind::Denied => "token denied",
+            TokenErrorKind::Misconfigured => "invalid configuration",
         };
         write!(f, "{kind}: {}", self.inner.error)?;
         if let Some(code) = self.code() {
@@ -369,7 +474,7 @@ impl fmt::Debug for TokenError {
     }
 }
 
-// As with `std::io::Error`: the error it was made of is shown by `Display`, so that its source is the next in the chain.
+// As with `std::io::Error`: `Display` shows the wrapped error, so that `source` is the cause of that one.
 impl Error for TokenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.inner.error.source()
@@ -383,7 +488,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn says_what_it_is_and_what_the_server_said() {
+    fn message_has_the_kind_the_code_and_the_description() {
         let error = TokenError::denied("the token endpoint refused the refresh token")
             .with_code("invalid_grant")
             .with_description("expired");
@@ -423,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn does_not_repeat_its_cause() {
+    fn source_does_not_repeat_the_wrapped_error() {
         let error = TokenError::transient(std::io::Error::other("connection refused"));
         assert_eq!(error.to_string(), "no token for now: connection refused");
         assert!(error.source().is_none());

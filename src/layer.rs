@@ -37,7 +37,7 @@ use crate::service::Refresh;
 /// });
 ///
 /// let mut client = ServiceBuilder::new()
-///     .layer(RefreshLayer::new(StaticToken::new("sesame")?).origin("https://api.example.com")?)
+///     .layer(RefreshLayer::new(StaticToken::new("sesame".parse()?)).origin("https://api.example.com")?)
 ///     .service(api);
 ///
 /// let request = Request::get("https://api.example.com/v1/me").body(Full::default())?;
@@ -83,11 +83,11 @@ impl RefreshLayer {
     ///
     /// # fn main() -> Result<(), tower_refresh::BoxError> {
     /// // A source:
-    /// let layer = RefreshLayer::new(StaticToken::new("sesame")?);
+    /// let layer = RefreshLayer::new(StaticToken::new("sesame".parse()?));
     ///
     /// // Credentials with a policy, which another layer shares:
     /// let policy = RefreshPolicy::default().timeout(Duration::from_secs(5));
-    /// let credentials = Credentials::with_policy(StaticToken::new("sesame")?, policy);
+    /// let credentials = Credentials::with_policy(StaticToken::new("sesame".parse()?), policy);
     /// let api = RefreshLayer::new(credentials.clone()).origin("https://api.example.com")?;
     /// let files = RefreshLayer::new(credentials).origin("https://files.example.com")?;
     /// # Ok(())
@@ -139,7 +139,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     /// use tower_refresh::{RefreshLayer, StaticToken};
     ///
     /// # fn main() -> Result<(), tower_refresh::BoxError> {
-    /// let layer = RefreshLayer::new(StaticToken::new("sesame")?)
+    /// let layer = RefreshLayer::new(StaticToken::new("sesame".parse()?))
     ///     .origin("https://api.example.com")?
     ///     .origin("http://localhost:8080")?;
     /// # Ok(())
@@ -177,7 +177,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     /// use tower_refresh::{RefreshLayer, StaticToken};
     ///
     /// # fn main() -> Result<(), tower_refresh::BoxError> {
-    /// let layer = RefreshLayer::new(StaticToken::new("sesame")?)
+    /// let layer = RefreshLayer::new(StaticToken::new("sesame".parse()?))
     ///     .plaintext_origin("http://api.cluster.internal:8080")?;
     /// # Ok(())
     /// # }
@@ -215,7 +215,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     ///
     /// # fn main() -> Result<(), tower_refresh::BoxError> {
     /// // X-Api-Token: sesame
-    /// let layer = RefreshLayer::new(StaticToken::new("sesame")?)
+    /// let layer = RefreshLayer::new(StaticToken::new("sesame".parse()?))
     ///     .origin("https://api.example.com")?
     ///     .header(HeaderName::from_static("x-api-token"))
     ///     .without_scheme();
@@ -242,7 +242,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     ///
     /// # fn main() -> Result<(), tower_refresh::BoxError> {
     /// // Authorization: Zoho-oauthtoken sesame
-    /// let layer = RefreshLayer::new(StaticToken::new("sesame")?)
+    /// let layer = RefreshLayer::new(StaticToken::new("sesame".parse()?))
     ///     .origin("https://www.zohoapis.example")?
     ///     .scheme("Zoho-oauthtoken");
     /// # Ok(())

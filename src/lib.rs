@@ -110,7 +110,7 @@
 //! [`TokenError`]:
 //!
 //! ```
-//! use tower_refresh::{BoxError, TokenError};
+//! use tower_refresh::{BoxError, TokenError, TokenErrorKind};
 //!
 //! fn must_log_in(error: &BoxError) -> bool {
 //!     let error = error.downcast_ref::<TokenError>();
@@ -160,6 +160,7 @@
 //! | `sealed` | `store::Sealed`: encryption at rest over any store; enables `store` |
 //! | `hyper-util` | recognises connection errors of hyper-util's client, which prove that a refresh token was not sent; enables `oauth2` |
 //! | `decompression` | decodes a token endpoint's response in gzip or deflate, which some servers send unasked; enables `oauth2` |
+//! | `serde` | [`Status`] implements `Serialize`, [`RefreshPolicy`] `Serialize` and `Deserialize` |
 //! | `testing` | `testing`: an authorization server with faults, and clocks that are set by hand |
 //! | `axum` | axum's body can be sent again |
 //! | `reqwest` | `reqwest`: reqwest's client as a service of `http` types; its body can be sent again |
@@ -213,11 +214,11 @@ mod token;
 mod trace;
 
 pub use self::classify::{Challenge, Classify, Unauthorized, Verdict};
-pub use self::clock::{Clock, Now};
+pub use self::clock::{Clock, Timestamp};
 pub use self::credentials::{
     Credentials, Event, Events, IntoCredentials, RefreshPolicy, Status, TokenStatus,
 };
-pub use self::error::{BoxError, TokenError};
+pub use self::error::{BoxError, TokenError, TokenErrorKind};
 pub use self::find::FindCredentials;
 pub use self::future::ResponseFuture;
 pub use self::layer::RefreshLayer;
@@ -231,7 +232,7 @@ pub use self::source::{
     BoxTokenSource, Cause, Fallback, FallbackError, Renewal, SourceInfo, StaticToken, TokenFile,
     TokenSource, source_fn,
 };
-pub use self::token::{AccessToken, RefreshToken, TokenSet, TokenSetBuilder};
+pub use self::token::{AccessToken, RefreshToken, TokenSet};
 
 /// The examples of the README.
 #[cfg(all(doctest, feature = "oauth2"))]
@@ -255,7 +256,7 @@ struct Readme;
 /// # use http::{Request, Response};
 /// # use tower::{Layer as _, Service as _};
 /// struct NoReplayBody;
-/// let layer = tower_refresh::RefreshLayer::new(tower_refresh::StaticToken::new("sesame").unwrap());
+/// let layer = tower_refresh::RefreshLayer::new(tower_refresh::StaticToken::new("sesame".parse().unwrap()));
 /// let api = tower::service_fn(async |_: Request<NoReplayBody>| {
 ///     Ok::<_, Infallible>(Response::new(String::new()))
 /// });

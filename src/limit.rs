@@ -1,4 +1,4 @@
-//! A time limit that does not lose an answer which has already arrived.
+//! A time limit that does not lose a response that has already arrived.
 
 use std::future::Future;
 use std::pin::pin;
@@ -96,7 +96,7 @@ const LONGEST_GRACE: Duration = Duration::from_secs(30);
 
 const YIELDS: usize = 64;
 
-/// What tokio uses for a timer that never fires.
+/// The duration that tokio uses for a timer that never fires.
 const FAR_FUTURE: Duration = Duration::from_secs(86_400 * 365 * 30);
 
 #[cfg(test)]

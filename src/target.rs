@@ -1,4 +1,4 @@
-//! Where a request goes, as far as the credentials may know it.
+//! The target of a request, as a number.
 
 use std::hash::Hasher as _;
 
@@ -8,7 +8,7 @@ use rustc_hash::FxHasher;
 
 /// The method, origin and path of a request, as a number.
 ///
-/// The credentials compare rejections by target without ever seeing a request. Two targets that share a number share a
+/// The credentials compare rejections by target and never see a request. Two targets with the same number share a rejection
 /// backoff, which is harmless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn method_origin_and_path_make_a_target_and_the_query_does_not() {
+    fn target_is_method_origin_and_path_without_the_query() {
         let target_of = |method, uri| target(method, uri, "a.test");
         let one = target_of("GET", "https://a.test/x");
         assert_eq!(one, target_of("GET", "https://a.test/x?y=1"));

@@ -39,7 +39,7 @@ pub async fn run() -> Result<(), BoxError> {
     let store = RedisStore::new(redis, key)?.lease(Duration::from_secs(1));
     // Shorter than the default, because tokens live for half a second.
     let policy =
-        RefreshPolicy::default().cooldown(Duration::from_millis(50), Duration::from_millis(200));
+        RefreshPolicy::default().backoff(Duration::from_millis(50), Duration::from_millis(200));
     let credentials = Credentials::with_policy(Stored::new(grant, store), policy);
     let layer = RefreshLayer::new(credentials.clone()).origin(&origin)?;
     let client = ServiceBuilder::new().layer(layer).service(http);
@@ -70,12 +70,12 @@ pub async fn run() -> Result<(), BoxError> {
 
 /// Prints a line for each event.
 async fn print(mut events: Events) {
-    while let Some(event) = events.next().await {
+    while let Some(event) = events.recv().await {
         match event {
-            Event::Renewed { .. } => println!("renewed"),
-            Event::Adopted => println!("adopted"),
-            Event::Unanswered { error, .. } => println!("unanswered: {error}"),
-            Event::Failed { error, .. } if error.is_denied() => println!("denied: {error}"),
+            Event::Refreshed { .. } => println!("renewed"),
+            Event::FoundInStore => println!("adopted"),
+            Event::OutcomeUnknown { error, .. } => println!("unanswered: {error}"),
+            Event::RefreshFailed { error, .. } if error.is_denied() => println!("denied: {error}"),
             _ => {}
         }
     }

@@ -49,7 +49,7 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
     // Shorter than the defaults, because tokens live for four seconds.
     let policy = RefreshPolicy::default()
         .refresh_ahead(Duration::from_millis(2500))
-        .cooldown(Duration::from_millis(100), Duration::from_millis(300));
+        .backoff(Duration::from_millis(100), Duration::from_millis(300));
     let layer =
         RefreshLayer::new(Credentials::with_policy(source, policy)).origin(serving.origin())?;
     let credentials = layer.credentials().clone();
@@ -98,14 +98,14 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
 
     sleep_until(start + OUTAGE_AFTER).await;
     let mut events = credentials.subscribe();
-    while !matches!(events.next().await, Some(Event::Renewed { .. }) | None) {}
+    while !matches!(events.recv().await, Some(Event::Refreshed { .. }) | None) {}
     sleep(Duration::from_millis(700)).await;
     say(start, "the token endpoint fails: 503");
     outage.store(true, Ordering::Relaxed);
     server.token_faults().always(Fault::unavailable());
     // Wait for a refresh that fails.
     let failure =
-        async { while !matches!(events.next().await, Some(Event::Failed { .. }) | None) {} };
+        async { while !matches!(events.recv().await, Some(Event::RefreshFailed { .. }) | None) {} };
     let _ = timeout_at(end, failure).await;
     server.token_faults().clear();
     say(start, "the token endpoint works again");
@@ -189,13 +189,15 @@ fn say(start: Instant, what: &str) {
 }
 
 async fn print(mut events: Events, start: Instant, outage: Arc<AtomicBool>) {
-    while let Some(event) = events.next().await {
+    while let Some(event) = events.recv().await {
         match event {
-            Event::Started { cause, .. } => say(start, &format!("  refresh started: {cause:?}")),
-            Event::Renewed { generation, .. } => {
+            Event::RefreshStarted { cause, .. } => {
+                say(start, &format!("  refresh started: {cause:?}"))
+            }
+            Event::Refreshed { generation, .. } => {
                 say(start, &format!("  refresh landed: token {generation} for all requests"));
             }
-            Event::Failed { error, retry_in, .. } => {
+            Event::RefreshFailed { error, retry_in, .. } => {
                 say(
                     start,
                     &format!(

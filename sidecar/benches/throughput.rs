@@ -42,7 +42,7 @@ async fn main() -> Result<(), BoxError> {
     let connector =
         serve::connector(HttpsConnectorBuilder::new().with_tls_config(trust::tls(None)?));
     let http = || Client::builder(TokioExecutor::new()).build::<_, Body>(connector.clone());
-    let credentials = Credentials::new(StaticToken::new("sesame")?);
+    let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
     let layer = RefreshLayer::new(credentials.clone()).origin(&origin)?;
     let with = start(layer.layer(http()), &origin, &credentials).await?;
     let without = start(http(), &origin, &credentials).await?;

@@ -133,17 +133,17 @@ fn report(name: &str, value: impl Display) {
 /// Prints how the tokens have changed since the last call.
 fn report_tokens(events: &mut Events) {
     let mut adopted = false;
-    while let Some(Some(event)) = events.next().now_or_never() {
+    while let Some(Some(event)) = events.recv().now_or_never() {
         match event {
-            Event::Adopted => {
+            Event::FoundInStore => {
                 adopted = true;
                 report("tokens", "loaded from the token file, no request sent");
             }
-            Event::Renewed { .. } if !adopted => report("tokens", "refreshed"),
-            Event::Renewed { .. } => adopted = false,
+            Event::Refreshed { .. } if !adopted => report("tokens", "refreshed"),
+            Event::Refreshed { .. } => adopted = false,
             Event::Saved => report("tokens", "saved after an earlier failure"),
             Event::Unsaved { error, .. } => eprintln!("tokens           NOT SAVED: {error}"),
-            Event::Unanswered { error, .. } => eprintln!("tokens           {error}"),
+            Event::OutcomeUnknown { error, .. } => eprintln!("tokens           {error}"),
             _ => {}
         }
     }

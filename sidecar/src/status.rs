@@ -11,7 +11,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
 use http_body_util::{Either, Full};
 use serde_json::json;
-use tower_refresh::{Event, Events, Status, TokenStatus};
+use tower_refresh::{Event, Events, Status};
 
 use crate::answer::{AnswerBody, token_error_kind};
 
@@ -42,16 +42,16 @@ impl Counters {
     /// Counts refreshes and logs their failures. Ends with the credentials.
     pub async fn count(&self, mut events: Events) {
         let mut is_adopted = false;
-        while let Some(event) = events.next().await {
+        while let Some(event) = events.recv().await {
             match event {
-                // The next set that is issued.
-                Event::Adopted => is_adopted = true,
-                Event::Renewed { .. } => {
+                // What is issued next.
+                Event::FoundInStore => is_adopted = true,
+                Event::Refreshed { .. } => {
                     let counter = if is_adopted { &self.adopted } else { &self.renewed };
                     counter.fetch_add(1, Ordering::Relaxed);
                     is_adopted = false;
                 }
-                Event::Failed { error, .. } => {
+                Event::RefreshFailed { error, .. } => {
                     complain(&error);
                     self.not_renewed.fetch_add(1, Ordering::Relaxed);
                 }
@@ -59,7 +59,7 @@ impl Counters {
                     complain(&format_args!("the newest tokens are not saved yet: {error}"));
                 }
                 Event::Saved => complain(&"the newest tokens are saved now"),
-                Event::Unanswered { error, .. } => complain(&error),
+                Event::OutcomeUnknown { error, .. } => complain(&error),
                 _ => {}
             }
         }
@@ -70,20 +70,13 @@ impl Counters {
         let report = json!({
             "api": api,
             "token": {
-                "state": match token.token {
-                    TokenStatus::Missing => "missing",
-                    TokenStatus::Fresh => "fresh",
-                    TokenStatus::Stale => "stale",
-                    TokenStatus::Rejected => "rejected",
-                    TokenStatus::Expired => "expired",
-                    _ => "unknown",
-                },
+                "state": token.token.to_string(),
                 "generation": token.generation,
                 "usable_for_seconds": seconds(token.usable_for),
                 "refreshing": token.refreshing,
                 "error": token.error.as_ref().map(token_error_kind),
-                "cooldown_seconds": seconds(token.cooldown),
-                "brake_seconds": seconds(token.brake),
+                "backoff_seconds": seconds(token.backoff),
+                "rejection_backoff_seconds": seconds(token.rejection_backoff),
             },
             "refreshes": {
                 "succeeded": self.renewed.load(Ordering::Relaxed),

@@ -35,7 +35,7 @@ use super::verdict::{Classify, Verdict};
 /// let classifier = Unauthorized::default().also_status(page_expired).accept_error("mfa_required");
 /// assert_eq!(classifier.classify(page_expired, &HeaderMap::new()), Verdict::Rejected);
 ///
-/// let layer = RefreshLayer::new(StaticToken::new("sesame")?).classifier(classifier);
+/// let layer = RefreshLayer::new(StaticToken::new("sesame".parse()?)).classifier(classifier);
 /// # Ok::<(), tower_refresh::BoxError>(())
 /// ```
 #[doc(alias = "401")]

@@ -31,7 +31,7 @@ use http::{HeaderMap, StatusCode};
 /// # headers.clear();
 /// # assert_eq!(Classify::classify(&classifier, StatusCode::OK, &headers), Verdict::Accepted);
 ///
-/// let layer = RefreshLayer::new(StaticToken::new("sesame")?).classifier(classifier);
+/// let layer = RefreshLayer::new(StaticToken::new("sesame".parse()?)).classifier(classifier);
 /// # Ok::<(), tower_refresh::TokenError>(())
 /// ```
 pub trait Classify: Send + Sync + 'static {

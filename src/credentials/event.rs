@@ -1,98 +1,122 @@
-//! What happens to the credentials, for whoever wants to watch.
+//! Events of the credentials: definition, log lines and subscription.
 
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::stream::{self, Stream, StreamExt as _};
 use tokio::sync::broadcast;
 
 use crate::error::TokenError;
 use crate::source::{Cause, Notice};
 use crate::trace;
 
-/// How many events a slow subscriber may fall behind.
-pub(super) const CAPACITY: usize = 64;
-
-/// Something that happened to the [`Credentials`](crate::Credentials).
+/// An event of the [`Credentials`](crate::Credentials).
+///
+/// Use events for logs, metrics and a user interface that asks the user to log in. For the current state, use
+/// [`Credentials::status`](crate::Credentials::status).
 ///
 /// No event contains a token.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::Event;
+///
+/// fn must_log_in(event: &Event) -> bool {
+///     matches!(event, Event::RefreshFailed { error, .. } if error.is_denied())
+/// }
+/// # assert!(!must_log_in(&Event::LoggedOut));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A refresh began.
+    /// A refresh started.
     #[non_exhaustive]
-    Started {
-        /// Why.
+    RefreshStarted {
+        /// The reason.
         cause: Cause,
     },
-    /// A new token set was issued to the requests.
+    /// A refresh succeeded, and requests use the new token set.
     #[non_exhaustive]
-    Renewed {
-        /// Its number; each new token set has a higher one.
+    Refreshed {
+        /// The generation of the new token set, which is higher than that of any earlier one.
         generation: u64,
-        /// How long it may be used, leeway deducted; none if that is not known.
+        /// Time until the access token counts as expired, minus the leeway; `None` if its expiry is not known.
         usable_for: Option<Duration>,
     },
-    /// A refresh failed. (A store that is looked at again while denied, and has nothing new, is no event, nor is that look.)
+    /// A refresh failed.
+    ///
+    /// With a store, a look at the store that finds nothing new is not an event.
     #[non_exhaustive]
-    Failed {
-        /// Why.
+    RefreshFailed {
+        /// The error that waiting requests get.
         error: TokenError,
-        /// Time until the source is asked again; `None` if not before the credentials change.
+        /// Time until the next refresh may start; `None` if not before the credentials change.
         ///
-        /// After an [ambiguous](TokenError::is_ambiguous) failure that is not before the current token expires.
+        /// After an [ambiguous](TokenError::is_ambiguous) failure, not before the current token expires.
         retry_in: Option<Duration>,
     },
-    /// A refresh did not land within ten timeouts, or the source was not told of a log-in or log-out within twenty, and is
-    /// no longer waited for.
-    Lost,
-    /// The source issues tokens that are over on arrival: by their lifetime or this machine's clock they have expired already.
+    /// A refresh did not end within ten timeouts, or the source did not take in a log-in or log-out within twenty. It is no
+    /// longer waited for.
+    RefreshLost,
+    /// A refresh ended after a log-in, a log-out or a newer refresh. Its result is not used.
+    RefreshSuperseded,
+    /// The source issued a token that had already expired, by its lifetime or by the clock of this machine.
     ///
-    /// Such a token is used until a server rejects it, and refreshed in the background every few seconds. Sent for the first one,
-    /// and again after a token with a lifetime.
+    /// Such a token is used until a server rejects it, and is refreshed in the background every few seconds. The event is sent
+    /// for the first such token, and again after a token with a lifetime.
     #[non_exhaustive]
-    OverOnArrival {
-        /// The likely cause.
+    ExpiredOnArrival {
+        /// The likely reason.
         reason: &'static str,
     },
-    /// A refresh landed after others had brought newer credentials, and was published to nobody.
-    Superseded,
-    /// A target rejected the token that was obtained because it rejected the one before. Its rejections start no refresh for a
-    /// while; see [`RefreshPolicy::brake`](crate::RefreshPolicy::brake).
+    /// A target rejected the token again right after a refresh. Its rejections start no refresh until the
+    /// [rejection backoff](crate::RefreshPolicy::rejection_backoff) is over.
     #[non_exhaustive]
-    Braked {
-        /// For how long.
+    RejectionBackoffStarted {
+        /// The length of the backoff.
         duration: Duration,
     },
-    /// A target accepted a token again after it had backed off.
-    Released,
-    /// The application brought a token set of its own.
+    /// A target with a rejection backoff accepted the token.
+    RejectionBackoffEnded,
+    /// The application logged in.
     #[non_exhaustive]
-    Replaced {
-        /// Its number.
+    LoggedIn {
+        /// The generation of the token set that the application provided.
         generation: u64,
     },
-    /// The application forgot its tokens.
-    Forgotten,
-    /// What the next event issues was obtained by somebody else, and found in the store.
-    Adopted,
-    /// A token set could not be saved. It is used, and will be saved as soon as that can be done; until then it is lost if
-    /// the program ends.
+    /// The application logged out.
+    LoggedOut,
+    /// The token set of the next event was found in the store: another process obtained it.
+    FoundInStore,
+    /// The store did not save a token set. The token set is used, and saved as soon as possible; if the program ends before that,
+    /// it is lost.
     #[non_exhaustive]
     Unsaved {
-        /// Why.
+        /// The error of the store.
         error: TokenError,
     },
-    /// What was unsaved is saved.
+    /// A token set that was unsaved is saved.
     Saved,
-    /// The store tells of a refresh token that was sent, or was about to be, and nobody knows what became of it: by this
-    /// process or another, which may have been killed.
+    /// The store has a refresh token that was sent, or was about to be sent, and whose outcome is unknown. This process or
+    /// another one sent it, and may have been killed.
     #[non_exhaustive]
-    Unanswered {
-        /// What is known.
+    OutcomeUnknown {
+        /// A description of that attempt.
         error: TokenError,
     },
-    /// The subscriber was too slow and missed this many events.
-    Lagged(u64),
+    /// The subscriber was too slow and missed events.
+    #[non_exhaustive]
+    Lagged {
+        /// The number of missed events.
+        missed: u64,
+    },
 }
+
+/// The number of events that a slow subscriber may fall behind.
+pub(super) const CAPACITY: usize = 64;
 
 impl Event {
     #[cfg_attr(
@@ -101,16 +125,20 @@ impl Event {
     )]
     pub(super) fn trace(&self) {
         match self {
-            Self::Failed { error, retry_in } => {
+            Self::RefreshFailed { error, retry_in } => {
                 trace::warning!(%error, ?retry_in, "refresh failed")
             }
-            Self::Lost => trace::warning!("refresh lost"),
-            Self::OverOnArrival { reason } => trace::warning!(reason, "token over on arrival"),
+            Self::RefreshLost => trace::warning!("refresh lost"),
+            Self::ExpiredOnArrival { reason } => {
+                trace::warning!(reason, "token expired on arrival")
+            }
             Self::Unsaved { error } => trace::warning!(%error, "token set not saved"),
-            Self::Unanswered { error } => trace::warning!(%error, "outcome of a refresh unknown"),
-            Self::Braked { duration } => trace::warning!(
+            Self::OutcomeUnknown { error } => {
+                trace::warning!(%error, "outcome of a refresh unknown")
+            }
+            Self::RejectionBackoffStarted { duration } => trace::warning!(
                 ?duration,
-                "renewed token rejected too; rejections by this endpoint start no refresh meanwhile"
+                "token rejected again right after a refresh; rejections by this target start no refresh meanwhile"
             ),
             _ => trace::debug!(event = ?self, "credentials"),
         }
@@ -120,37 +148,113 @@ impl Event {
 impl From<Notice> for Event {
     fn from(notice: Notice) -> Self {
         match notice {
-            Notice::Adopted => Self::Adopted,
+            Notice::Adopted => Self::FoundInStore,
             Notice::Unsaved(error) => Self::Unsaved { error },
             Notice::Saved => Self::Saved,
-            Notice::Unanswered(error) => Self::Unanswered { error },
+            Notice::Unanswered(error) => Self::OutcomeUnknown { error },
         }
     }
 }
 
-/// The events of [`Credentials`](crate::Credentials), from the moment of [`subscribe`](crate::Credentials::subscribe) on.
-#[derive(Debug)]
+/// A subscription to the events of [`Credentials`](crate::Credentials), from [`subscribe`](crate::Credentials::subscribe) on.
+///
+/// Receive events with [`recv`](Self::recv), or use the subscription as a `Stream`. It ends when the last clone of the
+/// credentials is dropped. A subscriber that falls more than 64 events behind receives [`Event::Lagged`] instead of the events
+/// that it missed.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::{Credentials, Event, StaticToken};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_refresh::TokenError> {
+/// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
+/// let mut events = credentials.subscribe();
+/// credentials.prime().await?;
+/// assert!(matches!(events.recv().await, Some(Event::RefreshStarted { .. })));
+/// assert!(matches!(events.recv().await, Some(Event::Refreshed { generation: 1, .. })));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Events {
-    receiver: broadcast::Receiver<Event>,
+    // The stream keeps its place between two polls, so that dropping `recv` loses no event.
+    stream: stream::Fuse<Pin<Box<dyn Stream<Item = Event> + Send + Sync>>>,
 }
 
 impl Events {
     pub(super) fn new(receiver: broadcast::Receiver<Event>) -> Self {
-        Self { receiver }
+        let stream = stream::unfold(receiver, |mut receiver| async move {
+            let event = match receiver.recv().await {
+                Ok(event) => event,
+                Err(broadcast::error::RecvError::Lagged(missed)) => Event::Lagged { missed },
+                Err(broadcast::error::RecvError::Closed) => return None,
+            };
+            Some((event, receiver))
+        });
+        let stream: Pin<Box<dyn Stream<Item = Event> + Send + Sync>> = Box::pin(stream);
+        Self { stream: stream.fuse() }
     }
 
-    /// Returns the next event, or none once the credentials are gone.
-    ///
-    /// A subscriber that falls more than 64 events behind gets [`Event::Lagged`] in place of those that it missed.
+    /// Returns the next event, or `None` after the last clone of the credentials was dropped.
     ///
     /// # Cancel safety
     ///
     /// Dropping this future loses no event.
-    pub async fn next(&mut self) -> Option<Event> {
-        match self.receiver.recv().await {
-            Ok(event) => Some(event),
-            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Event::Lagged(missed)),
-            Err(broadcast::error::RecvError::Closed) => None,
+    pub async fn recv(&mut self) -> Option<Event> {
+        self.stream.next().await
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.stream.poll_next_unpin(cx)
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn dropped_recv_loses_no_event() {
+        let sender = broadcast::Sender::new(CAPACITY);
+        let mut events = Events::new(sender.subscribe());
+        assert!(events.recv().now_or_never().is_none());
+        sender.send(Event::Saved).unwrap();
+        drop(events.recv());
+        assert!(matches!(events.recv().now_or_never(), Some(Some(Event::Saved))));
+    }
+
+    #[test]
+    fn slow_subscriber_receives_the_number_of_missed_events() {
+        let sender = broadcast::Sender::new(2);
+        let mut events = Events::new(sender.subscribe());
+        for _ in 0..5 {
+            sender.send(Event::Saved).unwrap();
+        }
+        let next = events.next().now_or_never();
+        assert!(matches!(next, Some(Some(Event::Lagged { missed: 3 }))));
+        assert!(matches!(events.next().now_or_never(), Some(Some(Event::Saved))));
+    }
+
+    #[test]
+    fn stream_ends_with_the_credentials_and_can_be_polled_again() {
+        let sender = broadcast::Sender::new(CAPACITY);
+        let mut events = Events::new(sender.subscribe());
+        drop(sender);
+        for _ in 0..2 {
+            assert!(matches!(events.next().now_or_never(), Some(None)));
         }
     }
 }

@@ -1,147 +1,71 @@
-//! What responses have shown about the current token, and whether a rejection starts a refresh.
+//! Evidence for and against the current token: whether a rejection starts a refresh.
 //!
-//! A rejection counts against a token only as long as nothing speaks for the token: an endpoint that answers 401 to
-//! everything must not cost a refresh per request, and must not keep a real revocation from being repaired either.
+//! A rejection counts against a token only if nothing speaks for the token. An endpoint that responds with 401 to everything must
+//! not cost a refresh per request, and must not keep a revoked token from being replaced.
 //!
-//! What always holds:
+//! A *suspect* is a target that rejected a token, so that a refresh was made. A *budget* limits the refreshes that the rejections
+//! of one origin start. Invariants:
 //!
-//! - A target that rejects a token which was obtained because it rejected the one before (a *suspect*) starts no
-//!   refresh until its backoff is over, and then only if no response has accepted the current token meanwhile, or about once an
-//!   hour.
-//! - A target that is no suspect starts a refresh at once, as long as its origin has a budget left. A refresh takes one
+//! - If a suspect also rejects the new token, it backs off: its rejections start no refresh until the backoff is over, and then
+//!   only if no response has accepted the current token since, or about once an hour.
+//! - A rejection by any other target starts a refresh at once, unless the budget of its origin is used up. The refresh takes one
 //!   from the budget, and gives it back once it has proved useful at its target, at a bounded rate.
-//! - A target whose last refresh did not help leaves the last one of the budget to the others.
-//! - If a refresh failed, its target starts another only if no response has accepted the token meanwhile.
-//! - One origin takes nothing from another.
-//! - Only responses count. A retry that never happened proves nothing and releases nothing.
+//! - A target whose last refresh did not help leaves the last refresh of the budget to others.
+//! - If a refresh fails, its target starts another only if no response has accepted the token since.
+//! - The budgets of two origins are independent.
+//! - Only responses count. A retry that was not sent proves nothing and ends no backoff.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod budget;
+mod suspect;
+#[cfg(test)]
+mod tests;
+mod witness;
+
 use std::time::Duration;
 
-use super::state::{Deadline, Generation, doubled};
-use crate::clock::Now;
+use self::budget::{Budgets, Share};
+use self::suspect::Suspect;
+use self::witness::SUSPECTS;
+pub(super) use self::witness::Witness;
+use super::generation::Generation;
+use super::policy::Backoff;
+use crate::clock::Timestamp;
 use crate::target::Target;
 
-/// How many suspects are remembered.
-const SUSPECTS: usize = 16;
-/// How many origins have a budget of their own.
-const ORIGINS: usize = 16;
-/// How many refreshes the rejections of one origin may start in a row; one more for each longest backoff that passes.
-const BUDGET: u32 = 4;
-/// How many more for a token that all responses reject although they accepted it before, until the budget is full again.
-const SPARE: u32 = 3;
-/// How many useful refreshes in a row are given back to a budget; one more for each tenth of the longest backoff that passes.
-const REFUNDS: u32 = 250;
-/// One in so many backoffs of a suspect ends with a refresh although others accept the token: they may accept any token.
-const DOUBT_OTHERS: u32 = 12;
-/// For how long a target must accept the new token until its refresh counts as useful, if no retry has shown it.
-const USEFUL_AFTER: Duration = Duration::from_secs(30);
-
-/// What is known for and against the current token.
+/// The evidence for and against the current token.
 #[derive(Debug)]
 pub(super) struct Evidence {
-    /// The backoff of a suspect: at first, and at the most.
-    backoff: (Duration, Duration),
-    /// How many acceptances were taken in. Most are not: see [`Witness`].
+    backoff: Backoff,
+    /// The number of acceptances that were heard. Most are not: see [`Witness`].
     acceptances: u64,
     /// Whether a response has accepted the current token.
     is_accepted: bool,
-    /// Whether the next acceptance is news, wherever it comes from.
+    /// Whether the next acceptance matters, wherever it comes from.
     is_awaited: bool,
-    /// Since when the current token is rejected and no response accepts it, on the monotonic clock.
+    /// Since when responses reject the current token and none accepts it, on the monotonic clock.
     doubted: Option<Duration>,
-    /// How many acceptances had been taken in when the last refresh failed.
+    /// The number of acceptances when the last refresh failed.
     failed_after: u64,
     /// Oldest first.
     suspects: Vec<Suspect>,
-    budgets: Vec<Budget>,
+    budgets: Budgets,
 }
 
-/// A target that has rejected a token, and for which a refresh was made.
-#[derive(Debug)]
-struct Suspect {
-    target: Target,
-    /// The newest generation that it is known to have rejected.
-    rejected: Generation,
-    /// How many refreshes in a row did not help here, or were not made for that reason.
-    strikes: u32,
-    hold: Option<Hold>,
-    /// Whether its refresh may still prove useful, and be given back to the budget.
-    is_charged: bool,
-    /// When it accepted a newer token, on the monotonic clock: it is no suspect then.
-    cleared: Option<Duration>,
-}
-
-/// While it lasts, the suspect's rejections start no refresh.
-#[derive(Clone, Copy, Debug)]
-struct Hold {
-    until: Deadline,
-    /// How many acceptances had been taken in when it began.
-    acceptances: u64,
-}
-
-/// How many refreshes the rejections of one origin may still start.
-#[derive(Debug)]
-struct Budget {
-    origin: u32,
-    left: u32,
-    spare: u32,
-    /// When it last began to fill up, on the monotonic clock.
-    since: Duration,
-    /// How many refreshes it may still get back: behind a load balancer with one broken server, each retry looks useful.
-    refunds: u32,
-    /// When that last began to fill up.
-    refunded_since: Duration,
-}
-
-/// How much of a budget a rejection may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Share {
-    /// The last refresh for the target did not help: one is left for the first rejection elsewhere.
-    AllButOne,
-    All,
-    /// All, and then what is spare: all responses reject the token, which they accepted before.
-    Spare,
-}
-
-/// What to look out for among the responses that accept a token: any at all (the bit [`ANY`], until there is one), and those
-/// of suspects (a bit for each, and their numbers).
-///
-/// It goes with the token, so that a response that accepts a token that is known to be good costs one relaxed load.
-#[derive(Debug)]
-pub(super) struct Witness {
-    asked: AtomicU64,
-    /// The numbers of the suspects: a good target may share a suspect's bit, and must not take the lock for each response.
-    suspects: [AtomicU64; SUSPECTS],
-}
-
-/// What a response that accepts a token means for its witness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Testimony {
-    /// Nothing that is not known.
-    Known,
-    /// It may come from a suspect.
-    OfSuspect,
-}
-
-/// Any response is looked out for.
-const ANY: u64 = 1 << 63;
-
-/// What a rejection of the current token means.
+/// The verdict on a rejection of the current token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// It counts against the token.
+    /// It starts a refresh.
     Counts,
     /// It starts no refresh.
     Ignored {
         left: Duration,
-        /// Whether that begins now.
+        /// Whether the backoff starts with it.
         begins: bool,
     },
 }
 
 impl Evidence {
-    pub(super) fn new(backoff: (Duration, Duration)) -> Self {
+    pub(super) fn new(backoff: Backoff) -> Self {
         Self {
             backoff,
             acceptances: 0,
@@ -150,92 +74,83 @@ impl Evidence {
             doubted: None,
             failed_after: 0,
             suspects: Vec::new(),
-            budgets: Vec::new(),
+            budgets: Budgets::new(backoff.max),
         }
     }
 
-    /// There is a new token, about which nothing is known.
+    /// Takes in that there is a new token, of which nothing is known.
     pub(super) fn token_issued(&mut self) {
         self.is_accepted = false;
         self.is_awaited = true;
         self.doubted = None;
-        for hold in self.suspects.iter_mut().filter_map(|suspect| suspect.hold.as_mut()) {
-            hold.acceptances = self.acceptances;
+        for suspect in &mut self.suspects {
+            suspect.token_issued(self.acceptances);
         }
     }
 
-    /// A target rejected the current token.
-    pub(super) fn judge(&mut self, now: Now, current: Generation, target: Target) -> Judgement {
-        self.give_back(now);
+    /// Judges a rejection of the current token by a target.
+    pub(super) fn judge(
+        &mut self,
+        now: Timestamp,
+        current: Generation,
+        target: Target,
+    ) -> Judgement {
+        self.refund_useful(now);
         let share = self.share_of(now, target);
-        self.forfeit(now, target);
-        let acceptances = self.acceptances;
-        if let Some(suspect) = self.suspects.iter_mut().find(|suspect| suspect.is(target)) {
-            let (left, begins) = match &suspect.hold {
-                None if current > suspect.rejected => (None, true),
-                None => (None, false),
-                Some(hold) => match hold.left(now) {
-                    None => (None, acceptances > hold.acceptances && !suspect.is_due()),
-                    left => (left, false),
-                },
-            };
-            if begins || left.is_some() {
-                if !self.is_accepted {
-                    self.doubted.get_or_insert(now.monotonic());
-                }
-                let left = left.unwrap_or_else(|| {
+        if let Some(suspect) = self.suspects.iter_mut().find(|suspect| suspect.target == target) {
+            // A rejection so soon: the refresh has not proved useful.
+            suspect.is_charged = false;
+            suspect.cleared = suspect.cleared.map(|_| now.monotonic());
+            let left = match suspect.held_for(now) {
+                _ if suspect.cleared.is_some() => None,
+                Some(left) => Some((left, false)),
+                None if suspect.backs_off_again(current, self.acceptances) => {
                     self.is_awaited = true;
-                    suspect.strike(now, current, self.backoff, acceptances)
-                });
+                    Some((suspect.back_off(now, current, self.acceptances), true))
+                }
+                None => None,
+            };
+            if let Some((left, begins)) = left {
+                self.doubt_unless_accepted(now);
                 return Judgement::Ignored { left, begins };
             }
         }
         self.doubted.get_or_insert(now.monotonic());
         self.is_awaited = true;
-        match self.exhausted_for(now, target.origin(), share) {
+        match self.budgets.exhausted_for(now, target.origin(), share) {
             None => Judgement::Counts,
             Some(left) => Judgement::Ignored { left, begins: false },
         }
     }
 
-    /// A refresh was made because a target rejected this generation.
-    pub(super) fn refreshed(&mut self, now: Now, target: Target, rejected: Generation) {
-        let suspect = self.suspect(target);
-        suspect.rejected = rejected;
-        suspect.hold = None;
-        suspect.is_charged = true;
-        suspect.cleared = None;
-        self.charge(now, target.origin());
+    /// Takes in a refresh that was made because a target rejected this generation.
+    pub(super) fn refreshed(&mut self, now: Timestamp, target: Target, rejected: Generation) {
+        self.suspect(target).refreshed(rejected);
+        self.budgets.charge(now, target.origin());
     }
 
-    /// A refresh failed, which this target's rejection of the current token had started, if any.
-    pub(super) fn refresh_failed(&mut self, now: Now, current: Generation, target: Option<Target>) {
+    /// Takes in a failed refresh, and the target whose rejection of the current token started it, if any.
+    pub(super) fn refresh_failed(
+        &mut self,
+        now: Timestamp,
+        current: Generation,
+        target: Option<Target>,
+    ) {
         self.is_awaited = true;
         self.failed_after = self.acceptances;
-        let (backoff, acceptances) = (self.backoff, self.acceptances);
+        let acceptances = self.acceptances;
         if let Some(target) = target {
-            let suspect = self.suspect(target);
-            suspect.rejected = current;
-            suspect.cleared = None;
-            if suspect.is_due() {
-                suspect.strike(now, current, backoff, acceptances);
-            } else {
-                // It is over already: the cooldown is enough, unless a response accepts the token.
-                let until = Deadline::monotonic(now, Duration::ZERO);
-                suspect.hold = Some(Hold { until, acceptances });
-            }
+            self.suspect(target).refresh_failed(now, current, acceptances);
         }
     }
 
     /// Returns whether responses have accepted the current token since the last refresh failed, and were not followed by
     /// rejections alone for the longest backoff.
-    pub(super) fn speaks_for_the_token(&self, now: Now) -> bool {
-        let doubted_for = self.doubted.map(|since| now.monotonic().saturating_sub(since));
-        self.acceptances > self.failed_after
-            && doubted_for.is_none_or(|doubted_for| doubted_for < self.backoff.1)
+    pub(super) fn speaks_for_the_token(&self, now: Timestamp) -> bool {
+        self.acceptances > self.failed_after && !self.is_doubted_for(now, self.backoff.max)
     }
 
-    /// Takes in what the responses to the current token have shown, which are counted without the lock.
+    /// Takes in the acceptances of the current token, which are noted without the lock.
     pub(super) fn hear(&mut self, witness: &Witness) {
         if self.is_awaited && witness.has_accepted() {
             self.acceptances += 1;
@@ -245,56 +160,44 @@ impl Evidence {
         }
     }
 
-    /// A suspect accepted the current token. Returns whether it had backed off.
-    pub(super) fn accepted(&mut self, now: Now, target: Target) -> bool {
-        let suspect = self.suspects.iter_mut().find(|suspect| suspect.is(target));
-        suspect.is_some_and(|suspect| suspect.clear(now))
+    /// Takes in that a suspect accepted the current token. Returns whether it had backed off.
+    pub(super) fn accepted(&mut self, now: Timestamp, target: Target) -> bool {
+        let is_it = |suspect: &&mut Suspect| suspect.target == target && suspect.cleared.is_none();
+        self.suspects.iter_mut().find(is_it).is_some_and(|suspect| suspect.clear(now))
     }
 
-    /// A request that was rejected was accepted with a newer token: its refresh was useful. Returns whether it had
+    /// Takes in that a rejected request was accepted with a newer token: its refresh was useful. Returns whether the target had
     /// backed off.
-    pub(super) fn retry_accepted(&mut self, now: Now, target: Target) -> bool {
+    pub(super) fn retry_accepted(&mut self, now: Timestamp, target: Target) -> bool {
         let Some(at) = self.suspects.iter().position(|suspect| suspect.target == target) else {
             return false;
         };
         let suspect = self.suspects.remove(at);
         if suspect.is_charged {
-            self.refund(now, target.origin());
+            self.budgets.refund(now, target.origin());
         }
-        suspect.strikes > 0
+        suspect.has_backed_off()
     }
 
-    /// A request that was rejected was rejected with this newer generation too. Returns the hold that begins with it.
+    /// Takes in that a rejected request was also rejected with this newer generation. Returns the backoff that starts with it.
     pub(super) fn retry_rejected(
         &mut self,
-        now: Now,
+        now: Timestamp,
         target: Target,
         generation: Generation,
     ) -> Option<Duration> {
         self.is_awaited = true;
-        if !self.is_accepted {
-            self.doubted.get_or_insert(now.monotonic());
-        }
-        let (backoff, acceptances) = (self.backoff, self.acceptances);
+        self.doubt_unless_accepted(now);
+        let acceptances = self.acceptances;
         let suspect = self.suspect(target);
         let is_known = suspect.cleared.is_none() && suspect.rejected >= generation;
-        if is_known || suspect.hold.is_some_and(|hold| hold.left(now).is_some()) {
-            return None;
-        }
-        suspect.cleared = None;
-        Some(suspect.strike(now, generation, backoff, acceptances))
+        let is_new = !is_known && suspect.held_for(now).is_none();
+        is_new.then(|| suspect.back_off(now, generation, acceptances))
     }
 
-    /// Has the witness look out for what is not known yet.
+    /// Has the witness note the acceptances that matter.
     pub(super) fn ask(&self, witness: &Witness) {
-        let suspects = self.suspects.iter().filter(|suspect| suspect.cleared.is_none());
-        let mut asked = if self.is_awaited { ANY } else { 0 };
-        // A number that is left of an earlier suspect costs a lock at most.
-        for (place, suspect) in witness.suspects.iter().zip(suspects) {
-            asked |= bit(suspect.target);
-            place.store(suspect.target.number(), Ordering::Relaxed);
-        }
-        witness.asked.store(asked, Ordering::Relaxed);
+        witness.ask(self.is_awaited, self.uncleared().map(|suspect| suspect.target));
     }
 
     /// Returns whether the current token was rejected and not accepted since.
@@ -302,20 +205,13 @@ impl Evidence {
         self.doubted.is_some() && !(self.is_awaited && witness.has_accepted())
     }
 
-    /// Returns for how long some target's rejections start no refresh.
-    pub(super) fn longest_left(&self, now: Now) -> Option<Duration> {
-        let suspects = self.suspects.iter().filter(|suspect| suspect.cleared.is_none());
-        let holds = suspects.filter_map(|suspect| suspect.hold?.left(now));
-        let budgets = self
-            .budgets
-            .iter()
-            .filter_map(|budget| budget.exhausted_for(now, self.backoff.1, Share::All));
-        holds.chain(budgets).max()
+    /// Returns the longest time for which the rejections of some target start no refresh.
+    pub(super) fn longest_left(&self, now: Timestamp) -> Option<Duration> {
+        let held = self.uncleared().filter_map(|suspect| suspect.held_for(now));
+        held.chain(self.budgets.longest_exhausted(now)).max()
     }
 
-    // ===== suspects =====
-
-    /// Returns the suspect of a target, a new one if there is none. The oldest is forgotten if there are too many.
+    /// Returns the suspect of a target, or adds one. If there are too many, the oldest is forgotten.
     fn suspect(&mut self, target: Target) -> &mut Suspect {
         let at = self.suspects.iter().position(|suspect| suspect.target == target);
         let at = at.unwrap_or_else(|| {
@@ -323,483 +219,45 @@ impl Evidence {
                 let cleared = self.suspects.iter().position(|suspect| suspect.cleared.is_some());
                 self.suspects.remove(cleared.unwrap_or(0));
             }
-            self.suspects.push(Suspect {
-                target,
-                rejected: Generation(0),
-                strikes: 0,
-                hold: None,
-                is_charged: false,
-                cleared: None,
-            });
+            self.suspects.push(Suspect::new(target, self.backoff));
             self.suspects.len() - 1
         });
         &mut self.suspects[at]
     }
 
-    /// Returns how much of its origin's budget a target's rejection may use.
-    fn share_of(&self, now: Now, target: Target) -> Share {
-        let passed = |since: Duration| now.monotonic().saturating_sub(since);
-        let is_dead =
-            self.is_accepted && self.doubted.is_some_and(|since| passed(since) >= self.backoff.0);
+    fn uncleared(&self) -> impl Iterator<Item = &Suspect> {
+        self.suspects.iter().filter(|suspect| suspect.cleared.is_none())
+    }
+
+    /// Returns how much of its origin's budget the rejection of a target may use.
+    fn share_of(&self, now: Timestamp, target: Target) -> Share {
+        let is_dead = self.is_accepted && self.is_doubted_for(now, self.backoff.first);
         match self.suspects.iter().find(|suspect| suspect.target == target) {
-            Some(Suspect { cleared: None, strikes: 1.., .. }) => Share::AllButOne,
-            _ if is_dead => Share::Spare,
-            // It accepts some requests and rejects others.
-            Some(Suspect { cleared: Some(at), .. }) if passed(*at) < USEFUL_AFTER => {
+            Some(suspect) if suspect.cleared.is_none() && suspect.has_backed_off() => {
                 Share::AllButOne
             }
+            _ if is_dead => Share::Spare,
+            // The target accepts some requests and rejects others.
+            Some(suspect) if suspect.was_cleared_just_now(now) => Share::AllButOne,
             _ => Share::All,
         }
     }
 
-    /// Gives back to the budgets what has proved useful by now.
-    fn give_back(&mut self, now: Now) {
-        let is_useful = |suspect: &Suspect| {
-            suspect.is_charged
-                && suspect
-                    .cleared
-                    .is_some_and(|at| now.monotonic().saturating_sub(at) >= USEFUL_AFTER)
-        };
-        for at in 0..self.suspects.len() {
-            if is_useful(&self.suspects[at]) {
-                self.suspects[at].is_charged = false;
-                self.refund(now, self.suspects[at].target.origin());
-            }
-        }
-    }
-
-    /// A target that accepted the new token rejects one so soon: its refresh has not proved useful.
-    fn forfeit(&mut self, now: Now, target: Target) {
-        let mut suspects = self.suspects.iter_mut();
-        if let Some(suspect) = suspects.find(|suspect| suspect.target == target) {
+    /// Gives the refreshes that have proved useful by now back to their budgets.
+    fn refund_useful(&mut self, now: Timestamp) {
+        for suspect in self.suspects.iter_mut().filter(|suspect| suspect.has_proved_useful(now)) {
             suspect.is_charged = false;
-            suspect.cleared = suspect.cleared.map(|_| now.monotonic());
+            self.budgets.refund(now, suspect.target.origin());
         }
     }
 
-    // ===== budgets =====
-
-    /// Returns how long an origin's rejections start no refresh, if this share of its budget is used up.
-    fn exhausted_for(&self, now: Now, origin: u32, share: Share) -> Option<Duration> {
-        let (_, most) = self.backoff;
-        match self.budgets.iter().find(|budget| budget.origin == origin) {
-            Some(budget) => budget.exhausted_for(now, most, share),
-            None if self.budgets.len() < ORIGINS => None,
-            // With so many origins that reject, another one has none to start with.
-            None => {
-                self.budgets.iter().all(|budget| budget.left(now, most) < BUDGET).then_some(most)
-            }
+    fn doubt_unless_accepted(&mut self, now: Timestamp) {
+        if !self.is_accepted {
+            self.doubted.get_or_insert(now.monotonic());
         }
     }
 
-    fn charge(&mut self, now: Now, origin: u32) {
-        let (_, most) = self.backoff;
-        if !self.budgets.iter().any(|budget| budget.origin == origin) {
-            self.budgets.retain(|budget| budget.left(now, most) < BUDGET);
-            if self.budgets.len() >= ORIGINS {
-                return;
-            }
-            self.budgets.push(Budget {
-                origin,
-                left: BUDGET,
-                spare: SPARE,
-                since: now.monotonic(),
-                refunds: REFUNDS,
-                refunded_since: now.monotonic(),
-            });
-        }
-        if let Some(budget) = self.budgets.iter_mut().find(|budget| budget.origin == origin) {
-            budget.fill(now, most);
-            match budget.left {
-                0 => budget.spare = budget.spare.saturating_sub(1),
-                _ => budget.left -= 1,
-            }
-        }
-    }
-
-    fn refund(&mut self, now: Now, origin: u32) {
-        let (_, most) = self.backoff;
-        if let Some(budget) = self.budgets.iter_mut().find(|budget| budget.origin == origin) {
-            budget.refund(now, most / 10);
-        }
-    }
-}
-
-impl Witness {
-    pub(super) fn new() -> Self {
-        Self { asked: AtomicU64::new(ANY), suspects: Default::default() }
-    }
-
-    /// A response of this target accepted the token.
-    pub(super) fn accepted(&self, target: Target) -> Testimony {
-        let asked = self.asked.load(Ordering::Relaxed);
-        if asked == 0 {
-            return Testimony::Known;
-        }
-        if asked & ANY != 0 {
-            self.asked.fetch_and(!ANY, Ordering::Relaxed);
-        }
-        let is_suspect = |place: &AtomicU64| place.load(Ordering::Relaxed) == target.number();
-        if asked & bit(target) != 0 && self.suspects.iter().any(is_suspect) {
-            Testimony::OfSuspect
-        } else {
-            Testimony::Known
-        }
-    }
-
-    fn has_accepted(&self) -> bool {
-        self.asked.load(Ordering::Relaxed) & ANY == 0
-    }
-}
-
-/// Returns the bit of a target: targets with different bits are different.
-fn bit(target: Target) -> u64 {
-    1 << (target.number() % u64::from(ANY.trailing_zeros()))
-}
-
-impl Suspect {
-    /// Returns whether this is the suspect of a target, and it was not cleared.
-    fn is(&self, target: Target) -> bool {
-        self.target == target && self.cleared.is_none()
-    }
-
-    /// The last refresh did not help here, or would not. Returns for how long there is no other.
-    fn strike(
-        &mut self,
-        now: Now,
-        rejected: Generation,
-        (first, most): (Duration, Duration),
-        acceptances: u64,
-    ) -> Duration {
-        self.strikes = self.strikes.saturating_add(1);
-        self.rejected = rejected;
-        self.is_charged = false;
-        let pause = doubled(first, self.strikes, most);
-        self.hold = Some(Hold { until: Deadline::monotonic(now, pause), acceptances });
-        pause
-    }
-
-    /// Returns whether its current backoff ends with a refresh, even if others accept the token.
-    fn is_due(&self) -> bool {
-        self.strikes % DOUBT_OTHERS == DOUBT_OTHERS - 1
-    }
-
-    /// It accepted the current token. Returns whether it had backed off.
-    fn clear(&mut self, now: Now) -> bool {
-        self.cleared = Some(now.monotonic());
-        self.hold = None;
-        std::mem::take(&mut self.strikes) > 0
-    }
-}
-
-impl Hold {
-    fn left(&self, now: Now) -> Option<Duration> {
-        self.until.left(now).filter(|left| !left.is_zero())
-    }
-}
-
-impl Budget {
-    /// Returns how much of it is left by now: one more for each `interval` that has passed.
-    fn left(&self, now: Now, interval: Duration) -> u32 {
-        self.left.saturating_add(self.filled(now, interval)).min(BUDGET)
-    }
-
-    fn filled(&self, now: Now, interval: Duration) -> u32 {
-        intervals(self.since, now, interval)
-    }
-
-    fn refund(&mut self, now: Now, interval: Duration) {
-        let gained = intervals(self.refunded_since, now, interval);
-        self.refunds = self.refunds.saturating_add(gained).min(REFUNDS);
-        if gained > 0 {
-            self.refunded_since = now.monotonic();
-        }
-        if self.refunds == 0 {
-            return;
-        }
-        self.refunds -= 1;
-        match self.spare {
-            SPARE.. => self.left = BUDGET.min(self.left + 1),
-            _ => self.spare += 1,
-        }
-    }
-
-    /// Returns how long until there is something of this share, if there is nothing now.
-    fn exhausted_for(&self, now: Now, interval: Duration, share: Share) -> Option<Duration> {
-        let kept = u32::from(share == Share::AllButOne);
-        if share == Share::Spare && self.spare > 0 {
-            return None;
-        }
-        let next = interval.saturating_mul(self.filled(now, interval).saturating_add(1));
-        let passed = now.monotonic().saturating_sub(self.since);
-        (self.left(now, interval) <= kept).then(|| next.saturating_sub(passed))
-    }
-
-    /// Takes in what it has gained, and begins to fill up from now on if it is full.
-    fn fill(&mut self, now: Now, interval: Duration) {
-        let filled = self.filled(now, interval);
-        self.left = self.left(now, interval);
-        self.since = match self.left {
-            BUDGET => {
-                self.spare = SPARE;
-                now.monotonic()
-            }
-            _ => self.since.saturating_add(interval.saturating_mul(filled)),
-        };
-    }
-}
-
-/// Returns how many intervals have passed on the monotonic clock.
-fn intervals(since: Duration, now: Now, interval: Duration) -> u32 {
-    let passed = now.monotonic().saturating_sub(since).as_nanos();
-    u32::try_from(passed.checked_div(interval.as_nanos()).unwrap_or(u128::MAX)).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use super::*;
-
-    /// What happens at one target after another, with every refresh granted.
-    struct Story {
-        evidence: Evidence,
-        witness: Witness,
-        now: Duration,
-        generation: Generation,
-        refreshes: u32,
-    }
-
-    impl Story {
-        fn new() -> Self {
-            let evidence = Evidence::new((Duration::from_secs(5), Duration::from_secs(300)));
-            Self {
-                evidence,
-                witness: Witness::new(),
-                now: Duration::from_secs(1000),
-                generation: Generation(1),
-                refreshes: 0,
-            }
-        }
-
-        fn now(&self) -> Now {
-            Now::new(self.now, SystemTime::UNIX_EPOCH + self.now)
-        }
-
-        fn pass(&mut self, seconds: u64) {
-            self.now += Duration::from_secs(seconds);
-        }
-
-        /// Returns whether the rejection led to a refresh.
-        fn rejected(&mut self, target: Target) -> bool {
-            self.evidence.hear(&self.witness);
-            let is_refreshed =
-                self.evidence.judge(self.now(), self.generation, target) == Judgement::Counts;
-            if is_refreshed {
-                let rejected = self.generation;
-                self.generation.0 += 1;
-                self.refreshes += 1;
-                self.evidence.token_issued();
-                self.evidence.refreshed(self.now(), target, rejected);
-            }
-            self.evidence.ask(&self.witness);
-            is_refreshed
-        }
-
-        fn accepted(&mut self, target: Target) {
-            if self.witness.accepted(target) == Testimony::OfSuspect {
-                self.evidence.hear(&self.witness);
-                self.evidence.accepted(self.now(), target);
-                self.evidence.ask(&self.witness);
-            }
-        }
-    }
-
-    fn at(origin: u32, path: u32) -> Target {
-        Target::new(origin, path)
-    }
-
-    #[test]
-    fn a_target_that_rejects_the_new_token_too_backs_off() {
-        let mut story = Story::new();
-        let mut refreshed_at = Vec::new();
-        for second in 0..100 {
-            if story.rejected(at(1, 1)) {
-                refreshed_at.push(second);
-            }
-            story.pass(1);
-        }
-        // 5 and 10 seconds, each from the rejection that follows the refresh. The last refresh is left to other targets.
-        assert_eq!(refreshed_at, [0, 6, 17]);
-        assert!(story.rejected(at(1, 2)));
-    }
-
-    #[test]
-    fn a_suspect_starts_no_refresh_while_others_accept_the_token() {
-        let mut story = Story::new();
-        for _ in 0..1800 {
-            story.rejected(at(1, 1));
-            story.accepted(at(1, 2));
-            story.pass(1);
-        }
-        assert_eq!(story.refreshes, 1);
-        for _ in 0..86_400 {
-            story.rejected(at(1, 1));
-            story.accepted(at(1, 2));
-            story.pass(1);
-        }
-        // They may accept any token.
-        assert!((20..=26).contains(&story.refreshes), "{}", story.refreshes);
-    }
-
-    #[test]
-    fn another_target_is_heard_while_a_suspect_backs_off() {
-        let mut story = Story::new();
-        story.rejected(at(1, 1));
-        assert!(!story.rejected(at(1, 1)));
-        story.accepted(at(1, 2));
-        assert!(story.rejected(at(1, 2)));
-    }
-
-    #[test]
-    fn acceptance_of_an_older_token_does_not_speak_for_the_newer() {
-        let mut story = Story::new();
-        story.rejected(at(1, 1));
-        story.rejected(at(1, 1));
-        story.accepted(at(1, 2));
-        story.evidence.hear(&story.witness);
-        // The token expires and is refreshed.
-        story.generation.0 += 1;
-        story.evidence.token_issued();
-        story.witness = Witness::new();
-        story.pass(5);
-        assert!(story.rejected(at(1, 1)));
-    }
-
-    #[test]
-    fn the_budget_of_an_origin_bounds_its_refreshes_and_no_other_origins() {
-        let mut story = Story::new();
-        let mut path = 0;
-        for _ in 0..3600 {
-            path += 1;
-            story.rejected(at(1, path));
-            story.pass(1);
-        }
-        assert_eq!(story.refreshes, BUDGET + 3600 / 300 - 1);
-        assert!(story.rejected(at(2, 1)));
-    }
-
-    /// As with GraphQL, where some operations are rejected and others accepted.
-    #[test]
-    fn a_target_that_accepts_and_rejects_is_refreshed_once_it_only_rejects() {
-        let mut story = Story::new();
-        for _ in 0..120 {
-            story.rejected(at(1, 1));
-            story.accepted(at(1, 1));
-            story.pass(1);
-        }
-        let before = story.refreshes;
-        assert!(before < BUDGET);
-        for _ in 0..=5 {
-            story.rejected(at(1, 1));
-            story.pass(1);
-        }
-        assert_eq!(story.refreshes, before + 1);
-    }
-
-    #[test]
-    fn a_useful_refresh_is_given_back_to_the_budget() {
-        let mut story = Story::new();
-        for _ in 0..REFUNDS {
-            assert!(story.rejected(at(1, 1)));
-            story.evidence.retry_accepted(story.now(), at(1, 1));
-        }
-        story.pass(600);
-        for _ in 0..100 {
-            // Without a retry, the target shows it later.
-            assert!(story.rejected(at(1, 1)));
-            story.accepted(at(1, 1));
-            story.pass(30);
-        }
-    }
-
-    #[test]
-    fn retries_that_happen_to_be_accepted_refresh_at_a_bounded_rate() {
-        let mut story = Story::new();
-        for _ in 0..3600 {
-            // One server of several behind one name rejects every token.
-            if story.rejected(at(1, 1)) {
-                story.evidence.retry_accepted(story.now(), at(1, 1));
-            }
-            story.accepted(at(1, 1));
-            story.pass(1);
-        }
-        assert!(story.refreshes <= REFUNDS + 120 + BUDGET + 12 + SPARE, "{}", story.refreshes);
-    }
-
-    #[test]
-    fn a_target_that_accepts_and_rejects_in_turn_stays_within_the_budget() {
-        let mut story = Story::new();
-        for _ in 0..600 {
-            story.rejected(at(1, 1));
-            story.accepted(at(1, 1));
-            story.pass(1);
-        }
-        assert!(story.refreshes <= BUDGET + 2, "{}", story.refreshes);
-    }
-
-    #[test]
-    fn many_origins_that_reject_everything_stay_within_their_budgets() {
-        let mut story = Story::new();
-        for origin in 0..10_000 {
-            story.rejected(at(origin, 1));
-        }
-        assert_eq!(story.refreshes, ORIGINS as u32);
-    }
-
-    #[test]
-    fn a_retry_that_was_rejected_backs_off_once() {
-        let mut story = Story::new();
-        let (one, first) = (at(1, 1), Some(Duration::from_secs(5)));
-        assert!(story.rejected(one));
-        for expected in [first, None, None] {
-            let (now, generation) = (story.now(), story.generation);
-            assert_eq!(story.evidence.retry_rejected(now, one, generation), expected);
-        }
-        story.evidence.ask(&story.witness);
-        assert!(story.evidence.is_doubted(&story.witness));
-        story.accepted(at(1, 2));
-        assert!(!story.evidence.is_doubted(&story.witness));
-    }
-
-    #[test]
-    fn an_acceptance_of_a_good_token_changes_nothing() {
-        let mut story = Story::new();
-        let bits = |story: &Story| story.witness.asked.load(Ordering::Relaxed);
-        assert_eq!(bits(&story), ANY);
-        story.accepted(at(1, 1));
-        assert_eq!(bits(&story), 0);
-        story.rejected(at(1, 2));
-        story.accepted(at(1, 1));
-        assert_eq!(bits(&story), bit(at(1, 2)));
-    }
-
-    #[test]
-    fn an_acceptance_by_a_target_with_the_bit_of_a_suspect_is_no_news() {
-        let mut story = Story::new();
-        let (suspect, good) = (at(1, 2), at(1, 2 + ANY.trailing_zeros()));
-        assert_eq!(bit(suspect), bit(good));
-        story.rejected(suspect);
-        assert_eq!(story.witness.accepted(good), Testimony::Known);
-        assert_eq!(story.witness.accepted(suspect), Testimony::OfSuspect);
-    }
-
-    #[test]
-    fn a_backoff_of_zero_holds_nothing_back() {
-        let mut story = Story::new();
-        story.evidence = Evidence::new((Duration::ZERO, Duration::ZERO));
-        for path in 0..100 {
-            assert!(story.rejected(at(1, path)));
-        }
+    fn is_doubted_for(&self, now: Timestamp, duration: Duration) -> bool {
+        self.doubted.is_some_and(|since| now.monotonic().saturating_sub(since) >= duration)
     }
 }

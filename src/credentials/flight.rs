@@ -17,10 +17,11 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::task::{Unconstrained, unconstrained};
 
 use super::Credentials;
+use super::generation::Generation;
 use super::session::Session;
-use super::state::{Adoption, Departure, FlightId, Generation, Issued, LOST_AFTER, State};
+use super::state::{Adoption, Departure, FlightId, Issued, LOST_AFTER, State};
 use crate::classify::Challenge;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::limit;
 use crate::source::{FetchedFor, Renewal, TokenSource as _};
@@ -254,7 +255,7 @@ impl Drop for Working {
 struct InFlight {
     departure: Departure,
     /// When the source was asked.
-    asked: Option<Now>,
+    asked: Option<Timestamp>,
     landed: bool,
     // Last, so that the work is over when the rest is.
     work: Working,

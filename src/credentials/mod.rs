@@ -3,17 +3,22 @@
 mod event;
 mod evidence;
 mod flight;
+mod generation;
 mod into;
+mod jitter;
 mod policy;
+#[cfg(feature = "serde")]
+mod seconds;
 mod session;
 mod state;
+mod status;
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::Extensions;
@@ -27,8 +32,9 @@ use self::flight::{Gate, Outcome, Turn};
 pub use self::into::IntoCredentials;
 pub use self::policy::RefreshPolicy;
 pub(crate) use self::state::Issued;
-use self::state::{Adoption, Deadline, Decision, Departure, FlightId, State};
-use crate::clock::Now;
+use self::state::{Adoption, Decision, Departure, FlightId, State};
+pub use self::status::{Status, TokenStatus};
+use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
 use crate::source::{BoxTokenSource, Cause, FetchedFor, Notice, TokenSource, Watch};
 use crate::target::Target;
@@ -44,7 +50,7 @@ use crate::token::TokenSet;
 /// ```
 /// use tower_refresh::{Credentials, RefreshLayer, StaticToken};
 ///
-/// let credentials = Credentials::new(StaticToken::new("sesame")?);
+/// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
 /// let api = RefreshLayer::new(credentials.clone()).origin("https://api.example.com")?;
 /// let files = RefreshLayer::new(credentials.clone()).origin("https://files.example.com")?;
 /// # Ok::<(), tower_refresh::BoxError>(())
@@ -117,7 +123,7 @@ impl Credentials {
     /// ```
     /// use tower_refresh::{Credentials, StaticToken};
     ///
-    /// let credentials = Credentials::new(StaticToken::new("sesame")?);
+    /// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
     /// # Ok::<(), tower_refresh::TokenError>(())
     /// ```
     pub fn new(source: impl TokenSource) -> Self {
@@ -133,7 +139,7 @@ impl Credentials {
     /// use tower_refresh::{Credentials, RefreshPolicy, StaticToken};
     ///
     /// let policy = RefreshPolicy::default().timeout(Duration::from_secs(5));
-    /// let credentials = Credentials::with_policy(StaticToken::new("sesame")?, policy);
+    /// let credentials = Credentials::with_policy(StaticToken::new("sesame".parse()?), policy);
     /// # Ok::<(), tower_refresh::TokenError>(())
     /// ```
     pub fn with_policy(source: impl TokenSource, policy: RefreshPolicy) -> Self {
@@ -305,8 +311,8 @@ impl Credentials {
                 .and_then(|current| current.tokens.refresh_token_expires_at()),
             refreshing: view.in_flight,
             error: view.error,
-            cooldown: view.cooldown,
-            brake: view.brake,
+            backoff: view.backoff,
+            rejection_backoff: view.rejection_backoff,
         }
     }
 
@@ -509,7 +515,7 @@ impl Credentials {
         self.lock().state.wants(id)
     }
 
-    fn land(&self, departure: &Departure, asked: Now, result: Result<TokenSet, TokenError>) {
+    fn land(&self, departure: &Departure, asked: Timestamp, result: Result<TokenSet, TokenError>) {
         self.decide(
             |state, now| {
                 let outcome = state.land(now, departure, asked, result);
@@ -552,7 +558,7 @@ impl Credentials {
     /// from the new state.
     fn decide<T, U>(
         &self,
-        decide: impl FnOnce(&mut State, Now) -> (T, Option<Outcome>),
+        decide: impl FnOnce(&mut State, Timestamp) -> (T, Option<Outcome>),
         take: impl FnOnce(&Inner, T) -> U,
     ) -> U {
         let now = self.now();
@@ -589,7 +595,7 @@ impl Credentials {
         taken
     }
 
-    fn publish(&self, state: &State, now: Now) {
+    fn publish(&self, state: &State, now: Timestamp) {
         let published = self.shared.published.load();
         // After a failure, each request checks the source's input for a change.
         let watches = self.shared.watch.is_some() && state.has_failed();
@@ -613,7 +619,7 @@ impl Credentials {
         self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         self.shared.policy.clock.now().bounded()
     }
 
@@ -665,51 +671,6 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("policy", &self.shared.policy).finish_non_exhaustive()
     }
-}
-
-/// What [`Credentials`] are up to, as [`Credentials::status`] saw it.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Status {
-    /// What the current token is worth.
-    pub token: TokenStatus,
-    /// The number of the current token set; each new one has a higher one.
-    pub generation: Option<u64>,
-    /// How long the current token may be used, leeway deducted; none if that is not known, or if there is no token.
-    pub usable_for: Option<Duration>,
-    /// When the refresh token expires, as the server has stated it; none if it has not, or if there is no refresh token.
-    ///
-    /// It is information: the refresh token is sent after this time as well, and the server decides.
-    pub refresh_token_expires_at: Option<SystemTime>,
-    /// Whether a refresh is under way, or the source is being told of a log-in or log-out.
-    pub refreshing: bool,
-    /// The last failure, if nothing better has happened since.
-    pub error: Option<TokenError>,
-    /// Time until the source is asked again after that failure; `None` if it may be asked now, or not before the credentials
-    /// change.
-    ///
-    /// After an [ambiguous](TokenError::is_ambiguous) failure it is not asked before the current token expires. With a store, a
-    /// [denied](TokenError::is_denied) one has the store looked at now and then for what others have brought.
-    pub cooldown: Option<Duration>,
-    /// Time left during which rejections by at least one target start no refresh, because the last refreshes did not help
-    /// there. See [`RefreshPolicy::brake`].
-    pub brake: Option<Duration>,
-}
-
-/// What a token is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum TokenStatus {
-    /// There is none.
-    Missing,
-    /// It is used.
-    Fresh,
-    /// It is used, and renewed behind the requests.
-    Stale,
-    /// A resource server rejected it, and no response has accepted it since.
-    Rejected,
-    /// It is not used.
-    Expired,
 }
 
 #[cfg(test)]

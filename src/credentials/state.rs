@@ -14,17 +14,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::Event;
-use super::evidence::{Evidence, Judgement, Testimony, Witness};
-use super::policy::Timing;
+use super::evidence::{Evidence, Judgement, Witness};
+use super::generation::Generation;
+use super::jitter::Dice;
+use super::policy::{Backoff, LIFETIME_MAX, Timing};
 use super::session::Session;
-use crate::clock::Now;
+use crate::clock::{Deadline, Timestamp};
 use crate::error::{NextAttempt, TokenError};
 use crate::source::Cause;
 use crate::target::Target;
 use crate::token::{Expiry, TokenSet};
 
-/// No lifetime is taken for longer, so that no arithmetic has to fear what a server sends.
-const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 86400);
 /// No server is left alone for longer because it asked for it.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 /// While requests have no usable token, an outage of the token endpoint costs them no more than this after its end.
@@ -74,10 +74,6 @@ pub(super) struct State {
     /// Errors that are no longer needed. They are dropped outside the lock, since what a source put into them is not ours.
     discarded: Vec<TokenError>,
 }
-
-/// The number of a token set that was issued to requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Generation(pub(super) u64);
 
 /// A token set that was issued to requests.
 #[derive(Debug)]
@@ -175,8 +171,8 @@ pub(super) struct View {
     pub(super) in_flight: bool,
     pub(super) rejected: bool,
     pub(super) error: Option<TokenError>,
-    pub(super) cooldown: Option<Duration>,
-    pub(super) brake: Option<Duration>,
+    pub(super) backoff: Option<Duration>,
+    pub(super) rejection_backoff: Option<Duration>,
 }
 
 impl State {
@@ -196,7 +192,7 @@ impl State {
             flight: None,
             flights: 0,
             failure: None,
-            evidence: Evidence::new(timing.brake),
+            evidence: Evidence::new(timing.rejection_backoff),
             lost: false,
             keeps,
             fresh_proof: false,
@@ -216,7 +212,7 @@ impl State {
     // ===== what requests ask =====
 
     /// A request wants a token.
-    pub(super) fn token(&mut self, now: Now) -> Decision {
+    pub(super) fn token(&mut self, now: Timestamp) -> Decision {
         self.give_up_on_lost(now);
         if let Some((current, until)) = self.published(now)
             && !until.has_come(now)
@@ -239,7 +235,7 @@ impl State {
     /// A resource server rejected the token of this generation; the request wants a newer one.
     pub(super) fn rejected(
         &mut self,
-        now: Now,
+        now: Timestamp,
         generation: Generation,
         target: Target,
     ) -> Decision {
@@ -265,7 +261,7 @@ impl State {
                 return Decision::Start(self.depart_to_look(now, Cause::Rejected));
             }
             return Decision::Refuse(TokenError::transient(format!(
-                "token rejected again after a refresh; rejections by this endpoint start no refresh for another {left:.1?}"
+                "token rejected again right after a refresh; not refreshing for another {left:.1?}"
             )));
         }
         // The refresh token may be spent, and is not risked while the token works elsewhere.
@@ -283,7 +279,7 @@ impl State {
     }
 
     /// The application wants a token newer than this generation.
-    pub(super) fn forced(&mut self, now: Now, generation: Generation) -> Decision {
+    pub(super) fn forced(&mut self, now: Timestamp, generation: Generation) -> Decision {
         self.give_up_on_lost(now);
         if generation < self.generation {
             return self.token(now);
@@ -295,7 +291,7 @@ impl State {
     }
 
     /// Sends no refresh token whose fate is unknown; others may have brought a token meanwhile.
-    fn hold_back(&mut self, now: Now, cause: Cause) -> Decision {
+    fn hold_back(&mut self, now: Timestamp, cause: Cause) -> Decision {
         match &self.failure {
             Some(_) if self.keeps && self.look_again.has_come(now) => {
                 Decision::Start(self.depart_to_look(now, cause))
@@ -308,7 +304,7 @@ impl State {
     }
 
     /// Wants a newer token, and waits for it.
-    fn need(&mut self, now: Now, cause: Cause) -> Decision {
+    fn need(&mut self, now: Timestamp, cause: Cause) -> Decision {
         if self.flight.is_some() {
             return Decision::Join;
         }
@@ -319,7 +315,7 @@ impl State {
     }
 
     /// The error that is handed out instead of asking the source.
-    fn blocked(&self, now: Now, cause: Cause) -> Option<TokenError> {
+    fn blocked(&self, now: Timestamp, cause: Cause) -> Option<TokenError> {
         let failure = self.failure.as_ref()?;
         let is_forced = cause == Cause::Forced;
         if is_forced && self.is_probed(&failure.error) {
@@ -340,7 +336,12 @@ impl State {
         Some(self.remembered(now, failure, left))
     }
 
-    fn remembered(&self, now: Now, failure: &Failure, mut after: Option<Duration>) -> TokenError {
+    fn remembered(
+        &self,
+        now: Timestamp,
+        failure: &Failure,
+        mut after: Option<Duration>,
+    ) -> TokenError {
         // To look at the store is not to ask.
         if self.keeps && failure.error.is_denied() {
             after = failure.probe.left(now);
@@ -357,7 +358,7 @@ impl State {
     /// Returns whether a refresh token whose fate is unknown is not to be sent while the access token works.
     ///
     /// Only one that ends by itself: waiting for the end of the others would be waiting for ever.
-    fn holds_back(&self, now: Now) -> bool {
+    fn holds_back(&self, now: Timestamp) -> bool {
         let is_ambiguous =
             self.failure.as_ref().is_some_and(|failure| failure.error.is_ambiguous());
         let works_for_a_while =
@@ -367,7 +368,7 @@ impl State {
 
     // ===== flights =====
 
-    fn depart(&mut self, now: Now, cause: Cause) -> Departure {
+    fn depart(&mut self, now: Timestamp, cause: Cause) -> Departure {
         let kind = match cause {
             Cause::Rejected => FlightKind::Replacing,
             _ => FlightKind::Renewing,
@@ -378,7 +379,7 @@ impl State {
             self.is_probed(&failure.error) && is_due
         });
         if !(self.keeps && self.is_denied()) || is_probe {
-            self.news.push(Event::Started { cause });
+            self.news.push(Event::RefreshStarted { cause });
         }
         // The store does not record a denial for now, so that the source would send the refresh token at each look.
         let only_looks = self.keeps
@@ -401,7 +402,7 @@ impl State {
     }
 
     /// Somebody else may have brought what we are not to obtain now.
-    fn depart_to_look(&mut self, now: Now, cause: Cause) -> Departure {
+    fn depart_to_look(&mut self, now: Timestamp, cause: Cause) -> Departure {
         self.look_again = Deadline::monotonic(now, LOOK_AGAIN);
         Departure {
             id: self.occupy(now, FlightKind::Renewing),
@@ -414,7 +415,7 @@ impl State {
         }
     }
 
-    fn occupy(&mut self, now: Now, kind: FlightKind) -> FlightId {
+    fn occupy(&mut self, now: Timestamp, kind: FlightKind) -> FlightId {
         self.flights += 1;
         let id = FlightId(self.flights);
         // An adoption may first have to wait until the flight before it is lost.
@@ -429,7 +430,7 @@ impl State {
         id
     }
 
-    fn give_up_on_lost(&mut self, now: Now) {
+    fn give_up_on_lost(&mut self, now: Timestamp) {
         if let Some(flight) = &mut self.flight
             && flight.lost.has_come(now)
             && !flight.was_overdue
@@ -446,7 +447,7 @@ impl State {
             return;
         };
         self.lost = true;
-        self.news.push(Event::Lost);
+        self.news.push(Event::RefreshLost);
         if flight.kind == FlightKind::Adopting {
             // Nothing was sent. It stays on its way, and the source will be told.
             return;
@@ -469,7 +470,7 @@ impl State {
     pub(super) fn call_off(&mut self, departure: &Departure) {
         if self.wants(departure.id) {
             self.flight = None;
-            self.news.retain(|event| !matches!(event, Event::Started { .. }));
+            self.news.retain(|event| !matches!(event, Event::RefreshStarted { .. }));
         }
     }
 
@@ -481,9 +482,9 @@ impl State {
     /// A flight ends. Returns what those who wait are told, or nothing if it concerns nobody any more.
     pub(super) fn land(
         &mut self,
-        now: Now,
+        now: Timestamp,
         departure: &Departure,
-        asked: Now,
+        asked: Timestamp,
         result: Result<TokenSet, TokenError>,
     ) -> Option<Result<Arc<Issued>, TokenError>> {
         let waited_for = self.wants(departure.id);
@@ -494,7 +495,7 @@ impl State {
             Err(error) if waited_for => Err(error),
             superseded => {
                 self.discarded.extend(superseded.err());
-                self.news.push(Event::Superseded);
+                self.news.push(Event::RefreshSuperseded);
                 return None;
             }
         };
@@ -514,7 +515,7 @@ impl State {
                 }
                 self.set_failure(None);
                 let issued = self.issue(now, asked, tokens, true);
-                self.news.push(Event::Renewed {
+                self.news.push(Event::Refreshed {
                     generation: issued.generation.0,
                     usable_for: issued.expired.left(now),
                 });
@@ -535,7 +536,13 @@ impl State {
     }
 
     /// `is_obtained` if the source has just issued it, and not the application, which may bring one that is used up.
-    fn issue(&mut self, now: Now, asked: Now, tokens: TokenSet, is_obtained: bool) -> Arc<Issued> {
+    fn issue(
+        &mut self,
+        now: Timestamp,
+        asked: Timestamp,
+        tokens: TokenSet,
+        is_obtained: bool,
+    ) -> Arc<Issued> {
         self.generation.0 += 1;
         let (lifetime, expiry) = match tokens.expiry() {
             None => (None, Deadline::NEVER),
@@ -584,7 +591,7 @@ impl State {
     }
 
     /// Returns whether a token that was just obtained is over already, and reports the first of several.
-    fn is_over(&mut self, now: Now, tokens: &TokenSet, expired: Deadline) -> bool {
+    fn is_over(&mut self, now: Timestamp, tokens: &TokenSet, expired: Deadline) -> bool {
         let left = expired.left(now);
         let (is_over, reason) = match tokens.expiry() {
             None => (false, ""),
@@ -599,14 +606,14 @@ impl State {
             ),
         };
         if is_over && !std::mem::replace(&mut self.is_over_on_arrival, is_over) {
-            self.news.push(Event::OverOnArrival { reason });
+            self.news.push(Event::ExpiredOnArrival { reason });
         }
         self.is_over_on_arrival = is_over;
         is_over
     }
 
     /// Remembers a failure. Returns the error for those who waited.
-    fn fail(&mut self, now: Now, error: TokenError, was_probe: bool) -> TokenError {
+    fn fail(&mut self, now: Timestamp, error: TokenError, was_probe: bool) -> TokenError {
         let error = error.without_next();
         let streak = self.streak();
         let is_probed = self.is_probed(&error);
@@ -632,7 +639,7 @@ impl State {
         }));
         let mut retry_in = self.asked_again_in(now);
         if is_news {
-            self.news.push(Event::Failed { error: error.clone(), retry_in });
+            self.news.push(Event::RefreshFailed { error: error.clone(), retry_in });
         }
         if !is_probed {
             return error;
@@ -655,8 +662,8 @@ impl State {
         if error.is_misconfigured() {
             return (Some(PROBE), Some(PROBE));
         }
-        let (first, most) = self.timing.cooldown;
-        let pause = doubled(first, streak, most);
+        let Backoff { first, max: most } = self.timing.backoff;
+        let pause = self.timing.backoff.after(streak);
         // A transient error means that nothing counted, and an unsent one costs the server nothing.
         let most_if_needed = match (error.is_transient(), error.is_unsent()) {
             (true, true) => first,
@@ -682,7 +689,7 @@ impl State {
             failure.until_if_needed = Deadline::PAST;
             failure.probe = Deadline::PAST;
         }
-        let backoff = self.timing.brake;
+        let backoff = self.timing.rejection_backoff;
         self.with_evidence(|evidence| *evidence = Evidence::new(backoff));
     }
 
@@ -704,22 +711,22 @@ impl State {
     // ===== what the application does itself =====
 
     /// The application logs in (with tokens) or out (with none): seen at once, by everybody.
-    pub(super) fn adopt(&mut self, now: Now, tokens: Option<TokenSet>) -> Adoption {
+    pub(super) fn adopt(&mut self, now: Timestamp, tokens: Option<TokenSet>) -> Adoption {
         // What it would wait for must not be lost already.
         self.give_up_on_lost(now);
         self.epoch += 1;
         self.set_failure(None);
-        self.evidence = Evidence::new(self.timing.brake);
+        self.evidence = Evidence::new(self.timing.rejection_backoff);
         if let Some(tokens) = tokens {
             self.begin_session();
             let generation = self.issue(now, now, tokens, false).generation.0;
-            self.news.push(Event::Replaced { generation });
+            self.news.push(Event::LoggedIn { generation });
         } else {
             self.session = self.session.end();
             self.generation.0 += 1;
             self.session_began = self.generation;
             self.current = None;
-            self.news.push(Event::Forgotten);
+            self.news.push(Event::LoggedOut);
         }
         Adoption { id: self.occupy(now, FlightKind::Adopting), epoch: self.epoch }
     }
@@ -750,14 +757,14 @@ impl State {
     // ===== evidence =====
 
     /// Returns for how long a target's rejections of the current token start no refresh; none if this one does.
-    fn ignores_rejection(&mut self, now: Now, target: Target) -> Option<Duration> {
+    fn ignores_rejection(&mut self, now: Timestamp, target: Target) -> Option<Duration> {
         let generation = self.generation;
         let judgement = self.with_evidence(|evidence| evidence.judge(now, generation, target));
         match judgement {
             Judgement::Counts => None,
             Judgement::Ignored { left, begins } => {
                 if begins {
-                    self.news.push(Event::Braked { duration: left });
+                    self.news.push(Event::RejectionBackoffStarted { duration: left });
                 }
                 Some(left)
             }
@@ -765,30 +772,35 @@ impl State {
     }
 
     /// A target that [may be a suspect](Issued::accepted) accepted the token of this generation.
-    pub(super) fn accepted(&mut self, now: Now, generation: Generation, target: Target) {
+    pub(super) fn accepted(&mut self, now: Timestamp, generation: Generation, target: Target) {
         // Acceptance of an older token is no evidence for the current one.
         if generation == self.generation
             && self.with_evidence(|evidence| evidence.accepted(now, target))
         {
-            self.news.push(Event::Released);
+            self.news.push(Event::RejectionBackoffEnded);
         }
     }
 
     /// A request that was rejected with an older token was accepted with a newer one.
-    pub(super) fn retry_accepted(&mut self, now: Now, target: Target) {
+    pub(super) fn retry_accepted(&mut self, now: Timestamp, target: Target) {
         if self.with_evidence(|evidence| evidence.retry_accepted(now, target)) {
-            self.news.push(Event::Released);
+            self.news.push(Event::RejectionBackoffEnded);
         }
     }
 
     /// A request that was rejected with an older token was rejected with this one too.
-    pub(super) fn retry_rejected(&mut self, now: Now, generation: Generation, target: Target) {
+    pub(super) fn retry_rejected(
+        &mut self,
+        now: Timestamp,
+        generation: Generation,
+        target: Target,
+    ) {
         if generation != self.generation {
             return;
         }
         let hold = self.with_evidence(|evidence| evidence.retry_rejected(now, target, generation));
         if let Some(duration) = hold {
-            self.news.push(Event::Braked { duration });
+            self.news.push(Event::RejectionBackoffStarted { duration });
         }
     }
 
@@ -810,7 +822,7 @@ impl State {
     }
 
     /// Returns the current token unless it has expired, also if a refresh is due.
-    pub(super) fn usable(&self, now: Now) -> Option<Arc<Issued>> {
+    pub(super) fn usable(&self, now: Timestamp) -> Option<Arc<Issued>> {
         self.current.clone().filter(|current| !current.is_expired(now))
     }
 
@@ -829,7 +841,7 @@ impl State {
 
     /// Returns the session that a request made now belongs to: the next one if there is no usable token and there will be
     /// none before a log-in.
-    pub(super) fn session_of_new_request(&self, now: Now) -> Session {
+    pub(super) fn session_of_new_request(&self, now: Timestamp) -> Session {
         match self.session.has_begun() && !self.is_logged_out(now) {
             true => self.session,
             false => self.session.next(),
@@ -842,13 +854,13 @@ impl State {
     }
 
     /// Returns whether there is nothing left of the session: the token is used up, and the grant is gone.
-    fn is_logged_out(&self, now: Now) -> bool {
+    fn is_logged_out(&self, now: Timestamp) -> bool {
         let current = self.current.as_ref();
         self.is_denied() && current.is_none_or(|current| current.is_expired(now))
     }
 
     /// The token that requests may use without asking, and until when there is nothing to decide.
-    pub(super) fn published(&self, now: Now) -> Option<(&Arc<Issued>, Deadline)> {
+    pub(super) fn published(&self, now: Timestamp) -> Option<(&Arc<Issued>, Deadline)> {
         let current = self.current.as_ref()?;
         let quiet_until = match (&self.flight, &self.failure) {
             // New requests wait rather than be sent to certain failure, but not for ever: it may be good elsewhere.
@@ -881,7 +893,7 @@ impl State {
     }
 
     /// How long it is until the source is asked again, if there are requests; none if not before the credentials change.
-    fn asked_again_in(&self, now: Now) -> Option<Duration> {
+    fn asked_again_in(&self, now: Timestamp) -> Option<Duration> {
         let failure = self.failure.as_ref()?;
         let if_needed = failure.until_if_needed.left(now);
         let Some(current) = self.current.as_ref().filter(|current| !current.is_expired(now)) else {
@@ -901,7 +913,7 @@ impl State {
         }
     }
 
-    pub(super) fn view(&self, now: Now) -> View {
+    pub(super) fn view(&self, now: Timestamp) -> View {
         View {
             current: self.current.clone(),
             in_flight: self.flight.is_some(),
@@ -911,8 +923,8 @@ impl State {
                 .is_some_and(|current| self.evidence.is_doubted(&current.witness))
                 || self.flight.as_ref().is_some_and(|flight| flight.kind == FlightKind::Replacing),
             error: self.failure.as_ref().map(|failure| failure.error.clone()),
-            cooldown: self.asked_again_in(now).filter(|left| !left.is_zero()),
-            brake: self
+            backoff: self.asked_again_in(now).filter(|left| !left.is_zero()),
+            rejection_backoff: self
                 .current
                 .as_ref()
                 .filter(|current| !current.is_expired(now))
@@ -927,11 +939,11 @@ impl Issued {
         self.session
     }
 
-    pub(super) fn is_stale(&self, now: Now) -> bool {
+    pub(super) fn is_stale(&self, now: Timestamp) -> bool {
         self.stale.has_come(now)
     }
 
-    pub(super) fn is_expired(&self, now: Now) -> bool {
+    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
         self.expired.has_come(now)
     }
 
@@ -939,89 +951,11 @@ impl Issued {
     ///
     /// Takes no lock. For a token that is known to be good it costs one relaxed load.
     pub(super) fn accepted(&self, target: Target) -> bool {
-        self.witness.accepted(target) == Testimony::OfSuspect
+        self.witness.accepted(target)
     }
 
-    pub(super) fn usable_for(&self, now: Now) -> Option<Duration> {
+    pub(super) fn usable_for(&self, now: Timestamp) -> Option<Duration> {
         self.expired.left(now)
-    }
-}
-
-/// `first`, doubled with each strike after the first, at most `most`.
-pub(super) fn doubled(first: Duration, strikes: u32, most: Duration) -> Duration {
-    let factor = 1_u32.checked_shl(strikes.saturating_sub(1)).unwrap_or(u32::MAX);
-    min(first.saturating_mul(factor), min(most, LIFETIME_MAX))
-}
-
-/// A moment on both clocks. It has come as soon as either clock says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Deadline {
-    monotonic: Duration,
-    wall: Duration,
-}
-
-impl Deadline {
-    const NEVER: Self = Self { monotonic: Duration::MAX, wall: Duration::MAX };
-    const PAST: Self = Self { monotonic: Duration::ZERO, wall: Duration::ZERO };
-
-    fn after(now: Now, pause: Duration) -> Self {
-        Self {
-            monotonic: now.monotonic().saturating_add(pause),
-            wall: now.since_epoch().saturating_add(pause),
-        }
-    }
-
-    /// After a pause that only the monotonic clock measures.
-    pub(super) fn monotonic(now: Now, pause: Duration) -> Self {
-        Self { monotonic: now.monotonic().saturating_add(pause), wall: Duration::MAX }
-    }
-
-    fn before(self, pause: Duration) -> Self {
-        if self == Self::NEVER {
-            return self;
-        }
-        Self {
-            monotonic: self.monotonic.saturating_sub(pause),
-            wall: self.wall.saturating_sub(pause),
-        }
-    }
-
-    fn or_earlier(self, other: Self) -> Self {
-        Self { monotonic: min(self.monotonic, other.monotonic), wall: min(self.wall, other.wall) }
-    }
-
-    pub(super) fn has_come(self, now: Now) -> bool {
-        // Never is not even at the end of time, which a clock may read.
-        self != Self::NEVER && (now.monotonic() >= self.monotonic || now.since_epoch() >= self.wall)
-    }
-
-    /// How long until it comes; none if never.
-    pub(super) fn left(self, now: Now) -> Option<Duration> {
-        (self != Self::NEVER).then(|| {
-            min(
-                self.monotonic.saturating_sub(now.monotonic()),
-                self.wall.saturating_sub(now.since_epoch()),
-            )
-        })
-    }
-}
-
-/// Numbers for jitter: good enough not to be in step with others, and repeatable in a test (xorshift64*).
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    /// At least 0, less than 1.
-    fn roll(&mut self) -> f64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
-        bits as f64 / (f64::from(u32::MAX) + 1.0)
     }
 }
 
@@ -1033,7 +967,7 @@ mod tests {
 
     use super::super::policy::RefreshPolicy;
     use super::*;
-    use crate::token::TokenSetBuilder;
+    use crate::token::TokenSet;
 
     /// What can happen to the credentials.
     #[derive(Clone, Debug)]
@@ -1102,7 +1036,7 @@ mod tests {
         state: State,
         monotonic: Duration,
         wall: Duration,
-        flying: Vec<(Departure, Now)>,
+        flying: Vec<(Departure, Timestamp)>,
         adopting: Vec<Adoption>,
         /// When on the monotonic clock each flight and each adoption was decided on.
         occupied: Vec<(FlightId, Duration)>,
@@ -1129,15 +1063,15 @@ mod tests {
             }
         }
 
-        fn now(&self) -> Now {
-            Now::new(self.monotonic, SystemTime::UNIX_EPOCH + self.wall)
+        fn now(&self) -> Timestamp {
+            Timestamp::new(self.monotonic, SystemTime::UNIX_EPOCH + self.wall)
         }
 
         fn tokens(lifetime: Option<u64>) -> TokenSet {
             let tokens = TokenSet::bearer("t").unwrap();
             match lifetime {
-                Some(lifetime) => tokens.expires_in(Duration::from_millis(lifetime)).build(),
-                None => tokens.build(),
+                Some(lifetime) => tokens.with_expires_in(Duration::from_millis(lifetime)),
+                None => tokens,
             }
         }
 
@@ -1187,7 +1121,7 @@ mod tests {
                         && issued.is_stale(now)
                     {
                         let view = self.state.view(now);
-                        let left_alone = view.cooldown.is_some()
+                        let left_alone = view.backoff.is_some()
                             || view.error.is_some_and(|error| error.is_denied());
                         assert!(view.in_flight || left_alone, "a stale token is not renewed");
                     }
@@ -1202,8 +1136,8 @@ mod tests {
                     if let Decision::Refuse(error) = &decision {
                         assert!(error.is_remembered());
                         let only_looks = self.state.keeps && error.is_denied();
-                        let cooldown = self.state.view(now).cooldown;
-                        assert!(only_looks || error.asked_again_in() == cooldown);
+                        let backoff = self.state.view(now).backoff;
+                        assert!(only_looks || error.asked_again_in() == backoff);
                         let is_short = error.asked_again_in().is_some_and(|it| it <= OUTAGE_PAUSE);
                         assert!(is_short || !error.is_transient(), "an outage that does not end");
                     }
@@ -1288,7 +1222,7 @@ mod tests {
                 Step::Land { .. } | Step::Adopted { .. } => {}
             }
             self.state.take_lost();
-            if self.state.take_news().iter().any(|event| matches!(event, Event::Lost)) {
+            if self.state.take_news().iter().any(|event| matches!(event, Event::RefreshLost)) {
                 let (_, since) = self
                     .occupied
                     .iter()
@@ -1329,7 +1263,7 @@ mod tests {
             }
             let view = self.state.view(now);
             assert!(
-                view.brake.is_none()
+                view.rejection_backoff.is_none()
                     || view.current.is_some_and(|current| !current.is_expired(now))
             );
             // Whoever is told to wait is waiting for something that somebody will end.
@@ -1423,21 +1357,21 @@ mod tests {
         /// Rejects the current token, refreshes it, and rejects the new one too. Returns the backoff.
         fn reject_twice(&mut self) -> Option<Duration> {
             let departure = self.reject();
-            self.land(&departure, Ok(of_an_hour().build()));
+            self.land(&departure, Ok(of_an_hour()));
             self.state.retry_rejected(self.now(), self.state.generation(), of(1));
-            self.brake()
+            self.rejection_backoff()
         }
 
-        /// Asks for the first token, and fails. Returns the cooldown.
+        /// Asks for the first token, and fails. Returns the backoff.
         fn fail(&mut self, error: TokenError) -> Duration {
             let decision = self.token();
             let Decision::Start(departure) = decision else { panic!("{decision:?}") };
             self.land(&departure, Err(error));
-            self.state.view(self.now()).cooldown.unwrap()
+            self.state.view(self.now()).backoff.unwrap()
         }
 
-        fn brake(&self) -> Option<Duration> {
-            self.state.view(self.now()).brake
+        fn rejection_backoff(&self) -> Option<Duration> {
+            self.state.view(self.now()).rejection_backoff
         }
 
         fn published_until(&self) -> Deadline {
@@ -1453,8 +1387,8 @@ mod tests {
         Target::new(1, path)
     }
 
-    fn of_an_hour() -> TokenSetBuilder {
-        TokenSet::bearer("t").unwrap().expires_in(Duration::from_secs(3600))
+    fn of_an_hour() -> TokenSet {
+        TokenSet::bearer("t").unwrap().with_expires_in(Duration::from_secs(3600))
     }
 
     const TIMEOUT: Duration = Duration::from_secs(5);
@@ -1462,7 +1396,8 @@ mod tests {
 
     #[test]
     fn a_token_is_stale_at_its_expiry_at_the_latest() {
-        let model = Model::logged_in(of_an_hour().refresh_in(Duration::from_secs(7200)), TIMEOUT);
+        let model =
+            Model::logged_in(of_an_hour().with_refresh_in(Duration::from_secs(7200)), TIMEOUT);
         let current = model.state.current.as_ref().unwrap();
         assert_eq!(current.stale, current.expired);
     }
@@ -1473,7 +1408,7 @@ mod tests {
         let asked = model.now();
         let Decision::Start(departure) = model.token() else { panic!("there is a token") };
         model.pass(Duration::from_secs(20));
-        let tokens = of_an_hour().refresh_in(Duration::from_secs(60)).build();
+        let tokens = of_an_hour().with_refresh_in(Duration::from_secs(60));
         model.state.land(model.now(), &departure, asked, Ok(tokens));
         model.pass(Duration::from_secs(39));
         assert!(matches!(model.token(), Decision::Use(_)));
@@ -1496,15 +1431,15 @@ mod tests {
     }
 
     #[test]
-    fn after_an_unknown_outcome_a_token_without_expiry_is_renewed_after_the_cooldown() {
-        let tokens = TokenSet::bearer("t").unwrap().refresh_in(Duration::from_secs(60));
+    fn after_an_unknown_outcome_a_token_without_expiry_is_renewed_after_the_backoff() {
+        let tokens = TokenSet::bearer("t").unwrap().with_refresh_in(Duration::from_secs(60));
         let mut model = Model::logged_in(tokens, TIMEOUT);
         model.pass(Duration::from_secs(60));
         let Decision::UseAndStart(_, departure) = model.token() else { panic!("not stale") };
         model.land(&departure, Err(TokenError::ambiguous("cut")));
-        let cooldown = model.state.view(model.now()).cooldown.unwrap();
+        let backoff = model.state.view(model.now()).backoff.unwrap();
         assert!(matches!(model.token(), Decision::Use(_)));
-        model.pass(cooldown);
+        model.pass(backoff);
         assert!(matches!(model.token(), Decision::UseAndStart(..)));
     }
 
@@ -1544,8 +1479,8 @@ mod tests {
     #[test]
     fn session_of_other_credentials_that_ended_denies_nothing_for_good() {
         let mut model = Model::steady();
-        let cooldown = model.fail(super::super::session::is_over());
-        model.pass(cooldown);
+        let backoff = model.fail(super::super::session::is_over());
+        model.pass(backoff);
         assert!(matches!(model.token(), Decision::Start(_)));
     }
 
@@ -1582,13 +1517,13 @@ mod tests {
         model.pass(TIMEOUT * LOST_AFTER - tick);
         assert!(!model.published_until().has_come(model.now()));
         model.token();
-        assert!(!model.has_news(|event| matches!(event, Event::Lost)));
+        assert!(!model.has_news(|event| matches!(event, Event::RefreshLost)));
 
         model.pass(tick);
         // Otherwise no request would come by here and notice.
         assert!(model.published_until().has_come(model.now()));
         model.token();
-        assert!(model.has_news(|event| matches!(event, Event::Lost)));
+        assert!(model.has_news(|event| matches!(event, Event::RefreshLost)));
         assert!(model.state.take_lost());
     }
 
@@ -1602,14 +1537,14 @@ mod tests {
     }
 
     #[test]
-    fn the_cooldown_starts_anew_after_a_success() {
+    fn the_backoff_starts_anew_after_a_success() {
         let mut model = Model::steady();
         for _ in 0..3 {
-            let cooldown = model.fail(TokenError::transient("down"));
-            model.pass(cooldown);
+            let backoff = model.fail(TokenError::transient("down"));
+            model.pass(backoff);
         }
         let Decision::Start(departure) = model.token() else { panic!("there is a token") };
-        model.land(&departure, Ok(of_an_hour().build()));
+        model.land(&departure, Ok(of_an_hour()));
         model.pass(Duration::from_secs(3600));
         assert!(model.fail(TokenError::transient("down")) <= Duration::from_secs(1));
     }
@@ -1638,13 +1573,13 @@ mod tests {
     #[test]
     fn a_rejection_backoff_does_not_stop_a_look_at_the_store() {
         let mut model = with_a_store();
-        let brake = model.reject_twice();
-        assert!(brake.is_some());
+        let rejection_backoff = model.reject_twice();
+        assert!(rejection_backoff.is_some());
 
         let look = model.reject();
         assert!(look.only_looks);
         model.land(&look, Err(TokenError::transient("nothing newer")));
-        assert_eq!(model.brake(), brake);
+        assert_eq!(model.rejection_backoff(), rejection_backoff);
         assert!(model.state.view(model.now()).error.is_none());
         // Not for each rejection.
         let rejected = model.state.rejected(model.now(), model.state.generation(), of(1));
@@ -1655,9 +1590,9 @@ mod tests {
         model.pass(LOOK_AGAIN);
         let look = model.reject();
         assert!(look.only_looks);
-        model.land(&look, Ok(of_an_hour().build()));
+        model.land(&look, Ok(of_an_hour()));
         model.state.retry_accepted(model.now(), of(1));
-        assert_eq!(model.brake(), None);
+        assert_eq!(model.rejection_backoff(), None);
     }
 
     #[test]
@@ -1677,7 +1612,7 @@ mod tests {
 
         model.pass(LOOK_AGAIN);
         let Decision::Start(look) = forced(&mut model) else { panic!("not looked at") };
-        model.land(&look, Ok(of_an_hour().build()));
+        model.land(&look, Ok(of_an_hour()));
         assert!(matches!(model.token(), Decision::Use(_)));
     }
 

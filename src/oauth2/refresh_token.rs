@@ -9,7 +9,7 @@ use super::endpoint::TokenEndpoint;
 use super::request::{Parameters, check_characters, from_previous};
 use super::response;
 use super::token_request::{TokenRequest, more};
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::source::{Renewal, SourceInfo, TokenSource};
 use crate::token::{RefreshToken, TokenSet};
@@ -84,7 +84,7 @@ enum GivenUp {
 
 struct Unanswered {
     token: RefreshToken,
-    first_sent: Now,
+    first_sent: Timestamp,
     /// Whether an answer was lost; if not, it was not sent, or the server said that it did not count.
     is_lost: bool,
     /// Whether it was sent again in the grace window; that is done once.
@@ -239,7 +239,7 @@ impl RefreshTokenGrant {
             // It says nothing about the first request: only new tokens, or a refusal of this one, do.
             (Err(error), false) => {
                 let both = format!("{}; when sent again, {}", lost.get_ref(), error.get_ref());
-                Err(error.into_ambiguous().told_as(both))
+                Err(error.into_ambiguous().wrapped_as(both))
             }
             (outcome, _) => outcome,
         }
@@ -338,32 +338,32 @@ impl TokenSource for RefreshTokenGrant {
         let tokens = outcome?;
 
         let previous = renewal.previous();
-        let mut kept = tokens.to_builder();
+        let mut kept = tokens.clone();
         if tokens.refresh_token().is_none() {
-            kept = kept.refresh_token(token.clone());
+            kept = kept.with_refresh_token(token.clone());
             let expiry = previous
                 .filter(|previous| {
                     previous.refresh_token().is_some_and(|last| is_same(last, &token))
                 })
                 .and_then(TokenSet::refresh_token_expires_at);
             if let (None, Some(at)) = (tokens.refresh_token_expires_at(), expiry) {
-                kept = kept.refresh_token_expires_at(at);
+                kept = kept.with_refresh_token_expires_at(at);
             }
         }
         if let (None, Some(scope)) =
             (tokens.scope(), previous.and_then(TokenSet::scope).or(self.request.scope.as_deref()))
         {
-            kept = kept.scope(scope);
+            kept = kept.with_scope(scope);
         }
         if let (None, Some(id_token)) = (tokens.id_token(), previous.and_then(TokenSet::id_token)) {
-            kept = kept.id_token(id_token);
+            kept = kept.with_id_token(id_token);
         }
         for (name, value) in previous.into_iter().flat_map(TokenSet::extras) {
             if tokens.extra(name).is_none() {
-                kept = kept.extra(name, value);
+                kept = kept.with_extra(name, value);
             }
         }
-        Ok(kept.build())
+        Ok(kept)
     }
 
     async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
@@ -440,7 +440,7 @@ impl State {
     }
 
     /// Notes that a token is about to be sent, and returns when that was first done.
-    fn first_sent(&mut self, token: &RefreshToken, now: Now) -> Now {
+    fn first_sent(&mut self, token: &RefreshToken, now: Timestamp) -> Timestamp {
         match &self.unanswered {
             Some(unanswered) if is_same(&unanswered.token, token) => unanswered.first_sent,
             _ => {
@@ -501,7 +501,7 @@ impl Shared {
 }
 
 /// Returns how much time passed, by whichever clock says more: the monotonic one stands still in suspend.
-fn elapsed(from: Now, to: Now) -> Duration {
+fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     let monotonic = to.monotonic().saturating_sub(from.monotonic());
     let wall = to.since_epoch().saturating_sub(from.since_epoch());
     monotonic.max(wall)

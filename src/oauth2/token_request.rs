@@ -125,7 +125,7 @@ impl TokenRequest {
     pub(super) async fn send_alone(&self, renewal: &Renewal) -> Result<TokenSet, TokenError> {
         let tokens = self.send(Parameters::default(), renewal, response::read).await?;
         Ok(match (tokens.scope(), &self.scope) {
-            (None, Some(scope)) => tokens.to_builder().scope(scope).build(),
+            (None, Some(scope)) => tokens.clone().with_scope(scope),
             _ => tokens,
         })
     }

@@ -16,7 +16,7 @@ use std::fmt;
 /// use tower_refresh::{OriginError, RefreshLayer, StaticToken, TokenError};
 ///
 /// fn layer(origin: &str) -> Result<RefreshLayer, OriginError> {
-/// #   let token = StaticToken::new("sesame").unwrap();
+/// #   let token = StaticToken::new("sesame".parse().unwrap());
 ///     RefreshLayer::new(token).origin(origin)
 /// }
 ///

@@ -1,4 +1,4 @@
-//! One type for every source.
+//! A source without its type.
 
 use std::any::{Any, type_name};
 use std::fmt;
@@ -10,9 +10,11 @@ use super::{Renewal, SourceInfo, TokenSource};
 use crate::error::TokenError;
 use crate::token::TokenSet;
 
-/// A [`TokenSource`] of a type that is not named: for a field, or where the configuration chooses.
+/// A [`TokenSource`] without its type, for a field or for a source that the configuration selects.
 ///
-/// Made by [`TokenSource::boxed`]. Clones share the source; a clone costs no allocation, a fetch two small ones.
+/// [`TokenSource::boxed`] creates one. Clones share the source. A clone does not allocate, and a fetch makes two small allocations.
+///
+/// # Examples
 ///
 /// ```
 /// use tower_refresh::{BoxTokenSource, StaticToken, TokenError, TokenFile, TokenSource};
@@ -20,7 +22,7 @@ use crate::token::TokenSet;
 /// fn source(path: Option<&str>) -> Result<BoxTokenSource, TokenError> {
 ///     Ok(match path {
 ///         Some(path) => TokenFile::new(path).boxed(),
-///         None => StaticToken::new("sesame")?.boxed(),
+///         None => StaticToken::new("sesame".parse()?).boxed(),
 ///     })
 /// }
 /// # assert_eq!(format!("{:?}", source(None)?), "BoxTokenSource(tower_refresh::source::fixed::StaticToken)");
@@ -33,7 +35,15 @@ pub struct BoxTokenSource {
 }
 
 impl BoxTokenSource {
-    /// Boxes a source. A boxed one is returned as it is.
+    /// Boxes a source. A source that is already boxed is returned unchanged.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{BoxTokenSource, Credentials, TokenFile};
+    ///
+    /// let credentials = Credentials::new(BoxTokenSource::new(TokenFile::new("token")));
+    /// ```
     pub fn new<S: TokenSource>(source: S) -> Self {
         if let Some(boxed) = (&source as &dyn Any).downcast_ref::<Self>() {
             return boxed.clone();
@@ -62,14 +72,14 @@ impl TokenSource for BoxTokenSource {
 
 impl fmt::Debug for BoxTokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A source may hold secrets and need not be `Debug`.
+        // A source may contain secrets, and need not be `Debug`.
         write!(f, "BoxTokenSource({})", self.name)
     }
 }
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, TokenError>> + Send + 'a>>;
 
-/// [`TokenSource`], of which there can be trait objects.
+/// [`TokenSource`] with boxed futures, for a trait object.
 trait DynTokenSource: Send + Sync {
     fn dyn_fetch(&self, renewal: Renewal) -> BoxFuture<'_, TokenSet>;
 
@@ -105,7 +115,7 @@ mod tests {
     use crate::source::{Cause, source_fn};
 
     #[tokio::test]
-    async fn a_boxed_source_fetches_and_adopts_as_the_source_itself() {
+    async fn boxed_source_fetches_and_adopts_as_the_source_itself() {
         let adopted = Adopted::default();
         let boxed = adopted.clone().boxed();
         boxed.adopt(Some(&tokens("a"))).await.unwrap();

@@ -1,4 +1,4 @@
-//! Another source for when the first one's grant is gone.
+//! A second source for when the grant of the first is denied.
 
 use std::error::Error;
 use std::fmt;
@@ -9,19 +9,21 @@ use super::{Renewal, SourceInfo, TokenSource, Watch};
 use crate::error::TokenError;
 use crate::token::TokenSet;
 
-/// A source that asks another one once the first is [denied](TokenError::is_denied): log in again.
+/// A source that asks a second source after the first one is [denied](TokenError::is_denied), to log in again.
 ///
-/// Made by [`TokenSource::or_else`]. A first source that fails in any other way has not lost its grant, and the second
-/// is left alone.
+/// [`TokenSource::or_else`] creates one. If the first source fails in another way, it still has its grant, and the second is not
+/// asked.
+///
+/// # Examples
 ///
 /// ```
 /// use tower_refresh::{TokenError, TokenSet, TokenSource, source_fn};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), TokenError> {
-/// // Most programs have a `RefreshTokenGrant` here, and a password `Grant` there.
+/// // In most programs, the first is a `RefreshTokenGrant` and the second a password `Grant`.
 /// let refresh = source_fn(|_| async { Err(TokenError::denied("there is no refresh token")) });
-/// let log_in = source_fn(|_| async { Ok(TokenSet::bearer("sesame")?.build()) });
+/// let log_in = source_fn(|_| async { TokenSet::bearer("sesame") });
 ///
 /// let credentials = tower_refresh::Credentials::new(refresh.or_else(log_in));
 /// assert_eq!(credentials.token().await?.access_token().expose_secret(), "sesame");
@@ -31,43 +33,52 @@ use crate::token::TokenSet;
 ///
 /// # Errors
 ///
-/// An error of the second source keeps its kind, its code and all else; its message also tells why the first source was
-/// denied. Both are to be had: [`TokenError::get_ref`] is then a [`FallbackError`].
+/// An error of the second source keeps its kind, its code and all else. Its message also has the denial of the first source, and
+/// [`TokenError::get_ref`] is a [`FallbackError`] with both errors.
 pub struct Fallback<A, B> {
     first: A,
     second: B,
-    /// Whether the last fetch came to the second source.
-    came_to_second: Arc<AtomicBool>,
+    /// Whether the last fetch asked the second source.
+    asked_second: Arc<AtomicBool>,
 }
 
 impl<A, B> Fallback<A, B> {
-    /// Makes a source that asks `second` once `first` is denied.
+    /// Creates a source that asks `second` after `first` is denied.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Fallback, StaticToken, TokenFile};
+    ///
+    /// let source = Fallback::new(TokenFile::new("token"), StaticToken::new("sesame".parse()?));
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
     pub fn new(first: A, second: B) -> Self {
-        Self { first, second, came_to_second: Arc::default() }
+        Self { first, second, asked_second: Arc::default() }
     }
 }
 
 impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
-        // A source that keeps nothing has nothing to look at, and would ask.
+        // A source without a store would send a request instead of a look.
         if renewal.only_looks() && !self.first.info().keeps {
             return self.second.fetch(renewal).await;
         }
-        self.came_to_second.store(false, Ordering::Relaxed);
+        self.asked_second.store(false, Ordering::Relaxed);
         let denial = match self.first.fetch(renewal.clone()).await {
             Err(error) if error.is_refusal() => error,
             other => return other,
         };
-        self.came_to_second.store(true, Ordering::Relaxed);
+        self.asked_second.store(true, Ordering::Relaxed);
         self.second.fetch(renewal).await.map_err(|error| {
-            // The first may have been sent something, and will be again.
+            // The first source may have sent a request, and will send another.
             let is_asked_again = error.is_unsent() && !self.first.info().remembers_refusals;
-            let told = FallbackError { denial, error }.into_token_error();
-            if is_asked_again { told.into_sent() } else { told }
+            let error = FallbackError { denial, error }.into_token_error();
+            if is_asked_again { error.into_sent() } else { error }
         })
     }
 
-    /// Tells both, the second even if the first fails, and returns the first error.
+    /// Notifies both sources, also if the first fails, and returns the first error.
     async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
         let first = self.first.adopt(tokens).await;
         let second = self.second.adopt(tokens).await;
@@ -80,16 +91,16 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
         first.and(second)
     }
 
-    /// What the first source says, with what must be reckoned with because of the second.
+    /// Returns the facts of the first source, and what follows from the second.
     fn info(&self) -> SourceInfo {
         let (first, second) = (self.first.info(), self.second.info());
-        // Both are asked again: neither may repeat what was refused.
+        // A repetition asks both, and neither may repeat what was refused.
         let may_ask_again = first.fresh_proof || first.remembers_refusals;
         let fresh_proof = second.fresh_proof && may_ask_again;
-        // A change of the second's input says nothing about a failure of the first.
+        // A change of the second source's input does not end a failure of the first.
         let watch_second = second.watch.filter(|_| may_ask_again).map(|second| {
-            let came_to_second = Arc::clone(&self.came_to_second);
-            Watch::new(move || came_to_second.load(Ordering::Relaxed) && second.has_changed())
+            let asked_second = Arc::clone(&self.asked_second);
+            Watch::new(move || asked_second.load(Ordering::Relaxed) && second.has_changed())
         });
         SourceInfo {
             keeps: first.keeps || second.keeps,
@@ -116,10 +127,12 @@ impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for Fallback<A, B> {
     }
 }
 
-/// Why neither source of a [`Fallback`] had a token.
+/// The errors of both sources of a [`Fallback`].
+///
+/// # Examples
 ///
 /// ```
-/// # use tower_refresh::{FallbackError, TokenError};
+/// use tower_refresh::{FallbackError, TokenError};
 /// fn why_logged_out(error: &TokenError) -> Option<&TokenError> {
 ///     let both: &FallbackError = error.get_ref().downcast_ref()?;
 ///     Some(both.denial())
@@ -132,35 +145,35 @@ pub struct FallbackError {
 }
 
 impl FallbackError {
-    /// Returns how the first source was denied.
+    /// Returns the denial of the first source.
     pub fn denial(&self) -> &TokenError {
         &self.denial
     }
 
-    /// Returns how the second source failed.
+    /// Returns the error of the second source.
     pub fn error(&self) -> &TokenError {
         &self.error
     }
 
-    /// Makes an error that is to the credentials what the second source's is.
+    /// Returns an error with the kind, code and all else of the second source's.
     fn into_token_error(self) -> TokenError {
-        self.error.clone().told_as(self)
+        self.error.clone().wrapped_as(self)
     }
 }
 
 impl fmt::Display for FallbackError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The second's kind, code and description are shown by the `TokenError` around it.
+        // The `TokenError` around it shows the kind, code and description of the second error.
         write!(
             f,
-            "the first source had no more to give ({}), and then: {}",
+            "the first source was denied ({}), and the second failed: {}",
             self.denial,
             self.error.get_ref()
         )
     }
 }
 
-// The second source's causes go on where its message ends; `denial` is told in full above.
+// The causes of the second error continue its message. `Display` shows the denial in full.
 impl Error for FallbackError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.error.source()
@@ -192,48 +205,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_second_is_asked_the_same_once_the_first_is_denied() {
+    async fn second_source_is_asked_the_same_after_a_denial() {
         let source = failing(TokenError::denied("gone")).or_else(echo());
         let fetched = source.fetch(renewal()).await.unwrap();
         assert_eq!(fetched.access_token().expose_secret(), "previous");
     }
 
     #[tokio::test]
-    async fn a_first_that_fails_otherwise_or_succeeds_is_the_answer() {
+    async fn other_error_or_success_of_the_first_is_the_result() {
         let unasked = || source_fn(|_| async { panic!("the second was asked") });
         for error in
             [TokenError::transient("a"), TokenError::ambiguous("a"), TokenError::misconfigured("a")]
         {
             let source = failing(error.clone()).or_else(unasked());
-            let told = source.fetch(renewal()).await.unwrap_err();
-            assert_eq!(told.to_string(), error.to_string());
+            let error = source.fetch(renewal()).await.unwrap_err();
+            assert_eq!(error.to_string(), error.to_string());
         }
         assert!(echo().or_else(unasked()).fetch(renewal()).await.is_ok());
     }
 
     #[tokio::test]
-    async fn an_error_of_the_second_is_its_own_and_tells_the_denial_too() {
+    async fn error_of_the_second_also_has_the_denial() {
         let first = TokenError::denied("refused").with_code("invalid_grant");
         let second = TokenError::transient(io::Error::other("unreachable"))
             .with_code("slow_down")
             .with_description("later")
             .with_retry_after(Duration::from_secs(7));
         let source = failing(first).or_else(failing(second));
-        let told = source.fetch(renewal()).await.unwrap_err();
-        assert!(told.is_transient());
-        assert_eq!(told.code(), Some("slow_down"));
-        assert_eq!(told.retry_after(), Some(Duration::from_secs(7)));
+        let error = source.fetch(renewal()).await.unwrap_err();
+        assert!(error.is_transient());
+        assert_eq!(error.code(), Some("slow_down"));
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
         assert_eq!(
-            told.to_string(),
-            "no token for now: the first source had no more to give (token denied: refused: invalid_grant), and then: unreachable: slow_down (later)"
+            error.to_string(),
+            "no token for now: the first source was denied (token denied: refused: invalid_grant), and the second failed: unreachable: slow_down (later)"
         );
-        let both: &FallbackError = told.get_ref().downcast_ref().unwrap();
+        let both: &FallbackError = error.get_ref().downcast_ref().unwrap();
         assert_eq!(both.denial().code(), Some("invalid_grant"));
         assert!(both.error().get_ref().is::<io::Error>());
     }
 
     #[tokio::test]
-    async fn the_kind_of_the_seconds_error_is_kept() {
+    async fn kind_of_the_second_error_is_kept() {
         for error in [
             TokenError::transient("a"),
             TokenError::ambiguous("a"),
@@ -241,16 +254,16 @@ mod tests {
             TokenError::denied("a"),
         ] {
             let source = failing(TokenError::denied("gone")).or_else(failing(error.clone()));
-            let told = source.fetch(renewal()).await.unwrap_err();
-            assert_eq!(told.is_transient(), error.is_transient());
-            assert_eq!(told.is_ambiguous(), error.is_ambiguous());
-            assert_eq!(told.is_misconfigured(), error.is_misconfigured());
-            assert_eq!(told.is_denied(), error.is_denied());
+            let error = source.fetch(renewal()).await.unwrap_err();
+            assert_eq!(error.is_transient(), error.is_transient());
+            assert_eq!(error.is_ambiguous(), error.is_ambiguous());
+            assert_eq!(error.is_misconfigured(), error.is_misconfigured());
+            assert_eq!(error.is_denied(), error.is_denied());
         }
     }
 
     #[tokio::test]
-    async fn both_adopt_even_if_the_first_fails() {
+    async fn both_sources_adopt_even_if_the_first_fails() {
         let (first, second) = (Adopted::failing(), Adopted::default());
         let source = first.clone().or_else(second.clone());
         assert!(source.adopt(None).await.is_err());

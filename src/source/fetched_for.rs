@@ -1,4 +1,4 @@
-//! Which credentials a fetch is for: to wait for these within it would be to wait for itself.
+//! The credentials that a fetch is for: waiting for them within the fetch would be a deadlock.
 
 use std::future::Future;
 
@@ -6,10 +6,10 @@ tokio::task_local! {
     static CURRENT: FetchedFor;
 }
 
-/// The credentials that wait for what a task fetches: those that it was started for, and those that wait for these.
+/// The credentials that wait for the fetch of a task: those that started it, and those that wait for them.
 ///
-/// It goes with the task, with the [`Renewal`](super::Renewal), and with each token request in its extensions, since a buffer
-/// makes the call in a task of its own.
+/// The task, the [`Renewal`](super::Renewal) and the extensions of each token request have them, since a buffer makes the call in a
+/// task of its own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FetchedFor(Vec<u64>);
 

@@ -4,36 +4,39 @@ use super::{Cause, Renewal, TokenSource};
 use crate::error::TokenError;
 use crate::token::{AccessToken, TokenSet};
 
-/// A source with one fixed token, which never expires: an API key, a personal access token.
+/// A source with one fixed token, such as an API key or a personal access token.
 ///
-/// A server that rejects it has the last word: there is no other one, which is [denied](TokenError::is_denied) until the
-/// program itself brings a new token with [`Credentials::replace`](crate::Credentials::replace).
+/// The token never expires. If a server rejects it, the source is [denied](TokenError::is_denied) until the application provides a
+/// new token with [`Credentials::replace`](crate::Credentials::replace).
+///
+/// # Examples
 ///
 /// ```
 /// use tower_refresh::StaticToken;
 ///
-/// let source = StaticToken::new("sesame")?;
+/// let source = StaticToken::new("sesame".parse()?);
 /// # Ok::<(), tower_refresh::TokenError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[doc(alias = "api_key")]
 pub struct StaticToken {
     tokens: TokenSet,
 }
 
 impl StaticToken {
-    /// Makes a source of a token.
+    /// Creates a source with this token.
     ///
-    /// # Errors
+    /// # Examples
     ///
-    /// As [`AccessToken::new`].
-    pub fn new(token: impl AsRef<str>) -> Result<Self, TokenError> {
-        AccessToken::new(token).map(Self::from)
-    }
-}
-
-impl From<AccessToken> for StaticToken {
-    fn from(token: AccessToken) -> Self {
-        Self { tokens: TokenSet::builder(token).build() }
+    /// ```
+    /// use tower_refresh::{AccessToken, Credentials, StaticToken};
+    ///
+    /// let token = AccessToken::new("sesame")?;
+    /// let credentials = Credentials::new(StaticToken::new(token));
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
+    pub fn new(token: AccessToken) -> Self {
+        Self { tokens: TokenSet::new(token) }
     }
 }
 
@@ -56,8 +59,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_fixed_token_is_given_until_a_newer_one_is_wanted() {
-        let source = StaticToken::new("sesame").unwrap();
+    async fn fixed_token_is_returned_until_a_newer_one_is_needed() {
+        let source = StaticToken::new("sesame".parse().unwrap());
         for cause in [Cause::Missing, Cause::Expiring, Cause::Expired] {
             let tokens = source.fetch(Renewal::new(cause)).await.unwrap();
             assert_eq!(tokens.access_token().expose_secret(), "sesame");

@@ -1,4 +1,4 @@
-//! Facts about a source, for the credentials and for a store.
+//! Facts about a source.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use crate::token::RefreshToken;
 
-/// Facts about a source, for the credentials and for a store: returned by [`TokenSource::info`](super::TokenSource::info).
+/// Facts about a source, returned by [`TokenSource::info`](super::TokenSource::info).
 ///
-/// The sources in [`oauth2`](crate::oauth2) say all of it. One of your own says what it knows:
+/// The credentials and the store use them. The sources in [`oauth2`](crate::oauth2) provide all facts. Your own source provides
+/// what it knows.
+///
+/// # Examples
 ///
 /// ```
 /// use tower_refresh::{Renewal, SourceInfo, TokenError, TokenSet, TokenSource};
@@ -36,17 +39,25 @@ pub struct SourceInfo {
     pub(crate) refresh_token: Option<RefreshToken>,
     pub(crate) rotates: bool,
     pub(crate) reuse_grace: Option<Duration>,
-    /// Whether the source keeps tokens that others may bring, so that it is worth to look.
+    /// Whether the source has a store in which other processes may save tokens.
     pub(crate) keeps: bool,
-    /// Notices a change of the source's input, after which an earlier failure proves nothing.
+    /// Detects a change of the source's input, which ends the backoff after a failure.
     pub(crate) watch: Option<Watch>,
     pub(crate) fresh_proof: bool,
-    /// Whether the source itself remembers a refusal and does not send what was refused again.
+    /// Whether the source remembers a refusal and does not repeat the refused request.
     pub(crate) remembers_refusals: bool,
 }
 
 impl SourceInfo {
-    /// Says nothing yet: a refresh token may rotate, and the rest is unknown.
+    /// Creates facts that are all unknown. A refresh token may rotate.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::SourceInfo;
+    ///
+    /// let info = SourceInfo::new().client_id("compass").rotates(false);
+    /// ```
     pub fn new() -> Self {
         Self {
             token_endpoint: None,
@@ -82,26 +93,28 @@ impl SourceInfo {
         self
     }
 
-    /// Sets whether the server may issue a new refresh token in place of the one that was spent; true unless it is known
-    /// not to.
+    /// Sets whether the server may replace a spent refresh token by a new one. The default is true.
+    #[doc(alias = "rotation")]
     pub fn rotates(mut self, rotates: bool) -> Self {
         self.rotates = rotates;
         self
     }
 
-    /// Sets for how long after it was first sent a refresh token may be sent again.
+    /// Sets how long after its first use the server accepts a refresh token again.
     pub fn reuse_grace(mut self, grace: impl Into<Option<Duration>>) -> Self {
         self.reuse_grace = grace.into();
         self
     }
 
-    /// Sets whether the source makes its proof anew for each attempt, such as a signed assertion, the output of a command or
-    /// the content of a file; false by default.
+    /// Sets whether the source makes a new proof for each attempt, such as a signed assertion, the output of a command or the
+    /// content of a file. The default is false.
     ///
-    /// A refusal ([`TokenError::is_denied`](crate::TokenError::is_denied)) then means little for the next attempt, since a
-    /// clock may have been set or a permission granted meanwhile. The source is asked again every five minutes if requests
-    /// need a token, and at once by [`Credentials::renew`](crate::Credentials::renew). Leave it false for a fixed password, which
-    /// servers lock an account for, and for refresh tokens, which stay refused.
+    /// The next attempt may succeed after a [denial](crate::TokenError::is_denied), since a clock may have been set or a permission
+    /// granted. The source is asked again every five minutes if requests need a token, and at once by
+    /// [`Credentials::renew`](crate::Credentials::renew). Leave it false for a fixed password, since servers lock the account, and
+    /// for refresh tokens, which stay refused.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use tower_refresh::{Renewal, SourceInfo, TokenError, TokenSet, TokenSource};
@@ -124,14 +137,14 @@ impl SourceInfo {
         self
     }
 
-    /// Sets that the source does not send again what was refused.
+    /// Sets that the source does not repeat a refused request.
     #[cfg(feature = "oauth2")]
     pub(crate) fn remembering_refusals(mut self) -> Self {
         self.remembers_refusals = true;
         self
     }
 
-    /// Says that the source keeps tokens, which others may bring.
+    /// Sets that the source has a store in which other processes may save tokens.
     #[cfg(feature = "store")]
     pub(crate) fn keeping(mut self) -> Self {
         self.keeps = true;
@@ -152,7 +165,7 @@ impl Default for SourceInfo {
 
 /// Detects a change of a source's input, such as a file, since the source last read it.
 ///
-/// It is called after a failure or a rejection, in the task of a request, and must be cheap.
+/// A request calls it after a failure or a rejection, so that it must be cheap.
 #[derive(Clone)]
 pub(crate) struct Watch(Arc<dyn Fn() -> bool + Send + Sync>);
 

@@ -1,6 +1,7 @@
 //! Where tokens come from.
 
 mod boxed;
+mod cause;
 mod fallback;
 mod fetched_for;
 mod file;
@@ -12,6 +13,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 pub use self::boxed::BoxTokenSource;
+pub use self::cause::Cause;
 pub use self::fallback::{Fallback, FallbackError};
 pub(crate) use self::fetched_for::FetchedFor;
 pub use self::file::TokenFile;
@@ -35,7 +37,7 @@ use crate::token::TokenSet;
 ///
 /// let credentials = Credentials::new(|renewal: Renewal| async move {
 ///     let token = "…ask whoever hands out tokens…".replace(|c: char| !c.is_ascii_lowercase(), "");
-///     TokenSet::bearer(token).map(|tokens| tokens.expires_in(Duration::from_secs(300)))
+///     TokenSet::bearer(token).map(|tokens| tokens.with_expires_in(Duration::from_secs(300)))
 /// });
 /// ```
 #[diagnostic::on_unimplemented(
@@ -156,7 +158,7 @@ impl<S: TokenSource> TokenSource for Arc<S> {
 /// use tower_refresh::{Credentials, TokenSet, source_fn};
 ///
 /// let credentials = Credentials::new(source_fn(|renewal| async move {
-///     Ok(TokenSet::bearer("sesame")?.build())
+///     TokenSet::bearer("sesame")
 /// }));
 /// ```
 pub fn source_fn<F, Fut>(f: F) -> F
@@ -326,22 +328,6 @@ impl fmt::Debug for Renewal {
     }
 }
 
-/// Why a new token set is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Cause {
-    /// There is none.
-    Missing,
-    /// The one at hand expires soon, and is used meanwhile.
-    Expiring,
-    /// The one at hand has expired.
-    Expired,
-    /// A resource server rejected the one at hand.
-    Rejected,
-    /// The application asked for it.
-    Forced,
-}
-
 #[cfg(test)]
 mod testing {
     //! What the tests of the sources share.
@@ -355,7 +341,7 @@ mod testing {
     use crate::token::TokenSet;
 
     pub(super) fn tokens(token: &str) -> TokenSet {
-        TokenSet::bearer(token).unwrap().build()
+        TokenSet::bearer(token).unwrap()
     }
 
     #[tokio::test]

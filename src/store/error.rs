@@ -1,4 +1,4 @@
-//! Why a store did not do what it was asked.
+//! The error of a store.
 
 use std::error::Error;
 use std::fmt;
@@ -6,101 +6,180 @@ use std::sync::Arc;
 
 use crate::error::{BoxError, TokenError};
 
-/// Why a [`TokenStore`](super::TokenStore) did not do what it was asked.
+/// The error of a [`TokenStore`](super::TokenStore).
 ///
-/// | kind | what it means | what [`Stored`](super::Stored) does |
+/// | kind | meaning | effect |
 /// |---|---|---|
-/// | [held](Self::held) | somebody else holds the lock | asks again later |
-/// | [unavailable](Self::unavailable) | the store is down, or full | what [`StoreDown`](super::StoreDown) says |
-/// | [conflict](Self::conflict) | what is stored is not what was to be replaced | loads it, and decides again |
-/// | [unreadable](Self::unreadable) | what is stored cannot be understood | fails, and leaves it as it is |
-/// | [misconfigured](Self::misconfigured) | a human must mend the set-up | fails |
+/// | [held](Self::held) | another process or task holds the lock | nothing is sent; another attempt follows later |
+/// | [unavailable](Self::unavailable) | the store is down or full | see [`StoreDown`](super::StoreDown) |
+/// | [conflict](Self::conflict) | the store has another record than the one to be replaced | the record is loaded, and the decision made again |
+/// | [unreadable](Self::unreadable) | the record cannot be parsed | the refresh fails, and the record stays unchanged |
+/// | [misconfigured](Self::misconfigured) | the configuration must be corrected | the refresh fails |
 ///
-/// Cloning is cheap. No message contains a token.
+/// Cloning is cheap. No error of this crate contains a token.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::store::{StoreError, StoreErrorKind};
+///
+/// let error = StoreError::unavailable("connection refused");
+/// assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+/// assert_eq!(error.to_string(), "the store is unavailable: connection refused");
+/// ```
 #[derive(Clone)]
 pub struct StoreError {
-    kind: Kind,
+    kind: StoreErrorKind,
     error: Arc<dyn Error + Send + Sync>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+/// The kind of a [`StoreError`], for a `match`.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::store::{StoreError, StoreErrorKind};
+///
+/// assert_eq!(StoreError::conflict().kind(), StoreErrorKind::Conflict);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// Another process or task holds the lock.
     Held,
+    /// The store is down or full.
     Unavailable,
+    /// The store has another record than the one to be replaced.
     Conflict,
+    /// The record cannot be parsed.
     Unreadable,
+    /// The configuration must be corrected.
     Misconfigured,
 }
 
 impl StoreError {
-    /// Makes an error for a lock that somebody else did not let go of in time. The store itself is well.
+    /// Creates an error for a lock that was not released in time. This is not an outage of the store.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// let error = StoreError::held("another process has held it for 5 seconds");
+    /// assert!(error.is_held());
+    /// ```
     pub fn held(error: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Held, error.into())
+        Self::new(StoreErrorKind::Held, error.into())
     }
 
-    /// Makes an error for a store that is down, or full: it may work later. After a save, nobody knows whether it counted.
+    /// Creates an error for a store that is down or full. After a save, its outcome is unknown.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// let error = StoreError::unavailable("connection refused");
+    /// assert!(error.is_unavailable());
+    /// ```
     pub fn unavailable(error: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Unavailable, error.into())
+        Self::new(StoreErrorKind::Unavailable, error.into())
     }
 
-    /// Makes an error for a save that came too late: something else is stored than what it was to replace.
+    /// Creates an error for a save that came too late: the store has another record than the one to be replaced.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// assert!(StoreError::conflict().is_conflict());
+    /// ```
     pub fn conflict() -> Self {
-        Self::new(Kind::Conflict, "something else is stored than what was to be replaced".into())
+        Self::new(
+            StoreErrorKind::Conflict,
+            "it has another record than the one to be replaced".into(),
+        )
     }
 
-    /// Makes an error for stored data that is torn, foreign, sealed with an unknown key, or written by a later version.
+    /// Creates an error for a record that is incomplete, foreign, encrypted with an unknown key, or written by a later version.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// let error = StoreError::unreadable("the record ends early");
+    /// assert!(error.is_unreadable());
+    /// ```
     pub fn unreadable(error: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Unreadable, error.into())
+        Self::new(StoreErrorKind::Unreadable, error.into())
     }
 
-    /// Makes an error for a set-up that a human must mend: a folder that does not exist, a password that is wrong.
+    /// Creates an error for a configuration that must be corrected: a folder that does not exist, a wrong password.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// let error = StoreError::misconfigured("the folder does not exist");
+    /// assert!(error.is_misconfigured());
+    /// ```
     pub fn misconfigured(error: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Misconfigured, error.into())
+        Self::new(StoreErrorKind::Misconfigured, error.into())
     }
 
-    fn new(kind: Kind, error: BoxError) -> Self {
+    fn new(kind: StoreErrorKind, error: BoxError) -> Self {
         Self { kind, error: error.into() }
     }
 
-    /// Returns whether somebody else holds the lock.
+    /// Returns the kind.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// Returns whether another process or task holds the lock.
     pub fn is_held(&self) -> bool {
-        self.kind == Kind::Held
+        self.kind == StoreErrorKind::Held
     }
 
-    /// Returns whether the store is down, or full.
+    /// Returns whether the store is down or full.
     pub fn is_unavailable(&self) -> bool {
-        self.kind == Kind::Unavailable
+        self.kind == StoreErrorKind::Unavailable
     }
 
-    /// Returns whether something else is stored than what a save was to replace.
+    /// Returns whether the store has another record than the one to be replaced.
     pub fn is_conflict(&self) -> bool {
-        self.kind == Kind::Conflict
+        self.kind == StoreErrorKind::Conflict
     }
 
-    /// Returns whether what is stored cannot be understood.
+    /// Returns whether the record cannot be parsed.
     pub fn is_unreadable(&self) -> bool {
-        self.kind == Kind::Unreadable
+        self.kind == StoreErrorKind::Unreadable
     }
 
-    /// Returns whether a human must mend the set-up.
+    /// Returns whether the configuration must be corrected.
     pub fn is_misconfigured(&self) -> bool {
-        self.kind == Kind::Misconfigured
+        self.kind == StoreErrorKind::Misconfigured
     }
 
-    /// Returns the error that this one was made of.
+    /// Returns the wrapped error.
     pub fn get_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.error
     }
 }
 
 impl From<StoreError> for TokenError {
-    /// A store that is held, down or overtaken may work later; the rest is for a human. Nothing was sent to the token endpoint,
-    /// so that a store which went down with the network is asked again as soon as an endpoint that cannot be reached.
+    /// A store that is unavailable is transient and [unsent](TokenError::unsent): nothing was sent to the token endpoint, and a
+    /// network outage often takes both down. A lock and a conflict are transient, and the other kinds are misconfigured.
     fn from(error: StoreError) -> Self {
         match error.kind {
-            Kind::Unavailable => Self::unsent(error),
-            Kind::Held | Kind::Conflict => Self::transient(error),
-            Kind::Unreadable | Kind::Misconfigured => Self::misconfigured(error),
+            StoreErrorKind::Unavailable => Self::unsent(error),
+            StoreErrorKind::Held | StoreErrorKind::Conflict => Self::transient(error),
+            StoreErrorKind::Unreadable | StoreErrorKind::Misconfigured => {
+                Self::misconfigured(error)
+            }
         }
     }
 }
@@ -108,11 +187,11 @@ impl From<StoreError> for TokenError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::Held => "the store is locked by somebody else",
-            Kind::Unavailable => "the store is unavailable",
-            Kind::Conflict => "the store was overtaken",
-            Kind::Unreadable => "the store cannot be read",
-            Kind::Misconfigured => "the store is set up wrong",
+            StoreErrorKind::Held => "the store is locked",
+            StoreErrorKind::Unavailable => "the store is unavailable",
+            StoreErrorKind::Conflict => "the store has changed",
+            StoreErrorKind::Unreadable => "the store cannot be read",
+            StoreErrorKind::Misconfigured => "invalid store configuration",
         };
         write!(f, "{kind}: {}", self.error)
     }
@@ -124,7 +203,7 @@ impl fmt::Debug for StoreError {
     }
 }
 
-// As with `TokenError`: what it was made of is shown by `Display`.
+// As with `TokenError`: `Display` shows the wrapped error.
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.error.source()

@@ -63,7 +63,7 @@
 //! - A refresh token that may rotate is sent once, by one of all who share the store, unless an answer was lost.
 //! - Wherever a process is killed, the next start finds a whole record. A token set that was saved is not lost.
 //! - If a process ends between steps 4 and 7, or no answer comes, the intent stays **open**: nobody knows whether the refresh
-//!   token is spent. Whoever finds it says so ([`Event::Unanswered`](crate::Event::Unanswered), or an
+//!   token is spent. Whoever finds it says so ([`Event::OutcomeUnknown`](crate::Event::OutcomeUnknown), or an
 //!   [ambiguous](crate::TokenError::is_ambiguous) error). The access token is used to its end, and nothing is sent. Then the
 //!   refresh token is sent once more, by one for all: either that works, or the server refuses it, and the error says what is
 //!   known. If no answer comes again, the next attempts are a minute apart, then two, at last a quarter of an hour.
@@ -125,7 +125,7 @@ mod stored;
 use std::future::Future;
 use std::time::Duration;
 
-pub use self::error::StoreError;
+pub use self::error::{StoreError, StoreErrorKind};
 #[cfg(feature = "file-store")]
 #[cfg_attr(docsrs, doc(cfg(feature = "file-store")))]
 pub use self::file::{FileLock, FileStore};

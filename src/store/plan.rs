@@ -672,7 +672,7 @@ impl StoredTokens {
 
     /// Returns a set of this record, which remembers that it is.
     fn tokens_of(&self, set: &StoredSet, now: SystemTime) -> Result<TokenSet, StoreError> {
-        Ok(set.tokens(now)?.to_builder().stored_as(self.stored_as()).build())
+        Ok(set.tokens(now)?.with_stored_as(self.stored_as()))
     }
 
     /// Returns the stored set, if there is one.

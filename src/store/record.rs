@@ -474,9 +474,8 @@ impl StoredSet {
     ) -> Result<Self, StoreError> {
         let tokens = TokenSet::bearer("none")
             .map_err(|error| StoreError::unreadable(error.get_ref().to_string()))?
-            .expires_in(Duration::ZERO)
-            .refresh_token(refresh_token.clone())
-            .build();
+            .with_expires_in(Duration::ZERO)
+            .with_refresh_token(refresh_token.clone());
         Ok(Self::new(&tokens, now))
     }
 
@@ -489,30 +488,30 @@ impl StoredSet {
     pub(super) fn tokens(&self, now: SystemTime) -> Result<TokenSet, StoreError> {
         let access_token = AccessToken::new(self.access_token.0.expose())
             .map_err(|error| StoreError::unreadable(error.get_ref().to_string()))?;
-        let mut tokens = TokenSet::builder(access_token);
+        let mut tokens = TokenSet::new(access_token);
         if let Some(at) = self.expires_at_ms {
-            tokens = tokens.expires_at(time_of_day(at));
+            tokens = tokens.with_expires_at(time_of_day(at));
         }
         if let Some(at) = self.refresh_at_ms {
             let left = Duration::from_millis(at).saturating_sub(since_epoch(now));
-            tokens = tokens.refresh_in(left);
+            tokens = tokens.with_refresh_in(left);
         }
         if let Some(token) = &self.refresh_token {
-            tokens = tokens.refresh_token(token.0.expose());
+            tokens = tokens.with_refresh_token(token.0.expose());
         }
         if let Some(at) = self.refresh_token_expires_at_ms {
-            tokens = tokens.refresh_token_expires_at(time_of_day(at));
+            tokens = tokens.with_refresh_token_expires_at(time_of_day(at));
         }
         if let Some(scope) = &self.scope {
-            tokens = tokens.scope(scope);
+            tokens = tokens.with_scope(scope);
         }
         if let Some(token) = &self.id_token {
-            tokens = tokens.id_token(token.0.expose());
+            tokens = tokens.with_id_token(token.0.expose());
         }
         for (name, value) in &self.extra {
-            tokens = tokens.extra(name, value.0.expose());
+            tokens = tokens.with_extra(name, value.0.expose());
         }
-        Ok(tokens.build())
+        Ok(tokens)
     }
 
     /// Returns whether it was made of this token set.
@@ -704,13 +703,12 @@ mod tests {
             StoredTokens::new(Binding { name: "compass".into(), ..Binding::default() });
         let tokens = TokenSet::bearer("sesame-access")
             .unwrap()
-            .expires_in(Duration::from_secs(60))
-            .refresh_token("sesame-refresh")
-            .refresh_token_expires_at(time_of_day(5_000_000))
-            .scope("a b")
-            .id_token("sesame-id")
-            .extra("instance_url", "https://sesame-host")
-            .build();
+            .with_expires_in(Duration::from_secs(60))
+            .with_refresh_token("sesame-refresh")
+            .with_refresh_token_expires_at(time_of_day(5_000_000))
+            .with_scope("a b")
+            .with_id_token("sesame-id")
+            .with_extra("instance_url", "https://sesame-host");
         record.content_mut().unwrap().tokens =
             Some(StoredSet::new(&tokens, time_of_day(1_000_000)));
         record
@@ -761,7 +759,7 @@ mod tests {
         let read = StoredTokens::from_json(added.to_string().as_bytes()).unwrap();
 
         let mut next = read.next();
-        let tokens = TokenSet::bearer("next").unwrap().build();
+        let tokens = TokenSet::bearer("next").unwrap();
         let content = next.content_mut().unwrap();
         let set = content.tokens.take().unwrap().followed_by(&tokens, time_of_day(2));
         content.tokens = Some(set);

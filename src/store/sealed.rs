@@ -434,8 +434,7 @@ mod tests {
     use crate::token::TokenSet;
 
     fn record() -> StoredTokens {
-        let tokens =
-            TokenSet::bearer("sesame".repeat(10_000)).unwrap().refresh_token("open").build();
+        let tokens = TokenSet::bearer("sesame".repeat(10_000)).unwrap().with_refresh_token("open");
         StoredTokens::example(None, &tokens, true)
     }
 

@@ -45,7 +45,7 @@ use crate::token::{RefreshToken, StoredAs, TokenSet};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), TokenError> {
 /// // Most programs have a `RefreshTokenGrant` here, and a `FileStore` or a `RedisStore` there.
-/// let source = source_fn(|_| async { Ok(TokenSet::bearer("sesame")?.build()) });
+/// let source = source_fn(|_| async { TokenSet::bearer("sesame") });
 /// let store = MemoryStore::new();
 ///
 /// let credentials = Credentials::new(Stored::new(source, store.clone()).name("compass"));
@@ -311,7 +311,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
     ) -> Result<Step, TokenError> {
         let parent = stored_as(record.as_ref());
         let stored_as = StoredAs { revision: parent.revision.saturating_add(1), ..parent };
-        let tokens = tokens.to_builder().stored_as(stored_as).build();
+        let tokens = tokens.clone().with_stored_as(stored_as);
         let held =
             Held { stored_as, tokens: tokens.clone(), asked, saved: Saved::After(parent.revision) };
         self.remember(|all| all.hold(held));
@@ -442,7 +442,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             Some(before) => {
                 let refused =
                     format!("{}; refused afterwards: {}", before.describe(), error.get_ref());
-                error.told_as(refused)
+                error.wrapped_as(refused)
             }
         })
     }
@@ -523,7 +523,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
                     Saved::Yes => Saved::After(held.stored_as.revision),
                     after @ Saved::After(_) => after,
                 };
-                let tokens = tokens.to_builder().stored_as(stored_as).build();
+                let tokens = tokens.clone().with_stored_as(stored_as);
                 self.remember(|all| {
                     all.hold(Held { stored_as, tokens: tokens.clone(), asked, saved })
                 });
@@ -554,7 +554,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
             (all.memory.held.as_ref().map(|held| held.stored_as), all.memory.session.is_some())
         });
         let tokens = match held.filter(|_| !is_session) {
-            Some(stored_as) => tokens.to_builder().stored_as(stored_as).build(),
+            Some(stored_as) => tokens.clone().with_stored_as(stored_as),
             None => tokens,
         };
         let served = self.hurry(&tokens, SAVE_AGAIN);
@@ -566,7 +566,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
 
     /// Returns an unsaved set as it is to be used: soon stale, so that the next requests have it saved.
     fn hurry(&self, tokens: &TokenSet, after: Duration) -> TokenSet {
-        let served = tokens.to_builder().refresh_in(after).build();
+        let served = tokens.clone().with_refresh_in(after);
         self.remember(|all| all.hurried = Some(served.clone()));
         served
     }
@@ -743,7 +743,7 @@ impl<S: TokenSource, T: TokenStore> Stored<S, T> {
         if !is_of_another {
             return tokens;
         }
-        let marked = tokens.to_builder().begins_session().build();
+        let marked = tokens.clone().beginning_session();
         self.remember(|all| {
             if let Some(hurried) = &mut all.hurried
                 && hurried.is_clone_of(&tokens)

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Timestamp};
 
 /// A clock that stands still until the test moves it.
 ///
@@ -104,9 +104,9 @@ impl ManualClock {
 }
 
 impl Clock for ManualClock {
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         let time = *self.lock();
-        Now::new(time.monotonic, time.wall)
+        Timestamp::new(time.monotonic, time.wall)
     }
 }
 
@@ -146,9 +146,9 @@ impl TokioClock {
 }
 
 impl Clock for TokioClock {
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         let elapsed = self.start.elapsed();
-        Now::new(elapsed, epoch() + elapsed)
+        Timestamp::new(elapsed, epoch() + elapsed)
     }
 }
 

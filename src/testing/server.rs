@@ -62,13 +62,13 @@ impl AuthorizationServer {
         )]
         let access_token =
             AccessToken::new(granted.access_token).expect("a token of the server is visible ASCII");
-        let mut tokens = TokenSet::builder(access_token)
-            .expires_in(self.shared.config.rules.access_token_lifetime)
-            .refresh_token(refresh_token);
+        let mut tokens = TokenSet::new(access_token)
+            .with_expires_in(self.shared.config.rules.access_token_lifetime)
+            .with_refresh_token(refresh_token);
         if let Some(scope) = granted.scope {
-            tokens = tokens.scope(scope);
+            tokens = tokens.with_scope(scope);
         }
-        tokens.build()
+        tokens
     }
 
     /// Logs somebody in without HTTP, and returns the first refresh token of a new family.

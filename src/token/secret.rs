@@ -1,4 +1,4 @@
-//! Strings that are wiped when they go, and that nobody prints by accident.
+//! Strings that are wiped when they are dropped, and that `Debug` redacts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,42 +22,5 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
-    }
-}
-
-/// A refresh token (RFC 6749 §1.5).
-///
-/// Most servers let a client spend one only once. It is redacted in `Debug` and wiped from memory when the last clone
-/// is dropped.
-#[derive(Clone)]
-pub struct RefreshToken(Secret);
-
-impl RefreshToken {
-    /// Wraps a refresh token.
-    pub fn new(token: impl Into<String>) -> Self {
-        Self(Secret::new(token))
-    }
-
-    /// Returns the token itself.
-    pub fn expose_secret(&self) -> &str {
-        self.0.expose()
-    }
-}
-
-impl fmt::Debug for RefreshToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RefreshToken").field(&self.0).finish()
-    }
-}
-
-impl From<String> for RefreshToken {
-    fn from(token: String) -> Self {
-        Self::new(token)
-    }
-}
-
-impl From<&str> for RefreshToken {
-    fn from(token: &str) -> Self {
-        Self::new(token)
     }
 }

@@ -62,13 +62,13 @@ fn another_scheme_allocates_no_more_than_bearer() {
 fn a_token_is_cloned_without_allocating() {
     let token = AccessToken::new("sesame").unwrap();
     assert_eq!(measure(|| drop(token.header_value().clone())).count_total, 0);
-    let tokens = TokenSet::builder(token).refresh_token("r").build();
+    let tokens = TokenSet::new(token).with_refresh_token("r");
     assert_eq!(measure(|| drop(tokens.clone())).count_total, 0);
 }
 
 fn refresh() -> RefreshLayer {
     let credentials = Credentials::new(|_: Renewal| async {
-        TokenSet::bearer("sesame").map(|tokens| tokens.expires_in(Duration::from_secs(3600)))
+        TokenSet::bearer("sesame").map(|tokens| tokens.with_expires_in(Duration::from_secs(3600)))
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(credentials.prime()).unwrap();

@@ -192,7 +192,7 @@ async fn a_stream_goes_on_after_an_early_rejection_if_there_is_no_newer_token() 
         let expected = upload.expected();
         let client = layer(&server, source).service(client(version));
         let answer = tokio::spawn(client.oneshot(post(&server, "/early", make(upload))));
-        strings.next().await.answer(harness::tokens(OLD).expires_in(HOUR));
+        strings.next().await.answer(harness::tokens(OLD).with_expires_in(HOUR));
         strings.next().await.fail(TokenError::denied("log in again"));
         let answer = answer.await.unwrap().unwrap();
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{kind}");
@@ -218,7 +218,7 @@ async fn a_request_that_is_dropped_while_the_token_is_renewed_takes_the_rest_of_
         let client = layer(&server, source).service(client(version));
         let request = post(&server, "/early", Replayable::new(upload));
         let answer = tokio::spawn(client.oneshot(request));
-        strings.next().await.answer(harness::tokens(OLD).expires_in(HOUR));
+        strings.next().await.answer(harness::tokens(OLD).with_expires_in(HOUR));
         let refresh = strings.next().await;
         answer.abort();
         // As it would have been without us, had the answer not come yet.
@@ -240,12 +240,12 @@ async fn a_stream_waits_while_the_token_is_renewed() {
         let expected = upload.expected();
         let client = layer(&server, source).service(client(version));
         let answer = tokio::spawn(client.oneshot(post(&server, "/early", Replayable::new(upload))));
-        strings.next().await.answer(harness::tokens(OLD).expires_in(HOUR));
+        strings.next().await.answer(harness::tokens(OLD).with_expires_in(HOUR));
         let refresh = strings.next().await;
         // All the rest is there now, and the server reads on: it would be there at once.
         open.send(()).unwrap();
         harness::let_others_run().await;
-        refresh.answer(harness::tokens("t2").expires_in(HOUR));
+        refresh.answer(harness::tokens("t2").with_expires_in(HOUR));
         assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::OK);
         assert!(!server.arrived(0).await.whole, "{version:?}");
         assert_eq!(server.arrived(1).await.sent(), expected);
@@ -369,7 +369,7 @@ async fn a_large_upload_over_the_limit_gets_its_early_rejection_without_waiting_
         let client = layer(&server, source).service(client(version));
         let request = post(&server, "/unread", Replayable::new(upload));
         let answer = tokio::spawn(client.oneshot(request));
-        strings.next().await.answer(harness::tokens(OLD).expires_in(HOUR));
+        strings.next().await.answer(harness::tokens(OLD).with_expires_in(HOUR));
         // Nobody reads the rest of the body, and nobody answers the refresh.
         let answer = timeout(PATIENCE, answer).await.unwrap().unwrap().unwrap();
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);

@@ -50,7 +50,7 @@ impl TokenSource for Failing {
     async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         match self.is_repaired.load(Ordering::SeqCst) {
-            true => Ok(tokens("t").expires_in(HOUR).build()),
+            true => Ok(tokens("t").with_expires_in(HOUR)),
             false => Err(self.error.clone()),
         }
     }
@@ -90,7 +90,7 @@ async fn first_token_after_an_outage_comes_within_the_short_backoff() {
             let start = Instant::now();
             while start.elapsed() < outage {
                 credentials.token().await.unwrap_err();
-                assert!(credentials.status().cooldown.unwrap() <= longest);
+                assert!(credentials.status().backoff.unwrap() <= longest);
                 advance(TICK).await;
             }
             is_repaired.store(true, Ordering::SeqCst);
@@ -182,9 +182,9 @@ async fn long_backoff_behind_a_token_ends_when_the_token_expires() {
     for (error, longest) in outages() {
         let source = Failing::new(error);
         let (is_repaired, calls) = (Arc::clone(&source.is_repaired), Arc::clone(&source.calls));
-        let policy = policy().cooldown(Duration::from_secs(1), 10 * MINUTE);
+        let policy = policy().backoff(Duration::from_secs(1), 10 * MINUTE);
         let credentials = Credentials::with_policy(source, policy);
-        credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+        credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
         advance(55 * MINUTE).await;
         for _ in 0..289 {
             credentials.token().await.unwrap();
@@ -194,8 +194,8 @@ async fn long_backoff_behind_a_token_ends_when_the_token_expires() {
         // Behind a token that works, the backoff doubles as ever.
         assert!(calls.load(Ordering::SeqCst) < 12, "{calls:?}");
         is_repaired.store(true, Ordering::SeqCst);
-        let cooldown = credentials.status().cooldown.unwrap();
-        assert!(cooldown <= Duration::from_secs(1) + longest, "{cooldown:?}");
+        let backoff = credentials.status().backoff.unwrap();
+        assert!(backoff <= Duration::from_secs(1) + longest, "{backoff:?}");
         advance(Duration::from_secs(1)).await;
         assert!(time_to_token(&credentials).await <= longest);
     }
@@ -210,7 +210,7 @@ async fn backoff_that_the_server_asked_for_is_kept_during_an_outage() {
         let credentials = Credentials::with_policy(source, policy());
         credentials.token().await.unwrap_err();
         let kept = Duration::from_secs(kept);
-        assert_eq!(credentials.status().cooldown, Some(kept));
+        assert_eq!(credentials.status().backoff, Some(kept));
         advance(kept - TICK).await;
         credentials.token().await.unwrap_err();
         assert_eq!(calls.load(Ordering::SeqCst), 1);
@@ -268,8 +268,8 @@ async fn refused_fresh_proof_is_tried_again_after_five_minutes_and_by_renew() {
         credentials.token().await.unwrap();
         assert_eq!(calls.load(Ordering::SeqCst), 3);
         let mut retries = Vec::new();
-        while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.next()) {
-            if let Event::Failed { retry_in, .. } = event {
+        while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.recv()) {
+            if let Event::RefreshFailed { retry_in, .. } = event {
                 retries.push(retry_in);
             }
         }
@@ -355,7 +355,7 @@ async fn remembered_error_says_so_and_keeps_what_the_failure_was() {
     let remembered = credentials.token().await.unwrap_err();
     assert!(remembered.is_remembered() && remembered.is_transient());
     assert_eq!(remembered.asked_again_in(), Some(Duration::from_secs(20)));
-    assert_eq!(credentials.status().cooldown, Some(Duration::from_secs(20)));
+    assert_eq!(credentials.status().backoff, Some(Duration::from_secs(20)));
     assert_eq!(
         remembered.to_string(),
         format!("{error}; remembered: the token source is asked again in 20.0s")
@@ -402,10 +402,10 @@ async fn error_that_other_credentials_remember_is_not_remembered_here() {
 
 /// N9: after an unknown outcome the refresh token is not sent while the access token works.
 #[tokio::test(start_paused = true)]
-async fn cooldown_and_retry_in_after_an_unknown_outcome_last_until_the_token_expires() {
+async fn backoff_and_retry_in_after_an_unknown_outcome_last_until_the_token_expires() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let mut events = credentials.subscribe();
     advance(HOUR - 5 * MINUTE).await;
     credentials.token().await.unwrap();
@@ -413,9 +413,9 @@ async fn cooldown_and_retry_in_after_an_unknown_outcome_last_until_the_token_exp
     credentials.flush().await.unwrap();
 
     let left = 5 * MINUTE - Duration::from_secs(10);
-    assert_eq!(credentials.status().cooldown, Some(left));
+    assert_eq!(credentials.status().backoff, Some(left));
     let retry_in = loop {
-        if let Event::Failed { retry_in, .. } = events.next().await.unwrap() {
+        if let Event::RefreshFailed { retry_in, .. } = events.recv().await.unwrap() {
             break retry_in;
         }
     };
@@ -446,7 +446,7 @@ async fn waiter_that_wakes_after_a_stop_gets_the_answer() {
                 for _ in 0..hops {
                     tokio::spawn(std::future::ready(())).await.unwrap();
                 }
-                Ok(tokens("t").build())
+                Ok(tokens("t"))
             }
         });
         let credentials = Credentials::with_policy(source, policy());

@@ -44,7 +44,7 @@ async fn a_thousand_requests_with_a_stale_token_cost_one_fetch_and_none_of_them_
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let client = client(layer, accept);
     advance(HOUR - Duration::from_secs(200)).await;
     assert_eq!(credentials.status().token, TokenStatus::Stale);
@@ -59,13 +59,13 @@ async fn a_thousand_requests_with_a_stale_token_cost_one_fetch_and_none_of_them_
     let asked = strings.next().await;
     assert_eq!(asked.renewal.cause(), Cause::Expiring);
     assert_eq!(strings.count(), 0);
-    asked.answer(tokens("new").expires_in(HOUR));
+    asked.answer(tokens("new").with_expires_in(HOUR));
     credentials.flush().await.unwrap();
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "new");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_cooldown() {
+async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_backoff() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let waiting = join_all((0..100).map(|_| credentials.token()));
@@ -82,13 +82,13 @@ async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_cooldown()
     assert!(credentials.token().await.unwrap_err().is_transient());
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert_eq!(strings.count(), 0);
-    let cooldown = credentials.status().cooldown.unwrap();
+    let backoff = credentials.status().backoff.unwrap();
     assert!(
-        cooldown >= Duration::from_millis(500) && cooldown <= Duration::from_secs(1),
-        "{cooldown:?}"
+        backoff >= Duration::from_millis(500) && backoff <= Duration::from_secs(1),
+        "{backoff:?}"
     );
 
-    advance(cooldown).await;
+    advance(backoff).await;
     let (token, ()) = tokio::join!(credentials.token(), async {
         strings.next().await.answer(tokens("t"));
     });
@@ -99,7 +99,7 @@ async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_cooldown()
 async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     advance(HOUR - Duration::from_secs(200)).await;
     for error in [
         TokenError::transient("later"),
@@ -110,12 +110,12 @@ async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
         strings.next().await.fail(error);
         credentials.flush().await.unwrap();
         assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
-        let Some(cooldown) = credentials.status().cooldown else {
+        let Some(backoff) = credentials.status().backoff else {
             break;
         };
         // Far enough for the next one, and still before expiry.
-        credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
-        advance((HOUR - Duration::from_secs(200)).max(cooldown)).await;
+        credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
+        advance((HOUR - Duration::from_secs(200)).max(backoff)).await;
     }
 }
 
@@ -123,7 +123,7 @@ async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
 async fn after_an_unknown_outcome_nothing_is_sent_while_the_token_works_and_then_once() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     advance(HOUR - Duration::from_secs(300)).await;
     credentials.token().await.unwrap();
     strings.next().await.fail(TokenError::ambiguous("the connection was cut"));
@@ -147,7 +147,7 @@ async fn after_an_unknown_outcome_nothing_is_sent_while_the_token_works_and_then
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_unknown_outcome_a_token_without_expiry_may_be_renewed_again_after_the_cooldown() {
+async fn after_an_unknown_outcome_a_token_without_expiry_may_be_renewed_again_after_the_backoff() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("old")).await.unwrap();
@@ -155,7 +155,7 @@ async fn after_an_unknown_outcome_a_token_without_expiry_may_be_renewed_again_af
         strings.next().await.fail(TokenError::ambiguous("the connection was cut"));
     });
     assert!(error.unwrap_err().is_ambiguous());
-    advance(credentials.status().cooldown.unwrap()).await;
+    advance(credentials.status().backoff.unwrap()).await;
     let (token, ()) = tokio::join!(credentials.renew(), async {
         strings.next().await.answer(tokens("new"));
     });
@@ -175,13 +175,13 @@ async fn denied_stays_until_the_credentials_change() {
     assert!(credentials.renew().await.unwrap_err().is_denied());
     assert_eq!(strings.count(), 0);
 
-    credentials.replace(tokens("new").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("new").with_expires_in(HOUR)).await.unwrap();
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "new");
     assert!(credentials.status().error.is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cooldown_grows_to_its_limit_and_survives_a_thousand_failures() {
+async fn the_backoff_grows_to_its_limit_and_survives_a_thousand_failures() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let credentials = Credentials::with_policy(
@@ -195,9 +195,9 @@ async fn the_cooldown_grows_to_its_limit_and_survives_a_thousand_failures() {
     for call in 1..=1000 {
         assert!(credentials.token().await.is_err());
         assert_eq!(calls.load(Ordering::SeqCst), call);
-        let cooldown = credentials.status().cooldown.unwrap();
-        longest = longest.max(cooldown);
-        advance(cooldown).await;
+        let backoff = credentials.status().backoff.unwrap();
+        longest = longest.max(backoff);
+        advance(backoff).await;
     }
     assert!(longest > Duration::from_secs(30) && longest <= Duration::from_secs(60), "{longest:?}");
 }
@@ -366,7 +366,7 @@ fn a_runtime_that_is_shut_down_during_a_flight_is_an_error_and_another_works() {
                 TokenSet::bearer("t")
             }
         },
-        RefreshPolicy::default().cooldown(Duration::ZERO, Duration::ZERO),
+        RefreshPolicy::default().backoff(Duration::ZERO, Duration::ZERO),
     );
 
     // The flight runs on the first runtime, the one who waits on the second.
@@ -597,7 +597,7 @@ async fn flush_inside_any_source_is_an_error() {
             async move {
                 tokio::task::yield_now().await;
                 other.flush().await?;
-                Ok(tokens("t").build())
+                Ok(tokens("t"))
             }
         });
         slot.set(Credentials::with_policy(source.boxed(), policy())).unwrap();
@@ -619,12 +619,12 @@ fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever()
             .build()
             .unwrap();
         let moody = Moody::default();
-        // No pause and no brake, so that there is always something under way. Whoever is not woken would be let go at
+        // No pause and no rejection backoff, so that there is always something under way. Whoever is not woken would be let go at
         // the timeout, which is longer than the test waits.
         let policy = RefreshPolicy::default()
             .timeout(Duration::from_secs(120))
-            .cooldown(Duration::ZERO, Duration::ZERO)
-            .brake(Duration::ZERO, Duration::ZERO);
+            .backoff(Duration::ZERO, Duration::ZERO)
+            .rejection_backoff(Duration::ZERO, Duration::ZERO);
         let credentials = Credentials::with_policy(moody.clone(), policy);
         let answers = Arc::new(AtomicUsize::new(0));
         let client = client(RefreshLayer::new(credentials.clone()), move |_, _| {
@@ -653,7 +653,7 @@ fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever()
 
 /// Asks, renews, logs in and out, and sends requests; some of it is dropped halfway.
 async fn use_at_random(credentials: Credentials, client: harness::Client, seed: u64) {
-    let short_lived = || tokens("mine").expires_in(Duration::from_millis(30));
+    let short_lived = || tokens("mine").with_expires_in(Duration::from_millis(30));
     let mut dice = seed;
     for _ in 0..100 {
         // xorshift64: another order for each user, and the same in each run.
@@ -710,7 +710,7 @@ impl TokenSource for Moody {
             3 => Err(TokenError::transient("on purpose")),
             5 => Err(TokenError::ambiguous("on purpose")),
             7 => panic!("on purpose"),
-            _ => Ok(tokens("t").expires_in(Duration::from_millis(call as u64 % 7 * 20)).build()),
+            _ => Ok(tokens("t").with_expires_in(Duration::from_millis(call as u64 % 7 * 20))),
         }
     }
 }

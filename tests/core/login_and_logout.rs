@@ -28,7 +28,7 @@ async fn current(credentials: &Credentials) -> String {
 async fn replace_before_a_flight_spares_it() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("mine").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("mine").with_expires_in(HOUR)).await.unwrap();
     assert_eq!(current(&credentials).await, "mine");
     assert_eq!(strings.count(), 0);
     assert!(strings.adopted.try_recv().unwrap().is_some());
@@ -43,7 +43,7 @@ async fn replace_during_a_flight_is_seen_at_once_and_what_the_flight_brings_is_p
     assert_pending!(waiting.poll());
     let flight = strings.next().await;
 
-    let mut replacing = task::spawn(credentials.replace(tokens("mine").expires_in(HOUR)));
+    let mut replacing = task::spawn(credentials.replace(tokens("mine").with_expires_in(HOUR)));
     assert_pending!(replacing.poll());
     // Those who waited for the flight have the new one without waiting for its end, and so has everybody else.
     assert!(waiting.is_woken());
@@ -53,7 +53,7 @@ async fn replace_during_a_flight_is_seen_at_once_and_what_the_flight_brings_is_p
     // The source is told when the flight has ended, and not before.
     let_others_run().await;
     assert!(strings.adopted.try_recv().is_err());
-    flight.answer(tokens("theirs").expires_in(HOUR));
+    flight.answer(tokens("theirs").with_expires_in(HOUR));
     let_others_run().await;
     assert_ready!(replacing.poll()).unwrap();
     assert_eq!(strings.adopted.try_recv().unwrap().unwrap().access_token().expose_secret(), "mine");
@@ -65,7 +65,7 @@ async fn replace_during_a_flight_is_seen_at_once_and_what_the_flight_brings_is_p
 async fn forget_during_a_flight_brings_no_session_back() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("mine").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("mine").with_expires_in(HOUR)).await.unwrap();
     strings.adopted.recv().await;
     let renewing = tokio::spawn({
         let credentials = credentials.clone();
@@ -79,7 +79,7 @@ async fn forget_during_a_flight_brings_no_session_back() {
     });
     let_others_run().await;
     assert_eq!(credentials.status().token, TokenStatus::Missing);
-    flight.answer(tokens("theirs").expires_in(HOUR));
+    flight.answer(tokens("theirs").with_expires_in(HOUR));
     forgetting.await.unwrap().unwrap();
     assert!(strings.adopted.try_recv().unwrap().is_none());
 
@@ -97,7 +97,7 @@ async fn forget_after_a_flight_leaves_nothing_of_it() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let (token, ()) = tokio::join!(credentials.token(), async {
-        strings.next().await.answer(tokens("t").expires_in(HOUR));
+        strings.next().await.answer(tokens("t").with_expires_in(HOUR));
     });
     token.unwrap();
     credentials.forget().await.unwrap();
@@ -146,7 +146,7 @@ async fn a_log_in_that_is_dropped_halfway_still_reaches_the_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_in_clears_brake_cooldown_and_denial() {
+async fn a_log_in_clears_both_backoffs_and_denial() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let (error, ()) = tokio::join!(credentials.token(), async {
@@ -155,7 +155,9 @@ async fn a_log_in_clears_brake_cooldown_and_denial() {
     error.unwrap_err();
     credentials.forget().await.unwrap();
     let status = credentials.status();
-    assert!(status.error.is_none() && status.cooldown.is_none() && status.brake.is_none());
+    assert!(
+        status.error.is_none() && status.backoff.is_none() && status.rejection_backoff.is_none()
+    );
     let mut waiting = task::spawn(credentials.token());
     assert_pending!(waiting.poll());
     strings.next().await.answer(tokens("t"));
@@ -203,11 +205,11 @@ async fn a_token_that_landed_just_before_a_log_out_reaches_nobody_after_it() {
     let credentials = Credentials::with_policy(source, policy());
     let mut waiting = task::spawn(credentials.token());
     assert_pending!(waiting.poll());
-    strings.next().await.answer(tokens("alice").expires_in(HOUR));
+    strings.next().await.answer(tokens("alice").with_expires_in(HOUR));
     credentials.flush().await.unwrap();
     credentials.forget().await.unwrap();
     assert_pending!(waiting.poll());
-    strings.next().await.answer(tokens("bob").expires_in(HOUR));
+    strings.next().await.answer(tokens("bob").with_expires_in(HOUR));
     let_others_run().await;
     assert_eq!(assert_ready!(waiting.poll()).unwrap().access_token().expose_secret(), "bob");
 }
@@ -220,7 +222,7 @@ async fn a_denial_that_landed_just_before_a_log_in_reaches_nobody_after_it() {
     assert_pending!(waiting.poll());
     strings.next().await.fail(TokenError::denied("log in"));
     credentials.flush().await.unwrap();
-    credentials.replace(tokens("mine").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("mine").with_expires_in(HOUR)).await.unwrap();
     assert_eq!(assert_ready!(waiting.poll()).unwrap().access_token().expose_secret(), "mine");
     assert_eq!(strings.count(), 0);
 }
@@ -264,7 +266,7 @@ async fn log_out(credentials: &Credentials) {
 }
 
 async fn log_in_as_bob(credentials: &Credentials) {
-    credentials.replace(tokens("bob").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("bob").with_expires_in(HOUR)).await.unwrap();
 }
 
 async fn log_out_and_in(credentials: &Credentials) {
@@ -293,7 +295,7 @@ async fn rejected_request_is_not_resent_across_a_login() {
         let sent = Arc::default();
         let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
         let credentials = layer.credentials().clone();
-        credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
+        credentials.replace(tokens("alice").with_expires_in(HOUR)).await.unwrap();
         let request = tokio::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
         let_others_run().await;
         end(&credentials).await;
@@ -313,12 +315,12 @@ async fn rejected_request_that_waits_is_not_resent_across_a_login() {
         let sent = Arc::default();
         let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
         let credentials = layer.credentials().clone();
-        credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
+        credentials.replace(tokens("alice").with_expires_in(HOUR)).await.unwrap();
         let request = tokio::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
         let flight = strings.next().await;
         let ended = tokio::spawn(async move { end(&credentials).await });
         let_others_run().await;
-        flight.answer(tokens("alice-2").expires_in(HOUR));
+        flight.answer(tokens("alice-2").with_expires_in(HOUR));
 
         let response = request.await.unwrap().unwrap();
         assert_eq!(response.status(), http::StatusCode::UNAUTHORIZED);
@@ -336,13 +338,13 @@ async fn request_that_waits_for_a_token_is_not_sent_across_a_login() {
         let sent = Arc::default();
         let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
         let credentials = layer.credentials().clone();
-        credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
+        credentials.replace(tokens("alice").with_expires_in(HOUR)).await.unwrap();
         advance(HOUR).await;
         let request = tokio::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
         let flight = strings.next().await;
         let ended = tokio::spawn(async move { end(&credentials).await });
         let_others_run().await;
-        flight.answer(tokens("alice-2").expires_in(HOUR));
+        flight.answer(tokens("alice-2").with_expires_in(HOUR));
 
         let error = request.await.unwrap().unwrap_err();
         assert!(session_is_over(error.downcast_ref().unwrap()), "{error}");
@@ -362,7 +364,7 @@ async fn token_that_landed_before_a_login_is_sent_for_no_request_after_it() {
         let mut request = task::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
         assert_pending!(request.poll());
         // The request was made before the first session, so that it belongs to Alice.
-        strings.next().await.answer(tokens("alice").expires_in(HOUR));
+        strings.next().await.answer(tokens("alice").with_expires_in(HOUR));
         credentials.flush().await.unwrap();
         end(&credentials).await;
 
@@ -398,7 +400,7 @@ async fn request_held_up_by_its_service_is_not_sent_across_a_login() {
         let request = tokio::spawn(client.oneshot(get("/")));
         let flight = strings.next().await;
         let busy = tokio::spawn(busy.ready().await.unwrap().call(get("/")));
-        flight.answer(tokens("alice").expires_in(HOUR));
+        flight.answer(tokens("alice").with_expires_in(HOUR));
         let_others_run().await;
         end(&credentials).await;
 
@@ -420,7 +422,7 @@ async fn rejected_request_is_not_resent_if_a_login_comes_while_the_response_is_r
             .origin("https://api.test")
             .unwrap();
         let credentials = layer.credentials().clone();
-        credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
+        credentials.replace(tokens("alice").with_expires_in(HOUR)).await.unwrap();
         let api = tower::service_fn(move |_: http::Request<Full<Bytes>>| {
             counted.fetch_add(1, Ordering::SeqCst);
             // A body that does not end.
@@ -432,7 +434,7 @@ async fn rejected_request_is_not_resent_if_a_login_comes_while_the_response_is_r
         let client = tower::ServiceBuilder::new().layer(layer).service(api);
         let mut request = task::spawn(client.oneshot(get("/")));
         assert_pending!(request.poll());
-        strings.next().await.answer(tokens("alice-2").expires_in(HOUR));
+        strings.next().await.answer(tokens("alice-2").with_expires_in(HOUR));
         credentials.flush().await.unwrap();
         assert_pending!(request.poll());
         end(&credentials).await;
@@ -452,7 +454,7 @@ async fn request_made_while_logged_out_waits_for_the_next_login() {
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
     let client = client(layer, accept);
-    credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("alice").with_expires_in(HOUR)).await.unwrap();
     for _ in 0..2 {
         credentials.forget().await.unwrap();
     }
@@ -475,14 +477,14 @@ async fn request_made_while_logged_out_waits_for_the_next_login() {
 async fn token_and_renew_return_the_tokens_of_the_session_that_is_current() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("alice").with_expires_in(HOUR)).await.unwrap();
     let mut renewing = task::spawn(credentials.renew());
     assert_pending!(renewing.poll());
     advance(HOUR).await;
     let mut waiting = task::spawn(credentials.token());
     assert_pending!(waiting.poll());
     let _flight = strings.next().await;
-    let mut replacing = task::spawn(credentials.replace(tokens("bob").expires_in(HOUR)));
+    let mut replacing = task::spawn(credentials.replace(tokens("bob").with_expires_in(HOUR)));
     assert_pending!(replacing.poll());
     for got in [assert_ready!(waiting.poll()), assert_ready!(renewing.poll())] {
         assert_eq!(got.unwrap().access_token().expose_secret(), "bob");
@@ -534,7 +536,7 @@ async fn a_log_in_behind_a_flight_that_hangs_ends_whatever_others_ask_meanwhile(
     let _hung = strings.next().await;
     let replacing = tokio::spawn({
         let credentials = credentials.clone();
-        async move { credentials.replace(tokens("mine").expires_in(HOUR)).await }
+        async move { credentials.replace(tokens("mine").with_expires_in(HOUR)).await }
     });
     let_others_run().await;
     for _ in 0..31 {
@@ -574,7 +576,7 @@ async fn a_source_that_never_hears_the_log_in_out_still_renews() {
     struct Deaf;
     impl TokenSource for Deaf {
         async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
-            Ok(tokens("fetched").expires_in(HOUR).build())
+            Ok(tokens("fetched").with_expires_in(HOUR))
         }
         async fn adopt(&self, _: Option<&TokenSet>) -> Result<(), TokenError> {
             std::future::pending().await
@@ -582,7 +584,7 @@ async fn a_source_that_never_hears_the_log_in_out_still_renews() {
     }
 
     let credentials = Credentials::with_policy(Deaf, policy().timeout(Duration::from_secs(1)));
-    let mut replacing = task::spawn(credentials.replace(tokens("mine").expires_in(HOUR)));
+    let mut replacing = task::spawn(credentials.replace(tokens("mine").with_expires_in(HOUR)));
     assert_pending!(replacing.poll());
     let_others_run().await;
     advance(Duration::from_secs(20)).await;

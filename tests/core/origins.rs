@@ -309,5 +309,5 @@ async fn the_callers_own_header_is_kept_and_its_401_costs_nothing() {
 }
 
 fn layer() -> RefreshLayer {
-    RefreshLayer::new(StaticToken::new("sesame").unwrap())
+    RefreshLayer::new(StaticToken::new("sesame".parse().unwrap()))
 }

@@ -116,7 +116,7 @@ async fn requests_that_cannot_be_sent_again_make_no_storm_either() {
         client.clone().oneshot(request).await.unwrap();
         sleep(Duration::from_millis(60)).await;
     }
-    // One per five seconds of brake, and the first.
+    // One per five seconds of rejection backoff, and the first.
     assert!((2..=14).contains(&mint.calls()), "{}", mint.calls());
 }
 
@@ -159,7 +159,7 @@ async fn the_first_rejection_renews_however_young_the_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_accepted_retry_releases_the_brake() {
+async fn an_accepted_retry_releases_the_rejection_backoff() {
     let mint = Mint::new(HOUR);
     let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
     let credentials = layer.credentials().clone();
@@ -173,7 +173,7 @@ async fn an_accepted_retry_releases_the_brake() {
         async move { if broken { StatusCode::UNAUTHORIZED } else { answer.await } }
     });
     assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert!(credentials.status().brake.is_some());
+    assert!(credentials.status().rejection_backoff.is_some());
     broken.store(false, Ordering::SeqCst);
     advance(Duration::from_secs(6)).await;
 
@@ -183,13 +183,13 @@ async fn an_accepted_retry_releases_the_brake() {
         .await
         .unwrap();
     assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
-    assert!(credentials.status().brake.is_none());
+    assert!(credentials.status().rejection_backoff.is_none());
     let mut seen = Vec::new();
-    while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, events.next()).await {
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, events.recv()).await {
         seen.push(event);
     }
-    assert!(seen.iter().any(|event| matches!(event, Event::Braked { .. })));
-    assert!(seen.iter().any(|event| matches!(event, Event::Released)), "{seen:?}");
+    assert!(seen.iter().any(|event| matches!(event, Event::RejectionBackoffStarted { .. })));
+    assert!(seen.iter().any(|event| matches!(event, Event::RejectionBackoffEnded)), "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,7 +209,7 @@ async fn a_second_rejection_reaches_the_caller() {
 async fn a_refresh_that_fails_after_a_rejection_gives_the_caller_that_very_answer() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
-    layer.credentials().replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    layer.credentials().replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let client = client(layer, |_, _| async { StatusCode::UNAUTHORIZED });
     let (answer, ()) = tokio::join!(client.clone().oneshot(get("/")), async {
         let asked = strings.next().await;
@@ -221,7 +221,7 @@ async fn a_refresh_that_fails_after_a_rejection_gives_the_caller_that_very_answe
     assert!(answer.extensions().get::<TokenError>().unwrap().is_transient());
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "401");
 
-    // In the cooldown the unexpired token is sent, and the 401 is the answer.
+    // In the backoff the unexpired token is sent, and the 401 is the answer.
     let answer = client.oneshot(get("/")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     assert!(answer.extensions().get::<TokenError>().is_some());
@@ -254,7 +254,7 @@ async fn while_a_rejected_token_is_renewed_new_requests_wait_rather_than_fail() 
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let sent_old = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&sent_old);
     let client = client(layer, move |token, _| {
@@ -267,7 +267,7 @@ async fn while_a_rejected_token_is_renewed_new_requests_wait_rather_than_fail() 
     assert_eq!(credentials.status().token, TokenStatus::Rejected);
     let others: Vec<_> = (0..50).map(|_| tokio::spawn(client.clone().oneshot(get("/")))).collect();
     harness::let_others_run().await;
-    asked.answer(tokens("new").expires_in(HOUR));
+    asked.answer(tokens("new").with_expires_in(HOUR));
     assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::OK);
     for other in others {
         assert_eq!(other.await.unwrap().unwrap().status(), StatusCode::OK);
@@ -326,7 +326,7 @@ async fn the_challenge_of_an_older_tokens_late_rejection_does_not_reach_the_sour
         .origin("https://api.test")
         .unwrap();
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let (renewed, answers) = (credentials.clone(), Arc::clone(&strings));
     let api = tower::service_fn(move |request: Request<Full<Bytes>>| {
         let (credentials, strings) = (renewed.clone(), Arc::clone(&answers));
@@ -335,7 +335,7 @@ async fn the_challenge_of_an_older_tokens_late_rejection_does_not_reach_the_sour
             if token_of(&request) == Some("old") {
                 // By the time of the rejection there is another token, and it is stale.
                 let (other, ()) = tokio::join!(credentials.renew(), async {
-                    strings.lock().await.next().await.answer(tokens("other").expires_in(HOUR));
+                    strings.lock().await.next().await.answer(tokens("other").with_expires_in(HOUR));
                 });
                 other.unwrap();
                 advance(HOUR - Duration::from_secs(100)).await;
@@ -424,7 +424,7 @@ async fn a_rejection_during_an_early_renewal_makes_new_requests_wait() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     advance(HOUR - Duration::from_secs(200)).await;
     let client = client(layer, |token, _| async move {
         if token == "old" { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
@@ -445,7 +445,7 @@ async fn a_rejection_during_an_early_renewal_makes_new_requests_wait() {
 async fn an_unexpired_token_is_used_when_its_renewal_hangs() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
-    layer.credentials().replace(tokens("t").expires_in(HOUR)).await.unwrap();
+    layer.credentials().replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
     let client = client(layer, |_, path| async move {
         if path == "/broken" { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
     });
@@ -465,7 +465,7 @@ async fn a_renewal_that_fails_elsewhere_does_not_excuse_a_rejected_retry() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let client = client(layer, |token, _| async move {
         if token != "old" {
             sleep(Duration::from_secs(2)).await;
@@ -473,14 +473,14 @@ async fn a_renewal_that_fails_elsewhere_does_not_excuse_a_rejected_retry() {
         StatusCode::UNAUTHORIZED
     });
     let request = tokio::spawn(client.oneshot(get("/")));
-    strings.next().await.answer(tokens("new").expires_in(HOUR));
+    strings.next().await.answer(tokens("new").with_expires_in(HOUR));
     harness::let_others_run().await;
     let (renewed, ()) = tokio::join!(credentials.renew(), async {
         strings.next().await.fail(TokenError::transient("x"));
     });
     renewed.unwrap_err();
     assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(credentials.status().brake, Some(Duration::from_secs(5)));
+    assert_eq!(credentials.status().rejection_backoff, Some(Duration::from_secs(5)));
 }
 
 // ===== storms =====
@@ -524,7 +524,7 @@ async fn rejections_that_come_late_and_out_of_order_make_no_storm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_slower_than_the_brake_make_no_storm() {
+async fn retries_slower_than_the_rejection_backoff_make_no_storm() {
     // Each first attempt is rejected at once, and each retry after twenty seconds.
     let seen: Arc<Mutex<HashSet<String>>> = Arc::default();
     let refreshes = refreshes_in_a_minute(HOUR, move |_, path| {
@@ -630,12 +630,12 @@ async fn switching_protocols_after_a_refresh_ends_the_backoff() {
         }
     });
     assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert!(credentials.status().brake.is_some());
+    assert!(credentials.status().rejection_backoff.is_some());
     assert_eq!(credentials.status().token, TokenStatus::Rejected);
 
     broken.store(false, Ordering::SeqCst);
     let opened = client.clone().oneshot(get("/")).await.unwrap();
     assert_eq!(opened.status(), StatusCode::SWITCHING_PROTOCOLS);
-    assert!(credentials.status().brake.is_none());
+    assert!(credentials.status().rejection_backoff.is_none());
     assert_eq!(credentials.status().token, TokenStatus::Fresh);
 }

@@ -279,7 +279,7 @@ async fn a_broken_endpoint_does_not_risk_a_refresh_token_that_may_be_spent() {
     assert!((1..=301).contains(&rejected), "{rejected}");
 }
 
-/// S8: a genuine revocation during an outage is repaired as soon as the cooldown allows.
+/// S8: a genuine revocation during an outage is repaired as soon as the backoff allows.
 #[tokio::test(start_paused = true)]
 async fn a_revocation_during_an_outage_is_repaired_after_it() {
     for callers in [Callers::Retry, Callers::NoRetry] {

@@ -39,7 +39,7 @@ use tower_refresh::testing::{AuthorizationServer, Fault, ManualClock, TokioClock
 use tower_refresh::{
     AccessToken, Cause, Challenge, Clock as _, Credentials, Event, Events, FallbackError,
     RefreshLayer, RefreshPolicy, RefreshToken, Renewal, Skip, StaticToken, TokenError, TokenFile,
-    TokenSet, TokenSetBuilder, TokenSource, Unauthorized,
+    TokenSet, TokenSource, Unauthorized,
 };
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -92,11 +92,11 @@ fn nothing_that_can_be_formatted_contains_a_secret() {
     let log = log.take();
     for said in [
         "refresh failed",
-        "renewed token rejected too",
-        "Renewed",
-        "Replaced",
-        "Forgotten",
-        "Released",
+        "token rejected again right after a refresh",
+        "Refreshed",
+        "LoggedIn",
+        "LoggedOut",
+        "RejectionBackoffEnded",
         "hyper_util::",
         "h2::",
     ] {
@@ -110,15 +110,17 @@ fn nothing_that_can_be_formatted_contains_a_secret() {
 
 // ===== values =====
 
-fn token_set() -> TokenSetBuilder {
-    TokenSet::bearer(ACCESS).unwrap().expires_in(HOUR).refresh_token(REFRESH).id_token(ID)
+fn token_set() -> TokenSet {
+    TokenSet::bearer(ACCESS)
+        .unwrap()
+        .with_expires_in(HOUR)
+        .with_refresh_token(REFRESH)
+        .with_id_token(ID)
 }
 
 fn values(paper: &mut Paper) {
-    let tokens = token_set().scope("read").build();
-    paper.debug("TokenSetBuilder", &token_set());
+    let tokens = token_set().with_scope("read");
     paper.debug("TokenSet", &tokens);
-    paper.debug("TokenSet::to_builder", &tokens.to_builder());
     paper.debug("AccessToken", tokens.access_token());
     paper.debug("AccessToken::header_value", tokens.access_token().header_value());
     paper.debug("RefreshToken", tokens.refresh_token().unwrap());
@@ -126,9 +128,9 @@ fn values(paper: &mut Paper) {
     for bad in [format!("{ACCESS}\n"), format!("{ACCESS} {ACCESS}"), format!("é{ACCESS}")] {
         paper.error("AccessToken::new", &AccessToken::new(&bad).unwrap_err());
         paper.error("TokenSet::bearer", &TokenSet::bearer(&bad).unwrap_err());
-        paper.error("StaticToken::new", &StaticToken::new(&bad).unwrap_err());
+        paper.error("AccessToken::new", &AccessToken::new(&bad).unwrap_err());
     }
-    paper.debug("StaticToken", &StaticToken::new(ACCESS).unwrap());
+    paper.debug("StaticToken", &StaticToken::new(ACCESS.parse().unwrap()));
 
     for field in [
         format!(r#"Bearer realm="{ACCESS}", error="invalid_token", error_description="{ACCESS}""#),
@@ -146,9 +148,7 @@ fn values(paper: &mut Paper) {
         paper.debug("Challenge", &challenge);
         paper.debug(
             "Renewal",
-            &Renewal::new(Cause::Rejected)
-                .with_previous(token_set().build())
-                .with_challenge(challenge),
+            &Renewal::new(Cause::Rejected).with_previous(token_set()).with_challenge(challenge),
         );
     }
 }
@@ -235,7 +235,7 @@ fn settings(paper: &mut Paper) {
     paper.debug("Counters", &server.counters());
     paper.debug("ManualClock", &ManualClock::new());
     paper.debug("TokioClock", &TokioClock::new());
-    paper.debug("Now", &ManualClock::new().now());
+    paper.debug("Timestamp", &ManualClock::new().now());
 }
 
 fn authentication() -> Authentication {
@@ -378,7 +378,7 @@ async fn requests(paper: &mut Paper) {
         requests.lock().unwrap().push(request);
         async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
     });
-    let source = StaticToken::new(ACCESS).unwrap();
+    let source = StaticToken::new(ACCESS.parse().unwrap());
     let layer =
         RefreshLayer::new(source).origin("https://api.test").unwrap().header(header.clone());
     for layer in [layer.clone(), layer.clone().scheme("OAuth"), layer.without_scheme()] {
@@ -447,7 +447,7 @@ async fn events(paper: &mut Paper) {
     let number = Arc::new(AtomicUsize::new(0));
     let source = move |_: Renewal| {
         let number = number.fetch_add(1, Ordering::SeqCst);
-        async move { TokenSet::bearer(format!("{ACCESS}{number}")).map(|set| set.expires_in(HOUR)) }
+        async move { TokenSet::bearer(format!("{ACCESS}{number}")).map(|set| set.with_expires_in(HOUR)) }
     };
     let credentials = Credentials::with_policy(source, policy());
     let mut events = credentials.subscribe();
@@ -460,9 +460,9 @@ async fn events(paper: &mut Paper) {
     });
     client.clone().oneshot(harness::get("/broken")).await.unwrap();
     paper.debug("Status", &credentials.status());
-    let braked = client.clone().oneshot(harness::get("/broken")).await.unwrap();
-    paper.debug("the response", &braked);
-    paper.error("the response's TokenError", braked.extensions().get::<TokenError>().unwrap());
+    let backed_off = client.clone().oneshot(harness::get("/broken")).await.unwrap();
+    paper.debug("the response", &backed_off);
+    paper.error("the response's TokenError", backed_off.extensions().get::<TokenError>().unwrap());
     repaired.store(true, Ordering::SeqCst);
     let answer = client.clone().oneshot(harness::get("/broken")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
@@ -475,27 +475,27 @@ async fn events(paper: &mut Paper) {
     collect(paper, &mut slow, &mut seen).await;
 
     let all = [
-        "Braked",
-        "Failed",
-        "Forgotten",
         "Lagged",
-        "Lost",
-        "Released",
-        "Renewed",
-        "Replaced",
-        "Started",
-        "Superseded",
+        "LoggedIn",
+        "LoggedOut",
+        "RefreshFailed",
+        "RefreshLost",
+        "RefreshStarted",
+        "RefreshSuperseded",
+        "Refreshed",
+        "RejectionBackoffEnded",
+        "RejectionBackoffStarted",
     ];
     assert_eq!(seen.iter().map(String::as_str).collect::<Vec<_>>(), all);
 }
 
 async fn collect(paper: &mut Paper, events: &mut Events, seen: &mut BTreeSet<String>) {
-    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(1), events.next()).await
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(1), events.recv()).await
     {
         let shown = paper.debug("Event", &event);
         seen.insert(shown.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned());
-        if let Event::Failed { error, .. } = event {
-            paper.error("Event::Failed", &error);
+        if let Event::RefreshFailed { error, .. } = event {
+            paper.error("Event::RefreshFailed", &error);
         }
     }
 }
@@ -713,8 +713,8 @@ async fn echo(
         errors.push((label, both.fetch(Renewal::new(Cause::Missing)).await));
         let grant = ClientCredentialsGrant::new(endpoint.clone()).param("password", PASSWORD);
         errors.push((label, grant.fetch(Renewal::new(Cause::Missing)).await));
-        let revoked = Revocation::new(endpoint).revoke(&token_set().build()).await;
-        errors.push((label, revoked.map(|()| token_set().build())));
+        let revoked = Revocation::new(endpoint).revoke(&token_set()).await;
+        errors.push((label, revoked.map(|()| token_set())));
     }
     errors.into_iter().filter_map(|(label, result)| Some((label, result.err()?))).collect()
 }
@@ -740,8 +740,8 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     let log_in = Grant::new(endpoint.clone(), "password")
         .param("username", "ann")
         .param("password", PASSWORD);
-    let brake = Duration::from_millis(20);
-    let policy = RefreshPolicy::default().brake(brake, brake);
+    let rejection_backoff = Duration::from_millis(20);
+    let policy = RefreshPolicy::default().rejection_backoff(rejection_backoff, rejection_backoff);
     let credentials = Credentials::with_policy(refresh.or_else(log_in), policy);
     let layer = RefreshLayer::new(credentials.clone()).origin(serving.origin()).unwrap();
     let client = ServiceBuilder::new().layer(layer).service(http);
@@ -763,10 +763,10 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     let mut tokens = credentials.token().await.unwrap();
     paper.learn(&tokens);
 
-    // The brake.
+    // The rejection backoff.
     assert_eq!(get("/unauthorized").await.ok(), Some(StatusCode::UNAUTHORIZED));
     paper.learn(&credentials.token().await.unwrap());
-    sleep(2 * brake).await;
+    sleep(2 * rejection_backoff).await;
     server.revoke_all_access_tokens();
     assert_eq!(get("/").await.ok(), ok);
 

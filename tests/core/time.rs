@@ -10,7 +10,7 @@ use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower_refresh::testing::{ManualClock, TokioClock};
 use tower_refresh::{
-    Cause, Clock, Credentials, Event, Now, RefreshPolicy, Renewal, TokenError, TokenSetBuilder,
+    Cause, Clock, Credentials, Event, RefreshPolicy, Renewal, Timestamp, TokenError, TokenSet,
     TokenSource, TokenStatus,
 };
 
@@ -56,13 +56,13 @@ async fn without_a_lifetime_the_token_is_used_until_it_is_rejected() {
 /// S17
 #[tokio::test(start_paused = true)]
 async fn token_over_on_arrival_is_used_and_refreshed_every_few_seconds() {
-    let sets: [fn() -> TokenSetBuilder; 6] = [
-        || tokens("t").expires_in(Duration::ZERO),
-        || tokens("t").expires_in(Duration::from_millis(1)),
-        || tokens("t").expires_in(Duration::from_millis(40)),
-        || tokens("t").expires_in(Duration::ZERO).refresh_in(Duration::ZERO),
-        || tokens("t").expires_at(SystemTime::UNIX_EPOCH),
-        || tokens("t").expires_at(SystemTime::UNIX_EPOCH + 365 * DAY),
+    let sets: [fn() -> TokenSet; 6] = [
+        || tokens("t").with_expires_in(Duration::ZERO),
+        || tokens("t").with_expires_in(Duration::from_millis(1)),
+        || tokens("t").with_expires_in(Duration::from_millis(40)),
+        || tokens("t").with_expires_in(Duration::ZERO).with_refresh_in(Duration::ZERO),
+        || tokens("t").with_expires_at(SystemTime::UNIX_EPOCH),
+        || tokens("t").with_expires_at(SystemTime::UNIX_EPOCH + 365 * DAY),
     ];
     for set in sets {
         let calls = Arc::new(AtomicUsize::new(0));
@@ -89,8 +89,8 @@ async fn token_over_on_arrival_is_used_and_refreshed_every_few_seconds() {
         assert!((15..=25).contains(&calls.load(Ordering::SeqCst)), "{:?}: {calls:?}", set());
         drop(credentials);
         let mut reported = 0;
-        while let Some(event) = events.next().await {
-            reported += usize::from(matches!(event, Event::OverOnArrival { .. }));
+        while let Some(event) = events.recv().await {
+            reported += usize::from(matches!(event, Event::ExpiredOnArrival { .. }));
         }
         assert_eq!(reported, 1);
     }
@@ -104,7 +104,7 @@ async fn tokens_over_on_arrival_are_reported_once_per_change() {
     let counted = Arc::clone(&calls);
     let source = move |_: Renewal| {
         let call = counted.fetch_add(1, Ordering::SeqCst);
-        async move { Ok(tokens("t").expires_in(Duration::from_millis(lifetimes[call]))) }
+        async move { Ok(tokens("t").with_expires_in(Duration::from_millis(lifetimes[call]))) }
     };
     let credentials = Credentials::with_policy(source, policy());
     let mut events = credentials.subscribe();
@@ -116,8 +116,8 @@ async fn tokens_over_on_arrival_are_reported_once_per_change() {
     }
     drop(credentials);
     let mut reported = 0;
-    while let Some(event) = events.next().await {
-        if let Event::OverOnArrival { reason, .. } = event {
+    while let Some(event) = events.recv().await {
+        if let Event::ExpiredOnArrival { reason, .. } = event {
             assert!(reason.contains("lifetime of zero"), "{reason}");
             reported += 1;
         }
@@ -129,11 +129,14 @@ async fn tokens_over_on_arrival_are_reported_once_per_change() {
 #[cfg(feature = "tracing")]
 #[tokio::test(start_paused = true)]
 async fn token_over_on_arrival_is_a_warning_that_names_the_cause() {
-    type Make = fn() -> TokenSetBuilder;
+    type Make = fn() -> TokenSet;
     let sets: [(Make, &str); 3] = [
-        (|| tokens("sesame").expires_in(Duration::ZERO), "lifetime of zero"),
-        (|| tokens("sesame").expires_in(Duration::from_millis(1)), "the lifetime is too short"),
-        (|| tokens("sesame").expires_at(SystemTime::UNIX_EPOCH), "clock of this machine"),
+        (|| tokens("sesame").with_expires_in(Duration::ZERO), "lifetime of zero"),
+        (
+            || tokens("sesame").with_expires_in(Duration::from_millis(1)),
+            "the lifetime is too short",
+        ),
+        (|| tokens("sesame").with_expires_at(SystemTime::UNIX_EPOCH), "clock of this machine"),
     ];
     for (set, cause) in sets {
         let lines = Lines::default();
@@ -190,7 +193,7 @@ async fn endpoint_slower_than_the_lifetime_serves_requests_and_makes_no_storm() 
 async fn expired_token_of_the_application_is_refreshed_before_it_is_used() {
     let mint = Mint::new(HOUR);
     let credentials = Credentials::with_policy(mint.clone(), policy());
-    credentials.replace(tokens("old").expires_at(SystemTime::UNIX_EPOCH)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_at(SystemTime::UNIX_EPOCH)).await.unwrap();
     assert_eq!(credentials.status().token, TokenStatus::Expired);
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t1");
 }
@@ -199,9 +202,9 @@ async fn expired_token_of_the_application_is_refreshed_before_it_is_used() {
 struct Odd(fn(u64) -> (Duration, SystemTime), AtomicU64);
 
 impl Clock for Odd {
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         let (monotonic, wall) = (self.0)(self.1.fetch_add(1, Ordering::SeqCst));
-        Now::new(monotonic, wall)
+        Timestamp::new(monotonic, wall)
     }
 }
 
@@ -229,7 +232,7 @@ async fn no_clock_makes_waiters_spin() {
                 let result = result.clone();
                 async move {
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    result.map(|()| tokens("t").expires_in(HOUR))
+                    result.map(|()| tokens("t").with_expires_in(HOUR))
                 }
             };
             let policy = RefreshPolicy::default().clock(Odd(clock, AtomicU64::new(0)));
@@ -263,11 +266,11 @@ async fn backoff_that_began_at_a_wrong_time_ends() {
     let is_wrong = Arc::new(AtomicBool::new(true));
     struct Glitch(TokioClock, Arc<AtomicBool>);
     impl Clock for Glitch {
-        fn now(&self) -> Now {
+        fn now(&self) -> Timestamp {
             let now = self.0.now();
             let ahead =
                 if self.1.load(Ordering::SeqCst) { 100 * 365 * DAY } else { Duration::ZERO };
-            Now::new(now.monotonic() + ahead, now.wall())
+            Timestamp::new(now.monotonic() + ahead, now.wall())
         }
     }
     let (source, mut strings) = puppet();
@@ -296,7 +299,7 @@ async fn an_absurd_lifetime_is_ten_years() {
     let (source, _strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let far = std::time::SystemTime::UNIX_EPOCH + 100_000 * DAY;
-    credentials.replace(tokens("t").expires_at(far)).await.unwrap();
+    credentials.replace(tokens("t").with_expires_at(far)).await.unwrap();
     credentials.token().await.unwrap();
 }
 
@@ -315,7 +318,7 @@ async fn a_lifetime_counts_from_before_the_token_was_asked_for() {
 async fn a_source_may_say_when_to_renew() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let set = tokens("t").expires_in(HOUR).refresh_in(Duration::from_secs(60));
+    let set = tokens("t").with_expires_in(HOUR).with_refresh_in(Duration::from_secs(60));
     credentials.replace(set).await.unwrap();
     advance(Duration::from_secs(59)).await;
     assert_eq!(credentials.status().token, TokenStatus::Fresh);
@@ -328,7 +331,7 @@ async fn a_source_may_say_when_to_renew() {
 async fn refresh_ahead_of_zero_renews_at_expiry_and_not_before() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy().refresh_ahead(Duration::ZERO));
-    credentials.replace(tokens("t").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
     advance(HOUR - Duration::from_secs(11)).await;
     credentials.token().await.unwrap();
     assert_eq!(strings.count(), 0);
@@ -344,7 +347,7 @@ async fn instances_of_a_fleet_do_not_renew_in_step() {
         let (source, _strings) = puppet();
         let policy = RefreshPolicy::default().clock(clock.clone());
         let credentials = Credentials::with_policy(source, policy);
-        credentials.replace(tokens("t").expires_in(HOUR)).await.unwrap();
+        credentials.replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
         clock.advance(HOUR - Duration::from_secs(370));
         let mut seconds = 0;
         while credentials.status().token == TokenStatus::Fresh {
@@ -363,7 +366,7 @@ async fn with_clock<S: TokenSource>(source: S) -> (Credentials, ManualClock) {
     let clock = ManualClock::new();
     let policy = RefreshPolicy::default().clock(clock.clone()).jitter(Duration::ZERO);
     let credentials = Credentials::with_policy(source, policy);
-    credentials.replace(tokens("t").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
     (credentials, clock)
 }
 
@@ -427,11 +430,11 @@ async fn absurd_policies_do_no_harm() {
             .leeway(figure)
             .refresh_ahead(figure)
             .jitter(figure)
-            .cooldown(figure, figure)
-            .brake(figure, figure)
+            .backoff(figure, figure)
+            .rejection_backoff(figure, figure)
             .timeout(figure.max(Duration::from_secs(1)));
         let credentials = Credentials::with_policy(source, policy);
-        credentials.replace(tokens("t").expires_in(HOUR)).await.unwrap();
+        credentials.replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
         let (error, ()) = tokio::join!(credentials.renew(), async {
             strings.next().await.fail(tower_refresh::TokenError::transient("x"));
         });
@@ -455,7 +458,7 @@ async fn a_wall_clock_that_jumps_during_a_flight_does_not_spend_the_refresh_toke
         assert_pending!(waiting.poll());
         harness::let_others_run().await;
         assert_eq!(strings.count(), 0);
-        flight.answer(tokens("new").expires_in(HOUR));
+        flight.answer(tokens("new").with_expires_in(HOUR));
         harness::let_others_run().await;
         assert_eq!(assert_ready!(waiting.poll()).unwrap().access_token().expose_secret(), "new");
     }
@@ -468,7 +471,7 @@ async fn a_source_that_says_renew_at_once_makes_no_storm() {
     let credentials = Credentials::with_policy(
         move |_: Renewal| {
             counted.fetch_add(1, Ordering::SeqCst);
-            async { Ok(tokens("t").expires_in(HOUR).refresh_in(Duration::ZERO)) }
+            async { Ok(tokens("t").with_expires_in(HOUR).with_refresh_in(Duration::ZERO)) }
         },
         policy(),
     );

@@ -78,7 +78,7 @@ impl Stage {
             refresh_token: refresh_token.to_owned(),
             sends: true,
             pause_ms: 10,
-            cooldown_ms: (20, 100),
+            backoff_ms: (20, 100),
             timeout_ms: 60_000,
             lock_wait_ms: 60_000,
             reuse_grace_ms: None,

@@ -38,7 +38,7 @@ pub struct Orders {
     pub sends: bool,
     /// Between the requests.
     pub pause_ms: u64,
-    pub cooldown_ms: (u64, u64),
+    pub backoff_ms: (u64, u64),
     pub timeout_ms: u64,
     pub lock_wait_ms: u64,
     pub reuse_grace_ms: Option<u64>,
@@ -101,8 +101,8 @@ pub async fn run(orders: Orders) {
             ["forget"] => credentials.forget().await,
             ["replace", access_token, refresh_token, lifetime_ms] => {
                 let lifetime = Duration::from_millis(lifetime_ms.parse().unwrap());
-                let tokens = TokenSet::bearer(access_token).unwrap().expires_in(lifetime);
-                credentials.replace(tokens.refresh_token(refresh_token)).await
+                let tokens = TokenSet::bearer(access_token).unwrap().with_expires_in(lifetime);
+                credentials.replace(tokens.with_refresh_token(refresh_token)).await
             }
             _ => panic!("nobody knows how to do this"),
         };
@@ -145,10 +145,10 @@ fn credentials(orders: &Orders, reporter: &Reporter) -> Credentials {
     };
     let store = SteppedStore { store: orders.place.store(), steps };
     let stored = Stored::new(source, store).lock_wait(Duration::from_millis(orders.lock_wait_ms));
-    let (first, most) = orders.cooldown_ms;
+    let (first, most) = orders.backoff_ms;
     let policy = RefreshPolicy::default()
         .timeout(Duration::from_millis(orders.timeout_ms))
-        .cooldown(Duration::from_millis(first), Duration::from_millis(most));
+        .backoff(Duration::from_millis(first), Duration::from_millis(most));
     Credentials::with_policy(stored, policy)
 }
 
@@ -246,14 +246,14 @@ impl Reporter {
         let count = |counter: &AtomicU64| {
             counter.fetch_add(1, Relaxed);
         };
-        while let Some(event) = events.next().await {
+        while let Some(event) = events.recv().await {
             match event {
-                Event::Unanswered { error, .. } => {
+                Event::OutcomeUnknown { error, .. } => {
                     count(&self.counted.unanswered);
                     say(&json!({ "event": "unanswered", "message": error.to_string() }));
                     self.has_told.store(true, Relaxed);
                 }
-                Event::Failed { error, .. } => {
+                Event::RefreshFailed { error, .. } => {
                     count(&self.counted.failed);
                     say(
                         &json!({ "event": "failed", "kind": kind(&error), "message": error.to_string() }),
@@ -262,7 +262,7 @@ impl Reporter {
                         self.has_told.store(true, Relaxed);
                     }
                 }
-                Event::Renewed { generation, .. } => {
+                Event::Refreshed { generation, .. } => {
                     count(&self.counted.renewed);
                     say(&json!({ "event": "renewed", "generation": generation }));
                     self.has_told.store(false, Relaxed);
@@ -273,8 +273,8 @@ impl Reporter {
                         self.has.store(number_of(token.expose_secret()), Relaxed);
                     }
                 }
-                Event::Replaced { .. } => self.has_told.store(false, Relaxed),
-                Event::Adopted => {
+                Event::LoggedIn { .. } => self.has_told.store(false, Relaxed),
+                Event::FoundInStore => {
                     count(&self.counted.adopted);
                     say(&json!({ "event": "adopted" }));
                 }
@@ -283,7 +283,9 @@ impl Reporter {
                     say(&json!({ "event": "unsaved", "message": error.to_string() }));
                 }
                 Event::Saved => say(&json!({ "event": "saved" })),
-                Event::Lagged(missed) => say(&json!({ "event": "lagged", "missed": missed })),
+                Event::Lagged { missed, .. } => {
+                    say(&json!({ "event": "lagged", "missed": missed }))
+                }
                 _ => {}
             }
         }

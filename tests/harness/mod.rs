@@ -18,9 +18,7 @@ use http_body_util::Full;
 use tokio::sync::{mpsc, oneshot, watch};
 use tower::util::BoxCloneSyncService;
 use tower_refresh::testing::TokioClock;
-use tower_refresh::{
-    RefreshLayer, RefreshPolicy, Renewal, TokenError, TokenSet, TokenSetBuilder, TokenSource,
-};
+use tower_refresh::{RefreshLayer, RefreshPolicy, Renewal, TokenError, TokenSet, TokenSource};
 
 pub const HOUR: Duration = Duration::from_secs(3600);
 
@@ -29,8 +27,8 @@ pub fn policy() -> RefreshPolicy {
     RefreshPolicy::default().clock(TokioClock::new()).jitter(Duration::ZERO)
 }
 
-pub fn tokens(token: &str) -> TokenSetBuilder {
-    TokenSet::bearer(token).expect("a good token").refresh_token(format!("refresh-{token}"))
+pub fn tokens(token: &str) -> TokenSet {
+    TokenSet::bearer(token).expect("a good token").with_refresh_token(format!("refresh-{token}"))
 }
 
 // ===== a source that answers when the test says so =====
@@ -148,8 +146,8 @@ impl TokenSource for Mint {
         }
         let tokens = tokens(&format!("t{number}"));
         Ok(match self.lifetime {
-            Some(lifetime) => tokens.expires_in(lifetime).build(),
-            None => tokens.build(),
+            Some(lifetime) => tokens.with_expires_in(lifetime),
+            None => tokens,
         })
     }
 }

@@ -512,7 +512,7 @@ async fn other_names_and_envelopes_are_a_matter_of_the_dialect() {
 
 #[tokio::test]
 async fn scope_may_be_a_string_or_an_array_and_is_else_the_previous_one() {
-    let previous = TokenSet::bearer("a").unwrap().refresh_token("r").scope("before").build();
+    let previous = TokenSet::bearer("a").unwrap().with_refresh_token("r").with_scope("before");
     for (scope, expected) in [
         (r#","scope":"one two""#, "one two"),
         (r#","scope":["one","two"]"#, "one two"),

@@ -300,7 +300,7 @@ async fn parameter_from_the_previous_token_set() {
         [answer, answer_of(2)],
     );
     let grant = RefreshTokenGrant::new(endpoint, "");
-    let previous = TokenSet::bearer("a1").unwrap().refresh_token("r1").build();
+    let previous = TokenSet::bearer("a1").unwrap().with_refresh_token("r1");
     let tokens = grant.fetch(after(&previous)).await.unwrap();
     grant.fetch(after(&tokens)).await.unwrap();
     assert_eq!(
@@ -332,14 +332,13 @@ async fn every_part_of_the_previous_set_can_be_a_parameter() {
     let grant = RefreshTokenGrant::new(endpoint, "r1");
     let previous = TokenSet::bearer("a1")
         .unwrap()
-        .id_token("i1")
-        .scope("s1 s2")
-        .extra("device", "d1")
-        .extra("deep", "e1")
-        .build();
+        .with_id_token("i1")
+        .with_scope("s1 s2")
+        .with_extra("device", "d1")
+        .with_extra("deep", "e1");
     grant.fetch(after(&previous)).await.unwrap();
     // What the previous set does not have is left out.
-    grant.fetch(after(&TokenSet::bearer("a1").unwrap().build())).await.unwrap();
+    grant.fetch(after(&TokenSet::bearer("a1").unwrap())).await.unwrap();
     let first = "grant_type=refresh_token&refresh_token=r1&a=a1";
     assert_eq!(
         log.bodies(),
@@ -365,7 +364,7 @@ async fn without_a_previous_access_token_nothing_is_sent() {
 #[tokio::test]
 async fn parameter_from_the_previous_set_counts_as_a_secret() {
     let from_previous = r#""parameters_from_previous": {"audience": "access_token"}"#;
-    let previous = TokenSet::bearer("sesame-open-one").unwrap().refresh_token("r").build();
+    let previous = TokenSet::bearer("sesame-open-one").unwrap().with_refresh_token("r");
 
     let (endpoint, log) = in_dialect(&format!(r#"{{"body": "query", {from_previous}}}"#), []);
     let outcome = RefreshTokenGrant::new(endpoint, "").fetch(after(&previous)).await;
@@ -503,7 +502,7 @@ async fn closure_sees_the_previous_token_set() {
         let previous = renewal.previous().and_then(TokenSet::id_token).map(str::to_owned);
         Ok(previous.map(|id_token| ("id_token_hint", id_token)))
     });
-    let previous = TokenSet::bearer("a").unwrap().refresh_token("r").id_token("i").build();
+    let previous = TokenSet::bearer("a").unwrap().with_refresh_token("r").with_id_token("i");
     grant.fetch(after(&previous)).await.unwrap();
     assert_eq!(log.bodies(), ["grant_type=refresh_token&refresh_token=r&id_token_hint=i"]);
 }
@@ -613,7 +612,7 @@ async fn refresh_token_with_a_line_break_is_not_sent() {
             // From a log-in, a store, or a source.
             assert_refused(
                 RefreshTokenGrant::new(endpoint.clone(), "r")
-                    .fetch(after(&TokenSet::bearer("a").unwrap().refresh_token(bad).build()))
+                    .fetch(after(&TokenSet::bearer("a").unwrap().with_refresh_token(bad)))
                     .await,
                 &log,
                 "refresh_token",
@@ -628,7 +627,7 @@ async fn refresh_token_with_a_line_break_is_not_sent() {
             ),
             assert_refused(
                 Revocation::new(endpoint)
-                    .revoke(&TokenSet::bearer("a").unwrap().refresh_token(bad).build())
+                    .revoke(&TokenSet::bearer("a").unwrap().with_refresh_token(bad))
                     .await,
                 &Log::default(),
                 "token",
@@ -645,7 +644,7 @@ async fn replace_reports_a_refresh_token_with_a_line_break() {
     for bad in INVISIBLE {
         let (endpoint, log) = in_dialect("{}", []);
         let credentials = Credentials::new(RefreshTokenGrant::new(endpoint, "r"));
-        let brought = TokenSet::bearer("a").unwrap().refresh_token(bad);
+        let brought = TokenSet::bearer("a").unwrap().with_refresh_token(bad);
         assert_refused(credentials.replace(brought).await, &log, "refresh_token");
         assert_refused(credentials.renew().await, &log, "refresh_token");
     }

@@ -338,7 +338,7 @@ async fn after_logging_out_a_configured_refresh_token_is_not_sent_even_if_it_nev
     assert_eq!(world.counters().token_requests, 0);
 
     // Who logs in again with it means it.
-    let tokens = world.server.issue().to_builder().refresh_token(configured.clone());
+    let tokens = world.server.issue().clone().with_refresh_token(configured.clone());
     client.credentials.replace(tokens).await.unwrap();
     advance(HOUR).await;
     client.get("/").await.unwrap();
@@ -568,8 +568,8 @@ fn assert_rotation_was_clean_but_for(counters: &Counters, other_log_ins: u64) {
 /// The failures that were told so far.
 async fn failures(events: &mut Events) -> Vec<TokenError> {
     let mut failures = Vec::new();
-    while let Ok(Some(event)) = tokio::time::timeout(SECOND, events.next()).await {
-        if let Event::Failed { error, .. } = event {
+    while let Ok(Some(event)) = tokio::time::timeout(SECOND, events.recv()).await {
+        if let Event::RefreshFailed { error, .. } = event {
             failures.push(error);
         }
     }
@@ -584,7 +584,7 @@ async fn a_configured_refresh_token_that_was_rotated_is_not_sent_even_if_the_app
     let client = world.client(RefreshTokenGrant::new(world.endpoint(), configured.clone()));
     client.get("/").await.unwrap();
     let tokens = client.credentials.token().await.unwrap();
-    let tokens = tokens.to_builder().refresh_token(configured.clone());
+    let tokens = tokens.clone().with_refresh_token(configured.clone());
     client.credentials.replace(tokens).await.unwrap();
     advance(HOUR).await;
     let error = client.get("/").await.unwrap_err().downcast::<TokenError>().unwrap();

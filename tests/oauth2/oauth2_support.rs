@@ -16,7 +16,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tower::BoxError;
 use tower_refresh::oauth2::TokenEndpoint;
-use tower_refresh::{Clock, Now};
+use tower_refresh::{Clock, Timestamp};
 
 pub(crate) const URL: &str = "https://as.example.com/oauth2/token";
 
@@ -152,8 +152,8 @@ impl Manual {
 }
 
 impl Clock for Manual {
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         let seconds = Duration::from_secs(self.0.load(Ordering::Relaxed));
-        Now::new(seconds, UNIX_EPOCH + Duration::from_secs(START) + seconds)
+        Timestamp::new(seconds, UNIX_EPOCH + Duration::from_secs(START) + seconds)
     }
 }

@@ -47,7 +47,7 @@ async fn the_previous_sets_refresh_token_is_sent_rather_than_the_configured_one(
 async fn a_configured_token_that_was_rotated_is_never_sent_again() {
     let (grant, log) = grant([json(ROTATED)]);
     grant.fetch(missing()).await.unwrap();
-    let stale = TokenSet::bearer("a").unwrap().refresh_token("first").build();
+    let stale = TokenSet::bearer("a").unwrap().with_refresh_token("first");
     for renewal in [missing(), after(&stale)] {
         let error = grant.fetch(renewal).await.unwrap_err();
         assert!(error.is_denied());
@@ -76,7 +76,7 @@ async fn a_configured_token_that_was_denied_is_never_sent_again() {
 
 #[tokio::test]
 async fn a_configured_token_is_not_sent_after_logging_in_or_out() {
-    let other = TokenSet::bearer("a").unwrap().refresh_token("other").build();
+    let other = TokenSet::bearer("a").unwrap().with_refresh_token("other");
     for adopted in [None, Some(&other)] {
         let (grant, log) = grant([json(KEPT)]);
         grant.adopt(adopted).await.unwrap();
@@ -92,7 +92,7 @@ async fn a_configured_token_is_not_sent_after_logging_in_or_out() {
 
 #[tokio::test]
 async fn the_application_may_bring_the_configured_token_itself_if_it_was_never_sent() {
-    let brought = TokenSet::bearer("a").unwrap().refresh_token("first").build();
+    let brought = TokenSet::bearer("a").unwrap().with_refresh_token("first");
     let (never_sent, log) = grant([json(KEPT)]);
     never_sent.adopt(None).await.unwrap();
     never_sent.adopt(Some(&brought)).await.unwrap();
@@ -115,14 +115,14 @@ async fn the_application_may_bring_the_configured_token_itself_if_it_was_never_s
 async fn a_refresh_token_that_was_denied_is_not_sent_again_whoever_brought_it() {
     let invalid_grant = || answer(400, r#"{"error":"invalid_grant"}"#);
     let (grant, log) = grant([invalid_grant(), json(KEPT), json(KEPT)]);
-    let brought = TokenSet::bearer("a").unwrap().refresh_token("brought").build();
+    let brought = TokenSet::bearer("a").unwrap().with_refresh_token("brought");
     for _ in 0..2 {
         grant.adopt(Some(&brought)).await.unwrap();
         let error = grant.fetch(after(&brought)).await.unwrap_err();
         assert!(error.is_denied());
         assert_eq!(log.len(), 1);
     }
-    let other = TokenSet::bearer("a").unwrap().refresh_token("other").build();
+    let other = TokenSet::bearer("a").unwrap().with_refresh_token("other");
     grant.fetch(after(&other)).await.unwrap();
     assert!(grant.fetch(after(&brought)).await.unwrap_err().is_denied());
     assert_eq!(log.bodies(), [sent("brought"), sent("other")]);
@@ -200,9 +200,8 @@ async fn refresh_token_is_sent_after_its_stated_expiry() {
     for ago in [1, 301, 100_000_000] {
         let previous = TokenSet::bearer("a")
             .unwrap()
-            .refresh_token("r")
-            .refresh_token_expires_at(UNIX_EPOCH + Duration::from_secs(START - ago))
-            .build();
+            .with_refresh_token("r")
+            .with_refresh_token_expires_at(UNIX_EPOCH + Duration::from_secs(START - ago));
         let (endpoint, log) = endpoint([json(KEPT)]);
         let grant = RefreshTokenGrant::new(endpoint.clock(Manual::new()), "first");
         let tokens = grant.fetch(after(&previous)).await.unwrap();
@@ -241,7 +240,7 @@ async fn the_expiry_of_a_refresh_token_is_kept_in_the_time_of_our_clock() {
 #[tokio::test]
 async fn what_the_answer_leaves_out_is_kept() {
     let previous =
-        TokenSet::bearer("a").unwrap().refresh_token("r").scope("s").id_token("i").build();
+        TokenSet::bearer("a").unwrap().with_refresh_token("r").with_scope("s").with_id_token("i");
     let (grant, _) = grant([json(r#"{"access_token":"b"}"#)]);
     let tokens = grant.fetch(after(&previous)).await.unwrap();
     assert_eq!(tokens.access_token().expose_secret(), "b");
@@ -252,7 +251,7 @@ async fn what_the_answer_leaves_out_is_kept() {
 
 #[tokio::test]
 async fn to_log_in_again_keeps_nothing_of_the_old_session() {
-    let previous = TokenSet::bearer("a").unwrap().refresh_token("r").scope("s").build();
+    let previous = TokenSet::bearer("a").unwrap().with_refresh_token("r").with_scope("s");
     let (endpoint, log) = endpoint([json(KEPT)]);
     let grant = Grant::new(endpoint, "password").param("username", "u").param("password", "p");
     let tokens = grant.fetch(after(&previous)).await.unwrap();
@@ -283,7 +282,7 @@ async fn a_configured_token_replaced_by_an_answer_of_no_other_use_is_not_sent_ev
  {
     let (grant, log) = grant([json(r#"{"refresh_token":"second"}"#), json(KEPT)]);
     assert!(grant.fetch(missing()).await.is_err());
-    let brought = TokenSet::bearer("a").unwrap().refresh_token("first").build();
+    let brought = TokenSet::bearer("a").unwrap().with_refresh_token("first");
     grant.adopt(Some(&brought)).await.unwrap();
     assert!(grant.fetch(after(&brought)).await.unwrap_err().is_denied());
     assert_eq!(log.bodies(), [sent("first")]);
@@ -296,9 +295,8 @@ async fn leftover_refresh_token_does_not_inherit_the_expiry_of_its_predecessor()
     let grant = RefreshTokenGrant::new(endpoint.clock(clock.clone()), "");
     let previous = TokenSet::bearer("a")
         .unwrap()
-        .refresh_token("first")
-        .refresh_token_expires_at(UNIX_EPOCH + Duration::from_secs(START + 60))
-        .build();
+        .with_refresh_token("first")
+        .with_refresh_token_expires_at(UNIX_EPOCH + Duration::from_secs(START + 60));
     assert!(grant.fetch(after(&previous)).await.is_err());
     clock.advance(Duration::from_secs(600));
     let tokens = grant.fetch(after(&previous)).await.unwrap();
@@ -320,7 +318,7 @@ async fn clones_of_a_grant_do_not_send_one_refresh_token_at_the_same_time() {
     assert_eq!(log.len(), 1);
 
     // Any other token is not held up.
-    let other = TokenSet::bearer("a").unwrap().refresh_token("other").build();
+    let other = TokenSet::bearer("a").unwrap().with_refresh_token("other");
     clone.fetch(after(&other)).await.unwrap();
     assert_eq!(log.bodies(), [sent("first"), sent("other")]);
 }

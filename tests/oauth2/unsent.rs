@@ -175,7 +175,7 @@ async fn first_token_after_an_outage_comes_within_a_second() {
         let second = Duration::from_secs(1);
         for _ in 0..300 {
             assert!(credentials.token().await.unwrap_err().is_transient());
-            assert!(credentials.status().cooldown.is_none_or(|cooldown| cooldown <= second));
+            assert!(credentials.status().backoff.is_none_or(|backoff| backoff <= second));
             clock.advance(second);
         }
         credentials.token().await.unwrap_err();

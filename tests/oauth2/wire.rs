@@ -412,7 +412,7 @@ async fn log_out_revokes_the_refresh_token_and_then_the_access_token() {
     let unsupported = with_status("400 Bad Request", r#"{"error":"unsupported_token_type"}"#);
     let mut server = Server::start("/revoke", vec![with_status("200 OK", ""), unsupported]).await;
     let endpoint = server.endpoint().client_auth(ClientAuth::public("me"));
-    let tokens = TokenSet::bearer("at").unwrap().refresh_token("rt").build();
+    let tokens = TokenSet::bearer("at").unwrap().with_refresh_token("rt");
     Revocation::new(endpoint).revoke(&tokens).await.unwrap();
 
     for expected in [
@@ -429,7 +429,7 @@ async fn a_revocation_that_fails_says_so_and_is_never_ambiguous() {
     for (first, second) in [("502 Bad Gateway", "200 OK"), ("200 OK", "503 Service Unavailable")] {
         let answers = vec![with_status(first, "<html>"), with_status(second, "")];
         let mut server = Server::start("/revoke", answers).await;
-        let tokens = TokenSet::bearer("at").unwrap().refresh_token("rt").build();
+        let tokens = TokenSet::bearer("at").unwrap().with_refresh_token("rt");
         let error = Revocation::new(server.endpoint()).revoke(&tokens).await.unwrap_err();
         assert!(error.is_transient(), "{error}");
         // Both were tried.

@@ -145,7 +145,7 @@ async fn a_caller_who_goes_away_midway_leaves_the_api_no_body_that_looks_whole()
         drop(reading.await);
     }))
     .await;
-    let source = StaticToken::new("sesame").unwrap();
+    let source = StaticToken::new("sesame".parse().unwrap());
     let upstream = upstream(RefreshLayer::new(source).origin(&api).unwrap());
     let gateway = serve(Router::new().fallback(pass_on).with_state((api, upstream))).await;
 

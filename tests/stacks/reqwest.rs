@@ -227,7 +227,7 @@ async fn a_redirect_layer_outside_carries_a_token_in_a_header_of_its_own_nowhere
     let foreign = Recorder::serve().await;
     home.redirect_to(foreign.url("/"));
     let name = HeaderName::from_static("x-api-token");
-    let layer = RefreshLayer::new(StaticToken::new("sesame").unwrap())
+    let layer = RefreshLayer::new(StaticToken::new("sesame".parse().unwrap()))
         .origin(&home.origin)
         .unwrap()
         .header(name.clone());
@@ -332,7 +332,7 @@ async fn a_path_is_never_read_as_a_part_of_the_host() {
 
     let asked = Asked::default();
     let http = service(reqwest::Client::builder().dns_resolver(Arc::new(asked.clone())));
-    let layer = RefreshLayer::new(StaticToken::new("sesame").unwrap());
+    let layer = RefreshLayer::new(StaticToken::new("sesame".parse().unwrap()));
     let client = layer.origin("https://api.test").unwrap().layer(http);
     // `http` before 1.4.1 lets the others be made.
     for path in ["*", ".evil.test/", "@evil.test/", ":99/"] {

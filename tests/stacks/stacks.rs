@@ -143,7 +143,7 @@ async fn a_request_that_waits_for_a_token_holds_no_permit() {
         let call = counted.fetch_add(1, Ordering::SeqCst) + 1;
         async move {
             client.oneshot(get("/token")).await.map_err(TokenError::transient)?;
-            Ok::<_, TokenError>(tokens(&format!("t{call}")).expires_in(HOUR))
+            Ok::<_, TokenError>(tokens(&format!("t{call}")).with_expires_in(HOUR))
         }
     };
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()))
@@ -169,7 +169,7 @@ async fn a_refused_request_gives_its_permit_back() {
         strings.next().await.fail(TokenError::denied("x"));
     });
     assert!(answer.unwrap_err().downcast_ref::<TokenError>().unwrap().is_denied());
-    // In the cooldown the error comes without a wait, from `call` itself.
+    // In the backoff the error comes without a wait, from `call` itself.
     let refused = client.ready().await.unwrap().call(get("/"));
     assert!(refused.await.is_err());
     let another = limited.oneshot(get("/"));
@@ -195,10 +195,10 @@ async fn the_token_is_acquired_before_readiness_is_used_and_attached_at_the_last
     // Somebody takes the only permit.
     let mut holder = limited.clone();
     holder.ready().await.unwrap();
-    asked.answer(tokens("first").expires_in(HOUR));
+    asked.answer(tokens("first").with_expires_in(HOUR));
     let_others_run().await;
     let (second, ()) = tokio::join!(credentials.renew(), async {
-        strings.next().await.answer(tokens("second").expires_in(HOUR));
+        strings.next().await.answer(tokens("second").with_expires_in(HOUR));
     });
     second.unwrap();
     drop(holder);
@@ -336,7 +336,7 @@ async fn a_request_that_waits_for_readiness_does_not_send_a_token_that_was_forgo
     let asked = strings.next().await;
     let slow = tokio::spawn(api.oneshot(get("/slow")));
     let_others_run().await;
-    asked.answer(tokens("alice").expires_in(HOUR));
+    asked.answer(tokens("alice").with_expires_in(HOUR));
     let_others_run().await;
     credentials.forget().await.unwrap();
     slow.await.unwrap().unwrap();
@@ -349,7 +349,7 @@ async fn a_request_that_waits_for_readiness_does_not_send_a_token_that_was_forgo
 async fn a_retry_that_waits_for_readiness_until_its_token_expired_goes_back_for_a_newer_one() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
+    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let layer = RefreshLayer::new(credentials).origin("https://api.test").unwrap();
     let sent = Arc::default();
     let api = one_at_a_time(&sent);
@@ -358,9 +358,9 @@ async fn a_retry_that_waits_for_readiness_until_its_token_expired_goes_back_for_
     let asked = strings.next().await;
     let slow = tokio::spawn(api.oneshot(get("/slow")));
     let_others_run().await;
-    asked.answer(tokens("short").expires_in(Duration::from_secs(5)));
+    asked.answer(tokens("short").with_expires_in(Duration::from_secs(5)));
     slow.await.unwrap().unwrap();
-    strings.next().await.answer(tokens("new").expires_in(HOUR));
+    strings.next().await.answer(tokens("new").with_expires_in(HOUR));
     assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::OK);
     assert_eq!(*sent.lock().unwrap(), ["old", "new"]);
     assert_eq!(strings.count(), 0);

@@ -27,8 +27,8 @@ use tower_refresh::store::{
 };
 use tower_refresh::testing::{AuthorizationServer, AuthorizationServerBuilder, TokioClock};
 use tower_refresh::{
-    BoxTokenSource, Clock, Credentials, Event, Events, Now, RefreshPolicy, RefreshToken, TokenSet,
-    TokenSource,
+    BoxTokenSource, Clock, Credentials, Event, Events, RefreshPolicy, RefreshToken, Timestamp,
+    TokenSet, TokenSource,
 };
 
 pub const MINUTE: Duration = Duration::from_secs(60);
@@ -209,7 +209,7 @@ impl Worker {
     pub fn events(&self) -> Vec<Event> {
         let mut events = self.events.lock().unwrap();
         std::iter::from_fn(|| {
-            let next = events.next();
+            let next = events.recv();
             futures_util::FutureExt::now_or_never(next).flatten()
         })
         .collect()
@@ -251,9 +251,9 @@ pub struct Skewed {
 }
 
 impl Clock for Skewed {
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         let now = self.clock.now();
-        Now::new(now.monotonic(), now.wall() + self.ahead - self.behind)
+        Timestamp::new(now.monotonic(), now.wall() + self.ahead - self.behind)
     }
 }
 

@@ -35,7 +35,10 @@ async fn eight_that_share_a_store_spend_each_refresh_token_once() {
     assert_eq!(world.reuses(), 0);
     for worker in &workers {
         worker.flush().await.unwrap();
-        assert_eq!(count(&worker.events(), |event| matches!(event, Event::Failed { .. })), 0);
+        assert_eq!(
+            count(&worker.events(), |event| matches!(event, Event::RefreshFailed { .. })),
+            0
+        );
     }
 }
 
@@ -89,7 +92,7 @@ async fn whatever_the_cause_what_a_sibling_renewed_is_adopted() {
     // Missing.
     let first = one.access().await;
     assert_eq!(other.access().await, first);
-    assert_eq!(count(&other.events(), |event| matches!(event, Event::Adopted)), 1);
+    assert_eq!(count(&other.events(), |event| matches!(event, Event::FoundInStore)), 1);
     // Forced.
     let second = access(&one.renew().await.unwrap()).to_owned();
     assert_eq!(access(&other.renew().await.unwrap()), second);
@@ -219,7 +222,7 @@ async fn a_stored_set_without_refresh_token_does_not_bring_the_configured_one_ba
     let world = World::new();
     let worker = world.worker();
     worker.access().await;
-    let brought = TokenSet::bearer("brought").unwrap().expires_in(MINUTE);
+    let brought = TokenSet::bearer("brought").unwrap().with_expires_in(MINUTE);
     worker.replace(brought).await.unwrap();
     drop(worker);
     sleep(MINUTE).await;
@@ -334,7 +337,7 @@ async fn a_source_that_says_nothing_of_itself_is_stored_as_one_that_rotates() {
         async move { worker.access().await }
     });
     // It has nothing to spend yet.
-    strings.next().await.answer(harness::tokens("one").expires_in(MINUTE));
+    strings.next().await.answer(harness::tokens("one").with_expires_in(MINUTE));
     assert_eq!(asking.await.unwrap(), "one");
     assert!(!world.log.take().contains(&"save intent"));
     let asking = tokio::spawn(async move { worker.renew().await });
@@ -342,7 +345,7 @@ async fn a_source_that_says_nothing_of_itself_is_stored_as_one_that_rotates() {
     assert_eq!(refresh(asked.renewal.previous().unwrap()), "refresh-one");
     assert!(world.has_open_intent().await);
     // The source knows why it leaves it out: it may have logged in another way, since the refresh token was refused.
-    asked.answer(TokenSet::bearer("two").unwrap().expires_in(MINUTE));
+    asked.answer(TokenSet::bearer("two").unwrap().with_expires_in(MINUTE));
     assert!(asking.await.unwrap().unwrap().refresh_token().is_none());
     assert!(!world.json().await.contains("refresh-one"));
 }
@@ -385,7 +388,7 @@ async fn a_source_around_that_passes_the_access_token_alone_gets_no_rejected_one
         let stored = stored.clone();
         async move {
             let tokens = stored.fetch(renewal).await?;
-            Ok(TokenSet::bearer(access(&tokens))?.build())
+            TokenSet::bearer(access(&tokens))
         }
     });
     let credentials = Credentials::with_policy(bare, world.policy());
@@ -456,7 +459,7 @@ async fn a_slow_save_is_not_overtaken_by_credentials_of_the_same_process() {
     assert_eq!(access(&asking.await.unwrap().unwrap()), access(&adopted));
     assert_eq!(world.requests(), 1);
     let_others_run().await;
-    while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.next()) {
-        assert!(!matches!(event, Event::Adopted), "it is its own");
+    while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.recv()) {
+        assert!(!matches!(event, Event::FoundInStore), "it is its own");
     }
 }

@@ -26,7 +26,7 @@ fn is_store_down(error: &TokenError) -> bool {
 }
 
 fn unanswered(worker: &Worker) -> usize {
-    count(&worker.events(), |event| matches!(event, Event::Unanswered { .. }))
+    count(&worker.events(), |event| matches!(event, Event::OutcomeUnknown { .. }))
 }
 
 /// The server spends the token, and the answer is lost.
@@ -475,8 +475,8 @@ async fn what_is_unsaved_stays_when_an_older_flight_turns_out_to_be_overtaken() 
             if call == 1 {
                 late.notified().await;
             }
-            let set = TokenSet::bearer(format!("a{call}"))?.expires_in(MINUTE);
-            Ok(set.refresh_token(format!("r{call}")).build())
+            let set = TokenSet::bearer(format!("a{call}"))?.with_expires_in(MINUTE);
+            Ok(set.with_refresh_token(format!("r{call}")))
         }
     });
     let store = world.store();
@@ -774,7 +774,7 @@ async fn a_lock_that_others_hold_is_no_store_that_is_down() {
     let go = paused.reached().await;
     let error = worker.token().await.unwrap_err();
     assert!(error.is_transient() && !is_store_down(&error), "{error}");
-    assert!(error.to_string().contains("locked by somebody else"), "{error}");
+    assert!(error.to_string().contains("the store is locked"), "{error}");
     assert_eq!(world.requests(), 0);
     drop(go);
 }
@@ -980,7 +980,7 @@ async fn a_source_that_hangs_does_not_hold_the_lock_for_ever() {
     assert!(other.token().await.unwrap_err().is_transient());
     sleep(Duration::from_secs(5 * 60)).await;
     let asking = tokio::spawn(async move { other.access().await });
-    strings.next().await.answer(harness::tokens("one").expires_in(MINUTE));
+    strings.next().await.answer(harness::tokens("one").with_expires_in(MINUTE));
     assert_eq!(asking.await.unwrap(), "one");
 }
 

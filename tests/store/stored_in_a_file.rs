@@ -80,7 +80,7 @@ async fn what_cannot_be_saved_since_the_file_was_spoilt_is_used_and_told_and_sav
     let token = credentials.token().await.unwrap();
     told(&credentials.flush().await.unwrap_err(), &file);
     let said: Vec<_> =
-        std::iter::from_fn(|| futures_util::FutureExt::now_or_never(events.next()).flatten())
+        std::iter::from_fn(|| futures_util::FutureExt::now_or_never(events.recv()).flatten())
             .collect();
     assert!(count(&said, |event| matches!(event, Event::Unsaved { .. })) > 0, "{said:?}");
     assert_eq!(fs::read(&file.path).unwrap(), b"sesame");

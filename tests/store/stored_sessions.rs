@@ -138,7 +138,7 @@ async fn a_log_in_of_a_sibling_is_picked_up_within_seconds() {
     sleep(Duration::from_secs(5)).await;
     assert_eq!(denied.access().await, access(&session));
     assert_eq!(world.requests(), 1);
-    assert_eq!(count(&denied.events(), |event| matches!(event, Event::Adopted)), 1);
+    assert_eq!(count(&denied.events(), |event| matches!(event, Event::FoundInStore)), 1);
 }
 
 // ===== another way to log in =====
@@ -424,23 +424,24 @@ async fn the_last_of_many_log_ins_is_the_one_that_is_stored() {
     assert_eq!(world.reuses(), 0);
 }
 
-// ===== the brake =====
+// ===== the rejection backoff =====
 
 #[tokio::test(start_paused = true)]
-async fn with_the_brake_on_nothing_is_sent_and_a_sibling_s_token_is_adopted() {
+async fn with_the_rejection_backoff_on_nothing_is_sent_and_a_sibling_s_token_is_adopted() {
     let world = World::new();
-    let [braked, other] = [world.worker(), world.worker()];
+    let [backed_off, other] = [world.worker(), world.worker()];
     let good = Arc::new(std::sync::OnceLock::<String>::new());
     let known = Arc::clone(&good);
-    let client = harness::client(RefreshLayer::new(braked.credentials.clone()), move |token, _| {
-        let is_good = known.get() == Some(&token);
-        async move { if is_good { StatusCode::OK } else { StatusCode::UNAUTHORIZED } }
-    });
+    let client =
+        harness::client(RefreshLayer::new(backed_off.credentials.clone()), move |token, _| {
+            let is_good = known.get() == Some(&token);
+            async move { if is_good { StatusCode::OK } else { StatusCode::UNAUTHORIZED } }
+        });
     let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
     assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert!(braked.status().brake.is_some());
+    assert!(backed_off.status().rejection_backoff.is_some());
     let before = world.requests();
-    // The brake holds for 5 seconds; it is looked now and then, and nothing is sent.
+    // The rejection backoff holds for 5 seconds; it is looked now and then, and nothing is sent.
     for _ in 0..4 {
         send().await.unwrap();
         sleep(SECOND).await;
@@ -449,7 +450,7 @@ async fn with_the_brake_on_nothing_is_sent_and_a_sibling_s_token_is_adopted() {
     // Now it is on for longer.
     sleep(Duration::from_secs(2)).await;
     send().await.unwrap();
-    let on_for = braked.status().brake.unwrap();
+    let on_for = backed_off.status().rejection_backoff.unwrap();
     assert!(on_for > Duration::from_secs(6), "{on_for:?}");
     other.token().await.unwrap();
     good.set(access(&other.renew().await.unwrap()).to_owned()).unwrap();
@@ -458,7 +459,7 @@ async fn with_the_brake_on_nothing_is_sent_and_a_sibling_s_token_is_adopted() {
     sleep(Duration::from_secs(5)).await;
     assert_eq!(send().await.unwrap().status(), StatusCode::OK);
     assert_eq!(world.requests(), before);
-    assert!(braked.status().brake.is_none());
+    assert!(backed_off.status().rejection_backoff.is_none());
     let_others_run().await;
 }
 
@@ -629,7 +630,7 @@ async fn refused_fresh_proof_is_tried_again_under_a_store() {
         async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
             match self.0.fetch_add(1, Ordering::SeqCst) {
                 0..3 => Err(TokenError::denied("the clock is not set yet")),
-                _ => Ok(harness::tokens("t").build()),
+                _ => Ok(harness::tokens("t")),
             }
         }
 

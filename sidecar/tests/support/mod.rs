@@ -378,7 +378,7 @@ fn tokens() -> impl TokenSource {
     source_fn(move |_: Renewal| {
         let number = number.fetch_add(1, Ordering::SeqCst) + 1;
         let tokens = TokenSet::bearer(format!("t{number}")).unwrap();
-        std::future::ready(Ok(tokens.refresh_token(format!("refresh-{number}")).build()))
+        std::future::ready(Ok(tokens.with_refresh_token(format!("refresh-{number}"))))
     })
 }
 

@@ -123,12 +123,12 @@ impl TokenEndpoint {
                 );
                 // The new URL may have the query, and the refresh token in it, so that it was sent twice.
                 let is_unknown = error.is_ambiguous() && dialect.uses_query();
-                if is_unknown { error.told_as(why) } else { TokenError::misconfigured(why) }
+                if is_unknown { error.wrapped_as(why) } else { TokenError::misconfigured(why) }
             }
             // The error was derived from the status alone.
             Err(why) if !error.get_ref().to_string().contains(why) => {
                 let message = format!("{}; {why}", error.get_ref());
-                error.told_as(message)
+                error.wrapped_as(message)
             }
             _ => error,
         })
@@ -186,7 +186,12 @@ fn has_no_tls(error: &(dyn Error + 'static)) -> bool {
 fn refused_beneath(error: &(dyn Error + 'static), context: Context<'_>) -> Option<TokenError> {
     let refused = causes(error).find_map(|error| error.downcast_ref::<TokenError>())?;
     let shown = context.secrets.describe(refused.get_ref());
-    Some(refused.clone().told_as(format!("the token request was not sent: {shown}")).into_unsent())
+    Some(
+        refused
+            .clone()
+            .wrapped_as(format!("the token request was not sent: {shown}"))
+            .into_unsent(),
+    )
 }
 
 /// Returns whether a request spends a refresh token: whether it has that parameter, under its name in the RFC or at the

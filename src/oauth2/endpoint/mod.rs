@@ -288,7 +288,7 @@ impl TokenEndpoint {
         self
     }
 
-    pub(super) fn now(&self) -> crate::clock::Now {
+    pub(super) fn now(&self) -> crate::clock::Timestamp {
         self.clock.now()
     }
 

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::document::Document;
 use super::oauth_error::CODE_LIMIT;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::oauth2::client_auth::ClientAuth;
 use crate::oauth2::dialect::Dialect;
@@ -68,7 +68,7 @@ impl Answer {
     }
 
     /// RFC 9110 §10.2.3: seconds, or a date.
-    pub(super) fn retry_after(&self, now: Now) -> Option<Duration> {
+    pub(super) fn retry_after(&self, now: Timestamp) -> Option<Duration> {
         let seconds = || {
             let value = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
             // Some servers send a fraction.
@@ -94,7 +94,7 @@ pub(in crate::oauth2) struct Context<'a> {
     pub(in crate::oauth2) client_auth: &'a ClientAuth,
     pub(in crate::oauth2) secrets: &'a Secrets,
     /// When the answer was received.
-    pub(in crate::oauth2) now: Now,
+    pub(in crate::oauth2) now: Timestamp,
     /// Whether the request may have spent a refresh token.
     pub(in crate::oauth2) spends: bool,
 }

@@ -6,14 +6,14 @@ use zeroize::Zeroizing;
 
 use super::document::Document;
 use crate::oauth2::wiped;
-use crate::token::TokenSetBuilder;
+use crate::token::TokenSet;
 use crate::trace;
 
 /// How long the value of a field may be, in bytes.
 const VALUE_MAX: usize = 8 * 1024;
 
 /// Adds the fields of `fields.extra`: a string unchanged, any other value as its JSON text.
-pub(super) fn extra(document: &Document<'_>, mut tokens: TokenSetBuilder) -> TokenSetBuilder {
+pub(super) fn extra(document: &Document<'_>, mut tokens: TokenSet) -> TokenSet {
     for (name, pointers) in &document.dialect.fields.extra {
         let mut values = document.all(pointers);
         let Some(value) = values.find(|value| value.as_str() != Some("")) else { continue };
@@ -23,7 +23,7 @@ pub(super) fn extra(document: &Document<'_>, mut tokens: TokenSetBuilder) -> Tok
             None => write!(text, "{value}"),
         };
         if written.is_ok() {
-            tokens = tokens.extra(name, text.0.as_str());
+            tokens = tokens.with_extra(name, text.0.as_str());
         } else {
             trace::warning!(field = %name, "field of the token endpoint's answer is too long to be kept");
         }

@@ -8,7 +8,7 @@ use super::answer::{Answer, Context};
 use super::document::Document;
 use super::oauth_error::OAuthError;
 use crate::classify::Challenge;
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::oauth2::dialect::known::Meaning;
 
@@ -103,7 +103,7 @@ pub(super) fn finish(
 ///
 /// A gateway may answer with these statuses after it has forwarded the request: Envoy if the connection to the server ends
 /// (`UC`), Heroku's router after 30 seconds (`H12`).
-fn is_from_server(error: &OAuthError, answer: &Answer, now: Now) -> bool {
+fn is_from_server(error: &OAuthError, answer: &Answer, now: Timestamp) -> bool {
     let is_oauth_error = match error.meaning {
         Some(meaning) => meaning != Meaning::Unknown,
         None => error.is_standard_shape,

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::oauth_error::{CODE_LIMIT, DESCRIPTION_LIMIT};
 use super::{Answer, Context, is_whole, read, refresh_token};
-use crate::clock::Now;
+use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::oauth2::client_auth::ClientAuth;
 use crate::oauth2::dialect::Dialect;
@@ -20,8 +20,8 @@ use crate::token::{RefreshToken, TokenSet};
 
 const NOW: Duration = Duration::from_secs(1_667_308_423);
 
-fn now() -> Now {
-    Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH + NOW)
+fn now() -> Timestamp {
+    Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH + NOW)
 }
 
 fn context<'a>(

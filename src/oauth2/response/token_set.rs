@@ -44,25 +44,25 @@ pub(super) fn token_set(
         .or(dialect.default_lifetime.map(|lifetime| When::In(lifetime.min(moment::LONGEST))))
         .or_else(|| jwt_expiry(token).filter(|expiry| *expiry > received).map(When::At));
 
-    let mut tokens = TokenSet::builder(access_token);
+    let mut tokens = TokenSet::new(access_token);
     tokens = match expiry {
         None => tokens,
-        Some(When::In(lifetime)) => tokens.expires_in(lifetime),
+        Some(When::In(lifetime)) => tokens.with_expires_in(lifetime),
         // By the clock of the server, if it states a date, because the local one may be wrong.
         Some(When::At(at)) => match date {
-            Some(date) => tokens.expires_in(at.saturating_sub(date)),
-            None => tokens.expires_at(time_of_day(at)),
+            Some(date) => tokens.with_expires_in(at.saturating_sub(date)),
+            None => tokens.with_expires_at(time_of_day(at)),
         },
     };
 
     if let Some(refresh_token) = document.refresh_token() {
-        tokens = tokens.refresh_token(refresh_token);
+        tokens = tokens.with_refresh_token(refresh_token);
     }
     let refresh_expiry = first_time(document, &fields.refresh_token_expires_in, moment::lifetime)
         .or_else(|| first_time(document, &fields.refresh_token_expires_at, moment::moment));
     if let Some((_, when)) = refresh_expiry {
         let now = context.now.since_epoch();
-        tokens = tokens.refresh_token_expires_at(time_of_day(match when {
+        tokens = tokens.with_refresh_token_expires_at(time_of_day(match when {
             When::In(lifetime) => now.saturating_add(lifetime),
             // By the local clock, with which it will be compared.
             When::At(at) => at.saturating_add(now).saturating_sub(date.unwrap_or(now)),
@@ -70,16 +70,16 @@ pub(super) fn token_set(
     }
 
     if let Some(scope) = document.all(&fields.scope).find_map(|value| value.as_words(" ")) {
-        tokens = tokens.scope(scope);
+        tokens = tokens.with_scope(scope);
     }
     if let Some(id_token) = document.token(&fields.id_token) {
-        tokens = tokens.id_token(id_token);
+        tokens = tokens.with_id_token(id_token);
     }
     tokens = extra(document, tokens);
 
     let refresh_in = if dialect.revokes_previous {
         // An early refresh would revoke the token of requests in flight.
-        tokens.clone().build().lifetime_at(context.now.wall())
+        tokens.lifetime_at(context.now.wall())
     } else {
         match first_time(document, &fields.refresh_in, moment::lifetime) {
             Some((_, When::In(after))) => Some(after),
@@ -87,9 +87,9 @@ pub(super) fn token_set(
         }
     };
     if let Some(after) = refresh_in {
-        tokens = tokens.refresh_in(after);
+        tokens = tokens.with_refresh_in(after);
     }
-    Ok(tokens.build())
+    Ok(tokens)
 }
 
 /// Returns the first of these fields that states a time, with its name.

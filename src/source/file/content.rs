@@ -1,4 +1,4 @@
-//! The content of a token file: a bare token, or something that only looks like one.
+//! The content of a token file: a bare token, or something similar.
 //!
 //! RFC 6750 §2.1 allows letters, digits and `-._~+/`, with `=` at the end. Servers issue tokens with other visible ASCII
 //! characters too, so the rule here is narrower: it refuses the characters of wrappers (quotes, braces, brackets, `<`, `>`, a
@@ -7,13 +7,13 @@
 /// Returns the token in the content of a file, or a description of that content, without any of it.
 pub(super) fn bare_token(content: &[u8]) -> Result<&str, &'static str> {
     let text = text(content)?;
-    match wrapper(text).or_else(|| placeholder(text)).or_else(|| stray_character(text)) {
-        Some(flaw) => Err(flaw),
+    match FLAWS.iter().find(|(is_so, _)| is_so(text)) {
+        Some((_, flaw)) => Err(flaw),
         None => Ok(text),
     }
 }
 
-/// Returns whether a file holds nothing yet.
+/// Returns whether a file is empty or blank.
 pub(super) fn is_blank(content: &[u8]) -> bool {
     text(content).is_ok_and(str::is_empty)
 }
@@ -38,59 +38,17 @@ fn is_utf_16(content: &[u8]) -> bool {
                 || pairs.iter().all(|[first, second]| *first == 0 && *second != 0))
 }
 
-/// Recognizes a token that is wrapped in something.
-fn wrapper(text: &str) -> Option<&'static str> {
-    let first_line = text.lines().next().unwrap_or_default();
-    if let Some(inner) = text.strip_prefix('{') {
-        return Some(match inner.trim_start().chars().next() {
-            Some('"' | '}') => {
-                "holds a JSON object: write only the token to it, or read it with a source of your own (`source_fn`)"
-            }
-            Some('{' | '%') => {
-                "holds a template that was not filled in: write only the token to it"
-            }
-            _ => BRACKETS,
-        });
-    }
-    if text.starts_with('[') {
-        return Some(if text.ends_with(']') {
-            "holds a JSON array: write only the token to it, or read it with a source of your own (`source_fn`)"
-        } else {
-            "holds a configuration with sections: write only the token to it"
-        });
-    }
-    if text.starts_with('<') {
-        return Some(
-            "holds HTML or XML, perhaps an error page or a placeholder: write only the token to it",
-        );
-    }
-    if text.starts_with(QUOTES) {
-        return Some("holds a quoted string: write the token without quotes");
-    }
-    if text.starts_with("-----BEGIN") {
-        return Some("holds a key or a certificate in PEM: write only the access token to it");
-    }
-    let (first_word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    let is_scheme = SCHEMES.iter().any(|scheme| first_word.eq_ignore_ascii_case(scheme));
-    if is_scheme && !rest.trim_start().starts_with('=') {
-        return Some(if rest.is_empty() {
-            "holds an authentication scheme and no token: write only the token to it"
-        } else {
-            "begins with an authentication scheme such as `Bearer`: write only the token to it"
-        });
-    }
-    if is_assignment(first_line) {
-        return Some(
-            "holds a `name=value` line, a header or a form: write only the token to it, without its name",
-        );
-    }
-    if text.contains(['\n', '\r']) {
-        return Some("holds several lines: write only the token to it, in one line");
-    }
-    if text.contains("://") {
-        return Some("holds a URL: write only the token to it");
-    }
-    None
+/// Returns the first character within a brace that the text begins with.
+fn in_brace(text: &str) -> Option<char> {
+    text.strip_prefix('{')?.trim_start().chars().next()
+}
+
+/// Returns the text after an authentication scheme.
+fn after_scheme(text: &str) -> Option<&str> {
+    let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let rest = rest.trim_start();
+    let is_scheme = SCHEMES.iter().any(|scheme| word.eq_ignore_ascii_case(scheme));
+    (is_scheme && !rest.starts_with('=')).then_some(rest)
 }
 
 /// Returns whether a line gives a name to a value, such as `export TOKEN=…`, `access_token: …` or `access_token=…&…`.
@@ -102,7 +60,7 @@ fn is_assignment(line: &str) -> bool {
         .iter()
         .find_map(|word| line.strip_prefix(word))
         .unwrap_or(line);
-    // In place: a copy of the name, which may be a token, would not be wiped.
+    // Compared without a copy, which would not be wiped: the name may be a token.
     let is_named = |name: &str| {
         let name = name.trim_end().as_bytes();
         NAMES.iter().any(|known| {
@@ -127,53 +85,98 @@ fn is_assignment(line: &str) -> bool {
     is_identifier && (is_value || value.is_empty() && is_named(name) && name.len() <= NAME_MAX)
 }
 
-/// Recognizes a word that programs write if they have no token.
-fn placeholder(text: &str) -> Option<&'static str> {
-    let is_word = WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
-    let is_name = |name: &str| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    };
+/// Returns whether the text is the name of a variable, as `$TOKEN` or `%TOKEN%`.
+fn is_variable(text: &str) -> bool {
     let percent = text.strip_prefix('%').and_then(|text| text.strip_suffix('%'));
-    if is_word {
-        Some("holds a word such as `null` and no token: see the program that writes it")
-    } else if text.strip_prefix('$').or(percent).is_some_and(is_name) {
-        Some("holds the name of a variable and not its value: write only the token to it")
-    } else {
-        None
-    }
+    text.strip_prefix('$').or(percent).is_some_and(|name| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    })
 }
 
-/// Recognizes a character that no bearer token has.
-fn stray_character(text: &str) -> Option<&'static str> {
-    if text.contains(char::is_whitespace) {
-        Some("holds several words: write only the token to it")
-    } else if text.contains(char::is_control) {
-        Some("holds control characters: write only the token to it")
-    } else if text.contains(QUOTES) {
-        Some("holds quotes: write only the token to it")
-    } else if !text.is_ascii() {
-        Some("holds characters outside ASCII, which may be invisible: write only the token to it")
-    } else if text.contains(['{', '}', '[', ']', '<', '>']) {
-        Some(BRACKETS)
-    } else if text.contains('\\') {
-        Some(
-            "holds a backslash, as of an escape that was not interpreted: write only the token to it",
-        )
-    } else {
-        None
-    }
-}
+/// A test, and the description of a content that passes it.
+type Flaw = (fn(&str) -> bool, &'static str);
+
+/// The first that applies describes the content: wrappers, then placeholders, then characters that no bearer token has.
+const FLAWS: [Flaw; 21] = [
+    (
+        |text| matches!(in_brace(text), Some('"' | '}')),
+        "contains a JSON object: write only the token to it, or read it with a source of your own (`source_fn`)",
+    ),
+    (
+        |text| matches!(in_brace(text), Some('{' | '%')),
+        "contains a template that was not filled in: write only the token to it",
+    ),
+    (|text| text.starts_with('{'), BRACKETS),
+    (
+        |text| text.starts_with('[') && text.ends_with(']'),
+        "contains a JSON array: write only the token to it, or read it with a source of your own (`source_fn`)",
+    ),
+    (
+        |text| text.starts_with('['),
+        "contains a configuration with sections: write only the token to it",
+    ),
+    (
+        |text| text.starts_with('<'),
+        "contains HTML or XML, perhaps an error page or a placeholder: write only the token to it",
+    ),
+    (|text| text.starts_with(QUOTES), "contains a quoted string: write the token without quotes"),
+    (
+        |text| text.starts_with("-----BEGIN"),
+        "contains a key or a certificate in PEM: write only the access token to it",
+    ),
+    (
+        |text| after_scheme(text) == Some(""),
+        "contains an authentication scheme and no token: write only the token to it",
+    ),
+    (
+        |text| after_scheme(text).is_some(),
+        "begins with an authentication scheme such as `Bearer`: write only the token to it",
+    ),
+    (
+        |text| text.lines().next().is_some_and(is_assignment),
+        "contains a `name=value` line, a header or a form: write only the token to it, without its name",
+    ),
+    (
+        |text| text.contains(['\n', '\r']),
+        "contains several lines: write only the token to it, in one line",
+    ),
+    (|text| text.contains("://"), "contains a URL: write only the token to it"),
+    (
+        |text| WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)),
+        "contains a word such as `null` and no token: check the program that writes it",
+    ),
+    (is_variable, "contains the name of a variable and not its value: write only the token to it"),
+    (
+        |text| text.contains(char::is_whitespace),
+        "contains several words: write only the token to it",
+    ),
+    (
+        |text| text.contains(char::is_control),
+        "contains control characters: write only the token to it",
+    ),
+    (|text| text.contains(QUOTES), "contains quotes: write only the token to it"),
+    (
+        |text| !text.is_ascii(),
+        "contains characters outside ASCII, which may be invisible: write only the token to it",
+    ),
+    (|text| text.contains(['{', '}', '[', ']', '<', '>']), BRACKETS),
+    (
+        |text| text.contains('\\'),
+        "contains a backslash, as of an escape that was not interpreted: write only the token to it",
+    ),
+];
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-const BRACKETS: &str = "holds braces or brackets, which no token has: write only the token to it";
+const BRACKETS: &str =
+    "contains braces or brackets, which no token has: write only the token to it";
 
 const QUOTES: [char; 9] = ['"', '\'', '`', '“', '”', '„', '‘', '’', '«'];
 
 const SCHEMES: [&str; 9] =
     ["Bearer", "Basic", "Digest", "DPoP", "MAC", "OAuth", "Token", "ApiKey", "Negotiate"];
 
-/// What the name of a token ends with, in lower case.
+/// The ends of the names of tokens, in lower case.
 const NAMES: [&str; 8] =
     ["token", "bearer", "authorization", "jwt", "secret", "api_key", "apikey", "api-key"];
 

@@ -1,4 +1,4 @@
-//! A token that another program keeps fresh in a file.
+//! A token in a file that another program keeps fresh.
 
 mod content;
 mod read;
@@ -18,8 +18,10 @@ use super::{Cause, Renewal, SourceInfo, TokenSource, Watch};
 use crate::error::TokenError;
 use crate::token::{AccessToken, TokenSet};
 
-/// A source that reads the token from a file: a Kubernetes projected service account token, or the token that an agent
-/// or a sidecar writes.
+/// A source that reads the token from a file, such as a Kubernetes projected service account token, or the token that an agent
+/// writes.
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,45 +32,51 @@ use crate::token::{AccessToken, TokenSet};
 ///
 /// # The file
 ///
-/// It holds the token and nothing else, in UTF-8. A byte order mark and white space around the token are trimmed.
-/// JSON, quotes, `Bearer …`, `TOKEN=…`, HTML, several lines and the like are
-/// [misconfigured](TokenError::is_misconfigured): the error names what the file seems to hold, and shows nothing of it.
+/// The file must contain only the token, in UTF-8. A byte order mark and white space around the token are trimmed. JSON, quotes,
+/// `Bearer …`, `TOKEN=…`, HTML, several lines and the like are [misconfigured](TokenError::is_misconfigured). The error names
+/// what the file seems to contain, and shows nothing of it.
 ///
-/// The file may be replaced or written in place. A token counts once two readings a few milliseconds apart agree.
+/// The file may be replaced or written in place. A token is used after two readings a few milliseconds apart agree.
 ///
 /// # How long a token is used
 ///
-/// The file is read again in the background [when the interval is over](Self::reread_every) and a request needs the
-/// token. A token that a server rejects is read again at once, and the request is sent again if the file has a new
-/// one. If the file could not be read or the rejected token is still in it, the next request looks whether the file has
-/// changed since (its inode, length and times, behind all links; one call of `stat`) and reads it again if it has: no
-/// backoff applies to a file that was repaired.
+/// After [the interval](Self::reread_every) the next request starts to read the file again in the background. If a server rejects
+/// the token, the file is read at once, and the request is sent again with a new token. If the file could not be read, or still
+/// contains the rejected token, the next request checks with one call of `stat` whether the file has changed (inode, length and
+/// times, behind all links), and reads it if it has. No backoff applies to a file that was repaired.
 ///
-/// No expiry is read out of the token, even if it is a JWT: the program that writes the file replaces it in good time.
+/// The source takes no expiry from the token, even if it is a JWT: the program that writes the file replaces it in time.
 ///
 /// # Who may write the file
 ///
-/// A file that every user of the machine can write (`chmod o+w`) is [misconfigured](TokenError::is_misconfigured)
-/// unless [allowed](Self::allow_writable_by_everyone): any of them could make this program use another account. The
-/// owner is not checked, since secrets that a platform mounts often belong to root, and neither is the group, to which
-/// a sidecar often belongs.
+/// A file that every user of the machine can write (`chmod o+w`) is [misconfigured](TokenError::is_misconfigured) unless
+/// [allowed](Self::allow_writable_by_everyone), because each of them could make this program use another account. The owner is not
+/// checked, since root often owns the secrets that a platform mounts, nor is the group, which a sidecar often shares.
 ///
 /// # Errors
 ///
-/// Each names the file and a remedy. A file that is missing, empty or being written may be there a moment later
-/// ([transient](TokenError::is_transient)). One that may not be read or that holds something else than a token is
-/// [misconfigured](TokenError::is_misconfigured). A rejected token that is still in the file is transient: the program
-/// that writes the file has yet to replace it.
+/// Each error names the file and a remedy. A file that is missing, empty or being written is
+/// [transient](TokenError::is_transient). A file without read permission, or with other content than a token, is
+/// [misconfigured](TokenError::is_misconfigured). A rejected token that is still in the file is transient, since the program that
+/// writes the file has yet to replace it.
 pub struct TokenFile {
     path: PathBuf,
     reread_every: Duration,
     allows_everyone: bool,
-    /// The state of the file when it was last read: `None` inside if a later change could go unnoticed.
+    /// The state of the file when it was last read; the inner `None` if a later change could go unnoticed.
     seen: Arc<ArcSwapOption<Option<Stamp>>>,
 }
 
 impl TokenFile {
-    /// Creates a source that reads this file, for the first time when a token is needed.
+    /// Creates a source that reads this file when a token is first needed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Credentials, TokenFile};
+    ///
+    /// let credentials = Credentials::new(TokenFile::new("/var/run/secrets/tokens/api"));
+    /// ```
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -78,19 +86,19 @@ impl TokenFile {
         }
     }
 
-    /// Sets how long a token is used before the file is read again; 60 seconds by default.
+    /// Sets how long a token is used before the file is read again. The default is 60 seconds.
     ///
-    /// The kubelet replaces a projected token when a fifth of its lifetime is left, and takes about a minute to do it.
+    /// The kubelet replaces a projected token when a fifth of its lifetime is left, which takes about a minute.
     #[must_use]
     pub fn reread_every(mut self, interval: Duration) -> Self {
         self.reread_every = interval;
         self
     }
 
-    /// Reads the file even if every user of the machine can write it.
+    /// Allows a file that every user of the machine can write.
     ///
-    /// For file systems without Unix permissions, which show every file as writable. Every program that can write the
-    /// file chooses the account whose token is sent.
+    /// Use it for file systems without Unix permissions, which show every file as writable. Every program that can write the file
+    /// chooses the account whose token is sent.
     #[must_use]
     pub fn allow_writable_by_everyone(mut self) -> Self {
         self.allows_everyone = true;
@@ -103,7 +111,7 @@ impl TokenFile {
         for _ in 1..READINGS {
             tokio::time::sleep(BETWEEN_READINGS).await;
             let content = self.read().await?;
-            // An empty file is one that was truncated to be written, however often it is seen.
+            // A program truncates a file before it writes the token.
             if content == last && !is_blank(&content) {
                 return Ok(content);
             }
@@ -112,16 +120,16 @@ impl TokenFile {
         let path = self.path.display();
         Err(TokenError::transient(if is_blank(&last) {
             format!(
-                "the token file {path} is empty: see whether the program that writes it is running"
+                "the token file {path} is empty: check that the program that writes it is running"
             )
         } else {
-            format!("the token file {path} did not stay the same for a moment: write it less often")
+            format!("the token file {path} changes all the time: write it less often")
         }))
     }
 
     async fn read(&self) -> Result<Content, TokenError> {
         let (path, allows_everyone) = (self.path.clone(), self.allows_everyone);
-        // Files block, and a network file system blocks for long.
+        // File access blocks, on a network file system for long.
         match tokio::task::spawn_blocking(move || read(&path, allows_everyone)).await {
             Ok((stamp, content)) => {
                 self.seen.store(Some(Arc::new(stamp)));
@@ -152,12 +160,12 @@ impl TokenSource for TokenFile {
         let token = AccessToken::new(token).map_err(|error| {
             TokenError::misconfigured(format!("the token file {path}: {}", error.get_ref()))
         })?;
-        Ok(TokenSet::builder(token).refresh_in(self.reread_every).build())
+        Ok(TokenSet::new(token).with_refresh_in(self.reread_every))
     }
 
     fn info(&self) -> SourceInfo {
         let (path, seen) = (self.path.clone(), Arc::clone(&self.seen));
-        // A file that was never read has not failed: another source around this one has.
+        // If the file was never read, the failure is that of another source around this one.
         let has_changed = move || match seen.load().as_deref() {
             Some(seen) => seen.as_ref() != Some(&Stamp::of(&path)),
             None => false,
@@ -166,7 +174,7 @@ impl TokenSource for TokenFile {
     }
 }
 
-/// The clone reads the file for itself.
+/// The clone has its own state of the file.
 impl Clone for TokenFile {
     fn clone(&self) -> Self {
         Self { path: self.path.clone(), seen: Arc::default(), ..*self }
@@ -185,8 +193,8 @@ impl fmt::Debug for TokenFile {
 
 const REREAD_EVERY: Duration = Duration::from_secs(60);
 
-/// How often the file is read for one token, at most.
+/// The maximum number of readings for one token.
 const READINGS: usize = 10;
 
-/// Longer than a program needs between two writes of one token.
+/// Longer than the time between two writes of one token.
 const BETWEEN_READINGS: Duration = Duration::from_millis(5);

@@ -1,4 +1,4 @@
-//! How a token file is read, and how a change of it is noticed.
+//! Reading a token file, and detecting its changes.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
@@ -12,12 +12,12 @@ use crate::error::TokenError;
 /// The content of the file, wiped when it is dropped.
 pub(super) type Content = Zeroizing<Vec<u8>>;
 
-/// Reads the file. Also returns the state of the file before that, or none if a later change could go unnoticed.
+/// Reads the file. Also returns the state of the file before, or `None` if a later change could go unnoticed.
 pub(super) fn read(
     path: &Path,
     allows_everyone: bool,
 ) -> (Option<Stamp>, Result<Content, TokenError>) {
-    // Before it is opened, since to open a pipe waits for its writer.
+    // Before the file is opened: opening a pipe waits for its writer.
     let metadata = fs::metadata(path);
     let stamp = Stamp::new(&metadata);
     let content = metadata
@@ -32,9 +32,9 @@ fn read_regular(
     allows_everyone: bool,
 ) -> Result<Content, TokenError> {
     if !metadata.is_file() {
-        let what = if metadata.is_dir() { "is a directory" } else { "is not a regular file" };
+        let kind = if metadata.is_dir() { "is a directory" } else { "is not a regular file" };
         return Err(TokenError::misconfigured(format!(
-            "the token file {} {what}: name the file that holds the token",
+            "the token file {} {kind}: name the file that contains the token",
             path.display()
         )));
     }
@@ -42,18 +42,18 @@ fn read_regular(
     let metadata = file.metadata().map_err(|error| failed(path, &error))?;
     if !allows_everyone && is_writable_by_everyone(&metadata) {
         return Err(TokenError::misconfigured(format!(
-            "the token file {0} can be written by every user of this machine, who could put another token into it: run `chmod o-w {0}`, or see `TokenFile::allow_writable_by_everyone`",
+            "the token file {0} can be written by every user of this machine, who could replace the token: run `chmod o-w {0}`, or see `TokenFile::allow_writable_by_everyone`",
             path.display()
         )));
     }
-    // In one piece from the start: a vector that grows leaves copies behind that are not wiped.
+    // One allocation for all: a vector that grows leaves copies behind that are not wiped.
     let mut content = Zeroizing::new(Vec::with_capacity(MAX_LENGTH + 1));
     file.take(MAX_LENGTH as u64 + 1)
         .read_to_end(&mut content)
         .map_err(|error| failed(path, &error))?;
     if content.len() > MAX_LENGTH {
         return Err(TokenError::misconfigured(format!(
-            "the token file {} is longer than {MAX_LENGTH} bytes: it should hold the token and nothing else",
+            "the token file {} is longer than {MAX_LENGTH} bytes: it must contain only the token",
             path.display()
         )));
     }
@@ -83,25 +83,25 @@ fn is_writable_by_everyone(_: &Metadata) -> bool {
     false
 }
 
-/// The state of a file, without its content: two are equal if the file has not changed in between.
+/// The state of a file without its content. Two states are equal if the file has not changed in between.
 ///
-/// Links are followed, so that a link that leads elsewhere is a change.
+/// Links are followed, so that a link to another file is a change.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     state: Result<State, io::ErrorKind>,
     changed: Option<SystemTime>,
 }
 
-/// Device, inode and the time of the last change of the inode, of which any writing is one.
+/// Device, inode, length, and the time of the last change of the inode, which every write changes.
 #[cfg(unix)]
 type State = (u64, u64, u64, i64, i64);
 
-/// The length and the time of creation.
+/// Length and time of creation.
 #[cfg(not(unix))]
 type State = (u64, Option<SystemTime>);
 
 impl Stamp {
-    /// Looks at the file, without opening it.
+    /// Returns the current state without opening the file.
     pub(super) fn of(path: &Path) -> Self {
         Self::new(&fs::metadata(path))
     }
@@ -113,7 +113,7 @@ impl Stamp {
         }
     }
 
-    /// Returns whether the file was last changed long enough ago for its next change to have another time.
+    /// Returns whether the last change is so long ago that the next change has another time.
     #[expect(clippy::disallowed_methods, reason = "compared with the time of a file")]
     fn is_settled(&self) -> bool {
         let Some(changed) = self.changed else { return true };
@@ -143,10 +143,10 @@ fn state(metadata: &Metadata) -> State {
     (metadata.len(), metadata.created().ok())
 }
 
-/// More than the header of any server takes.
+/// More than any server accepts in a header.
 pub(super) const MAX_LENGTH: usize = 64 * 1024;
 
-/// How far apart two changes of a file may be and still have the same time: a tick of the kernel's clock, and some more.
+/// The longest time between two changes of a file with the same time: a tick of the kernel's clock, and a reserve.
 const RESOLUTION: Duration = Duration::from_millis(50);
 
 /// The same on a file system whose times are whole seconds or, as those of FAT, every other one.
@@ -157,12 +157,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn change_in_the_same_tick_of_a_file_system_is_not_taken_for_noticed() {
+    fn change_within_the_resolution_of_file_times_is_not_settled() {
         let second = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         for (changed, apart, is_settled) in [
             (second + Duration::from_nanos(1), 49, false),
             (second + Duration::from_nanos(1), 51, true),
-            // The file may have been changed at any moment of the second, or of the one after.
+            // The file may have changed at any moment of that second or of the next.
             (second, 51, false),
             (second, 1_999, false),
             (second, 2_051, true),

@@ -9,7 +9,7 @@ use super::*;
 use crate::Credentials;
 use crate::source::testing::tokens;
 
-/// A folder that goes with its test.
+/// A folder that is removed after the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -46,7 +46,7 @@ fn missing() -> Renewal {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_token_is_trimmed_and_read_again_after_the_interval() {
+async fn token_is_trimmed_and_read_again_after_the_interval() {
     let folder = Folder::new();
     let path = folder.file(" \n sesame\r\n\n");
     let source = TokenFile::new(&path);
@@ -63,7 +63,7 @@ async fn the_token_is_trimmed_and_read_again_after_the_interval() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_is_being_written_is_waited_for() {
+async fn file_that_is_being_written_is_awaited() {
     for torn in ["", " \n", "ses"] {
         let folder = Folder::new();
         let path = folder.file(torn);
@@ -76,7 +76,7 @@ async fn a_file_that_is_being_written_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_file_is_transient_and_given_up_in_time() {
+async fn empty_file_is_a_transient_error_after_ten_readings() {
     let folder = Folder::new();
     let path = folder.file(" \n");
     let told = tokio::time::timeout(Duration::from_millis(100), fetch(&path, missing()));
@@ -85,7 +85,7 @@ async fn an_empty_file_is_transient_and_given_up_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_never_stays_the_same_is_not_taken_for_a_token() {
+async fn file_that_changes_all_the_time_is_a_transient_error() {
     let folder = Folder::new();
     let path = folder.file("0");
     let mut fetched = tokio::spawn(fetch(path, missing()));
@@ -100,11 +100,11 @@ async fn a_file_that_never_stays_the_same_is_not_taken_for_a_token() {
         }
     };
     let error = told.unwrap_err();
-    assert!(error.is_transient() && error.to_string().contains("did not stay the same"), "{error}");
+    assert!(error.is_transient() && error.to_string().contains("changes all the time"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejected_token_that_the_file_still_has_is_not_given_again() {
+async fn rejected_token_that_is_still_in_the_file_is_not_returned() {
     let folder = Folder::new();
     let path = folder.file("sesame\n");
     let rejected = || Renewal::new(Cause::Rejected).with_previous(tokens("sesame"));
@@ -119,43 +119,43 @@ async fn a_rejected_token_that_the_file_still_has_is_not_given_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_token_is_told_with_its_path_and_not_shown() {
+async fn error_names_the_file_and_does_not_show_its_content() {
     let folder = Folder::new();
-    let told = async |path: &Path, what: &str| {
+    let fails = async |path: &Path, words: &str| {
         let error = fetch(path, missing()).await.unwrap_err();
         let shown = error.to_string();
         assert!(shown.contains(path.to_str().unwrap()), "{shown}");
-        assert!(shown.contains(what) && !shown.contains("sesame"), "{shown}");
+        assert!(shown.contains(words) && !shown.contains("sesame"), "{shown}");
         error
     };
-    let error = told(&folder.0.join("nowhere"), "does not exist").await;
+    let error = fails(&folder.0.join("nowhere"), "does not exist").await;
     assert!(error.is_transient());
-    assert!(told(&folder.0, "is a directory").await.is_misconfigured());
+    assert!(fails(&folder.0, "is a directory").await.is_misconfigured());
     let binary = folder.file(b"sesame\xff");
-    assert!(told(&binary, "is not text").await.is_misconfigured());
+    assert!(fails(&binary, "is not text").await.is_misconfigured());
     let lines = folder.file("sesame\nsesame");
-    assert!(told(&lines, "several lines").await.is_misconfigured());
+    assert!(fails(&lines, "several lines").await.is_misconfigured());
     let long = folder.file("sesame".repeat(MAX_LENGTH));
-    assert!(told(&long, "65536 bytes").await.is_misconfigured());
+    assert!(fails(&long, "65536 bytes").await.is_misconfigured());
 }
 
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
-async fn what_is_neither_file_nor_folder_is_not_opened() {
+async fn special_file_is_not_opened() {
     let error = fetch("/dev/null", missing()).await.unwrap_err();
     assert!(error.to_string().contains("not a regular file"), "{error}");
 }
 
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
-async fn a_file_that_may_not_be_read_is_told() {
+async fn file_without_read_permission_is_misconfigured() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let folder = Folder::new();
     let path = folder.file("sesame");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if File::open(&path).is_ok() {
-        // Nothing is forbidden to root.
+        // Root may read every file.
         return;
     }
     let error = fetch(&path, missing()).await.unwrap_err();
@@ -164,7 +164,7 @@ async fn a_file_that_may_not_be_read_is_told() {
 
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
-async fn a_projected_volume_is_followed_through_its_links() {
+async fn links_of_a_projected_volume_are_followed() {
     use std::os::unix::fs::symlink;
 
     let folder = Folder::new();
@@ -271,7 +271,7 @@ async fn rejected_token_is_read_again_once_the_file_has_changed() {
         assert_eq!(status().await, 401);
     }
     fs::write(&path, "shut").unwrap();
-    // Read, and no better: a brake is on now.
+    // The new token is rejected too, which starts a rejection backoff.
     assert_eq!(status().await, 401);
     fs::write(&path, "open").unwrap();
     assert_eq!(status().await, 200);
@@ -287,19 +287,19 @@ async fn unchanged_file_is_not_read_again_during_the_backoff() {
     assert!(misconfigured().await);
     let times = fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
     File::options().write(true).open(&path).unwrap().set_times(times).unwrap();
-    // The change of the times is one. After that, nothing is left to be noticed.
+    // The new times are a change. There is no other after that.
     assert!(misconfigured().await);
     let mut events = credentials.subscribe();
     for _ in 0..100 {
         assert!(misconfigured().await);
     }
-    assert!(futures_util::FutureExt::now_or_never(events.next()).is_none());
+    assert!(futures_util::FutureExt::now_or_never(events.recv()).is_none());
 }
 
 /// A81
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
-async fn change_is_noticed_whichever_way_the_file_changes() {
+async fn every_kind_of_change_of_the_file_is_noticed() {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     let folder = Folder::new();

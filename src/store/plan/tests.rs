@@ -11,9 +11,8 @@ fn start() -> SystemTime {
 fn set(name: &str) -> TokenSet {
     TokenSet::bearer(name)
         .unwrap()
-        .expires_in(HOUR)
-        .refresh_token(format!("refresh-{name}"))
-        .build()
+        .with_expires_in(HOUR)
+        .with_refresh_token(format!("refresh-{name}"))
 }
 
 fn setup() -> Setup {
@@ -274,7 +273,7 @@ fn what_was_unsaved_is_handed_out_again_only_to_whoever_has_it_renewed_early() {
 
 #[test]
 fn nobody_waits_for_the_end_of_an_access_token_that_has_none() {
-    let endless = TokenSet::bearer("endless").unwrap().refresh_token("refresh").build();
+    let endless = TokenSet::bearer("endless").unwrap().with_refresh_token("refresh");
     let record = succeed(&record(3), &endless, start(), 4).unwrap();
     let record = with_intent(&record, 1, start());
     let found = planned(&record, &wish(Cause::Forced, 4), &setup(), start());

@@ -24,12 +24,11 @@ pub(super) fn example(
         Ok(access_token) => access_token,
         Err(error) => broken("no law", format_args!("the test has a mistake: {error}")),
     };
-    let tokens = TokenSet::builder(access_token)
-        .expires_in(Duration::from_secs(300))
-        .refresh_token(token("rt"))
-        .scope("read write")
-        .id_token(token("id"))
-        .build();
+    let tokens = TokenSet::new(access_token)
+        .with_expires_in(Duration::from_secs(300))
+        .with_refresh_token(token("rt"))
+        .with_scope("read write")
+        .with_id_token(token("id"));
     StoredTokens::example(after, &tokens, has_open_intent)
 }
 

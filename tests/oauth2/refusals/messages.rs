@@ -72,7 +72,7 @@ async fn origin_has_the_port_and_no_path_or_query() {
 
 #[tokio::test]
 async fn revocation_reads_a_refusal_like_a_grant() {
-    let tokens = TokenSet::bearer("access").unwrap().build();
+    let tokens = TokenSet::bearer("access").unwrap();
     for (status, headers, expected) in [
         (503, &[][..], "transient"),
         (503, &[("retry-after", "3")], "transient"),

@@ -467,7 +467,7 @@ async fn refresh_on_a_full_disk(store: FileStore, path: &Path) {
     let source = source_fn(move |_| {
         let number = counter.fetch_add(1, Ordering::Relaxed);
         let tokens = TokenSet::bearer(format!("access-{number}"));
-        async move { Ok(tokens?.refresh_token(format!("refresh-{number}")).build()) }
+        async move { Ok(tokens?.with_refresh_token(format!("refresh-{number}"))) }
     });
     let credentials = Credentials::new(Stored::new(source, store));
     credentials.token().await.unwrap();

@@ -29,7 +29,7 @@ use tower_refresh::oauth2::{Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{StoreDown, Stored};
 use tower_refresh::testing::{AuthorizationServer, Fault, Rotation, TokioClock};
 use tower_refresh::{
-    Clock, Credentials, Event, Events, Now, RefreshLayer, RefreshPolicy, Renewal, SourceInfo,
+    Clock, Credentials, Event, Events, RefreshLayer, RefreshPolicy, Renewal, SourceInfo, Timestamp,
     TokenError, TokenSet, TokenSource, TokenStatus,
 };
 use world::{Blow, Class, Health, Life, Network, OpFault, Point, Storage, Trap, View, World};
@@ -296,9 +296,9 @@ struct Skewed {
 }
 
 impl Clock for Skewed {
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         let now = self.clock.now();
-        Now::new(now.monotonic(), now.wall() + self.by)
+        Timestamp::new(now.monotonic(), now.wall() + self.by)
     }
 }
 
@@ -408,7 +408,7 @@ impl Fleet {
         let policy = RefreshPolicy::default()
             .timeout(TIMEOUT)
             .jitter(Duration::ZERO)
-            .cooldown(millisecond, millisecond)
+            .backoff(millisecond, millisecond)
             .clock(clock);
         let credentials = Credentials::with_policy(process, policy);
         let events = credentials.subscribe();
@@ -433,9 +433,9 @@ impl Fleet {
                 if let Some(View { access: Some(access), refresh: Some(refresh), .. }) = earlier {
                     let tokens = TokenSet::bearer(access)
                         .unwrap()
-                        .expires_in(self.case.lifetime)
-                        .refresh_token(refresh);
-                    self.adopt(worker % count, Some(tokens.build()));
+                        .with_expires_in(self.case.lifetime)
+                        .with_refresh_token(refresh);
+                    self.adopt(worker % count, Some(tokens));
                 }
             }
             Step::LogOut(worker) => self.adopt(worker % count, None),
@@ -563,9 +563,9 @@ impl Fleet {
 
     fn drain_events(&mut self) {
         for worker in &mut self.workers {
-            while let Some(Some(event)) = worker.events.next().now_or_never() {
+            while let Some(Some(event)) = worker.events.recv().now_or_never() {
                 look_for_secrets(&self.world, &event);
-                if matches!(event, Event::Unanswered { .. } | Event::Lagged(_)) {
+                if matches!(event, Event::OutcomeUnknown { .. } | Event::Lagged { .. }) {
                     self.world.state().procs[worker.life.id].told = true;
                 }
                 self.world.log(format!("{} tells {event:?}", worker.life.id));

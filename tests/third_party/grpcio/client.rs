@@ -244,7 +244,7 @@ impl Mint {
         let issued = Arc::clone(&self.issued);
         RefreshLayer::new(move |_: Renewal| {
             let number = issued.fetch_add(1, Ordering::SeqCst) + 1;
-            async move { Ok::<_, TokenError>(TokenSet::bearer(format!("t{number}"))?.build()) }
+            async move { Ok::<_, TokenError>(TokenSet::bearer(format!("t{number}"))?) }
         })
     }
 

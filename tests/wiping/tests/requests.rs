@@ -49,7 +49,7 @@ fn no_copy_of_a_refresh_token_is_freed_unwiped() {
         let freed = watch(|| {
             let endpoint = endpoint().dialect(dialect.clone());
             let grant = RefreshTokenGrant::new(endpoint, REFRESH);
-            let previous = TokenSet::bearer(ACCESS).unwrap().build();
+            let previous = TokenSet::bearer(ACCESS).unwrap();
             fetch(&grant, Renewal::new(Cause::Expired).with_previous(previous));
         });
         assert!(freed.is_empty(), "{form}: {}", freed.join("\n"));
@@ -100,7 +100,7 @@ fn no_copy_of_a_parameter_is_freed_unwiped() {
 #[test]
 fn no_copy_of_a_revoked_token_is_freed_unwiped() {
     let freed = watch(|| {
-        let tokens = TokenSet::bearer(ACCESS).unwrap().refresh_token(REFRESH).build();
+        let tokens = TokenSet::bearer(ACCESS).unwrap().with_refresh_token(REFRESH);
         run(Revocation::new(endpoint()).revoke(&tokens)).unwrap();
     });
     assert!(freed.is_empty(), "{}", freed.join("\n"));

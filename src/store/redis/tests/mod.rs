@@ -55,7 +55,7 @@ fn intent(after: &StoredTokens) -> StoredTokens {
 
 fn example(after: Option<&StoredTokens>, name: &str, has_open_intent: bool) -> StoredTokens {
     let tokens = TokenSet::bearer(format!("access-{name}")).unwrap();
-    let tokens = tokens.refresh_token(format!("refresh-{name}")).build();
+    let tokens = tokens.with_refresh_token(format!("refresh-{name}"));
     StoredTokens::example(after, &tokens, has_open_intent)
 }
 

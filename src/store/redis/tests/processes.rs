@@ -169,7 +169,7 @@ async fn a_holder_that_was_frozen_has_lost_the_lock_and_may_save_what_fits() {
         assert_eq!(worker.ask("is held"), "false");
         let said = worker.ask("save");
         if conflicts {
-            assert!(said.contains("overtaken"), "{said}");
+            assert!(said.contains("the store has changed"), "{said}");
         } else {
             // It is the successor of what is stored: its refresh token is the one that works.
             assert_eq!(loaded(&here).await.unwrap().to_string(), said);

@@ -1,0 +1,5 @@
+//! The number of a token set.
+
+/// The number of a token set that was issued to requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Generation(pub(super) u64);

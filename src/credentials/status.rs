@@ -1,0 +1,195 @@
+//! A snapshot of the credentials, for a health endpoint.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+#[cfg(feature = "serde")]
+use super::seconds;
+use crate::error::TokenError;
+
+/// A snapshot of the state of [`Credentials`](crate::Credentials), returned by [`status`](crate::Credentials::status).
+///
+/// Use it for a health endpoint. For changes, use [`Event`](crate::Event).
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::{Credentials, StaticToken, TokenStatus};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_refresh::TokenError> {
+/// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
+/// assert_eq!(credentials.status().token, TokenStatus::Missing);
+///
+/// credentials.prime().await?;
+/// assert_eq!(credentials.status().token, TokenStatus::Fresh);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # JSON
+///
+/// With the feature `serde` the status is [`Serialize`]. All times are numbers of seconds, and
+/// `refresh_token_expires_at` counts from 1970-01-01T00:00:00Z. `token` and `error.kind` are the names of the variants of
+/// [`TokenStatus`] and [`TokenErrorKind`](crate::TokenErrorKind) in snake case. Later versions may add fields.
+///
+/// ```json
+/// {
+///   "token": "fresh",
+///   "generation": 3,
+///   "usable_for": 3540.5,
+///   "refresh_token_expires_at": 1800000000,
+///   "refreshing": false,
+///   "error": { "kind": "denied", "message": "token denied: expired: invalid_grant", "code": "invalid_grant" },
+///   "backoff": 0.75,
+///   "rejection_backoff": null
+/// }
+/// ```
+///
+/// [`Serialize`]: https://docs.rs/serde/1/serde/trait.Serialize.html
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Status {
+    /// The state of the current access token.
+    pub token: TokenStatus,
+    /// The generation of the current token set, which is higher than that of any earlier one.
+    pub generation: Option<u64>,
+    /// Time until the access token counts as expired, minus the leeway; `None` if there is no token or its expiry is not known.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
+    pub usable_for: Option<Duration>,
+    /// Time of day at which the refresh token expires, as stated by the server; `None` if there is no refresh token or the
+    /// server has not stated it.
+    ///
+    /// This is information: the refresh token is also sent after this time, and the server decides.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::since_epoch"))]
+    pub refresh_token_expires_at: Option<SystemTime>,
+    /// Whether a refresh is in flight, or the source is taking in a log-in or log-out.
+    pub refreshing: bool,
+    /// The last failure, unless a refresh or a log-in has succeeded since.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "error"))]
+    pub error: Option<TokenError>,
+    /// Time until the next refresh may start after that failure; `None` if it may start now, or not before the credentials
+    /// change.
+    ///
+    /// After an [ambiguous](TokenError::is_ambiguous) failure no refresh starts before the current token expires. After a
+    /// [denied](TokenError::is_denied) one, the store is still checked for tokens of other processes.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
+    pub backoff: Option<Duration>,
+    /// Time left during which rejections by at least one target start no refresh, because the last refreshes did not help
+    /// there; see [`RefreshPolicy::rejection_backoff`](crate::RefreshPolicy::rejection_backoff).
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
+    pub rejection_backoff: Option<Duration>,
+}
+
+/// The state of an access token.
+///
+/// `Display` and the feature `serde` write the name in snake case.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::TokenStatus;
+///
+/// assert_eq!(TokenStatus::Stale.to_string(), "stale");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum TokenStatus {
+    /// No token has been obtained.
+    Missing,
+    /// The token is used.
+    Fresh,
+    /// The token is used, and refreshed in the background.
+    Stale,
+    /// A resource server rejected the token, and no response has accepted it since.
+    Rejected,
+    /// The token is not used any more.
+    Expired,
+}
+
+impl fmt::Display for TokenStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Missing => "missing",
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+        })
+    }
+}
+
+#[cfg(feature = "serde")]
+fn error<S: serde::Serializer>(
+    error: &Option<TokenError>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(serde::Serialize)]
+    struct Shown<'a> {
+        kind: crate::error::TokenErrorKind,
+        message: String,
+        code: Option<&'a str>,
+    }
+
+    let shown = error.as_ref().map(|error| Shown {
+        kind: error.kind(),
+        message: error.to_string(),
+        code: error.code(),
+    });
+    serde::Serialize::serialize(&shown, serializer)
+}
+
+#[cfg(all(test, feature = "serde"))]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn status_has_the_documented_json() {
+        let mut status = Status {
+            token: TokenStatus::Fresh,
+            generation: Some(3),
+            usable_for: Some(Duration::from_millis(3_540_500)),
+            refresh_token_expires_at: Some(
+                SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+            ),
+            refreshing: false,
+            error: Some(TokenError::denied("expired").with_code("invalid_grant")),
+            backoff: Some(Duration::from_millis(750)),
+            rejection_backoff: None,
+        };
+        let expected = json!({
+            "token": "fresh",
+            "generation": 3,
+            "usable_for": 3540.5,
+            "refresh_token_expires_at": 1_800_000_000,
+            "refreshing": false,
+            "error": {
+                "kind": "denied",
+                "message": "token denied: expired: invalid_grant",
+                "code": "invalid_grant",
+            },
+            "backoff": 0.75,
+            "rejection_backoff": null,
+        });
+        assert_eq!(serde_json::to_value(&status).unwrap(), expected);
+
+        status.error = None;
+        status.refresh_token_expires_at = Some(SystemTime::UNIX_EPOCH - Duration::from_secs(1));
+        let shown = serde_json::to_value(&status).unwrap();
+        assert_eq!(
+            (&shown["error"], &shown["refresh_token_expires_at"]),
+            (&json!(null), &json!(0))
+        );
+    }
+
+    #[test]
+    fn json_of_a_token_status_is_its_display() {
+        for status in [TokenStatus::Missing, TokenStatus::Rejected, TokenStatus::Expired] {
+            assert_eq!(serde_json::to_value(status).unwrap(), json!(status.to_string()));
+        }
+    }
+}
