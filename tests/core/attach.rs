@@ -3,7 +3,7 @@
 
 use http::{HeaderName, Request, header};
 
-use crate::origin_support::{Api, refused};
+use crate::api::{Api, refused};
 
 #[tokio::test(start_paused = true)]
 async fn another_header_carries_the_token_with_its_scheme_or_bare() {

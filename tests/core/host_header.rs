@@ -3,7 +3,7 @@
 
 use http::{Request, StatusCode, Version, header};
 
-use crate::origin_support::{Api, refused};
+use crate::api::{Api, refused};
 
 #[tokio::test(start_paused = true)]
 async fn a_request_without_authority_carries_the_token_unless_its_host_header_is_another() {

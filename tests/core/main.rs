@@ -1,6 +1,8 @@
 //! The layer and its credentials, in paused time and without sockets.
 
 #[cfg(feature = "testing")]
+mod api;
+#[cfg(feature = "testing")]
 mod attach;
 #[cfg(feature = "testing")]
 mod authorization_server;
@@ -15,8 +17,6 @@ mod harness;
 mod host_header;
 #[cfg(feature = "testing")]
 mod login_and_logout;
-#[cfg(feature = "testing")]
-mod origin_support;
 #[cfg(feature = "testing")]
 mod origins;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing", feature = "tonic"))]

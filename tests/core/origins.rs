@@ -4,7 +4,7 @@
 use http::{Method, Request, StatusCode, Uri, header};
 use tower_refresh::TokenError;
 
-use crate::origin_support::{Api, refused};
+use crate::api::{Api, refused};
 
 // ===== no origin named =====
 

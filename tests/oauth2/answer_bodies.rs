@@ -31,7 +31,7 @@ use tower::service_fn;
 use tower_refresh::oauth2::{Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource as _};
 
-use crate::oauth2_support::{self, Reply, answer, answer_with, endpoint, response};
+use crate::scripted::{self, Reply, answer, answer_with, endpoint, response};
 
 const JSON: &str = r#"{"access_token":"a-second","refresh_token":"r-second","note":"}"}"#;
 const DENIED: &str = r#"{"error":"invalid_grant"}"#;
@@ -183,7 +183,7 @@ async fn answer_that_comes_long_after_a_dump_is_awaited() {
             Ok::<_, std::io::Error>(http::Response::new(BodyExt::boxed_unsync(body)))
         });
         let start = Instant::now();
-        check(fetch(TokenEndpoint::new(client, oauth2_support::URL).unwrap()).await);
+        check(fetch(TokenEndpoint::new(client, scripted::URL).unwrap()).await);
         assert!(start.elapsed() < Duration::from_secs(25), "{dump}");
     }
 }

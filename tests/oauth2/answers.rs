@@ -12,7 +12,7 @@ use tower_refresh::oauth2::{
 };
 use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource};
 
-use crate::oauth2_support::{
+use crate::scripted::{
     self, Manual, Reply, START, START_DATE, answer, answer_with, endpoint, json, refused, reset,
     response,
 };
@@ -723,7 +723,7 @@ async fn a_client_that_never_becomes_ready_was_not_sent_anything() {
     struct NotReady;
 
     impl tower::Service<http::Request<http_body_util::Full<bytes::Bytes>>> for NotReady {
-        type Response = http::Response<oauth2_support::TestBody>;
+        type Response = http::Response<scripted::TestBody>;
         type Error = tower::BoxError;
         type Future = std::future::Pending<Result<Self::Response, Self::Error>>;
 
@@ -739,7 +739,7 @@ async fn a_client_that_never_becomes_ready_was_not_sent_anything() {
         }
     }
 
-    let endpoint = TokenEndpoint::new(NotReady, oauth2_support::URL).unwrap();
+    let endpoint = TokenEndpoint::new(NotReady, scripted::URL).unwrap();
     let error = fetch(endpoint).await.unwrap_err();
     assert!(error.is_transient());
     assert!(error.to_string().contains("pool closed"), "{error}");
@@ -814,7 +814,7 @@ async fn request_that_is_prepared_when_its_time_is_over_is_not_sent() {
     }
 }
 
-fn endpoint_once() -> (TokenEndpoint, oauth2_support::Log) {
+fn endpoint_once() -> (TokenEndpoint, scripted::Log) {
     endpoint([json(r#"{"access_token":"a"}"#)])
 }
 
@@ -899,7 +899,7 @@ async fn any_clonable_client_will_do_even_one_that_is_not_sync() {
         let body = http_body_util::Full::new(&br#"{"access_token":"a"}"#[..]);
         Ok::<_, std::convert::Infallible>(http::Response::new(body))
     });
-    let endpoint = TokenEndpoint::new(client.boxed_clone(), oauth2_support::URL).unwrap();
+    let endpoint = TokenEndpoint::new(client.boxed_clone(), scripted::URL).unwrap();
     is_shared(&endpoint);
     let grant = RefreshTokenGrant::new(endpoint, REFRESH_TOKEN);
     is_shared(&grant);

@@ -15,7 +15,7 @@ use tower_refresh::oauth2::{
 };
 use tower_refresh::{Cause, Challenge, Credentials, Renewal, TokenError, TokenSet, TokenSource};
 
-use crate::oauth2_support::{self, Log, Reply, answer, endpoint, json};
+use crate::scripted::{self, Log, Reply, answer, endpoint, json};
 
 const KEPT: &str = r#"{"access_token":"a"}"#;
 
@@ -38,7 +38,7 @@ fn at(url: &str, json: &str, replies: impl IntoIterator<Item = Reply>) -> (Token
 }
 
 fn in_dialect(json: &str, replies: impl IntoIterator<Item = Reply>) -> (TokenEndpoint, Log) {
-    at(oauth2_support::URL, json, replies)
+    at(scripted::URL, json, replies)
 }
 
 /// Asserts that nothing was sent because of the configuration, and that the error names a field.

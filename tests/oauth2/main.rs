@@ -12,11 +12,11 @@ mod endpoint;
 #[path = "../harness/mod.rs"]
 mod harness;
 #[cfg(feature = "oauth2")]
-mod oauth2_support;
-#[cfg(feature = "oauth2")]
 mod refresh;
 #[cfg(feature = "oauth2")]
 mod refusals;
+#[cfg(feature = "oauth2")]
+mod scripted;
 #[cfg(all(
     feature = "hyper-util",
     feature = "oauth2",

@@ -10,7 +10,7 @@ use tower_refresh::oauth2::{
 };
 use tower_refresh::{BoxTokenSource, Cause, Credentials, Renewal, TokenSet, TokenSource};
 
-use crate::oauth2_support::{
+use crate::scripted::{
     Log, Manual, Reply, START, answer, answer_with, endpoint, json, refused, reset,
 };
 

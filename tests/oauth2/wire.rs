@@ -15,7 +15,7 @@ use tower_refresh::oauth2::{
 };
 use tower_refresh::{Cause, Renewal, TokenSet, TokenSource};
 
-use crate::oauth2_support::{Manual, START, START_DATE};
+use crate::scripted::{Manual, START, START_DATE};
 
 /// A server on loopback that answers each connection's one request with the next of these, as they are.
 struct Server {

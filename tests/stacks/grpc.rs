@@ -33,8 +33,8 @@ use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_refresh::grpc::HoldTrailersLayer;
 use tower_refresh::{Credentials, RefreshLayer, Renewal, Skip, TokenError, TokenSet};
 
-use crate::grpc_support::{Caller, Raw, all, feed, these};
 use crate::harness::{Mint, let_others_run, policy, puppet, tokens};
+use crate::raw_grpc::{Caller, Raw, all, feed, these};
 
 // ===== the server =====
 

@@ -4,13 +4,13 @@
 mod axum;
 #[cfg(all(feature = "testing", feature = "tonic"))]
 mod grpc;
-#[cfg(feature = "tonic")]
-mod grpc_support;
 #[cfg(feature = "testing")]
 #[path = "../harness/mod.rs"]
 mod harness;
 #[cfg(feature = "tonic")]
 mod hold_trailers;
+#[cfg(feature = "tonic")]
+mod raw_grpc;
 #[cfg(all(feature = "oauth2", feature = "reqwest", feature = "testing"))]
 mod reqwest;
 #[cfg(feature = "testing")]

@@ -12,8 +12,6 @@ mod laws;
 #[cfg(all(feature = "sealed", feature = "testing"))]
 mod sealed;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
-mod store_support;
-#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod stored;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod stored_at_random;
@@ -23,6 +21,8 @@ mod stored_failures;
 mod stored_in_a_file;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod stored_sessions;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod world;
 
 /// Shows in the list of tests that some were skipped.
 #[cfg(not(feature = "full"))]

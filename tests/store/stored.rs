@@ -16,7 +16,7 @@ use tower_refresh::testing::{Fault, Rotation};
 use tower_refresh::{Credentials, Event, TokenSet, TokenSource, source_fn};
 
 use crate::harness::{self, let_others_run, puppet};
-use crate::store_support::{MINUTE, SECOND, Skewed, Step, World, access, count, refresh};
+use crate::world::{MINUTE, SECOND, Skewed, Step, World, access, count, refresh};
 
 // ===== once =====
 

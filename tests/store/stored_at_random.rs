@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 use tower_refresh::testing::Fault;
 
-use crate::store_support::{Order, SECOND, Step, World, access};
+use crate::world::{Order, SECOND, Step, World, access};
 
 /// Numbers that a seed repeats (xorshift64*).
 struct Dice(u64);

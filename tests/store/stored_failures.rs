@@ -18,7 +18,7 @@ use tower_refresh::testing::{Fault, Rotation};
 use tower_refresh::{Cause, Event, Renewal, TokenError, TokenSet, TokenSource as _, source_fn};
 
 use crate::harness::{self, let_others_run, puppet};
-use crate::store_support::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
+use crate::world::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
 
 fn is_store_down(error: &TokenError) -> bool {
     let error = error.get_ref().downcast_ref::<StoreError>();

@@ -17,7 +17,7 @@ use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{FileStore, StoreDown, Stored};
 use tower_refresh::{Credentials, Event, TokenError};
 
-use crate::store_support::{MINUTE, SECOND, URL, World, access, count};
+use crate::world::{MINUTE, SECOND, URL, World, access, count};
 
 #[tokio::test(start_paused = true)]
 async fn while_the_file_cannot_be_read_nothing_is_sent_and_it_is_left_as_it_is() {

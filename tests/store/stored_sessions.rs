@@ -21,7 +21,7 @@ use tower_refresh::{
 };
 
 use crate::harness::{self, let_others_run};
-use crate::store_support::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
+use crate::world::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
 
 type Renewing = JoinHandle<Result<TokenSet, TokenError>>;
 

@@ -4,7 +4,7 @@ use tower_refresh::oauth2::RefreshTokenGrant;
 use tower_refresh::{Cause, Renewal, TokenSet, TokenSource as _};
 
 use super::{assert_contains, dialect, kind, refused};
-use crate::oauth2_support::{answer, endpoint, json};
+use crate::scripted::{answer, endpoint, json};
 
 /// A31
 #[tokio::test]

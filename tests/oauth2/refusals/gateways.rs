@@ -6,7 +6,7 @@ use tower_refresh::oauth2::ClientCredentialsGrant;
 use tower_refresh::{Cause, Renewal, TokenSource as _};
 
 use super::{ENVOY, HEROKU, assert_contains, kind, refused};
-use crate::oauth2_support::{answer, answer_with, endpoint};
+use crate::scripted::{answer, answer_with, endpoint};
 
 /// S4
 #[tokio::test]

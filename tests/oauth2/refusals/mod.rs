@@ -9,7 +9,7 @@ mod without_code;
 use tower_refresh::oauth2::{ClientAuth, Dialect, RefreshTokenGrant};
 use tower_refresh::{Cause, Renewal, TokenError, TokenSource as _};
 
-use crate::oauth2_support::{Manual, Reply, endpoint};
+use crate::scripted::{Manual, Reply, endpoint};
 
 pub(crate) const ENVOY: &str = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
 pub(crate) const HEROKU: &str = r#"<!DOCTYPE html><html><head><title>Application error</title></head><body><iframe src="https://www.herokucdn.com/error-pages/application-error.html"></iframe></body></html>"#;

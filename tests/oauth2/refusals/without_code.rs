@@ -1,7 +1,7 @@
 //! Refusals without an error code.
 
 use super::{ENVOY, HEROKU, assert_contains, kind, refused, refused_as};
-use crate::oauth2_support::{Reply, answer, answer_with, response};
+use crate::scripted::{Reply, answer, answer_with, response};
 use tower_refresh::oauth2::ClientAuth;
 
 /// A30

@@ -11,8 +11,8 @@
     reason = "a test, that panics when its server is not there, and prints what it finds"
 )]
 
-#[path = "../../stacks/grpc_support.rs"]
-mod grpc_support;
+#[path = "../../stacks/raw_grpc.rs"]
+mod raw_grpc;
 
 use std::fmt;
 use std::process::{ExitCode, Stdio};
@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use grpc_support::{Caller, all, feed, these};
 use http::{HeaderValue, Request};
+use raw_grpc::{Caller, all, feed, these};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tonic::body::Body;
