@@ -1,9 +1,4 @@
 //! What a request with a fresh token allocates: nothing of its own, or one buffer if it may have to be sent again.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test: helpers outside of test functions too"
-)]
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};

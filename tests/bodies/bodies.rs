@@ -1,5 +1,4 @@
 //! Every kind of body over real sockets, HTTP/1.1 and HTTP/2: what the server receives is what was to be sent.
-#![allow(clippy::unwrap_used, reason = "tests, and what they share")]
 
 use std::error::Error;
 use std::pin::Pin;

@@ -1,9 +1,5 @@
 //! A rejected answer gives its connection back: HTTP/1.1 and HTTP/2 over real sockets.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "a test: helpers outside of test functions too, and the time that passes is what is measured"
-)]
+#![allow(clippy::disallowed_methods, reason = "a bound on real time")]
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,12 @@
 //! The body of a request that is sent twice, and the body of the rejection that is not used.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails in a helper fails its test"
+)]
+#![cfg_attr(not(feature = "full"), allow(dead_code, reason = "helpers of tests that were skipped"))]
 
 mod allocations;
 #[cfg(feature = "testing")]

@@ -1,10 +1,5 @@
 //! What a stream and its spare do, polled by hand: what is kept, who waits, who fails.
-#![allow(
-    clippy::disallowed_types,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "the bodies of these tests are shared with them, and one of them panics"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::VecDeque;
 use std::fmt;

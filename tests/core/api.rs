@@ -1,12 +1,5 @@
 //! An API that records the headers and URIs that it receives through the layer.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::disallowed_types,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "compiled into each test file, which uses its own part; a lock around what was recorded"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};

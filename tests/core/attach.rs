@@ -1,5 +1,4 @@
 //! The header that carries the token: its name and its scheme.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use http::{HeaderName, Request, header};
 

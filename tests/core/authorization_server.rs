@@ -1,9 +1,4 @@
 //! The authorization server for tests keeps what its documentation promises.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test: helpers outside of test functions too"
-)]
 
 use std::time::Duration;
 

@@ -1,10 +1,5 @@
 //! How long the source is left alone after a failure, and what requests are answered meanwhile.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test, over paused time"
-)]
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::error::Error;
 use std::sync::Arc;

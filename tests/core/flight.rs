@@ -1,10 +1,5 @@
 //! One refresh for everybody, whoever comes, goes or breaks.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests read paused time, and panic"
-)]
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::fmt;
 use std::future::{Future, pending, poll_fn};

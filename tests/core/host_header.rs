@@ -1,5 +1,4 @@
 //! The `Host` header must be a named origin: beside the authority of the URI, and without one.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use http::{Request, StatusCode, Version, header};
 

@@ -1,4 +1,12 @@
 //! The layer and its credentials, in paused time and without sockets.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails in a helper fails its test"
+)]
+#![cfg_attr(not(feature = "full"), allow(dead_code, reason = "helpers of tests that were skipped"))]
 
 #[cfg(feature = "testing")]
 mod api;
@@ -15,6 +23,9 @@ mod flight;
 mod harness;
 #[cfg(feature = "testing")]
 mod host_header;
+#[cfg(feature = "tracing")]
+#[path = "../harness/log.rs"]
+mod log;
 #[cfg(feature = "testing")]
 mod login_and_logout;
 #[cfg(feature = "testing")]

@@ -1,5 +1,4 @@
 //! The token goes only where it may, however a request spells where it goes.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use http::{Method, Request, StatusCode, Uri, header};
 use tower_refresh::TokenError;

@@ -1,9 +1,5 @@
 //! A token request that passes through a `RefreshLayer`: the one that it feeds, by mistake, or another one.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "a test: helpers outside of test functions too, and tokio's clock is paused"
-)]
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::io;
 use std::sync::{Arc, OnceLock};

@@ -1,10 +1,6 @@
 //! What a rejected token costs: one refresh, one retry, and no storm.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    clippy::unwrap_used,
-    reason = "tests read paused time, write things down, and panic"
-)]
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::HashSet;
 use std::convert::Infallible;

@@ -1,5 +1,4 @@
 //! What rejections cost while one endpoint, one origin or everything rejects, and that a revocation is still repaired.
-#![allow(clippy::unwrap_used, reason = "tests panic")]
 
 use std::convert::Infallible;
 use std::sync::Arc;

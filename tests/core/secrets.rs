@@ -1,10 +1,5 @@
 //! Nothing that can be formatted contains a secret: one test formats everything and greps.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_types,
-    reason = "a test: helpers outside of test functions too, and a lock to write things down"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -41,9 +36,9 @@ use tower_refresh::{
     RefreshLayer, RefreshPolicy, RefreshToken, Renewal, Skip, StaticToken, TokenError, TokenFile,
     TokenSet, TokenSetBuilder, TokenSource, Unauthorized,
 };
-use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::harness::{self, HOUR, let_others_run, policy, puppet, token_of};
+use crate::log::Log;
 
 // The letters and digits that each begins with are what is looked for; the rest is there to be encoded.
 const ACCESS: &str = "Ac7xQw9RaLmN-access.token/with+odd=";
@@ -57,7 +52,7 @@ const HEADER: &str = "Hd1pOi5UyTrE=header";
 
 #[test]
 fn nothing_that_can_be_formatted_contains_a_secret() {
-    let log = Log::install();
+    let log = Log::start(tracing::Level::TRACE);
     let mut paper = Paper::default();
     for (name, secret) in [
         ("access token", ACCESS),
@@ -901,39 +896,5 @@ impl Paper {
             panic!("{} leaks, of which these:\n{}", leaks.len(), shown.join("\n"));
         }
         assert!(self.written.len() > 1000);
-    }
-}
-
-/// All that `tracing` is told, at every level and of every target.
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn install() -> Self {
-        let log = Self(Arc::default());
-        let lines = log.0.clone();
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_span_events(FmtSpan::FULL)
-            .with_ansi(false)
-            .with_writer(move || Lines(lines.clone()))
-            .init();
-        log
-    }
-
-    fn take(&self) -> String {
-        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
-    }
-}
-
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -1,5 +1,4 @@
 //! A process that is stopped while a refresh is under way, for longer than its time limit.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use std::time::Duration;
 

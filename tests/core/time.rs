@@ -1,6 +1,5 @@
 //! Lifetimes of every length, and clocks that do not agree.
-#![allow(clippy::disallowed_methods, reason = "tests read paused time")]
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,6 +14,8 @@ use tower_refresh::{
 };
 
 use crate::harness::{self, HOUR, Mint, policy, puppet, tokens};
+#[cfg(feature = "tracing")]
+use crate::log::Log;
 
 const DAY: Duration = Duration::from_secs(86400);
 
@@ -136,38 +137,13 @@ async fn token_over_on_arrival_is_a_warning_that_names_the_cause() {
         (|| tokens("sesame").expires_at(SystemTime::UNIX_EPOCH), "clock of this machine"),
     ];
     for (set, cause) in sets {
-        let lines = Lines::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::WARN)
-            .with_writer({
-                let lines = lines.clone();
-                move || lines.clone()
-            })
-            .finish();
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let log = Log::start(tracing::Level::WARN);
         let source = move |_: Renewal| async move { Ok::<_, TokenError>(set()) };
         Credentials::with_policy(source, policy()).token().await.unwrap();
         harness::let_others_run().await;
-        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let lines = log.take();
         assert!(lines.contains("WARN") && lines.contains(cause), "{cause}: {lines}");
         assert!(!lines.contains("sesame"), "{lines}");
-    }
-}
-
-#[cfg(feature = "tracing")]
-#[derive(Clone, Default)]
-#[expect(clippy::disallowed_types, reason = "a lock between a test and its subscriber")]
-struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
-
-#[cfg(feature = "tracing")]
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

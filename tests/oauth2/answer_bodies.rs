@@ -1,9 +1,5 @@
 //! Answers of a token endpoint whose body ends badly, or is compressed although that was not asked for.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "a test: helpers outside of test functions too, and tokio's clock is paused"
-)]
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::convert::Infallible;
 use std::future::ready;

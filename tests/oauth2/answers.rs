@@ -1,9 +1,5 @@
 //! What real token endpoints answer, and what must come of it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
-#![allow(clippy::disallowed_types, reason = "a lock between a test and its subscriber")]
 
-#[cfg(feature = "tracing")]
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -12,6 +8,8 @@ use tower_refresh::oauth2::{
 };
 use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource};
 
+#[cfg(feature = "tracing")]
+use crate::log::Log;
 use crate::scripted::{
     self, Manual, Reply, START, START_DATE, answer, answer_with, endpoint, json, refused, reset,
     response,
@@ -60,47 +58,6 @@ fn kind(error: &TokenError) -> &'static str {
         error if error.is_transient() => "transient",
         error if error.is_ambiguous() => "ambiguous",
         _ => "misconfigured",
-    }
-}
-
-/// The warnings of this thread, from here on.
-#[cfg(feature = "tracing")]
-struct Warnings {
-    lines: Arc<Mutex<Vec<u8>>>,
-    _guard: tracing::subscriber::DefaultGuard,
-}
-
-#[cfg(feature = "tracing")]
-impl Warnings {
-    fn begin() -> Self {
-        let lines = Arc::<Mutex<Vec<u8>>>::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::WARN)
-            .with_ansi(false)
-            .with_writer(move || Lines(writer.clone()))
-            .finish();
-        Self { lines, _guard: tracing::subscriber::set_default(subscriber) }
-    }
-
-    fn take(&self) -> Vec<String> {
-        let lines = std::mem::take(&mut *self.lines.lock().unwrap());
-        String::from_utf8(lines).unwrap().lines().map(str::to_owned).collect()
-    }
-}
-
-#[cfg(feature = "tracing")]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-#[cfg(feature = "tracing")]
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 
@@ -265,7 +222,7 @@ async fn dialect_sets_the_unit_of_lifetimes() {
 #[cfg(feature = "tracing")]
 #[tokio::test]
 async fn lifetime_above_a_year_is_a_warning_that_names_the_field() {
-    let warnings = Warnings::begin();
+    let warnings = Log::start(tracing::Level::WARN);
     for (field, is_warned) in [
         (r#""expires_in":99999999999"#, true),
         (r#""expires_in":1e400"#, true),
@@ -276,6 +233,7 @@ async fn lifetime_above_a_year_is_a_warning_that_names_the_field() {
     ] {
         accepted(&format!(r#"{{"access_token":"sesame","refresh_token":"r",{field}}}"#)).await;
         let warned = warnings.take();
+        let warned: Vec<_> = warned.lines().collect();
         assert_eq!(warned.len(), usize::from(is_warned), "{field}: {warned:?}");
         let name = field.split('"').nth(1).unwrap();
         assert!(warned.iter().all(|line| line.contains(name)), "{field}: {warned:?}");
@@ -337,11 +295,12 @@ async fn token_type_that_needs_a_proof_is_an_error_that_names_it() {
 #[cfg(feature = "tracing")]
 #[tokio::test]
 async fn other_token_type_is_used_as_bearer_with_a_warning() {
-    let warnings = Warnings::begin();
+    let warnings = Log::start(tracing::Level::WARN);
     for token_type in ["N_A", "bot", "user", "JWT", "machine"] {
         let body = format!(r#"{{"access_token":"sesame","token_type":"{token_type}"}}"#);
         assert_eq!(accepted(&body).await.access_token().header_value(), "Bearer sesame");
         let warned = warnings.take();
+        let warned: Vec<_> = warned.lines().collect();
         assert_eq!(warned.len(), 1, "{token_type}: {warned:?}");
         assert!(warned[0].contains(token_type) && !warned[0].contains("sesame"), "{warned:?}");
     }
@@ -425,7 +384,7 @@ async fn any_spelling_of_the_usual_names_is_read() {
 #[cfg(feature = "tracing")]
 #[tokio::test]
 async fn name_that_is_almost_a_usual_one_and_not_read_is_a_warning() {
-    let warnings = Warnings::begin();
+    let warnings = Log::start(tracing::Level::WARN);
     let mut dialect = Dialect::rfc6749();
     dialect.fields.refresh_token = vec!["/rt".into()];
     for (fields, warned_of) in [
@@ -441,6 +400,7 @@ async fn name_that_is_almost_a_usual_one_and_not_read_is_a_warning() {
         let body = format!(r#"{{"access_token":"a",{fields}}}"#);
         refresh_in(dialect.clone(), json(&body)).await.unwrap();
         let warned = warnings.take();
+        let warned: Vec<_> = warned.lines().collect();
         assert_eq!(warned.len(), usize::from(warned_of.is_some()), "{fields}: {warned:?}");
         assert!(warned.iter().all(|line| line.contains(warned_of.unwrap())), "{warned:?}");
         assert!(!warned.concat().contains("sesame"), "{warned:?}");

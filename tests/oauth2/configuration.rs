@@ -1,5 +1,4 @@
 //! What a dialect, an endpoint and a grant can be configured to send and to keep.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use std::convert::Infallible;
 

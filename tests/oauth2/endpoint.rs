@@ -1,5 +1,4 @@
 //! A client and its authorization server, end to end, in tokio's paused time.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use std::time::Duration;
 

@@ -1,4 +1,12 @@
 //! The requests to a token endpoint and their answers.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails in a helper fails its test"
+)]
+#![cfg_attr(not(feature = "full"), allow(dead_code, reason = "helpers of tests that were skipped"))]
 
 #[cfg(all(feature = "decompression", feature = "oauth2"))]
 mod answer_bodies;
@@ -11,6 +19,9 @@ mod endpoint;
 #[cfg(feature = "testing")]
 #[path = "../harness/mod.rs"]
 mod harness;
+#[cfg(feature = "tracing")]
+#[path = "../harness/log.rs"]
+mod log;
 #[cfg(feature = "oauth2")]
 mod refresh;
 #[cfg(feature = "oauth2")]

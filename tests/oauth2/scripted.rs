@@ -1,6 +1,5 @@
 //! A token endpoint that answers from a script and keeps what it was sent.
-#![allow(dead_code, reason = "each test file uses its part")]
-#![allow(clippy::disallowed_types, reason = "a lock between a test and its server")]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::VecDeque;
 use std::fmt;

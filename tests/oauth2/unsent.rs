@@ -1,9 +1,5 @@
 //! What proves that a token request was not sent, and what does not: errors of connecting, repetition, layers beneath.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_types,
-    reason = "a test: helpers outside of test functions too, and a lock between a test and its server"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::convert::Infallible;
 use std::future::{pending, ready};

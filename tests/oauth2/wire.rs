@@ -1,5 +1,4 @@
 //! What token endpoints see on the wire, byte for byte, and what their documented answers become.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -1,5 +1,4 @@
 //! S2: a wall clock that is wrong for a moment, or on one machine, does not log the user out.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! axum's body, sent twice: to a router that is the inner service, and from a handler to an API over real sockets.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use std::io;
 use std::time::Duration;

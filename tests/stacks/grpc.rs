@@ -1,11 +1,5 @@
 //! The layer over tonic's `Channel`, against a tonic server, over real sockets.
-#![allow(
-    clippy::disallowed_types,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "tests write things down, and panic"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::convert::Infallible;
 use std::error::Error as _;

@@ -1,5 +1,4 @@
 //! `HoldTrailersLayer`, over answers that a test hands out frame by frame.
-#![allow(clippy::unwrap_used, reason = "tests panic")]
 
 use std::convert::Infallible;
 use std::io;

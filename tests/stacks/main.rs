@@ -1,4 +1,12 @@
 //! The layer in the stacks that it is made for: tower, axum, tonic, reqwest.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails in a helper fails its test"
+)]
+#![cfg_attr(not(feature = "full"), allow(dead_code, reason = "helpers of tests that were skipped"))]
 
 #[cfg(all(feature = "axum", feature = "oauth2", feature = "testing"))]
 mod axum;

@@ -1,9 +1,4 @@
 //! gRPC without generated code: messages are bytes, and a method is a path.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "compiled into several programs, each of which uses its own part"
-)]
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use futures_util::Stream;

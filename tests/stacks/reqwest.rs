@@ -1,9 +1,5 @@
 //! reqwest beneath the layer and at the token endpoint, over real sockets.
-#![allow(
-    clippy::disallowed_types,
-    clippy::unwrap_used,
-    reason = "a test: helpers outside of test functions too, which write things down"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::error::Error;
 use std::future::{Future, ready};

@@ -1,10 +1,6 @@
 //! The layer among others: buffer, concurrency limit, load shed, timeout and redirect, on either side.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    clippy::unwrap_used,
-    reason = "tests read paused time, write things down, and panic"
-)]
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,10 +1,5 @@
 //! The laws of stores hold for the store in memory, and each store that breaks one is found out.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::disallowed_types,
-    reason = "a test: helpers outside of test functions too"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::HashMap;
 use std::mem;

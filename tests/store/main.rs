@@ -1,4 +1,12 @@
 //! The stores, and the credentials that use one.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails in a helper fails its test"
+)]
+#![cfg_attr(not(feature = "full"), allow(dead_code, reason = "helpers of tests that were skipped"))]
 
 #[cfg(all(unix, feature = "file-store"))]
 mod file_store;

@@ -1,11 +1,5 @@
 //! What a sealed store keeps is secret, cannot be edited unnoticed, and survives the change of its key.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_types,
-    reason = "a test: helpers outside of test functions too"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;

@@ -1,12 +1,5 @@
 //! Workers that share a store, and a store that does what the test says.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_types,
-    reason = "compiled into each test file, which uses its own part; locks between a test and its store"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::HashMap;
 use std::future::pending;

@@ -1,9 +1,4 @@
 //! How many bytes of what is sent somebody holds on to.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "compiled into each test file, which uses its own part"
-)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

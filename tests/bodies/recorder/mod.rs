@@ -1,11 +1,5 @@
 //! A resource server behind a socket that writes down what arrives, and bodies to send to it.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::disallowed_types,
-    clippy::unwrap_used,
-    reason = "compiled into each test file, which uses its own part; a log that the server's tasks share"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 mod memory;
 

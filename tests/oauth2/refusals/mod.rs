@@ -1,5 +1,4 @@
 //! Answers of token endpoints that refuse, and what each means.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 mod codes;
 mod gateways;

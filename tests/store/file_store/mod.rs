@@ -1,10 +1,5 @@
 //! A store in a file: what stays whole, who keeps out whom, and what is said when something is wrong.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test: helpers outside of test functions too"
-)]
-#![allow(clippy::disallowed_methods, reason = "other processes do not follow paused time")]
+#![allow(clippy::disallowed_methods, reason = "other processes do not follow a paused clock")]
 
 mod other_processes;
 mod support;

@@ -12,6 +12,11 @@
 )]
 
 #[path = "../../stacks/raw_grpc.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the tests of `stacks`, which use the rest"
+)]
 mod raw_grpc;
 
 use std::fmt;
