@@ -17,6 +17,7 @@ use tower_refresh::{
     TokenSet, TokenSource, source_fn,
 };
 
+use crate::folder::Folder;
 use crate::harness::{HOUR, let_others_run, policy, puppet, tokens};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -118,6 +119,7 @@ async fn outage_of_another_way_to_log_in_ends_within_the_short_backoff() {
 /// A81: the input of a source that was not asked has not failed, so that its change ends no backoff.
 #[tokio::test(start_paused = true)]
 async fn token_file_that_was_not_asked_ends_no_backoff_of_the_source_before_it() {
+    let folder = Folder::new();
     for error in [TokenError::unsent("no route"), TokenError::ambiguous("cut")] {
         for is_fresh in [false, true] {
             let mut first = Failing::new(error.clone());
@@ -125,9 +127,8 @@ async fn token_file_that_was_not_asked_ends_no_backoff_of_the_source_before_it()
                 first = first.fresh_proof();
             }
             let calls = Arc::clone(&first.calls);
-            let file = std::env::temp_dir().join("tower-refresh-no-such-token");
-            let credentials =
-                Credentials::with_policy(first.or_else(TokenFile::new(file)), policy());
+            let file = TokenFile::new(folder.path("missing"));
+            let credentials = Credentials::with_policy(first.or_else(file), policy());
             for _ in 0..100 {
                 credentials.token().await.unwrap_err();
             }
@@ -145,7 +146,8 @@ async fn token_file_that_was_asked_before_ends_no_later_backoff_of_the_source_be
         0 => TokenError::denied("gone"),
         _ => TokenError::ambiguous("cut"),
     });
-    let file = std::env::temp_dir().join(format!("tower-refresh-{}", std::process::id()));
+    let folder = Folder::new();
+    let file = folder.path("token");
     std::fs::write(&file, "{}").unwrap();
     let source = first.or_else(TokenFile::new(&file));
     let credentials = Credentials::with_policy(source, policy());
@@ -154,7 +156,6 @@ async fn token_file_that_was_asked_before_ends_no_later_backoff_of_the_source_be
     for _ in 0..100 {
         credentials.token().await.unwrap_err();
     }
-    std::fs::remove_file(&file).unwrap();
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 

@@ -18,6 +18,9 @@ mod authorization_server;
 mod backoff;
 #[cfg(feature = "testing")]
 mod flight;
+#[cfg(all(feature = "oauth2", feature = "testing"))]
+#[path = "../harness/folder.rs"]
+mod folder;
 #[cfg(feature = "testing")]
 #[path = "../harness/mod.rs"]
 mod harness;

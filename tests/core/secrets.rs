@@ -37,6 +37,7 @@ use tower_refresh::{
     TokenSet, TokenSetBuilder, TokenSource, Unauthorized,
 };
 
+use crate::folder::Folder;
 use crate::harness::{self, HOUR, let_others_run, policy, puppet, token_of};
 use crate::log::Log;
 
@@ -246,7 +247,8 @@ fn client_auths() -> [ClientAuth; 6] {
 }
 
 async fn files(paper: &mut Paper) {
-    let path = std::env::temp_dir().join(format!("tower-refresh-secrets-{}", std::process::id()));
+    let folder = Folder::new();
+    let path = folder.path("token");
     for content in [format!("{ACCESS} {ACCESS}"), format!("{ACCESS}\n\n{REFRESH}"), ACCESS.into()] {
         std::fs::write(&path, content).unwrap();
         let file = TokenFile::new(&path);
@@ -263,7 +265,6 @@ async fn files(paper: &mut Paper) {
     std::fs::write(&path, [ACCESS.as_bytes(), &[0xff]].concat()).unwrap();
     let file = TokenFile::new(&path);
     paper.error("TokenFile", &file.fetch(Renewal::new(Cause::Missing)).await.unwrap_err());
-    std::fs::remove_file(path).unwrap();
 }
 
 // ===== a request on its way =====

@@ -27,6 +27,8 @@
     reason = "a test says what went wrong by where it fails; other processes do not follow a paused clock"
 )]
 
+#[path = "../harness/folder.rs"]
+mod folder;
 mod freezes;
 mod kills;
 mod load;

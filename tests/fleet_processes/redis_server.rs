@@ -21,9 +21,8 @@ impl RedisServer {
         if !is_installed() {
             return None;
         }
-        let folder = folder.join("redis");
-        std::fs::create_dir_all(&folder).unwrap();
-        let mut server = Self { port: 0, folder, shell: None };
+        std::fs::create_dir_all(folder).unwrap();
+        let mut server = Self { port: 0, folder: folder.to_owned(), shell: None };
         // Between choosing a port and using it, somebody else may take it.
         for _ in 0..10 {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -1,8 +1,6 @@
 //! What a test plays on: a server, a store, and a folder for both.
 
 use std::io::Write as _;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,6 +10,7 @@ use tower_refresh::TokenSet;
 use tower_refresh::store::{StoredTokens, TokenStore as _};
 use tower_refresh::testing::{AuthorizationServer, Counters, Serving};
 
+use crate::folder::Folder;
 use crate::place::Place;
 use crate::process::{LONG, Process};
 use crate::redis_server::RedisServer;
@@ -58,10 +57,10 @@ impl Stage {
         let folder = Folder::new();
         let redis = match kind {
             Kind::File => None,
-            Kind::Redis => Some(RedisServer::start(&folder.0)?),
+            Kind::Redis => Some(RedisServer::start(&folder.path("redis"))?),
         };
         let place = match &redis {
-            None => Place::File { path: folder.0.join("tokens.json") },
+            None => Place::File { path: folder.path("tokens.json") },
             Some(redis) => Place::Redis { url: redis.url(), lease_ms: millis(LEASE) },
         };
         let serving = server.serve().await.unwrap();
@@ -208,28 +207,6 @@ pub fn assert_every_reuse_was_told<'a>(
     }
     let uses: u64 = counters.refresh_token_uses.values().map(|uses| uses.saturating_sub(1)).sum();
     assert!(counters.refresh_token_reuses <= uses, "{counters:?}");
-}
-
-// ===== folders =====
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tower-refresh-fleet-{}-{next}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
 }
 
 /// Makes a test of each, for both kinds of store.

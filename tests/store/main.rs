@@ -12,6 +12,9 @@
 mod file_store;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod fleet_model;
+#[cfg(all(unix, feature = "file-store"))]
+#[path = "../harness/folder.rs"]
+mod folder;
 #[cfg(feature = "testing")]
 #[path = "../harness/mod.rs"]
 mod harness;

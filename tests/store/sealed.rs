@@ -346,9 +346,10 @@ async fn swapped_files_are_refused_and_a_moved_folder_is_not() {
 
     use tower_refresh::store::FileStore;
 
-    let folder = std::env::temp_dir().join(format!("tower-refresh-sealed-{}", std::process::id()));
-    drop(fs::remove_dir_all(&folder));
-    let [users, moved] = ["users", "moved"].map(|name| folder.join(name));
+    use crate::folder::Folder;
+
+    let folder = Folder::new();
+    let [users, moved] = ["users", "moved"].map(|name| folder.path(name));
     for user in ["", "alice", "bob"] {
         fs::create_dir_all(users.join(user)).unwrap();
     }
@@ -384,7 +385,6 @@ async fn swapped_files_are_refused_and_a_moved_folder_is_not() {
     assert_eq!(by_name("link").place(), "alice.json");
     fs::rename(&users, &moved).unwrap();
     assert!(sealed(FileStore::new(moved.join("alice.json"))).load().await.unwrap().is_some());
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 // ===== keys =====

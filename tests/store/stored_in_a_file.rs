@@ -6,8 +6,7 @@
 )]
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
 
 use http::Request;
 use http_body_util::Full;
@@ -17,6 +16,7 @@ use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{FileStore, StoreDown, Stored};
 use tower_refresh::{Credentials, Event, TokenError};
 
+use crate::folder::Folder;
 use crate::world::{MINUTE, SECOND, URL, World, access, count};
 
 #[tokio::test(start_paused = true)]
@@ -62,7 +62,7 @@ async fn while_the_file_cannot_be_read_nothing_is_sent_and_it_is_left_as_it_is()
 async fn what_cannot_be_saved_since_the_file_was_spoilt_is_used_and_told_and_saved_later() {
     let (world, file) = (World::new(), File::new());
     // Spoilt while the refresh token is being spent; the intent is kept, to be put back.
-    let kept = file.folder.join("kept");
+    let kept = file.folder.path("kept");
     let endpoint = {
         let (server, path, kept) = (world.server.clone(), file.path.clone(), kept.clone());
         let client = tower::service_fn(move |request: Request<Full<bytes::Bytes>>| {
@@ -112,24 +112,13 @@ fn told(error: &TokenError, file: &File) {
 
 /// A file in a folder of its own.
 struct File {
-    folder: PathBuf,
+    folder: Folder,
     path: PathBuf,
 }
 
 impl File {
     fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tower-refresh-stored-{}-{next}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir(&folder).unwrap();
-        Self { path: Path::new(&folder).join("tokens.json"), folder }
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.folder));
+        let folder = Folder::new();
+        Self { path: folder.path("tokens.json"), folder }
     }
 }

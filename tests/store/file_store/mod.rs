@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use support::{Folder, id, intent, record, record_of_length, skipped};
+use support::{id, intent, record, record_of_length, skipped};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower_refresh::store::{FileStore, StoreError, StoreLock as _, StoredTokens, TokenStore as _};
+
+use crate::folder::Folder;
 
 const AT_ONCE: Duration = Duration::ZERO;
 

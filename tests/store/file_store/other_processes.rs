@@ -17,7 +17,8 @@ use tokio::time::{sleep, timeout};
 use tower_refresh::store::{FileStore, StoreLock as _, Stored, TokenStore as _};
 use tower_refresh::{Credentials, TokenSet, source_fn};
 
-use super::support::{Folder, id, intent, names, record, record_of_length, skipped};
+use super::support::{id, intent, record, record_of_length, skipped};
+use crate::folder::{Folder, names};
 
 const DO: &str = "TOWER_REFRESH_FILE_STORE_DO";
 const FILE: &str = "TOWER_REFRESH_FILE_STORE_FILE";
