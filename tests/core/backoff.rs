@@ -18,9 +18,8 @@ use tower_refresh::{
 };
 
 use crate::folder::Folder;
-use crate::harness::{HOUR, let_others_run, policy, puppet, tokens};
+use crate::harness::{HOUR, MINUTE, let_others_run, policy, puppet, tokens};
 
-const MINUTE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(100);
 
 /// A source that fails until it is repaired, and counts.

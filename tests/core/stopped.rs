@@ -16,9 +16,7 @@ use tower_refresh::store::{MemoryStore, Stored, TokenStore as _};
 use tower_refresh::testing::{AuthorizationServer, TokioClock};
 use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource, source_fn};
 
-use crate::harness::HOUR;
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::harness::{HOUR, SECOND};
 
 /// S1
 #[tokio::test(start_paused = true)]

@@ -13,11 +13,9 @@ use tower_refresh::{
     TokenSource, TokenStatus,
 };
 
-use crate::harness::{self, HOUR, Mint, policy, puppet, tokens};
+use crate::harness::{self, DAY, HOUR, Mint, policy, puppet, tokens};
 #[cfg(feature = "tracing")]
 use crate::log::Log;
-
-const DAY: Duration = Duration::from_secs(86400);
 
 /// Asks a hundred times in each lifetime, and returns how often the source was asked in ten of them.
 async fn fetches_in_ten_lifetimes(lifetime: Duration) -> usize {

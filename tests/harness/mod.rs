@@ -22,7 +22,10 @@ use tower_refresh::{
     RefreshLayer, RefreshPolicy, Renewal, TokenError, TokenSet, TokenSetBuilder, TokenSource,
 };
 
+pub const SECOND: Duration = Duration::from_secs(1);
+pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
+pub const DAY: Duration = Duration::from_secs(86400);
 
 /// A policy that follows tokio's paused time, and whose windows a test can reckon with.
 pub fn policy() -> RefreshPolicy {

@@ -11,8 +11,8 @@ use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource};
 #[cfg(feature = "tracing")]
 use crate::log::Log;
 use crate::scripted::{
-    self, Manual, Reply, START, START_DATE, answer, answer_with, endpoint, json, refused, reset,
-    response,
+    self, Manual, Reply, START, START_DATE, answer, answer_with, endpoint, json, kind, refused,
+    reset, response,
 };
 
 const REFRESH_TOKEN: &str = "old-refresh-token";
@@ -50,15 +50,6 @@ fn seconds(seconds: u64) -> Duration {
 fn jwt(claims: &str) -> String {
     let encode = |part: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(part);
     format!("{}.{}.c2ln", encode(r#"{"alg":"none"}"#), encode(claims))
-}
-
-fn kind(error: &TokenError) -> &'static str {
-    match error {
-        error if error.is_denied() => "denied",
-        error if error.is_transient() => "transient",
-        error if error.is_ambiguous() => "ambiguous",
-        _ => "misconfigured",
-    }
 }
 
 // ===== Lifetimes =====

@@ -22,10 +22,7 @@ use tower_refresh::{
     TokenStatus,
 };
 
-use crate::harness::{self, HOUR, let_others_run};
-
-const MINUTE: Duration = Duration::from_secs(60);
-const SECOND: Duration = Duration::from_secs(1);
+use crate::harness::{self, HOUR, MINUTE, SECOND, let_others_run};
 
 // ===== rotation =====
 

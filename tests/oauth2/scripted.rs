@@ -15,7 +15,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tower::BoxError;
 use tower_refresh::oauth2::TokenEndpoint;
-use tower_refresh::{Clock, Now};
+use tower_refresh::{Clock, Now, TokenError};
 
 pub(crate) const URL: &str = "https://as.example.com/oauth2/token";
 
@@ -70,6 +70,16 @@ impl std::error::Error for Refused {}
 
 pub(crate) fn reset() -> Reply {
     Reply::Fail(io::Error::from(io::ErrorKind::ConnectionReset).into())
+}
+
+/// Returns the kind of an error.
+pub(crate) fn kind(error: &TokenError) -> &'static str {
+    match error {
+        error if error.is_denied() => "denied",
+        error if error.is_transient() => "transient",
+        error if error.is_ambiguous() => "ambiguous",
+        _ => "misconfigured",
+    }
 }
 
 /// What the server was sent.

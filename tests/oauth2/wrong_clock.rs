@@ -13,8 +13,8 @@ use tower_refresh::store::{MemoryStore, Stored};
 use tower_refresh::testing::ManualClock;
 use tower_refresh::{BoxTokenSource, Clock, Credentials, RefreshPolicy, TokenSource as _};
 
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(86400);
+use crate::harness::{DAY, HOUR};
+
 /// The lifetimes that the server states.
 const ACCESS: Duration = Duration::from_secs(300);
 const REFRESH: Duration = Duration::from_secs(1800);

@@ -24,8 +24,8 @@ use tower_refresh::{
     TokenSource,
 };
 
-pub const MINUTE: Duration = Duration::from_secs(60);
-pub const SECOND: Duration = Duration::from_secs(1);
+pub use crate::harness::{MINUTE, SECOND};
+
 pub const URL: &str = "https://as.test/token";
 
 // ===== the world =====
