@@ -85,8 +85,7 @@ async fn a_stream_that_is_rejected_after_its_end_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_rejected_before_its_end_is_sent_again_whole_and_the_first_attempt_fails()
-{
+async fn stream_rejected_early_is_resent_whole_and_the_first_fails() {
     async fn scenario<B: Sendable>(version: Version, kind: &str, make: fn(Upload) -> B) {
         for exact in [true, false] {
             let server = Recorder::serve().await;
@@ -109,7 +108,7 @@ async fn a_stream_that_is_rejected_before_its_end_is_sent_again_whole_and_the_fi
 }
 
 #[tokio::test]
-async fn a_stream_over_the_limit_is_sent_once_and_its_rejection_is_the_callers() {
+async fn stream_over_the_limit_is_sent_once_and_returns_its_401() {
     async fn scenario<B: Sendable>(version: Version, kind: &str, make: fn(Upload) -> B) {
         let server = Recorder::serve().await;
         let mint = Mint::new(HOUR);
@@ -145,7 +144,7 @@ async fn one_request_may_have_a_limit_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_stream_that_fails_midway_fails_the_request_and_is_never_complete() {
+async fn stream_that_fails_midway_is_never_complete_at_the_server() {
     async fn scenario<B: Sendable>(version: Version, kind: &str, make: fn(Upload) -> B) {
         let server = Recorder::serve().await;
         // Later than the head, which would not be sent either.
@@ -167,7 +166,7 @@ async fn a_stream_that_fails_midway_fails_the_request_and_is_never_complete() {
 }
 
 #[tokio::test]
-async fn a_stream_that_fails_in_the_second_attempt_fails_the_request_and_is_never_complete() {
+async fn stream_that_fails_in_the_retry_is_never_complete() {
     async fn scenario<B: Sendable>(version: Version, kind: &str, make: fn(Upload) -> B) {
         let server = Recorder::serve().await;
         let upload = Upload::of(chunks()).wait(3, server.requested(2)).fail_after(6);
@@ -182,7 +181,7 @@ async fn a_stream_that_fails_in_the_second_attempt_fails_the_request_and_is_neve
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_after_an_early_rejection_if_there_is_no_newer_token() {
+async fn stream_continues_after_a_rejection_without_a_newer_token() {
     async fn scenario<B: Sendable>(version: Version, kind: &str, make: fn(Upload) -> B) {
         let server = Recorder::serve().await;
         let (source, mut strings) = puppet();
@@ -207,7 +206,7 @@ async fn a_stream_goes_on_after_an_early_rejection_if_there_is_no_newer_token() 
 }
 
 #[tokio::test]
-async fn a_request_that_is_dropped_while_the_token_is_renewed_takes_the_rest_of_its_body_with_it() {
+async fn request_dropped_during_a_refresh_drops_its_body_too() {
     for version in VERSIONS {
         let server = Recorder::serve().await;
         let (source, mut strings) = puppet();
@@ -256,7 +255,7 @@ async fn a_stream_waits_while_the_token_is_renewed() {
 // ===== what is in memory =====
 
 #[tokio::test]
-async fn a_body_in_memory_is_sent_again_whatever_its_size_and_whenever_it_is_rejected() {
+async fn body_in_memory_is_resent_at_any_size_after_any_rejection() {
     async fn check<B: Sendable>(kind: &str, bytes: &Bytes, make: impl Fn() -> B) {
         let hash = recorder::hash(bytes);
         for version in VERSIONS {
@@ -337,7 +336,7 @@ async fn a_body_of_another_crate_is_sent_again_as_its_copy() {
 // ===== a hundred mebibytes =====
 
 #[tokio::test]
-async fn a_large_upload_that_is_rejected_early_is_accepted_after_one_refresh_if_the_limit_allows() {
+async fn large_upload_rejected_early_is_resent_within_the_limit() {
     for version in VERSIONS {
         let server = Recorder::serve().await;
         let mint = Mint::new(HOUR);
@@ -360,7 +359,7 @@ async fn a_large_upload_that_is_rejected_early_is_accepted_after_one_refresh_if_
 }
 
 #[tokio::test]
-async fn a_large_upload_over_the_limit_gets_its_early_rejection_without_waiting_for_anything() {
+async fn large_upload_over_the_limit_gets_its_rejection_at_once() {
     for version in VERSIONS {
         let server = Recorder::serve().await;
         let (source, mut strings) = puppet();
@@ -387,7 +386,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 // ===== both directions =====
 
 #[tokio::test]
-async fn both_directions_flow_before_either_ends_in_the_second_attempt_as_well() {
+async fn both_directions_of_the_retry_flow_before_either_ends() {
     for version in VERSIONS {
         let server = Recorder::serve().await;
         let client = layer(&server, Mint::new(HOUR)).service(client(version));
@@ -412,7 +411,7 @@ async fn both_directions_flow_before_either_ends_in_the_second_attempt_as_well()
 }
 
 #[tokio::test]
-async fn what_was_said_before_the_rejection_is_said_again() {
+async fn frames_sent_before_the_rejection_are_sent_again() {
     for version in VERSIONS {
         let server = Recorder::serve().await;
         let client = layer(&server, Mint::new(HOUR)).service(client(version));
@@ -441,7 +440,7 @@ fn spoken(
 // ===== connections =====
 
 #[tokio::test]
-async fn a_stream_that_was_written_whole_leaves_its_connection_to_the_second_attempt() {
+async fn stream_written_whole_leaves_its_connection_to_the_retry() {
     for version in VERSIONS {
         for exact in [true, false] {
             let server = Recorder::serve().await;
@@ -458,7 +457,7 @@ async fn a_stream_that_was_written_whole_leaves_its_connection_to_the_second_att
 }
 
 #[tokio::test]
-async fn an_early_rejection_over_http_2_ends_its_own_stream_only_and_is_read_before() {
+async fn early_rejection_over_http_2_ends_only_its_own_stream() {
     let server = Recorder::serve().await;
     let credentials = tower_refresh::Credentials::with_policy(
         Mint::new(HOUR),
@@ -490,7 +489,7 @@ async fn an_early_rejection_over_http_2_ends_its_own_stream_only_and_is_read_bef
 // ===== without a retry =====
 
 #[tokio::test]
-async fn without_retry_nothing_is_kept() {
+async fn without_retry_no_part_of_a_body_is_kept() {
     /// What is held of a body when the service has read it, and not answered yet.
     async fn held<R>(layer: RefreshLayer<Mint, tower_refresh::Unauthorized, R>, skip: bool) -> usize
     where

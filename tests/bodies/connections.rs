@@ -18,7 +18,7 @@ use tower_refresh::testing::{AuthorizationServer, Fault, Serving};
 use tower_refresh::{Refresh, RefreshLayer};
 
 #[tokio::test]
-async fn two_hundred_rejections_and_their_retries_share_two_connections_over_http_1() {
+async fn two_hundred_retries_share_two_connections_over_http_1() {
     let api = Api::serve(Version::Http1).await;
     api.reject_and_retry(200).await;
     // The second one is for the retry that is faster than the pool.
@@ -26,14 +26,14 @@ async fn two_hundred_rejections_and_their_retries_share_two_connections_over_htt
 }
 
 #[tokio::test]
-async fn two_hundred_rejections_and_their_retries_share_one_connection_over_http_2() {
+async fn two_hundred_retries_share_one_connection_over_http_2() {
     let api = Api::serve(Version::Http2).await;
     api.reject_and_retry(200).await;
     assert_eq!(api.connections(), 1);
 }
 
 #[tokio::test]
-async fn a_rejection_that_is_late_together_with_everything_else_shares_them_too() {
+async fn slow_rejections_share_their_connections_with_the_retries() {
     let api = Api::serve(Version::Http1).await;
     read(api.post("/", "").await).await;
     for _ in 0..20 {
@@ -45,7 +45,7 @@ async fn a_rejection_that_is_late_together_with_everything_else_shares_them_too(
 }
 
 #[tokio::test]
-async fn a_rejection_of_just_the_size_that_is_read_gives_its_connection_back() {
+async fn rejection_of_exactly_the_limit_returns_its_connection() {
     let api = Api::serve(Version::Http1).await;
     for _ in 0..20 {
         api.server.resource_faults().once(rejection_of(16 * 1024));
@@ -87,7 +87,7 @@ async fn a_rejection_that_is_too_long_costs_a_connection_and_no_time() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_revoked_among_a_hundred_requests_costs_one_refresh() {
+async fn token_revoked_amid_a_hundred_requests_costs_one_refresh() {
     for version in [Version::Http1, Version::Http2] {
         let api = Api::serve(version).await;
         let first = api.post("/", "").await.headers()["echo-token"].clone();

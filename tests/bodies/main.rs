@@ -23,4 +23,4 @@ mod streams;
 #[cfg(not(feature = "full"))]
 #[test]
 #[ignore = "the other tests of this crate need more features: run with `--all-features`"]
-fn skipped_without_all_features() {}
+fn tests_skipped_without_all_features() {}

@@ -38,7 +38,7 @@ async fn another_header_carries_the_token_with_its_scheme_or_bare() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_its_scheme_the_token_is_renewed_and_sent_again_the_same_way() {
+async fn token_without_a_scheme_is_refreshed_and_resent_likewise() {
     let api = Api::new(|layer| layer.origin("https://api.test").without_scheme()).rejecting();
     api.get("https://api.test/").await.unwrap();
     assert_eq!(api.sent(), [Some("t1".to_owned()), Some("t2".to_owned())]);

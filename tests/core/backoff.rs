@@ -96,7 +96,7 @@ async fn first_token_after_an_outage_comes_within_the_short_backoff() {
 
 /// A refused grant that is not sent again has nothing to do with the outage of the source behind it.
 #[tokio::test(start_paused = true)]
-async fn outage_of_another_way_to_log_in_ends_within_the_short_backoff() {
+async fn outage_of_a_fallback_ends_within_the_short_backoff() {
     let unreachable = tower::service_fn(|_: Request<Full<Bytes>>| async {
         Err::<Response<Full<Bytes>>, BoxError>("no route".into())
     });
@@ -117,7 +117,7 @@ async fn outage_of_another_way_to_log_in_ends_within_the_short_backoff() {
 
 /// A81: the input of a source that was not asked has not failed, so that its change ends no backoff.
 #[tokio::test(start_paused = true)]
-async fn token_file_that_was_not_asked_ends_no_backoff_of_the_source_before_it() {
+async fn unread_token_file_ends_no_backoff_of_its_predecessor() {
     let folder = Folder::new();
     for error in [TokenError::unsent("no route"), TokenError::ambiguous("cut")] {
         for is_fresh in [false, true] {
@@ -138,7 +138,7 @@ async fn token_file_that_was_not_asked_ends_no_backoff_of_the_source_before_it()
 
 /// A81: also if the file was read before, and has changed since.
 #[tokio::test(start_paused = true)]
-async fn token_file_that_was_asked_before_ends_no_later_backoff_of_the_source_before_it() {
+async fn changed_token_file_ends_no_backoff_of_its_predecessor() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let first = FreshProof(move || match counted.fetch_add(1, Ordering::SeqCst) {
@@ -232,7 +232,7 @@ async fn backoff_after_unknown_outcomes_still_grows() {
 
 /// A80
 #[tokio::test(start_paused = true)]
-async fn refused_fresh_proof_is_tried_again_after_five_minutes_and_by_renew() {
+async fn denied_fresh_proof_is_resent_in_five_minutes_or_on_demand() {
     let denied = || TokenError::denied("the clock is not set yet").with_code("invalid_grant");
     let sources: [fn(Failing) -> BoxTokenSource; 3] = [
         TokenSource::boxed,
@@ -335,7 +335,7 @@ async fn conditional_denials_are_tried_again_after_five_minutes() {
 
 /// N9
 #[tokio::test(start_paused = true)]
-async fn remembered_error_says_so_and_keeps_what_the_failure_was() {
+async fn remembered_error_is_marked_and_keeps_the_original_cause() {
     let cause = std::io::Error::other("connection reset");
     let error = TokenError::transient(Chain(cause))
         .with_code("slow_down")
@@ -397,7 +397,7 @@ async fn error_that_other_credentials_remember_is_not_remembered_here() {
 
 /// N9: after an unknown outcome the refresh token is not sent while the access token works.
 #[tokio::test(start_paused = true)]
-async fn cooldown_and_retry_in_after_an_unknown_outcome_last_until_the_token_expires() {
+async fn after_an_unknown_outcome_the_backoff_lasts_until_expiry() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();

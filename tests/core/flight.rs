@@ -34,7 +34,7 @@ async fn a_thousand_requests_without_a_token_cost_one_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_requests_with_a_stale_token_cost_one_fetch_and_none_of_them_waits() {
+async fn stale_token_serves_a_thousand_requests_and_costs_one_fetch() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::with_policy(source, policy());
     let credentials = layer.credentials().clone();
@@ -59,7 +59,7 @@ async fn a_thousand_requests_with_a_stale_token_cost_one_fetch_and_none_of_them_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_cooldown() {
+async fn failure_is_shared_at_once_and_starts_the_backoff() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let waiting = join_all((0..100).map(|_| credentials.token()));
@@ -90,7 +90,7 @@ async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_cooldown()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
+async fn failed_early_refresh_does_not_displace_a_working_token() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
@@ -114,7 +114,7 @@ async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_unknown_outcome_nothing_is_sent_while_the_token_works_and_then_once() {
+async fn after_an_unknown_outcome_one_attempt_follows_at_expiry() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
@@ -141,7 +141,7 @@ async fn after_an_unknown_outcome_nothing_is_sent_while_the_token_works_and_then
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_unknown_outcome_a_token_without_expiry_may_be_renewed_again_after_the_cooldown() {
+async fn token_without_expiry_is_refreshed_after_an_unknown_outcome() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("old")).await.unwrap();
@@ -175,7 +175,7 @@ async fn denied_stays_until_the_credentials_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cooldown_grows_to_its_limit_and_survives_a_thousand_failures() {
+async fn backoff_grows_to_its_limit_over_a_thousand_failures() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let credentials = Credentials::with_policy(
@@ -228,7 +228,7 @@ async fn the_caller_that_started_a_flight_may_be_dropped_at_any_point() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_callers_are_dropped_the_flight_lands_and_its_token_is_used() {
+async fn refresh_without_callers_completes_and_its_token_is_used() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     {
@@ -246,7 +246,7 @@ async fn when_all_callers_are_dropped_the_flight_lands_and_its_token_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_is_released_at_its_timeout_and_the_late_answer_is_used() {
+async fn waiter_times_out_and_the_late_token_is_still_used() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy().timeout(Duration::from_secs(3)));
     let start = Instant::now();
@@ -261,7 +261,7 @@ async fn a_waiter_is_released_at_its_timeout_and_the_late_answer_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_ten_timeouts_the_flight_is_lost_and_the_first_to_land_wins() {
+async fn refresh_is_lost_after_ten_timeouts_and_first_to_land_wins() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy().timeout(Duration::from_secs(1)));
     assert!(credentials.token().await.is_err());
@@ -311,7 +311,7 @@ async fn a_source_that_panics_is_an_error_and_the_next_fetch_works() {
 }
 
 #[test]
-fn an_error_that_looks_at_the_credentials_when_it_is_dropped_finds_them_unlocked() {
+fn error_that_reads_the_credentials_on_drop_does_not_deadlock() {
     static CREDENTIALS: OnceLock<Credentials<BoxTokenSource>> = OnceLock::new();
 
     #[derive(Debug)]
@@ -345,7 +345,7 @@ fn an_error_that_looks_at_the_credentials_when_it_is_dropped_finds_them_unlocked
 }
 
 #[test]
-fn a_runtime_that_is_shut_down_during_a_flight_is_an_error_and_another_works() {
+fn runtime_shutdown_during_a_refresh_is_an_error_not_a_hang() {
     let first =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let second = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -409,7 +409,7 @@ fn a_runtime_named_in_the_policy_serves_callers_without_one() {
 }
 
 #[test]
-fn a_flight_on_a_runtime_that_nobody_polls_holds_up_nobody_else() {
+fn refresh_on_an_unpolled_runtime_does_not_block_the_others() {
     let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let other = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -440,7 +440,7 @@ fn a_flight_on_a_runtime_that_nobody_polls_holds_up_nobody_else() {
 }
 
 #[test]
-fn a_waiter_is_released_at_its_timeout_though_nobody_polls_the_runtime_of_the_policy() {
+fn waiter_times_out_although_the_runtime_is_not_polled() {
     let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let other = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -461,7 +461,7 @@ fn a_waiter_is_released_at_its_timeout_though_nobody_polls_the_runtime_of_the_po
 // ===== recursion =====
 
 #[tokio::test(start_paused = true)]
-async fn a_token_endpoint_behind_its_own_layer_is_a_clear_error_at_once() {
+async fn token_endpoint_behind_its_own_layer_is_an_error_at_once() {
     let slot: Arc<std::sync::OnceLock<harness::Client>> = Arc::default();
     let inside = Arc::clone(&slot);
     let credentials = Credentials::with_policy(
@@ -606,7 +606,7 @@ async fn flush_inside_any_source_is_an_error() {
 // ===== everything at once =====
 
 #[test]
-fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever() {
+fn random_use_by_threads_runs_one_refresh_and_never_hangs() {
     for round in 0..10 {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(4)

@@ -5,7 +5,7 @@ use http::{Request, StatusCode, Version, header};
 use crate::api::{Api, refused};
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_authority_carries_the_token_unless_its_host_header_is_another() {
+async fn request_without_authority_is_judged_by_its_host_header() {
     let hosts: [(&[&str], bool); 11] = [
         (&[], true),
         (&["api.test"], true),

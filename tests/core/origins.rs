@@ -8,7 +8,7 @@ use crate::api::{Api, refused};
 // ===== no origin named =====
 
 #[tokio::test(start_paused = true)]
-async fn without_a_named_origin_the_first_request_says_which_call_to_add() {
+async fn missing_origin_is_an_error_that_names_the_call_to_add() {
     for (uri, call) in [
         ("https://api.test/a", "add .origin(\"https://api.test\")"),
         ("https://api.test:8443/a?b", "add .origin(\"https://api.test:8443\")"),
@@ -34,7 +34,7 @@ async fn without_a_named_origin_the_first_request_says_which_call_to_add() {
 // ===== plaintext =====
 
 #[tokio::test(start_paused = true)]
-async fn plaintext_is_refused_unless_it_stays_on_this_machine_or_is_allowed() {
+async fn plaintext_is_refused_unless_it_is_loopback_or_allowed() {
     for origin in [
         "http://api.test",
         "http://api.test:8080",
@@ -203,7 +203,7 @@ async fn userinfo_before_a_named_host_is_refused_and_not_shown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_origins_are_each_named_and_any_https_origin_is_https_and_nothing_else() {
+async fn each_origin_is_named_and_any_https_origin_excludes_http() {
     let all = ["https://api.test", "https://files.test:8443", "http://127.0.0.1:8080"];
     for api in [
         Api::new(|layer| layer.origins(all)),
@@ -240,7 +240,7 @@ async fn several_origins_are_each_named_and_any_https_origin_is_https_and_nothin
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_origin_is_told_by_the_first_request_wherever_it_goes() {
+async fn invalid_origin_is_an_error_of_the_first_request() {
     for (origin, what) in [
         ("api.test", "write .origin(\"https://api.test\")"),
         ("https://api.test/v1", "write .origin(\"https://api.test\")"),

@@ -92,7 +92,7 @@ async fn custom_source_behind_its_own_layer_and_a_buffer_is_refused() {
 
 /// S13
 #[tokio::test(start_paused = true)]
-async fn token_request_that_its_own_layer_sees_rejected_does_not_wait_for_itself() {
+async fn rejected_token_request_does_not_wait_for_its_own_refresh() {
     for way in [Way::Direct, Way::Buffered, Way::Spawned] {
         let server = AuthorizationServer::new();
         let slot: Arc<OnceLock<Client>> = Arc::default();
@@ -171,7 +171,7 @@ async fn layer_beneath_that_refuses_keeps_its_kind_and_spends_nothing() {
 
 /// S13
 #[tokio::test(start_paused = true)]
-async fn token_endpoint_behind_the_layer_of_other_credentials_gets_their_token() {
+async fn token_endpoint_behind_another_layer_gets_its_token() {
     let server = AuthorizationServer::new();
     let gateway = RefreshLayer::new(source_fn(|_| async {
         Ok(tower_refresh::TokenSet::bearer("gateway")?.build())

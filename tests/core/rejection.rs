@@ -64,7 +64,7 @@ async fn a_hundred_late_rejections_of_one_token_cost_one_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_rejects_everything_costs_a_few_refreshes_and_not_one_per_request() {
+async fn endpoint_that_rejects_everything_costs_few_refreshes() {
     let mint = Mint::new(HOUR);
     let layer = RefreshLayer::with_policy(mint.clone(), policy());
     let client = client(layer, |_, path| async move {
@@ -117,7 +117,7 @@ async fn requests_that_cannot_be_sent_again_make_no_storm_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_revokes_the_old_token_with_each_new_one_makes_no_storm() {
+async fn server_that_revokes_previous_tokens_causes_no_storm() {
     let mint = Mint::new(HOUR);
     let layer = RefreshLayer::with_policy(mint.clone(), policy());
     let credentials = layer.credentials().clone();
@@ -202,7 +202,7 @@ async fn a_second_rejection_reaches_the_caller() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_fails_after_a_rejection_gives_the_caller_that_very_answer() {
+async fn failed_refresh_after_a_rejection_returns_the_rejection() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::with_policy(source, policy());
     layer.credentials().replace(tokens("old").expires_in(HOUR)).await.unwrap();
@@ -246,7 +246,7 @@ async fn a_late_rejection_of_an_older_token_does_not_renew_the_newer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_a_rejected_token_is_renewed_new_requests_wait_rather_than_fail() {
+async fn new_requests_wait_while_a_rejected_token_is_refreshed() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::with_policy(source, policy());
     let credentials = layer.credentials().clone();
@@ -287,7 +287,7 @@ async fn two_layers_on_one_credentials_renew_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_source_is_told_the_challenge() {
+async fn source_receives_the_challenge_of_the_rejection() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::with_policy(source, policy()).origin("https://api.test");
     layer.credentials().replace(tokens("old")).await.unwrap();
@@ -313,7 +313,7 @@ async fn the_source_is_told_the_challenge() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_challenge_of_an_older_tokens_late_rejection_does_not_reach_the_source() {
+async fn late_challenge_for_an_older_token_is_not_passed_on() {
     let (source, strings) = puppet();
     let strings = Arc::new(tokio::sync::Mutex::new(strings));
     let layer = RefreshLayer::with_policy(source, policy()).origin("https://api.test");
@@ -367,7 +367,7 @@ async fn what_counts_as_a_rejection_is_the_classifiers_business() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_retry_the_caller_gets_the_answer_and_the_next_request_a_new_token() {
+async fn without_retry_the_next_request_gets_a_new_token() {
     let mint = Mint::new(HOUR);
     let attempts = Arc::new(AtomicUsize::new(0));
     let layer = RefreshLayer::with_policy(mint.clone(), policy())
@@ -451,7 +451,7 @@ async fn an_unexpired_token_is_used_when_its_renewal_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_fails_elsewhere_does_not_excuse_a_rejected_retry() {
+async fn refresh_failure_elsewhere_does_not_excuse_a_rejected_retry() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::with_policy(source, policy());
     let credentials = layer.credentials().clone();
@@ -565,7 +565,7 @@ fn a_rejected_answer_of_endless_empty_frames_is_read_to_an_end() {
 }
 
 #[test]
-fn a_rejected_answer_without_an_end_is_given_up_on_though_nobody_polls_the_runtime_of_the_policy() {
+fn endless_rejection_is_abandoned_on_an_unpolled_runtime_too() {
     let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let idle = Arc::new(idle);
     let other = tokio::runtime::Builder::new_current_thread()

@@ -194,7 +194,7 @@ async fn a_revocation_is_repaired_though_good_requests_are_rare() {
 
 /// E2: a path that accepts any token does not speak for a revoked one forever.
 #[tokio::test(start_paused = true)]
-async fn a_revocation_during_a_backoff_is_repaired_though_a_public_path_accepts_any_token() {
+async fn revocation_is_repaired_although_a_public_path_accepts_all() {
     for callers in [Callers::Retry, Callers::NoRetry] {
         let api = Api::with(Mint::without_expiry());
         api.get("/public").await;
@@ -231,7 +231,7 @@ async fn a_revocation_among_a_thousand_broken_paths_is_repaired() {
 
 /// S8: a refresh that failed says nothing against the token, and is not repeated for an endpoint that rejects everything.
 #[tokio::test(start_paused = true)]
-async fn a_token_endpoint_that_is_down_is_not_asked_for_a_broken_endpoint() {
+async fn broken_endpoint_sends_nothing_to_a_token_endpoint_in_outage() {
     for callers in ALL {
         for down in [TokenError::transient("down"), TokenError::ambiguous("cut")] {
             let api = Api::new();
@@ -251,7 +251,7 @@ async fn a_token_endpoint_that_is_down_is_not_asked_for_a_broken_endpoint() {
 
 /// S7: the refresh token may be spent, while the access token works.
 #[tokio::test(start_paused = true)]
-async fn a_broken_endpoint_does_not_risk_a_refresh_token_that_may_be_spent() {
+async fn broken_endpoint_does_not_risk_a_doubtful_refresh_token() {
     let api = Api::new();
     api.get("/good").await;
     api.mint.fail(Some(TokenError::ambiguous("cut")));
@@ -295,7 +295,7 @@ async fn a_revocation_during_an_outage_is_repaired_after_it() {
 
 /// A token that works is used while it is renewed early, though a broken endpoint rejects it meanwhile.
 #[tokio::test(start_paused = true)]
-async fn a_broken_endpoint_does_not_hold_up_requests_during_an_early_refresh() {
+async fn broken_endpoint_does_not_delay_others_in_an_early_refresh() {
     let slow = Duration::from_secs(20);
     let api = Api::with(Mint::new(HOUR).delay(slow));
     api.get("/good").await;
@@ -317,7 +317,7 @@ async fn a_broken_endpoint_does_not_hold_up_requests_during_an_early_refresh() {
 
 /// A token that works is used although a broken endpoint rejected it and its refresh failed.
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_fails_for_a_broken_endpoint_fails_no_other_request() {
+async fn failed_refresh_for_a_broken_endpoint_fails_no_other_request() {
     let api = Api::with(Mint::new(HOUR).delay(Duration::from_secs(1)));
     api.get("/good").await;
     api.mint.fail(Some(TokenError::transient("down")));
@@ -330,7 +330,7 @@ async fn a_refresh_that_fails_for_a_broken_endpoint_fails_no_other_request() {
 
 /// A token that was answered 401 during an early refresh is *rejected* also after that refresh has failed.
 #[tokio::test(start_paused = true)]
-async fn a_token_rejected_during_an_early_refresh_that_fails_is_reported() {
+async fn rejection_during_a_failed_early_refresh_is_reported() {
     let api = Api::with(Mint::new(HOUR).delay(Duration::from_secs(1)));
     api.get("/good").await;
     api.mint.fail(Some(TokenError::transient("down")));
@@ -414,7 +414,7 @@ async fn a_broken_origin_does_not_hold_back_another() {
 
 /// The status of a token that was answered 401 is *rejected* until a response accepts it.
 #[tokio::test(start_paused = true)]
-async fn a_rejected_token_is_reported_as_rejected_until_it_is_accepted() {
+async fn token_is_reported_as_rejected_until_it_is_accepted() {
     let api = Api::new();
     api.get("/good").await;
     assert_eq!(api.credentials.status().token, TokenStatus::Fresh);

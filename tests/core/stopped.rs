@@ -43,7 +43,7 @@ async fn answer_that_arrived_while_the_process_was_stopped_is_used() {
 
 /// S1
 #[tokio::test(start_paused = true)]
-async fn source_under_a_store_that_answered_while_the_process_was_stopped_is_used() {
+async fn response_to_a_stopped_process_with_a_store_is_used() {
     let source = source_fn(|_| async {
         let (sender, mut answers) = mpsc::channel(1);
         tokio::spawn(async move {
@@ -64,7 +64,7 @@ async fn source_under_a_store_that_answered_while_the_process_was_stopped_is_use
 
 /// S1
 #[tokio::test(start_paused = true)]
-async fn answer_that_does_not_arrive_after_a_stop_is_lost_within_a_bound() {
+async fn response_missing_after_a_stop_is_lost_within_a_bound() {
     let server = AuthorizationServer::new();
     server.token_faults().always(tower_refresh::testing::Fault::hang());
     let endpoint = endpoint(&server, 0, 0).timeout(2 * SECOND);

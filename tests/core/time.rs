@@ -54,7 +54,7 @@ async fn without_a_lifetime_the_token_is_used_until_it_is_rejected() {
 
 /// S17
 #[tokio::test(start_paused = true)]
-async fn token_over_on_arrival_is_used_and_refreshed_every_few_seconds() {
+async fn token_over_on_arrival_is_used_and_refreshed_in_seconds() {
     let sets: [fn() -> TokenSetBuilder; 6] = [
         || tokens("t").expires_in(Duration::ZERO),
         || tokens("t").expires_in(Duration::from_millis(1)),
@@ -147,7 +147,7 @@ async fn token_over_on_arrival_is_a_warning_that_names_the_cause() {
 
 /// S17: each token arrives a second after its end.
 #[tokio::test(start_paused = true)]
-async fn endpoint_slower_than_the_lifetime_serves_requests_and_makes_no_storm() {
+async fn endpoint_slower_than_the_lifetime_causes_no_storm() {
     let mint = Mint::new(Duration::from_secs(2)).delay(Duration::from_secs(3));
     let credentials = Credentials::with_policy(mint.clone(), policy());
     for _ in 0..100 {
@@ -161,7 +161,7 @@ async fn endpoint_slower_than_the_lifetime_serves_requests_and_makes_no_storm() 
 
 /// S17: a token that the application brings may be used up. Programs that restart bring such tokens.
 #[tokio::test(start_paused = true)]
-async fn expired_token_of_the_application_is_refreshed_before_it_is_used() {
+async fn expired_token_of_a_log_in_is_refreshed_before_use() {
     let mint = Mint::new(HOUR);
     let credentials = Credentials::with_policy(mint.clone(), policy());
     credentials.replace(tokens("old").expires_at(SystemTime::UNIX_EPOCH)).await.unwrap();
@@ -181,7 +181,7 @@ impl Clock for Odd {
 
 /// S18
 #[tokio::test(start_paused = true)]
-async fn no_clock_makes_waiters_spin() {
+async fn clocks_that_jump_do_not_make_waiters_spin() {
     const WALL: SystemTime = SystemTime::UNIX_EPOCH;
     let clocks: [fn(u64) -> (Duration, SystemTime); 8] = [
         |_| (Duration::MAX, WALL),
@@ -286,7 +286,7 @@ async fn a_lifetime_counts_from_before_the_token_was_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_may_say_when_to_renew() {
+async fn source_can_set_the_time_of_the_next_refresh() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let set = tokens("t").expires_in(HOUR).refresh_in(Duration::from_secs(60));
@@ -362,7 +362,7 @@ async fn a_wall_clock_that_is_set_back_does_not_prolong_a_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wall_clock_that_is_set_forward_costs_one_refresh_and_no_loop() {
+async fn wall_clock_set_forward_costs_one_refresh_and_no_loop() {
     let mint = Mint::new(HOUR);
     let (credentials, clock) = with_clock(mint.clone()).await;
     clock.step_forward(10 * DAY);
@@ -394,7 +394,7 @@ async fn clocks_before_1970_and_at_the_end_of_time_do_no_harm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn absurd_policies_do_no_harm() {
+async fn extreme_policies_neither_panic_nor_block_requests() {
     for figure in [Duration::ZERO, Duration::MAX] {
         let (source, mut strings) = puppet();
         let policy = policy()
@@ -415,7 +415,7 @@ async fn absurd_policies_do_no_harm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wall_clock_that_jumps_during_a_flight_does_not_spend_the_refresh_token_twice() {
+async fn wall_clock_jump_during_a_refresh_spends_no_token_twice() {
     // The machine is suspended, or the time daemon sets the clock.
     for jump in [ManualClock::suspend, ManualClock::step_forward] {
         let (source, mut strings) = puppet();
@@ -436,7 +436,7 @@ async fn a_wall_clock_that_jumps_during_a_flight_does_not_spend_the_refresh_toke
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_says_renew_at_once_makes_no_storm() {
+async fn source_that_asks_for_a_refresh_at_once_causes_no_storm() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let credentials = Credentials::with_policy(

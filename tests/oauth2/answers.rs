@@ -67,7 +67,7 @@ async fn expires_in_may_be_a_string_or_a_fraction() {
 }
 
 #[tokio::test]
-async fn without_expires_in_the_dialects_default_counts_then_the_jwts_exp_then_nothing() {
+async fn missing_expires_in_falls_back_to_dialect_then_jwt_exp() {
     let token = jwt(&format!(r#"{{"exp":{}}}"#, START + 900));
     for field in [r#","expires_in":null"#, r#","expires_in":"""#, ""] {
         let body = format!(r#"{{"access_token":"{token}"{field}}}"#);
@@ -309,7 +309,7 @@ async fn access_token_with_its_scheme_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn an_answer_is_read_for_what_it_is_and_not_for_what_it_is_labelled() {
+async fn response_is_parsed_by_content_and_not_by_content_type() {
     let json = r#"{"access_token":"a","refresh_token":"r","expires_in":60}"#;
     let form = "access_token=a&refresh_token=r&expires_in=60";
     for (status, content_type, body) in [
@@ -462,7 +462,7 @@ async fn other_names_and_envelopes_are_a_matter_of_the_dialect() {
 }
 
 #[tokio::test]
-async fn scope_may_be_a_string_or_an_array_and_is_else_the_previous_one() {
+async fn scope_is_a_string_or_an_array_or_else_the_previous_one() {
     let previous = TokenSet::bearer("a").unwrap().refresh_token("r").scope("before").build();
     for (scope, expected) in [
         (r#","scope":"one two""#, "one two"),
@@ -530,7 +530,7 @@ async fn a_200_without_a_token_is_an_error_and_never_bearer_undefined() {
 }
 
 #[tokio::test]
-async fn a_server_that_answers_200_to_what_it_refuses_can_be_described() {
+async fn server_that_refuses_with_status_200_can_be_configured() {
     let dialect: Dialect =
         serde_json::from_str(r#"{"errors_with_200": true, "denied": ["bad_refresh_token"]}"#)
             .unwrap();
@@ -579,7 +579,7 @@ async fn an_error_is_found_wherever_it_is_and_classified_by_its_code() {
 }
 
 #[tokio::test]
-async fn the_dialect_knows_more_codes() {
+async fn dialect_adds_error_codes_of_its_own() {
     for status in [400, 403] {
         let body = r#"{"error":"access_denied","error_description":"Invalid username / password combination"}"#;
         let error = refresh_in(Dialect::json_body(), answer(status, body)).await.unwrap_err();
@@ -590,7 +590,7 @@ async fn the_dialect_knows_more_codes() {
 }
 
 #[tokio::test]
-async fn too_many_requests_and_unavailable_are_transient_and_may_say_for_how_long() {
+async fn status_429_and_503_are_transient_and_honour_retry_after() {
     for status in [429, 503] {
         let error = refresh(answer(status, r#"{"error":"slow_down"}"#)).await.unwrap_err();
         assert!(error.is_transient(), "{status}");
@@ -628,7 +628,7 @@ async fn too_many_requests_and_unavailable_are_transient_and_may_say_for_how_lon
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_ambiguous_if_the_refresh_token_may_rotate_and_else_transient() {
+async fn unreadable_response_is_ambiguous_only_if_tokens_rotate() {
     let html = "<html>invalid_grant</html>";
     let replies = || {
         let mut replies: Vec<(String, Reply)> = Vec::new();
@@ -712,7 +712,7 @@ async fn a_redirect_is_misconfigured_and_not_followed() {
 // ===== Limits =====
 
 #[tokio::test]
-async fn an_answer_is_cut_at_the_limit() {
+async fn response_is_cut_at_the_size_limit() {
     let body = format!(r#"{{"access_token":"a","x":"{}"}}"#, "x".repeat(300 * 1024));
     let error = refresh(json(&body)).await.unwrap_err();
     assert!(error.is_ambiguous());
@@ -727,7 +727,7 @@ async fn an_answer_is_cut_at_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_does_not_come_or_does_not_end_is_given_up_after_the_timeout() {
+async fn response_that_never_ends_is_abandoned_at_the_timeout() {
     for reply in [Reply::Hang, Reply::Drip(response(200, r#"{"access_"#))] {
         let (endpoint, _) = endpoint([reply]);
         let start = tokio::time::sleep(Duration::ZERO).deadline();

@@ -176,7 +176,7 @@ async fn json_body_with_a_content_type_of_its_own() {
 
 /// Fault B07: Cognito, with parameters in an object of their own.
 #[tokio::test]
-async fn json_parameters_can_be_nested() {
+async fn json_parameters_can_be_nested_objects() {
     let (endpoint, log) = in_dialect(
         r#"{
             "body": "json",
@@ -575,7 +575,7 @@ async fn plaintext_needs_the_explicit_word() {
 
 /// Fault B11.
 #[tokio::test]
-async fn plaintext_endpoint_is_asked() {
+async fn plaintext_endpoint_is_asked_if_it_is_allowed() {
     let client = tower::service_fn(|request: Request<Full<Bytes>>| async move {
         assert_eq!(request.uri(), "http://10.0.0.5/token");
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(KEPT)))

@@ -27,7 +27,7 @@ use crate::harness::{self, HOUR, MINUTE, SECOND, let_others_run};
 // ===== rotation =====
 
 #[tokio::test(start_paused = true)]
-async fn over_two_hundred_expiries_fifty_callers_never_spend_a_refresh_token_twice() {
+async fn fifty_callers_over_200_expiries_spend_no_token_twice() {
     let world = World::of(AuthorizationServer::builder().access_token_lifetime(MINUTE));
     let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
     // Long enough for everybody to come while the one refresh is under way.
@@ -64,7 +64,7 @@ async fn over_two_hundred_expiries_fifty_callers_never_spend_a_refresh_token_twi
 }
 
 #[tokio::test(start_paused = true)]
-async fn revocations_among_fifty_callers_cost_one_refresh_each_and_no_reuse() {
+async fn revocation_amid_fifty_callers_costs_one_refresh() {
     let world = World::of(AuthorizationServer::builder());
     let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
     client.get("/").await.unwrap();
@@ -90,7 +90,7 @@ async fn revocations_among_fifty_callers_cost_one_refresh_each_and_no_reuse() {
 // ===== the answer is lost =====
 
 #[tokio::test(start_paused = true)]
-async fn after_a_lost_answer_nothing_is_sent_while_the_token_lives_and_then_once() {
+async fn after_a_lost_response_one_attempt_follows_at_expiry() {
     let world = World::of(AuthorizationServer::builder());
     let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
     let mut events = client.credentials.subscribe();
@@ -134,7 +134,7 @@ async fn after_a_lost_answer_nothing_is_sent_while_the_token_lives_and_then_once
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_token_is_not_sent_while_a_flight_that_was_given_up_on_is_sending_it() {
+async fn refresh_token_is_not_sent_while_a_lost_refresh_sends_it() {
     let world = World::of(AuthorizationServer::builder());
     world.server.token_faults().once(Fault::honest().delay(MINUTE));
     let policy = harness::policy().clock(world.clock.clone()).timeout(5 * SECOND);
@@ -159,7 +159,7 @@ async fn a_refresh_token_is_not_sent_while_a_flight_that_was_given_up_on_is_send
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_credentials_with_clones_of_a_grant_never_send_one_refresh_token_at_the_same_time() {
+async fn credentials_over_clones_of_a_grant_send_a_token_in_turn() {
     let world = World::of(AuthorizationServer::builder());
     world.server.token_faults().always(Fault::honest().delay(SECOND));
     let grant = world.refresh_token_grant(Dialect::rfc6749());
@@ -176,7 +176,7 @@ async fn two_credentials_with_clones_of_a_grant_never_send_one_refresh_token_at_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_drops_before_the_token_is_spent_costs_nothing_in_the_end() {
+async fn connection_dropped_before_the_token_is_spent_is_harmless() {
     let world = World::of(AuthorizationServer::builder());
     let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
     client.get("/").await.unwrap();
@@ -192,7 +192,7 @@ async fn a_connection_that_drops_before_the_token_is_spent_costs_nothing_in_the_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_with_a_grace_window_is_asked_again_inside_it_and_nobody_sees_a_failure() {
+async fn lost_response_is_repaired_inside_the_grace_window() {
     for fault in [
         Fault::drop_connection().after_processing(),
         Fault::status(StatusCode::BAD_GATEWAY).body("<h1>Bad gateway</h1>").after_processing(),
@@ -230,7 +230,7 @@ async fn a_server_with_a_grace_window_is_asked_again_inside_it_and_nobody_sees_a
 // ===== outages =====
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_that_is_shorter_than_the_stale_window_is_seen_by_no_caller() {
+async fn outage_within_the_stale_window_fails_no_request() {
     for (fault, most) in [
         (Fault::unavailable().retry_after(30 * SECOND), 8),
         (Fault::unavailable(), 16),
@@ -275,7 +275,7 @@ async fn refresh_token_is_not_sent_again_after_503_from_a_gateway() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_that_is_longer_is_told_and_the_next_answer_ends_it() {
+async fn longer_outage_is_reported_until_the_next_success() {
     let world = World::of(AuthorizationServer::builder());
     let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
     client.get("/").await.unwrap();
@@ -293,7 +293,7 @@ async fn an_outage_that_is_longer_is_told_and_the_next_answer_ends_it() {
 // ===== log in, log out =====
 
 #[tokio::test(start_paused = true)]
-async fn after_logging_out_a_configured_refresh_token_that_was_rotated_is_never_sent_again() {
+async fn rotated_configured_token_is_never_sent_after_a_log_out() {
     let world = World::of(AuthorizationServer::builder());
     let configured = world.server.issue_refresh_token();
     let source = RefreshTokenGrant::new(world.endpoint(), configured.clone());
@@ -324,7 +324,7 @@ async fn after_logging_out_a_configured_refresh_token_that_was_rotated_is_never_
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_logging_out_a_configured_refresh_token_is_not_sent_even_if_it_never_was() {
+async fn unsent_configured_token_is_not_sent_after_a_log_out() {
     let world = World::of(AuthorizationServer::builder());
     let configured = world.server.issue_refresh_token();
     let client = world.client(RefreshTokenGrant::new(world.endpoint(), configured.clone()));
@@ -343,7 +343,7 @@ async fn after_logging_out_a_configured_refresh_token_is_not_sent_even_if_it_nev
 }
 
 #[tokio::test(start_paused = true)]
-async fn once_denied_a_password_logs_in_again_and_its_refresh_token_takes_over() {
+async fn password_grant_takes_over_once_the_token_is_denied() {
     let world = World::of(AuthorizationServer::builder().user("ann", "pass word&=+%"));
     let refresh = world.refresh_token_grant(Dialect::rfc6749());
     let log_in = Grant::new(world.endpoint(), "password")
@@ -378,7 +378,7 @@ async fn once_denied_a_password_logs_in_again_and_its_refresh_token_takes_over()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_password_is_told_and_not_tried_again() {
+async fn wrong_password_is_denied_and_not_tried_again() {
     let world = World::of(AuthorizationServer::builder().user("ann", "right"));
     let refresh = RefreshTokenGrant::new(world.endpoint(), "rt-unknown");
     let log_in = Grant::new(world.endpoint(), "password")
@@ -457,7 +457,7 @@ async fn a_client_acts_for_itself_and_renews_as_often_as_it_must() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_client_secret_is_told_with_the_servers_own_words_and_left_alone() {
+async fn wrong_client_secret_is_reported_and_not_tried_again() {
     let world = World::of(AuthorizationServer::builder().client("service", "right"));
     let endpoint = world.endpoint().client_auth(ClientAuth::basic("service", "wrong"));
     let client = world.client(ClientCredentialsGrant::new(endpoint));
@@ -473,7 +473,7 @@ async fn a_wrong_client_secret_is_told_with_the_servers_own_words_and_left_alone
 // ===== a server that revokes the old token with the new one =====
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_revokes_the_old_token_is_asked_for_a_new_one_only_when_it_must() {
+async fn server_that_revokes_previous_tokens_gets_no_early_refresh() {
     let server = AuthorizationServer::builder().revokes_previous(true);
     let world = World::of(server.access_token_lifetime(MINUTE));
     let mut dialect = Dialect::rfc6749();
@@ -573,8 +573,7 @@ async fn failures(events: &mut Events) -> Vec<TokenError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_configured_refresh_token_that_was_rotated_is_not_sent_even_if_the_application_brings_it_back()
- {
+async fn rotated_configured_token_is_not_sent_even_if_brought_back() {
     let world = World::of(AuthorizationServer::builder());
     let configured = world.server.issue_refresh_token();
     let client = world.client(RefreshTokenGrant::new(world.endpoint(), configured.clone()));

@@ -185,7 +185,7 @@ async fn first_token_after_an_outage_comes_within_a_second() {
 
 /// S5
 #[tokio::test]
-async fn idle_connection_that_ended_before_the_request_and_is_not_replaced_is_transient() {
+async fn idle_connection_closed_before_the_request_is_transient() {
     let (client_end, mut server_end) = tokio::io::duplex(4096);
     let connection = Arc::new(std::sync::Mutex::new(Some(client_end)));
     let connector = service_fn(move |_: Uri| {
@@ -229,7 +229,7 @@ async fn soft_error_on_an_established_connection_is_ambiguous() {
 
 /// S3
 #[tokio::test]
-async fn io_error_of_an_unknown_client_is_ambiguous_and_names_the_remedy() {
+async fn io_error_of_an_unknown_client_is_ambiguous_with_a_remedy() {
     use io::ErrorKind::*;
     for kind in [HostUnreachable, NetworkUnreachable, ConnectionRefused, AddrNotAvailable, TimedOut]
     {
@@ -355,7 +355,7 @@ async fn refusal_beneath_after_a_request_that_was_sent_is_ambiguous() {
 
 /// S5
 #[tokio::test]
-async fn first_connection_that_fails_is_transient_below_a_layer_that_repeats() {
+async fn first_failed_connection_is_transient_below_a_retry_layer() {
     let http = ServiceBuilder::new()
         .layer(FollowRedirectLayer::new())
         .service(hyper(HttpConnector::new()));

@@ -270,7 +270,7 @@ async fn scope_resources_and_parameters_come_after_the_grants_own() {
 }
 
 #[tokio::test]
-async fn the_dialect_renames_parameters_adds_some_and_moves_refreshes_elsewhere() {
+async fn dialect_renames_and_adds_parameters_and_moves_refreshes() {
     let answer = ok(r#"{"access_token":"a"}"#);
     let mut server = Server::start("/v1/token?tenant=t", vec![answer.clone(), answer]).await;
     let dialect: Dialect = serde_json::from_str(
@@ -377,7 +377,7 @@ async fn a_parameter_is_never_sent_twice() {
 }
 
 #[tokio::test]
-async fn custom_authentication_and_parameters_are_made_anew_for_each_attempt() {
+async fn custom_authentication_is_computed_for_each_attempt() {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     static ASSERTION: AtomicUsize = AtomicUsize::new(0);
@@ -430,7 +430,7 @@ async fn log_out_revokes_the_refresh_token_and_then_the_access_token() {
 }
 
 #[tokio::test]
-async fn a_revocation_that_fails_says_so_and_is_never_ambiguous() {
+async fn failed_revocation_is_an_error_and_never_ambiguous() {
     for (first, second) in [("502 Bad Gateway", "200 OK"), ("200 OK", "503 Service Unavailable")] {
         let answers = vec![with_status(first, "<html>"), with_status(second, "")];
         let mut server = Server::start("/revoke", answers).await;

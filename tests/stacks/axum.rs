@@ -48,7 +48,7 @@ async fn a_stream_is_sent_again_with_its_trailers() {
 }
 
 #[tokio::test]
-async fn an_empty_body_is_sent_again_whatever_the_limit() {
+async fn empty_body_is_sent_again_with_any_limit() {
     let mut request = post(Body::empty());
     request.extensions_mut().insert(ReplayLimit(0));
     let seen = send(request).await;
@@ -130,7 +130,7 @@ async fn of_a_body_over_the_limit_the_handler_sees_the_rejection() {
 }
 
 #[tokio::test]
-async fn a_caller_who_goes_away_midway_leaves_the_api_no_body_that_looks_whole() {
+async fn aborted_caller_leaves_no_complete_body_at_the_api() {
     // Tells when a body has begun, and how it ended.
     let (tell, mut told) = mpsc::unbounded_channel();
     let api = serve(Router::new().fallback(async move |mut body: Body| {

@@ -181,7 +181,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 // ===== four kinds of call =====
 
 #[tokio::test]
-async fn every_kind_of_call_is_made_again_when_its_token_was_revoked_and_the_caller_sees_nothing() {
+async fn every_kind_of_call_is_retried_unseen_after_a_revocation() {
     let (api, mint) = (Api::default(), mint());
     let mut caller = over(&mint, api.channel().await);
     let abc = bytes(&["a", "b", "c"]);
@@ -210,8 +210,7 @@ async fn every_kind_of_call_is_made_again_when_its_token_was_revoked_and_the_cal
 }
 
 #[tokio::test]
-async fn a_call_that_is_refused_twice_is_not_made_a_third_time_and_the_callers_status_is_the_servers()
- {
+async fn call_refused_twice_returns_the_status_of_the_server() {
     let (api, mint) = (Api::default(), mint());
     let mut caller = over(&mint, api.channel().await);
     api.refuse_all();
@@ -223,7 +222,7 @@ async fn a_call_that_is_refused_twice_is_not_made_a_third_time_and_the_callers_s
 }
 
 #[tokio::test]
-async fn a_hundred_calls_of_all_kinds_at_once_renew_a_revoked_token_once() {
+async fn hundred_concurrent_calls_refresh_a_revoked_token_once() {
     let (api, mint) = (Api::default(), mint());
     let caller = over(&mint, api.channel().await);
     for round in 1..=3 {
@@ -249,7 +248,7 @@ async fn a_hundred_calls_of_all_kinds_at_once_renew_a_revoked_token_once() {
 // ===== streams =====
 
 #[tokio::test]
-async fn a_stream_that_is_open_when_its_token_is_revoked_goes_on_undisturbed() {
+async fn open_stream_continues_after_its_token_is_revoked() {
     let (api, mint) = (Api::default(), mint());
     let mut caller = over(&mint, api.channel().await);
     let (hand, messages) = feed();
@@ -269,7 +268,7 @@ async fn a_stream_that_is_open_when_its_token_is_revoked_goes_on_undisturbed() {
 }
 
 #[tokio::test]
-async fn both_directions_flow_before_either_ends_on_the_second_attempt_too() {
+async fn both_directions_of_a_retried_call_flow_before_either_ends() {
     let (api, mint) = (Api::default(), mint());
     let mut caller = over(&mint, api.channel().await);
     for attempts in 1..=2 {
@@ -288,7 +287,7 @@ async fn both_directions_flow_before_either_ends_on_the_second_attempt_too() {
 }
 
 #[tokio::test]
-async fn a_client_may_wait_for_the_servers_first_message_before_it_sends_one() {
+async fn client_can_wait_for_the_first_message_of_the_server() {
     let (api, mint) = (Api::default(), mint());
     let mut caller = over(&mint, api.channel().await);
     for attempts in 1..=2 {
@@ -335,7 +334,7 @@ async fn a_call_beyond_the_limit_is_made_once_and_the_next_one_works() {
 }
 
 #[tokio::test]
-async fn a_call_that_skips_the_retry_is_made_once_and_the_next_one_works() {
+async fn call_that_skips_the_retry_is_sent_once_and_the_next_works() {
     let (api, mint) = (Api::default(), mint());
     let caller = Caller::new(RefreshLayer::new(mint.clone()).layer(api.channel().await));
     fails_once(&api, &mint, caller, Some(Skip::Retry)).await;
@@ -359,7 +358,7 @@ fn refused(how: &'static str) -> tonic::Request<Bytes> {
 }
 
 #[tokio::test]
-async fn a_status_in_the_trailers_is_the_callers_unless_the_answer_is_held() {
+async fn status_in_trailers_is_returned_unless_trailers_are_held() {
     let (api, mint) = (Api::default(), mint());
     let channel = api.channel().await;
     let layer = RefreshLayer::new(mint.clone());
@@ -379,7 +378,7 @@ async fn a_status_in_the_trailers_is_the_callers_unless_the_answer_is_held() {
 }
 
 #[tokio::test]
-async fn the_status_of_an_answer_that_was_held_is_the_one_that_it_would_have_been() {
+async fn holding_a_response_does_not_change_its_status() {
     let (api, mint) = (Api::default(), mint());
     let channel = api.channel().await;
     let layer = RefreshLayer::new(mint.clone()).without_retry();
@@ -425,7 +424,7 @@ async fn a_stream_that_is_held_by_mistake_is_late_and_not_dead() {
 // ===== without a token =====
 
 #[tokio::test]
-async fn a_callers_status_says_why_there_is_no_token() {
+async fn status_explains_why_there_is_no_token() {
     type Make = fn(&'static str) -> TokenError;
     let cases: [(Make, Code); 4] = [
         (|why| TokenError::transient(why), Code::Unavailable),
@@ -460,7 +459,7 @@ async fn a_callers_status_says_why_there_is_no_token() {
 }
 
 #[tokio::test]
-async fn a_callers_status_says_that_the_layer_may_not_send_the_token_there() {
+async fn status_explains_that_the_origin_may_not_get_the_token() {
     let channel = Api::default().channel().await;
     let service = RefreshLayer::new(mint()).layer(channel);
     let mut client = HealthClient::with_origin(service, "https://api.test".parse().unwrap());
@@ -486,7 +485,7 @@ async fn the_servers_status_beats_a_renewal_that_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_callers_status_does_not_say_that_a_rejected_call_was_never_sent() {
+async fn status_never_claims_that_a_rejected_call_was_not_sent() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("old")).await.unwrap();
@@ -518,7 +517,7 @@ async fn a_callers_status_does_not_say_that_a_rejected_call_was_never_sent() {
 // ===== what others add =====
 
 #[tokio::test]
-async fn a_generated_client_works_with_interceptors_on_either_side_of_the_layer() {
+async fn generated_client_works_with_interceptors_on_either_side() {
     // What each attempt has when it comes to the channel.
     #[derive(Debug, PartialEq)]
     struct Seen {

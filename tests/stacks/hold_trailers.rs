@@ -91,7 +91,7 @@ where
 // ===== what is held =====
 
 #[tokio::test(start_paused = true)]
-async fn the_head_and_the_message_wait_for_the_trailers_and_nothing_is_lost() {
+async fn head_and_message_wait_for_trailers_and_arrive_complete() {
     let (frames, response) = answer();
     let mut call = call(HoldTrailersLayer::new(), response);
     assert_pending!(call.poll());
@@ -127,7 +127,7 @@ async fn every_other_status_passes_unchanged() {
 }
 
 #[tokio::test]
-async fn what_the_headers_say_already_stays() {
+async fn headers_of_the_head_are_not_overwritten_by_trailers() {
     let mut trailers = trailers(16);
     trailers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
     trailers.insert("x-initial", HeaderValue::from_static("trailing"));
@@ -142,7 +142,7 @@ async fn what_the_headers_say_already_stays() {
 }
 
 #[tokio::test]
-async fn tonic_makes_the_same_status_of_the_headers_as_of_the_trailers() {
+async fn tonic_reads_the_same_status_from_headers_and_trailers() {
     let mut call =
         call(HoldTrailersLayer::new(), head(body_of(vec![Frame::trailers(trailers(16))])));
     let response = assert_ready!(call.poll()).unwrap();
@@ -161,7 +161,7 @@ async fn tonic_makes_the_same_status_of_the_headers_as_of_the_trailers() {
 // ===== what is let go =====
 
 #[tokio::test(start_paused = true)]
-async fn a_second_message_lets_the_answer_go_wherever_the_frames_are_cut() {
+async fn second_message_releases_the_response_at_any_frame_cut() {
     let both = [message("first"), message("second")].concat();
     let first = message("first").len();
     for size in 1..both.len() {
@@ -212,7 +212,7 @@ async fn an_answer_is_held_up_to_the_limit_and_not_beyond() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_nothing_but_empty_frames_is_not_held_for_ever() {
+async fn response_of_empty_frames_is_not_held_without_end() {
     let endless = futures_util::stream::repeat_with(|| Ok::<_, Infallible>(data(Bytes::new())));
     let mut call = call(HoldTrailersLayer::new().limit(1000), head(StreamBody::new(endless)));
     assert_ready!(call.poll()).unwrap();
@@ -237,7 +237,7 @@ async fn a_body_that_fails_fails_in_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_held_by_mistake_is_let_go_in_time() {
+async fn stream_held_by_mistake_is_released_in_time() {
     let (frames, response) = answer();
     let mut call = call(HoldTrailersLayer::new(), response);
     frames.send(Ok(data(message("first")))).unwrap();
@@ -382,7 +382,7 @@ async fn sent_again(shape: Shape, hold: bool) -> bool {
 }
 
 #[tokio::test]
-async fn a_rejection_in_trailers_is_seen_with_the_layer_and_only_with_it() {
+async fn rejection_in_trailers_is_seen_only_with_the_layer() {
     for (shape, without, with) in [
         (Shape::TrailersOnly, true, true),
         (Shape::AfterOneMessage, false, true),

@@ -58,7 +58,7 @@ async fn a_stream_is_sent_again_with_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn a_stream_over_the_limit_leaves_its_caller_the_rejection_and_the_next_one_a_new_token() {
+async fn stream_over_the_limit_returns_its_401_and_refreshes() {
     let api = Api::serve(Version::HTTP_11).await;
     api.post("/", "").await;
     api.server.revoke_all_access_tokens();
@@ -70,7 +70,7 @@ async fn a_stream_over_the_limit_leaves_its_caller_the_rejection_and_the_next_on
 }
 
 #[tokio::test]
-async fn a_body_that_fails_midway_fails_the_request_with_its_own_error() {
+async fn body_that_fails_midway_returns_its_own_error() {
     let api = Api::serve(Version::HTTP_11).await;
     let body = streamed([Ok("half".into()), Err(io::Error::other("the disk is gone").into())]);
     let error = api.send("/", body).await.unwrap_err();
@@ -80,7 +80,7 @@ async fn a_body_that_fails_midway_fails_the_request_with_its_own_error() {
 }
 
 #[tokio::test]
-async fn bodies_of_every_kind_are_sent() {
+async fn bodies_of_every_kind_reach_the_server() {
     let foreign = Recorder::serve().await;
     let http = service(reqwest::Client::builder());
     // One that is not `Sync`.
@@ -97,7 +97,7 @@ async fn bodies_of_every_kind_are_sent() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_rejected_midway_is_sent_again_from_its_beginning() {
+async fn stream_rejected_midway_is_resent_from_its_beginning() {
     for version in [Version::HTTP_11, Version::HTTP_2] {
         // Rejects the first token once it has seen the beginning of the body, and otherwise answers with all of it.
         let (tell, told) = oneshot::channel();
@@ -218,7 +218,7 @@ async fn a_redirect_to_another_origin_carries_the_body_and_no_token() {
 }
 
 #[tokio::test]
-async fn a_redirect_layer_outside_carries_a_token_in_a_header_of_its_own_nowhere() {
+async fn outer_redirect_layer_never_carries_a_custom_token_header() {
     let home = Recorder::serve().await;
     let foreign = Recorder::serve().await;
     home.redirect_to(foreign.url("/"));
@@ -237,7 +237,7 @@ async fn a_redirect_layer_outside_carries_a_token_in_a_header_of_its_own_nowhere
 }
 
 #[tokio::test]
-async fn what_is_in_memory_is_sent_after_a_redirect_and_of_a_stream_the_redirect_is_the_answer() {
+async fn redirect_resends_a_body_in_memory_and_returns_for_a_stream() {
     let home = Recorder::serve().await;
     let moved = Recorder::serve().await;
     home.redirect_to(moved.url("/"));
@@ -252,7 +252,7 @@ async fn what_is_in_memory_is_sent_after_a_redirect_and_of_a_stream_the_redirect
 }
 
 #[tokio::test]
-async fn a_refresh_token_follows_no_redirect_of_a_client_that_is_told_so() {
+async fn refresh_token_follows_no_redirect_with_policy_none() {
     let server = AuthorizationServer::new();
     let serving = server.serve().await.unwrap();
     let foreign = Recorder::serve().await;
@@ -362,7 +362,7 @@ async fn a_token_endpoint_that_cannot_be_reached_was_sent_nothing() {
 
 /// S3
 #[tokio::test]
-async fn a_token_endpoint_that_was_asked_is_not_taken_for_one_that_was_sent_nothing() {
+async fn token_request_that_was_received_is_never_unsent() {
     let server = AuthorizationServer::new();
     let serving = server.serve().await.unwrap();
     server.token_faults().once(Fault::drop_connection().after_processing());
@@ -393,7 +393,7 @@ async fn redirected_to_nobody(
 
 /// S3
 #[tokio::test]
-async fn a_refresh_token_that_was_sent_and_then_redirected_is_not_taken_for_one_that_was_not() {
+async fn redirected_token_request_is_never_reported_as_unsent() {
     for status in [StatusCode::SEE_OTHER, StatusCode::TEMPORARY_REDIRECT] {
         let (server, error) = redirected_to_nobody(status).await;
         assert_eq!(server.counters().token_requests, 1, "it was sent");
@@ -403,7 +403,7 @@ async fn a_refresh_token_that_was_sent_and_then_redirected_is_not_taken_for_one_
 
 /// S3
 #[tokio::test]
-async fn a_refresh_token_that_was_sent_and_then_tried_again_is_not_taken_for_one_that_was_not() {
+async fn repeated_token_request_is_never_reported_as_unsent() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
@@ -441,7 +441,7 @@ fn the_service_can_be_shared_and_its_future_spawned_and_named() {
 }
 
 #[test]
-fn debug_shows_no_default_header() {
+fn debug_output_shows_no_default_header() {
     let mut headers = HeaderMap::new();
     headers.insert("x-api-key", HeaderValue::from_static("sesame"));
     let http = service(reqwest::Client::builder().default_headers(headers));

@@ -59,14 +59,14 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_a_boxed_service() {
+async fn layer_works_over_a_boxed_service() {
     let mint = Mint::new(HOUR);
     let client = ServiceBuilder::new().layer(layer(&mint)).service(BoxCloneService::new(api()));
     works(client, &mint).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_a_service_that_is_not_clone_with_a_buffer_beneath() {
+async fn layer_works_over_a_service_that_is_not_clone_if_buffered() {
     let mint = Mint::new(HOUR);
     let client =
         ServiceBuilder::new().layer(layer(&mint)).buffer(4).service(BoxService::new(api()));
@@ -74,14 +74,14 @@ async fn over_a_service_that_is_not_clone_with_a_buffer_beneath() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn beneath_a_buffer() {
+async fn layer_works_beneath_a_buffer_layer() {
     let mint = Mint::new(HOUR);
     let client = ServiceBuilder::new().buffer(4).layer(layer(&mint)).service(api());
     works(client, &mint).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_concurrency_limit_on_either_side() {
+async fn layer_works_with_a_concurrency_limit_on_either_side() {
     let mint = Mint::new(HOUR);
     let client = ServiceBuilder::new().layer(layer(&mint)).concurrency_limit(1).service(api());
     works(client, &mint).await;
@@ -92,7 +92,7 @@ async fn with_a_concurrency_limit_on_either_side() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_timeout_on_either_side() {
+async fn layer_works_with_a_timeout_on_either_side() {
     let mint = Mint::new(HOUR);
     let client =
         ServiceBuilder::new().layer(layer(&mint)).timeout(Duration::from_millis(20)).service(api());
@@ -113,7 +113,7 @@ async fn with_a_timeout_on_either_side() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_load_shed_on_either_side() {
+async fn layer_works_with_load_shed_on_either_side() {
     let mint = Mint::new(HOUR);
     let client =
         ServiceBuilder::new().load_shed().concurrency_limit(100).layer(layer(&mint)).service(api());
@@ -167,7 +167,7 @@ async fn a_refused_request_gives_its_permit_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_token_is_acquired_before_readiness_is_used_and_attached_at_the_last_moment() {
+async fn token_is_acquired_before_readiness_and_attached_last() {
     // A request that waited for a token and then for the service goes out with the newest token.
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
@@ -224,7 +224,7 @@ async fn a_redirect_layer_outside_carries_no_token_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_layer_outside_sends_each_attempt_with_the_token_of_the_day() {
+async fn outer_retry_sends_each_attempt_with_the_current_token() {
     #[derive(Clone)]
     struct Twice(usize);
     impl tower::retry::Policy<Request<Body>, Response<Body>, BoxError> for Twice {
@@ -315,7 +315,7 @@ fn one_at_a_time(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waits_for_readiness_does_not_send_a_token_that_was_forgotten() {
+async fn request_waiting_for_readiness_sends_no_logged_out_token() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let layer = RefreshLayer::with_credentials(credentials.clone()).origin("https://api.test");
@@ -336,7 +336,7 @@ async fn a_request_that_waits_for_readiness_does_not_send_a_token_that_was_forgo
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_that_waits_for_readiness_until_its_token_expired_goes_back_for_a_newer_one() {
+async fn retry_waiting_past_token_expiry_acquires_a_newer_one() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
@@ -357,7 +357,7 @@ async fn a_retry_that_waits_for_readiness_until_its_token_expired_goes_back_for_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_has_no_room_for_a_header_is_an_error_and_no_panic() {
+async fn request_without_room_for_a_header_is_an_error() {
     let mint = Mint::new(HOUR);
     let client = ServiceBuilder::new().layer(layer(&mint)).service(api());
     let mut request = get("/");

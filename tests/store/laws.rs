@@ -35,7 +35,7 @@ fn a_store_that_waits_between_its_steps_keeps_the_laws() {
 }
 
 #[test]
-fn a_store_that_breaks_a_law_is_told_which() {
+fn broken_law_of_a_store_is_named_in_the_panic() {
     let mut missed = Vec::new();
     for (flaw, law, words) in [
         (Flaw::IgnoresNames, "law 1", "is not empty"),

@@ -17,7 +17,7 @@ use tower_refresh::testing::store_laws;
 // ===== the laws =====
 
 #[test]
-fn a_sealed_store_keeps_the_laws() {
+fn sealed_store_keeps_the_laws_of_stores() {
     let stores = Mutex::new(HashMap::<String, MemoryStore>::new());
     let store = |name: &str| {
         let store = stores.lock().unwrap().entry(name.to_owned()).or_default().clone();
@@ -72,7 +72,7 @@ async fn nothing_secret_is_stored_or_shown() {
 }
 
 #[tokio::test]
-async fn what_is_loaded_is_what_was_saved_and_fields_of_the_store_are_not_taken_for_it() {
+async fn record_loads_as_saved_despite_fields_of_the_inner_store() {
     let store = MemoryStore::new();
     let sealed = Sealed::new(store.clone(), key("a", 1));
     sealed.save(&record(1), None).await.unwrap();
@@ -87,7 +87,7 @@ async fn what_is_loaded_is_what_was_saved_and_fields_of_the_store_are_not_taken_
 }
 
 #[tokio::test]
-async fn no_two_saves_share_a_nonce() {
+async fn no_two_saves_share_an_encryption_nonce() {
     let mut nonces = HashSet::new();
     for _ in 0..100 {
         let store = MemoryStore::new();
@@ -197,7 +197,7 @@ async fn what_was_sealed_for_one_name_is_not_read_under_another() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_opened_is_left_as_it_is() {
+async fn record_that_cannot_be_opened_is_left_unchanged() {
     let plain = json_of(&record(1));
     let sealed = sealed_json(&record(1), key("a", 1)).await;
     let mut edited = sealed.clone();
@@ -426,7 +426,7 @@ async fn a_key_is_rotated_without_a_gap() {
 }
 
 #[tokio::test]
-async fn keys_of_one_id_are_all_tried_and_a_wrong_one_is_told() {
+async fn keys_of_one_id_are_all_tried_and_a_wrong_one_is_named() {
     let stored = sealed_json(&record(1), key("a", 1)).await;
     let store = holding(&stored).await;
     let wrong = Sealed::new(store.clone(), key("a", 2));
@@ -439,7 +439,7 @@ async fn keys_of_one_id_are_all_tried_and_a_wrong_one_is_told() {
 }
 
 #[tokio::test]
-async fn the_id_of_a_key_that_somebody_else_wrote_is_shown_in_short_and_escaped() {
+async fn foreign_key_id_is_shown_truncated_and_escaped() {
     let mut stored = sealed_json(&record(1), key("a", 1)).await;
     stored["body"]["sealed"]["key_id"] = json!(format!("\n\u{1b}[31m{}", "x".repeat(10_000)));
     let error = Sealed::new(holding(&stored).await, key("a", 1)).load().await.unwrap_err();
@@ -468,7 +468,7 @@ async fn keys_are_read_from_base64_of_either_kind() {
 }
 
 #[test]
-fn what_is_no_key_is_told_and_not_shown() {
+fn invalid_key_is_an_error_that_does_not_show_it() {
     for (secret, words) in [
         ("", "is of 0 bytes, and is to be of 32"),
         ("c2VzYW1l", "is of 6 bytes"),
@@ -489,7 +489,7 @@ fn what_is_no_key_is_told_and_not_shown() {
 // ===== introducing it =====
 
 #[tokio::test]
-async fn a_plain_record_is_read_only_where_that_is_allowed_and_sealed_by_the_next_save() {
+async fn plain_record_is_read_if_allowed_and_sealed_by_a_save() {
     let store = MemoryStore::new();
     store.save(&record(1), None).await.unwrap();
     let sealed = Sealed::new(store.clone(), key("a", 1));

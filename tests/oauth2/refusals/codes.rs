@@ -169,7 +169,7 @@ async fn part_of_a_description_decides_in_any_case() {
 
 /// A20: dex answers `invalid_request` for a dead refresh token.
 #[tokio::test]
-async fn a_4xx_with_a_code_says_how_to_reclassify_it() {
+async fn unknown_code_with_4xx_names_the_option_to_reclassify() {
     for (code, expected) in [
         ("invalid_request", "misconfigured"),
         ("invalid_client", "misconfigured"),

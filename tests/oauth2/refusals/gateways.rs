@@ -10,7 +10,7 @@ use crate::scripted::{answer, answer_with, endpoint};
 
 /// S4
 #[tokio::test]
-async fn unavailable_is_transient_only_if_the_server_itself_says_so() {
+async fn status_503_is_transient_only_from_the_server_itself() {
     for status in [429, 503] {
         for body in [
             r#"{"error":"temporarily_unavailable"}"#,
@@ -132,7 +132,7 @@ async fn proxy_that_demands_credentials_never_denies_the_grant() {
 
 /// A03
 #[tokio::test]
-async fn server_error_is_an_unknown_outcome_whatever_the_status() {
+async fn server_error_is_an_unknown_outcome_with_any_status() {
     for status in [400, 401, 403, 429, 500, 503] {
         let reply = || answer(status, r#"{"error":"server_error"}"#);
         let error = refused("{}", reply()).await;

@@ -6,7 +6,7 @@ use tower_refresh::oauth2::ClientAuth;
 
 /// A30
 #[tokio::test]
-async fn json_without_a_known_code_shows_its_message_and_names_the_field() {
+async fn json_without_a_known_code_shows_message_and_field_name() {
     for body in [
         r#"{"status":"BAD_REFRESH_TOKEN","message":"missing or unknown refresh token"}"#,
         r#"{"reason":"BAD_REFRESH_TOKEN","message":"missing or unknown refresh token"}"#,
@@ -47,7 +47,7 @@ async fn proxy_is_suspected_of_a_body_that_is_not_json() {
 
 /// A page may quote JSON in a script, and the reader of answers looks for it.
 #[tokio::test]
-async fn page_is_never_denied() {
+async fn html_page_is_never_taken_for_a_denial() {
     for page in [
         r#"<html><script>{"error":"invalid_grant"}</script>"#,
         "\u{feff}<!doctype html>{\"error\":\"invalid_grant\"}",

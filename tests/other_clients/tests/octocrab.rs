@@ -24,7 +24,7 @@ async fn a_rejected_post_is_sent_again_with_the_same_body() -> Result<(), BoxErr
 }
 
 #[tokio::test]
-async fn a_rejected_get_is_sent_again() -> Result<(), BoxError> {
+async fn rejected_get_is_sent_again_with_a_new_token() -> Result<(), BoxError> {
     let api = Api::serve().await?;
     let client = client(&api)?;
     for _ in 0..2 {

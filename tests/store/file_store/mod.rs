@@ -25,7 +25,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 #[cfg(feature = "testing")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_laws_hold() {
+async fn file_store_keeps_the_laws_of_stores() {
     let folder = Folder::new();
     let open = async |name: &str| FileStore::new(folder.path(name));
     tower_refresh::testing::store_laws(open).await;
@@ -33,7 +33,7 @@ async fn the_laws_hold() {
 
 #[cfg(all(feature = "testing", feature = "sealed"))]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_laws_hold_for_a_sealed_one() {
+async fn sealed_file_store_keeps_the_laws_of_stores() {
     use tower_refresh::store::{SealKey, Sealed};
 
     let folder = Folder::new();
@@ -69,7 +69,7 @@ fn without_a_runtime_there_is_an_error_and_no_panic() {
 // ===== what is saved =====
 
 #[tokio::test]
-async fn a_save_counts_if_it_replaces_what_it_says() {
+async fn save_succeeds_only_over_the_record_that_it_replaces() {
     let folder = Folder::new();
     let store = FileStore::new(folder.path("tokens.json"));
     assert!(store.load().await.unwrap().is_none());
@@ -108,7 +108,7 @@ async fn one_of_many_that_replace_the_same_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_never_sees_a_part() {
+async fn reader_never_sees_a_part_of_a_record() {
     const SAVES: u64 = 500;
 
     let folder = Folder::new();
@@ -144,7 +144,7 @@ async fn a_reader_never_sees_a_part() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_is_told_and_left_as_it_is() {
+async fn unreadable_record_is_an_error_and_is_left_unchanged() {
     let folder = Folder::new();
     let path = folder.path("tokens.json");
     let store = FileStore::new(&path);
@@ -175,7 +175,7 @@ async fn what_cannot_be_understood_is_told_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn every_torn_record_is_told_and_left_as_it_is() {
+async fn torn_record_is_an_error_and_is_left_unchanged() {
     let folder = Folder::new();
     let path = folder.path("tokens.json");
     let store = FileStore::new(&path);
@@ -268,7 +268,7 @@ async fn what_a_killed_process_left_behind_is_cleared_away() {
 }
 
 #[tokio::test]
-async fn a_reserved_file_of_somebody_else_is_not_written_to() {
+async fn reserved_file_of_another_user_is_not_written_to() {
     if !rustix::process::geteuid().is_root() {
         return skipped("only root can give files away");
     }
@@ -490,7 +490,7 @@ async fn two_stores_of_one_process_exclude_each_other() {
 }
 
 #[tokio::test]
-async fn a_waiter_gets_the_lock_when_it_is_let_go_of() {
+async fn waiter_gets_the_lock_when_it_is_released() {
     let folder = Folder::new();
     let store = FileStore::new(folder.path("tokens.json"));
     let lock = store.lock(AT_ONCE).await.unwrap();
@@ -555,7 +555,7 @@ async fn a_save_behind_one_that_never_ends_gives_up() {
 }
 
 #[test]
-fn a_disk_that_hangs_is_told_and_not_waited_for() {
+fn hanging_disk_is_an_error_and_is_not_waited_for() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -665,7 +665,7 @@ async fn refused(store: &FileStore, what: &str) {
 }
 
 #[tokio::test]
-async fn paths_that_cannot_be_are_told() {
+async fn impossible_paths_are_errors_with_a_remedy() {
     let folder = Folder::new();
     refused(&FileStore::new(""), "names no file").await;
     refused(&FileStore::new("/"), "names no file").await;
@@ -690,7 +690,7 @@ async fn paths_that_cannot_be_are_told() {
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_told() {
+async fn path_that_is_not_a_file_is_an_error() {
     let folder = Folder::new();
     let path = folder.path("tokens.json");
     let store = FileStore::new(&path);
@@ -718,7 +718,7 @@ async fn what_is_no_file_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_way_of_the_other_files_is_told_and_left_alone() {
+async fn obstacle_at_another_file_of_the_store_is_left_alone() {
     let folder = Folder::new();
     let store = FileStore::new(folder.path("tokens.json"));
     let victim = folder.path("victim");
@@ -747,7 +747,7 @@ async fn what_is_in_the_way_of_the_other_files_is_told_and_left_alone() {
 }
 
 #[tokio::test]
-async fn folders_are_created_for_nobody_else_and_only_when_asked_to() {
+async fn folders_are_private_and_created_only_on_request() {
     let folder = Folder::new();
     let path = folder.path("a/b/tokens.json");
     let store = FileStore::new(&path);
@@ -788,7 +788,7 @@ async fn a_record_that_others_could_read_is_not_readable_after_a_save() {
 }
 
 #[test]
-fn a_store_is_known_by_its_file() {
+fn description_of_a_store_names_its_file() {
     let store = FileStore::new("/var/lib/compass/tokens.json");
     assert_eq!(store.describe(), "the file /var/lib/compass/tokens.json");
     assert!(format!("{store:?}").contains("tokens.json"));

@@ -190,7 +190,7 @@ async fn save_without_end(store: &FileStore) {
 }
 
 #[tokio::test]
-async fn a_process_that_is_killed_while_it_saves_leaves_a_whole_record() {
+async fn process_killed_during_a_save_leaves_a_whole_record() {
     const KILLS: u64 = 60;
 
     let folder = Folder::new();
@@ -259,7 +259,7 @@ async fn save(store: &FileStore) {
 }
 
 #[test]
-fn all_files_are_private_whatever_the_umask() {
+fn all_files_are_private_under_any_umask() {
     let folder = Folder::new();
     let path = folder.path("tokens.json");
     let mut command = other(&["sh", "-c", r#"umask 000; exec "$0" "$@""#], "save", &path);
@@ -278,7 +278,7 @@ fn all_files_are_private_whatever_the_umask() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn what_is_written_is_synced_before_it_is_renamed_and_the_folder_after_it() {
+fn file_is_synced_before_its_rename_and_the_folder_after_it() {
     if !can(&["strace", "-f", "-o", "/dev/null", "true"]) {
         return;
     }
@@ -458,7 +458,7 @@ async fn fill_the_disk(store: &FileStore, path: &Path) {
 }
 
 #[test]
-fn on_a_full_disk_no_refresh_token_is_sent_and_the_access_token_is_used() {
+fn full_disk_sends_no_refresh_token_and_uses_the_access_token() {
     on(TMPFS, "refresh on a full disk");
 }
 
@@ -497,7 +497,7 @@ async fn refresh_on_a_full_disk(store: FileStore, path: &Path) {
 }
 
 #[test]
-fn a_read_only_file_system_is_told_and_can_be_read() {
+fn read_only_file_system_can_be_read_and_fails_each_save() {
     on(TMPFS, "be read-only");
 }
 
@@ -520,7 +520,7 @@ async fn be_read_only(store: &FileStore, path: &Path) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_file_that_is_mounted_by_itself_is_told() {
+fn file_that_is_a_mount_point_is_an_error() {
     on(TMPFS, "be mounted");
 }
 
@@ -586,7 +586,7 @@ async fn be_on_a_network(store: FileStore, path: &Path) {
 }
 
 #[tokio::test]
-async fn a_file_of_somebody_else_is_told() {
+async fn file_of_another_user_is_an_error() {
     let folder = Folder::new();
     let path = folder.path("inner/tokens.json");
     let inner = path.parent().unwrap();
