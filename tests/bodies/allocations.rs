@@ -70,7 +70,7 @@ fn refresh() -> RefreshLayer<impl TokenSource> {
     RefreshLayer::with_credentials(credentials).origin("https://api.example.com")
 }
 
-/// What somebody would write by hand, with a token that never changes.
+/// A layer written by hand, for a token that never changes.
 fn by_hand() -> impl Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>> {
     let token = AccessToken::new("sesame").unwrap();
     tower::util::MapRequest::new(Api, move |mut request: Request<Full<Bytes>>| {
@@ -87,7 +87,7 @@ where
         let mut cx = Context::from_waker(Waker::noop());
         assert!(service.poll_ready(&mut cx).is_ready());
         let Poll::Ready(Ok(_)) = pin!(service.call(request)).poll(&mut cx) else {
-            panic!("the token is at hand");
+            panic!("the token is available");
         };
     };
     // The first request of a thread sets up what the next ones reuse.

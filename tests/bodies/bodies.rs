@@ -123,7 +123,7 @@ async fn stream_over_the_limit_is_sent_once_and_returns_its_401() {
         let arrived = server.arrived(0).await;
         assert!(arrived.whole);
         assert_eq!(arrived.sent(), expected, "{kind} {version:?}");
-        // The token is renewed all the same, for the next one.
+        // The token is refreshed nevertheless, for the next request.
         let next = post(&server, "/after", make(Upload::of([1])));
         assert_eq!(client.oneshot(next).await.unwrap().status(), StatusCode::OK);
         assert_eq!(mint.calls(), 2);
@@ -154,7 +154,7 @@ async fn stream_that_fails_midway_is_never_complete_at_the_server() {
         let body = upload(&server);
         let error = send(version, &server, "/after", body).await.unwrap_err();
         assert!(error.downcast_ref::<TokenError>().is_none());
-        // Over HTTP/2 hyper does not say what went wrong.
+        // Over HTTP/2 hyper does not report the cause.
         let elsewhere = Recorder::serve().await;
         let request = post(&elsewhere, "/after", upload(&elsewhere));
         let without = client(version).oneshot(request).await.unwrap_err();
@@ -369,7 +369,7 @@ async fn large_upload_over_the_limit_gets_its_rejection_at_once() {
         let request = post(&server, "/unread", Replayable::new(upload));
         let answer = tokio::spawn(client.oneshot(request));
         strings.next().await.answer(harness::tokens(OLD).expires_in(HOUR));
-        // Nobody reads the rest of the body, and nobody answers the refresh.
+        // The rest of the body is not read, and the refresh is not answered.
         let answer = timeout(PATIENCE, answer).await.unwrap().unwrap().unwrap();
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
         let refresh = strings.next().await;
@@ -380,7 +380,7 @@ async fn large_upload_over_the_limit_gets_its_rejection_at_once() {
     }
 }
 
-/// Not for ever; nothing is timed here.
+/// A bound for a test that hangs. Nothing is measured.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 // ===== both directions =====

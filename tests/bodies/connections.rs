@@ -186,5 +186,5 @@ async fn read(answer: Response<Incoming>) -> Bytes {
     answer.into_body().collect().await.unwrap().to_bytes()
 }
 
-/// Not for ever. How long a rejected answer is read is not measured here: machines stall.
+/// A bound for a test that hangs. The time spent on a rejection is not measured, because machines stall.
 const PROMPTLY: Duration = Duration::from_secs(5);

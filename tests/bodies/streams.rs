@@ -25,7 +25,7 @@ use crate::recorder::Memory;
 
 const LIMIT: usize = 65_536;
 
-// ===== as long as nobody says otherwise =====
+// ===== without a rejection =====
 
 #[test]
 fn the_first_attempt_sends_what_the_body_would_have_sent() {
@@ -161,7 +161,7 @@ fn body_found_empty_before_it_is_sent_is_resent_as_empty() {
     for asked in [false, true] {
         let ended = Arc::default();
         let (mut first, spare) = Replayable::new(Late(Arc::clone(&ended))).split(LIMIT);
-        // Whoever asks has sent a head by then that announces a body.
+        // A client that polls has already sent a head that announces a body.
         assert!(!asked || next(&mut first).is_pending());
         ended.store(1, Ordering::SeqCst);
         assert!(first.is_end_stream());
@@ -419,7 +419,7 @@ fn failed_body_reports_its_own_error_and_is_not_resent() {
         split(Script::new([Step::Data("one".into()), Step::Error, Step::Data("two".into())]));
     assert_eq!(data(&mut first), "one");
     let Poll::Ready(Some(Err(error))) = next(&mut first) else { panic!() };
-    assert_eq!(error.to_string(), "the script says so");
+    assert_eq!(error.to_string(), "an error of the script");
     assert!(!Replayable::pause(&mut spare));
 }
 
@@ -431,7 +431,7 @@ fn a_body_that_fails_in_the_second_attempt_fails_that_one() {
     let mut second = Replayable::<Script>::replay(spare);
     assert_eq!(data(&mut second), "one");
     let Poll::Ready(Some(Err(error))) = next(&mut second) else { panic!() };
-    assert_eq!(error.to_string(), "the script says so");
+    assert_eq!(error.to_string(), "an error of the script");
 }
 
 #[test]
@@ -445,7 +445,7 @@ fn body_that_panics_leaves_no_attempt_waiting() {
     let (mut first, spare) = split(Script::new([Step::Data("one".into()), Step::Panic]));
     assert_eq!(data(&mut first), "one");
     assert!(catch_unwind(AssertUnwindSafe(|| next(&mut first))).is_err());
-    // Not an end in order, for whoever asks again.
+    // Another poll does not see an orderly end.
     assert!(failed(&mut first));
     drop(spare);
 
@@ -513,8 +513,8 @@ fn body_that_fails_during_the_pause_fails_both_attempts() {
     let mut first = split_with(&slot, [Step::Data("one".into()), pause_in(&slot), Step::Error]);
     assert_eq!(data(&mut first), "one");
     let Poll::Ready(Some(Err(error))) = next(&mut first) else { panic!() };
-    assert_eq!(error.to_string(), "the script says so");
-    // Too late to say that there is no second attempt, which must not be shorter than the first was to be.
+    assert_eq!(error.to_string(), "an error of the script");
+    // Too late to refuse the retry, which must not be shorter than the first attempt.
     let mut second = Replayable::<Script>::replay(slot.lock().unwrap().take().unwrap());
     assert_eq!(data(&mut second), "one");
     assert!(failed(&mut second));
@@ -589,7 +589,7 @@ fn spare_dropped_while_the_body_is_polled_keeps_no_frame() {
 
 #[test]
 fn waker_that_drops_the_other_half_does_not_deadlock() {
-    /// What a task is when its last waker goes.
+    /// Runs a closure when the last waker of the task is dropped.
     struct Task {
         #[expect(dead_code, reason = "dropped with the task")]
         holds: Mutex<Option<<Replayable<Script> as ReplayBody>::Spare>>,
@@ -683,7 +683,7 @@ fn plan() -> impl Strategy<Value = Vec<Plan>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// The second attempt equals the original, or there is none, and there is one whenever the limit allows.
+    /// The retry equals the original or does not happen, and it happens whenever the limit allows.
     #[test]
     fn retry_equals_the_original_body_or_does_not_happen(
         plan in plan(),
@@ -829,7 +829,7 @@ impl Script {
         self
     }
 
-    /// Makes its frames only as it is polled for them.
+    /// Makes each frame only when it is polled.
     fn lazily(self, memory: &Memory) -> Lazy {
         let sizes = self.steps.iter().map(Step::len);
         let lazy = Lazy { sizes: sizes.collect(), memory: memory.clone() };
@@ -863,8 +863,8 @@ impl Body for Script {
                     self.steps.push_front(Step::Never);
                     Poll::Pending
                 }
-                Some(Step::Error) => Poll::Ready(Some(Err("the script says so".into()))),
-                Some(Step::Panic) => panic!("the script says so"),
+                Some(Step::Error) => Poll::Ready(Some(Err("an error of the script".into()))),
+                Some(Step::Panic) => panic!("an error of the script"),
                 Some(Step::Run(run)) => {
                     let run = run.lock().unwrap().take();
                     run.unwrap()();

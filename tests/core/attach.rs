@@ -12,7 +12,7 @@ async fn another_header_carries_the_token_with_its_scheme_or_bare() {
             let layer = layer.origin("https://api.test").header(name.clone());
             if bare { layer.without_scheme() } else { layer }
         });
-        // `Authorization` is then somebody else's.
+        // `Authorization` then belongs to another layer.
         let request = Request::get("https://api.test/")
             .header(header::AUTHORIZATION, "Basic YTpi")
             .body(())

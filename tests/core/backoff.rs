@@ -158,7 +158,7 @@ async fn changed_token_file_ends_no_backoff_of_its_predecessor() {
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
-/// A source that makes its proof anew, and fails as a closure says.
+/// A source that makes a fresh proof, and fails with the error that a closure returns.
 struct FreshProof<F>(F);
 
 impl<F: Fn() -> TokenError + Send + Sync + 'static> TokenSource for FreshProof<F> {

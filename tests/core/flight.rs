@@ -1,4 +1,4 @@
-//! One refresh for everybody, whoever comes, goes or breaks.
+//! Concurrent requests share one refresh, no matter which of them is dropped, times out or panics.
 #![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::fmt;
@@ -196,7 +196,7 @@ async fn backoff_grows_to_its_limit_over_a_thousand_failures() {
     assert!(longest > Duration::from_secs(30) && longest <= Duration::from_secs(60), "{longest:?}");
 }
 
-// ===== whoever asked goes away =====
+// ===== callers that are dropped =====
 
 #[tokio::test(start_paused = true)]
 async fn the_caller_that_started_a_flight_may_be_dropped_at_any_point() {
@@ -614,8 +614,8 @@ fn random_use_by_threads_runs_one_refresh_and_never_hangs() {
             .build()
             .unwrap();
         let moody = Moody::default();
-        // No pause and no brake, so that there is always something under way. Whoever is not woken would be let go at
-        // the timeout, which is longer than the test waits.
+        // No backoff of either kind, so that a refresh is always in flight. A waiter that is not woken would end at the
+        // timeout, which is longer than the test waits.
         let policy = RefreshPolicy::default()
             .timeout(Duration::from_secs(120))
             .cooldown(Duration::ZERO, Duration::ZERO)
@@ -637,7 +637,7 @@ fn random_use_by_threads_runs_one_refresh_and_never_hangs() {
                 tokio::spawn(use_at_random(credentials.clone(), client.clone(), seed))
             });
             for user in join_all(users.map(|user| timeout(Duration::from_secs(30), user))).await {
-                user.expect("somebody waits for ever").unwrap();
+                user.expect("a waiter was never woken").unwrap();
             }
             timeout(Duration::from_secs(30), credentials.flush()).await.unwrap().unwrap();
         });

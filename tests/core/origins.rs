@@ -17,7 +17,7 @@ async fn missing_origin_is_an_error_that_names_the_call_to_add() {
         ("http://[::1]:8080/", "add .origin(\"http://[::1]:8080\")"),
         ("http://localhost/", "add .origin(\"http://localhost\")"),
         ("https://localhost/", "add .origin(\"https://localhost\")"),
-        // What would come next is told at once.
+        // The error also names the call that would be missing next.
         ("http://api.test/", "add .origin(\"http://api.test\"), and .allow_plaintext()"),
         ("https://sesame:open@api.test/?key=sesame", "add .origin(\"https://api.test\")"),
     ] {
@@ -58,7 +58,7 @@ async fn plaintext_is_refused_unless_it_is_loopback_or_allowed() {
         let api = Api::new(|layer| layer.origin(origin));
         let told = refused(api.get(&format!("{origin}/")).await, origin);
         assert!(told.contains(".allow_plaintext()"), "{origin}: {told}");
-        // Whatever request comes first, so that nobody finds out later.
+        // The first request fails for any URI, so that the error cannot appear late.
         let told = refused(api.get("/").await, origin);
         assert!(told.contains(".allow_plaintext()"), "{origin}: {told}");
         assert!(api.sent().is_empty(), "{origin}");
@@ -156,7 +156,7 @@ async fn a_foreign_origin_is_left_alone_however_it_is_spelled() {
         })
         .rejecting();
         let answer = api.get(uri).await.unwrap();
-        // The request as it was, its answer as it came, and no refresh for a 401 from elsewhere.
+        // The request and its response are unchanged, and a 401 from a foreign origin starts no refresh.
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{uri}");
         assert_eq!(api.sent(), [None], "{uri}");
         assert_eq!(*api.uris.lock().unwrap(), [target], "{uri}");

@@ -121,7 +121,7 @@ async fn layer_beneath_that_refuses_keeps_its_kind_and_spends_nothing() {
         (|why| TokenError::denied(why), TokenError::is_denied),
         (|why| TokenError::misconfigured(why), TokenError::is_misconfigured),
         (|why| TokenError::transient(why), TokenError::is_transient),
-        // What is unknown there is the outcome of another request.
+        // There, the unknown outcome is that of another request.
         (|why| TokenError::ambiguous(why), TokenError::is_transient),
     ];
     let wrappings: [fn(TokenError) -> BoxError; 3] = [

@@ -374,7 +374,7 @@ async fn without_retry_the_next_request_gets_a_new_token() {
         .origin("https://api.test")
         .without_retry();
     let counted = Arc::clone(&attempts);
-    // A body that nobody could send again, and a service whose clones would be noticed.
+    // A body that cannot be sent again, and a service whose clones would be noticed.
     let api = tower::service_fn(move |request: Request<NotClone>| {
         counted.fetch_add(1, Ordering::SeqCst);
         let old = token_of(&request) == Some("t1");

@@ -229,7 +229,7 @@ async fn a_revocation_among_a_thousand_broken_paths_is_repaired() {
     }
 }
 
-/// S8: a refresh that failed says nothing against the token, and is not repeated for an endpoint that rejects everything.
+/// S8: a failed refresh is no evidence against the token, and is not repeated for an endpoint that rejects everything.
 #[tokio::test(start_paused = true)]
 async fn broken_endpoint_sends_nothing_to_a_token_endpoint_in_outage() {
     for callers in ALL {

@@ -616,7 +616,7 @@ fn response(status: u16, body: String) -> Response<Body> {
     Response::builder().status(status).body(body).unwrap()
 }
 
-/// An error as HTTP clients have them: with the URL, and with causes that say more.
+/// An error like those of HTTP clients: it shows the URL, and its causes have details.
 #[derive(Debug)]
 struct ClientError(String, Option<Box<ClientError>>);
 

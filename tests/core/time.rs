@@ -23,7 +23,7 @@ async fn fetches_in_ten_lifetimes(lifetime: Duration) -> usize {
     let credentials = Credentials::with_policy(mint.clone(), policy());
     for _ in 0..1000 {
         credentials.token().await.unwrap();
-        // Whatever is at hand is used before it expires.
+        // The current token has not expired.
         assert!(credentials.status().usable_for.unwrap() > Duration::ZERO);
         advance(lifetime / 100).await;
         harness::let_others_run().await;

@@ -36,7 +36,7 @@ pub fn tokens(token: &str) -> TokenSetBuilder {
     TokenSet::bearer(token).expect("a good token").refresh_token(format!("refresh-{token}"))
 }
 
-// ===== a source that answers when the test says so =====
+// ===== a source that the test answers =====
 
 /// Each fetch is handed to the test, which answers it, or drops it to leave it hanging.
 #[derive(Clone, Debug)]

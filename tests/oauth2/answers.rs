@@ -1,4 +1,4 @@
-//! What real token endpoints answer, and what must come of it.
+//! Responses of real token endpoints, and how each is read.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -363,7 +363,7 @@ async fn any_spelling_of_the_usual_names_is_read() {
     }
     let error = refresh(json(r#"{"access_token":"a","tokenType":"mac"}"#)).await.unwrap_err();
     assert!(error.is_misconfigured());
-    // Of the same names, the last that can be used.
+    // A repeated name counts with its last usable value.
     let body =
         r#"{"access_token":"a","refresh_token":"x","refresh_token":"r","refresh_token":null}"#;
     assert_eq!(accepted(body).await.refresh_token().unwrap().expose_secret(), "r");

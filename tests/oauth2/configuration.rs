@@ -337,7 +337,7 @@ async fn every_part_of_the_previous_set_can_be_a_parameter() {
         .extra("deep", "e1")
         .build();
     grant.fetch(after(&previous)).await.unwrap();
-    // What the previous set does not have is left out.
+    // Fields that the previous set does not have are omitted.
     grant.fetch(after(&TokenSet::bearer("a1").unwrap().build())).await.unwrap();
     let first = "grant_type=refresh_token&refresh_token=r1&a=a1";
     assert_eq!(
@@ -528,7 +528,7 @@ async fn closure_cannot_replace_the_refresh_token() {
     }
 }
 
-/// Fault B13: whichever of its names the refresh token is given by.
+/// Fault B13: each name under which the refresh token can be given.
 #[tokio::test]
 async fn refresh_token_by_the_servers_name_may_be_spent() {
     let renamed = r#"{"parameter_names": {"refresh_token": "refreshToken"}}"#;
@@ -593,7 +593,7 @@ const INVISIBLE: [&str; 8] = [
     "ses\0ame",
     "\u{feff}sesame",
     "sesame\u{a0}",
-    // What surrounds a text that was copied from a chat or a web page.
+    // Characters around text that was copied from a chat or a web page.
     "\u{2068}sesame\u{2069}",
     "ses\u{ad}ame",
 ];

@@ -30,7 +30,7 @@ use crate::harness::{self, HOUR, MINUTE, SECOND, let_others_run};
 async fn fifty_callers_over_200_expiries_spend_no_token_twice() {
     let world = World::of(AuthorizationServer::builder().access_token_lifetime(MINUTE));
     let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
-    // Long enough for everybody to come while the one refresh is under way.
+    // Long enough for all callers to arrive while the one refresh is in flight.
     world.server.token_faults().always(Fault::honest().delay(Duration::from_millis(200)));
 
     let mut first_wait = 0;
@@ -46,7 +46,7 @@ async fn fifty_callers_over_200_expiries_spend_no_token_twice() {
         assert!(join_all(callers).await.into_iter().all(|status| status == StatusCode::OK));
         client.credentials.flush().await.unwrap();
         first_wait += world.counters().token_requests - before;
-        // Every other time nobody comes before the token has expired, else while it is stale.
+        // Every other round the callers arrive after the token has expired, else while it is stale.
         advance(if round % 2 == 0 { MINUTE } else { Duration::from_secs(50) }).await;
     }
 
@@ -58,7 +58,7 @@ async fn fifty_callers_over_200_expiries_spend_no_token_twice() {
     assert_eq!(counters.max_concurrent_token_requests, 1);
     assert_eq!(counters.resource_requests_ok, 400 * 50);
     assert_eq!(counters.resource_requests, 400 * 50);
-    // What the client holds is what the server would take next.
+    // The client holds the refresh token that the server accepts next.
     let tokens = client.credentials.token().await.unwrap();
     assert!(world.server.is_unspent(tokens.refresh_token().unwrap().expose_secret()));
 }
@@ -103,7 +103,7 @@ async fn after_a_lost_response_one_attempt_follows_at_expiry() {
     assert_eq!(world.counters().token_requests, 2);
     assert!(client.credentials.status().error.unwrap().is_ambiguous());
 
-    // Nobody sees it, and whoever asks for more is told.
+    // No request fails, and an explicit refresh returns the error.
     for _ in 0..220 {
         assert_eq!(client.get("/").await.unwrap().status(), StatusCode::OK);
         advance(SECOND).await;
@@ -112,7 +112,7 @@ async fn after_a_lost_response_one_attempt_follows_at_expiry() {
     let_others_run().await;
     assert_eq!(world.counters().token_requests, 2);
 
-    // Nothing is left but to try: once for everybody, now and later.
+    // Now one attempt follows for all callers, and its outcome is shared.
     advance(20 * SECOND).await;
     assert_eq!(client.credentials.status().token, TokenStatus::Expired);
     for _ in 0..3 {
@@ -159,7 +159,7 @@ async fn refresh_token_is_not_sent_while_a_lost_refresh_sends_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn credentials_over_clones_of_a_grant_send_a_token_in_turn() {
+async fn clones_of_a_grant_do_not_send_one_token_at_the_same_time() {
     let world = World::of(AuthorizationServer::builder());
     world.server.token_faults().always(Fault::honest().delay(SECOND));
     let grant = world.refresh_token_grant(Dialect::rfc6749());
@@ -184,7 +184,7 @@ async fn connection_dropped_before_the_token_is_spent_is_harmless() {
     advance(56 * MINUTE).await;
     client.get("/").await.unwrap();
     client.credentials.flush().await.unwrap();
-    // The client cannot know, and waits all the same.
+    // The client cannot know this, and waits nevertheless.
     assert_eq!(world.counters().token_requests, 2);
     advance(5 * MINUTE).await;
     client.get("/").await.unwrap();
@@ -207,7 +207,7 @@ async fn lost_response_is_repaired_inside_the_grace_window() {
         let mut events = client.credentials.subscribe();
         client.get("/").await.unwrap();
         world.server.token_faults().once(fault.clone());
-        // The worst moment: nobody has a token, and all of them wait.
+        // The worst moment: no caller has a token, and all of them wait.
         advance(HOUR).await;
         for answer in join_all((0..50).map(|_| client.get("/"))).await {
             assert_eq!(answer.unwrap().status(), StatusCode::OK, "{fault:?}");
@@ -561,7 +561,7 @@ fn assert_rotation_was_clean_but_for(counters: &Counters, other_log_ins: u64) {
     assert!(counters.refusals.is_empty(), "{counters:?}");
 }
 
-/// The failures that were told so far.
+/// Returns the failures among the events so far.
 async fn failures(events: &mut Events) -> Vec<TokenError> {
     let mut failures = Vec::new();
     while let Ok(Some(event)) = tokio::time::timeout(SECOND, events.next()).await {

@@ -82,7 +82,7 @@ pub(crate) fn kind(error: &TokenError) -> &'static str {
     }
 }
 
-/// What the server was sent.
+/// The requests that the server received.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<Request<String>>>>);
 

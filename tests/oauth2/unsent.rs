@@ -1,4 +1,4 @@
-//! What proves that a token request was not sent, and what does not: errors of connecting, repetition, layers beneath.
+//! Errors that prove that a token request was not sent, and errors that do not: connecting, repetition, inner layers.
 #![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::convert::Infallible;

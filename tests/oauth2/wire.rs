@@ -16,7 +16,7 @@ use tower_refresh::{Cause, Renewal, TokenSet, TokenSource};
 
 use crate::scripted::{Manual, START, START_DATE};
 
-/// A server on loopback that answers each connection's one request with the next of these, as they are.
+/// A server on loopback that answers the request of each connection with the next of these bytes.
 struct Server {
     url: String,
     host: String,
@@ -128,7 +128,7 @@ async fn endpoint_a_credentials_in_the_form_body() {
 
 #[tokio::test]
 async fn endpoint_b_camel_case_and_absolute_expiry() {
-    // The JWTs say something else than the fields do.
+    // The claims of the JWTs differ from the fields.
     let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln";
     let answer = format!(
         r#"{{"access_token": "{jwt}", "refresh_token": "{jwt}",

@@ -1,4 +1,4 @@
-//! What the clients are tried against.
+//! The API that the clients are tested against.
 
 use bytes::Bytes;
 use http_body_util::Full;

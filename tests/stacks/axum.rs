@@ -69,7 +69,7 @@ struct Seen {
     status: StatusCode,
     body: Bytes,
     trailers: Option<HeaderMap>,
-    /// The length that the router was told.
+    /// The `Content-Length` that the router received.
     length: Option<u64>,
     calls: usize,
 }
@@ -131,7 +131,7 @@ async fn of_a_body_over_the_limit_the_handler_sees_the_rejection() {
 
 #[tokio::test]
 async fn aborted_caller_leaves_no_complete_body_at_the_api() {
-    // Tells when a body has begun, and how it ended.
+    // Reports when a body has begun, and how it ended.
     let (tell, mut told) = mpsc::unbounded_channel();
     let api = serve(Router::new().fallback(async move |mut body: Body| {
         // A task of its own: the handler ends with its connection.

@@ -38,7 +38,7 @@ const ECHO: &str = "/raw.Api/Echo";
 const JOIN: &str = "/raw.Api/Join";
 /// Answers with the first message three times.
 const REPEAT: &str = "/raw.Api/Repeat";
-/// Says "hello" before anything has come, and then does as `ECHO`.
+/// Sends "hello" before it receives a message, and then behaves like `ECHO`.
 const GREET: &str = "/raw.Api/Greet";
 
 /// How the server refuses, in a request's metadata.
@@ -173,9 +173,9 @@ fn bytes(texts: &[&'static str]) -> Vec<Bytes> {
     texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect()
 }
 
-/// A bound for what would otherwise wait for ever.
+/// Fails a test that hangs.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), future).await.expect("not for ever")
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("the test hangs")
 }
 
 // ===== four kinds of call =====
@@ -438,7 +438,7 @@ async fn status_explains_why_there_is_no_token() {
         let source = move |_: Renewal| async move { Err::<TokenSet, _>(make("because")) };
         let layer = RefreshLayer::new(source).origin("https://api.test");
         let mut caller = Caller::new(layer.layer(channel.clone()));
-        // The first waited for the flight, and the second is told at once.
+        // The first waited for the refresh, and the second fails at once.
         for _ in 0..2 {
             let status = caller.unary(ECHO, "one").await.unwrap_err();
             assert_eq!(status.code(), code);
@@ -447,7 +447,7 @@ async fn status_explains_why_there_is_no_token() {
             assert_eq!(source.to_string(), status.message());
         }
 
-        // Whoever does not speak gRPC gets what it was.
+        // A request that is not gRPC gets the original error.
         let api = tower::service_fn(async |_: Request<Empty<Bytes>>| {
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         });
@@ -518,7 +518,7 @@ async fn status_never_claims_that_a_rejected_call_was_not_sent() {
 
 #[tokio::test]
 async fn generated_client_works_with_interceptors_on_either_side() {
-    // What each attempt has when it comes to the channel.
+    // The metadata of each attempt when it reaches the channel.
     #[derive(Debug, PartialEq)]
     struct Seen {
         outer: bool,

@@ -158,7 +158,7 @@ async fn tonic_reads_the_same_status_from_headers_and_trailers() {
     }
 }
 
-// ===== what is let go =====
+// ===== responses that are released =====
 
 #[tokio::test(start_paused = true)]
 async fn second_message_releases_the_response_at_any_frame_cut() {
@@ -244,7 +244,7 @@ async fn stream_held_by_mistake_is_released_in_time() {
     assert_pending!(call.poll());
     advance(Duration::from_millis(900)).await;
     assert_pending!(call.poll());
-    // It counts from the head, whatever comes meanwhile.
+    // The time counts from the head, regardless of later frames.
     frames.send(Ok(data(Bytes::new()))).unwrap();
     assert_pending!(call.poll());
     advance(Duration::from_millis(101)).await;
@@ -315,7 +315,7 @@ async fn the_length_of_the_body_is_known_as_before() {
     assert_eq!(body.size_hint().exact(), Some(0));
     assert!(body.is_end_stream());
 
-    // Let go before its end: what is held, and what is left.
+    // Released before its end: the held frames, and the rest.
     let two = [message("first"), message("second")].concat();
     let body = body_of(vec![data(two.clone())]);
     let mut call = self::call(HoldTrailersLayer::new(), head(body));
@@ -326,7 +326,7 @@ async fn the_length_of_the_body_is_known_as_before() {
 
 // ===== beneath `RefreshLayer` =====
 
-/// The ways in which servers say UNAUTHENTICATED.
+/// The ways in which servers respond with UNAUTHENTICATED.
 #[derive(Clone, Copy, Debug)]
 enum Shape {
     /// tonic's `Err(Status)`, grpcio's `context.abort`.

@@ -91,7 +91,7 @@ async fn bodies_of_every_kind_reach_the_server() {
     http.clone().oneshot(foreign.request("/", reqwest::Body::from("reqwest"))).await.unwrap();
     http.oneshot(foreign.request("/", Empty::<Bytes>::new())).await.unwrap();
     assert_eq!(foreign.bodies(), ["unsync", "full", "string", "reqwest", ""]);
-    // A stream is chunked, what is in memory has its length, and of nothing nothing is said.
+    // A stream is chunked, a body in memory announces its length, and an empty body announces none.
     let lengths = [None, Some("4"), Some("6"), Some("7"), None];
     assert_eq!(foreign.header(header::CONTENT_LENGTH), lengths.map(|it| it.map(str::to_owned)));
 }
@@ -373,8 +373,8 @@ async fn token_request_that_was_received_is_never_unsent() {
     assert!(error.is_ambiguous(), "{error}");
 }
 
-/// Asks a token endpoint that answers the first request with a redirect to where nobody listens.
-async fn redirected_to_nobody(
+/// Asks a token endpoint that redirects the first request to a closed port.
+async fn redirected_to_a_closed_port(
     status: StatusCode,
 ) -> (AuthorizationServer, tower_refresh::TokenError) {
     let server = AuthorizationServer::new();
@@ -395,7 +395,7 @@ async fn redirected_to_nobody(
 #[tokio::test]
 async fn redirected_token_request_is_never_reported_as_unsent() {
     for status in [StatusCode::SEE_OTHER, StatusCode::TEMPORARY_REDIRECT] {
-        let (server, error) = redirected_to_nobody(status).await;
+        let (server, error) = redirected_to_a_closed_port(status).await;
         assert_eq!(server.counters().token_requests, 1, "it was sent");
         assert!(!error.is_transient(), "{status}: {error}");
     }
@@ -599,7 +599,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// Not for ever.
+/// Fails a test that hangs.
 async fn in_time<F: Future>(future: F) -> F::Output {
     timeout(Duration::from_secs(20), future).await.unwrap()
 }

@@ -102,7 +102,7 @@ async fn layer_works_with_a_timeout_on_either_side() {
     let mint = Mint::new(HOUR);
     let client =
         ServiceBuilder::new().timeout(Duration::from_millis(20)).layer(layer(&mint)).service(api());
-    // Outside they do; the refresh goes on all the same.
+    // Outside they do, and the refresh continues nevertheless.
     assert!(
         client.clone().oneshot(get("/")).await.unwrap_err().is::<tower::timeout::error::Elapsed>()
     );
@@ -182,7 +182,7 @@ async fn token_is_acquired_before_readiness_and_attached_last() {
     let client = ServiceBuilder::new().layer(layer).service(limited.clone());
     let waiting = tokio::spawn(client.oneshot(get("/")));
     let asked = strings.next().await;
-    // Somebody takes the only permit.
+    // Another request takes the only permit.
     let mut holder = limited.clone();
     holder.ready().await.unwrap();
     asked.answer(tokens("first").expires_in(HOUR));

@@ -89,9 +89,9 @@ struct Storages(Mutex<HashMap<String, Storage>>);
 #[derive(Clone, Default)]
 struct Storage {
     memory: MemoryStore,
-    /// Taken in place of the lock of `memory`.
+    /// Locked instead of `memory`.
     lock: MemoryStore,
-    /// Seen by loads in place of what is stored.
+    /// Returned by loads instead of the stored record.
     torn: Arc<Mutex<Option<StoredTokens>>>,
     is_empty: Arc<AtomicBool>,
 }

@@ -1,4 +1,4 @@
-//! What a sealed store keeps is secret, cannot be edited unnoticed, and survives the change of its key.
+//! Records of a sealed store are secret, cannot be edited unnoticed, and survive the change of the key.
 #![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::{HashMap, HashSet};
@@ -191,7 +191,7 @@ async fn what_was_sealed_for_one_name_is_not_read_under_another() {
         renamed["binding"] = into["binding"].clone();
         unreadable(&renamed, "was changed").await;
     }
-    // Moved as it is, it says where it belongs.
+    // A record that was copied unchanged names the place where it belongs.
     let moved = Sealed::new(holding(&two).await, key("a", 1)).load().await.unwrap().unwrap();
     assert_eq!(moved.binding().name, "two");
 }
@@ -212,7 +212,7 @@ async fn record_that_cannot_be_opened_is_left_unchanged() {
         let over = Sealed::new(store.clone(), key);
         let error = over.load().await.unwrap_err();
         assert!(error.is_unreadable());
-        // Whoever has many needs to know which.
+        // With several stores, the message must name the one that failed.
         assert!(error.get_ref().to_string().starts_with(&store.describe()), "{error}");
         for replaces in [None, Some(record(5).write_id())] {
             assert!(over.save(&record(2), replaces).await.unwrap_err().is_conflict());
@@ -449,7 +449,7 @@ async fn foreign_key_id_is_shown_truncated_and_escaped() {
 
 #[tokio::test]
 async fn keys_are_read_from_base64_of_either_kind() {
-    // With all that tells the alphabets apart.
+    // With all characters that differ between the alphabets.
     let bytes: [u8; 32] = std::array::from_fn(|place| 0xfb_u8.wrapping_add(place as u8 % 5));
     let stored = sealed_json(&record(1), SealKey::new("a", bytes)).await;
     let standard = STANDARD.encode(bytes);
@@ -553,7 +553,7 @@ fn json_of(record: &StoredTokens) -> Value {
     serde_json::from_slice(&record.to_json().unwrap()).unwrap()
 }
 
-/// What a store beneath has once this is saved.
+/// Returns the JSON that the inner store holds after a save.
 async fn sealed_json(record: &StoredTokens, key: SealKey) -> Value {
     let store = MemoryStore::new();
     Sealed::new(store.clone(), key).save(record, None).await.unwrap();

@@ -1,11 +1,11 @@
-//! How many bytes of what is sent somebody holds on to.
+//! Counts the bytes of a body that are still in memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-/// Counts the bytes that somebody holds.
+/// Counts the bytes of its buffers that are alive.
 #[derive(Clone, Debug, Default)]
 pub struct Memory(Arc<Counts>);
 

@@ -75,7 +75,7 @@ pub struct Recorder {
 struct Log {
     requests: Mutex<Vec<Option<Arrived>>>,
     connections: AtomicUsize,
-    /// Counts what happens, so that two things can be said to have come one after the other.
+    /// Numbers the moments at which bodies end, so that a test can compare their order.
     moments: AtomicUsize,
     rejections: Mutex<Vec<usize>>,
     changed: watch::Sender<()>,
@@ -278,7 +278,7 @@ impl Body for Rejection {
 
 // ===== what is sent =====
 
-/// A body to send: chunks that are made as they are asked for, and what may become of it on the way.
+/// A body to send: chunks that are made when they are polled, and the faults on the way.
 pub struct Upload {
     sizes: VecDeque<usize>,
     made: usize,
@@ -292,7 +292,7 @@ pub struct Upload {
 
 type Until = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
-/// What the server should have seen of it.
+/// The body that the server should receive.
 #[derive(Debug, PartialEq)]
 pub struct Expected {
     pub length: usize,
@@ -313,7 +313,7 @@ impl Upload {
         }
     }
 
-    /// It says how long it is.
+    /// Announces the length of the body.
     pub fn exact(mut self) -> Self {
         self.exact = true;
         self

@@ -1,4 +1,4 @@
-//! A store in a file: what stays whole, who keeps out whom, and what is said when something is wrong.
+//! A store in a file: whole records, exclusive locks, and errors that name the remedy.
 #![allow(clippy::disallowed_methods, reason = "other processes do not follow a paused clock")]
 
 mod other_processes;
@@ -59,7 +59,7 @@ fn without_a_runtime_there_is_an_error_and_no_panic() {
     ] {
         assert!(error.is_misconfigured() && error.to_string().contains("runtime"), "{error}");
     }
-    // To let go of it takes none, not even the one that it was taken on.
+    // Releasing it needs no runtime, not even the one that acquired it.
     drop(runtime);
     drop(lock);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

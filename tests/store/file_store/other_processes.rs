@@ -43,8 +43,8 @@ async fn other_process() {
         "be without fallocate" => be_without_fallocate(&store, Path::new(&path)).await,
         "be on a network" => be_on_a_network(store, Path::new(&path)).await,
         "be mounted" => be_mounted(&store, Path::new(&path)).await,
-        "be somebody else" => be_somebody_else(&store).await,
-        other => panic!("nobody knows how to {other}"),
+        "be another user" => be_another_user(&store).await,
+        other => panic!("unknown order: {other}"),
     }
 }
 
@@ -74,7 +74,7 @@ fn other(by: &[&str], what: &str, path: &Path) -> Command {
     command
 }
 
-/// A process that has said that it is where it should be. It is killed when it is dropped.
+/// A process that has reported that it is ready. It is killed when it is dropped.
 struct Running {
     child: Child,
     stdin: ChildStdin,
@@ -124,7 +124,7 @@ fn run(mut command: Command) {
     );
 }
 
-/// Returns whether the command can be run here at all, and says so if not.
+/// Returns whether the command works on this machine, and reports the skipped test if it does not.
 fn can(command: &[&str]) -> bool {
     let can = works(command);
     if !can {
@@ -147,7 +147,7 @@ fn works(command: &[&str]) -> bool {
 async fn hold_the_lock(store: &FileStore) {
     let lock = store.lock(LONG).await.unwrap();
     ready();
-    // Until somebody says so, or is gone.
+    // Until the test writes a line, or ends.
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
     lock.release().await;
@@ -223,7 +223,7 @@ async fn count(store: &FileStore) {
         let current = store.load().await.unwrap();
         let last = current.as_ref().map_or(0, |record| record.revision());
         assert!(lock.is_held().await.unwrap());
-        // Under the lock nobody comes between.
+        // The lock excludes every other process.
         store.save(&record(last + 1), current.map(|record| record.write_id())).await.unwrap();
         lock.release().await;
         counted += 1;
@@ -254,7 +254,7 @@ async fn save(store: &FileStore) {
         return;
     }
     store.save(&record(3), Some(id(2))).await.unwrap();
-    // It has counted, and nobody knows whether it was synced.
+    // It has counted, but it may not have been synced.
     store.save(&record(3), Some(id(2))).await.unwrap();
 }
 
@@ -382,7 +382,7 @@ fn calls_in(trace: &str, folder: &str) -> Vec<String> {
 
 // ===== file systems =====
 
-/// Runs the other process with a file system of its own, mounted where nobody else sees it, if that can be done here.
+/// Runs the other process with a private file system of its own, if this machine can mount one.
 fn on(mount: &str, what: &str) {
     let folder = Folder::new();
     let probe = format!(r#"{mount} "$0" && umount "$0""#);
@@ -439,7 +439,7 @@ async fn fill_the_disk(store: &FileStore, path: &Path) {
     assert!(error.is_unavailable() && error.to_string().contains("make room"), "{error}");
     assert_eq!(fs::read(path).unwrap(), first);
 
-    // There is room, and somebody else takes the rest of it while the refresh token is spent.
+    // There is room, and another program takes the rest of it while the refresh token is spent.
     fs::remove_file(&filler).unwrap();
     store.save(&intent(2), Some(id(1))).await.unwrap();
     fill(0);
@@ -593,15 +593,15 @@ async fn file_of_another_user_is_an_error() {
     fs::create_dir(inner).unwrap();
     FileStore::new(&path).save(&record(1), None).await.unwrap();
     fs::set_permissions(inner, fs::Permissions::from_mode(0o555)).unwrap();
-    let mut command = other(&[], "be somebody else", &path);
-    // Nothing is forbidden to root, who can be somebody else.
+    let mut command = other(&[], "be another user", &path);
+    // Root may write everywhere, but can run a program as another user.
     let is_root = rustix::process::geteuid().is_root();
     if is_root {
         let copy = folder.path("program");
         fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
         let somebody = Command::new(&copy).arg("--list").uid(65534).gid(65534).output();
         if !somebody.is_ok_and(|output| output.status.success()) {
-            skipped("nobody else can run a program here");
+            skipped("no other user can run a program here");
             return;
         }
         let mut again = Command::new(&copy);
@@ -619,7 +619,7 @@ async fn file_of_another_user_is_an_error() {
     fs::set_permissions(inner, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-async fn be_somebody_else(store: &FileStore) {
+async fn be_another_user(store: &FileStore) {
     for error in [
         store.load().await.map(drop).unwrap_err(),
         store.save(&record(2), Some(id(1))).await.unwrap_err(),

@@ -40,7 +40,7 @@ fn make(n: u64, token: &str, more: &str) -> StoredTokens {
     StoredTokens::from_json(json.as_bytes()).unwrap()
 }
 
-/// Says so even where the output of tests that pass is not shown.
+/// Reports a skipped test, past the harness, which hides the output of passing tests.
 pub(crate) fn skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");

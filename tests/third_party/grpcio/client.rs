@@ -60,7 +60,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// How the server refuses, as it is told in a call's metadata; what becomes of it without `HoldTrailersLayer`, and with it.
+/// How the server refuses, which the metadata of a call selects, and the outcome without `HoldTrailersLayer` and with it.
 const WAYS: [(&str, Outcome, Outcome); 6] = [
     ("interceptor", Outcome::Again, Outcome::Again),
     ("abort", Outcome::Again, Outcome::Again),
@@ -317,7 +317,7 @@ async fn hear(output: &mut Lines<BufReader<ChildStdout>>) -> serde_json::Value {
     serde_json::from_str(&line).expect("a line of JSON")
 }
 
-// ===== what is said =====
+// ===== the report =====
 
 #[derive(Default)]
 struct Report {
@@ -329,7 +329,7 @@ impl Report {
         match tokio::time::timeout(Duration::from_secs(30), kept).await {
             Ok(Ok(())) => println!("PASS {promise}"),
             Ok(Err(error)) => self.fail(&promise, &error),
-            Err(_) => self.fail(&promise, &"it would take for ever".into()),
+            Err(_) => self.fail(&promise, &"it does not end".into()),
         }
     }
 
