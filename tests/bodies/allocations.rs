@@ -1,4 +1,4 @@
-//! What a request with a fresh token allocates: nothing of its own, or one buffer if it may have to be sent again.
+//! Allocations of a request with a fresh token: none by the layer, or one buffer if the request can be sent again.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};

@@ -1,4 +1,4 @@
-//! Every kind of body over real sockets, HTTP/1.1 and HTTP/2: what the server receives is what was to be sent.
+//! Every kind of body over real sockets, HTTP/1.1 and HTTP/2: the server receives exactly the bytes that were sent.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -89,7 +89,7 @@ async fn stream_rejected_early_is_resent_whole_and_the_first_fails() {
     async fn scenario<B: Sendable>(version: Version, kind: &str, make: fn(Upload) -> B) {
         for exact in [true, false] {
             let server = Recorder::serve().await;
-            // The rest comes once the second attempt is there, so that the first cannot have ended.
+            // The rest follows once the retry has arrived, so that the first attempt cannot have ended.
             let mut upload = Upload::of(chunks()).wait(5, server.requested(2));
             upload = if exact { upload.exact() } else { upload.trailers() };
             let expected = upload.expected();
@@ -147,7 +147,7 @@ async fn one_request_may_have_a_limit_of_its_own() {
 async fn stream_that_fails_midway_is_never_complete_at_the_server() {
     async fn scenario<B: Sendable>(version: Version, kind: &str, make: fn(Upload) -> B) {
         let server = Recorder::serve().await;
-        // Later than the head, which would not be sent either.
+        // Later than the head, which would otherwise not be sent.
         let upload = |server: &Recorder| {
             make(Upload::of(chunks()).wait(5, server.requested(1)).fail_after(6))
         };
@@ -221,7 +221,7 @@ async fn request_dropped_during_a_refresh_drops_its_body_too() {
         strings.next().await.answer(harness::tokens(OLD).expires_in(HOUR));
         let refresh = strings.next().await;
         answer.abort();
-        // As it would have been without us, had the answer not come yet.
+        // As without the layer, before the response has arrived.
         assert!(timeout(PATIENCE, dropped).await.unwrap().is_err(), "{version:?}");
         assert!(!server.arrived(0).await.whole, "{version:?}");
         drop(refresh);
@@ -242,7 +242,7 @@ async fn a_stream_waits_while_the_token_is_renewed() {
         let answer = tokio::spawn(client.oneshot(post(&server, "/early", Replayable::new(upload))));
         strings.next().await.answer(harness::tokens(OLD).expires_in(HOUR));
         let refresh = strings.next().await;
-        // All the rest is there now, and the server reads on: it would be there at once.
+        // The rest is ready now, and the server reads on, so that it would arrive at once.
         open.send(()).unwrap();
         harness::let_others_run().await;
         refresh.answer(harness::tokens("t2").expires_in(HOUR));
@@ -252,7 +252,7 @@ async fn a_stream_waits_while_the_token_is_renewed() {
     }
 }
 
-// ===== what is in memory =====
+// ===== bodies in memory =====
 
 #[tokio::test]
 async fn body_in_memory_is_resent_at_any_size_after_any_rejection() {
@@ -352,7 +352,7 @@ async fn large_upload_rejected_early_is_resent_within_the_limit() {
         assert_eq!(second.sent(), expected);
         assert!(!server.arrived(0).await.whole);
         assert_eq!((mint.calls(), server.requests()), (2, 2));
-        // What the network took before the answer came, and no more: the second attempt keeps nothing.
+        // At most the bytes that the network took before the response: the retry keeps none.
         println!("{version:?}: at most {} KiB of 102,400 held", memory.most() / KIB);
         assert!(memory.most() < 12 * MIB, "{version:?}: {} KiB", memory.most() / KIB);
     }
@@ -490,7 +490,7 @@ async fn early_rejection_over_http_2_ends_only_its_own_stream() {
 
 #[tokio::test]
 async fn without_retry_no_part_of_a_body_is_kept() {
-    /// What is held of a body when the service has read it, and not answered yet.
+    /// Returns the bytes of a body that are in memory after the service has read it and before it responds.
     async fn held<R>(layer: RefreshLayer<Mint, tower_refresh::Unauthorized, R>, skip: bool) -> usize
     where
         R: tower_refresh::Retry<Replayable<Upload>, Spare: Send> + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! A rejected answer gives its connection back: HTTP/1.1 and HTTP/2 over real sockets.
+//! A rejection returns its connection to the pool: HTTP/1.1 and HTTP/2 over real sockets.
 #![allow(clippy::disallowed_methods, reason = "a bound on real time")]
 
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use tower_refresh::{Refresh, RefreshLayer};
 async fn two_hundred_retries_share_two_connections_over_http_1() {
     let api = Api::serve(Version::Http1).await;
     api.reject_and_retry(200).await;
-    // The second one is for the retry that is faster than the pool.
+    // The second connection is for a retry that is faster than the pool.
     assert!(api.connections() <= 2, "{} connections", api.connections());
 }
 
@@ -115,7 +115,7 @@ async fn token_revoked_amid_a_hundred_requests_costs_one_refresh() {
     }
 }
 
-/// A server behind a socket, and a client that gets its tokens without one, so that every connection is the API's.
+/// A server behind a socket, and a client that gets its tokens without one, so that every connection is one to the API.
 struct Api {
     server: AuthorizationServer,
     serving: Serving,
@@ -151,7 +151,7 @@ impl Api {
         self.client.clone().oneshot(request).await.unwrap()
     }
 
-    /// Has each request rejected, by answers whose bodies come 0 to 20 ms late, and sent again.
+    /// Rejects each request with a response whose body is 0 to 20 ms late, so that it is sent again.
     async fn reject_and_retry(&self, times: u64) {
         self.server.resource_faults().when(|number| {
             let late = Duration::from_millis(number % 21);
@@ -160,7 +160,7 @@ impl Api {
         read(self.post("/", "").await).await;
         for number in 0..times {
             self.server.revoke_all_access_tokens();
-            // Every byte there is, and more of them each time.
+            // Every value of a byte, and longer each time.
             let body: Vec<u8> = (0..number * 100).map(|at| (at % 251) as u8).collect();
             let answer = self.post("/", body.clone()).await;
             assert_eq!(answer.status(), StatusCode::OK);

@@ -1,4 +1,4 @@
-//! What a stream and its spare do, polled by hand: what is kept, who waits, who fails.
+//! A stream and its spare, polled by hand: the frames that are kept, and the attempts that wait and fail.
 #![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::VecDeque;
@@ -457,7 +457,7 @@ fn body_that_panics_leaves_no_attempt_waiting() {
     assert!(!Replayable::<Script>::pause(&mut spare));
 }
 
-// ===== at the same time =====
+// ===== concurrent use =====
 
 /// The spare, for a step that does something with it while the body is polled.
 type Slot = Arc<Mutex<Option<<Replayable<Script> as ReplayBody>::Spare>>>;
@@ -467,7 +467,7 @@ fn pause_in(slot: &Slot) -> Step {
     Step::run(move || assert!(Replayable::<Script>::pause(slot.lock().unwrap().as_mut().unwrap())))
 }
 
-/// The second attempt begins, and waits for the body, which the first one polls. Returns the handle as well.
+/// Begins the retry, which waits for the body while the first attempt polls it. Returns the handle as well.
 fn take_over_in(
     slot: &Slot,
     woken: &Woken,
@@ -498,7 +498,7 @@ fn frame_in_flight_when_the_pause_begins_is_sent_and_kept() {
     let steps = [pause_in(&slot), Step::Data("one".into()), Step::Data("two".into())];
     let (mut first, spare) = Replayable::new(Script::new(steps)).split(0);
     *slot.lock().unwrap() = spare;
-    // Over the limit as well, since it was promised that there will be a second attempt.
+    // Even above the limit, since the retry was promised.
     assert_eq!(data(&mut first), "one");
     assert!(next(&mut first).is_pending());
     let spare = slot.lock().unwrap().take().unwrap();
@@ -605,7 +605,7 @@ fn waker_that_drops_the_other_half_does_not_deadlock() {
     };
     assert!(poll(&mut first, &waker));
     drop(waker);
-    // The other waker is forgotten, and the spare goes with it.
+    // The other waker is dropped, and the spare with it.
     assert!(poll(&mut first, Waker::noop()));
     assert!(poll(&mut first, Waker::noop()));
 }
@@ -621,7 +621,7 @@ fn two_layers_can_keep_the_same_body() {
     let mut second = Replayable::<Script>::replay(inner_spare);
     assert!(failed(&mut first));
     assert_eq!(data(&mut second), "one");
-    // And then the outer one.
+    // Then the outer layer does the same.
     assert!(Replayable::<Script>::pause(&mut outer_spare));
     let third = Replayable::<Script>::replay(outer_spare);
     assert!(failed(&mut second));
@@ -746,7 +746,7 @@ proptest! {
         let mut spare = slot.lock().unwrap().take().unwrap();
         let whole = Replayable::<Script>::pause(&mut spare);
         let kept = sent_first.len() + trailers_first;
-        // What was on its way when a pause began may go over the limit.
+        // A frame in flight when a pause begins may exceed the limit.
         prop_assert!(whole || kept > limit, "{} of {} bytes", kept, limit);
         prop_assert!(!whole || kept <= limit || in_flight, "{} of {} bytes", kept, limit);
         if !whole {
@@ -771,7 +771,7 @@ proptest! {
     }
 }
 
-// ===== bodies that a test has written =====
+// ===== scripted bodies =====
 
 #[derive(Debug)]
 struct Script {
@@ -784,13 +784,13 @@ struct Script {
 enum Step {
     Data(Bytes),
     Trailers(HeaderMap),
-    /// Nothing yet, and ready at once again.
+    /// Pending once, and woken at once.
     Pending,
-    /// Nothing, and there never will be.
+    /// Pending without end.
     Never,
     Error,
     Panic,
-    /// Something happens while the body is being polled.
+    /// Runs a closure while the body is being polled.
     Run(Mutex<Option<Box<dyn FnOnce() + Send>>>),
 }
 
@@ -915,7 +915,7 @@ fn next<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Polled<B::Error> {
     Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
 }
 
-/// The next frame's data; nothing at the end.
+/// Returns the data of the next frame, empty at the end.
 fn data<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Bytes {
     match next(body) {
         Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap(),
@@ -946,7 +946,7 @@ impl<E: fmt::Debug> PolledExt for Polled<E> {
     }
 }
 
-/// All that a body sends.
+/// Collects all frames of a body.
 #[derive(Debug, PartialEq)]
 struct Sent {
     data: Bytes,

@@ -53,7 +53,7 @@ impl Api {
         client.oneshot(request.map(|()| Full::default())).await
     }
 
-    /// The headers of the request that came last.
+    /// Returns the headers of the last request.
     pub fn headers(&self) -> HeaderMap {
         self.headers.lock().unwrap().last().unwrap().clone()
     }
@@ -62,7 +62,7 @@ impl Api {
         self.headers.lock().unwrap().clone()
     }
 
-    /// The `Authorization` of each request.
+    /// Returns the `Authorization` of each request.
     pub fn sent(&self) -> Vec<Option<String>> {
         let headers = self.headers.lock().unwrap();
         let own = |headers: &HeaderMap| {

@@ -24,14 +24,14 @@ async fn another_header_carries_the_token_with_its_scheme_or_bare() {
         assert!(headers[&name].is_sensitive());
         assert_eq!(headers[header::AUTHORIZATION], "Basic YTpi");
 
-        // The caller's own is kept, in this header too.
+        // A value that the caller has set is kept, in this header too.
         let request = Request::get("https://api.test/").header(&name, "mine").body(()).unwrap();
         api.send(request).await.unwrap();
         let headers = api.headers();
         assert_eq!(headers[&name], "mine");
         assert!(!headers.contains_key(header::AUTHORIZATION));
 
-        // And elsewhere it goes no more than the other.
+        // A foreign origin does not get it either.
         api.get("https://evil.test/").await.unwrap();
         assert!(api.headers().is_empty());
     }

@@ -245,7 +245,7 @@ async fn a_client_with_a_secret_is_known_by_header_or_body() {
         let status = response.status();
         assert_eq!(text(&Ok(response).json(status).await, "error"), code, "{header:?} {body}");
     }
-    // None of this was a use.
+    // None of these requests used the token.
     assert_eq!(server.refresh_token_uses(token.expose_secret()), 0);
     assert_eq!(server.counters().refusals["invalid_client"], 7);
 
@@ -360,7 +360,7 @@ async fn revocation_over_http_and_by_the_test() {
     assert_eq!(revoke(access).await.unwrap().status(), StatusCode::OK);
     assert!(!server.is_live(access) && server.is_unspent(token));
     let next = refresh(&server, token).await.json(StatusCode::OK).await;
-    // A spent one too takes its family along.
+    // Revoking a spent token ends its family too.
     assert_eq!(revoke(token).await.unwrap().status(), StatusCode::OK);
     assert!(!server.is_live(text(&next, "access_token")));
     assert!(!server.is_unspent(text(&next, "refresh_token")));
@@ -474,7 +474,7 @@ async fn the_path_delays_the_answer_or_its_body_but_not_the_decision() {
     let token = tokens.access_token().expose_secret();
     let start = TokioClock::new();
 
-    // Good when it arrives, expired when it is answered.
+    // Valid when the request arrives, expired when the response is sent.
     let response = server.service().oneshot(get("/delay/250", token)).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(start.now().monotonic().as_millis(), 250);
@@ -628,7 +628,7 @@ async fn a_cut_body_ends_in_an_error_half_way() {
     assert!(!response.is_end_stream());
     response.frame().await.unwrap().unwrap_err();
     assert!(response.frame().await.is_none());
-    // It counted.
+    // The request was processed.
     assert!(!server.is_unspent(token.expose_secret()));
 }
 
@@ -808,7 +808,7 @@ async fn a_dropped_connection_is_closed_without_a_byte() {
         assert_eq!(server.is_unspent(token.expose_secret()), !after);
     }
 
-    // And with HTTP/2 no stream of the connection survives.
+    // With HTTP/2 no stream of the connection survives.
     let client = client(true);
     server.resource_faults().once(Fault::hang());
     let hanging = tokio::spawn(client.request(get(&serving.url("/"), "x")));
@@ -909,7 +909,7 @@ async fn giving_up_on_a_shutdown_closes_what_is_left() {
     assert_eq!(rest(&mut stream).await, "");
 }
 
-// ===== what can be seen of it =====
+// ===== debug output =====
 
 #[tokio::test]
 async fn nothing_that_can_be_formatted_shows_a_secret() {
@@ -970,7 +970,7 @@ fn client(http2: bool) -> Client<HttpConnector, Full<Bytes>> {
     Client::builder(TokioExecutor::new()).http2_only(http2).build_http()
 }
 
-/// Sends a request by hand, so that what comes back can be seen to the last byte.
+/// Sends a request by hand, so that the test sees every byte of the response.
 async fn send(address: std::net::SocketAddr, start: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let length = body.len();
@@ -982,7 +982,7 @@ async fn send(address: std::net::SocketAddr, start: &str, body: &str) -> TcpStre
     stream
 }
 
-/// Everything until the server closes the connection.
+/// Reads until the server closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut rest = String::new();
     timeout(LIMIT, stream.read_to_string(&mut rest)).await.unwrap().unwrap();

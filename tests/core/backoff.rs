@@ -1,4 +1,4 @@
-//! How long the source is left alone after a failure, and what requests are answered meanwhile.
+//! The backoff after a failed refresh, and the errors that requests get during it.
 #![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::error::Error;
@@ -22,7 +22,7 @@ use crate::harness::{HOUR, MINUTE, let_others_run, policy, puppet, tokens};
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// A source that fails until it is repaired, and counts.
+/// A source that fails until it is repaired, and counts its calls.
 struct Failing {
     error: TokenError,
     is_repaired: Arc<AtomicBool>,
@@ -64,7 +64,7 @@ async fn time_to_token<S: TokenSource>(credentials: &Credentials<S>) -> Duration
     start.elapsed()
 }
 
-// ===== an outage ends when it ends =====
+// ===== outages =====
 
 /// The error of an outage, and the longest pause while requests need a token.
 fn outages() -> [(TokenError, Duration); 2] {
@@ -94,7 +94,7 @@ async fn first_token_after_an_outage_comes_within_the_short_backoff() {
     }
 }
 
-/// A refused grant that is not sent again has nothing to do with the outage of the source behind it.
+/// A denied grant is not sent again when only the outage of its fallback ends.
 #[tokio::test(start_paused = true)]
 async fn outage_of_a_fallback_ends_within_the_short_backoff() {
     let unreachable = tower::service_fn(|_: Request<Full<Bytes>>| async {
@@ -186,7 +186,7 @@ async fn long_backoff_behind_a_token_ends_when_the_token_expires() {
             credentials.flush().await.unwrap();
             advance(Duration::from_secs(1)).await;
         }
-        // Behind a token that works, the backoff doubles as ever.
+        // While the token works, the backoff doubles as usual.
         assert!(calls.load(Ordering::SeqCst) < 12, "{calls:?}");
         is_repaired.store(true, Ordering::SeqCst);
         let cooldown = credentials.status().cooldown.unwrap();
@@ -215,7 +215,7 @@ async fn backoff_that_the_server_asked_for_is_kept_during_an_outage() {
     }
 }
 
-/// An ambiguous error is no outage: each attempt may count.
+/// An ambiguous error is not an outage: each attempt may have been processed.
 #[tokio::test(start_paused = true)]
 async fn backoff_after_unknown_outcomes_still_grows() {
     let source = Failing::new(TokenError::ambiguous("cut"));
@@ -228,7 +228,7 @@ async fn backoff_after_unknown_outcomes_still_grows() {
     assert!(calls.load(Ordering::SeqCst) < 25, "{calls:?}");
 }
 
-// ===== refusals of a proof that is made anew =====
+// ===== denials of a fresh proof =====
 
 /// A80
 #[tokio::test(start_paused = true)]
@@ -272,7 +272,7 @@ async fn denied_fresh_proof_is_resent_in_five_minutes_or_on_demand() {
     }
 }
 
-/// A80: what is refused for good is not asked again, and neither is a fixed password beside a fresh proof.
+/// A80: a final denial is not asked again, nor is a fixed password beside a fresh proof.
 #[tokio::test(start_paused = true)]
 async fn refused_grant_without_a_fresh_proof_is_not_sent_again() {
     let denied = || Failing::new(TokenError::denied("a"));
@@ -314,7 +314,7 @@ async fn misconfigured_source_is_asked_at_once_by_renew() {
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
-/// A31: OpenID Connect's codes for what the user must do first: conditional access changes.
+/// A31: the codes of OpenID Connect for interaction with the user, since conditional access changes.
 #[tokio::test(start_paused = true)]
 async fn conditional_denials_are_tried_again_after_five_minutes() {
     for code in
@@ -377,7 +377,7 @@ impl Error for Chain {
     }
 }
 
-/// N9: what other credentials remember, which the source asked, is a new failure here.
+/// N9: an error that the source got from other credentials, which remember it, is a new failure here.
 #[tokio::test(start_paused = true)]
 async fn error_that_other_credentials_remember_is_not_remembered_here() {
     let others = Credentials::with_policy(Failing::new(TokenError::transient("a")), policy());
@@ -428,7 +428,7 @@ async fn after_an_unknown_outcome_the_backoff_lasts_until_expiry() {
 
 // ===== a process that was stopped =====
 
-/// S1: the timer is due when the process goes on, and the answer is still on its way through other tasks.
+/// S1: the timer is due when the process continues, while the response is still passing through other tasks.
 #[tokio::test(start_paused = true)]
 async fn waiter_that_wakes_after_a_stop_gets_the_answer() {
     for hops in [0, 1, 5, 20] {
@@ -457,7 +457,7 @@ async fn waiter_that_wakes_after_a_stop_gets_the_answer() {
     }
 }
 
-/// S1: a stop for longer than ten timeouts. New requests come before the answer is read, and do not send another.
+/// S1: a stop for longer than ten timeouts. Requests that arrive before the response is read send no other.
 #[tokio::test(start_paused = true)]
 async fn refresh_that_was_stopped_for_an_hour_is_not_started_again() {
     let (source, mut strings) = puppet();

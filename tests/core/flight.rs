@@ -46,7 +46,7 @@ async fn stale_token_serves_a_thousand_requests_and_costs_one_fetch() {
     for _ in 0..1000 {
         let mut client = client.clone();
         let mut answer = task::spawn(async move { client.ready().await?.call(get("/")).await });
-        // Ready when first polled: the test never gives the flight a chance to run.
+        // Ready when first polled: the test never lets the refresh run.
         assert_ready!(answer.poll()).unwrap();
     }
 
@@ -72,7 +72,7 @@ async fn failure_is_shared_at_once_and_starts_the_backoff() {
     }
     assert_eq!(strings.count(), 0);
 
-    // The remembered error is handed out at once; the source is left alone.
+    // The remembered error is returned at once, and the source is not asked.
     assert!(credentials.token().await.unwrap_err().is_transient());
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert_eq!(strings.count(), 0);
@@ -107,7 +107,7 @@ async fn failed_early_refresh_does_not_displace_a_working_token() {
         let Some(cooldown) = credentials.status().cooldown else {
             break;
         };
-        // Far enough for the next one, and still before expiry.
+        // Late enough for the next refresh, and still before expiry.
         credentials.replace(tokens("old").expires_in(HOUR)).await.unwrap();
         advance((HOUR - Duration::from_secs(200)).max(cooldown)).await;
     }
@@ -271,7 +271,7 @@ async fn refresh_is_lost_after_ten_timeouts_and_first_to_land_wins() {
         assert_eq!(strings.count(), 0);
     }
 
-    // Ten timeouts have passed. The next one asks again, and is not held up by the lost one.
+    // Ten timeouts have passed. The next request asks again, and does not wait for the lost refresh.
     let mut next = task::spawn(async { credentials.token().await });
     assert_pending!(next.poll());
     let second = strings.next().await;
@@ -283,7 +283,7 @@ async fn refresh_is_lost_after_ten_timeouts_and_first_to_land_wins() {
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "first");
 }
 
-// ===== the source or the runtime breaks =====
+// ===== sources that panic and runtimes that end =====
 
 #[tokio::test(start_paused = true)]
 async fn a_source_that_panics_is_an_error_and_the_next_fetch_works() {
@@ -329,14 +329,14 @@ fn error_that_reads_the_credentials_on_drop_does_not_deadlock() {
     }
 
     let (done, is_done) = mpsc::channel();
-    // On a thread of its own: a deadlock would hold up the test itself.
+    // On a thread of its own, since a deadlock would block the test itself.
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let source = |_: Renewal| async { Err::<TokenSet, _>(TokenError::transient(Curious)) };
             let credentials = CREDENTIALS.get_or_init(|| Credentials::new(source.boxed()));
             assert!(credentials.token().await.is_err());
-            // The remembered error is not needed any more.
+            // The remembered error is dropped.
             credentials.replace(tokens("t")).await.unwrap();
         });
         done.send(())
@@ -363,7 +363,7 @@ fn runtime_shutdown_during_a_refresh_is_an_error_not_a_hang() {
         RefreshPolicy::default().cooldown(Duration::ZERO, Duration::ZERO),
     );
 
-    // The flight runs on the first runtime, the one who waits on the second.
+    // The refresh runs on the first runtime, and its waiter on the second.
     let mut waiting = pin!(credentials.token());
     first.block_on(poll_fn(|cx| {
         assert!(waiting.as_mut().poll(cx).is_pending());
@@ -390,7 +390,7 @@ fn without_a_runtime_there_is_an_error_and_no_panic() {
         assert!(futures_executor(credentials.replace(tokens("x"))).unwrap_err().is_misconfigured());
     }
 
-    // Nothing of it is held against the next one, which has a runtime; and a fresh token needs none.
+    // It does not delay the next refresh, which has a runtime. A fresh token needs none.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     assert!(runtime.block_on(credentials.token()).is_ok());
     drop(runtime);
@@ -424,7 +424,7 @@ fn refresh_on_an_unpolled_runtime_does_not_block_the_others() {
         assert!(starter.as_mut().poll(cx).is_pending());
         Poll::Ready(())
     }));
-    // The flight is on `idle`, which is not polled now.
+    // The refresh runs on `idle`, which is not polled now.
     other.block_on(async {
         let start = Instant::now();
         assert!(credentials.token().await.unwrap_err().is_transient());
@@ -603,7 +603,7 @@ async fn flush_inside_any_source_is_an_error() {
     }
 }
 
-// ===== everything at once =====
+// ===== random use =====
 
 #[test]
 fn random_use_by_threads_runs_one_refresh_and_never_hangs() {
@@ -646,12 +646,12 @@ fn random_use_by_threads_runs_one_refresh_and_never_hangs() {
     }
 }
 
-/// Asks, renews, logs in and out, and sends requests; some of it is dropped halfway.
+/// Gets tokens, refreshes, logs in and out, and sends requests. Some of these are dropped halfway.
 async fn use_at_random(credentials: Credentials<Moody>, client: harness::Client, seed: u64) {
     let short_lived = || tokens("mine").expires_in(Duration::from_millis(30));
     let mut dice = seed;
     for _ in 0..100 {
-        // xorshift64: another order for each user, and the same in each run.
+        // xorshift64: an order of its own for each user, repeated in each run.
         dice ^= dice << 13;
         dice ^= dice >> 7;
         dice ^= dice << 17;
@@ -667,7 +667,7 @@ async fn use_at_random(credentials: Credentials<Moody>, client: harness::Client,
     }
 }
 
-/// Polls a future at most so many times, and drops it.
+/// Polls a future at most `times` times, and drops it.
 async fn poll_times<F: Future>(times: u64, future: F) {
     let mut future = pin!(future);
     for _ in 0..times {
@@ -677,7 +677,7 @@ async fn poll_times<F: Future>(times: u64, future: F) {
     }
 }
 
-/// Fails in each way there is, and counts how many fetches run at once.
+/// Fails in every way, and counts how many fetches run at once.
 #[derive(Clone, Debug, Default)]
 struct Moody {
     calls: Arc<AtomicUsize>,

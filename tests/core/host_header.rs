@@ -29,7 +29,7 @@ async fn request_without_authority_is_judged_by_its_host_header() {
         assert_eq!(api.take_sent(), [carries.then(|| "Bearer t1".to_owned())], "{hosts:?}");
     }
 
-    // The client below fixes the destination: no origin needs to be named for that.
+    // The inner client fixes the destination, so that no origin has to be named.
     let api = Api::new(|layer| layer);
     api.get("/a").await.unwrap();
     assert_eq!(api.sent(), [Some("Bearer t1".to_owned())]);

@@ -1,4 +1,4 @@
-//! The token goes only where it may, however a request spells where it goes.
+//! The token goes only to named origins, in every spelling of a URI.
 
 use http::{Method, Request, StatusCode, Uri, header};
 use tower_refresh::TokenError;
@@ -26,7 +26,7 @@ async fn missing_origin_is_an_error_that_names_the_call_to_add() {
         assert!(told.contains(call) && !told.contains("sesame"), "{uri}: {told}");
         assert!(api.sent().is_empty(), "{uri}");
         assert_eq!(api.mint.calls(), 0, "{uri}");
-        // And so does every other.
+        // Every later request fails likewise.
         assert_eq!(refused(api.get(uri).await, uri), told);
     }
 }
@@ -91,7 +91,7 @@ async fn to_allow_plaintext_names_no_origin() {
     assert_eq!(api.sent(), [None, None]);
 }
 
-// ===== elsewhere =====
+// ===== foreign origins =====
 
 #[tokio::test(start_paused = true)]
 async fn a_foreign_origin_is_left_alone_however_it_is_spelled() {
@@ -261,7 +261,7 @@ async fn invalid_origin_is_an_error_of_the_first_request() {
     }
 }
 
-// ===== what never carries it =====
+// ===== requests that never carry the token =====
 
 #[tokio::test(start_paused = true)]
 async fn connect_and_trace_never_carry_the_token() {
@@ -293,7 +293,7 @@ async fn the_callers_own_header_is_kept_and_its_401_costs_nothing() {
         assert_eq!(api.mint.calls(), 0, "{own}");
     }
 
-    // Even where no origin is named, or a wrong one: it is not our request.
+    // Even if no origin or an invalid one is named: such a request is left alone.
     for api in [Api::new(|layer| layer), Api::new(|layer| layer.origin("wrong"))] {
         let request = Request::get("https://api.test/")
             .header(header::AUTHORIZATION, "Basic YTpi")

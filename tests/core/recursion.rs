@@ -1,4 +1,4 @@
-//! A token request that passes through a `RefreshLayer`: the one that it feeds, by mistake, or another one.
+//! A token request that passes through a `RefreshLayer`: by mistake its own, or that of other credentials.
 #![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::io;
@@ -148,7 +148,7 @@ async fn layer_beneath_that_refuses_keeps_its_kind_and_spends_nothing() {
                     server.oneshot(request).await.map_err(BoxError::from)
                 }
             });
-            // Through a buffer, which boxes it once more.
+            // Through a buffer, which boxes the error once more.
             let http = ServiceBuilder::new().buffer(4).service(http);
             let endpoint = TokenEndpoint::new(http, URL).unwrap();
             let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
@@ -161,7 +161,7 @@ async fn layer_beneath_that_refuses_keeps_its_kind_and_spends_nothing() {
             assert!(error.to_string().contains("log in over there"), "{error}");
             assert!(!store.load().await.unwrap().unwrap().has_open_intent());
 
-            // The refresh token is as good as before, and the source is asked again.
+            // The refresh token is unspent, and the source is asked again.
             tokio::time::advance(HOUR).await;
             credentials.token().await.unwrap();
             assert_eq!(server.counters().refresh_token_reuses, 0);
@@ -196,7 +196,7 @@ enum Way {
 impl Way {
     /// A client that passes through a layer that does not exist yet.
     fn client(self, slot: Arc<OnceLock<Client>>) -> Client {
-        // In the task that calls, which is a buffer's worker, and not in the one that awaits.
+        // In the task that calls, which is the worker of a buffer, and not in the task that awaits.
         let call = move |request| slot.get().cloned().unwrap().call(request);
         match self {
             Self::Buffered => {

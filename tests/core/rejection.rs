@@ -112,7 +112,7 @@ async fn requests_that_cannot_be_sent_again_make_no_storm_either() {
         client.clone().oneshot(request).await.unwrap();
         sleep(Duration::from_millis(60)).await;
     }
-    // One per five seconds of brake, and the first.
+    // The first, and one per five seconds of backoff.
     assert!((2..=14).contains(&mint.calls()), "{}", mint.calls());
 }
 
@@ -139,7 +139,7 @@ async fn server_that_revokes_previous_tokens_causes_no_storm() {
         let answers = join_all(paths.map(|path| client.clone().oneshot(get(path)))).await;
         assert!(answers.into_iter().all(|answer| answer.unwrap().status() == StatusCode::OK));
     }
-    // One for each renewal that the application asked for, and the first.
+    // The first, and one for each refresh that the application requested.
     assert_eq!(mint.calls(), 21);
 }
 
@@ -173,7 +173,7 @@ async fn an_accepted_retry_releases_the_brake() {
     broken.store(false, Ordering::SeqCst);
     advance(Duration::from_secs(6)).await;
 
-    // Rejected for a good reason now: another process renewed.
+    // This rejection is justified: another process has refreshed.
     mint.clone().delay(Duration::ZERO);
     tower_refresh::TokenSource::fetch(&mint, tower_refresh::Renewal::new(Cause::Forced))
         .await
@@ -217,7 +217,7 @@ async fn failed_refresh_after_a_rejection_returns_the_rejection() {
     assert!(answer.extensions().get::<TokenError>().unwrap().is_transient());
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "401");
 
-    // In the cooldown the unexpired token is sent, and the 401 is the answer.
+    // During the backoff the unexpired token is sent, and the caller gets the 401.
     let answer = client.oneshot(get("/")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     assert!(answer.extensions().get::<TokenError>().is_some());
@@ -445,7 +445,7 @@ async fn an_unexpired_token_is_used_when_its_renewal_hangs() {
     for _ in 0..100 {
         assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
     }
-    // One timeout has passed, and not one for each of them.
+    // One timeout has passed, and not one for each request.
     assert_eq!(start.elapsed(), Duration::from_secs(30));
     assert_eq!(broken.await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
 }
@@ -535,14 +535,14 @@ async fn tokens_of_five_seconds_that_are_all_rejected_make_no_storm() {
     let lifetime = Duration::from_secs(5);
     let refreshes =
         refreshes_in_a_minute(lifetime, |_, _| async { StatusCode::UNAUTHORIZED }).await;
-    // Each of them is renewed once when its life ends, and once more because it is rejected.
+    // Each is refreshed once when it expires, and once more because it is rejected.
     assert!((12..=2 * 15).contains(&refreshes), "{refreshes}");
 }
 
 #[test]
 fn a_rejected_answer_of_endless_empty_frames_is_read_to_an_end() {
     let (done, is_done) = mpsc::channel();
-    // On a thread of its own: were there no end, the test would not reach one either.
+    // On a thread of its own, since an endless response would block the test itself.
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let status = runtime.block_on(async {

@@ -1,4 +1,5 @@
-//! What rejections cost while one endpoint, one origin or everything rejects, and that a revocation is still repaired.
+//! The refreshes that rejections cost while one endpoint, one origin or the whole API rejects, and the repair of
+//! revocations.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ struct Api {
     credentials: tower_refresh::Credentials<Mint>,
 }
 
-/// What the callers of the broken endpoint do.
+/// The requests of the callers of the broken endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Callers {
     Retry,
@@ -100,7 +101,7 @@ impl Api {
         self.send(&format!("https://api.test{path}"), Callers::Retry).await.unwrap()
     }
 
-    /// For `seconds`, ten times a second: a request to each broken path in turn, and one that is good.
+    /// For `seconds`, ten times a second, sends a request to each broken path in turn, and a good one.
     async fn mixed_traffic(&self, seconds: usize, callers: Callers) {
         for _ in 0..seconds * 10 {
             self.send("https://api.test/broken", callers).await;
@@ -121,7 +122,7 @@ async fn one_endpoint_that_rejects_everything_costs_few_refreshes() {
     }
 }
 
-/// S8: alone, it has nothing that speaks for the token, and costs a refresh now and then.
+/// S8: without other traffic no response speaks for the token, so that it costs an occasional refresh.
 #[tokio::test(start_paused = true)]
 async fn one_endpoint_without_other_traffic_costs_few_refreshes() {
     for callers in ALL {
@@ -134,7 +135,7 @@ async fn one_endpoint_without_other_traffic_costs_few_refreshes() {
     }
 }
 
-/// E2: the broken endpoint does not shield a revocation, whenever it comes.
+/// E2: the broken endpoint shields no revocation, at any time.
 #[tokio::test(start_paused = true)]
 async fn a_revocation_is_repaired_by_the_first_rejection_elsewhere() {
     for callers in ALL {
@@ -211,7 +212,7 @@ async fn revocation_is_repaired_although_a_public_path_accepts_all() {
     }
 }
 
-/// E2: nor do a thousand paths that reject everything, which have used up the budget.
+/// E2: a thousand paths that reject everything, and have used up the budget, shield none either.
 #[tokio::test(start_paused = true)]
 async fn a_revocation_among_a_thousand_broken_paths_is_repaired() {
     for callers in ALL {
@@ -263,7 +264,7 @@ async fn broken_endpoint_does_not_risk_a_doubtful_refresh_token() {
     }
     assert_eq!(api.mint.calls(), 2);
 
-    // It is all that is left once no response has accepted the access token for long.
+    // No response has accepted the access token for long, so that the refresh token is the last resort.
     api.mint.fail(None);
     api.revoke();
     let mut rejected = 0;

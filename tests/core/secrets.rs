@@ -41,7 +41,7 @@ use crate::folder::Folder;
 use crate::harness::{self, HOUR, let_others_run, policy, puppet, token_of};
 use crate::log::Log;
 
-// The letters and digits that each begins with are what is looked for; the rest is there to be encoded.
+// The test searches for the letters and digits at the beginning of each. The rest exists to be encoded.
 const ACCESS: &str = "Ac7xQw9RaLmN-access.token/with+odd=";
 const REFRESH: &str = "Rf5tYu2KbPzV-refresh&tok%en=+ \"q\\/";
 const ID: &str = "Id8vBn3McXsW.id.token";
@@ -409,7 +409,7 @@ async fn events(paper: &mut Paper) {
         credentials.forget().await.unwrap();
         paper.debug("Status", &credentials.status());
     }
-    // A flight that comes too late, and one that never comes.
+    // A refresh that completes too late, and one that never completes.
     let waiting = tokio::spawn({
         let credentials = credentials.clone();
         async move { credentials.token().await }
@@ -490,9 +490,9 @@ async fn collect(paper: &mut Paper, events: &mut Events, seen: &mut BTreeSet<Str
     }
 }
 
-// ===== a token endpoint that echoes what it was sent =====
+// ===== a token endpoint that echoes requests =====
 
-/// What was sent, and a way to quote it.
+/// A request, and a way to quote it.
 type Quote = fn(&Sent) -> String;
 
 const QUOTES: [(&str, Quote); 10] = [
@@ -644,7 +644,7 @@ async fn echoes(paper: &mut Paper) {
     let mut kinds = BTreeSet::new();
     for (how, reply) in REPLIES {
         for (what, quote) in QUOTES {
-            // So that the limits of what is kept fall before, into and behind a secret.
+            // So that each size limit falls before, into and behind a secret.
             for ahead in [0, 50, 190] {
                 for (label, error) in echo(move |sent| reply(&pad(ahead, &quote(sent)))).await {
                     kinds.insert([
@@ -665,7 +665,7 @@ fn pad(ahead: usize, quote: &str) -> String {
     format!("{}{quote}", ". ".repeat(ahead / 2))
 }
 
-/// Asks an endpoint in every way there is, and returns the errors.
+/// Sends every kind of request to an endpoint, and returns the errors.
 async fn echo(
     reply: impl Fn(&Sent) -> Result<Response<Body>, BoxError> + Clone + Send + Sync + 'static,
 ) -> Vec<(&'static str, TokenError)> {
@@ -753,14 +753,14 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     let mut tokens = credentials.token().await.unwrap();
     paper.learn(&tokens);
 
-    // The brake.
+    // The rejection backoff.
     assert_eq!(get("/unauthorized").await.ok(), Some(StatusCode::UNAUTHORIZED));
     paper.learn(&credentials.token().await.unwrap());
     sleep(2 * brake).await;
     server.revoke_all_access_tokens();
     assert_eq!(get("/").await.ok(), ok);
 
-    // Failures of each kind, with what was sent in the answer.
+    // Failures of each kind, with the request quoted in the response.
     for (status, code) in [
         (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
         (StatusCode::BAD_GATEWAY, "invalid_grant"),
@@ -770,7 +770,7 @@ async fn sockets(paper: &mut Paper, http2: bool) {
         tokens = server.issue();
         paper.learn(&tokens);
         credentials.replace(tokens.clone()).await.unwrap();
-        // The first answer is to the refresh token; only if that is denied there is a second, to the password.
+        // The first response is to the refresh token. Only a denial leads to a second, to the password.
         for sent in [tokens.refresh_token().unwrap().expose_secret(), PASSWORD] {
             let description = format!("{sent}, {CLIENT_SECRET}");
             let body = serde_json::json!({ "error": code, "error_description": description });
@@ -779,7 +779,7 @@ async fn sockets(paper: &mut Paper, http2: bool) {
         server.revoke_all_access_tokens();
         assert_eq!(get("/").await.ok(), Some(StatusCode::UNAUTHORIZED), "{status} {code}");
         paper.error("the error of Status", &credentials.status().error.unwrap());
-        // A wrong configuration has the refresh token sent again, and not the password that the second answer shows.
+        // After a misconfiguration the refresh token is sent again. The password is not, which the second response would show.
         if code != "invalid_client" {
             paper.error("Credentials::renew", &credentials.renew().await.unwrap_err());
         }
@@ -803,13 +803,13 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     paper.debug("Counters", &server.counters());
 }
 
-// ===== what is written, and what is looked for in it =====
+// ===== the texts, and the search =====
 
 #[derive(Default)]
 struct Paper {
-    /// What is looked for, and what it is.
+    /// The secrets, and what each is.
     needles: Vec<(String, String)>,
-    /// Each text once, and where it was first.
+    /// Each text once, and its first origin.
     written: HashMap<String, String>,
 }
 
@@ -825,14 +825,14 @@ impl Paper {
         add("its end", &secret[secret.len() - 8..]);
         for before in 0..3 {
             let encoded = STANDARD.encode(["x".repeat(before).as_str(), secret].concat());
-            // What the neighbours do not touch.
+            // The part that no neighbour changes.
             let clean = (before * 8).div_ceil(6)..(before + secret.len()) * 8 / 6;
             add("base64", &encoded[clean]);
         }
         add("bytes", format!("{:?}", &secret.as_bytes()[..8]).trim_matches(['[', ']']));
     }
 
-    /// Looks for tokens that the server made up.
+    /// Searches for tokens that the server has issued.
     fn learn(&mut self, tokens: &TokenSet) {
         for token in [
             Some(tokens.access_token().expose_secret()),

@@ -1,4 +1,4 @@
-//! A process that is stopped while a refresh is under way, for longer than its time limit.
+//! A process that is stopped during a refresh for longer than the time limit.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ async fn response_missing_after_a_stop_is_lost_within_a_bound() {
     assert!(error.to_string().contains("https://as.test took longer than 2s"), "{error}");
 }
 
-/// Fetches, and stops all tasks for a time while the fetch is under way.
+/// Fetches, and stops all tasks for a time during the fetch.
 async fn stopped(source: impl TokenSource, time: Duration) -> Result<TokenSet, TokenError> {
     let fetch = tokio::spawn(async move { source.fetch(Renewal::new(Cause::Missing)).await });
     for _ in 0..100 {
@@ -85,7 +85,7 @@ async fn stopped(source: impl TokenSource, time: Duration) -> Result<TokenSet, T
     fetch.await.unwrap()
 }
 
-/// An endpoint that answers after a second, and whose answer passes through as many other tasks.
+/// An endpoint that responds after a second, and whose response passes through as many other tasks.
 fn endpoint(server: &AuthorizationServer, head: usize, body: usize) -> TokenEndpoint {
     let service = server.token_service();
     let http = service_fn(move |request: Request<Full<Bytes>>| {

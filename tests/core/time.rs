@@ -35,7 +35,7 @@ async fn fetches_in_ten_lifetimes(lifetime: Duration) -> usize {
 async fn each_lifetime_costs_about_one_fetch() {
     for lifetime in [Duration::from_secs(1), Duration::from_secs(5), HOUR, 30 * DAY] {
         let fetches = fetches_in_ten_lifetimes(lifetime).await;
-        // A fifth is the largest share that early renewal takes, a tenth the largest leeway.
+        // An early refresh takes at most a fifth, and the leeway at most a tenth.
         assert!((10..=14).contains(&fetches), "{lifetime:?}: {fetches}");
     }
 }
@@ -95,7 +95,7 @@ async fn token_over_on_arrival_is_used_and_refreshed_in_seconds() {
     }
 }
 
-/// S17: what is over on arrival is a property of what arrives. Before and after it, lifetimes count.
+/// S17: a token that is over on arrival changes nothing for the tokens before and after it.
 #[tokio::test(start_paused = true)]
 async fn tokens_over_on_arrival_are_reported_once_per_change() {
     let lifetimes = [0_u64, 0, 4000, 250, 0, 0, 0];
@@ -155,11 +155,11 @@ async fn endpoint_slower_than_the_lifetime_causes_no_storm() {
         advance(Duration::from_secs(1)).await;
         harness::let_others_run().await;
     }
-    // One every eight seconds: three of them for the answer, and five until the next.
+    // One every eight seconds: three for the response, and five until the next request.
     assert!((10..=14).contains(&mint.calls()), "{}", mint.calls());
 }
 
-/// S17: a token that the application brings may be used up. Programs that restart bring such tokens.
+/// S17: the token of a log-in may have expired, for example after a restart.
 #[tokio::test(start_paused = true)]
 async fn expired_token_of_a_log_in_is_refreshed_before_use() {
     let mint = Mint::new(HOUR);
@@ -169,7 +169,7 @@ async fn expired_token_of_a_log_in_is_refreshed_before_use() {
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t1");
 }
 
-/// A clock that reads what a function makes of the number of the reading.
+/// A clock whose readings are a function of their number.
 struct Odd(fn(u64) -> (Duration, SystemTime), AtomicU64);
 
 impl Clock for Odd {
@@ -230,7 +230,7 @@ async fn clocks_that_jump_do_not_make_waiters_spin() {
     }
 }
 
-/// S18: a reading that was far ahead for a moment holds up nothing for longer.
+/// S18: a reading that was far ahead for a moment causes no longer wait.
 #[tokio::test(start_paused = true)]
 async fn backoff_that_began_at_a_wrong_time_ends() {
     let clock = TokioClock::new();
@@ -451,6 +451,6 @@ async fn source_that_asks_for_a_refresh_at_once_causes_no_storm() {
         credentials.flush().await.unwrap();
         advance(Duration::from_millis(10)).await;
     }
-    // In ten seconds: one at their beginning, and one in their middle.
+    // In ten seconds: one at the beginning, and one in the middle.
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }

@@ -25,7 +25,7 @@ async fn fetch(endpoint: TokenEndpoint) -> Result<TokenSet, TokenError> {
     RefreshTokenGrant::new(endpoint, REFRESH_TOKEN).fetch(missing()).await
 }
 
-/// One refresh, answered so, in a dialect.
+/// Refreshes once, with this reply, in a dialect.
 async fn refresh_in(dialect: Dialect, reply: Reply) -> Result<TokenSet, TokenError> {
     let (endpoint, _) = endpoint([reply]);
     fetch(endpoint.dialect(dialect).clock(Manual::new())).await
@@ -81,7 +81,7 @@ async fn missing_expires_in_falls_back_to_dialect_then_jwt_exp() {
         let tokens = refresh(answer_with(200, &date, &body)).await.unwrap();
         assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(890)));
 
-        // By ours, if the server does not show its own.
+        // By the local clock, if the response has no `Date`.
         let tokens = refresh(json(&body)).await.unwrap();
         let now = UNIX_EPOCH + seconds(START);
         assert_eq!(tokens.lifetime_at(now), Some(seconds(900)));
@@ -98,7 +98,7 @@ async fn an_exp_before_the_time_of_receipt_is_ignored() {
         let body = format!(r#"{{"access_token":"{token}"}}"#);
         assert_eq!(lifetime(&body).await, None, "{exp}");
     }
-    // A JWE has five parts, and nothing in it can be read.
+    // A JWE has five parts, and is opaque.
     assert_eq!(lifetime(r#"{"access_token":"a.b.c.d.e"}"#).await, None);
 }
 
@@ -127,7 +127,7 @@ async fn zero_and_zero_times_mean_that_the_expiry_is_unknown() {
         for name in ["expires_in", "expires", "expiry", "expires_at", "expires_in_ms"] {
             let body = format!(r#"{{"access_token":"a","{name}":{value}}}"#);
             assert_eq!(lifetime(&body).await, None, "{body}");
-            // Another field that states a time counts.
+            // Another field with a time counts.
             let body =
                 format!(r#"{{"access_token":"a","{name}":{value},"expires_on":4102444800}}"#);
             assert!(lifetime(&body).await.is_some(), "{body}");
@@ -198,7 +198,7 @@ async fn dialect_sets_the_unit_of_lifetimes() {
     let tokens = refresh_in(dialect, json(body)).await.unwrap();
     assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(900)));
 
-    // A unit in the name counts. Names that only end in the same letters are in seconds.
+    // A unit in the name counts. Names that merely end in the same letters are in seconds.
     for (pointer, expected) in [("/ttlMs", 1), ("/ttl_ms", 1), ("/terms", 1000), ("/params", 1000)]
     {
         let mut dialect = Dialect::rfc6749();
@@ -276,7 +276,7 @@ async fn token_type_that_needs_a_proof_is_an_error_that_names_it() {
         assert!(error.to_string().contains(&format!("`{token_type}`")), "{error}");
         assert!(error.to_string().contains("`fields.token_type`"), "{error}");
 
-        // The remedy works.
+        // The remedy that the error names works.
         let mut dialect = Dialect::rfc6749();
         dialect.fields.token_type.clear();
         assert!(refresh_in(dialect, json(&body)).await.is_ok());
@@ -398,7 +398,7 @@ async fn name_that_is_almost_a_usual_one_and_not_read_is_a_warning() {
     }
 }
 
-/// Faults A50 to A57. The successor is what is sent next.
+/// Faults A50 to A57. The successor is sent next.
 #[tokio::test]
 async fn flaw_outside_of_the_tokens_does_not_lose_the_successor() {
     let plain = r#"{"access_token":"a-second","refresh_token":"r-second","quota":1}"#;
@@ -451,7 +451,7 @@ async fn other_names_and_envelopes_are_a_matter_of_the_dialect() {
     assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "r");
     assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(60)));
 
-    // An error often comes without the envelope.
+    // Errors often lack the envelope.
     let error = refresh_in(dialect, answer(400, r#"{"error":"invalid_grant"}"#)).await;
     assert!(error.unwrap_err().is_denied());
 
@@ -601,7 +601,7 @@ async fn status_429_and_503_are_transient_and_honour_retry_after() {
             (&[("retry-after", "1.5")], Some(Duration::from_millis(1500))),
             (&[("retry-after", "0007")], Some(seconds(7))),
             (&[("retry-after", "Tuesday, 01-Nov-22 13:14:43 GMT")], Some(seconds(60))),
-            // By the server's clock, not ours.
+            // By the clock of the server, not the local one.
             (
                 &[
                     ("retry-after", "Thu, 01 Jan 1970 00:01:40 GMT"),
@@ -749,7 +749,7 @@ async fn response_that_never_ends_is_abandoned_at_the_timeout() {
     assert_eq!(log.len(), 0);
 }
 
-/// The answer could not be awaited, and with it the only copy of the next refresh token.
+/// The response could not be awaited, so that the only copy of the next refresh token would be lost.
 #[tokio::test(start_paused = true)]
 async fn request_that_is_prepared_when_its_time_is_over_is_not_sent() {
     for took in [seconds(5), Duration::from_millis(4999)] {
@@ -854,7 +854,7 @@ async fn any_clonable_client_will_do_even_one_that_is_not_sync() {
     is_shared(&endpoint);
     let grant = RefreshTokenGrant::new(endpoint, REFRESH_TOKEN);
     is_shared(&grant);
-    // As a flight does it: in a task of its own.
+    // In a task of its own, like a refresh.
     let tokens = tokio::spawn(async move { grant.fetch(missing()).await }).await;
     assert_eq!(tokens.unwrap().unwrap().access_token().expose_secret(), "a");
 }

@@ -1,4 +1,4 @@
-//! What a dialect, an endpoint and a grant can be configured to send and to keep.
+//! The requests that dialects, endpoints and grants can be configured to send, and the fields that they keep.
 
 use std::convert::Infallible;
 
@@ -104,7 +104,7 @@ async fn get_with_a_secret_needs_the_explicit_word() {
     let (endpoint, log) = in_dialect(r#"{"method": "GET"}"#, [json(KEPT)]);
     let refresh = RefreshTokenGrant::new(endpoint.clone(), "r").fetch(missing()).await;
     assert_refused(refresh, &log, "allow_secrets_in_query");
-    // A client id alone is no secret.
+    // A client id alone is not a secret.
     let endpoint = endpoint.client_auth(ClientAuth::none("me"));
     ClientCredentialsGrant::new(endpoint).fetch(missing()).await.unwrap();
     assert_eq!(log.last().method(), Method::GET);
@@ -650,7 +650,7 @@ async fn replace_reports_a_refresh_token_with_a_line_break() {
     }
 }
 
-/// Fault B10: nor is it taken for one that was sent.
+/// Fault B10: the token does not count as sent.
 #[cfg(feature = "store")]
 #[tokio::test]
 async fn corrected_refresh_token_is_sent_from_a_store() {
@@ -695,7 +695,7 @@ fn custom(name: &'static str, value: &'static str) -> ClientAuth {
     ClientAuth::custom(move || async move { Ok(Authentication::new().param(name, value)) })
 }
 
-/// Fault B10: in each body, and under the server's names.
+/// Fault B10: in each kind of body, and under the names of the server.
 #[tokio::test]
 async fn parameter_with_a_line_break_is_not_sent() {
     for json_dialect in [

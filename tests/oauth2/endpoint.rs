@@ -87,7 +87,7 @@ async fn revocation_amid_fifty_callers_costs_one_refresh() {
     assert_rotation_was_clean(&counters);
 }
 
-// ===== the answer is lost =====
+// ===== lost responses =====
 
 #[tokio::test(start_paused = true)]
 async fn after_a_lost_response_one_attempt_follows_at_expiry() {
@@ -142,7 +142,7 @@ async fn refresh_token_is_not_sent_while_a_lost_refresh_sends_it() {
         Credentials::with_policy(world.refresh_token_grant(Dialect::rfc6749()), policy);
     assert!(credentials.token().await.unwrap_err().is_transient());
 
-    // After ten timeouts the credentials ask again; the grant knows that its request is still open.
+    // After ten timeouts the credentials ask again. The earlier request is still open.
     sleep(46 * SECOND).await;
     let error = credentials.token().await.unwrap_err();
     assert!(error.is_ambiguous(), "{error}");
@@ -219,7 +219,7 @@ async fn lost_response_is_repaired_inside_the_grace_window() {
         assert_eq!(counters.families_revoked, 0, "{fault:?}");
         assert!(failures(&mut events).await.is_empty(), "{fault:?}");
 
-        // And life goes on with the successor.
+        // The session continues with the successor.
         advance(HOUR).await;
         client.get("/").await.unwrap();
         assert_eq!(world.counters().token_requests, 4);
@@ -311,7 +311,7 @@ async fn rotated_configured_token_is_never_sent_after_a_log_out() {
     assert_eq!(world.counters().token_requests, 2);
     assert_rotation_was_clean(&world.counters());
 
-    // Nor if the new session ends by itself: the application logs in, and the server forgets it.
+    // Likewise if the new session ends: the application logs in, and the server forgets the session.
     let session = world.server.issue();
     client.credentials.replace(session.clone()).await.unwrap();
     client.get("/").await.unwrap();
@@ -333,7 +333,7 @@ async fn unsent_configured_token_is_not_sent_after_a_log_out() {
     assert!(error.is_denied(), "{error}");
     assert_eq!(world.counters().token_requests, 0);
 
-    // Who logs in again with it means it.
+    // An explicit log-in with it is intended.
     let tokens = world.server.issue().to_builder().refresh_token(configured.clone());
     client.credentials.replace(tokens).await.unwrap();
     advance(HOUR).await;
@@ -352,7 +352,7 @@ async fn password_grant_takes_over_once_the_token_is_denied() {
     let client = world.client(refresh.or_else(log_in));
     client.get("/").await.unwrap();
 
-    // The session ends at the server; the callers do not notice.
+    // The session ends at the server, and no request fails.
     let tokens = client.credentials.token().await.unwrap();
     world.server.revoke_refresh_token(tokens.refresh_token().unwrap().expose_secret());
     for answer in join_all((0..50).map(|_| client.get("/"))).await {
@@ -361,7 +361,7 @@ async fn password_grant_takes_over_once_the_token_is_denied() {
     let counters = world.counters();
     assert_eq!((counters.refresh_token_requests, counters.password_requests), (2, 1));
 
-    // From here on it is an ordinary session, for as long as it lasts.
+    // From here on this is an ordinary session.
     for _ in 0..3 {
         advance(HOUR).await;
         client.get("/").await.unwrap();
@@ -370,7 +370,7 @@ async fn password_grant_takes_over_once_the_token_is_denied() {
     assert_eq!((counters.refresh_token_requests, counters.password_requests), (5, 1));
     assert_eq!(counters.refresh_token_reuses, 0);
 
-    // After logging out as well.
+    // After a log-out as well.
     client.credentials.forget().await.unwrap();
     client.get("/").await.unwrap();
     let counters = world.counters();
@@ -412,7 +412,7 @@ async fn logging_out_revokes_both_tokens_at_the_server() {
     revocation.revoke(&tokens).await.unwrap();
     assert!(!world.server.is_live(access) && !world.server.is_unspent(refresh));
     assert_eq!(world.counters().revocation_requests, 2);
-    // Twice is as good as once (RFC 7009 §2.2).
+    // A second revocation succeeds too (RFC 7009 §2.2).
     revocation.revoke(&tokens).await.unwrap();
 
     let error = client.get("/").await.unwrap_err().downcast::<TokenError>().unwrap();
@@ -444,7 +444,7 @@ async fn a_client_acts_for_itself_and_renews_as_often_as_it_must() {
         assert_eq!(counters.client_credentials_requests, 11);
         assert_eq!(counters.token_requests, 11);
 
-        // A lost answer is no drama without a refresh token: it is asked for again after a moment.
+        // Without a refresh token a lost response is harmless, and the request is repeated soon.
         world.server.token_faults().once(Fault::drop_connection().after_processing());
         advance(56 * MINUTE).await;
         for _ in 0..10 {
@@ -470,7 +470,7 @@ async fn wrong_client_secret_is_reported_and_not_tried_again() {
     assert_eq!(world.counters().token_requests, 1);
 }
 
-// ===== a server that revokes the old token with the new one =====
+// ===== servers that revoke previous tokens =====
 
 #[tokio::test(start_paused = true)]
 async fn server_that_revokes_previous_tokens_gets_no_early_refresh() {
@@ -479,7 +479,7 @@ async fn server_that_revokes_previous_tokens_gets_no_early_refresh() {
     let mut dialect = Dialect::rfc6749();
     dialect.revokes_previous = true;
     let client = world.client(world.refresh_token_grant(dialect));
-    // A request that takes 3 s, every second: none of them sees its token revoked by an early renewal.
+    // A request of 3 s, every second: no early refresh revokes a token in use.
     let callers = (0..600_u64).map(|number| {
         let client = &client;
         async move {
@@ -494,7 +494,7 @@ async fn server_that_revokes_previous_tokens_gets_no_early_refresh() {
     assert_rotation_was_clean(&counters);
 }
 
-// ===== the two of them =====
+// ===== helpers =====
 
 struct World {
     server: AuthorizationServer,
@@ -544,12 +544,12 @@ impl<S: TokenSource> Client<S> {
     }
 }
 
-/// Each refresh token was used at most once, each use brought the next one, and no family was lost.
+/// Asserts that each refresh token was used at most once, each use returned its successor, and no family was revoked.
 fn assert_rotation_was_clean(counters: &Counters) {
     assert_rotation_was_clean_but_for(counters, 0);
 }
 
-/// As [`assert_rotation_was_clean`], with other log-ins whose refresh tokens were not used.
+/// Like [`assert_rotation_was_clean`], with other log-ins whose refresh tokens were not used.
 fn assert_rotation_was_clean_but_for(counters: &Counters, other_log_ins: u64) {
     let uses: u64 = counters.refresh_token_uses.values().sum();
     let used = counters.refresh_token_uses.values().filter(|uses| **uses > 0).count() as u64;

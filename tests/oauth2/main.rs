@@ -1,4 +1,4 @@
-//! The requests to a token endpoint and their answers.
+//! Requests to a token endpoint, and its responses.
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! A token endpoint that answers from a script and keeps what it was sent.
+//! A token endpoint that replies from a script and records the requests.
 #![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::VecDeque;
@@ -19,10 +19,10 @@ use tower_refresh::{Clock, Now, TokenError};
 
 pub(crate) const URL: &str = "https://as.example.com/oauth2/token";
 
-/// What the server does with one request.
+/// The reaction of the server to one request.
 pub(crate) enum Reply {
     Answer(Response<Vec<u8>>),
-    /// The body begins, and then nothing more comes.
+    /// The body begins, and then pauses without end.
     Drip(Response<Vec<u8>>),
     /// The body begins, and then the connection breaks.
     Cut(Response<Vec<u8>>),
@@ -56,7 +56,7 @@ pub(crate) fn refused() -> Reply {
     Reply::Fail(Refused.into())
 }
 
-/// The error of connecting of this HTTP client, which the endpoint is set to recognise.
+/// The connect error of this HTTP client, which the endpoint is configured to recognise.
 #[derive(Debug)]
 struct Refused;
 
@@ -101,7 +101,7 @@ impl Log {
     }
 }
 
-/// Makes an endpoint that gives these replies, and after them refuses connections.
+/// Makes an endpoint that gives these replies and then refuses connections.
 pub(crate) fn endpoint(replies: impl IntoIterator<Item = Reply>) -> (TokenEndpoint, Log) {
     let replies = Arc::new(Mutex::new(replies.into_iter().collect::<VecDeque<_>>()));
     let log = Log::default();
@@ -143,7 +143,7 @@ fn frame(body: Vec<u8>) -> Frame {
 
 pub(crate) type TestBody = BoxBody<Bytes, BoxError>;
 
-/// A clock to set by hand; it begins at the first of November 2022, 13:13:43 UTC.
+/// A clock that the test advances. It begins on 1 November 2022, 13:13:43 UTC.
 #[derive(Clone)]
 pub(crate) struct Manual(Arc<AtomicU64>);
 

@@ -33,7 +33,7 @@ use tower_refresh::{
     Cause, Credentials, RefreshPolicy, Renewal, TokenError, TokenSet, TokenSource,
 };
 
-// ===== not sent =====
+// ===== requests that were not sent =====
 
 /// S5
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn errors_of_connecting_of_reqwest_are_transient_for_every_body() {
     let client = || reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{}/token", closed_port().await);
     check_offline(TokenEndpoint::new(ReqwestService::new(client()), &url).unwrap()).await;
-    // It may have followed a redirect, unless its owner knows better.
+    // The client may have followed a redirect, unless the configuration excludes that.
     let adapted = TokenEndpoint::new(Adapter(client()), &url).unwrap();
     let error = refresh(adapted.clone()).await;
     assert!(error.is_ambiguous() && error.to_string().contains("`ReqwestService`"), "{error}");
@@ -214,7 +214,7 @@ async fn idle_connection_closed_before_the_request_is_transient() {
     assert!(error.to_string().contains("Connect"), "{error}");
 }
 
-// ===== perhaps sent =====
+// ===== requests that may have been sent =====
 
 /// S3
 #[tokio::test]
@@ -333,7 +333,7 @@ async fn refusal_that_reqwest_was_not_redirected_to_is_the_servers() {
     }
 }
 
-/// A layer that tries again, above a layer that then refuses.
+/// A layer that repeats the request, outside a layer that then refuses it.
 #[tokio::test]
 async fn refusal_beneath_after_a_request_that_was_sent_is_ambiguous() {
     let server = AuthorizationServer::new();
@@ -365,7 +365,7 @@ async fn first_failed_connection_is_transient_below_a_retry_layer() {
     .await;
 }
 
-// ===== what they have in common =====
+// ===== helpers =====
 
 async fn check_offline(endpoint: TokenEndpoint) {
     for is_empty in [false, true] {
@@ -387,7 +387,7 @@ async fn refresh(endpoint: TokenEndpoint) -> TokenError {
     fetch(&RefreshTokenGrant::new(endpoint, "refresh")).await.unwrap_err()
 }
 
-/// With all parameters in the query, perhaps, so that the body is empty.
+/// Optionally with all parameters in the query, so that the body is empty.
 async fn refresh_as(endpoint: TokenEndpoint, is_empty: bool) -> Result<TokenSet, TokenError> {
     let mut dialect = Dialect::rfc6749();
     if is_empty {
@@ -418,7 +418,7 @@ fn unreachable() -> io::Error {
     io::ErrorKind::HostUnreachable.into()
 }
 
-/// An error that has an `io::Error` for a cause.
+/// An error whose cause is an `io::Error`.
 #[derive(Debug)]
 struct Shown(Arc<std::sync::OnceLock<io::Error>>);
 
@@ -434,7 +434,7 @@ impl std::error::Error for Shown {
     }
 }
 
-/// reqwest behind a custom adapter, through which nothing is reported.
+/// reqwest behind a custom adapter, which hides that a request was not sent.
 #[derive(Clone)]
 struct Adapter(reqwest::Client);
 
@@ -492,7 +492,7 @@ impl Connection for Idle {
     }
 }
 
-/// A connection that takes the request, and whose route then goes away.
+/// A connection that accepts the request and then loses its route.
 struct Unreachable(bool);
 
 impl AsyncRead for Unreachable {

@@ -1,4 +1,4 @@
-//! What token endpoints see on the wire, byte for byte, and what their documented answers become.
+//! The bytes of token requests, and how documented responses are read.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -47,7 +47,7 @@ impl Server {
         TokenEndpoint::new(client, &self.url).unwrap().clock(Manual::new())
     }
 
-    /// The next request, with the server's address replaced by `<host>`.
+    /// Returns the next request, with the address of the server replaced by `<host>`.
     async fn request(&mut self) -> String {
         let request = self.requests.recv().await.unwrap();
         request.replace(&self.host, "<host>")
@@ -265,7 +265,7 @@ async fn scope_resources_and_parameters_come_after_the_grants_own() {
         ),
         "{request}"
     );
-    // RFC 6749 §5.1: what was asked for.
+    // RFC 6749 §5.1: the requested scope.
     assert_eq!(tokens.scope(), Some("one two"));
 }
 
@@ -437,7 +437,7 @@ async fn failed_revocation_is_an_error_and_never_ambiguous() {
         let tokens = TokenSet::bearer("at").unwrap().refresh_token("rt").build();
         let error = Revocation::new(server.endpoint()).revoke(&tokens).await.unwrap_err();
         assert!(error.is_transient(), "{error}");
-        // Both were tried.
+        // Both revocations were attempted.
         server.request().await;
         server.request().await;
     }

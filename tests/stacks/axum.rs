@@ -23,7 +23,7 @@ use tower_refresh::{BoxError, Refresh, RefreshLayer, ReplayLimit, StaticToken, T
 
 use crate::harness::{Mint, token_of};
 
-// ===== a router beneath the layer =====
+// ===== a router as the inner service =====
 
 #[tokio::test]
 async fn a_body_in_memory_is_sent_again_with_its_length() {
@@ -64,7 +64,7 @@ async fn a_stream_over_the_limit_leaves_its_caller_the_rejection() {
     assert_eq!(send(request).await.status, StatusCode::OK);
 }
 
-/// What the caller saw; `calls` is how often a token was fetched.
+/// The response that the caller got. `calls` counts the fetches of a token.
 struct Seen {
     status: StatusCode,
     body: Bytes,
@@ -74,7 +74,7 @@ struct Seen {
     calls: usize,
 }
 
-/// Sends a request to a router that rejects the first token, and otherwise answers with what it was sent.
+/// Sends a request to a router that rejects the first token, and otherwise echoes the request.
 async fn send(request: Request<Body>) -> Seen {
     let router = Router::new().fallback(async |request: Request<Body>| {
         let rejected = token_of(&request) == Some("t1");
@@ -94,7 +94,7 @@ async fn send(request: Request<Body>) -> Seen {
     let answer = client.oneshot(request).await.unwrap();
     let (status, length) = (answer.status(), *answer.extensions().get::<Option<u64>>().unwrap());
     let collected = answer.into_body().collect().await.unwrap();
-    // A rejection renews the token, whether the request is sent again or not.
+    // A rejection refreshes the token even if the request is not sent again.
     for _ in 0..1000 {
         if source.calls() == 2 {
             break;
@@ -105,7 +105,7 @@ async fn send(request: Request<Body>) -> Seen {
     Seen { status, body: collected.to_bytes(), trailers, length, calls: source.calls() }
 }
 
-// ===== a handler that passes its request's body on =====
+// ===== a handler that forwards its body =====
 
 #[tokio::test]
 async fn a_handler_passes_a_body_on_as_it_comes_and_it_is_sent_again() {

@@ -32,19 +32,19 @@ use crate::raw_grpc::{Caller, Raw, all, feed, these};
 
 // ===== the server =====
 
-/// Answers with each message that comes.
+/// Responds with each message as it arrives.
 const ECHO: &str = "/raw.Api/Echo";
-/// Answers with all messages in one, when they are there.
+/// Responds with all messages in one, after the last has arrived.
 const JOIN: &str = "/raw.Api/Join";
-/// Answers with the first message three times.
+/// Responds with the first message three times.
 const REPEAT: &str = "/raw.Api/Repeat";
 /// Sends "hello" before it receives a message, and then behaves like `ECHO`.
 const GREET: &str = "/raw.Api/Greet";
 
-/// How the server refuses, in a request's metadata.
+/// The metadata of a request that selects how the server refuses it.
 const REFUSE: &str = "refuse";
 
-/// A server that takes tokens from the `t1`, `t2`, … of a `Mint`, beginning with one that can be set.
+/// A server that accepts the tokens `t1`, `t2`, … of a `Mint` from a settable number on.
 #[derive(Clone, Debug, Default)]
 struct Api {
     first_accepted: Arc<AtomicUsize>,
@@ -55,7 +55,7 @@ struct Api {
 type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
 impl Api {
-    /// Takes no token from now on that the mint has issued.
+    /// Revokes every token that the mint has issued.
     fn revoke(&self, mint: &Mint) {
         self.first_accepted.store(mint.calls() + 1, Ordering::SeqCst);
     }
@@ -64,7 +64,7 @@ impl Api {
         self.first_accepted.store(usize::MAX, Ordering::SeqCst);
     }
 
-    /// The tokens of the calls so far, which are then forgotten.
+    /// Returns the tokens of the calls since the last time.
     fn calls(&self) -> Vec<String> {
         self.calls.lock().unwrap().drain(..).map(|(_, token)| token).collect()
     }
@@ -99,7 +99,7 @@ impl Api {
         let path = path.to_owned();
         tokio::spawn(async move {
             let mut messages = request.into_inner();
-            // The caller may be gone.
+            // The caller may have been dropped.
             let say = |message: Bytes| drop(hand.send(Ok(message)));
             if path == GREET {
                 say(Bytes::from_static(b"hello"));
@@ -133,7 +133,7 @@ impl Service<Request<Body>> for Api {
         let api = self.clone();
         let path = request.uri().path().to_owned();
         Box::pin(async move {
-            // All four kinds are this one on the wire.
+            // On the wire, all four kinds are this one.
             let handler = tower::service_fn(move |request| {
                 let answer = api.answer(&path, request);
                 async move { answer }
@@ -302,9 +302,9 @@ async fn client_can_wait_for_the_first_message_of_the_server() {
     }
 }
 
-// ===== where there is no second attempt =====
+// ===== calls without a retry =====
 
-/// Makes two calls, the token being revoked before the first: it fails, and the next one works.
+/// Revokes the token and makes two calls: the first fails, and the second works.
 async fn fails_once<S>(api: &Api, mint: &Mint, mut caller: Caller<S>, skip: Option<Skip>)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error: Into<tower::BoxError>>,
@@ -350,7 +350,7 @@ async fn without_retry_a_call_is_made_once_and_the_next_one_works() {
 
 // ===== a status in the trailers =====
 
-/// A call whose server refuses in this way.
+/// Makes a call that the server refuses in this way.
 fn refused(how: &'static str) -> tonic::Request<Bytes> {
     let mut request = tonic::Request::new(Bytes::from_static(b"one"));
     request.metadata_mut().insert(REFUSE, MetadataValue::from_static(how));
@@ -394,7 +394,7 @@ async fn holding_a_response_does_not_change_its_status() {
         assert_eq!(status.message(), "who are you? – the server");
         assert_eq!(status.message(), expected.message());
         assert_eq!(status.metadata().get("x-initial").unwrap(), "initial");
-        // tonic leaves out what came with the head if a message was between.
+        // tonic omits the metadata of the head if a message follows it.
         let headers = status.metadata().clone().into_headers();
         for (name, value) in &expected.metadata().clone().into_headers() {
             assert!(name == "date" || headers[name] == value, "{how}: {name}");
@@ -514,7 +514,7 @@ async fn status_never_claims_that_a_rejected_call_was_not_sent() {
     assert!(status.source().is_none());
 }
 
-// ===== what others add =====
+// ===== interceptors =====
 
 #[tokio::test]
 async fn generated_client_works_with_interceptors_on_either_side() {

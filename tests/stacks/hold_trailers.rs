@@ -1,4 +1,4 @@
-//! `HoldTrailersLayer`, over answers that a test hands out frame by frame.
+//! `HoldTrailersLayer`, over responses that a test sends frame by frame.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,7 +18,7 @@ use tower_refresh::{RefreshLayer, Renewal, TokenSet};
 
 type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, io::Error>>;
 
-/// An answer with a gRPC head, and the hand that gives its body.
+/// Returns a response with a gRPC head, and the sender of its body.
 fn answer() -> (Frames, Response<impl Body<Data = Bytes, Error = io::Error> + Unpin>) {
     let (frames, mut receiver) = mpsc::unbounded_channel();
     let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
@@ -35,7 +35,7 @@ fn head<B>(body: B) -> Response<B> {
         .unwrap()
 }
 
-/// A body of which everything is there.
+/// Returns a body whose frames are all ready.
 fn body_of(
     frames: Vec<Frame<Bytes>>,
 ) -> StreamBody<impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Unpin> {
@@ -63,7 +63,7 @@ fn trailers(code: u16) -> HeaderMap {
     trailers
 }
 
-/// The answer to one call through the layer.
+/// Makes one call through the layer.
 fn call<B>(
     layer: HoldTrailersLayer,
     response: Response<B>,
@@ -88,7 +88,7 @@ where
     response.into_body().collect().await.unwrap()
 }
 
-// ===== what is held =====
+// ===== responses that are held =====
 
 #[tokio::test(start_paused = true)]
 async fn head_and_message_wait_for_trailers_and_arrive_complete() {
@@ -277,7 +277,7 @@ fn outside_a_runtime_an_answer_that_is_not_there_is_not_held() {
     assert_eq!(assert_ready!(there.poll()).unwrap().headers()["grpc-status"], "16");
 }
 
-// ===== what is not held =====
+// ===== responses that are not held =====
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_unary_answer_is_not_held_for_a_moment() {
@@ -331,7 +331,7 @@ async fn the_length_of_the_body_is_known_as_before() {
 enum Shape {
     /// tonic's `Err(Status)`, grpcio's `context.abort`.
     TrailersOnly,
-    /// An error inside a stream that has sent something.
+    /// An error in a stream that has sent a message.
     AfterOneMessage,
     AfterTwoMessages,
     /// After initial metadata.
@@ -355,7 +355,7 @@ fn refuse(shape: Shape) -> Response<tonic::body::Body> {
     head(tonic::body::Body::new(body_of(frames)))
 }
 
-/// Calls a server that refuses the first token in this shape, and returns whether the caller got an answer to the second.
+/// Calls a server that refuses the first token in this form, and returns whether the retry succeeded.
 async fn sent_again(shape: Shape, hold: bool) -> bool {
     let server = tower::service_fn(move |request: Request<Empty<Bytes>>| async move {
         Ok::<_, Infallible>(if request.headers()[header::AUTHORIZATION] == "Bearer t1" {

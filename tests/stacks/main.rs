@@ -1,4 +1,4 @@
-//! The layer in the stacks that it is made for: tower, axum, tonic, reqwest.
+//! The layer in its stacks: tower, axum, tonic and reqwest.
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,

@@ -83,7 +83,7 @@ async fn body_that_fails_midway_returns_its_own_error() {
 async fn bodies_of_every_kind_reach_the_server() {
     let foreign = Recorder::serve().await;
     let http = service(reqwest::Client::builder());
-    // One that is not `Sync`.
+    // A body that is not `Sync`.
     let unsync = stream_of([Ok("unsync".into())]).boxed_unsync();
     http.clone().oneshot(foreign.request("/", unsync)).await.unwrap();
     http.clone().oneshot(foreign.request("/", Full::from("full"))).await.unwrap();
@@ -99,7 +99,7 @@ async fn bodies_of_every_kind_reach_the_server() {
 #[tokio::test]
 async fn stream_rejected_midway_is_resent_from_its_beginning() {
     for version in [Version::HTTP_11, Version::HTTP_2] {
-        // Rejects the first token once it has seen the beginning of the body, and otherwise answers with all of it.
+        // Rejects the first token after the first frame of the body, and otherwise echoes the body.
         let (tell, told) = oneshot::channel();
         let tell = Arc::new(Mutex::new(Some(tell)));
         let router = axum::Router::new().fallback(async move |request: axum::extract::Request| {
@@ -133,7 +133,7 @@ async fn stream_rejected_midway_is_resent_from_its_beginning() {
 
 #[tokio::test]
 async fn both_directions_of_a_stream_flow_before_either_ends() {
-    // Rejects the first token before it has seen anything of the body.
+    // Rejects the first token before it reads the body.
     let echo =
         axum::Router::new().fallback(
             async |request: axum::extract::Request| match harness::token_of(&request) {
@@ -166,7 +166,7 @@ async fn both_directions_of_a_stream_flow_before_either_ends() {
 
 #[tokio::test]
 async fn trailers_go_both_ways_and_with_the_retry() {
-    // Answers with the trailers that it was sent, and rejects the first token.
+    // Echoes the trailers, and rejects the first token.
     let router = axum::Router::new().fallback(async |request: axum::extract::Request| {
         let rejected = harness::token_of(&request) == Some("t1");
         let collected = request.into_body().collect().await.unwrap();
@@ -315,7 +315,7 @@ async fn a_request_that_reqwest_cannot_take_is_an_error_of_reqwest() {
 
 #[tokio::test]
 async fn a_path_is_never_read_as_a_part_of_the_host() {
-    /// Writes down which names it is asked for.
+    /// A resolver that records the names.
     #[derive(Clone, Default)]
     struct Asked(Arc<Mutex<Vec<String>>>);
     impl Resolve for Asked {
@@ -329,7 +329,7 @@ async fn a_path_is_never_read_as_a_part_of_the_host() {
     let http = service(reqwest::Client::builder().dns_resolver(Arc::new(asked.clone())));
     let layer = RefreshLayer::new(StaticToken::new("sesame").unwrap());
     let client = layer.origin("https://api.test").layer(http);
-    // `http` before 1.4.1 lets the others be made.
+    // `http` before 1.4.1 accepts the others.
     for path in ["*", ".evil.test/", "@evil.test/", ":99/"] {
         let uri = Uri::builder().scheme("https").authority("api.test").path_and_query(path);
         let Ok(uri) = uri.build() else {
@@ -345,7 +345,7 @@ async fn a_path_is_never_read_as_a_part_of_the_host() {
 /// S5
 #[tokio::test]
 async fn a_token_endpoint_that_cannot_be_reached_was_sent_nothing() {
-    /// Knows no name.
+    /// A resolver that fails for each name.
     struct Nowhere;
     impl Resolve for Nowhere {
         fn resolve(&self, _: Name) -> Resolving {
@@ -383,7 +383,7 @@ async fn redirected_to_a_closed_port(
     let to = HeaderValue::try_from(format!("http://{closed}/token")).unwrap();
     let fault = Fault::status(status).header(header::LOCATION, to);
     server.token_faults().once(fault.after_processing());
-    // As reqwest is by default: it follows redirects.
+    // The default of reqwest: it follows redirects.
     let http = service(reqwest::Client::builder());
     let endpoint = TokenEndpoint::new(http, serving.url("/token")).unwrap();
     let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
@@ -448,7 +448,7 @@ fn debug_output_shows_no_default_header() {
     assert_eq!(format!("{http:?}"), "ReqwestService { .. }");
 }
 
-// ===== the API: rejects what its authorization server has revoked, and sends back what it is sent =====
+// ===== an API that echoes =====
 
 struct Api {
     server: AuthorizationServer,
@@ -501,7 +501,7 @@ impl Api {
     }
 }
 
-// ===== a server that writes down what it is sent =====
+// ===== a server that records =====
 
 struct Recorder {
     origin: String,
@@ -566,7 +566,7 @@ async fn serve(router: axum::Router) -> String {
     origin
 }
 
-// ===== what they have in common =====
+// ===== helpers =====
 
 fn service(client: reqwest::ClientBuilder) -> ReqwestService {
     ReqwestService::new(client.no_proxy().build().unwrap())

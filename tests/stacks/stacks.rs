@@ -1,4 +1,4 @@
-//! The layer among others: buffer, concurrency limit, load shed, timeout and redirect, on either side.
+//! The layer with other layers on either side: buffer, concurrency limit, load shed, timeout and redirect.
 #![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 #![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
@@ -159,7 +159,7 @@ async fn a_refused_request_gives_its_permit_back() {
         strings.next().await.fail(TokenError::denied("x"));
     });
     assert!(answer.unwrap_err().downcast_ref::<TokenError>().unwrap().is_denied());
-    // In the cooldown the error comes without a wait, from `call` itself.
+    // During the backoff the error comes from `call` itself, without a wait.
     let refused = client.ready().await.unwrap().call(get("/"));
     assert!(refused.await.is_err());
     let another = limited.oneshot(get("/"));
@@ -168,7 +168,7 @@ async fn a_refused_request_gives_its_permit_back() {
 
 #[tokio::test(start_paused = true)]
 async fn token_is_acquired_before_readiness_and_attached_last() {
-    // A request that waited for a token and then for the service goes out with the newest token.
+    // A request that waited for a token and then for the service carries the newest token.
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let layer = RefreshLayer::with_credentials(credentials.clone()).origin("https://api.test");
@@ -272,7 +272,7 @@ async fn outer_retry_sends_each_attempt_with_the_current_token() {
     assert_eq!(*sent.lock().unwrap(), ["t1", "t2"]);
 }
 
-/// What a user writes must be usable where futures are spawned, and nameable in a struct.
+/// The service must be usable in spawned futures, and nameable in a struct.
 #[test]
 fn the_service_is_send_and_sync_and_clone() {
     fn spawnable<T: Send + Sync + Clone + 'static>(_: T) {}
@@ -286,7 +286,7 @@ fn the_service_is_send_and_sync_and_clone() {
     spawnable(layer);
 }
 
-/// Serves one request at a time; one to `/slow` takes a minute. Rejects `old`, and writes down what it is sent.
+/// Serves one request at a time. One to `/slow` takes a minute. Rejects `old`, and records the tokens.
 fn one_at_a_time(
     sent: &Arc<Mutex<Vec<String>>>,
 ) -> impl Service<

@@ -1,4 +1,4 @@
-//! The laws of stores hold for the store in memory, and each store that breaks one is found out.
+//! The store in memory keeps the laws of stores, and a store that breaks one is detected.
 #![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::HashMap;
@@ -82,7 +82,7 @@ fn broken_law_of_a_store_is_named_in_the_panic() {
     assert!(missed.is_empty(), "{missed:#?}");
 }
 
-/// The stores that there are, by their names.
+/// The stores, by name.
 #[derive(Default)]
 struct Storages(Mutex<HashMap<String, Storage>>);
 
@@ -152,12 +152,12 @@ enum Flaw {
     LosesCancelledSaves,
 }
 
-/// A store in memory that waits between its steps as others do, with a flaw.
+/// A store in memory that waits between its steps, with a flaw.
 #[derive(Default)]
 struct Broken {
     flaw: Flaw,
     storage: Storage,
-    /// What this handle knows by itself.
+    /// The state of this handle alone.
     own: MemoryStore,
     own_loads: AtomicUsize,
 }
@@ -347,7 +347,7 @@ impl StoreLock for BrokenLock {
     async fn release(mut self) {
         let held = self.held.take();
         if self.flaw == Flaw::LockSurvivesRelease {
-            // Until the lease is over.
+            // Until the lease ends.
             tokio::spawn(async move {
                 sleep(Duration::from_secs(30)).await;
                 drop(held);

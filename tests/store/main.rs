@@ -1,4 +1,4 @@
-//! The stores, and the credentials that use one.
+//! Stores, and credentials that share one.
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,

@@ -30,7 +30,7 @@ fn sealed_store_keeps_the_laws_of_stores() {
     }
 }
 
-// ===== what can be read =====
+// ===== secrecy =====
 
 #[tokio::test]
 async fn nothing_secret_is_stored_or_shown() {
@@ -56,11 +56,11 @@ async fn nothing_secret_is_stored_or_shown() {
             "BwcHBwcH",
         ] {
             assert!(!shown.contains(secret), "{secret} in {shown}");
-            // However its bytes come to lie.
+            // At any alignment of its bytes.
             for start in 0..3 {
                 let encoded = STANDARD_NO_PAD.encode(secret.as_bytes().split_at(start).1);
                 let inner = &encoded[..encoded.len() - 1];
-                // A few letters are found in anything random.
+                // A few letters occur in any random text.
                 assert!(inner.len() < 7 || !shown.contains(inner), "{secret} in {shown}");
             }
         }
@@ -99,7 +99,7 @@ async fn no_two_saves_share_an_encryption_nonce() {
     }
 }
 
-// ===== what can be written =====
+// ===== edits =====
 
 #[tokio::test]
 async fn no_part_in_the_clear_can_be_edited() {
@@ -125,7 +125,7 @@ async fn no_part_in_the_clear_can_be_edited() {
         for edit in edits(stored.pointer(&part).unwrap()) {
             let mut edited = stored.clone();
             *edited.pointer_mut(&part).unwrap() = edit;
-            // Any other key is of no help, and neither is the same under the other id.
+            // No other key opens it, nor does the same key under the other id.
             let sealed = Sealed::new(holding(&edited).await, key("a", 1)).also_open(key("b", 1));
             let error = sealed.load().await.expect_err(&part);
             assert!(error.is_unreadable(), "{part}: {error}");
@@ -186,7 +186,7 @@ async fn what_was_sealed_for_one_name_is_not_read_under_another() {
         let mut swapped = into.clone();
         swapped["body"] = of["body"].clone();
         unreadable(&swapped, "was changed").await;
-        // With all that the first has, under the name of the second.
+        // With all fields of the first, under the name of the second.
         let mut renamed = of.clone();
         renamed["binding"] = into["binding"].clone();
         unreadable(&renamed, "was changed").await;
@@ -258,7 +258,7 @@ impl TokenStore for At {
     }
 }
 
-/// What is stored for a record that was sealed at this place.
+/// Returns the stored form of a record that was sealed at this place.
 async fn sealed_at(place: &'static str, record: &StoredTokens) -> Value {
     let store = At(place, MemoryStore::new());
     Sealed::new(store.clone(), key("a", 1)).save(record, None).await.unwrap();
@@ -379,7 +379,7 @@ async fn swapped_files_are_refused_and_a_moved_folder_is_not() {
         }
     }
 
-    // Nor is it another place if it is found by another way.
+    // A link to it is the same place.
     std::os::unix::fs::symlink("alice.json", users.join("link")).unwrap();
     assert!(by_name("link").load().await.unwrap().is_some());
     assert_eq!(by_name("link").place(), "alice.json");
@@ -400,7 +400,7 @@ async fn a_key_is_rotated_without_a_gap() {
     let second = Sealed::new(store.clone(), new.clone()).also_open(old);
     let last = Sealed::new(store.clone(), new);
 
-    // While each step is rolled out, some processes are a step behind.
+    // During the rollout of each step, some processes are a step behind.
     let mut stored: Option<WriteId> = None;
     for (place, [ahead, behind]) in
         [[&first, &before], [&second, &first], [&last, &second]].into_iter().enumerate()
@@ -417,7 +417,7 @@ async fn a_key_is_rotated_without_a_gap() {
     }
     assert_eq!(sealed_with().await, "2026-03");
 
-    // A grant that was not renewed meanwhile.
+    // A grant that was not refreshed meanwhile.
     let store = MemoryStore::new();
     Sealed::new(store.clone(), key("2026-02", 1)).save(&record(1), None).await.unwrap();
     let error = Sealed::new(store, key("2026-03", 2)).load().await.unwrap_err();
@@ -486,7 +486,7 @@ fn invalid_key_is_an_error_that_does_not_show_it() {
     }
 }
 
-// ===== introducing it =====
+// ===== adoption =====
 
 #[tokio::test]
 async fn plain_record_is_read_if_allowed_and_sealed_by_a_save() {
@@ -513,7 +513,7 @@ fn key(id: &str, byte: u8) -> SealKey {
     SealKey::new(id, [byte; 32])
 }
 
-/// A record with all that one can have.
+/// Returns a record with all fields.
 fn record(number: u8) -> StoredTokens {
     let json = json!({
         "version": 1,
@@ -574,19 +574,19 @@ async fn unreadable(stored: &Value, words: &str) {
     assert!(!format!("{error} {error:?}").contains("sesame"));
 }
 
-/// The paths of all that has no parts of its own.
+/// Returns the paths of all leaves.
 fn parts(json: &Value, path: &str) -> Vec<String> {
     let Value::Object(fields) = json else { return vec![path.to_owned()] };
     fields.iter().flat_map(|(name, part)| parts(part, &format!("{path}/{name}"))).collect()
 }
 
-/// Other values of the same type, as near as can be.
+/// Returns other values of the same type, as close as possible.
 fn edits(part: &Value) -> Vec<Value> {
     match part {
         Value::Bool(value) => vec![json!(!value)],
         Value::Number(number) => {
             let number = number.as_u64().unwrap();
-            // A later version would not even be read.
+            // A later version would not be read at all.
             let later = if number == 1 { 0 } else { number + 1 };
             vec![json!(later), json!(number - 1)]
         }

@@ -26,12 +26,12 @@ impl Memory {
         self.0.now.load(Ordering::SeqCst)
     }
 
-    /// The most that were held at once, in bytes.
+    /// Returns the largest number of bytes that were alive at once.
     pub fn most(&self) -> usize {
         self.0.most.load(Ordering::SeqCst)
     }
 
-    /// Begins anew to look for the most.
+    /// Restarts the measurement of the largest number.
     pub fn forget(&self) {
         self.0.most.store(self.now(), Ordering::SeqCst);
     }

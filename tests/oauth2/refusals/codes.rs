@@ -186,7 +186,7 @@ async fn unknown_code_with_4xx_names_the_option_to_reclassify() {
             let error = refused("{}", answer(status, body.to_string())).await;
             assert_eq!(kind(&error), expected, "{status} {code}");
             assert_contains(&error, &[code, "what it is", "dialect"]);
-            // The list that the code is in already would change nothing.
+            // Adding the code to the list that already has it would change nothing.
             for list in ["denied", "transient"] {
                 let is_named = error.to_string().contains(&format!("`{list}`"));
                 assert_eq!(is_named, list != expected, "{error}");
@@ -217,7 +217,7 @@ async fn status_and_verdict_in_the_body_are_no_codes() {
         assert_eq!((kind(&error), error.code()), ("ambiguous", None), "{body}");
         assert_eq!(error.description(), Some("x"), "{body}");
     }
-    // Unless the dialect names them.
+    // The dialect can name them.
     let body = r#"{"status":400,"message":"x"}"#;
     assert_eq!(kind(&refused(r#"{"denied": [400]}"#, answer(400, body)).await), "denied");
 }

@@ -1,4 +1,4 @@
-//! Answers that the authorization server may not have given itself.
+//! Responses that may come from a gateway instead of the authorization server.
 
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ async fn timeout_and_too_early_are_decided_by_the_status() {
     }
 }
 
-/// A proxy answers so instead of the server, in the words of any error page.
+/// A proxy responds with 407 instead of the server, with an arbitrary error page.
 #[tokio::test]
 async fn proxy_that_demands_credentials_never_denies_the_grant() {
     for body in [

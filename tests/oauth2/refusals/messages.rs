@@ -1,4 +1,4 @@
-//! What each message names.
+//! The messages of refusals.
 
 use tower_refresh::oauth2::{RefreshTokenGrant, Revocation};
 use tower_refresh::{Cause, Renewal, TokenSet, TokenSource as _};

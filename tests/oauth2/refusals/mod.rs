@@ -1,4 +1,4 @@
-//! Answers of token endpoints that refuse, and what each means.
+//! Refusals of token endpoints, and the kind of error that each is.
 
 mod codes;
 mod gateways;
@@ -19,7 +19,7 @@ fn dialect(json: &str) -> Dialect {
     dialect
 }
 
-/// The error of one refresh that is answered so.
+/// Returns the error of a refresh with this reply.
 async fn refused(dialect: &str, reply: Reply) -> TokenError {
     refused_as(ClientAuth::default(), dialect, reply).await
 }

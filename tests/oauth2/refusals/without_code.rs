@@ -45,7 +45,7 @@ async fn proxy_is_suspected_of_a_body_that_is_not_json() {
     }
 }
 
-/// A page may quote JSON in a script, and the reader of answers looks for it.
+/// A page may quote JSON in a script, and the parser searches for JSON.
 #[tokio::test]
 async fn html_page_is_never_taken_for_a_denial() {
     for page in [
@@ -132,7 +132,7 @@ async fn refused_client_credentials_name_the_other_ways_to_send_them() {
         let error = refused_as(auth, "{}", answer(401, "<html>")).await;
         assert_eq!(kind(&error), "ambiguous", "{hint}");
     }
-    // These do not authenticate, so that an empty answer may be about the refresh token.
+    // These do not authenticate, so that an empty response may concern the refresh token.
     for auth in [ClientAuth::default(), ClientAuth::none("id")] {
         let error = refused_as(auth.clone(), "{}", answer(401, "")).await;
         assert_eq!(kind(&error), "ambiguous", "{auth:?}");

@@ -15,7 +15,7 @@ async fn a_rejected_post_is_sent_again_with_the_same_body() -> Result<(), BoxErr
     let client = client(&api)?;
     for text in ["first", "second"] {
         let note = json!({ "title": text, "body": "ü".repeat(1000) });
-        // The API answers with what it was sent.
+        // The API echoes the request.
         assert_eq!(client.post::<_, Value>("/notes", Some(&note)).await?, note);
         api.server.revoke_all_access_tokens();
     }

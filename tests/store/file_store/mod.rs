@@ -20,7 +20,7 @@ use crate::folder::Folder;
 
 const AT_ONCE: Duration = Duration::ZERO;
 
-/// Longer than anything takes on a machine that is busy.
+/// Longer than any step takes on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
 
 #[cfg(feature = "testing")]
@@ -66,7 +66,7 @@ fn without_a_runtime_there_is_an_error_and_no_panic() {
     drop(runtime.block_on(store.lock(AT_ONCE)).unwrap());
 }
 
-// ===== what is saved =====
+// ===== saves =====
 
 #[tokio::test]
 async fn save_succeeds_only_over_the_record_that_it_replaces() {
@@ -77,7 +77,7 @@ async fn save_succeeds_only_over_the_record_that_it_replaces() {
 
     store.save(&record(1), None).await.unwrap();
     store.save(&record(2), Some(id(1))).await.unwrap();
-    // It has counted before.
+    // The save has succeeded before.
     store.save(&record(2), Some(id(1))).await.unwrap();
     for replaces in [None, Some(id(1)), Some(id(3))] {
         assert!(store.save(&record(3), replaces).await.unwrap_err().is_conflict());
@@ -130,7 +130,7 @@ async fn reader_never_sees_a_part_of_a_record() {
         }
     });
     for n in 2..=SAVES {
-        // Long and short by turns, through the reserved file and without it.
+        // Long and short records in turn, through the reserved file and without it.
         let record = if n % 3 == 0 {
             intent(n)
         } else {
@@ -180,7 +180,7 @@ async fn torn_record_is_an_error_and_is_left_unchanged() {
     let path = folder.path("tokens.json");
     let store = FileStore::new(&path);
     let whole = intent(1).to_json().unwrap();
-    // Without the newline at its end it is whole.
+    // Without its final newline the record is whole.
     for length in 0..whole.len() - 1 {
         fs::write(&path, &whole[..length]).unwrap();
         assert!(store.load().await.unwrap_err().is_unreadable(), "{length}");
@@ -201,7 +201,7 @@ async fn a_record_that_could_not_be_read_again_is_not_saved() {
     assert!(folder.names().is_empty());
 }
 
-// ===== room for the next =====
+// ===== reserved room =====
 
 #[tokio::test]
 async fn room_is_reserved_by_an_intent_and_used_by_what_follows() {
@@ -217,7 +217,7 @@ async fn room_is_reserved_by_an_intent_and_used_by_what_follows() {
     assert_eq!(room.mode() & 0o777, 0o600);
     assert!(fs::read(&reserved).unwrap().iter().all(|byte| *byte == 0));
 
-    // The same file, now under the other name, and no longer than it should be.
+    // The same file, now under the other name, and of the exact length.
     let successor = record_of_length(3, 100_000);
     store.save(&successor, Some(id(2))).await.unwrap();
     assert_eq!(fs::metadata(&path).unwrap().ino(), room.ino());
@@ -247,7 +247,7 @@ async fn what_a_killed_process_left_behind_is_cleared_away() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     };
 
-    // The next attempt keeps no piece of what the last had written where there is to be room.
+    // The next attempt keeps no part of an earlier record in the reserved room.
     leave(&new);
     leave(&reserved);
     store.save(&intent(2), Some(id(1))).await.unwrap();
@@ -255,7 +255,7 @@ async fn what_a_killed_process_left_behind_is_cleared_away() {
     let room = fs::read(&reserved).unwrap();
     assert!(room.len() >= 384 * 1024 && room.iter().all(|byte| *byte == 0));
 
-    // Room that is there is used again.
+    // Existing room is used again.
     let room = fs::metadata(&reserved).unwrap().ino();
     store.save(&intent(3), Some(id(2))).await.unwrap();
     assert_eq!(fs::metadata(&reserved).unwrap().ino(), room);
@@ -299,7 +299,7 @@ async fn a_reserved_file_that_others_can_read_is_not_written_to() {
     assert_eq!(fs::metadata(&reserved).unwrap().mode() & 0o777, 0o600);
 }
 
-// ===== who can write it =====
+// ===== permissions =====
 
 fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -403,7 +403,7 @@ async fn members_of_the_folders_group_share_a_record_if_allowed() {
     store.save(&record(2), Some(id(1))).await.unwrap();
     assert_eq!(store.load().await.unwrap().unwrap().write_id(), id(2));
 
-    // One who is no member.
+    // A user who is not a member.
     chown(&path, Some(65533), Some(65533)).unwrap();
     let error = store.load().await.unwrap_err();
     assert!(error.is_misconfigured() && error.to_string().contains("chgrp 65534"), "{error}");
@@ -480,7 +480,7 @@ async fn two_stores_of_one_process_exclude_each_other() {
     let error = other.lock(Duration::from_millis(50)).await.unwrap_err();
     assert!(error.is_held() && error.to_string().contains("tokens.json"), "{error}");
     assert!(one.clone().lock(AT_ONCE).await.unwrap_err().is_held());
-    // What is stored is not behind the lock.
+    // The record can be read without the lock.
     other.save(&record(1), None).await.unwrap();
     assert!(other.load().await.unwrap().is_some());
 
@@ -511,12 +511,12 @@ async fn a_wait_that_is_dropped_leaves_nothing_held() {
     let lock = store.lock(AT_ONCE).await.unwrap();
     let waiter = store.lock(LONG);
     assert!(tokio::time::timeout(Duration::from_millis(20), waiter).await.is_err());
-    // In the middle of an attempt, too.
+    // During an attempt, too.
     let mut waiter = task::spawn(store.lock(LONG));
     assert_pending!(waiter.poll());
     drop(waiter);
     drop(lock);
-    // Or when it has just got it.
+    // Or right after the lock was acquired.
     let mut waiter = task::spawn(store.lock(LONG));
     let _ = waiter.poll();
     drop(waiter);
@@ -549,7 +549,7 @@ async fn a_save_behind_one_that_never_ends_gives_up() {
     stuck.try_lock().unwrap();
     let error = store.save(&record(1), None).await.unwrap_err();
     assert!(error.is_unavailable() && error.to_string().contains("is stopped"), "{error}");
-    // Not only closed: a child of another test may be about to be started, and have it open.
+    // Closing is not enough, since a child process of another test may be starting, and have it open.
     stuck.unlock().unwrap();
     store.save(&record(1), None).await.unwrap();
 }
@@ -578,7 +578,7 @@ fn hanging_disk_is_an_error_and_is_not_waited_for() {
         }
         drop(release);
         assert!(hangs.await.unwrap().is_err());
-        // The save goes on once it can.
+        // The save continues once it can.
         assert!(store.load().await.unwrap().is_some());
     });
 }
@@ -634,7 +634,7 @@ async fn all_names_of_one_file_are_one_store() {
             assert_eq!(one.load().await.unwrap().unwrap().revision(), revision);
         }
     }
-    // The links are links still, and there is nothing beside them.
+    // The links are still links, and no other file exists.
     assert_eq!(folder.names(), ["a.json", "b.json", "linked", "real"]);
     assert!(fs::symlink_metadata(folder.path("a.json")).unwrap().is_symlink());
 }
@@ -710,7 +710,7 @@ async fn path_that_is_not_a_file_is_an_error() {
     told("no regular file").await;
     fs::remove_file(&path).unwrap();
 
-    // Its path was worked out before: what it now leads to may have other locks.
+    // Its path was resolved before. The path may now lead to a file with other locks.
     fs::write(folder.path("elsewhere"), "").unwrap();
     symlink("elsewhere", &path).unwrap();
     told("has become a symbolic link").await;

@@ -1,6 +1,6 @@
-//! What takes a process of its own: locks across processes, kills, file systems that are mounted for the test, strace.
+//! Tests that require a process of their own: locks across processes, kills, mounted file systems, strace.
 //!
-//! The other process is this program again, with what to do in its environment.
+//! The other process is this program again, with its orders in the environment.
 
 use std::collections::HashMap;
 use std::fs;
@@ -26,7 +26,7 @@ const FILE: &str = "TOWER_REFRESH_FILE_STORE_FILE";
 const AT_ONCE: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(60);
 
-/// What other processes do.
+/// The entry of the other processes.
 #[tokio::test]
 #[ignore = "is run by the other tests, in a process of its own"]
 async fn other_process() {
@@ -48,7 +48,7 @@ async fn other_process() {
     }
 }
 
-/// Returns the command to do something in a process of its own, run by the program and its arguments, if any.
+/// Returns the command for an order in a process of its own, run by the program and its arguments, if any.
 fn other(by: &[&str], what: &str, path: &Path) -> Command {
     let this = std::env::current_exe().unwrap();
     let mut command = match by {
@@ -113,7 +113,7 @@ fn ready() {
     std::io::stdout().flush().unwrap();
 }
 
-/// Runs it to its end, which must be a good one.
+/// Runs a command, which must succeed.
 fn run(mut command: Command) {
     let output = command.output().unwrap();
     assert!(
@@ -207,7 +207,7 @@ async fn process_killed_during_a_save_leaves_a_whole_record() {
         let revision = found.as_ref().map_or(0, |record| record.revision());
         assert!(revision >= last, "{revision} is older than {last}");
         last = revision + 1;
-        // Neither locks nor what was left behind are in the way.
+        // Neither locks nor leftover files block the next save.
         store.save(&record(last), found.map(|record| record.write_id())).await.unwrap();
         assert!(!folder.path("tokens.json.new").exists());
         assert!(!folder.path("tokens.json.reserved").exists());
@@ -291,7 +291,7 @@ fn file_is_synced_before_its_rename_and_the_folder_after_it() {
 
     let place = folder.path("");
     let calls = calls_in(&fs::read_to_string(trace).unwrap(), place.to_str().unwrap());
-    // Without those who only look: what is opened to be read changes nothing.
+    // Files that are opened only for reading are omitted.
     let shown: Vec<_> = calls.iter().map(String::as_str).collect();
     let lock = ["create 600 .save-lock", "lock .save-lock"];
     let unlock = ["unlock .save-lock"];
@@ -325,7 +325,7 @@ fn file_is_synced_before_its_rename_and_the_folder_after_it() {
     assert_eq!(shown, expected.concat());
 }
 
-/// Returns the calls of a trace that change something in a folder, in order and in short.
+/// Returns the calls of a trace that change a folder, in order and abbreviated.
 #[cfg(target_os = "linux")]
 fn calls_in(trace: &str, folder: &str) -> Vec<String> {
     let folder = folder.trim_end_matches('/');
@@ -393,7 +393,7 @@ fn on(mount: &str, what: &str) {
     else {
         return skipped(&format!("`{mount}` does not work here"));
     };
-    // What serves a file system of FUSE ends when that is unmounted, and not with the process.
+    // The server of a FUSE file system ends when that is unmounted, and not with the process.
     let script = format!(
         r#"cd / && folder=$(dirname "${FILE}") && {mount} "$folder" && "$0" "$@"; code=$?; umount "$folder"; exit $code"#
     );
@@ -411,7 +411,7 @@ fn a_disk_that_is_full_fails_the_intent_and_not_what_follows_it() {
 async fn fill_the_disk(store: &FileStore, path: &Path) {
     let folder = path.parent().unwrap();
     let filler = folder.join("filler");
-    // Leaves so much.
+    // Leaves this much room.
     let fill = |left: usize| {
         let _ = fs::remove_file(&filler);
         let mut file = fs::File::create(&filler).unwrap();
@@ -427,7 +427,7 @@ async fn fill_the_disk(store: &FileStore, path: &Path) {
     drop(store.lock(AT_ONCE).await.unwrap());
     let first = fs::read(path).unwrap();
 
-    // Too little for what comes after the intent, and then for anything.
+    // Too little for the successor of the intent, and then for any record.
     for left in [200 * 1024, 0] {
         fill(left);
         let error = store.save(&intent(2), Some(id(1))).await.unwrap_err();
@@ -447,7 +447,7 @@ async fn fill_the_disk(store: &FileStore, path: &Path) {
     store.save(&successor, Some(id(2))).await.unwrap();
     assert_eq!(fs::read(path).unwrap(), *successor.to_json().unwrap());
 
-    // A killed process left its reserved room behind, which is there for the next.
+    // A killed process left its reserved room behind, which the next one uses.
     fs::remove_file(&filler).unwrap();
     store.save(&intent(4), Some(id(3))).await.unwrap();
     fill(8 * 1024);
@@ -486,7 +486,7 @@ async fn refresh_on_a_full_disk(store: FileStore, path: &Path) {
     fs::remove_file(&filler).unwrap();
     drop(file);
     let renewed = async {
-        // As long as it cools down.
+        // During the backoff.
         while credentials.renew().await.is_err() {
             sleep(Duration::from_millis(100)).await;
         }
@@ -551,7 +551,7 @@ async fn be_without_fallocate(store: &FileStore, path: &Path) {
     assert_eq!(fs::read(path).unwrap(), *record(2).to_json().unwrap());
 }
 
-/// FUSE counts as a network file system, and is the only one that a test can mount by itself.
+/// FUSE counts as a network file system, and is the only one that a test can mount.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_network_file_system_is_refused_unless_it_is_allowed() {
@@ -559,7 +559,7 @@ fn a_network_file_system_is_refused_unless_it_is_allowed() {
 }
 
 async fn be_on_a_network(store: FileStore, path: &Path) {
-    // The folder that is mounted is the test's own no more.
+    // The mounted folder no longer belongs to the test.
     let inner = path.with_file_name(format!("tower-refresh-{}", std::process::id()));
     for error in [
         store.load().await.map(drop).unwrap_err(),
@@ -572,7 +572,7 @@ async fn be_on_a_network(store: FileStore, path: &Path) {
     assert!(!path.with_extension("json.lock").exists());
 
     fs::create_dir(&inner).unwrap();
-    // One that has been asked before, too.
+    // A store that has been used before, too.
     let store = FileStore::new(inner.join("tokens.json"));
     assert!(store.load().await.is_err());
     let store = store.allow_network_file_system();

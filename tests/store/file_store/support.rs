@@ -4,17 +4,17 @@ use std::io::Write as _;
 
 use tower_refresh::store::{StoredTokens, WriteId};
 
-/// The record of this revision.
+/// Returns the record of this revision.
 pub(crate) fn record(n: u64) -> StoredTokens {
     make(n, &format!("sesame-{n}"), "")
 }
 
-/// The same, as long as this or a little longer.
+/// Returns the same, of this length or slightly longer.
 pub(crate) fn record_of_length(n: u64, length: usize) -> StoredTokens {
     make(n, &"s".repeat(length.max(1)), "")
 }
 
-/// The record of this revision, of which the refresh token is about to be spent.
+/// Returns the record of this revision with an open intent.
 pub(crate) fn intent(n: u64) -> StoredTokens {
     let intent = format!(
         r#", "intent": {{"token": "{n:032x}", "by": "{n:032x}", "attempt": 1, "first_sent_ms": 1, "last_sent_ms": 1}}"#
@@ -22,7 +22,7 @@ pub(crate) fn intent(n: u64) -> StoredTokens {
     make(n, &format!("sesame-{n}"), &intent)
 }
 
-/// The write id of the record of this revision.
+/// Returns the write id of the record of this revision.
 pub(crate) fn id(n: u64) -> WriteId {
     record(n).write_id()
 }

@@ -1,4 +1,4 @@
-//! The layer over tonic's `Channel`, against grpcio: `run` beside this file installs that and starts this.
+//! The layer over tonic's `Channel`, against grpcio. `run` beside this file installs grpcio and starts this program.
 //!
 //! ```text
 //! cargo test --all-features --test grpcio -- PYTHON SERVER.PY
@@ -72,7 +72,7 @@ const WAYS: [(&str, Outcome, Outcome); 6] = [
 
 #[derive(Clone, Copy)]
 enum Outcome {
-    /// The call is made again, and the caller sees nothing.
+    /// The call is retried, and the caller sees no error.
     Again,
     /// The caller sees UNAUTHENTICATED.
     Refused,
@@ -89,7 +89,7 @@ async fn main() -> ExitCode {
 
     for kind in KINDS {
         for (way, without, with) in WAYS {
-            // An answer of one message has none but the last.
+            // A response of one message has only the last.
             let streams = matches!(kind, Kind::ServerStreaming | Kind::Bidirectional);
             if way.contains("message") && !streams {
                 continue;
@@ -119,7 +119,7 @@ async fn main() -> ExitCode {
     if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-// ===== what is promised =====
+// ===== promises =====
 
 /// Makes a call whose token was revoked since the last one.
 async fn revoked(
@@ -146,7 +146,7 @@ async fn revoked(
     }
 }
 
-/// Makes a call that cannot be made again, and another one after it.
+/// Makes a call that cannot be retried, and another one after it.
 async fn once(server: &mut Server, kind: Kind, over_the_limit: bool) -> Result<(), BoxError> {
     let mint = Mint::default();
     let service = server.service("abort", false);
@@ -216,7 +216,7 @@ where
 
 type Service = BoxCloneService<Request<Body>, http::Response<Body>, BoxError>;
 
-/// Makes a call of this kind, and looks at what it is answered.
+/// Makes a call of this kind, and checks the response.
 async fn call<S>(caller: &mut Caller<S>, kind: Kind) -> Result<(), Status>
 where
     S: tower::Service<Request<Body>, Response = http::Response<Body>, Error = BoxError>,
@@ -291,7 +291,7 @@ impl Server {
         calls.iter().map(|token| token.as_str().unwrap().to_owned()).collect()
     }
 
-    /// What is beneath the layer: a channel whose calls are refused in this way.
+    /// The inner service: a channel whose calls are refused in this way.
     fn service(&self, way: &'static str, hold: bool) -> Service {
         let service = ServiceBuilder::new()
             .map_request(move |mut request: Request<Body>| {
