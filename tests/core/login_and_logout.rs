@@ -35,8 +35,7 @@ async fn replace_before_a_flight_spares_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replace_during_a_flight_is_seen_at_once_and_what_the_flight_brings_is_published_to_nobody()
-{
+async fn log_in_during_a_refresh_counts_at_once_and_discards_it() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let mut waiting = task::spawn(credentials.token());
@@ -108,7 +107,7 @@ async fn forget_after_a_flight_leaves_nothing_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_of_several_log_ins_has_the_last_word_with_the_source_too() {
+async fn last_of_several_log_ins_is_the_last_for_the_source_too() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let mut waiting = task::spawn(credentials.token());
@@ -185,7 +184,7 @@ async fn flush_waits_for_flights_without_callers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waits_when_the_application_logs_in_goes_out_with_the_new_token() {
+async fn waiting_request_is_sent_with_the_token_of_a_log_in() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::with_policy(source, policy());
     let credentials = layer.credentials().clone();
@@ -198,7 +197,7 @@ async fn a_request_that_waits_when_the_application_logs_in_goes_out_with_the_new
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_landed_just_before_a_log_out_reaches_nobody_after_it() {
+async fn token_that_landed_before_a_log_out_is_not_used_after_it() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let mut waiting = task::spawn(credentials.token());
@@ -213,7 +212,7 @@ async fn a_token_that_landed_just_before_a_log_out_reaches_nobody_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_denial_that_landed_just_before_a_log_in_reaches_nobody_after_it() {
+async fn denial_that_landed_before_a_log_in_is_not_returned_after_it() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let mut waiting = task::spawn(credentials.token());
@@ -353,7 +352,7 @@ async fn request_that_waits_for_a_token_is_not_sent_across_a_login() {
 
 /// S11: the refresh landed just before the log-out, and the request was not polled in between.
 #[tokio::test(start_paused = true)]
-async fn token_that_landed_before_a_login_is_sent_for_no_request_after_it() {
+async fn token_that_landed_before_a_log_in_is_not_sent_after_it() {
     for end in ENDS {
         let (source, mut strings) = puppet();
         let sent = Arc::default();
@@ -409,7 +408,7 @@ async fn request_held_up_by_its_service_is_not_sent_across_a_login() {
 
 /// S11: the request has a newer token, and reads the rejected response out.
 #[tokio::test(start_paused = true)]
-async fn rejected_request_is_not_resent_if_a_login_comes_while_the_response_is_read() {
+async fn rejected_request_is_not_resent_after_a_log_in_while_reading() {
     for end in ENDS {
         let (source, mut strings) = puppet();
         let sent: Arc<AtomicUsize> = Arc::default();
@@ -468,7 +467,7 @@ async fn request_made_while_logged_out_waits_for_the_next_login() {
 
 /// S11: the application's own calls belong to no session.
 #[tokio::test(start_paused = true)]
-async fn token_and_renew_return_the_tokens_of_the_session_that_is_current() {
+async fn callers_get_the_tokens_of_the_current_session() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("alice").expires_in(HOUR)).await.unwrap();
@@ -523,7 +522,7 @@ async fn a_log_in_behind_a_flight_that_hangs_ends_after_ten_timeouts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_in_behind_a_flight_that_hangs_ends_whatever_others_ask_meanwhile() {
+async fn log_in_behind_a_hanging_refresh_ends_despite_other_callers() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.token().await.unwrap_err();
@@ -541,7 +540,7 @@ async fn a_log_in_behind_a_flight_that_hangs_ends_whatever_others_ask_meanwhile(
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_log_out_behind_a_flight_that_hangs_the_next_session_begins_after_ten_timeouts() {
+async fn log_out_behind_a_hanging_refresh_ends_after_ten_timeouts() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let mut waiting = task::spawn(credentials.token());

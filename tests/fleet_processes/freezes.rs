@@ -23,7 +23,7 @@ fn stop_at(at: &str, skip: usize) -> Option<Halt> {
 // ===== before it looked for the last time =====
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_lost_the_lock_while_it_was_frozen_sends_nothing_and_adopts() {
+async fn process_that_lost_its_lock_while_frozen_adopts() {
     let lifetime = Duration::from_secs(2);
     for step in ["after the load", "before the intent", "after the intent", "before the look"] {
         let server = AuthorizationServer::builder().access_token_lifetime(lifetime).build();
@@ -74,7 +74,7 @@ async fn whoever_lost_the_lock_while_it_was_frozen_sends_nothing_and_adopts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_gap_between_the_look_and_the_sending_is_told_of() {
+async fn freeze_between_check_and_sending_is_reported() {
     let lifetime = Duration::from_secs(1);
     let server = AuthorizationServer::builder().access_token_lifetime(lifetime).build();
     let Some(stage) = Stage::new(Kind::Redis, server).await else { return };
@@ -154,7 +154,7 @@ async fn what_a_frozen_process_was_sent_is_saved_when_it_wakes_up(kind: Kind) {
 // ===== while it has the lock, which nobody can take from it =====
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_process_keeps_the_lock_of_a_file_and_nobody_from_logging_in_or_out() {
+async fn frozen_process_blocks_neither_log_in_nor_log_out() {
     for skip_log_out in [false, true] {
         let server = AuthorizationServer::builder().access_token_lifetime(LIFETIME).build();
         let Some(stage) = Stage::new(Kind::File, server).await else { return };

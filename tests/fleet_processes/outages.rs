@@ -108,7 +108,7 @@ async fn a_redis_that_comes_back_with_its_data_costs_no_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_comes_back_empty_is_given_what_the_processes_know() {
+async fn emptied_redis_is_given_the_tokens_of_the_processes() {
     an_outage(true).await;
 }
 

@@ -35,7 +35,7 @@ const ROTATED: &str = r#"{"access_token":"a","refresh_token":"second"}"#;
 const KEPT: &str = r#"{"access_token":"a"}"#;
 
 #[tokio::test]
-async fn the_previous_sets_refresh_token_is_sent_rather_than_the_configured_one() {
+async fn previous_refresh_token_is_sent_rather_than_the_configured() {
     let (grant, log) = grant([json(ROTATED), json(KEPT), json(KEPT)]);
     let tokens = grant.fetch(missing()).await.unwrap();
     let tokens = grant.fetch(after(&tokens)).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_configured_token_that_was_rotated_is_never_sent_again() {
 }
 
 #[tokio::test]
-async fn a_configured_token_that_the_server_left_as_it_was_may_be_sent_again() {
+async fn configured_token_that_the_server_kept_may_be_sent_again() {
     let same = r#"{"access_token":"a","refresh_token":"first"}"#;
     let (grant, log) = grant([json(same), json(KEPT), json(KEPT)]);
     for attempts in 1..=3 {
@@ -91,7 +91,7 @@ async fn a_configured_token_is_not_sent_after_logging_in_or_out() {
 }
 
 #[tokio::test]
-async fn the_application_may_bring_the_configured_token_itself_if_it_was_never_sent() {
+async fn log_in_with_the_configured_token_works_if_it_was_never_sent() {
     let brought = TokenSet::bearer("a").unwrap().refresh_token("first").build();
     let (never_sent, log) = grant([json(KEPT)]);
     never_sent.adopt(None).await.unwrap();
@@ -112,7 +112,7 @@ async fn the_application_may_bring_the_configured_token_itself_if_it_was_never_s
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_was_denied_is_not_sent_again_whoever_brought_it() {
+async fn denied_refresh_token_is_not_sent_again_from_any_origin() {
     let invalid_grant = || answer(400, r#"{"error":"invalid_grant"}"#);
     let (grant, log) = grant([invalid_grant(), json(KEPT), json(KEPT)]);
     let brought = TokenSet::bearer("a").unwrap().refresh_token("brought").build();
@@ -129,7 +129,7 @@ async fn a_refresh_token_that_was_denied_is_not_sent_again_whoever_brought_it() 
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_was_left_over_and_then_denied_is_not_sent_again() {
+async fn leftover_refresh_token_that_was_denied_is_not_sent_again() {
     let denied = answer(400, r#"{"error":"invalid_grant"}"#);
     let (grant, log) = grant([json(r#"{"refresh_token":"second"}"#), denied, json(KEPT)]);
     for _ in 0..4 {
@@ -147,7 +147,7 @@ async fn without_any_refresh_token_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn a_new_refresh_token_in_an_answer_that_is_of_no_other_use_is_sent_next() {
+async fn refresh_token_of_an_otherwise_useless_response_is_sent_next() {
     let unusable = [
         r#"{"access_token":"a","token_type":"mac","refresh_token":"NEXT"}"#,
         r#"{"access_token":"","refresh_token":"NEXT"}"#,
@@ -175,7 +175,7 @@ async fn a_new_refresh_token_in_an_answer_that_is_of_no_other_use_is_sent_next()
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_was_left_over_is_not_sent_after_logging_out() {
+async fn leftover_refresh_token_is_not_sent_after_a_log_out() {
     let (grant, log) = grant([json(r#"{"refresh_token":"second"}"#)]);
     assert!(grant.fetch(missing()).await.is_err());
     grant.adopt(None).await.unwrap();
@@ -184,7 +184,7 @@ async fn a_refresh_token_that_was_left_over_is_not_sent_after_logging_out() {
 }
 
 #[tokio::test]
-async fn after_a_lost_answer_the_configured_token_may_be_sent_again_but_not_by_itself() {
+async fn lost_configured_token_is_sent_again_only_when_asked() {
     let (grant, log) = grant([reset(), answer(502, ""), json(ROTATED)]);
     for attempts in [1, 2] {
         assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
@@ -213,7 +213,7 @@ async fn refresh_token_is_sent_after_its_stated_expiry() {
 }
 
 #[tokio::test]
-async fn the_expiry_of_a_refresh_token_is_kept_in_the_time_of_our_clock() {
+async fn expiry_of_a_refresh_token_is_kept_in_local_time() {
     let body = r#"{"access_token":"a","refresh_token":"r","refresh_expires_in":FIELD}"#;
     for (value, expected) in [("60", Some(START + 60)), ("0", None), ("null", None)] {
         let (endpoint, _) = endpoint([json(&body.replace("FIELD", value))]);
@@ -279,8 +279,7 @@ async fn a_refresh_token_that_was_left_over_is_spent_once() {
 }
 
 #[tokio::test]
-async fn a_configured_token_replaced_by_an_answer_of_no_other_use_is_not_sent_even_if_the_application_brings_it()
- {
+async fn configured_token_replaced_by_a_useless_response_is_not_sent() {
     let (grant, log) = grant([json(r#"{"refresh_token":"second"}"#), json(KEPT)]);
     assert!(grant.fetch(missing()).await.is_err());
     let brought = TokenSet::bearer("a").unwrap().refresh_token("first").build();
@@ -290,7 +289,7 @@ async fn a_configured_token_replaced_by_an_answer_of_no_other_use_is_not_sent_ev
 }
 
 #[tokio::test]
-async fn leftover_refresh_token_does_not_inherit_the_expiry_of_its_predecessor() {
+async fn leftover_refresh_token_does_not_inherit_an_older_expiry() {
     let (endpoint, log) = endpoint([json(r#"{"refresh_token":"second"}"#), json(KEPT)]);
     let clock = Manual::new();
     let grant = RefreshTokenGrant::new(endpoint.clock(clock.clone()), "");
@@ -310,7 +309,7 @@ async fn leftover_refresh_token_does_not_inherit_the_expiry_of_its_predecessor()
 // ===== Two at a time =====
 
 #[tokio::test]
-async fn clones_of_a_grant_do_not_send_one_refresh_token_at_the_same_time() {
+async fn clones_of_a_grant_do_not_send_one_refresh_token_at_once() {
     let (grant, log) = grant([Reply::Hang, json(ROTATED)]);
     let clone = grant.clone();
     let mut sending = task::spawn(grant.fetch(missing()));
@@ -326,7 +325,7 @@ async fn clones_of_a_grant_do_not_send_one_refresh_token_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_may_be_sent_again_once_nobody_is_sending_it() {
+async fn refresh_token_may_be_sent_again_once_no_request_sends_it() {
     let (grant, log) = grant([Reply::Hang, json(KEPT), json(KEPT)]);
     let mut sending = task::spawn(grant.fetch(missing()));
     assert_pending!(sending.poll());
@@ -338,7 +337,7 @@ async fn a_refresh_token_may_be_sent_again_once_nobody_is_sending_it() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_is_never_replaced_may_be_sent_by_two_at_the_same_time() {
+async fn permanent_refresh_token_may_be_sent_by_two_at_once() {
     let (endpoint, log) = endpoint([Reply::Hang, json(KEPT)]);
     let mut dialect = Dialect::rfc6749();
     dialect.rotates = false;
@@ -362,7 +361,7 @@ fn graceful(replies: impl IntoIterator<Item = Reply>) -> (RefreshTokenGrant, Log
 }
 
 #[tokio::test]
-async fn within_the_grace_window_a_lost_answer_is_asked_for_again_once() {
+async fn lost_response_is_requested_once_more_in_the_grace_window() {
     let (grant, log, _) = graceful([reset(), json(ROTATED)]);
     assert!(grant.fetch(missing()).await.is_ok());
     assert_eq!(log.bodies(), [sent("first"), sent("first")]);
@@ -395,7 +394,7 @@ async fn an_attempt_that_did_not_count_opens_no_second_grace_window() {
 }
 
 #[tokio::test]
-async fn a_machine_that_slept_through_the_grace_window_does_not_ask_again() {
+async fn machine_suspended_past_the_grace_window_does_not_ask_again() {
     let (endpoint, log) = endpoint([reset(), json(KEPT)]);
     let clock = Manual::new();
     let mut dialect = Dialect::rfc6749();
@@ -421,7 +420,7 @@ async fn what_was_not_sent_does_not_open_the_grace_window() {
 }
 
 #[tokio::test]
-async fn not_to_reach_the_server_again_leaves_the_first_outcome_unknown() {
+async fn unsent_second_request_leaves_the_first_outcome_unknown() {
     for second in [refused(), answer_with(429, &[("retry-after", "7")], "")] {
         let is_answer = matches!(second, Reply::Answer(_));
         let (grant, _, _) = graceful([reset(), second]);
@@ -436,7 +435,7 @@ async fn not_to_reach_the_server_again_leaves_the_first_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn an_unknown_code_from_the_second_request_leaves_the_first_outcome_unknown() {
+async fn unknown_code_of_a_second_request_leaves_the_outcome_unknown() {
     let (grant, log, _) = graceful([reset(), answer(400, r#"{"error":"token_already_used"}"#)]);
     let error = grant.fetch(missing()).await.unwrap_err();
     assert!(error.is_ambiguous(), "{error}");

@@ -54,7 +54,7 @@ async fn a_restart_goes_on_with_what_is_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_is_written_down_before_it_is_done_and_saved_before_it_is_used() {
+async fn intent_is_saved_before_sending_and_tokens_before_their_use() {
     let world = World::new();
     let worker = world.worker();
     let in_order = ["lock", "load", "save intent", "is held", "fetch", "save tokens", "release"];
@@ -83,7 +83,7 @@ async fn everything_is_written_down_before_it_is_done_and_saved_before_it_is_use
 // ===== adoption =====
 
 #[tokio::test(start_paused = true)]
-async fn whatever_the_cause_what_a_sibling_renewed_is_adopted() {
+async fn tokens_of_a_sibling_are_adopted_for_every_cause() {
     let world = World::new();
     let [one, other] = [world.worker(), world.worker()];
     // Missing.
@@ -121,7 +121,7 @@ async fn what_is_stored_and_expired_is_renewed_and_not_adopted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_sibling_stored_is_adopted_while_another_holds_the_lock() {
+async fn tokens_of_a_sibling_are_adopted_while_the_lock_is_held() {
     let world = World::new();
     let [one, other, third] = [world.worker(), world.worker(), world.worker()];
     let first = one.access().await;
@@ -160,7 +160,7 @@ async fn the_set_of_a_useless_answer_is_not_adopted_as_a_newer_one() {
 // ===== the configured refresh token =====
 
 #[tokio::test(start_paused = true)]
-async fn a_configured_token_is_sent_once_whatever_restarts() {
+async fn configured_token_is_sent_once_over_all_restarts() {
     let world = World::new();
     world.worker().access().await;
     for _ in 0..3 {
@@ -198,7 +198,7 @@ async fn a_different_configured_token_wins_over_the_store_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_workers_with_different_configured_tokens_do_not_play_ping_pong() {
+async fn workers_with_different_configured_tokens_do_not_alternate() {
     let mut world = World::new();
     let one = world.worker();
     world.configured = world.server.issue_refresh_token();
@@ -215,7 +215,7 @@ async fn two_workers_with_different_configured_tokens_do_not_play_ping_pong() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stored_set_without_refresh_token_does_not_bring_the_configured_one_back() {
+async fn stored_set_without_refresh_token_hides_the_configured_one() {
     let world = World::new();
     let worker = world.worker();
     worker.access().await;
@@ -261,7 +261,7 @@ async fn a_record_of_something_else_is_neither_used_nor_changed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_typing_error_that_is_put_right_before_anything_was_obtained_is_forgotten() {
+async fn typing_error_corrected_before_the_first_token_is_forgotten() {
     let world = World::new();
     let wrong = world.endpoint().at("https://typo.test/token").unwrap();
     let wrong = world.worker_of(RefreshTokenGrant::new(wrong, world.configured.clone()));
@@ -325,7 +325,7 @@ async fn a_server_that_does_not_rotate_needs_no_intent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_says_nothing_of_itself_is_stored_as_one_that_rotates() {
+async fn source_without_information_is_stored_as_one_that_rotates() {
     let world = World::new();
     let (source, mut strings) = puppet();
     let worker = world.worker_of(source);
@@ -378,7 +378,7 @@ async fn clocks_that_differ_by_seconds_spend_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_around_that_passes_the_access_token_alone_gets_no_rejected_one_again() {
+async fn outer_source_gets_no_rejected_access_token_again() {
     let world = World::new();
     let stored = Stored::new(world.grant(), world.store()).clock(world.clock.clone()).boxed();
     let bare = source_fn(move |renewal| {
@@ -420,7 +420,7 @@ async fn two_credentials_over_one_stored_source_share_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_flight_that_lands_late_is_saved_and_nothing_is_spent_twice() {
+async fn lost_refresh_that_lands_late_is_saved_and_spends_nothing() {
     let world = World::new();
     let fast = || {
         let stored = Stored::new(world.grant(), world.store()).clock(world.clock.clone());
@@ -441,7 +441,7 @@ async fn a_lost_flight_that_lands_late_is_saved_and_nothing_is_spent_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_save_is_not_overtaken_by_credentials_of_the_same_process() {
+async fn slow_save_is_not_overtaken_within_the_same_process() {
     let world = World::new();
     let store = world.store();
     let stored = Stored::new(world.grant(), store.clone()).clock(world.clock.clone()).boxed();

@@ -66,7 +66,7 @@ async fn killed_before_the_intent_is_saved_nothing_is_in_doubt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn killed_before_the_token_is_sent_it_is_kept_until_the_access_token_is_used_up() {
+async fn kill_before_sending_delays_the_refresh_token_until_expiry() {
     let world = World::new();
     kill_at(&world, Step::IsHeld).await;
     let workers = world.workers(8);
@@ -89,7 +89,7 @@ async fn killed_before_the_token_is_sent_it_is_kept_until_the_access_token_is_us
 }
 
 #[tokio::test(start_paused = true)]
-async fn killed_after_the_token_was_spent_one_attempt_follows_for_all_and_everybody_is_told() {
+async fn kill_after_sending_leads_to_one_reported_attempt_for_all() {
     let world = World::new();
     kill_at(&world, Step::SaveTokens).await;
     let workers = world.workers(8);
@@ -137,7 +137,7 @@ async fn killed_after_the_save_everything_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn killed_at_the_very_first_the_configured_token_is_tried_once_more() {
+async fn kill_at_the_first_refresh_retries_the_configured_token_once() {
     let world = World::new();
     let worker = world.worker();
     let paused = worker.store.pause(Step::IsHeld);
@@ -155,7 +155,7 @@ async fn killed_at_the_very_first_the_configured_token_is_tried_once_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_that_are_lost_again_are_further_and_further_apart_for_all_together() {
+async fn repeated_lost_attempts_back_off_for_the_whole_fleet() {
     let world = World::new();
     let workers = world.workers(8);
     join_all(workers.iter().map(|worker| worker.access())).await;
@@ -185,7 +185,7 @@ async fn attempts_that_are_lost_again_are_further_and_further_apart_for_all_toge
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_our_own_that_was_lost_is_told_by_the_error_alone() {
+async fn own_lost_response_is_reported_by_the_error_alone() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -229,7 +229,7 @@ fn graceful() -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn within_the_grace_window_a_lost_answer_is_asked_for_again_at_once_and_once() {
+async fn lost_response_is_requested_again_at_once_in_the_grace_window() {
     let world = graceful();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -251,7 +251,7 @@ async fn within_the_grace_window_a_lost_answer_is_asked_for_again_at_once_and_on
 }
 
 #[tokio::test(start_paused = true)]
-async fn within_the_grace_window_another_process_asks_again_after_a_crash() {
+async fn another_process_asks_again_in_the_grace_window_after_a_crash() {
     let world = graceful();
     kill_at(&world, Step::SaveTokens).await;
     sleep(Duration::from_secs(3)).await;
@@ -264,7 +264,7 @@ async fn within_the_grace_window_another_process_asks_again_after_a_crash() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_grace_window_nothing_is_sent_while_the_access_token_works() {
+async fn past_the_grace_window_the_access_token_is_used_to_its_end() {
     let world = graceful();
     kill_at(&world, Step::SaveTokens).await;
     sleep(Duration::from_secs(10)).await;
@@ -366,7 +366,7 @@ async fn an_intent_whose_save_was_lost_is_no_doubt_of_our_own() {
 // ===== a save that fails =====
 
 #[tokio::test(start_paused = true)]
-async fn a_save_that_fails_for_a_moment_is_tried_again_before_the_token_is_used() {
+async fn failed_save_is_tried_again_before_the_token_is_used() {
     let world = World::new();
     let worker = world.worker();
     for _ in 0..2 {
@@ -379,7 +379,7 @@ async fn a_save_that_fails_for_a_moment_is_tried_again_before_the_token_is_used(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_saved_is_used_and_saved_by_the_next_requests() {
+async fn unsaved_tokens_are_used_and_saved_by_the_next_requests() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -427,7 +427,7 @@ async fn flush_saves_what_is_unsaved_and_reports_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_save_that_counted_although_its_answers_were_lost_is_recognised() {
+async fn save_that_counted_without_an_answer_is_recognised() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -446,7 +446,7 @@ async fn a_save_that_counted_although_its_answers_were_lost_is_recognised() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_save_that_counted_is_recognised_although_others_have_gone_on_from_there() {
+async fn save_that_counted_is_recognised_after_later_saves_of_others() {
     let world = World::new();
     let [worker, other] = [world.worker(), world.worker()];
     worker.token().await.unwrap();
@@ -463,7 +463,7 @@ async fn a_save_that_counted_is_recognised_although_others_have_gone_on_from_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_unsaved_stays_when_an_older_flight_turns_out_to_be_overtaken() {
+async fn unsaved_tokens_survive_an_older_refresh_that_was_overtaken() {
     let world = World::new();
     let answer = Arc::new(Notify::new());
     let late = Arc::clone(&answer);
@@ -502,7 +502,7 @@ async fn what_is_unsaved_stays_when_an_older_flight_turns_out_to_be_overtaken() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_saved_for_long_is_used_to_its_end_and_a_crash_is_an_open_intent() {
+async fn unsaved_tokens_are_used_to_expiry_behind_an_open_intent() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -544,7 +544,7 @@ fn short() -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frozen_before_the_last_look_a_worker_sends_nothing_and_adopts() {
+async fn worker_frozen_before_its_last_check_sends_nothing_and_adopts() {
     let world = short();
     let [frozen, other] = [world.worker(), world.worker()];
     frozen.token().await.unwrap();
@@ -566,7 +566,7 @@ async fn frozen_before_the_last_look_a_worker_sends_nothing_and_adopts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frozen_after_it_sent_the_others_wait_and_its_successor_is_saved() {
+async fn worker_frozen_after_sending_saves_its_successor_later() {
     let world = short();
     let [frozen, other] = [world.worker(), world.worker()];
     let first = frozen.access().await;
@@ -590,7 +590,7 @@ async fn frozen_after_it_sent_the_others_wait_and_its_successor_is_saved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_endpoint_that_takes_longer_than_the_lease_costs_nothing() {
+async fn token_endpoint_slower_than_the_lease_costs_nothing() {
     let world = World::new();
     let [slow, other] = [world.worker(), world.worker()];
     slow.token().await.unwrap();
@@ -651,7 +651,7 @@ async fn with_the_store_down_a_source_that_does_not_rotate_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_refused_is_not_asked_again_and_again_while_the_store_is_down() {
+async fn denied_token_is_not_sent_repeatedly_while_the_store_is_down() {
     let calls = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&calls);
     let source = source_fn(move |_| {
@@ -675,7 +675,7 @@ async fn what_refused_is_not_asked_again_and_again_while_the_store_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_starts_without_the_store_brings_no_session_back_that_was_ended() {
+async fn start_without_the_store_does_not_restore_an_ended_session() {
     let world = World::with(|server| server.rotation(Rotation::Never))
         .dialect(|dialect| dialect.rotates = false);
     let worker = world.worker();
@@ -695,7 +695,7 @@ async fn a_process_that_starts_without_the_store_brings_no_session_back_that_was
 }
 
 #[tokio::test(start_paused = true)]
-async fn going_on_without_the_store_refreshes_no_more_often_than_without_one() {
+async fn store_outage_causes_no_more_refreshes_than_no_store_at_all() {
     let world = World::new();
     let worker = world.serving();
     worker.token().await.unwrap();
@@ -728,7 +728,7 @@ async fn going_on_without_the_store_refreshes_no_more_often_than_without_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_saved_is_renewed_in_time_although_the_store_stays_down() {
+async fn unsaved_tokens_are_refreshed_in_time_during_a_store_outage() {
     let world = World::new();
     let worker = world.serving();
     worker.token().await.unwrap();
@@ -743,7 +743,7 @@ async fn what_could_not_be_saved_is_renewed_in_time_although_the_store_stays_dow
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_obtained_without_the_store_at_the_start_is_saved_when_it_is_back() {
+async fn tokens_obtained_before_the_store_was_up_are_saved_later() {
     let world = World::new();
     let worker = world.serving();
     worker.store.go_down();
@@ -806,7 +806,7 @@ async fn a_store_that_never_answers_is_down() {
 // ===== the store has lost something =====
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_came_back_empty_is_given_what_is_held_and_nothing_old() {
+async fn emptied_store_gets_the_current_tokens_and_no_old_ones() {
     let world = World::new();
     let workers = world.workers(3);
     // Each holds another revision.
@@ -848,7 +848,7 @@ async fn a_store_that_was_rolled_back_is_brought_forward() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_doubts_itself_is_not_believed_while_the_access_token_works() {
+async fn doubtful_store_is_not_trusted_while_the_access_token_works() {
     let world = World::new();
     world.worker().token().await.unwrap();
     world.backing.doubt();
@@ -865,7 +865,7 @@ async fn a_store_that_doubts_itself_is_not_believed_while_the_access_token_works
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_lost_between_the_intent_and_the_save_gets_no_old_token_back() {
+async fn store_lost_between_intent_and_save_gets_no_old_token() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -896,7 +896,7 @@ async fn a_store_that_came_back_empty_brings_no_session_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_configured_token_of_old_does_not_come_back_with_an_emptied_store() {
+async fn old_configured_token_does_not_return_with_an_emptied_store() {
     let mut world = World::new();
     let old = world.worker();
     old.token().await.unwrap();
@@ -950,7 +950,7 @@ async fn the_refresh_token_of_a_useless_answer_is_saved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_refresh_token_of_a_useless_answer_is_unsaved_until_it_is_saved() {
+async fn refresh_token_of_a_useless_response_is_reported_as_unsaved() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -966,7 +966,7 @@ async fn the_refresh_token_of_a_useless_answer_is_unsaved_until_it_is_saved() {
 // ===== a source that hangs, a runtime that ends =====
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_hangs_does_not_hold_the_lock_for_ever() {
+async fn source_that_hangs_does_not_hold_the_lock_without_end() {
     let world = World::new();
     let (source, mut strings) = puppet();
     let worker = world.worker_of(source.clone());
@@ -985,7 +985,7 @@ async fn a_source_that_hangs_does_not_hold_the_lock_for_ever() {
 }
 
 #[test]
-fn a_runtime_that_ends_in_the_middle_leaves_the_lock_free_and_the_intent_open() {
+fn runtime_that_ends_midway_frees_the_lock_and_keeps_the_intent() {
     let runtime =
         || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let first = runtime().unwrap();
@@ -1048,7 +1048,7 @@ async fn no_token_is_in_any_error_event_or_debug() {
 
 /// A network that is down takes the store with it.
 #[tokio::test(start_paused = true)]
-async fn first_token_after_an_outage_of_the_store_comes_within_the_short_backoff() {
+async fn first_token_after_a_store_outage_comes_in_the_short_backoff() {
     let world = World::new();
     let worker = world.worker();
     worker.store.go_down();

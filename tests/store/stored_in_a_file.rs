@@ -20,7 +20,7 @@ use crate::folder::Folder;
 use crate::world::{MINUTE, SECOND, URL, World, access, count};
 
 #[tokio::test(start_paused = true)]
-async fn while_the_file_cannot_be_read_nothing_is_sent_and_it_is_left_as_it_is() {
+async fn unreadable_file_sends_nothing_and_is_left_unchanged() {
     let whole = {
         let (world, file) = (World::new(), File::new());
         worker(&world, &file, StoreDown::Fail).token().await.unwrap();
@@ -59,7 +59,7 @@ async fn while_the_file_cannot_be_read_nothing_is_sent_and_it_is_left_as_it_is()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_saved_since_the_file_was_spoilt_is_used_and_told_and_saved_later() {
+async fn tokens_behind_a_corrupt_file_are_used_and_saved_later() {
     let (world, file) = (World::new(), File::new());
     // Spoilt while the refresh token is being spent; the intent is kept, to be put back.
     let kept = file.folder.path("kept");

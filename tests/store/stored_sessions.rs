@@ -51,7 +51,7 @@ fn log_in(
 // ===== denied =====
 
 #[tokio::test(start_paused = true)]
-async fn what_was_refused_is_sent_by_nobody_else_and_not_after_a_restart() {
+async fn denied_token_is_sent_by_no_other_and_not_after_a_restart() {
     for rotation in [Rotation::Strict, Rotation::Never] {
         let world = World::with(|server| server.rotation(rotation))
             .dialect(|dialect| dialect.rotates = rotation == Rotation::Strict);
@@ -75,7 +75,7 @@ async fn what_was_refused_is_sent_by_nobody_else_and_not_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_configured_token_that_was_refused_is_not_sent_after_a_restart() {
+async fn denied_configured_token_is_not_sent_after_a_restart() {
     for rotation in [Rotation::Strict, Rotation::Never] {
         let world = World::with(|server| server.rotation(rotation))
             .dialect(|dialect| dialect.rotates = rotation == Rotation::Strict);
@@ -104,7 +104,7 @@ async fn a_refusal_that_could_not_be_stored_is_stored_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_what_is_no_longer_stored_is_no_refusal_of_what_is() {
+async fn denial_of_a_superseded_token_does_not_deny_the_stored_one() {
     let world = World::new();
     let [slow, other] = [world.worker(), world.worker()];
     let token = slow.token().await.unwrap();
@@ -144,7 +144,7 @@ async fn a_log_in_of_a_sibling_is_picked_up_within_seconds() {
 // ===== another way to log in =====
 
 #[tokio::test(start_paused = true)]
-async fn another_way_to_log_in_is_asked_once_for_all_and_what_it_brings_is_saved() {
+async fn fallback_is_asked_once_for_all_and_its_tokens_are_saved() {
     let world = World::with(|server| server.user("compass", "pass"));
     let calls = Arc::new(AtomicU64::new(0));
     let source = || {
@@ -169,7 +169,7 @@ async fn another_way_to_log_in_is_asked_once_for_all_and_what_it_brings_is_saved
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_way_to_log_in_that_is_refused_is_not_asked_again_and_again() {
+async fn denied_fallback_is_not_asked_repeatedly() {
     let world = World::new();
     let calls = Arc::new(AtomicU64::new(0));
     let wrong = || Err(TokenError::denied("wrong password"));
@@ -296,7 +296,7 @@ async fn a_flight_that_begins_after_a_log_out_sends_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_out_is_remembered_over_restarts_with_the_same_configuration() {
+async fn log_out_outlives_restarts_with_the_same_configuration() {
     let mut world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -369,7 +369,7 @@ async fn a_log_out_while_the_store_is_down_is_stored_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_in_that_was_stored_late_does_not_undo_what_a_sibling_did_since() {
+async fn log_in_stored_late_does_not_undo_a_later_one_of_a_sibling() {
     let world = World::new();
     let [late, other] = [world.worker(), world.worker()];
     late.token().await.unwrap();
@@ -427,7 +427,7 @@ async fn the_last_of_many_log_ins_is_the_one_that_is_stored() {
 // ===== the brake =====
 
 #[tokio::test(start_paused = true)]
-async fn with_the_brake_on_nothing_is_sent_and_a_sibling_s_token_is_adopted() {
+async fn rejection_backoff_sends_nothing_and_adopts_sibling_tokens() {
     let world = World::new();
     let [braked, other] = [world.worker(), world.worker()];
     let good = Arc::new(std::sync::OnceLock::<String>::new());
@@ -469,7 +469,7 @@ async fn with_the_brake_on_nothing_is_sent_and_a_sibling_s_token_is_adopted() {
 
 /// S11: a log-in elsewhere is one as well, as far as the store knows of it.
 #[tokio::test(start_paused = true)]
-async fn rejected_request_is_not_resent_with_the_token_of_a_login_elsewhere() {
+async fn rejected_request_is_not_resent_after_a_log_in_elsewhere() {
     let world = World::new();
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = here.access().await;
@@ -494,7 +494,7 @@ async fn rejected_request_is_not_resent_with_the_token_of_a_login_elsewhere() {
 
 /// S11: also if the session here began with a log-in of the application.
 #[tokio::test(start_paused = true)]
-async fn rejected_request_of_a_login_here_is_not_resent_after_a_login_elsewhere() {
+async fn rejected_request_of_a_log_in_is_not_resent_after_another() {
     let world = World::new();
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = world.server.issue();
@@ -519,7 +519,7 @@ async fn rejected_request_of_a_login_here_is_not_resent_after_a_login_elsewhere(
 
 /// S11: also if the log-in here could not be saved, and was superseded meanwhile.
 #[tokio::test(start_paused = true)]
-async fn rejected_request_of_an_unsaved_login_is_not_resent_after_a_login_elsewhere() {
+async fn rejected_request_of_an_unsaved_log_in_is_not_resent() {
     let world = World::new();
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = world.server.issue();
@@ -547,7 +547,7 @@ async fn rejected_request_of_an_unsaved_login_is_not_resent_after_a_login_elsewh
 
 /// S11: a renewal elsewhere ends no session, though it is one that a log-in here began.
 #[tokio::test(start_paused = true)]
-async fn rejected_request_of_a_login_here_is_resent_with_what_others_renewed() {
+async fn rejected_request_of_a_log_in_is_resent_after_a_refresh() {
     let world = World::new();
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = world.server.issue();
@@ -570,7 +570,7 @@ async fn rejected_request_of_a_login_here_is_resent_with_what_others_renewed() {
 
 /// S11: tokens that were stored before may be those of the next log-in, which then has one session.
 #[tokio::test(start_paused = true)]
-async fn request_of_a_login_with_tokens_that_were_stored_before_waits_for_their_renewal() {
+async fn request_of_a_log_in_with_stored_tokens_waits_for_a_refresh() {
     let world = World::new();
     let here = world.worker();
     let tokens = here.token().await.unwrap();

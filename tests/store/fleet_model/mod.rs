@@ -810,7 +810,7 @@ fn a_log_in_that_a_sibling_overtook_is_not_stored_again() {
 }
 
 #[test]
-fn a_configured_token_does_not_come_back_with_a_log_in_that_came_too_late() {
+fn configured_token_does_not_return_with_a_late_log_in() {
     let steps = [
         Step::Configure(1),
         Step::StoreFaults(vec![None, Some(OpFault::FailBefore)]),
@@ -823,7 +823,7 @@ fn a_configured_token_does_not_come_back_with_a_log_in_that_came_too_late() {
 }
 
 #[test]
-fn a_refresh_token_that_is_brought_again_is_as_open_as_it_was() {
+fn refresh_token_brought_again_keeps_its_open_intent() {
     let steps = [
         Step::Ask(0, Wish::Token),
         Step::Pass(61_000),
@@ -887,11 +887,11 @@ fn without_lost_answers_no_refresh_token_is_used_twice() {
 }
 
 #[test]
-fn whatever_happens_nothing_is_used_twice_unknowingly_and_nothing_saved_is_lost() {
+fn random_faults_cause_no_blind_reuse_and_lose_no_saved_token() {
     check(Class::Rough, 48);
 }
 
 #[test]
-fn a_store_that_forgets_leaves_nobody_hanging() {
+fn forgetful_store_leaves_no_worker_hanging() {
     check(Class::Forgetful, 32);
 }
