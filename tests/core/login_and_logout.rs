@@ -1,6 +1,5 @@
-//! `replace` and `forget` are seen at once, and an old session never comes back.
-#![allow(clippy::disallowed_methods, reason = "tests read paused time")]
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
+//! A log-in or log-out counts at once, and an ended session never returns.
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -44,12 +43,12 @@ async fn log_in_during_a_refresh_counts_at_once_and_discards_it() {
 
     let mut replacing = task::spawn(credentials.replace(tokens("mine").expires_in(HOUR)));
     assert_pending!(replacing.poll());
-    // Those who waited for the flight have the new one without waiting for its end, and so has everybody else.
+    // Callers that waited for the refresh get the new token before the refresh ends, like all others.
     assert!(waiting.is_woken());
     assert_eq!(assert_ready!(waiting.poll()).unwrap().access_token().expose_secret(), "mine");
     assert_eq!(current(&credentials).await, "mine");
 
-    // The source is told when the flight has ended, and not before.
+    // The source learns of the log-in when the refresh has ended, and not before.
     let_others_run().await;
     assert!(strings.adopted.try_recv().is_err());
     flight.answer(tokens("theirs").expires_in(HOUR));
@@ -82,7 +81,7 @@ async fn forget_during_a_flight_brings_no_session_back() {
     forgetting.await.unwrap().unwrap();
     assert!(strings.adopted.try_recv().unwrap().is_none());
 
-    // Whoever waited asks again, with nothing in hand.
+    // The waiting caller asks again, without a token.
     let asked = strings.next().await;
     assert_eq!(asked.renewal.cause(), Cause::Missing);
     assert!(asked.renewal.previous().is_none());
@@ -273,7 +272,7 @@ async fn log_out_and_in(credentials: &Credentials<Puppet>) {
 
 type End = for<'a> fn(&'a Credentials<Puppet>) -> BoxFuture<'a, ()>;
 
-/// The ends of a session.
+/// The ways in which a session ends.
 const ENDS: [End; 3] = [
     |it| Box::pin(log_out(it)),
     |it| Box::pin(log_in_as_bob(it)),
@@ -465,7 +464,7 @@ async fn request_made_while_logged_out_waits_for_the_next_login() {
     forgetting.await.unwrap().unwrap();
 }
 
-/// S11: the application's own calls belong to no session.
+/// S11: calls of the application itself belong to no session.
 #[tokio::test(start_paused = true)]
 async fn callers_get_the_tokens_of_the_current_session() {
     let (source, mut strings) = puppet();
@@ -551,7 +550,7 @@ async fn log_out_behind_a_hanging_refresh_ends_after_ten_timeouts() {
         async move { credentials.forget().await }
     });
     let_others_run().await;
-    // Each request is released at its timeout, and so at most ten of them in a row fail.
+    // Each request ends at its timeout, so that at most ten in a row fail.
     for _ in 0..10 {
         assert_eq!(strings.count(), 0);
         credentials.token().await.unwrap_err();
@@ -582,7 +581,7 @@ async fn a_source_that_never_hears_the_log_in_out_still_renews() {
     let_others_run().await;
     advance(Duration::from_secs(20)).await;
     assert_eq!(current(&credentials).await, "mine");
-    // Nothing was sent, and so nothing is unknown.
+    // Nothing was sent, so that no outcome is unknown.
     assert!(credentials.status().error.is_none());
     assert_eq!(credentials.renew().await.unwrap().access_token().expose_secret(), "fetched");
 }

@@ -1,5 +1,4 @@
-//! Which refresh token is sent, and how often.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+//! The refresh token that is sent, and how often.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -163,7 +162,7 @@ async fn refresh_token_of_an_otherwise_useless_response_is_sent_next() {
                 json(KEPT),
             ]);
             for _ in 0..2 {
-                // What became of the refresh token is known, so that nothing is ambiguous.
+                // The fate of the refresh token is known, so that the outcome is not ambiguous.
                 assert!(!grant.fetch(missing()).await.unwrap_err().is_ambiguous());
             }
             let tokens = grant.fetch(missing()).await.unwrap();
@@ -224,7 +223,7 @@ async fn expiry_of_a_refresh_token_is_kept_in_local_time() {
         let expected = expected.map(|at| UNIX_EPOCH + Duration::from_secs(at));
         assert_eq!(tokens.refresh_token_expires_at(), expected, "{value}");
     }
-    // The server's clock is a day behind ours.
+    // The clock of the server is a day behind the local one.
     let body = r#"{"access_token":"a","refresh_token":"r","refresh_token_expires_at":"2022-10-31T13:14:43Z"}"#;
     let date = [("date", "Mon, 31 Oct 2022 13:13:43 GMT")];
     let (endpoint, _) = endpoint([answer_with(200, &date, body)]);
@@ -271,7 +270,7 @@ async fn a_refresh_token_that_was_left_over_is_spent_once() {
     assert!(grant.fetch(missing()).await.is_err());
     let clone = grant.clone();
     grant.fetch(missing()).await.unwrap();
-    // Whoever has not heard of the third has none.
+    // A token set without the third has no refresh token.
     for grant in [grant, clone] {
         assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
     }
@@ -318,7 +317,7 @@ async fn clones_of_a_grant_do_not_send_one_refresh_token_at_once() {
     assert!(error.is_ambiguous(), "{error}");
     assert_eq!(log.len(), 1);
 
-    // Any other token is not held up.
+    // A different token does not wait.
     let other = TokenSet::bearer("a").unwrap().refresh_token("other").build();
     clone.fetch(after(&other)).await.unwrap();
     assert_eq!(log.bodies(), [sent("first"), sent("other")]);
@@ -376,7 +375,7 @@ async fn the_grace_window_begins_with_the_first_sending() {
     let (grant, log, clock) = graceful([reset(), reset(), reset(), reset(), json(KEPT)]);
     assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
     assert_eq!(log.len(), 2);
-    // Inside, but it was asked again already.
+    // Inside the window, but the request was already repeated.
     assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
     assert_eq!(log.len(), 3);
     clock.advance(Duration::from_secs(31));
@@ -453,9 +452,9 @@ async fn a_grace_window_leaves_time_for_a_second_request() {
     assert_eq!(log.len(), 2);
 }
 
-// ===== what is asked again after a refusal =====
+// ===== repetition after a denial =====
 
-/// A80: `renew` asks at once where the proof is made anew, and nowhere else. A wrong password locks the account.
+/// A80: `renew` repeats a denied request at once only with a fresh proof. Repeating a wrong password locks the account.
 #[tokio::test]
 async fn only_a_proof_that_is_made_anew_is_sent_again_after_a_refusal() {
     let replies = || [answer(400, r#"{"error":"invalid_grant"}"#), json(KEPT)];

@@ -1,10 +1,5 @@
-//! What `Stored` promises while all goes well: a refresh token is spent at most once, what comes of it is saved before it is
-//! used, and all who share a store share it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test says what went wrong by where it fails"
-)]
+//! Credentials that share a store, without faults: a refresh token is spent at most once, its successor is saved before it
+//! is used, and every worker adopts it.
 
 use std::time::Duration;
 
@@ -59,14 +54,14 @@ async fn intent_is_saved_before_sending_and_tokens_before_their_use() {
     let worker = world.worker();
     let in_order = ["lock", "load", "save intent", "is held", "fetch", "save tokens", "release"];
     for round in 0..2 {
-        // The first look is without the lock.
+        // The first load is without the lock.
         let paused = worker.store.pause(Step::SaveTokens);
         let asking = tokio::spawn({
             let worker = worker.clone();
             async move { worker.renew().await }
         });
         let go = paused.reached().await;
-        assert!(!asking.is_finished(), "nobody gets what is not saved");
+        assert!(!asking.is_finished(), "unsaved tokens are not used");
         assert!(world.has_open_intent().await);
         let release = worker.store.pause(Step::Release);
         go.send(()).unwrap();
@@ -94,7 +89,7 @@ async fn tokens_of_a_sibling_are_adopted_for_every_cause() {
     let second = access(&one.renew().await.unwrap()).to_owned();
     assert_eq!(access(&other.renew().await.unwrap()), second);
     assert_eq!(world.requests(), 2);
-    // Expiring: the old one serves, and the new one is there behind it.
+    // Expiring: the old token is used while the new one is obtained.
     sleep(Duration::from_secs(50)).await;
     one.access().await;
     one.flush().await.unwrap();
@@ -128,7 +123,7 @@ async fn tokens_of_a_sibling_are_adopted_while_the_lock_is_held() {
     other.access().await;
     let second = access(&other.renew().await.unwrap()).to_owned();
     assert_ne!(first, second);
-    // It holds the lock, and its answer is long in coming.
+    // It holds the lock, and its response is slow.
     let paused = third.store.pause(Step::IsHeld);
     third.access().await;
     let renewing = tokio::spawn(async move { third.renew().await });
@@ -182,7 +177,7 @@ async fn a_different_configured_token_wins_over_the_store_once() {
     let second = new.access().await;
     assert_ne!(first, second);
     assert_eq!(world.server.refresh_token_uses(world.configured.expose_secret()), 1);
-    // The old configuration does not fight back, whoever restarts with it.
+    // The old configuration does not return with any restart.
     sleep(MINUTE).await;
     old.access().await;
     let mut behind = world.clone();
@@ -272,7 +267,7 @@ async fn typing_error_corrected_before_the_first_token_is_forgotten() {
     world.worker().access().await;
     assert!(!world.json().await.contains("typo.test"));
     assert_eq!(world.reuses(), 0);
-    // From now on it is of use to nobody else.
+    // From now on no other grant can use the record.
     sleep(MINUTE).await;
     assert!(wrong.renew().await.unwrap_err().is_misconfigured());
 }
@@ -333,7 +328,7 @@ async fn source_without_information_is_stored_as_one_that_rotates() {
         let worker = worker.clone();
         async move { worker.access().await }
     });
-    // It has nothing to spend yet.
+    // It has no refresh token yet.
     strings.next().await.answer(harness::tokens("one").expires_in(MINUTE));
     assert_eq!(asking.await.unwrap(), "one");
     assert!(!world.log.take().contains(&"save intent"));
@@ -341,7 +336,7 @@ async fn source_without_information_is_stored_as_one_that_rotates() {
     let asked = strings.next().await;
     assert_eq!(refresh(asked.renewal.previous().unwrap()), "refresh-one");
     assert!(world.has_open_intent().await);
-    // The source knows why it leaves it out: it may have logged in another way, since the refresh token was refused.
+    // The source may omit the refresh token deliberately, after a log-in by other means.
     asked.answer(TokenSet::bearer("two").unwrap().expires_in(MINUTE));
     assert!(asking.await.unwrap().unwrap().refresh_token().is_none());
     assert!(!world.json().await.contains("refresh-one"));
@@ -409,7 +404,7 @@ async fn two_credentials_over_one_stored_source_share_it() {
         assert_eq!(world.requests(), round);
         sleep(MINUTE).await;
     }
-    // What one brings is known to the other, and not logged in again.
+    // Tokens of one are known to the other, which does not log in again.
     one.replace(world.server.issue()).await.unwrap();
     sleep(MINUTE).await;
     let before = world.requests();
@@ -431,7 +426,7 @@ async fn lost_refresh_that_lands_late_is_saved_and_spends_nothing() {
     world.server.token_faults().once(late.after_processing());
     worker.token().await.unwrap_err();
     sleep(Duration::from_secs(10)).await;
-    // It is lost now, and the next one waits for the lock that it still holds.
+    // The refresh is lost now, and the next one waits for the lock that it still holds.
     worker.token().await.unwrap_err();
     sleep(Duration::from_secs(10)).await;
     let token = worker.token().await.unwrap();

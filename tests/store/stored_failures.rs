@@ -1,9 +1,4 @@
-//! What `Stored` promises when things fail: the store, the lock, the network, the process.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test says what went wrong by where it fails"
-)]
+//! Credentials that share a store, while the store, the lock, the network or the process fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,12 +24,12 @@ fn unanswered(worker: &Worker) -> usize {
     count(&worker.events(), |event| matches!(event, Event::Unanswered { .. }))
 }
 
-/// The server spends the token, and the answer is lost.
+/// The server spends the token, and the response is lost.
 fn lost() -> Fault {
     Fault::drop_connection().after_processing()
 }
 
-/// Kills a worker that renews, once it has come to a step.
+/// Kills a worker during a refresh, once it has reached a step.
 async fn kill_at(world: &World, step: Step) {
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -98,7 +93,7 @@ async fn kill_after_sending_leads_to_one_reported_attempt_for_all() {
     }
     assert_eq!(world.requests(), 2);
     sleep(Duration::from_secs(49)).await;
-    // Stale: it serves all the same, and nothing is sent.
+    // Stale: the token is still used, and nothing is sent.
     for worker in &workers {
         worker.token().await.unwrap();
         worker.flush().await.unwrap();
@@ -115,7 +110,7 @@ async fn kill_after_sending_leads_to_one_reported_attempt_for_all() {
     }
     assert!(told >= 1);
     assert_eq!(world.requests(), 3, "one attempt, for all of them");
-    // And never again.
+    // No further attempt follows.
     for _ in 0..5 {
         sleep(MINUTE).await;
         join_all(workers.iter().map(|worker| worker.token())).await;
@@ -160,7 +155,7 @@ async fn repeated_lost_attempts_back_off_for_the_whole_fleet() {
     let workers = world.workers(8);
     join_all(workers.iter().map(|worker| worker.access())).await;
     sleep(MINUTE).await;
-    // Before it is processed, so that the server does not revoke everything.
+    // Before processing, so that the server does not revoke the family.
     world.server.token_faults().always(Fault::drop_connection());
     let mut sent = Vec::new();
     for second in 0..600 {
@@ -172,7 +167,7 @@ async fn repeated_lost_attempts_back_off_for_the_whole_fleet() {
         sent.extend((before..world.requests()).map(|_| second));
         sleep(SECOND).await;
     }
-    // The second follows at once, since the access token is used up; then it is a minute, and twice that, …
+    // The second follows at once, since the access token has expired. Then the wait is a minute, and doubles.
     let pauses: Vec<_> = sent.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert_eq!(pauses.len(), 4, "{pauses:?}");
     assert!(pauses[1] >= 60 && pauses[2] >= 120 && pauses[3] >= 240, "{pauses:?}");
@@ -274,7 +269,7 @@ async fn past_the_grace_window_the_access_token_is_used_to_its_end() {
     assert_eq!(world.requests(), 2);
 }
 
-// ===== what did not count =====
+// ===== requests that did not count =====
 
 #[tokio::test(start_paused = true)]
 async fn what_did_not_count_takes_the_intent_back() {
@@ -326,7 +321,7 @@ async fn an_open_intent_comes_back_with_an_attempt_that_did_not_count() {
     assert!(error.is_transient(), "{error}");
     assert!(world.has_open_intent().await);
     assert!(world.json().await.contains(r#""attempt": 1"#));
-    // It is spent indeed.
+    // The token was spent after all.
     sleep(SECOND).await;
     let error = worker.token().await.unwrap_err();
     assert!(error.is_denied(), "{error}");
@@ -391,14 +386,14 @@ async fn unsaved_tokens_are_used_and_saved_by_the_next_requests() {
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
     assert!(world.has_open_intent().await);
     sleep(Duration::from_secs(6)).await;
-    // Used, and saved behind it.
+    // Used, and saved in the background.
     assert_eq!(worker.access().await, token);
     worker.flush().await.unwrap();
     assert!(!world.has_open_intent().await);
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
     assert_eq!(world.worker().access().await, token);
     assert_eq!(world.requests(), 2);
-    // And then it is renewed when it is time.
+    // Then it is refreshed in time.
     sleep(Duration::from_secs(30)).await;
     assert_eq!(worker.access().await, token);
     worker.flush().await.unwrap();
@@ -418,7 +413,7 @@ async fn flush_saves_what_is_unsaved_and_reports_the_rest() {
     worker.flush().await.unwrap();
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
     assert_eq!(world.worker().access().await, token);
-    // Told once.
+    // Reported once.
     sleep(Duration::from_secs(6)).await;
     worker.access().await;
     worker.flush().await.unwrap();
@@ -538,7 +533,7 @@ async fn a_lock_that_is_lost_before_the_token_is_sent_sends_nothing() {
     worker.renew().await.unwrap();
 }
 
-/// Access tokens that end before anybody gives up on a store that does not answer.
+/// Access tokens that expire before the wait for a silent store ends.
 fn short() -> World {
     World::with(|server| server.access_token_lifetime(Duration::from_secs(5)))
 }
@@ -666,7 +661,7 @@ async fn denied_token_is_not_sent_repeatedly_while_the_store_is_down() {
         sleep(Duration::from_secs(6)).await;
     }
     assert_eq!(calls.load(Ordering::SeqCst), 1);
-    // Whoever logs in is served again.
+    // After a log-in, requests succeed again.
     worker.replace(world.server.issue()).await.unwrap_err();
     worker.token().await.unwrap();
     sleep(MINUTE).await;
@@ -684,7 +679,7 @@ async fn start_without_the_store_does_not_restore_an_ended_session() {
     sleep(SECOND).await;
     let other = world.worker();
     other.store.go_down();
-    // It cannot know.
+    // It cannot know this.
     other.token().await.unwrap();
     other.store.come_up();
     other.flush().await.unwrap();
@@ -709,7 +704,7 @@ async fn store_outage_causes_no_more_refreshes_than_no_store_at_all() {
     assert_eq!(world.reuses(), 0);
     assert!(is_store_down(&worker.flush().await.unwrap_err()));
     worker.events();
-    // It is back, and saved soon.
+    // The store is back, and the tokens are saved soon.
     worker.store.come_up();
     let before = world.requests();
     let mut saved = false;
@@ -752,7 +747,7 @@ async fn tokens_obtained_before_the_store_was_up_are_saved_later() {
     assert!(is_store_down(&worker.flush().await.unwrap_err()));
     worker.store.come_up();
     sleep(Duration::from_secs(10)).await;
-    // The next requests save it, and do not renew it.
+    // The next requests save the token, and do not refresh it.
     assert_eq!(worker.access().await, token);
     let_others_run().await;
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
@@ -791,7 +786,7 @@ async fn a_store_that_never_answers_is_down() {
         worker.token().await.unwrap();
         assert_eq!((world.requests(), world.reuses()), (1, 0), "{step:?}");
     }
-    // It has been sent, and nobody waits for ever for what is there.
+    // It has been sent, and no caller waits without end for the result.
     let world = World::new();
     let worker = world.worker();
     worker.store.order(Step::SaveTokens, Order::Hang);
@@ -809,7 +804,7 @@ async fn a_store_that_never_answers_is_down() {
 async fn emptied_store_gets_the_current_tokens_and_no_old_ones() {
     let world = World::new();
     let workers = world.workers(3);
-    // Each holds another revision.
+    // Each has a different revision.
     let oldest = workers[2].access().await;
     workers[1].token().await.unwrap();
     workers[1].renew().await.unwrap();
@@ -913,7 +908,7 @@ async fn old_configured_token_does_not_return_with_an_emptied_store() {
     assert_eq!(world.reuses(), 0);
 }
 
-// ===== an answer that is of no use =====
+// ===== useless responses =====
 
 fn useless(refresh_token: &str) -> Fault {
     let body = format!(r#"{{"token_type":"bearer","refresh_token":"{refresh_token}"}}"#);

@@ -1,9 +1,4 @@
-//! What `Stored` promises when its file cannot be read any longer, or its disk is full.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test says what went wrong by where it fails"
-)]
+//! Credentials over a file that can no longer be read.
 
 use std::fs;
 use std::path::PathBuf;
@@ -40,7 +35,7 @@ async fn unreadable_file_sends_nothing_and_is_left_unchanged() {
             assert_eq!(access(&credentials.token().await.unwrap()), access(&token));
             sleep(MINUTE).await;
             told(&credentials.token().await.unwrap_err(), &file);
-            // One that starts now sends nothing of what it is configured with.
+            // A process that starts now does not send its configured token.
             let other = worker(&world, &file, store_down);
             told(&other.token().await.unwrap_err(), &file);
             told(&other.replace(world.server.issue()).await.unwrap_err(), &file);
@@ -49,7 +44,7 @@ async fn unreadable_file_sends_nothing_and_is_left_unchanged() {
             assert_eq!(fs::read(&file.path).unwrap(), garbage);
             assert_eq!(world.requests(), 1);
 
-            // Somebody puts the record back.
+            // An operator restores the record.
             fs::write(&file.path, good).unwrap();
             sleep(10 * MINUTE).await;
             credentials.token().await.unwrap();
@@ -61,7 +56,7 @@ async fn unreadable_file_sends_nothing_and_is_left_unchanged() {
 #[tokio::test(start_paused = true)]
 async fn tokens_behind_a_corrupt_file_are_used_and_saved_later() {
     let (world, file) = (World::new(), File::new());
-    // Spoilt while the refresh token is being spent; the intent is kept, to be put back.
+    // Corrupted while the refresh token is being spent. The intent is kept, to be restored.
     let kept = file.folder.path("kept");
     let endpoint = {
         let (server, path, kept) = (world.server.clone(), file.path.clone(), kept.clone());
@@ -102,7 +97,7 @@ fn worker(
     Credentials::with_policy(stored, world.policy())
 }
 
-/// It is for a human, and says which file and what to do.
+/// The error is for an operator, and names the file and the remedy.
 fn told(error: &TokenError, file: &File) {
     let said = error.to_string();
     assert!(error.is_misconfigured(), "{said}");

@@ -1,9 +1,4 @@
-//! What `Stored` promises about log-ins and log-outs: a session that ended does not come back, and a refusal is for all.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test says what went wrong by where it fails"
-)]
+//! Log-ins and log-outs over a shared store: an ended session does not return, and a denial counts for all workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +20,7 @@ use crate::world::{MINUTE, Order, SECOND, Step, Worker, World, access, count, re
 
 type Renewing = JoinHandle<Result<TokenSet, TokenError>>;
 
-/// A flight that has come to a step.
+/// Starts a refresh and pauses it at a step.
 async fn flight_at(worker: &Worker, step: Step) -> (Renewing, oneshot::Sender<()>) {
     let paused = worker.store.pause(step);
     let renewing = tokio::spawn({
@@ -35,7 +30,7 @@ async fn flight_at(worker: &Worker, step: Step) -> (Renewing, oneshot::Sender<()
     (renewing, paused.reached().await)
 }
 
-/// Another way to log in, which counts.
+/// A fallback that counts its log-ins.
 fn log_in(
     calls: &Arc<AtomicU64>,
     answer: impl Fn() -> Result<TokenSet, TokenError> + Send + Sync + 'static,
@@ -141,7 +136,7 @@ async fn a_log_in_of_a_sibling_is_picked_up_within_seconds() {
     assert_eq!(count(&denied.events(), |event| matches!(event, Event::Adopted)), 1);
 }
 
-// ===== another way to log in =====
+// ===== fallbacks =====
 
 #[tokio::test(start_paused = true)]
 async fn fallback_is_asked_once_for_all_and_its_tokens_are_saved() {
@@ -160,7 +155,7 @@ async fn fallback_is_asked_once_for_all_and_its_tokens_are_saved() {
     assert_eq!(tokens[0], tokens[1]);
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     assert_eq!(world.worker_of(source()).access().await, tokens[0]);
-    // And it is renewed as any other.
+    // It is refreshed like any other.
     sleep(MINUTE).await;
     workers[0].token().await.unwrap();
     assert_eq!(calls.load(Ordering::SeqCst), 1);
@@ -173,7 +168,7 @@ async fn denied_fallback_is_not_asked_repeatedly() {
     let world = World::new();
     let calls = Arc::new(AtomicU64::new(0));
     let wrong = || Err(TokenError::denied("wrong password"));
-    // One that has a refresh token, and one that begins without any.
+    // A worker with a refresh token, and one that begins without any.
     world.server.revoke_refresh_token(world.configured.expose_secret());
     for token in [world.configured.clone(), "".into()] {
         calls.store(0, Ordering::SeqCst);
@@ -240,7 +235,7 @@ async fn a_log_in_around_the_store_is_stored_with_the_next_renewal() {
     assert_eq!(world.reuses(), 0);
 }
 
-// ===== log-ins and log-outs against flights =====
+// ===== log-ins and log-outs during a refresh =====
 
 #[tokio::test(start_paused = true)]
 async fn a_log_out_during_a_flight_of_a_sibling_is_final() {
@@ -305,13 +300,13 @@ async fn log_out_outlives_restarts_with_the_same_configuration() {
         assert!(world.worker().token().await.unwrap_err().is_denied());
     }
     assert_eq!(world.requests(), 1);
-    // Before there ever was a token, too.
+    // Before the first token, too.
     world.configured = world.server.issue_refresh_token();
     world.backing.come_back(None).await;
     world.worker().forget().await.unwrap();
     assert!(world.worker().token().await.unwrap_err().is_denied());
     assert_eq!(world.requests(), 1);
-    // A new one in the configuration is a log-in.
+    // A new token in the configuration is a log-in.
     world.configured = world.server.issue_refresh_token();
     world.worker().token().await.unwrap();
 }
@@ -400,7 +395,7 @@ async fn a_log_in_that_was_not_renewed_here_is_not_logged_in_again() {
     sleep(MINUTE).await;
     let renewed = other.access().await;
     let epoch = world.record().await.unwrap().epoch();
-    // Something is written in between that is not its own.
+    // Another worker writes in between.
     one.store.order(Step::Load, Order::Delay(SECOND));
     assert_eq!(one.access().await, renewed);
     assert_eq!(world.record().await.unwrap().epoch(), epoch);
@@ -424,7 +419,7 @@ async fn the_last_of_many_log_ins_is_the_one_that_is_stored() {
     assert_eq!(world.reuses(), 0);
 }
 
-// ===== the brake =====
+// ===== the rejection backoff =====
 
 #[tokio::test(start_paused = true)]
 async fn rejection_backoff_sends_nothing_and_adopts_sibling_tokens() {
@@ -443,13 +438,13 @@ async fn rejection_backoff_sends_nothing_and_adopts_sibling_tokens() {
     assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert!(braked.status().brake.is_some());
     let before = world.requests();
-    // The brake holds for 5 seconds; it is looked now and then, and nothing is sent.
+    // The backoff lasts 5 seconds. The record is loaded occasionally, and nothing is sent.
     for _ in 0..4 {
         send().await.unwrap();
         sleep(SECOND).await;
     }
     assert_eq!(world.requests(), before);
-    // Now it is on for longer.
+    // Now it lasts longer.
     sleep(Duration::from_secs(2)).await;
     send().await.unwrap();
     let on_for = braked.status().brake.unwrap();
@@ -467,7 +462,7 @@ async fn rejection_backoff_sends_nothing_and_adopts_sibling_tokens() {
 
 // ===== requests belong to a session =====
 
-/// S11: a log-in elsewhere is one as well, as far as the store knows of it.
+/// S11: a log-in elsewhere begins a session too, once it is stored.
 #[tokio::test(start_paused = true)]
 async fn rejected_request_is_not_resent_after_a_log_in_elsewhere() {
     let world = World::new();
@@ -545,7 +540,7 @@ async fn rejected_request_of_an_unsaved_log_in_is_not_resent() {
     assert_eq!(send().await.unwrap().status(), StatusCode::OK);
 }
 
-/// S11: a renewal elsewhere ends no session, though it is one that a log-in here began.
+/// S11: a refresh elsewhere ends no session, even one that a log-in here began.
 #[tokio::test(start_paused = true)]
 async fn rejected_request_of_a_log_in_is_resent_after_a_refresh() {
     let world = World::new();
@@ -582,7 +577,7 @@ async fn request_of_a_log_in_with_stored_tokens_waits_for_a_refresh() {
     assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
 }
 
-/// S11: what was redeemed without the store is no log-in, whichever of two processes stores it last.
+/// S11: tokens obtained without the store are not a log-in, no matter which of two processes stores them last.
 #[tokio::test(start_paused = true)]
 async fn request_waits_for_a_token_after_two_began_without_the_store() {
     for first in [0, 1] {
@@ -634,9 +629,9 @@ async fn request_made_while_denied_is_sent_after_a_login_elsewhere() {
     assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
 }
 
-// ===== refusals of a proof that is made anew =====
+// ===== denials of a fresh proof =====
 
-/// A80, under a store: its memory of the refusal gives way to a probe, and to the application.
+/// A80, over a store: the stored denial allows a probe, and an explicit refresh.
 #[tokio::test(start_paused = true)]
 async fn refused_fresh_proof_is_tried_again_under_a_store() {
     struct Signed(Arc<AtomicU64>);
