@@ -565,7 +565,7 @@ impl Fleet {
                 if matches!(event, Event::Unanswered { .. } | Event::Lagged(_)) {
                     self.world.state().procs[worker.life.id].told = true;
                 }
-                self.world.log(format!("{} tells {event:?}", worker.life.id));
+                self.world.log(format!("{} reports {event:?}", worker.life.id));
             }
         }
     }
