@@ -1,4 +1,4 @@
-//! The body of a request that is sent twice, and the body of the rejection that is not used.
+//! Bodies that are sent twice, and the allocations of a request.
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,
@@ -11,8 +11,6 @@
 mod allocations;
 #[cfg(feature = "testing")]
 mod bodies;
-#[cfg(all(feature = "oauth2", feature = "testing"))]
-mod connections;
 #[cfg(feature = "testing")]
 #[path = "../harness/mod.rs"]
 mod harness;

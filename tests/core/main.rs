@@ -1,4 +1,4 @@
-//! The layer and its credentials, in paused time and without sockets.
+//! The layer and its credentials, in paused time, and the authorization server of `testing`.
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,

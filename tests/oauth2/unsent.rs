@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::future::{pending, ready};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -121,16 +122,7 @@ async fn errors_of_connecting_of_reqwest_are_transient_for_every_body() {
 async fn first_request_after_an_outage_of_the_name_service_succeeds() {
     let server = AuthorizationServer::new();
     let serving = server.serve().await.unwrap();
-    let (address, is_online) = (serving.address(), Arc::new(AtomicBool::new(false)));
-    let known = Arc::clone(&is_online);
-    let connector = HttpConnector::new_with_resolver(service_fn(move |_: Name| {
-        ready(match known.load(Ordering::Relaxed) {
-            true => Ok(vec![address].into_iter()),
-            false => Err(io::Error::other("no such host")),
-        })
-    }));
-    let url = format!("http://localhost:{}/token", address.port());
-    let endpoint = TokenEndpoint::new(hyper(connector), url).unwrap();
+    let (endpoint, is_online) = behind_a_name_service(serving.address());
     let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
     let stored = Stored::new(grant, MemoryStore::new());
     for _ in 0..20 {
@@ -149,16 +141,7 @@ async fn first_token_after_an_outage_comes_within_a_second() {
     for with_store in [false, true] {
         let server = AuthorizationServer::new();
         let serving = server.serve().await.unwrap();
-        let (address, is_online) = (serving.address(), Arc::new(AtomicBool::new(false)));
-        let known = Arc::clone(&is_online);
-        let connector = HttpConnector::new_with_resolver(service_fn(move |_: Name| {
-            ready(match known.load(Ordering::Relaxed) {
-                true => Ok(vec![address].into_iter()),
-                false => Err(io::Error::other("no such host")),
-            })
-        }));
-        let url = format!("http://localhost:{}/token", address.port());
-        let endpoint = TokenEndpoint::new(hyper(connector), url).unwrap();
+        let (endpoint, is_online) = behind_a_name_service(serving.address());
         let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
         let source = match with_store {
             true => Stored::new(grant, MemoryStore::new()).boxed(),
@@ -366,6 +349,20 @@ async fn first_failed_connection_is_transient_below_a_retry_layer() {
 }
 
 // ===== helpers =====
+
+/// Makes an endpoint whose name cannot be resolved before the switch is set.
+fn behind_a_name_service(address: SocketAddr) -> (TokenEndpoint, Arc<AtomicBool>) {
+    let is_online = Arc::new(AtomicBool::new(false));
+    let known = Arc::clone(&is_online);
+    let connector = HttpConnector::new_with_resolver(service_fn(move |_: Name| {
+        ready(match known.load(Ordering::Relaxed) {
+            true => Ok(vec![address].into_iter()),
+            false => Err(io::Error::other("no such host")),
+        })
+    }));
+    let url = format!("http://localhost:{}/token", address.port());
+    (TokenEndpoint::new(hyper(connector), url).unwrap(), is_online)
+}
 
 async fn check_offline(endpoint: TokenEndpoint) {
     for is_empty in [false, true] {

@@ -1,4 +1,4 @@
-//! The layer in its stacks: tower, axum, tonic and reqwest.
+//! The layer in its stacks: tower, hyper-util, axum, tonic and reqwest.
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,
@@ -10,6 +10,8 @@
 
 #[cfg(all(feature = "axum", feature = "oauth2", feature = "testing"))]
 mod axum;
+#[cfg(all(feature = "oauth2", feature = "testing"))]
+mod connections;
 #[cfg(all(feature = "testing", feature = "tonic"))]
 mod grpc;
 #[cfg(feature = "testing")]
