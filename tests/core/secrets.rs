@@ -68,8 +68,12 @@ fn nothing_that_can_be_formatted_contains_a_secret() {
         paper.secret(name, secret.get(..12).unwrap());
     }
 
-    let builder = || tokio::runtime::Builder::new_current_thread();
-    let paused = builder().enable_all().start_paused(true).build().unwrap();
+    let builder = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.on_thread_start(log.on_thread_start()).enable_all();
+        builder
+    };
+    let paused = builder().start_paused(true).build().unwrap();
     paused.block_on(async {
         values(&mut paper);
         settings(&mut paper);
@@ -78,7 +82,7 @@ fn nothing_that_can_be_formatted_contains_a_secret() {
         events(&mut paper).await;
         echoes(&mut paper).await;
     });
-    let real = builder().enable_all().build().unwrap();
+    let real = builder().build().unwrap();
     real.block_on(async {
         for http2 in [false, true] {
             sockets(&mut paper, http2).await;

@@ -1,10 +1,12 @@
 //! The `tracing` output of one thread.
 #![allow(clippy::disallowed_types, reason = "a lock between a test and its subscriber")]
+#![allow(dead_code, reason = "compiled into several crates, which use different parts")]
 
 use std::io;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use tracing::subscriber::{DefaultGuard, NoSubscriber};
+use tracing::dispatcher::{self, DefaultGuard};
+use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, Level};
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -15,6 +17,7 @@ static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber:
 /// Records the spans and events of this thread until it is dropped.
 pub struct Log {
     lines: Lines,
+    dispatch: Dispatch,
     _guard: DefaultGuard,
 }
 
@@ -23,16 +26,24 @@ impl Log {
         LazyLock::force(&SECOND);
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
+        let dispatch = tracing_subscriber::fmt()
             .with_max_level(level)
             .with_span_events(FmtSpan::FULL)
             .with_ansi(false)
             .with_writer(move || writer.clone())
-            .finish();
-        Self { lines, _guard: tracing::subscriber::set_default(subscriber) }
+            .finish()
+            .into();
+        let guard = dispatcher::set_default(&dispatch);
+        Self { lines, dispatch, _guard: guard }
     }
 
-    /// Returns what was recorded since the last call.
+    /// Records the thread that calls the returned function, to its end: for the threads of a runtime.
+    pub fn on_thread_start(&self) -> impl Fn() + Send + Sync + 'static {
+        let dispatch = self.dispatch.clone();
+        move || std::mem::forget(dispatcher::set_default(&dispatch))
+    }
+
+    /// Returns the lines recorded since the last call.
     pub fn take(&self) -> String {
         String::from_utf8(std::mem::take(&mut *self.lines.0.lock().unwrap())).unwrap()
     }
