@@ -1,5 +1,4 @@
-//! Every kind of body over real sockets, HTTP/1.1 and HTTP/2: what the server receives is what was to be sent.
-#![allow(clippy::unwrap_used, reason = "tests, and what they share")]
+//! Every kind of body over real sockets, HTTP/1.1 and HTTP/2: the server receives exactly the bytes that were sent.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -84,12 +83,11 @@ async fn a_stream_that_is_rejected_after_its_end_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_rejected_before_its_end_is_sent_again_whole_and_the_first_attempt_fails()
-{
+async fn stream_rejected_early_is_resent_whole_and_the_first_fails() {
     async fn scenario<B: Sendable>(version: Version, kind: &str, make: fn(Upload) -> B) {
         for exact in [true, false] {
             let server = Recorder::serve().await;
-            // The rest comes once the second attempt is there, so that the first cannot have ended.
+            // The rest follows once the retry has arrived, so that the first attempt cannot have ended.
             let mut upload = Upload::of(chunks()).wait(5, server.requested(2));
             upload = if exact { upload.exact() } else { upload.trailers() };
             let expected = upload.expected();
@@ -108,7 +106,7 @@ async fn a_stream_that_is_rejected_before_its_end_is_sent_again_whole_and_the_fi
 }
 
 #[tokio::test]
-async fn a_stream_over_the_limit_is_sent_once_and_its_rejection_is_the_callers() {
+async fn stream_over_the_limit_is_sent_once_and_returns_its_401() {
     async fn scenario<B: Sendable>(version: Version, kind: &str, make: fn(Upload) -> B) {
         let server = Recorder::serve().await;
         let mint = Mint::new(HOUR);
@@ -123,7 +121,7 @@ async fn a_stream_over_the_limit_is_sent_once_and_its_rejection_is_the_callers()
         let arrived = server.arrived(0).await;
         assert!(arrived.whole);
         assert_eq!(arrived.sent(), expected, "{kind} {version:?}");
-        // The token is renewed all the same, for the next one.
+        // The token is refreshed nevertheless, for the next request.
         let next = post(&server, "/after", make(Upload::of([1])));
         assert_eq!(client.oneshot(next).await.unwrap().status(), StatusCode::OK);
         assert_eq!(mint.calls(), 2);
@@ -144,17 +142,17 @@ async fn one_request_may_have_a_limit_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_stream_that_fails_midway_fails_the_request_and_is_never_complete() {
+async fn stream_that_fails_midway_is_never_complete_at_the_server() {
     async fn scenario<B: Sendable>(version: Version, kind: &str, make: fn(Upload) -> B) {
         let server = Recorder::serve().await;
-        // Later than the head, which would not be sent either.
+        // Later than the head, which would otherwise not be sent.
         let upload = |server: &Recorder| {
             make(Upload::of(chunks()).wait(5, server.requested(1)).fail_after(6))
         };
         let body = upload(&server);
         let error = send(version, &server, "/after", body).await.unwrap_err();
         assert!(error.downcast_ref::<TokenError>().is_none());
-        // Over HTTP/2 hyper does not say what went wrong.
+        // Over HTTP/2 hyper does not report the cause.
         let elsewhere = Recorder::serve().await;
         let request = post(&elsewhere, "/after", upload(&elsewhere));
         let without = client(version).oneshot(request).await.unwrap_err();
@@ -166,7 +164,7 @@ async fn a_stream_that_fails_midway_fails_the_request_and_is_never_complete() {
 }
 
 #[tokio::test]
-async fn a_stream_that_fails_in_the_second_attempt_fails_the_request_and_is_never_complete() {
+async fn stream_that_fails_in_the_retry_is_never_complete() {
     async fn scenario<B: Sendable>(version: Version, kind: &str, make: fn(Upload) -> B) {
         let server = Recorder::serve().await;
         let upload = Upload::of(chunks()).wait(3, server.requested(2)).fail_after(6);
@@ -181,7 +179,7 @@ async fn a_stream_that_fails_in_the_second_attempt_fails_the_request_and_is_neve
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_after_an_early_rejection_if_there_is_no_newer_token() {
+async fn stream_continues_after_a_rejection_without_a_newer_token() {
     async fn scenario<B: Sendable>(version: Version, kind: &str, make: fn(Upload) -> B) {
         let server = Recorder::serve().await;
         let (source, mut strings) = puppet();
@@ -206,7 +204,7 @@ async fn a_stream_goes_on_after_an_early_rejection_if_there_is_no_newer_token() 
 }
 
 #[tokio::test]
-async fn a_request_that_is_dropped_while_the_token_is_renewed_takes_the_rest_of_its_body_with_it() {
+async fn request_dropped_during_a_refresh_drops_its_body_too() {
     for version in VERSIONS {
         let server = Recorder::serve().await;
         let (source, mut strings) = puppet();
@@ -221,7 +219,7 @@ async fn a_request_that_is_dropped_while_the_token_is_renewed_takes_the_rest_of_
         strings.next().await.answer(harness::tokens(OLD).with_expires_in(HOUR));
         let refresh = strings.next().await;
         answer.abort();
-        // As it would have been without us, had the answer not come yet.
+        // As without the layer, before the response has arrived.
         assert!(timeout(PATIENCE, dropped).await.unwrap().is_err(), "{version:?}");
         assert!(!server.arrived(0).await.whole, "{version:?}");
         drop(refresh);
@@ -242,7 +240,7 @@ async fn a_stream_waits_while_the_token_is_renewed() {
         let answer = tokio::spawn(client.oneshot(post(&server, "/early", Replayable::new(upload))));
         strings.next().await.answer(harness::tokens(OLD).with_expires_in(HOUR));
         let refresh = strings.next().await;
-        // All the rest is there now, and the server reads on: it would be there at once.
+        // The rest is ready now, and the server reads on, so that it would arrive at once.
         open.send(()).unwrap();
         harness::let_others_run().await;
         refresh.answer(harness::tokens("t2").with_expires_in(HOUR));
@@ -252,10 +250,10 @@ async fn a_stream_waits_while_the_token_is_renewed() {
     }
 }
 
-// ===== what is in memory =====
+// ===== bodies in memory =====
 
 #[tokio::test]
-async fn a_body_in_memory_is_sent_again_whatever_its_size_and_whenever_it_is_rejected() {
+async fn body_in_memory_is_resent_at_any_size_after_any_rejection() {
     async fn check<B: Sendable>(kind: &str, bytes: &Bytes, make: impl Fn() -> B) {
         let hash = recorder::hash(bytes);
         for version in VERSIONS {
@@ -336,7 +334,7 @@ async fn a_body_of_another_crate_is_sent_again_as_its_copy() {
 // ===== a hundred mebibytes =====
 
 #[tokio::test]
-async fn a_large_upload_that_is_rejected_early_is_accepted_after_one_refresh_if_the_limit_allows() {
+async fn large_upload_rejected_early_is_resent_within_the_limit() {
     for version in VERSIONS {
         let server = Recorder::serve().await;
         let mint = Mint::new(HOUR);
@@ -353,14 +351,14 @@ async fn a_large_upload_that_is_rejected_early_is_accepted_after_one_refresh_if_
         assert_eq!(second.sent(), expected);
         assert!(!server.arrived(0).await.whole);
         assert_eq!((mint.calls(), server.requests()), (2, 2));
-        // What the network took before the answer came, and no more: the second attempt keeps nothing.
+        // At most the bytes that the network took before the response: the retry keeps none.
         println!("{version:?}: at most {} KiB of 102,400 held", memory.most() / KIB);
         assert!(memory.most() < 12 * MIB, "{version:?}: {} KiB", memory.most() / KIB);
     }
 }
 
 #[tokio::test]
-async fn a_large_upload_over_the_limit_gets_its_early_rejection_without_waiting_for_anything() {
+async fn large_upload_over_the_limit_gets_its_rejection_at_once() {
     for version in VERSIONS {
         let server = Recorder::serve().await;
         let (source, mut strings) = puppet();
@@ -370,7 +368,7 @@ async fn a_large_upload_over_the_limit_gets_its_early_rejection_without_waiting_
         let request = post(&server, "/unread", Replayable::new(upload));
         let answer = tokio::spawn(client.oneshot(request));
         strings.next().await.answer(harness::tokens(OLD).with_expires_in(HOUR));
-        // Nobody reads the rest of the body, and nobody answers the refresh.
+        // The rest of the body is not read, and the refresh is not answered.
         let answer = timeout(PATIENCE, answer).await.unwrap().unwrap().unwrap();
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
         let refresh = strings.next().await;
@@ -381,13 +379,13 @@ async fn a_large_upload_over_the_limit_gets_its_early_rejection_without_waiting_
     }
 }
 
-/// Not for ever; nothing is timed here.
+/// A bound for a test that hangs. Nothing is measured.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 // ===== both directions =====
 
 #[tokio::test]
-async fn both_directions_flow_before_either_ends_in_the_second_attempt_as_well() {
+async fn both_directions_of_the_retry_flow_before_either_ends() {
     for version in VERSIONS {
         let server = Recorder::serve().await;
         let client = layer(&server, Mint::new(HOUR)).service(client(version));
@@ -412,7 +410,7 @@ async fn both_directions_flow_before_either_ends_in_the_second_attempt_as_well()
 }
 
 #[tokio::test]
-async fn what_was_said_before_the_rejection_is_said_again() {
+async fn frames_sent_before_the_rejection_are_sent_again() {
     for version in VERSIONS {
         let server = Recorder::serve().await;
         let client = layer(&server, Mint::new(HOUR)).service(client(version));
@@ -441,7 +439,7 @@ fn spoken(
 // ===== connections =====
 
 #[tokio::test]
-async fn a_stream_that_was_written_whole_leaves_its_connection_to_the_second_attempt() {
+async fn stream_written_whole_leaves_its_connection_to_the_retry() {
     for version in VERSIONS {
         for exact in [true, false] {
             let server = Recorder::serve().await;
@@ -458,7 +456,7 @@ async fn a_stream_that_was_written_whole_leaves_its_connection_to_the_second_att
 }
 
 #[tokio::test]
-async fn an_early_rejection_over_http_2_ends_its_own_stream_only_and_is_read_before() {
+async fn early_rejection_over_http_2_ends_only_its_own_stream() {
     let server = Recorder::serve().await;
     let credentials = tower_refresh::Credentials::with_policy(
         Mint::new(HOUR),
@@ -490,8 +488,8 @@ async fn an_early_rejection_over_http_2_ends_its_own_stream_only_and_is_read_bef
 // ===== without a retry =====
 
 #[tokio::test]
-async fn without_retry_nothing_is_kept() {
-    /// What is held of a body when the service has read it, and not answered yet.
+async fn without_retry_no_part_of_a_body_is_kept() {
+    /// Returns the bytes of a body that are in memory after the service has read it and before it responds.
     async fn held<R>(
         layer: RefreshLayer<tower_refresh::Credentials, tower_refresh::Unauthorized, R>,
         skip: bool,

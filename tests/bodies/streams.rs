@@ -1,10 +1,5 @@
-//! What a stream and its spare do, polled by hand: what is kept, who waits, who fails.
-#![allow(
-    clippy::disallowed_types,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "the bodies of these tests are shared with them, and one of them panics"
-)]
+//! A stream and its spare, polled by hand: the frames that are kept, and the attempts that wait and fail.
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -31,7 +26,7 @@ use crate::recorder::Memory;
 
 const LIMIT: usize = 65_536;
 
-// ===== as long as nobody says otherwise =====
+// ===== without a rejection =====
 
 #[test]
 fn the_first_attempt_sends_what_the_body_would_have_sent() {
@@ -42,7 +37,7 @@ fn the_first_attempt_sends_what_the_body_would_have_sent() {
 }
 
 #[test]
-fn nothing_is_read_ahead() {
+fn body_is_not_read_ahead_of_the_first_attempt() {
     let script = Script::of(["one", "two"]);
     let polls = Arc::clone(&script.polls);
     let (mut first, mut spare) = split(script);
@@ -56,7 +51,7 @@ fn nothing_is_read_ahead() {
 }
 
 #[test]
-fn what_was_sent_and_the_rest_are_the_second_attempt() {
+fn retry_sends_the_kept_frames_and_then_the_rest() {
     for before in 0..=4 {
         let (mut first, mut spare) = split(Script::of(["one", "two", "three"]).trailers());
         for _ in 0..before {
@@ -87,7 +82,7 @@ fn a_body_that_was_sent_to_its_end_is_sent_again() {
 }
 
 #[test]
-fn a_body_that_turned_out_to_be_empty_is_no_more_than_that_when_it_is_sent_again() {
+fn body_found_empty_while_it_is_sent_is_resent_as_empty() {
     // Otherwise hyper would send a request without a body, where the first one had an empty one.
     let (mut first, mut spare) = split(Script::new([Step::Pending]));
     assert!(!first.is_end_stream());
@@ -101,7 +96,7 @@ fn a_body_that_turned_out_to_be_empty_is_no_more_than_that_when_it_is_sent_again
 }
 
 #[test]
-fn a_body_that_the_first_attempt_dropped_is_there_for_the_second() {
+fn body_dropped_by_the_first_attempt_is_kept_for_the_retry() {
     let (mut first, mut spare) = split(Script::of(["one", "two"]));
     assert_eq!(data(&mut first), "one");
     drop(first);
@@ -110,7 +105,7 @@ fn a_body_that_the_first_attempt_dropped_is_there_for_the_second() {
 }
 
 #[test]
-fn every_box_keeps_itself() {
+fn boxed_bodies_of_every_stack_are_replayed() {
     fn check<B>(make: impl Fn(Script) -> B)
     where
         B: ReplayBody<Data = Bytes> + Unpin,
@@ -142,7 +137,7 @@ fn every_box_keeps_itself() {
 }
 
 #[test]
-fn a_body_that_turns_out_to_be_empty_before_it_is_sent_is_sent_again_as_such() {
+fn body_found_empty_before_it_is_sent_is_resent_as_empty() {
     /// A server's request body over HTTP/2, whose end comes after its head.
     struct Late(Arc<AtomicUsize>);
     impl Body for Late {
@@ -167,7 +162,7 @@ fn a_body_that_turns_out_to_be_empty_before_it_is_sent_is_sent_again_as_such() {
     for asked in [false, true] {
         let ended = Arc::default();
         let (mut first, spare) = Replayable::new(Late(Arc::clone(&ended))).split(LIMIT);
-        // Whoever asks has sent a head by then that announces a body.
+        // A client that polls has already sent a head that announces a body.
         assert!(!asked || next(&mut first).is_pending());
         ended.store(1, Ordering::SeqCst);
         assert!(first.is_end_stream());
@@ -214,7 +209,7 @@ fn a_body_with_nothing_to_send_costs_nothing_and_is_sent_again() {
 
 #[cfg(feature = "reqwest")]
 #[test]
-fn reqwests_body_in_memory_is_shared_whatever_the_limit_and_stays_in_memory() {
+fn reqwest_body_in_memory_is_shared_despite_the_limit() {
     let bytes = Bytes::from(vec![7; 1 << 20]);
     let (first, spare) = reqwest::Body::from(bytes.clone()).split(0);
     assert_eq!(first.as_bytes().unwrap().as_ptr(), bytes.as_ptr());
@@ -225,7 +220,7 @@ fn reqwests_body_in_memory_is_shared_whatever_the_limit_and_stays_in_memory() {
 // ===== the limit =====
 
 #[test]
-fn up_to_the_limit_there_is_a_second_attempt_and_over_it_there_is_none() {
+fn body_is_resent_up_to_the_limit_and_not_above_it() {
     for (limit, fits) in [(5, false), (6, true)] {
         let (first, spare) = Replayable::new(Script::of(["one", "two"])).split(limit);
         let mut spare = spare.unwrap();
@@ -235,7 +230,7 @@ fn up_to_the_limit_there_is_a_second_attempt_and_over_it_there_is_none() {
 }
 
 #[test]
-fn the_bytes_of_trailers_count() {
+fn bytes_of_trailers_count_towards_the_limit() {
     for (limit, fits) in [(6 + 15, false), (6 + 16, true)] {
         let (first, spare) = Replayable::new(Script::of(["one", "two"]).trailers()).split(limit);
         let mut spare = spare.unwrap();
@@ -291,7 +286,7 @@ fn small_frames_take_little_more_room_than_their_bytes() {
 }
 
 #[test]
-fn a_frame_that_is_cut_from_a_larger_buffer_does_not_hold_on_to_it() {
+fn kept_frame_does_not_retain_the_buffer_it_was_cut_from() {
     // As hyper's server cuts a request body whose packets come one by one.
     for size in [1, 600, 4095] {
         let memory = Memory::default();
@@ -307,7 +302,7 @@ fn a_frame_that_is_cut_from_a_larger_buffer_does_not_hold_on_to_it() {
 }
 
 #[test]
-fn empty_frames_take_no_room() {
+fn empty_frames_take_no_room_in_the_limit() {
     let (mut first, mut spare) = split(Script::new((0..100_000).map(|_| Step::Data(Bytes::new()))));
     let cost = allocation_counter::measure(|| while next(&mut first).is_ready_some() {});
     assert_eq!(cost.count_total, 0);
@@ -326,7 +321,7 @@ fn large_frames_are_kept_by_reference_count() {
 }
 
 #[test]
-fn an_accepted_answer_frees_what_was_kept_while_the_body_goes_on() {
+fn accepted_response_frees_kept_frames_of_an_unfinished_body() {
     let memory = Memory::default();
     let (mut first, spare) = split(Script::new([
         Step::Data(memory.hold(vec![7; 4096])),
@@ -342,7 +337,7 @@ fn an_accepted_answer_frees_what_was_kept_while_the_body_goes_on() {
 }
 
 #[test]
-fn a_second_attempt_that_is_given_up_frees_all_though_the_first_is_not_asked_again() {
+fn abandoned_retry_frees_all_frames_without_another_poll() {
     // Over HTTP/2 it is not, as long as a frame of it waits for the server's window.
     for polls in [0, 1] {
         let memory = Memory::default();
@@ -365,7 +360,7 @@ fn a_second_attempt_that_is_given_up_frees_all_though_the_first_is_not_asked_aga
 // ===== a rejection before the end =====
 
 #[test]
-fn a_paused_body_waits_and_goes_on_if_there_is_no_second_attempt() {
+fn paused_body_waits_and_continues_if_no_retry_follows() {
     let (mut first, mut spare) = split(Script::of(["one", "two"]));
     assert_eq!(data(&mut first), "one");
     assert!(Replayable::pause(&mut spare));
@@ -379,7 +374,7 @@ fn a_paused_body_waits_and_goes_on_if_there_is_no_second_attempt() {
 }
 
 #[test]
-fn the_first_attempt_fails_when_the_second_takes_over_and_never_ends_in_order() {
+fn first_attempt_fails_once_the_retry_takes_over() {
     let (mut first, mut spare) = split(Script::of(["one", "two"]));
     assert_eq!(data(&mut first), "one");
     assert!(Replayable::pause(&mut spare));
@@ -394,7 +389,7 @@ fn the_first_attempt_fails_when_the_second_takes_over_and_never_ends_in_order() 
 }
 
 #[test]
-fn a_first_attempt_that_waits_for_the_body_is_told_that_it_is_over() {
+fn first_attempt_that_waits_for_the_body_is_woken_to_fail() {
     // It was polled before the pause, and the body will wake the second attempt only.
     let (mut first, mut spare) = split(Script::new([Step::Never]));
     let woken = Woken::default();
@@ -407,7 +402,7 @@ fn a_first_attempt_that_waits_for_the_body_is_told_that_it_is_over() {
 }
 
 #[test]
-fn a_body_that_was_sent_whole_ends_in_order_even_when_it_is_sent_again() {
+fn body_sent_whole_ends_in_order_even_if_it_is_resent() {
     let (mut first, mut spare) = split(Script::of(["one"]));
     assert_eq!(data(&mut first), "one");
     assert!(matches!(next(&mut first), Poll::Ready(None)));
@@ -420,12 +415,12 @@ fn a_body_that_was_sent_whole_ends_in_order_even_when_it_is_sent_again() {
 // ===== a body that fails =====
 
 #[test]
-fn a_body_that_fails_fails_as_it_would_have_and_is_not_sent_again() {
+fn failed_body_reports_its_own_error_and_is_not_resent() {
     let (mut first, mut spare) =
         split(Script::new([Step::Data("one".into()), Step::Error, Step::Data("two".into())]));
     assert_eq!(data(&mut first), "one");
     let Poll::Ready(Some(Err(error))) = next(&mut first) else { panic!() };
-    assert_eq!(error.to_string(), "the script says so");
+    assert_eq!(error.to_string(), "an error of the script");
     assert!(!Replayable::pause(&mut spare));
 }
 
@@ -437,11 +432,11 @@ fn a_body_that_fails_in_the_second_attempt_fails_that_one() {
     let mut second = Replayable::<Script>::replay(spare);
     assert_eq!(data(&mut second), "one");
     let Poll::Ready(Some(Err(error))) = next(&mut second) else { panic!() };
-    assert_eq!(error.to_string(), "the script says so");
+    assert_eq!(error.to_string(), "an error of the script");
 }
 
 #[test]
-fn a_body_that_panicked_leaves_nobody_waiting() {
+fn body_that_panics_leaves_no_attempt_waiting() {
     let (mut first, mut spare) = split(Script::new([Step::Data("one".into()), Step::Panic]));
     assert_eq!(data(&mut first), "one");
     assert!(Replayable::pause(&mut spare));
@@ -451,7 +446,7 @@ fn a_body_that_panicked_leaves_nobody_waiting() {
     let (mut first, spare) = split(Script::new([Step::Data("one".into()), Step::Panic]));
     assert_eq!(data(&mut first), "one");
     assert!(catch_unwind(AssertUnwindSafe(|| next(&mut first))).is_err());
-    // Not an end in order, for whoever asks again.
+    // Another poll does not see an orderly end.
     assert!(failed(&mut first));
     drop(spare);
 
@@ -463,7 +458,7 @@ fn a_body_that_panicked_leaves_nobody_waiting() {
     assert!(!Replayable::<Script>::pause(&mut spare));
 }
 
-// ===== at the same time =====
+// ===== concurrent use =====
 
 /// The spare, for a step that does something with it while the body is polled.
 type Slot = Arc<Mutex<Option<<Replayable<Script> as ReplayBody>::Spare>>>;
@@ -473,7 +468,7 @@ fn pause_in(slot: &Slot) -> Step {
     Step::run(move || assert!(Replayable::<Script>::pause(slot.lock().unwrap().as_mut().unwrap())))
 }
 
-/// The second attempt begins, and waits for the body, which the first one polls. Returns the handle as well.
+/// Begins the retry, which waits for the body while the first attempt polls it. Returns the handle as well.
 fn take_over_in(
     slot: &Slot,
     woken: &Woken,
@@ -499,12 +494,12 @@ fn split_with(slot: &Slot, steps: impl IntoIterator<Item = Step>) -> Replayable<
 }
 
 #[test]
-fn a_frame_that_is_on_its_way_when_the_pause_begins_is_sent_and_kept() {
+fn frame_in_flight_when_the_pause_begins_is_sent_and_kept() {
     let slot = Slot::default();
     let steps = [pause_in(&slot), Step::Data("one".into()), Step::Data("two".into())];
     let (mut first, spare) = Replayable::new(Script::new(steps)).split(0);
     *slot.lock().unwrap() = spare;
-    // Over the limit as well, since it was promised that there will be a second attempt.
+    // Even above the limit, since the retry was promised.
     assert_eq!(data(&mut first), "one");
     assert!(next(&mut first).is_pending());
     let spare = slot.lock().unwrap().take().unwrap();
@@ -514,20 +509,20 @@ fn a_frame_that_is_on_its_way_when_the_pause_begins_is_sent_and_kept() {
 }
 
 #[test]
-fn a_body_that_fails_when_the_pause_has_begun_fails_both_attempts() {
+fn body_that_fails_during_the_pause_fails_both_attempts() {
     let slot = Slot::default();
     let mut first = split_with(&slot, [Step::Data("one".into()), pause_in(&slot), Step::Error]);
     assert_eq!(data(&mut first), "one");
     let Poll::Ready(Some(Err(error))) = next(&mut first) else { panic!() };
-    assert_eq!(error.to_string(), "the script says so");
-    // Too late to say that there is no second attempt, which must not be shorter than the first was to be.
+    assert_eq!(error.to_string(), "an error of the script");
+    // Too late to refuse the retry, which must not be shorter than the first attempt.
     let mut second = Replayable::<Script>::replay(slot.lock().unwrap().take().unwrap());
     assert_eq!(data(&mut second), "one");
     assert!(failed(&mut second));
 }
 
 #[test]
-fn a_second_attempt_that_begins_while_the_body_is_polled_waits_for_it() {
+fn retry_that_begins_while_the_body_is_polled_waits_for_it() {
     let slot = Slot::default();
     let woken = Woken::default();
     let (take_over, second) = take_over_in(&slot, &woken, |replay| {
@@ -559,7 +554,7 @@ fn a_second_attempt_that_waits_for_a_body_that_panics_fails() {
 }
 
 #[test]
-fn a_first_attempt_that_finds_itself_over_after_a_poll_comes_back_for_the_error() {
+fn first_attempt_superseded_during_a_poll_is_woken_to_fail() {
     let slot = Slot::default();
     let take_over = {
         let slot = Arc::clone(&slot);
@@ -577,7 +572,7 @@ fn a_first_attempt_that_finds_itself_over_after_a_poll_comes_back_for_the_error(
 }
 
 #[test]
-fn a_spare_that_is_dropped_while_the_body_is_polled_keeps_nothing() {
+fn spare_dropped_while_the_body_is_polled_keeps_no_frame() {
     let slot = Slot::default();
     let memory = Memory::default();
     let let_go = {
@@ -594,8 +589,8 @@ fn a_spare_that_is_dropped_while_the_body_is_polled_keeps_nothing() {
 }
 
 #[test]
-fn a_waker_that_takes_the_other_handle_with_it_finds_it_unlocked() {
-    /// What a task is when its last waker goes.
+fn waker_that_drops_the_other_half_does_not_deadlock() {
+    /// Runs a closure when the last waker of the task is dropped.
     struct Task {
         #[expect(dead_code, reason = "dropped with the task")]
         holds: Mutex<Option<<Replayable<Script> as ReplayBody>::Spare>>,
@@ -611,7 +606,7 @@ fn a_waker_that_takes_the_other_handle_with_it_finds_it_unlocked() {
     };
     assert!(poll(&mut first, &waker));
     drop(waker);
-    // The other waker is forgotten, and the spare goes with it.
+    // The other waker is dropped, and the spare with it.
     assert!(poll(&mut first, Waker::noop()));
     assert!(poll(&mut first, Waker::noop()));
 }
@@ -627,7 +622,7 @@ fn two_layers_can_keep_the_same_body() {
     let mut second = Replayable::<Script>::replay(inner_spare);
     assert!(failed(&mut first));
     assert_eq!(data(&mut second), "one");
-    // And then the outer one.
+    // Then the outer layer does the same.
     assert!(Replayable::<Script>::pause(&mut outer_spare));
     let third = Replayable::<Script>::replay(outer_spare);
     assert!(failed(&mut second));
@@ -689,9 +684,9 @@ fn plan() -> impl Strategy<Value = Vec<Plan>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// The second attempt equals the original, or there is none, and there is one whenever the limit allows.
+    /// The retry equals the original or does not happen, and it happens whenever the limit allows.
     #[test]
-    fn the_retry_equals_the_original_or_there_is_none(
+    fn retry_equals_the_original_body_or_does_not_happen(
         plan in plan(),
         trailers in any::<bool>(),
         limit in prop_oneof![0..100_usize, 0..10_000_usize, 0..60_000_usize, Just(usize::MAX)],
@@ -752,7 +747,7 @@ proptest! {
         let mut spare = slot.lock().unwrap().take().unwrap();
         let whole = Replayable::<Script>::pause(&mut spare);
         let kept = sent_first.len() + trailers_first;
-        // What was on its way when a pause began may go over the limit.
+        // A frame in flight when a pause begins may exceed the limit.
         prop_assert!(whole || kept > limit, "{} of {} bytes", kept, limit);
         prop_assert!(!whole || kept <= limit || in_flight, "{} of {} bytes", kept, limit);
         if !whole {
@@ -777,7 +772,7 @@ proptest! {
     }
 }
 
-// ===== bodies that a test has written =====
+// ===== scripted bodies =====
 
 #[derive(Debug)]
 struct Script {
@@ -790,13 +785,13 @@ struct Script {
 enum Step {
     Data(Bytes),
     Trailers(HeaderMap),
-    /// Nothing yet, and ready at once again.
+    /// Pending once, and woken at once.
     Pending,
-    /// Nothing, and there never will be.
+    /// Pending without end.
     Never,
     Error,
     Panic,
-    /// Something happens while the body is being polled.
+    /// Runs a closure while the body is being polled.
     Run(Mutex<Option<Box<dyn FnOnce() + Send>>>),
 }
 
@@ -835,7 +830,7 @@ impl Script {
         self
     }
 
-    /// Makes its frames only as it is polled for them.
+    /// Makes each frame only when it is polled.
     fn lazily(self, memory: &Memory) -> Lazy {
         let sizes = self.steps.iter().map(Step::len);
         let lazy = Lazy { sizes: sizes.collect(), memory: memory.clone() };
@@ -869,8 +864,8 @@ impl Body for Script {
                     self.steps.push_front(Step::Never);
                     Poll::Pending
                 }
-                Some(Step::Error) => Poll::Ready(Some(Err("the script says so".into()))),
-                Some(Step::Panic) => panic!("the script says so"),
+                Some(Step::Error) => Poll::Ready(Some(Err("an error of the script".into()))),
+                Some(Step::Panic) => panic!("an error of the script"),
                 Some(Step::Run(run)) => {
                     let run = run.lock().unwrap().take();
                     run.unwrap()();
@@ -921,7 +916,7 @@ fn next<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Polled<B::Error> {
     Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
 }
 
-/// The next frame's data; nothing at the end.
+/// Returns the data of the next frame, empty at the end.
 fn data<B: Body<Data = Bytes> + Unpin>(body: &mut B) -> Bytes {
     match next(body) {
         Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap(),
@@ -952,7 +947,7 @@ impl<E: fmt::Debug> PolledExt for Polled<E> {
     }
 }
 
-/// All that a body sends.
+/// Collects all frames of a body.
 #[derive(Debug, PartialEq)]
 struct Sent {
     data: Bytes,

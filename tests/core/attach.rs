@@ -1,9 +1,8 @@
 //! The header that carries the token: its name and its scheme.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use http::{HeaderName, Request, header};
 
-use crate::origin_support::{Api, refused};
+use crate::api::{Api, refused};
 
 #[tokio::test(start_paused = true)]
 async fn another_header_carries_the_token_with_its_scheme_or_bare() {
@@ -13,7 +12,7 @@ async fn another_header_carries_the_token_with_its_scheme_or_bare() {
             let layer = layer.origin("https://api.test").unwrap().header(name.clone());
             if bare { layer.without_scheme() } else { layer }
         });
-        // `Authorization` is then somebody else's.
+        // `Authorization` then belongs to another layer.
         let request = Request::get("https://api.test/")
             .header(header::AUTHORIZATION, "Basic YTpi")
             .body(())
@@ -25,21 +24,21 @@ async fn another_header_carries_the_token_with_its_scheme_or_bare() {
         assert!(headers[&name].is_sensitive());
         assert_eq!(headers[header::AUTHORIZATION], "Basic YTpi");
 
-        // The caller's own is kept, in this header too.
+        // A value that the caller has set is kept, in this header too.
         let request = Request::get("https://api.test/").header(&name, "mine").body(()).unwrap();
         api.send(request).await.unwrap();
         let headers = api.headers();
         assert_eq!(headers[&name], "mine");
         assert!(!headers.contains_key(header::AUTHORIZATION));
 
-        // And elsewhere it goes no more than the other.
+        // A foreign origin does not get it either.
         api.get("https://evil.test/").await.unwrap();
         assert!(api.headers().is_empty());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_its_scheme_the_token_is_renewed_and_sent_again_the_same_way() {
+async fn token_without_a_scheme_is_refreshed_and_resent_likewise() {
     let api =
         Api::new(|layer| layer.origin("https://api.test").unwrap().without_scheme()).rejecting();
     api.get("https://api.test/").await.unwrap();

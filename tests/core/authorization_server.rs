@@ -1,9 +1,4 @@
 //! The authorization server for tests keeps what its documentation promises.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test: helpers outside of test functions too"
-)]
 
 use std::time::Duration;
 
@@ -33,7 +28,7 @@ use tower_refresh::testing::{
 // ===== modes =====
 
 #[tokio::test]
-async fn strict_rotation_revokes_the_family_on_reuse_live_access_token_included() {
+async fn strict_rotation_revokes_the_whole_family_on_reuse() {
     let server = AuthorizationServer::new();
     let first = server.issue();
     let spent = first.refresh_token().unwrap().expose_secret();
@@ -67,7 +62,7 @@ async fn a_reuse_leaves_other_families_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_sixteen_concurrent_uses_one_succeeds_and_the_family_is_dead() {
+async fn one_of_sixteen_concurrent_uses_succeeds_and_ends_the_family() {
     let server = AuthorizationServer::new();
     let token = server.issue_refresh_token();
     let slow = Fault::honest().delay(Duration::from_millis(50));
@@ -96,7 +91,7 @@ async fn of_sixteen_concurrent_uses_one_succeeds_and_the_family_is_dead() {
 }
 
 #[tokio::test]
-async fn inside_the_grace_window_a_spent_token_brings_the_same_successor_and_outside_it_is_reuse() {
+async fn spent_token_returns_its_successor_only_in_the_grace_window() {
     let clock = ManualClock::new();
     let server = AuthorizationServer::builder()
         .rotation(Rotation::Grace(Duration::from_secs(10)))
@@ -133,7 +128,7 @@ async fn without_rotation_the_token_stays_and_the_answer_has_none() {
 }
 
 #[tokio::test]
-async fn revokes_previous_kills_the_access_token_before_and_of_this_log_in_only() {
+async fn revokes_previous_ends_only_the_access_token_before_it() {
     let server = AuthorizationServer::builder().revokes_previous(true).build();
     let (first, other) = (server.issue(), server.issue());
     let answer = refresh(&server, first.refresh_token().unwrap().expose_secret()).await;
@@ -200,7 +195,7 @@ fn a_log_in_by_the_test_brings_what_a_client_would_have_got() {
 }
 
 #[tokio::test]
-async fn tokens_do_not_repeat() {
+async fn issued_tokens_are_never_the_same_twice() {
     let server = AuthorizationServer::new();
     let (one, two) = (server.issue(), server.issue());
     let other = AuthorizationServer::new().issue();
@@ -250,7 +245,7 @@ async fn a_client_with_a_secret_is_known_by_header_or_body() {
         let status = response.status();
         assert_eq!(text(&Ok(response).json(status).await, "error"), code, "{header:?} {body}");
     }
-    // None of this was a use.
+    // None of these requests used the token.
     assert_eq!(server.refresh_token_uses(token.expose_secret()), 0);
     assert_eq!(server.counters().refusals["invalid_client"], 7);
 
@@ -264,7 +259,7 @@ async fn a_client_with_a_secret_is_known_by_header_or_body() {
 }
 
 #[tokio::test]
-async fn a_server_that_got_basic_wrong_takes_it_as_it_is() {
+async fn lenient_server_accepts_unencoded_basic_credentials() {
     let server = AuthorizationServer::builder().client_unencoded("id", "a%2Bb:c+").build();
     for (pair, status) in [("id:a%2Bb:c+", 200), ("id:a%252Bb%3Ac%2B", 401)] {
         let mut request = post("grant_type=client_credentials");
@@ -276,7 +271,7 @@ async fn a_server_that_got_basic_wrong_takes_it_as_it_is() {
 }
 
 #[tokio::test]
-async fn grants_bring_what_they_should() {
+async fn each_grant_returns_the_tokens_it_should() {
     let server = AuthorizationServer::builder().user("ann", "pass word").build();
     let ask = |body: &str| server.token_service().oneshot(post(body));
 
@@ -298,7 +293,7 @@ async fn grants_bring_what_they_should() {
 }
 
 #[tokio::test]
-async fn errors_are_those_of_rfc_6749() {
+async fn refusals_use_the_error_codes_of_rfc_6749() {
     let server = AuthorizationServer::builder().scope("a b").user("ann", "secret").build();
     let token = server.issue_refresh_token();
     let token = token.expose_secret();
@@ -365,7 +360,7 @@ async fn revocation_over_http_and_by_the_test() {
     assert_eq!(revoke(access).await.unwrap().status(), StatusCode::OK);
     assert!(!server.is_live(access) && server.is_unspent(token));
     let next = refresh(&server, token).await.json(StatusCode::OK).await;
-    // A spent one too takes its family along.
+    // Revoking a spent token ends its family too.
     assert_eq!(revoke(token).await.unwrap().status(), StatusCode::OK);
     assert!(!server.is_live(text(&next, "access_token")));
     assert!(!server.is_unspent(text(&next, "refresh_token")));
@@ -388,7 +383,7 @@ async fn revocation_over_http_and_by_the_test() {
 // ===== the protected resource =====
 
 #[tokio::test]
-async fn the_resource_answers_as_rfc_6750_says() {
+async fn resource_responds_as_rfc_6750_requires() {
     let server = AuthorizationServer::new();
     let tokens = server.issue();
     let good = format!("bearer {}", tokens.access_token().expose_secret());
@@ -444,7 +439,7 @@ async fn the_resource_answers_as_rfc_6750_says() {
 }
 
 #[tokio::test]
-async fn the_resource_echoes_and_says_which_token_it_saw() {
+async fn resource_echoes_the_request_and_the_token_it_received() {
     let server = AuthorizationServer::new();
     server.issue();
     let tokens = server.issue();
@@ -479,7 +474,7 @@ async fn the_path_delays_the_answer_or_its_body_but_not_the_decision() {
     let token = tokens.access_token().expose_secret();
     let start = TokioClock::new();
 
-    // Good when it arrives, expired when it is answered.
+    // Valid when the request arrives, expired when the response is sent.
     let response = server.service().oneshot(get("/delay/250", token)).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(start.now().monotonic().as_millis(), 250);
@@ -582,7 +577,7 @@ async fn a_delay_comes_before_processing_or_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_goes_away_leaves_the_token_as_it_was_or_spent() {
+async fn dropped_token_request_leaves_the_token_unspent_or_spent() {
     let server = AuthorizationServer::new();
     for after in [false, true] {
         let token = server.issue_refresh_token();
@@ -633,12 +628,12 @@ async fn a_cut_body_ends_in_an_error_half_way() {
     assert!(!response.is_end_stream());
     response.frame().await.unwrap().unwrap_err();
     assert!(response.frame().await.is_none());
-    // It counted.
+    // The request was processed.
     assert!(!server.is_unspent(token.expose_secret()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_body_follows_its_head() {
+async fn late_body_arrives_a_while_after_its_head() {
     let server = AuthorizationServer::new();
     let fault =
         Fault::status(StatusCode::UNAUTHORIZED).body("no").late_body(Duration::from_secs(1));
@@ -678,7 +673,7 @@ async fn an_outage_lasts_as_long_as_its_window() {
 }
 
 #[tokio::test]
-async fn unavailable_is_the_server_before_processing_and_a_gateway_after() {
+async fn unavailable_is_the_server_before_and_a_gateway_afterwards() {
     let server = AuthorizationServer::new();
     let token = server.issue_refresh_token();
     for (fault, expected) in [
@@ -813,7 +808,7 @@ async fn a_dropped_connection_is_closed_without_a_byte() {
         assert_eq!(server.is_unspent(token.expose_secret()), !after);
     }
 
-    // And with HTTP/2 no stream of the connection survives.
+    // With HTTP/2 no stream of the connection survives.
     let client = client(true);
     server.resource_faults().once(Fault::hang());
     let hanging = tokio::spawn(client.request(get(&serving.url("/"), "x")));
@@ -826,7 +821,7 @@ async fn a_dropped_connection_is_closed_without_a_byte() {
 }
 
 #[tokio::test]
-async fn a_cut_body_is_seen_to_be_cut() {
+async fn cut_body_is_shorter_than_its_content_length() {
     let server = AuthorizationServer::new();
     let serving = server.serve().await.unwrap();
     let fault = Fault::status(StatusCode::OK).body("0123456789").cut();
@@ -914,7 +909,7 @@ async fn giving_up_on_a_shutdown_closes_what_is_left() {
     assert_eq!(rest(&mut stream).await, "");
 }
 
-// ===== what can be seen of it =====
+// ===== debug output =====
 
 #[tokio::test]
 async fn nothing_that_can_be_formatted_shows_a_secret() {
@@ -975,7 +970,7 @@ fn client(http2: bool) -> Client<HttpConnector, Full<Bytes>> {
     Client::builder(TokioExecutor::new()).http2_only(http2).build_http()
 }
 
-/// Sends a request by hand, so that what comes back can be seen to the last byte.
+/// Sends a request by hand, so that the test sees every byte of the response.
 async fn send(address: std::net::SocketAddr, start: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let length = body.len();
@@ -987,7 +982,7 @@ async fn send(address: std::net::SocketAddr, start: &str, body: &str) -> TcpStre
     stream
 }
 
-/// Everything until the server closes the connection.
+/// Reads until the server closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut rest = String::new();
     timeout(LIMIT, stream.read_to_string(&mut rest)).await.unwrap().unwrap();

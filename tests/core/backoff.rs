@@ -1,10 +1,5 @@
-//! How long the source is left alone after a failure, and what requests are answered meanwhile.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "a test, over paused time"
-)]
+//! The backoff after a failed refresh, and the errors that requests get during it.
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::error::Error;
 use std::sync::Arc;
@@ -22,12 +17,12 @@ use tower_refresh::{
     TokenSet, TokenSource, source_fn,
 };
 
-use crate::harness::{HOUR, let_others_run, policy, puppet, tokens};
+use crate::folder::Folder;
+use crate::harness::{HOUR, MINUTE, let_others_run, policy, puppet, tokens};
 
-const MINUTE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(100);
 
-/// A source that fails until it is repaired, and counts.
+/// A source that fails until it is repaired, and counts its calls.
 struct Failing {
     error: TokenError,
     is_repaired: Arc<AtomicBool>,
@@ -69,7 +64,7 @@ async fn time_to_token(credentials: &Credentials) -> Duration {
     start.elapsed()
 }
 
-// ===== an outage ends when it ends =====
+// ===== outages =====
 
 /// The error of an outage, and the longest pause while requests need a token.
 fn outages() -> [(TokenError, Duration); 2] {
@@ -99,9 +94,9 @@ async fn first_token_after_an_outage_comes_within_the_short_backoff() {
     }
 }
 
-/// A refused grant that is not sent again has nothing to do with the outage of the source behind it.
+/// A denied grant is not sent again when only the outage of its fallback ends.
 #[tokio::test(start_paused = true)]
-async fn outage_of_another_way_to_log_in_ends_within_the_short_backoff() {
+async fn outage_of_a_fallback_ends_within_the_short_backoff() {
     let unreachable = tower::service_fn(|_: Request<Full<Bytes>>| async {
         Err::<Response<Full<Bytes>>, BoxError>("no route".into())
     });
@@ -122,7 +117,8 @@ async fn outage_of_another_way_to_log_in_ends_within_the_short_backoff() {
 
 /// A81: the input of a source that was not asked has not failed, so that its change ends no backoff.
 #[tokio::test(start_paused = true)]
-async fn token_file_that_was_not_asked_ends_no_backoff_of_the_source_before_it() {
+async fn unread_token_file_ends_no_backoff_of_its_predecessor() {
+    let folder = Folder::new();
     for error in [TokenError::unsent("no route"), TokenError::ambiguous("cut")] {
         for is_fresh in [false, true] {
             let mut first = Failing::new(error.clone());
@@ -130,9 +126,8 @@ async fn token_file_that_was_not_asked_ends_no_backoff_of_the_source_before_it()
                 first = first.fresh_proof();
             }
             let calls = Arc::clone(&first.calls);
-            let file = std::env::temp_dir().join("tower-refresh-no-such-token");
-            let credentials =
-                Credentials::with_policy(first.or_else(TokenFile::new(file)), policy());
+            let file = TokenFile::new(folder.path("missing"));
+            let credentials = Credentials::with_policy(first.or_else(file), policy());
             for _ in 0..100 {
                 credentials.token().await.unwrap_err();
             }
@@ -143,14 +138,15 @@ async fn token_file_that_was_not_asked_ends_no_backoff_of_the_source_before_it()
 
 /// A81: also if the file was read before, and has changed since.
 #[tokio::test(start_paused = true)]
-async fn token_file_that_was_asked_before_ends_no_later_backoff_of_the_source_before_it() {
+async fn changed_token_file_ends_no_backoff_of_its_predecessor() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let first = FreshProof(move || match counted.fetch_add(1, Ordering::SeqCst) {
         0 => TokenError::denied("gone"),
         _ => TokenError::ambiguous("cut"),
     });
-    let file = std::env::temp_dir().join(format!("tower-refresh-{}", std::process::id()));
+    let folder = Folder::new();
+    let file = folder.path("token");
     std::fs::write(&file, "{}").unwrap();
     let source = first.or_else(TokenFile::new(&file));
     let credentials = Credentials::with_policy(source, policy());
@@ -159,11 +155,10 @@ async fn token_file_that_was_asked_before_ends_no_later_backoff_of_the_source_be
     for _ in 0..100 {
         credentials.token().await.unwrap_err();
     }
-    std::fs::remove_file(&file).unwrap();
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
-/// A source that makes its proof anew, and fails as a closure says.
+/// A source that makes a fresh proof, and fails with the error that a closure returns.
 struct FreshProof<F>(F);
 
 impl<F: Fn() -> TokenError + Send + Sync + 'static> TokenSource for FreshProof<F> {
@@ -191,7 +186,7 @@ async fn long_backoff_behind_a_token_ends_when_the_token_expires() {
             credentials.flush().await.unwrap();
             advance(Duration::from_secs(1)).await;
         }
-        // Behind a token that works, the backoff doubles as ever.
+        // While the token works, the backoff doubles as usual.
         assert!(calls.load(Ordering::SeqCst) < 12, "{calls:?}");
         is_repaired.store(true, Ordering::SeqCst);
         let backoff = credentials.status().backoff.unwrap();
@@ -220,7 +215,7 @@ async fn backoff_that_the_server_asked_for_is_kept_during_an_outage() {
     }
 }
 
-/// An ambiguous error is no outage: each attempt may count.
+/// An ambiguous error is not an outage: each attempt may have been processed.
 #[tokio::test(start_paused = true)]
 async fn backoff_after_unknown_outcomes_still_grows() {
     let source = Failing::new(TokenError::ambiguous("cut"));
@@ -233,11 +228,11 @@ async fn backoff_after_unknown_outcomes_still_grows() {
     assert!(calls.load(Ordering::SeqCst) < 25, "{calls:?}");
 }
 
-// ===== refusals of a proof that is made anew =====
+// ===== denials of a fresh proof =====
 
 /// A80
 #[tokio::test(start_paused = true)]
-async fn refused_fresh_proof_is_tried_again_after_five_minutes_and_by_renew() {
+async fn denied_fresh_proof_is_resent_in_five_minutes_or_on_demand() {
     let denied = || TokenError::denied("the clock is not set yet").with_code("invalid_grant");
     let sources: [fn(Failing) -> BoxTokenSource; 3] = [
         TokenSource::boxed,
@@ -277,7 +272,7 @@ async fn refused_fresh_proof_is_tried_again_after_five_minutes_and_by_renew() {
     }
 }
 
-/// A80: what is refused for good is not asked again, and neither is a fixed password beside a fresh proof.
+/// A80: a final denial is not asked again, nor is a fixed password beside a fresh proof.
 #[tokio::test(start_paused = true)]
 async fn refused_grant_without_a_fresh_proof_is_not_sent_again() {
     let denied = || Failing::new(TokenError::denied("a"));
@@ -319,7 +314,7 @@ async fn misconfigured_source_is_asked_at_once_by_renew() {
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
-/// A31: OpenID Connect's codes for what the user must do first: conditional access changes.
+/// A31: the codes of OpenID Connect for interaction with the user, since conditional access changes.
 #[tokio::test(start_paused = true)]
 async fn conditional_denials_are_tried_again_after_five_minutes() {
     for code in
@@ -340,7 +335,7 @@ async fn conditional_denials_are_tried_again_after_five_minutes() {
 
 /// N9
 #[tokio::test(start_paused = true)]
-async fn remembered_error_says_so_and_keeps_what_the_failure_was() {
+async fn remembered_error_is_marked_and_keeps_the_original_cause() {
     let cause = std::io::Error::other("connection reset");
     let error = TokenError::transient(Chain(cause))
         .with_code("slow_down")
@@ -382,7 +377,7 @@ impl Error for Chain {
     }
 }
 
-/// N9: what other credentials remember, which the source asked, is a new failure here.
+/// N9: an error that the source got from other credentials, which remember it, is a new failure here.
 #[tokio::test(start_paused = true)]
 async fn error_that_other_credentials_remember_is_not_remembered_here() {
     let others = Credentials::with_policy(Failing::new(TokenError::transient("a")), policy());
@@ -433,7 +428,7 @@ async fn backoff_and_retry_in_after_an_unknown_outcome_last_until_the_token_expi
 
 // ===== a process that was stopped =====
 
-/// S1: the timer is due when the process goes on, and the answer is still on its way through other tasks.
+/// S1: the timer is due when the process continues, while the response is still passing through other tasks.
 #[tokio::test(start_paused = true)]
 async fn waiter_that_wakes_after_a_stop_gets_the_answer() {
     for hops in [0, 1, 5, 20] {
@@ -462,7 +457,7 @@ async fn waiter_that_wakes_after_a_stop_gets_the_answer() {
     }
 }
 
-/// S1: a stop for longer than ten timeouts. New requests come before the answer is read, and do not send another.
+/// S1: a stop for longer than ten timeouts. Requests that arrive before the response is read send no other.
 #[tokio::test(start_paused = true)]
 async fn refresh_that_was_stopped_for_an_hour_is_not_started_again() {
     let (source, mut strings) = puppet();

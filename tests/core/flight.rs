@@ -1,10 +1,5 @@
-//! One refresh for everybody, whoever comes, goes or breaks.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests read paused time, and panic"
-)]
+//! Concurrent requests share one refresh, no matter which of them is dropped, times out or panics.
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::fmt;
 use std::future::{Future, pending, poll_fn};
@@ -40,7 +35,7 @@ async fn a_thousand_requests_without_a_token_cost_one_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_requests_with_a_stale_token_cost_one_fetch_and_none_of_them_waits() {
+async fn stale_token_serves_a_thousand_requests_and_costs_one_fetch() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
@@ -52,7 +47,7 @@ async fn a_thousand_requests_with_a_stale_token_cost_one_fetch_and_none_of_them_
     for _ in 0..1000 {
         let mut client = client.clone();
         let mut answer = task::spawn(async move { client.ready().await?.call(get("/")).await });
-        // Ready when first polled: the test never gives the flight a chance to run.
+        // Ready when first polled: the test never lets the refresh run.
         assert_ready!(answer.poll()).unwrap();
     }
 
@@ -78,7 +73,7 @@ async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_backoff() 
     }
     assert_eq!(strings.count(), 0);
 
-    // The remembered error is handed out at once; the source is left alone.
+    // The remembered error is returned at once, and the source is not asked.
     assert!(credentials.token().await.unwrap_err().is_transient());
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert_eq!(strings.count(), 0);
@@ -96,7 +91,7 @@ async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_backoff() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
+async fn failed_early_refresh_does_not_displace_a_working_token() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
@@ -113,14 +108,14 @@ async fn a_failed_early_refresh_does_not_displace_a_token_that_still_works() {
         let Some(backoff) = credentials.status().backoff else {
             break;
         };
-        // Far enough for the next one, and still before expiry.
+        // Late enough for the next refresh, and still before expiry.
         credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
         advance((HOUR - Duration::from_secs(200)).max(backoff)).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_unknown_outcome_nothing_is_sent_while_the_token_works_and_then_once() {
+async fn after_an_unknown_outcome_one_attempt_follows_at_expiry() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
@@ -202,7 +197,7 @@ async fn the_backoff_grows_to_its_limit_and_survives_a_thousand_failures() {
     assert!(longest > Duration::from_secs(30) && longest <= Duration::from_secs(60), "{longest:?}");
 }
 
-// ===== whoever asked goes away =====
+// ===== callers that are dropped =====
 
 #[tokio::test(start_paused = true)]
 async fn the_caller_that_started_a_flight_may_be_dropped_at_any_point() {
@@ -234,7 +229,7 @@ async fn the_caller_that_started_a_flight_may_be_dropped_at_any_point() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_callers_are_dropped_the_flight_lands_and_its_token_is_used() {
+async fn refresh_without_callers_completes_and_its_token_is_used() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     {
@@ -252,7 +247,7 @@ async fn when_all_callers_are_dropped_the_flight_lands_and_its_token_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_is_released_at_its_timeout_and_the_late_answer_is_used() {
+async fn waiter_times_out_and_the_late_token_is_still_used() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy().timeout(Duration::from_secs(3)));
     let start = Instant::now();
@@ -267,7 +262,7 @@ async fn a_waiter_is_released_at_its_timeout_and_the_late_answer_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_ten_timeouts_the_flight_is_lost_and_the_first_to_land_wins() {
+async fn refresh_is_lost_after_ten_timeouts_and_first_to_land_wins() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy().timeout(Duration::from_secs(1)));
     assert!(credentials.token().await.is_err());
@@ -277,7 +272,7 @@ async fn after_ten_timeouts_the_flight_is_lost_and_the_first_to_land_wins() {
         assert_eq!(strings.count(), 0);
     }
 
-    // Ten timeouts have passed. The next one asks again, and is not held up by the lost one.
+    // Ten timeouts have passed. The next request asks again, and does not wait for the lost refresh.
     let mut next = task::spawn(async { credentials.token().await });
     assert_pending!(next.poll());
     let second = strings.next().await;
@@ -289,7 +284,7 @@ async fn after_ten_timeouts_the_flight_is_lost_and_the_first_to_land_wins() {
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "first");
 }
 
-// ===== the source or the runtime breaks =====
+// ===== sources that panic and runtimes that end =====
 
 #[tokio::test(start_paused = true)]
 async fn a_source_that_panics_is_an_error_and_the_next_fetch_works() {
@@ -317,7 +312,7 @@ async fn a_source_that_panics_is_an_error_and_the_next_fetch_works() {
 }
 
 #[test]
-fn an_error_that_looks_at_the_credentials_when_it_is_dropped_finds_them_unlocked() {
+fn error_that_reads_the_credentials_on_drop_does_not_deadlock() {
     static CREDENTIALS: OnceLock<Credentials> = OnceLock::new();
 
     #[derive(Debug)]
@@ -335,14 +330,14 @@ fn an_error_that_looks_at_the_credentials_when_it_is_dropped_finds_them_unlocked
     }
 
     let (done, is_done) = mpsc::channel();
-    // On a thread of its own: a deadlock would hold up the test itself.
+    // On a thread of its own, since a deadlock would block the test itself.
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let source = |_: Renewal| async { Err::<TokenSet, _>(TokenError::transient(Curious)) };
             let credentials = CREDENTIALS.get_or_init(|| Credentials::new(source.boxed()));
             assert!(credentials.token().await.is_err());
-            // The remembered error is not needed any more.
+            // The remembered error is dropped.
             credentials.replace(tokens("t")).await.unwrap();
         });
         done.send(())
@@ -351,7 +346,7 @@ fn an_error_that_looks_at_the_credentials_when_it_is_dropped_finds_them_unlocked
 }
 
 #[test]
-fn a_runtime_that_is_shut_down_during_a_flight_is_an_error_and_another_works() {
+fn runtime_shutdown_during_a_refresh_is_an_error_not_a_hang() {
     let first =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let second = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -369,7 +364,7 @@ fn a_runtime_that_is_shut_down_during_a_flight_is_an_error_and_another_works() {
         RefreshPolicy::default().backoff(Duration::ZERO, Duration::ZERO),
     );
 
-    // The flight runs on the first runtime, the one who waits on the second.
+    // The refresh runs on the first runtime, and its waiter on the second.
     let mut waiting = pin!(credentials.token());
     first.block_on(poll_fn(|cx| {
         assert!(waiting.as_mut().poll(cx).is_pending());
@@ -396,7 +391,7 @@ fn without_a_runtime_there_is_an_error_and_no_panic() {
         assert!(futures_executor(credentials.replace(tokens("x"))).unwrap_err().is_misconfigured());
     }
 
-    // Nothing of it is held against the next one, which has a runtime; and a fresh token needs none.
+    // It does not delay the next refresh, which has a runtime. A fresh token needs none.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     assert!(runtime.block_on(credentials.token()).is_ok());
     drop(runtime);
@@ -415,7 +410,7 @@ fn a_runtime_named_in_the_policy_serves_callers_without_one() {
 }
 
 #[test]
-fn a_flight_on_a_runtime_that_nobody_polls_holds_up_nobody_else() {
+fn refresh_on_an_unpolled_runtime_does_not_block_the_others() {
     let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let other = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -430,7 +425,7 @@ fn a_flight_on_a_runtime_that_nobody_polls_holds_up_nobody_else() {
         assert!(starter.as_mut().poll(cx).is_pending());
         Poll::Ready(())
     }));
-    // The flight is on `idle`, which is not polled now.
+    // The refresh runs on `idle`, which is not polled now.
     other.block_on(async {
         let start = Instant::now();
         assert!(credentials.token().await.unwrap_err().is_transient());
@@ -446,7 +441,7 @@ fn a_flight_on_a_runtime_that_nobody_polls_holds_up_nobody_else() {
 }
 
 #[test]
-fn a_waiter_is_released_at_its_timeout_though_nobody_polls_the_runtime_of_the_policy() {
+fn waiter_times_out_although_the_runtime_is_not_polled() {
     let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let other = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -467,7 +462,7 @@ fn a_waiter_is_released_at_its_timeout_though_nobody_polls_the_runtime_of_the_po
 // ===== recursion =====
 
 #[tokio::test(start_paused = true)]
-async fn a_token_endpoint_behind_its_own_layer_is_a_clear_error_at_once() {
+async fn token_endpoint_behind_its_own_layer_is_an_error_at_once() {
     let slot: Arc<std::sync::OnceLock<harness::Client>> = Arc::default();
     let inside = Arc::clone(&slot);
     let credentials = Credentials::with_policy(
@@ -608,10 +603,10 @@ async fn flush_inside_any_source_is_an_error() {
     }
 }
 
-// ===== everything at once =====
+// ===== random use =====
 
 #[test]
-fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever() {
+fn random_use_by_threads_runs_one_refresh_and_never_hangs() {
     for round in 0..10 {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(4)
@@ -642,7 +637,7 @@ fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever()
                 tokio::spawn(use_at_random(credentials.clone(), client.clone(), seed))
             });
             for user in join_all(users.map(|user| timeout(Duration::from_secs(30), user))).await {
-                user.expect("somebody waits for ever").unwrap();
+                user.expect("a waiter was never woken").unwrap();
             }
             timeout(Duration::from_secs(30), credentials.flush()).await.unwrap().unwrap();
         });
@@ -651,12 +646,12 @@ fn whatever_many_threads_do_at_once_one_refresh_runs_and_nobody_waits_for_ever()
     }
 }
 
-/// Asks, renews, logs in and out, and sends requests; some of it is dropped halfway.
+/// Gets tokens, refreshes, logs in and out, and sends requests. Some of these are dropped halfway.
 async fn use_at_random(credentials: Credentials, client: harness::Client, seed: u64) {
     let short_lived = || tokens("mine").with_expires_in(Duration::from_millis(30));
     let mut dice = seed;
     for _ in 0..100 {
-        // xorshift64: another order for each user, and the same in each run.
+        // xorshift64: an order of its own for each user, repeated in each run.
         dice ^= dice << 13;
         dice ^= dice >> 7;
         dice ^= dice << 17;
@@ -672,7 +667,7 @@ async fn use_at_random(credentials: Credentials, client: harness::Client, seed: 
     }
 }
 
-/// Polls a future at most so many times, and drops it.
+/// Polls a future at most `times` times, and drops it.
 async fn poll_times<F: Future>(times: u64, future: F) {
     let mut future = pin!(future);
     for _ in 0..times {
@@ -682,7 +677,7 @@ async fn poll_times<F: Future>(times: u64, future: F) {
     }
 }
 
-/// Fails in each way there is, and counts how many fetches run at once.
+/// Fails in every way, and counts how many fetches run at once.
 #[derive(Clone, Debug, Default)]
 struct Moody {
     calls: Arc<AtomicUsize>,

@@ -1,12 +1,11 @@
 //! The `Host` header must be a named origin: beside the authority of the URI, and without one.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use http::{Request, StatusCode, Version, header};
 
-use crate::origin_support::{Api, refused};
+use crate::api::{Api, refused};
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_authority_carries_the_token_unless_its_host_header_is_another() {
+async fn request_without_authority_is_judged_by_its_host_header() {
     let hosts: [(&[&str], bool); 11] = [
         (&[], true),
         (&["api.test"], true),
@@ -30,7 +29,7 @@ async fn a_request_without_authority_carries_the_token_unless_its_host_header_is
         assert_eq!(api.take_sent(), [carries.then(|| "Bearer t1".to_owned())], "{hosts:?}");
     }
 
-    // The client below fixes the destination: no origin needs to be named for that.
+    // The inner client fixes the destination, so that no origin has to be named.
     let api = Api::new(|layer| layer);
     api.get("/a").await.unwrap();
     assert_eq!(api.sent(), [Some("Bearer t1".to_owned())]);

@@ -1,6 +1,5 @@
-//! `replace` and `forget` are seen at once, and an old session never comes back.
-#![allow(clippy::disallowed_methods, reason = "tests read paused time")]
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
+//! A log-in or log-out counts at once, and an ended session never returns.
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -35,8 +34,7 @@ async fn replace_before_a_flight_spares_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replace_during_a_flight_is_seen_at_once_and_what_the_flight_brings_is_published_to_nobody()
-{
+async fn log_in_during_a_refresh_counts_at_once_and_discards_it() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let mut waiting = task::spawn(credentials.token());
@@ -45,12 +43,12 @@ async fn replace_during_a_flight_is_seen_at_once_and_what_the_flight_brings_is_p
 
     let mut replacing = task::spawn(credentials.replace(tokens("mine").with_expires_in(HOUR)));
     assert_pending!(replacing.poll());
-    // Those who waited for the flight have the new one without waiting for its end, and so has everybody else.
+    // Callers that waited for the refresh get the new token before the refresh ends, like all others.
     assert!(waiting.is_woken());
     assert_eq!(assert_ready!(waiting.poll()).unwrap().access_token().expose_secret(), "mine");
     assert_eq!(current(&credentials).await, "mine");
 
-    // The source is told when the flight has ended, and not before.
+    // The source learns of the log-in when the refresh has ended, and not before.
     let_others_run().await;
     assert!(strings.adopted.try_recv().is_err());
     flight.answer(tokens("theirs").with_expires_in(HOUR));
@@ -83,7 +81,7 @@ async fn forget_during_a_flight_brings_no_session_back() {
     forgetting.await.unwrap().unwrap();
     assert!(strings.adopted.try_recv().unwrap().is_none());
 
-    // Whoever waited asks again, with nothing in hand.
+    // The waiting caller asks again, without a token.
     let asked = strings.next().await;
     assert_eq!(asked.renewal.cause(), Cause::Missing);
     assert!(asked.renewal.previous().is_none());
@@ -108,7 +106,7 @@ async fn forget_after_a_flight_leaves_nothing_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_of_several_log_ins_has_the_last_word_with_the_source_too() {
+async fn last_of_several_log_ins_is_the_last_for_the_source_too() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let mut waiting = task::spawn(credentials.token());
@@ -187,7 +185,7 @@ async fn flush_waits_for_flights_without_callers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waits_when_the_application_logs_in_goes_out_with_the_new_token() {
+async fn waiting_request_is_sent_with_the_token_of_a_log_in() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
@@ -200,7 +198,7 @@ async fn a_request_that_waits_when_the_application_logs_in_goes_out_with_the_new
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_landed_just_before_a_log_out_reaches_nobody_after_it() {
+async fn token_that_landed_before_a_log_out_is_not_used_after_it() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let mut waiting = task::spawn(credentials.token());
@@ -215,7 +213,7 @@ async fn a_token_that_landed_just_before_a_log_out_reaches_nobody_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_denial_that_landed_just_before_a_log_in_reaches_nobody_after_it() {
+async fn denial_that_landed_before_a_log_in_is_not_returned_after_it() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let mut waiting = task::spawn(credentials.token());
@@ -276,7 +274,7 @@ async fn log_out_and_in(credentials: &Credentials) {
 
 type End = for<'a> fn(&'a Credentials) -> BoxFuture<'a, ()>;
 
-/// The ends of a session.
+/// The ways in which a session ends.
 const ENDS: [End; 3] = [
     |it| Box::pin(log_out(it)),
     |it| Box::pin(log_in_as_bob(it)),
@@ -355,7 +353,7 @@ async fn request_that_waits_for_a_token_is_not_sent_across_a_login() {
 
 /// S11: the refresh landed just before the log-out, and the request was not polled in between.
 #[tokio::test(start_paused = true)]
-async fn token_that_landed_before_a_login_is_sent_for_no_request_after_it() {
+async fn token_that_landed_before_a_log_in_is_not_sent_after_it() {
     for end in ENDS {
         let (source, mut strings) = puppet();
         let sent = Arc::default();
@@ -413,7 +411,7 @@ async fn request_held_up_by_its_service_is_not_sent_across_a_login() {
 
 /// S11: the request has a newer token, and reads the rejected response out.
 #[tokio::test(start_paused = true)]
-async fn rejected_request_is_not_resent_if_a_login_comes_while_the_response_is_read() {
+async fn rejected_request_is_not_resent_after_a_log_in_while_reading() {
     for end in ENDS {
         let (source, mut strings) = puppet();
         let sent: Arc<AtomicUsize> = Arc::default();
@@ -472,9 +470,9 @@ async fn request_made_while_logged_out_waits_for_the_next_login() {
     forgetting.await.unwrap().unwrap();
 }
 
-/// S11: the application's own calls belong to no session.
+/// S11: calls of the application itself belong to no session.
 #[tokio::test(start_paused = true)]
-async fn token_and_renew_return_the_tokens_of_the_session_that_is_current() {
+async fn callers_get_the_tokens_of_the_current_session() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("alice").with_expires_in(HOUR)).await.unwrap();
@@ -529,7 +527,7 @@ async fn a_log_in_behind_a_flight_that_hangs_ends_after_ten_timeouts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_in_behind_a_flight_that_hangs_ends_whatever_others_ask_meanwhile() {
+async fn log_in_behind_a_hanging_refresh_ends_despite_other_callers() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.token().await.unwrap_err();
@@ -547,7 +545,7 @@ async fn a_log_in_behind_a_flight_that_hangs_ends_whatever_others_ask_meanwhile(
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_log_out_behind_a_flight_that_hangs_the_next_session_begins_after_ten_timeouts() {
+async fn log_out_behind_a_hanging_refresh_ends_after_ten_timeouts() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let mut waiting = task::spawn(credentials.token());
@@ -558,7 +556,7 @@ async fn after_a_log_out_behind_a_flight_that_hangs_the_next_session_begins_afte
         async move { credentials.forget().await }
     });
     let_others_run().await;
-    // Each request is released at its timeout, and so at most ten of them in a row fail.
+    // Each request ends at its timeout, so that at most ten in a row fail.
     for _ in 0..10 {
         assert_eq!(strings.count(), 0);
         credentials.token().await.unwrap_err();
@@ -589,7 +587,7 @@ async fn a_source_that_never_hears_the_log_in_out_still_renews() {
     let_others_run().await;
     advance(Duration::from_secs(20)).await;
     assert_eq!(current(&credentials).await, "mine");
-    // Nothing was sent, and so nothing is unknown.
+    // Nothing was sent, so that no outcome is unknown.
     assert!(credentials.status().error.is_none());
     assert_eq!(credentials.renew().await.unwrap().access_token().expose_secret(), "fetched");
 }

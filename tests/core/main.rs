@@ -1,5 +1,15 @@
-//! The layer and its credentials, in paused time and without sockets.
+//! The layer and its credentials, in paused time, and the authorization server of `testing`.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails in a helper fails its test"
+)]
+#![cfg_attr(not(feature = "full"), allow(dead_code, reason = "helpers of tests that were skipped"))]
 
+#[cfg(feature = "testing")]
+mod api;
 #[cfg(feature = "testing")]
 mod attach;
 #[cfg(feature = "testing")]
@@ -8,15 +18,19 @@ mod authorization_server;
 mod backoff;
 #[cfg(feature = "testing")]
 mod flight;
+#[cfg(all(feature = "oauth2", feature = "testing"))]
+#[path = "../harness/folder.rs"]
+mod folder;
 #[cfg(feature = "testing")]
 #[path = "../harness/mod.rs"]
 mod harness;
 #[cfg(feature = "testing")]
 mod host_header;
+#[cfg(feature = "tracing")]
+#[path = "../harness/log.rs"]
+mod log;
 #[cfg(feature = "testing")]
 mod login_and_logout;
-#[cfg(feature = "testing")]
-mod origin_support;
 #[cfg(feature = "testing")]
 mod origins;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing", feature = "tonic"))]
@@ -36,4 +50,4 @@ mod time;
 #[cfg(not(feature = "full"))]
 #[test]
 #[ignore = "the other tests of this crate need more features: run with `--all-features`"]
-fn skipped_without_all_features() {}
+fn tests_skipped_without_all_features() {}

@@ -1,15 +1,14 @@
-//! The token goes only where it may, however a request spells where it goes.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
+//! The token goes only to named origins, in every spelling of a URI.
 
 use http::{Method, Request, StatusCode, Uri, header};
 use tower_refresh::{RefreshLayer, StaticToken, TokenError};
 
-use crate::origin_support::{Api, refused};
+use crate::api::{Api, refused};
 
 // ===== no origin named =====
 
 #[tokio::test(start_paused = true)]
-async fn without_a_named_origin_the_first_request_says_which_call_to_add() {
+async fn missing_origin_is_an_error_that_names_the_call_to_add() {
     for (uri, call) in [
         ("https://api.test/a", "add .origin(\"https://api.test\")"),
         ("https://api.test:8443/a?b", "add .origin(\"https://api.test:8443\")"),
@@ -26,7 +25,7 @@ async fn without_a_named_origin_the_first_request_says_which_call_to_add() {
         assert!(told.contains(call) && !told.contains("sesame"), "{uri}: {told}");
         assert!(api.sent().is_empty(), "{uri}");
         assert_eq!(api.mint.calls(), 0, "{uri}");
-        // And so does every other.
+        // Every later request fails likewise.
         assert_eq!(refused(api.get(uri).await, uri), told);
     }
 }
@@ -94,7 +93,7 @@ async fn plaintext_origin_allows_plaintext_for_itself_only() {
     }
 }
 
-// ===== elsewhere =====
+// ===== foreign origins =====
 
 #[tokio::test(start_paused = true)]
 async fn a_foreign_origin_is_left_alone_however_it_is_spelled() {
@@ -161,7 +160,7 @@ async fn a_foreign_origin_is_left_alone_however_it_is_spelled() {
         })
         .rejecting();
         let answer = api.get(uri).await.unwrap();
-        // The request as it was, its answer as it came, and no refresh for a 401 from elsewhere.
+        // The request and its response are unchanged, and a 401 from a foreign origin starts no refresh.
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{uri}");
         assert_eq!(api.sent(), [None], "{uri}");
         assert_eq!(*api.uris.lock().unwrap(), [target], "{uri}");
@@ -208,7 +207,7 @@ async fn userinfo_before_a_named_host_is_refused_and_not_shown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_origins_are_each_named_and_any_https_origin_is_https_and_nothing_else() {
+async fn each_origin_is_named_and_any_https_origin_excludes_http() {
     let all = ["https://api.test", "https://files.test:8443", "http://127.0.0.1:8080"];
     for api in [
         Api::new(|layer| layer.origins(all).unwrap()),
@@ -266,7 +265,7 @@ async fn invalid_origin_is_an_error_where_it_is_named() {
     }
 }
 
-// ===== what never carries it =====
+// ===== requests that never carry the token =====
 
 #[tokio::test(start_paused = true)]
 async fn connect_and_trace_never_carry_the_token() {

@@ -1,9 +1,5 @@
-//! A token request that passes through a `RefreshLayer`: the one that it feeds, by mistake, or another one.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "a test: helpers outside of test functions too, and tokio's clock is paused"
-)]
+//! A token request that passes through a `RefreshLayer`: by mistake its own, or that of other credentials.
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -95,7 +91,7 @@ async fn custom_source_behind_its_own_layer_and_a_buffer_is_refused() {
 
 /// S13
 #[tokio::test(start_paused = true)]
-async fn token_request_that_its_own_layer_sees_rejected_does_not_wait_for_itself() {
+async fn rejected_token_request_does_not_wait_for_its_own_refresh() {
     for way in [Way::Direct, Way::Buffered, Way::Spawned] {
         let server = AuthorizationServer::new();
         let slot: Arc<OnceLock<Client>> = Arc::default();
@@ -124,7 +120,7 @@ async fn layer_beneath_that_refuses_keeps_its_kind_and_spends_nothing() {
         (|why| TokenError::denied(why), TokenError::is_denied),
         (|why| TokenError::misconfigured(why), TokenError::is_misconfigured),
         (|why| TokenError::transient(why), TokenError::is_transient),
-        // What is unknown there is the outcome of another request.
+        // There, the unknown outcome is that of another request.
         (|why| TokenError::ambiguous(why), TokenError::is_transient),
     ];
     let wrappings: [fn(TokenError) -> BoxError; 3] = [
@@ -151,7 +147,7 @@ async fn layer_beneath_that_refuses_keeps_its_kind_and_spends_nothing() {
                     server.oneshot(request).await.map_err(BoxError::from)
                 }
             });
-            // Through a buffer, which boxes it once more.
+            // Through a buffer, which boxes the error once more.
             let http = ServiceBuilder::new().buffer(4).service(http);
             let endpoint = TokenEndpoint::new(http, URL).unwrap();
             let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
@@ -164,7 +160,7 @@ async fn layer_beneath_that_refuses_keeps_its_kind_and_spends_nothing() {
             assert!(error.to_string().contains("log in over there"), "{error}");
             assert!(!store.load().await.unwrap().unwrap().has_open_intent());
 
-            // The refresh token is as good as before, and the source is asked again.
+            // The refresh token is unspent, and the source is asked again.
             tokio::time::advance(HOUR).await;
             credentials.token().await.unwrap();
             assert_eq!(server.counters().refresh_token_reuses, 0);
@@ -174,7 +170,7 @@ async fn layer_beneath_that_refuses_keeps_its_kind_and_spends_nothing() {
 
 /// S13
 #[tokio::test(start_paused = true)]
-async fn token_endpoint_behind_the_layer_of_other_credentials_gets_their_token() {
+async fn token_endpoint_behind_another_layer_gets_its_token() {
     let server = AuthorizationServer::new();
     let gateway =
         RefreshLayer::new(source_fn(|_| async { tower_refresh::TokenSet::bearer("gateway") }));
@@ -198,7 +194,7 @@ enum Way {
 impl Way {
     /// A client that passes through a layer that does not exist yet.
     fn client(self, slot: Arc<OnceLock<Client>>) -> Client {
-        // In the task that calls, which is a buffer's worker, and not in the one that awaits.
+        // In the task that calls, which is the worker of a buffer, and not in the task that awaits.
         let call = move |request| slot.get().cloned().unwrap().call(request);
         match self {
             Self::Buffered => {

@@ -1,10 +1,6 @@
 //! What a rejected token costs: one refresh, one retry, and no storm.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    clippy::unwrap_used,
-    reason = "tests read paused time, write things down, and panic"
-)]
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -68,7 +64,7 @@ async fn a_hundred_late_rejections_of_one_token_cost_one_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_rejects_everything_costs_a_few_refreshes_and_not_one_per_request() {
+async fn endpoint_that_rejects_everything_costs_few_refreshes() {
     let mint = Mint::new(HOUR);
     let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
     let client = client(layer, |_, path| async move {
@@ -121,7 +117,7 @@ async fn requests_that_cannot_be_sent_again_make_no_storm_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_revokes_the_old_token_with_each_new_one_makes_no_storm() {
+async fn server_that_revokes_previous_tokens_causes_no_storm() {
     let mint = Mint::new(HOUR);
     let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
     let credentials = layer.credentials().clone();
@@ -143,7 +139,7 @@ async fn a_server_that_revokes_the_old_token_with_each_new_one_makes_no_storm() 
         let answers = join_all(paths.map(|path| client.clone().oneshot(get(path)))).await;
         assert!(answers.into_iter().all(|answer| answer.unwrap().status() == StatusCode::OK));
     }
-    // One for each renewal that the application asked for, and the first.
+    // The first, and one for each refresh that the application requested.
     assert_eq!(mint.calls(), 21);
 }
 
@@ -177,7 +173,7 @@ async fn an_accepted_retry_releases_the_rejection_backoff() {
     broken.store(false, Ordering::SeqCst);
     advance(Duration::from_secs(6)).await;
 
-    // Rejected for a good reason now: another process renewed.
+    // This rejection is justified: another process has refreshed.
     mint.clone().delay(Duration::ZERO);
     tower_refresh::TokenSource::fetch(&mint, tower_refresh::Renewal::new(Cause::Forced))
         .await
@@ -206,7 +202,7 @@ async fn a_second_rejection_reaches_the_caller() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_fails_after_a_rejection_gives_the_caller_that_very_answer() {
+async fn failed_refresh_after_a_rejection_returns_the_rejection() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     layer.credentials().replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
@@ -250,7 +246,7 @@ async fn a_late_rejection_of_an_older_token_does_not_renew_the_newer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_a_rejected_token_is_renewed_new_requests_wait_rather_than_fail() {
+async fn new_requests_wait_while_a_rejected_token_is_refreshed() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
@@ -291,7 +287,7 @@ async fn two_layers_on_one_credentials_renew_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_source_is_told_the_challenge() {
+async fn source_receives_the_challenge_of_the_rejection() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()))
         .origin("https://api.test")
@@ -319,7 +315,7 @@ async fn the_source_is_told_the_challenge() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_challenge_of_an_older_tokens_late_rejection_does_not_reach_the_source() {
+async fn late_challenge_for_an_older_token_is_not_passed_on() {
     let (source, strings) = puppet();
     let strings = Arc::new(tokio::sync::Mutex::new(strings));
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()))
@@ -376,7 +372,7 @@ async fn what_counts_as_a_rejection_is_the_classifiers_business() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_retry_the_caller_gets_the_answer_and_the_next_request_a_new_token() {
+async fn without_retry_the_next_request_gets_a_new_token() {
     let mint = Mint::new(HOUR);
     let attempts = Arc::new(AtomicUsize::new(0));
     let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()))
@@ -384,7 +380,7 @@ async fn without_retry_the_caller_gets_the_answer_and_the_next_request_a_new_tok
         .unwrap()
         .without_retry();
     let counted = Arc::clone(&attempts);
-    // A body that nobody could send again, and a service whose clones would be noticed.
+    // A body that cannot be sent again, and a service whose clones would be noticed.
     let api = tower::service_fn(move |request: Request<NotClone>| {
         counted.fetch_add(1, Ordering::SeqCst);
         let old = token_of(&request) == Some("t1");
@@ -455,13 +451,13 @@ async fn an_unexpired_token_is_used_when_its_renewal_hangs() {
     for _ in 0..100 {
         assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), StatusCode::OK);
     }
-    // One timeout has passed, and not one for each of them.
+    // One timeout has passed, and not one for each request.
     assert_eq!(start.elapsed(), Duration::from_secs(30));
     assert_eq!(broken.await.unwrap().unwrap().status(), StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_fails_elsewhere_does_not_excuse_a_rejected_retry() {
+async fn refresh_failure_elsewhere_does_not_excuse_a_rejected_retry() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
@@ -545,14 +541,14 @@ async fn tokens_of_five_seconds_that_are_all_rejected_make_no_storm() {
     let lifetime = Duration::from_secs(5);
     let refreshes =
         refreshes_in_a_minute(lifetime, |_, _| async { StatusCode::UNAUTHORIZED }).await;
-    // Each of them is renewed once when its life ends, and once more because it is rejected.
+    // Each is refreshed once when it expires, and once more because it is rejected.
     assert!((12..=2 * 15).contains(&refreshes), "{refreshes}");
 }
 
 #[test]
 fn a_rejected_answer_of_endless_empty_frames_is_read_to_an_end() {
     let (done, is_done) = mpsc::channel();
-    // On a thread of its own: were there no end, the test would not reach one either.
+    // On a thread of its own, since an endless response would block the test itself.
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let status = runtime.block_on(async {
@@ -575,7 +571,7 @@ fn a_rejected_answer_of_endless_empty_frames_is_read_to_an_end() {
 }
 
 #[test]
-fn a_rejected_answer_without_an_end_is_given_up_on_though_nobody_polls_the_runtime_of_the_policy() {
+fn endless_rejection_is_abandoned_on_an_unpolled_runtime_too() {
     let idle = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let idle = Arc::new(idle);
     let other = tokio::runtime::Builder::new_current_thread()

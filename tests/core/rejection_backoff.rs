@@ -1,5 +1,5 @@
-//! What rejections cost while one endpoint, one origin or everything rejects, and that a revocation is still repaired.
-#![allow(clippy::unwrap_used, reason = "tests panic")]
+//! The refreshes that rejections cost while one endpoint, one origin or the whole API rejects, and the repair of
+//! revocations.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ struct Api {
     credentials: Credentials,
 }
 
-/// What the callers of the broken endpoint do.
+/// The requests of the callers of the broken endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Callers {
     Retry,
@@ -105,7 +105,7 @@ impl Api {
         self.send(&format!("https://api.test{path}"), Callers::Retry).await.unwrap()
     }
 
-    /// For `seconds`, ten times a second: a request to each broken path in turn, and one that is good.
+    /// For `seconds`, ten times a second, sends a request to each broken path in turn, and a good one.
     async fn mixed_traffic(&self, seconds: usize, callers: Callers) {
         for _ in 0..seconds * 10 {
             self.send("https://api.test/broken", callers).await;
@@ -126,7 +126,7 @@ async fn one_endpoint_that_rejects_everything_costs_few_refreshes() {
     }
 }
 
-/// S8: alone, it has nothing that speaks for the token, and costs a refresh now and then.
+/// S8: without other traffic no response speaks for the token, so that it costs an occasional refresh.
 #[tokio::test(start_paused = true)]
 async fn one_endpoint_without_other_traffic_costs_few_refreshes() {
     for callers in ALL {
@@ -139,7 +139,7 @@ async fn one_endpoint_without_other_traffic_costs_few_refreshes() {
     }
 }
 
-/// E2: the broken endpoint does not shield a revocation, whenever it comes.
+/// E2: the broken endpoint shields no revocation, at any time.
 #[tokio::test(start_paused = true)]
 async fn a_revocation_is_repaired_by_the_first_rejection_elsewhere() {
     for callers in ALL {
@@ -199,7 +199,7 @@ async fn a_revocation_is_repaired_though_good_requests_are_rare() {
 
 /// E2: a path that accepts any token does not speak for a revoked one forever.
 #[tokio::test(start_paused = true)]
-async fn a_revocation_during_a_backoff_is_repaired_though_a_public_path_accepts_any_token() {
+async fn revocation_is_repaired_although_a_public_path_accepts_all() {
     for callers in [Callers::Retry, Callers::NoRetry] {
         let api = Api::with(Mint::without_expiry());
         api.get("/public").await;
@@ -216,7 +216,7 @@ async fn a_revocation_during_a_backoff_is_repaired_though_a_public_path_accepts_
     }
 }
 
-/// E2: nor do a thousand paths that reject everything, which have used up the budget.
+/// E2: a thousand paths that reject everything, and have used up the budget, shield none either.
 #[tokio::test(start_paused = true)]
 async fn a_revocation_among_a_thousand_broken_paths_is_repaired() {
     for callers in ALL {
@@ -234,9 +234,9 @@ async fn a_revocation_among_a_thousand_broken_paths_is_repaired() {
     }
 }
 
-/// S8: a refresh that failed says nothing against the token, and is not repeated for an endpoint that rejects everything.
+/// S8: a failed refresh is no evidence against the token, and is not repeated for an endpoint that rejects everything.
 #[tokio::test(start_paused = true)]
-async fn a_token_endpoint_that_is_down_is_not_asked_for_a_broken_endpoint() {
+async fn broken_endpoint_sends_nothing_to_a_token_endpoint_in_outage() {
     for callers in ALL {
         for down in [TokenError::transient("down"), TokenError::ambiguous("cut")] {
             let api = Api::new();
@@ -256,7 +256,7 @@ async fn a_token_endpoint_that_is_down_is_not_asked_for_a_broken_endpoint() {
 
 /// S7: the refresh token may be spent, while the access token works.
 #[tokio::test(start_paused = true)]
-async fn a_broken_endpoint_does_not_risk_a_refresh_token_that_may_be_spent() {
+async fn broken_endpoint_does_not_risk_a_doubtful_refresh_token() {
     let api = Api::new();
     api.get("/good").await;
     api.mint.fail(Some(TokenError::ambiguous("cut")));
@@ -268,7 +268,7 @@ async fn a_broken_endpoint_does_not_risk_a_refresh_token_that_may_be_spent() {
     }
     assert_eq!(api.mint.calls(), 2);
 
-    // It is all that is left once no response has accepted the access token for long.
+    // No response has accepted the access token for long, so that the refresh token is the last resort.
     api.mint.fail(None);
     api.revoke();
     let mut rejected = 0;
@@ -300,7 +300,7 @@ async fn a_revocation_during_an_outage_is_repaired_after_it() {
 
 /// A token that works is used while it is renewed early, though a broken endpoint rejects it meanwhile.
 #[tokio::test(start_paused = true)]
-async fn a_broken_endpoint_does_not_hold_up_requests_during_an_early_refresh() {
+async fn broken_endpoint_does_not_delay_others_in_an_early_refresh() {
     let slow = Duration::from_secs(20);
     let api = Api::with(Mint::new(HOUR).delay(slow));
     api.get("/good").await;
@@ -322,7 +322,7 @@ async fn a_broken_endpoint_does_not_hold_up_requests_during_an_early_refresh() {
 
 /// A token that works is used although a broken endpoint rejected it and its refresh failed.
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_fails_for_a_broken_endpoint_fails_no_other_request() {
+async fn failed_refresh_for_a_broken_endpoint_fails_no_other_request() {
     let api = Api::with(Mint::new(HOUR).delay(Duration::from_secs(1)));
     api.get("/good").await;
     api.mint.fail(Some(TokenError::transient("down")));
@@ -335,7 +335,7 @@ async fn a_refresh_that_fails_for_a_broken_endpoint_fails_no_other_request() {
 
 /// A token that was answered 401 during an early refresh is *rejected* also after that refresh has failed.
 #[tokio::test(start_paused = true)]
-async fn a_token_rejected_during_an_early_refresh_that_fails_is_reported() {
+async fn rejection_during_a_failed_early_refresh_is_reported() {
     let api = Api::with(Mint::new(HOUR).delay(Duration::from_secs(1)));
     api.get("/good").await;
     api.mint.fail(Some(TokenError::transient("down")));
@@ -419,7 +419,7 @@ async fn a_broken_origin_does_not_hold_back_another() {
 
 /// The status of a token that was answered 401 is *rejected* until a response accepts it.
 #[tokio::test(start_paused = true)]
-async fn a_rejected_token_is_reported_as_rejected_until_it_is_accepted() {
+async fn token_is_reported_as_rejected_until_it_is_accepted() {
     let api = Api::new();
     api.get("/good").await;
     assert_eq!(api.credentials.status().token, TokenStatus::Fresh);

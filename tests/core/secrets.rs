@@ -1,10 +1,5 @@
 //! Nothing that can be formatted contains a secret: one test formats everything and greps.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_types,
-    reason = "a test: helpers outside of test functions too, and a lock to write things down"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -41,11 +36,12 @@ use tower_refresh::{
     RefreshLayer, RefreshPolicy, RefreshToken, Renewal, Skip, StaticToken, TokenError, TokenFile,
     TokenSet, TokenSource, Unauthorized,
 };
-use tracing_subscriber::fmt::format::FmtSpan;
 
+use crate::folder::Folder;
 use crate::harness::{self, HOUR, let_others_run, policy, puppet, token_of};
+use crate::log::Log;
 
-// The letters and digits that each begins with are what is looked for; the rest is there to be encoded.
+// The test searches for the letters and digits at the beginning of each. The rest exists to be encoded.
 const ACCESS: &str = "Ac7xQw9RaLmN-access.token/with+odd=";
 const REFRESH: &str = "Rf5tYu2KbPzV-refresh&tok%en=+ \"q\\/";
 const ID: &str = "Id8vBn3McXsW.id.token";
@@ -57,7 +53,7 @@ const HEADER: &str = "Hd1pOi5UyTrE=header";
 
 #[test]
 fn nothing_that_can_be_formatted_contains_a_secret() {
-    let log = Log::install();
+    let log = Log::start(tracing::Level::TRACE);
     let mut paper = Paper::default();
     for (name, secret) in [
         ("access token", ACCESS),
@@ -72,8 +68,12 @@ fn nothing_that_can_be_formatted_contains_a_secret() {
         paper.secret(name, secret.get(..12).unwrap());
     }
 
-    let builder = || tokio::runtime::Builder::new_current_thread();
-    let paused = builder().enable_all().start_paused(true).build().unwrap();
+    let builder = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.on_thread_start(log.on_thread_start()).enable_all();
+        builder
+    };
+    let paused = builder().start_paused(true).build().unwrap();
     paused.block_on(async {
         values(&mut paper);
         settings(&mut paper);
@@ -82,7 +82,7 @@ fn nothing_that_can_be_formatted_contains_a_secret() {
         events(&mut paper).await;
         echoes(&mut paper).await;
     });
-    let real = builder().enable_all().build().unwrap();
+    let real = builder().build().unwrap();
     real.block_on(async {
         for http2 in [false, true] {
             sockets(&mut paper, http2).await;
@@ -256,7 +256,8 @@ fn client_auths() -> [ClientAuth; 6] {
 }
 
 async fn files(paper: &mut Paper) {
-    let path = std::env::temp_dir().join(format!("tower-refresh-secrets-{}", std::process::id()));
+    let folder = Folder::new();
+    let path = folder.path("token");
     for content in [format!("{ACCESS} {ACCESS}"), format!("{ACCESS}\n\n{REFRESH}"), ACCESS.into()] {
         std::fs::write(&path, content).unwrap();
         let file = TokenFile::new(&path);
@@ -273,7 +274,6 @@ async fn files(paper: &mut Paper) {
     std::fs::write(&path, [ACCESS.as_bytes(), &[0xff]].concat()).unwrap();
     let file = TokenFile::new(&path);
     paper.error("TokenFile", &file.fetch(Renewal::new(Cause::Missing)).await.unwrap_err());
-    std::fs::remove_file(path).unwrap();
 }
 
 // ===== a request on its way =====
@@ -419,7 +419,7 @@ async fn events(paper: &mut Paper) {
         credentials.forget().await.unwrap();
         paper.debug("Status", &credentials.status());
     }
-    // A flight that comes too late, and one that never comes.
+    // A refresh that completes too late, and one that never completes.
     let waiting = tokio::spawn({
         let credentials = credentials.clone();
         async move { credentials.token().await }
@@ -500,9 +500,9 @@ async fn collect(paper: &mut Paper, events: &mut Events, seen: &mut BTreeSet<Str
     }
 }
 
-// ===== a token endpoint that echoes what it was sent =====
+// ===== a token endpoint that echoes requests =====
 
-/// What was sent, and a way to quote it.
+/// A request, and a way to quote it.
 type Quote = fn(&Sent) -> String;
 
 const QUOTES: [(&str, Quote); 10] = [
@@ -626,7 +626,7 @@ fn response(status: u16, body: String) -> Response<Body> {
     Response::builder().status(status).body(body).unwrap()
 }
 
-/// An error as HTTP clients have them: with the URL, and with causes that say more.
+/// An error like those of HTTP clients: it shows the URL, and its causes have details.
 #[derive(Debug)]
 struct ClientError(String, Option<Box<ClientError>>);
 
@@ -654,7 +654,7 @@ async fn echoes(paper: &mut Paper) {
     let mut kinds = BTreeSet::new();
     for (how, reply) in REPLIES {
         for (what, quote) in QUOTES {
-            // So that the limits of what is kept fall before, into and behind a secret.
+            // So that each size limit falls before, into and behind a secret.
             for ahead in [0, 50, 190] {
                 for (label, error) in echo(move |sent| reply(&pad(ahead, &quote(sent)))).await {
                     kinds.insert([
@@ -675,7 +675,7 @@ fn pad(ahead: usize, quote: &str) -> String {
     format!("{}{quote}", ". ".repeat(ahead / 2))
 }
 
-/// Asks an endpoint in every way there is, and returns the errors.
+/// Sends every kind of request to an endpoint, and returns the errors.
 async fn echo(
     reply: impl Fn(&Sent) -> Result<Response<Body>, BoxError> + Clone + Send + Sync + 'static,
 ) -> Vec<(&'static str, TokenError)> {
@@ -770,7 +770,7 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     server.revoke_all_access_tokens();
     assert_eq!(get("/").await.ok(), ok);
 
-    // Failures of each kind, with what was sent in the answer.
+    // Failures of each kind, with the request quoted in the response.
     for (status, code) in [
         (StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable"),
         (StatusCode::BAD_GATEWAY, "invalid_grant"),
@@ -780,7 +780,7 @@ async fn sockets(paper: &mut Paper, http2: bool) {
         tokens = server.issue();
         paper.learn(&tokens);
         credentials.replace(tokens.clone()).await.unwrap();
-        // The first answer is to the refresh token; only if that is denied there is a second, to the password.
+        // The first response is to the refresh token. Only a denial leads to a second, to the password.
         for sent in [tokens.refresh_token().unwrap().expose_secret(), PASSWORD] {
             let description = format!("{sent}, {CLIENT_SECRET}");
             let body = serde_json::json!({ "error": code, "error_description": description });
@@ -789,7 +789,7 @@ async fn sockets(paper: &mut Paper, http2: bool) {
         server.revoke_all_access_tokens();
         assert_eq!(get("/").await.ok(), Some(StatusCode::UNAUTHORIZED), "{status} {code}");
         paper.error("the error of Status", &credentials.status().error.unwrap());
-        // A wrong configuration has the refresh token sent again, and not the password that the second answer shows.
+        // After a misconfiguration the refresh token is sent again. The password is not, which the second response would show.
         if code != "invalid_client" {
             paper.error("Credentials::renew", &credentials.renew().await.unwrap_err());
         }
@@ -813,13 +813,13 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     paper.debug("Counters", &server.counters());
 }
 
-// ===== what is written, and what is looked for in it =====
+// ===== the texts, and the search =====
 
 #[derive(Default)]
 struct Paper {
-    /// What is looked for, and what it is.
+    /// The secrets, and what each is.
     needles: Vec<(String, String)>,
-    /// Each text once, and where it was first.
+    /// Each text once, and its first origin.
     written: HashMap<String, String>,
 }
 
@@ -835,14 +835,14 @@ impl Paper {
         add("its end", &secret[secret.len() - 8..]);
         for before in 0..3 {
             let encoded = STANDARD.encode(["x".repeat(before).as_str(), secret].concat());
-            // What the neighbours do not touch.
+            // The part that no neighbour changes.
             let clean = (before * 8).div_ceil(6)..(before + secret.len()) * 8 / 6;
             add("base64", &encoded[clean]);
         }
         add("bytes", format!("{:?}", &secret.as_bytes()[..8]).trim_matches(['[', ']']));
     }
 
-    /// Looks for tokens that the server made up.
+    /// Searches for tokens that the server has issued.
     fn learn(&mut self, tokens: &TokenSet) {
         for token in [
             Some(tokens.access_token().expose_secret()),
@@ -907,39 +907,5 @@ impl Paper {
             panic!("{} leaks, of which these:\n{}", leaks.len(), shown.join("\n"));
         }
         assert!(self.written.len() > 1000);
-    }
-}
-
-/// All that `tracing` is told, at every level and of every target.
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn install() -> Self {
-        let log = Self(Arc::default());
-        let lines = log.0.clone();
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::TRACE)
-            .with_span_events(FmtSpan::FULL)
-            .with_ansi(false)
-            .with_writer(move || Lines(lines.clone()))
-            .init();
-        log
-    }
-
-    fn take(&self) -> String {
-        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
-    }
-}
-
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -1,5 +1,4 @@
-//! A process that is stopped while a refresh is under way, for longer than its time limit.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
+//! A process that is stopped during a refresh for longer than the time limit.
 
 use std::time::Duration;
 
@@ -17,9 +16,7 @@ use tower_refresh::store::{MemoryStore, Stored, TokenStore as _};
 use tower_refresh::testing::{AuthorizationServer, TokioClock};
 use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource, source_fn};
 
-use crate::harness::HOUR;
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::harness::{HOUR, SECOND};
 
 /// S1
 #[tokio::test(start_paused = true)]
@@ -46,7 +43,7 @@ async fn answer_that_arrived_while_the_process_was_stopped_is_used() {
 
 /// S1
 #[tokio::test(start_paused = true)]
-async fn source_under_a_store_that_answered_while_the_process_was_stopped_is_used() {
+async fn response_to_a_stopped_process_with_a_store_is_used() {
     let source = source_fn(|_| async {
         let (sender, mut answers) = mpsc::channel(1);
         tokio::spawn(async move {
@@ -67,7 +64,7 @@ async fn source_under_a_store_that_answered_while_the_process_was_stopped_is_use
 
 /// S1
 #[tokio::test(start_paused = true)]
-async fn answer_that_does_not_arrive_after_a_stop_is_lost_within_a_bound() {
+async fn response_missing_after_a_stop_is_lost_within_a_bound() {
     let server = AuthorizationServer::new();
     server.token_faults().always(tower_refresh::testing::Fault::hang());
     let endpoint = endpoint(&server, 0, 0).timeout(2 * SECOND);
@@ -78,7 +75,7 @@ async fn answer_that_does_not_arrive_after_a_stop_is_lost_within_a_bound() {
     assert!(error.to_string().contains("https://as.test took longer than 2s"), "{error}");
 }
 
-/// Fetches, and stops all tasks for a time while the fetch is under way.
+/// Fetches, and stops all tasks for a time during the fetch.
 async fn stopped(source: impl TokenSource, time: Duration) -> Result<TokenSet, TokenError> {
     let fetch = tokio::spawn(async move { source.fetch(Renewal::new(Cause::Missing)).await });
     for _ in 0..100 {
@@ -88,7 +85,7 @@ async fn stopped(source: impl TokenSource, time: Duration) -> Result<TokenSet, T
     fetch.await.unwrap()
 }
 
-/// An endpoint that answers after a second, and whose answer passes through as many other tasks.
+/// An endpoint that responds after a second, and whose response passes through as many other tasks.
 fn endpoint(server: &AuthorizationServer, head: usize, body: usize) -> TokenEndpoint {
     let service = server.token_service();
     let http = service_fn(move |request: Request<Full<Bytes>>| {

@@ -1,6 +1,5 @@
 //! Lifetimes of every length, and clocks that do not agree.
-#![allow(clippy::disallowed_methods, reason = "tests read paused time")]
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,9 +13,9 @@ use tower_refresh::{
     TokenSource, TokenStatus,
 };
 
-use crate::harness::{self, HOUR, Mint, policy, puppet, tokens};
-
-const DAY: Duration = Duration::from_secs(86400);
+use crate::harness::{self, DAY, HOUR, Mint, policy, puppet, tokens};
+#[cfg(feature = "tracing")]
+use crate::log::Log;
 
 /// Asks a hundred times in each lifetime, and returns how often the source was asked in ten of them.
 async fn fetches_in_ten_lifetimes(lifetime: Duration) -> usize {
@@ -24,7 +23,7 @@ async fn fetches_in_ten_lifetimes(lifetime: Duration) -> usize {
     let credentials = Credentials::with_policy(mint.clone(), policy());
     for _ in 0..1000 {
         credentials.token().await.unwrap();
-        // Whatever is at hand is used before it expires.
+        // The current token has not expired.
         assert!(credentials.status().usable_for.unwrap() > Duration::ZERO);
         advance(lifetime / 100).await;
         harness::let_others_run().await;
@@ -36,7 +35,7 @@ async fn fetches_in_ten_lifetimes(lifetime: Duration) -> usize {
 async fn each_lifetime_costs_about_one_fetch() {
     for lifetime in [Duration::from_secs(1), Duration::from_secs(5), HOUR, 30 * DAY] {
         let fetches = fetches_in_ten_lifetimes(lifetime).await;
-        // A fifth is the largest share that early renewal takes, a tenth the largest leeway.
+        // An early refresh takes at most a fifth, and the leeway at most a tenth.
         assert!((10..=14).contains(&fetches), "{lifetime:?}: {fetches}");
     }
 }
@@ -55,7 +54,7 @@ async fn without_a_lifetime_the_token_is_used_until_it_is_rejected() {
 
 /// S17
 #[tokio::test(start_paused = true)]
-async fn token_over_on_arrival_is_used_and_refreshed_every_few_seconds() {
+async fn token_over_on_arrival_is_used_and_refreshed_in_seconds() {
     let sets: [fn() -> TokenSet; 6] = [
         || tokens("t").with_expires_in(Duration::ZERO),
         || tokens("t").with_expires_in(Duration::from_millis(1)),
@@ -96,7 +95,7 @@ async fn token_over_on_arrival_is_used_and_refreshed_every_few_seconds() {
     }
 }
 
-/// S17: what is over on arrival is a property of what arrives. Before and after it, lifetimes count.
+/// S17: a token that is over on arrival changes nothing for the tokens before and after it.
 #[tokio::test(start_paused = true)]
 async fn tokens_over_on_arrival_are_reported_once_per_change() {
     let lifetimes = [0_u64, 0, 4000, 250, 0, 0, 0];
@@ -139,44 +138,19 @@ async fn token_over_on_arrival_is_a_warning_that_names_the_cause() {
         (|| tokens("sesame").with_expires_at(SystemTime::UNIX_EPOCH), "clock of this machine"),
     ];
     for (set, cause) in sets {
-        let lines = Lines::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::WARN)
-            .with_writer({
-                let lines = lines.clone();
-                move || lines.clone()
-            })
-            .finish();
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let log = Log::start(tracing::Level::WARN);
         let source = move |_: Renewal| async move { Ok::<_, TokenError>(set()) };
         Credentials::with_policy(source, policy()).token().await.unwrap();
         harness::let_others_run().await;
-        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let lines = log.take();
         assert!(lines.contains("WARN") && lines.contains(cause), "{cause}: {lines}");
         assert!(!lines.contains("sesame"), "{lines}");
     }
 }
 
-#[cfg(feature = "tracing")]
-#[derive(Clone, Default)]
-#[expect(clippy::disallowed_types, reason = "a lock between a test and its subscriber")]
-struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
-
-#[cfg(feature = "tracing")]
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// S17: each token arrives a second after its end.
 #[tokio::test(start_paused = true)]
-async fn endpoint_slower_than_the_lifetime_serves_requests_and_makes_no_storm() {
+async fn endpoint_slower_than_the_lifetime_causes_no_storm() {
     let mint = Mint::new(Duration::from_secs(2)).delay(Duration::from_secs(3));
     let credentials = Credentials::with_policy(mint.clone(), policy());
     for _ in 0..100 {
@@ -184,13 +158,13 @@ async fn endpoint_slower_than_the_lifetime_serves_requests_and_makes_no_storm() 
         advance(Duration::from_secs(1)).await;
         harness::let_others_run().await;
     }
-    // One every eight seconds: three of them for the answer, and five until the next.
+    // One every eight seconds: three for the response, and five until the next request.
     assert!((10..=14).contains(&mint.calls()), "{}", mint.calls());
 }
 
-/// S17: a token that the application brings may be used up. Programs that restart bring such tokens.
+/// S17: the token of a log-in may have expired, for example after a restart.
 #[tokio::test(start_paused = true)]
-async fn expired_token_of_the_application_is_refreshed_before_it_is_used() {
+async fn expired_token_of_a_log_in_is_refreshed_before_use() {
     let mint = Mint::new(HOUR);
     let credentials = Credentials::with_policy(mint.clone(), policy());
     credentials.replace(tokens("old").with_expires_at(SystemTime::UNIX_EPOCH)).await.unwrap();
@@ -198,7 +172,7 @@ async fn expired_token_of_the_application_is_refreshed_before_it_is_used() {
     assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t1");
 }
 
-/// A clock that reads what a function makes of the number of the reading.
+/// A clock whose readings are a function of their number.
 struct Odd(fn(u64) -> (Duration, SystemTime), AtomicU64);
 
 impl Clock for Odd {
@@ -210,7 +184,7 @@ impl Clock for Odd {
 
 /// S18
 #[tokio::test(start_paused = true)]
-async fn no_clock_makes_waiters_spin() {
+async fn clocks_that_jump_do_not_make_waiters_spin() {
     const WALL: SystemTime = SystemTime::UNIX_EPOCH;
     let clocks: [fn(u64) -> (Duration, SystemTime); 8] = [
         |_| (Duration::MAX, WALL),
@@ -259,7 +233,7 @@ async fn no_clock_makes_waiters_spin() {
     }
 }
 
-/// S18: a reading that was far ahead for a moment holds up nothing for longer.
+/// S18: a reading that was far ahead for a moment causes no longer wait.
 #[tokio::test(start_paused = true)]
 async fn backoff_that_began_at_a_wrong_time_ends() {
     let clock = TokioClock::new();
@@ -315,7 +289,7 @@ async fn a_lifetime_counts_from_before_the_token_was_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_may_say_when_to_renew() {
+async fn source_can_set_the_time_of_the_next_refresh() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let set = tokens("t").with_expires_in(HOUR).with_refresh_in(Duration::from_secs(60));
@@ -391,7 +365,7 @@ async fn a_wall_clock_that_is_set_back_does_not_prolong_a_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wall_clock_that_is_set_forward_costs_one_refresh_and_no_loop() {
+async fn wall_clock_set_forward_costs_one_refresh_and_no_loop() {
     let mint = Mint::new(HOUR);
     let (credentials, clock) = with_clock(mint.clone()).await;
     clock.step_forward(10 * DAY);
@@ -423,7 +397,7 @@ async fn clocks_before_1970_and_at_the_end_of_time_do_no_harm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn absurd_policies_do_no_harm() {
+async fn extreme_policies_neither_panic_nor_block_requests() {
     for figure in [Duration::ZERO, Duration::MAX] {
         let (source, mut strings) = puppet();
         let policy = policy()
@@ -444,7 +418,7 @@ async fn absurd_policies_do_no_harm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wall_clock_that_jumps_during_a_flight_does_not_spend_the_refresh_token_twice() {
+async fn wall_clock_jump_during_a_refresh_spends_no_token_twice() {
     // The machine is suspended, or the time daemon sets the clock.
     for jump in [ManualClock::suspend, ManualClock::step_forward] {
         let (source, mut strings) = puppet();
@@ -465,7 +439,7 @@ async fn a_wall_clock_that_jumps_during_a_flight_does_not_spend_the_refresh_toke
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_says_renew_at_once_makes_no_storm() {
+async fn source_that_asks_for_a_refresh_at_once_causes_no_storm() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let credentials = Credentials::with_policy(
@@ -480,6 +454,6 @@ async fn a_source_that_says_renew_at_once_makes_no_storm() {
         credentials.flush().await.unwrap();
         advance(Duration::from_millis(10)).await;
     }
-    // In ten seconds: one at their beginning, and one in their middle.
+    // In ten seconds: one at the beginning, and one in the middle.
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }

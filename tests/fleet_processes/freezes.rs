@@ -8,22 +8,23 @@ use tower_refresh::testing::{AuthorizationServer, Fault};
 
 use crate::process::Process;
 use crate::stage::{
-    Kind, LEASE, Stage, assert_every_reuse_was_told, assert_no_reuse, over_both_stores, replace_by,
+    Kind, LEASE, Stage, assert_every_reuse_was_reported, assert_no_reuse, over_both_stores,
+    replace_by,
 };
 use crate::steps::{Halt, How};
 use crate::worker::Orders;
 
-/// So long that nothing expires by itself.
+/// Long enough that no token expires during a test.
 const LIFETIME: Duration = Duration::from_secs(3600);
 
 fn stop_at(at: &str, skip: usize) -> Option<Halt> {
     Some(Halt { at: at.to_owned(), skip, how: How::Stop })
 }
 
-// ===== before it looked for the last time =====
+// ===== before the last check of the lock =====
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_lost_the_lock_while_it_was_frozen_sends_nothing_and_adopts() {
+async fn process_that_lost_its_lock_while_frozen_adopts() {
     let lifetime = Duration::from_secs(2);
     for step in ["after the load", "before the intent", "after the intent", "before the look"] {
         let server = AuthorizationServer::builder().access_token_lifetime(lifetime).build();
@@ -38,8 +39,8 @@ async fn whoever_lost_the_lock_while_it_was_frozen_sends_nothing_and_adopts() {
         frozen.tell("renew").await;
         frozen.says(1, json!({ "at": step })).await;
 
-        // Its lease runs out, and another one has its turn: at once if nothing was written down, and when the access token is used
-        // up if there was.
+        // Its lease ends, and another process takes over: at once without an intent, and at the expiry of the access token with
+        // one.
         let mut other = Process::start(&Orders { sends: true, ..orders });
         stage.until("it was renewed", |counters| counters.token_requests_granted == 2).await;
         other.says(1, json!({ "sending": 2 })).await;
@@ -67,46 +68,46 @@ async fn whoever_lost_the_lock_while_it_was_frozen_sends_nothing_and_adopts() {
             frozen.transcript()
         );
         assert_eq!(other_counts.accepted, other_counts.requests, "{step}: {}", other.transcript());
-        // Who wrote the intent, and did not send, is told of.
+        // The intent of a process that did not send is reported.
         let was_open = ["after the intent", "before the look"].contains(&step);
         assert_eq!(other_counts.unanswered > 0, was_open, "{step}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_gap_between_the_look_and_the_sending_is_told_of() {
+async fn freeze_between_check_and_sending_is_reported() {
     let lifetime = Duration::from_secs(1);
     let server = AuthorizationServer::builder().access_token_lifetime(lifetime).build();
     let Some(stage) = Stage::new(Kind::Redis, server).await else { return };
     let first = stage.server.issue_refresh_token();
     let orders = Orders { sends: false, ..stage.orders(first.expose_secret()) };
 
-    // It has looked, and is frozen before it sends: nobody can know that it never did.
+    // It has checked the lock, and is frozen before it sends. The others cannot know that it did not send.
     let halt = stop_at("before the sending", 1);
     let mut frozen = Process::start(&Orders { halt, ..orders.clone() });
     frozen.ask("renew").await;
     frozen.tell("renew").await;
     frozen.says(1, json!({ "at": "before the sending" })).await;
 
-    // The others use the access token to its end, and say what they know before they send.
+    // The others use the access token to its expiry, and report the open intent before they send.
     let other = Process::start(&Orders { sends: true, ..orders });
     stage.until("it was renewed", |counters| counters.token_requests_granted == 2).await;
     other.says(1, json!({ "event": "unanswered" })).await;
     assert_no_reuse(&stage.counters());
 
-    // What it sends when it wakes up is a reuse, and was told of.
+    // The token that it sends when it resumes is a reuse, and was reported.
     frozen.go_on();
     frozen.says(2, json!({ "did": "renew" })).await;
     other.says(1, json!({ "failure": "denied" })).await;
     assert_eq!(stage.counters().refresh_token_reuses, 1);
-    assert_every_reuse_was_told(&stage.counters(), [&frozen, &other]);
+    assert_every_reuse_was_reported(&stage.counters(), [&frozen, &other]);
 }
 
-// ===== after it sent =====
+// ===== after sending =====
 
-over_both_stores!(what_a_frozen_process_was_sent_is_saved_when_it_wakes_up);
+over_both_stores!(response_to_a_frozen_process_is_saved_when_it_resumes);
 
-async fn what_a_frozen_process_was_sent_is_saved_when_it_wakes_up(kind: Kind) {
+async fn response_to_a_frozen_process_is_saved_when_it_resumes(kind: Kind) {
     let server = AuthorizationServer::builder().access_token_lifetime(LIFETIME).build();
     let Some(stage) = Stage::new(kind, server).await else { return };
     let first = stage.server.issue_refresh_token();
@@ -116,7 +117,7 @@ async fn what_a_frozen_process_was_sent_is_saved_when_it_wakes_up(kind: Kind) {
     let mut other = Process::start(&orders);
     other.says(1, json!({ "event": "adopted" })).await;
 
-    // The token is spent, and the answer waits in the socket of the process that is frozen.
+    // The token is spent, and the response waits in the socket of the frozen process.
     let late = Fault::honest().delay(Duration::from_millis(300)).after_processing();
     let so_far = stage.counters().token_requests;
     stage.server.token_faults().once(late);
@@ -140,7 +141,7 @@ async fn what_a_frozen_process_was_sent_is_saved_when_it_wakes_up(kind: Kind) {
     let stored = stage.stored().await.unwrap();
     assert!(!stored.has_open_intent());
     assert!(stage.server.is_unspent(&stored.refresh_token().unwrap()));
-    // It is there for the others, as soon as they need it.
+    // The others get it as soon as they need it.
     assert!(stage.server.revoke_access_token(&before.access_token().unwrap()));
     other.says(2, json!({ "event": "adopted" })).await;
     let (frozen_counts, other_counts) = (frozen.end().await, other.end().await);
@@ -151,10 +152,10 @@ async fn what_a_frozen_process_was_sent_is_saved_when_it_wakes_up(kind: Kind) {
     assert_eq!(other_counts.accepted, other_counts.requests);
 }
 
-// ===== while it has the lock, which nobody can take from it =====
+// ===== while it holds a lock without a lease =====
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_process_keeps_the_lock_of_a_file_and_nobody_from_logging_in_or_out() {
+async fn frozen_process_blocks_neither_log_in_nor_log_out() {
     for skip_log_out in [false, true] {
         let server = AuthorizationServer::builder().access_token_lifetime(LIFETIME).build();
         let Some(stage) = Stage::new(Kind::File, server).await else { return };
@@ -168,7 +169,7 @@ async fn a_frozen_process_keeps_the_lock_of_a_file_and_nobody_from_logging_in_or
         frozen.says(1, json!({ "at": "after the look" })).await;
 
         let mut other = Process::start(&orders);
-        // What is stored is there without the lock.
+        // The record can be loaded without the lock.
         assert!(other.ask("renew").await["error"].is_null());
         let said = other.ask("renew").await;
         assert_eq!(said["error"], "transient", "{said}");
@@ -186,7 +187,7 @@ async fn a_frozen_process_keeps_the_lock_of_a_file_and_nobody_from_logging_in_or
         let ours = tokens.refresh_token().unwrap().expose_secret();
         assert_eq!(stage.stored().await.unwrap().refresh_token().unwrap(), ours);
 
-        // What it brings when it wakes up is of a session that is over.
+        // The tokens that it gets when it resumes are of an ended session.
         frozen.go_on();
         let said = frozen.says(2, json!({ "did": "renew" })).await;
         assert!(said["error"].is_null(), "{said}");

@@ -9,7 +9,8 @@ use tower_refresh::testing::{AuthorizationServer, Fault};
 
 use crate::process::Process;
 use crate::stage::{
-    Kind, Stage, assert_every_reuse_was_told, is_full, over_both_stores, print_figures, replace_by,
+    Kind, Stage, assert_every_reuse_was_reported, is_full, over_both_stores, print_figures,
+    replace_by,
 };
 use crate::steps::{Halt, How, STEPS};
 use crate::worker::Orders;
@@ -17,19 +18,19 @@ use crate::worker::Orders;
 const LIFETIME: Duration = Duration::from_millis(250);
 
 over_both_stores!(
-    a_kill_at_any_step_loses_no_saved_token_and_no_reuse_goes_untold,
-    kills_at_random_moments_lose_no_saved_token_and_no_reuse_goes_untold,
+    kill_at_any_step_loses_no_token_and_reports_every_reuse,
+    random_kills_lose_no_token_and_report_every_reuse,
 );
 
 // ===== at each step =====
 
-/// At which step a kill loses the successor of a token that was spent.
+/// The step at which a kill loses the successor of a spent token.
 const LOSE_AN_ANSWER: [&str; 3] = [UNDER_WAY, "after the answer", "before the save"];
 
-/// The one step that is nobody's to halt at: the server has spent the token, and its answer is under way.
+/// The one step at which no process can halt: the server has spent the token, and its response is in transit.
 const UNDER_WAY: &str = "under way";
 
-async fn a_kill_at_any_step_loses_no_saved_token_and_no_reuse_goes_untold(kind: Kind) {
+async fn kill_at_any_step_loses_no_token_and_reports_every_reuse(kind: Kind) {
     // In the second refresh, and in the first.
     let skips = if is_full() { [1, 0].as_slice() } else { &[1] };
     for step in STEPS.into_iter().chain([UNDER_WAY]) {
@@ -79,7 +80,7 @@ async fn kill_at(stage: &Stage, step: &str, skip: usize) {
         let counters = stage.counters();
         assert_eq!((counters.refresh_token_reuses, counters.families_revoked), (1, 1), "{context}");
         assert_eq!(counters.token_requests, at_kill.token_requests + 1, "{context}");
-        // Somebody logs in again, and all is well.
+        // A new log-in restores the service.
         let said = next.ask(&replace_by(&stage.server.issue(), LIFETIME)).await;
         assert!(said["error"].is_null(), "{context}: {said}");
     }
@@ -95,17 +96,17 @@ async fn kill_at(stage: &Stage, step: &str, skip: usize) {
     let counters = stage.counters();
     assert_eq!(counters.refresh_token_reuses, u64::from(loses), "{context}: {counters:?}");
     assert_eq!(next.count(&json!({ "event": "unanswered" })) > 0, was_open, "{context}");
-    assert_every_reuse_was_told(&counters, [&killed, &next]);
+    assert_every_reuse_was_reported(&counters, [&killed, &next]);
     stage.assert_nothing_is_lost(first.expose_secret()).await;
 }
 
 // ===== at random =====
 
-async fn kills_at_random_moments_lose_no_saved_token_and_no_reuse_goes_untold(kind: Kind) {
+async fn random_kills_lose_no_token_and_report_every_reuse(kind: Kind) {
     let kills = if is_full() { 500 } else { 50 };
     let server = AuthorizationServer::builder().access_token_lifetime(LIFETIME).build();
     let Some(stage) = Stage::new(kind, server).await else { return };
-    // Half of a flight is before the token is spent, and half of it after.
+    // Half of a refresh precedes the use of the token, and half of it follows.
     let delay = Fault::honest().delay(Duration::from_millis(40));
     stage.server.token_faults().when(move |number| {
         Some(if number % 2 == 0 { delay.clone() } else { delay.clone().after_processing() })
@@ -128,7 +129,7 @@ async fn kills_at_random_moments_lose_no_saved_token_and_no_reuse_goes_untold(ki
         let new = Process::start(&stage.orders(configured.expose_secret()));
         dead.push(std::mem::replace(&mut processes[which], new));
 
-        // A session that is over, or whose fate nobody knows, needs somebody to log in. If it comes too early, no harm is done.
+        // An ended session, or one with an unknown outcome, requires a log-in. An early log-in is harmless.
         let granted = stage.counters().token_requests_granted;
         if granted != last_granted.0 {
             last_granted = (granted, Instant::now());
@@ -145,7 +146,7 @@ async fn kills_at_random_moments_lose_no_saved_token_and_no_reuse_goes_untold(ki
     }
     let took = began.elapsed();
 
-    // ===== and then all is well =====
+    // ===== after the kills =====
     let tokens = stage.server.issue();
     let said = processes[0].ask(&replace_by(&tokens, LIFETIME)).await;
     assert!(said["error"].is_null(), "{said}");
@@ -159,7 +160,7 @@ async fn kills_at_random_moments_lose_no_saved_token_and_no_reuse_goes_untold(ki
     let count = |pattern| all.iter().map(|process| process.count(&pattern)).sum::<usize>();
     let in_flight = dead.iter().filter(|process| is_in_flight(process)).count();
     print_figures(&format!(
-        "{kind:?}: {kills} kills in {took:.1?}, {in_flight} of them in a flight, {open} with an open intent, told {} times; {} token requests, {} reuses, {} families revoked, {log_ins} log-ins; {} requests answered, {} failed",
+        "{kind:?}: {kills} kills in {took:.1?}, {in_flight} of them in a flight, {open} with an open intent, reported {} times; {} token requests, {} reuses, {} families revoked, {log_ins} log-ins; {} requests answered, {} failed",
         count(json!({ "event": "unanswered" })),
         counters.token_requests,
         counters.refresh_token_reuses,
@@ -171,17 +172,17 @@ async fn kills_at_random_moments_lose_no_saved_token_and_no_reuse_goes_untold(ki
             .sum::<usize>(),
     ));
     assert_eq!(count(json!({ "failure": "misconfigured" })), 0, "a store was not readable");
-    assert_every_reuse_was_told(&counters, all.iter().copied());
+    assert_every_reuse_was_reported(&counters, all.iter().copied());
 }
 
-/// Whether the last that was heard of it is that it was about to send.
+/// Returns whether the last line of a process announces a token request.
 fn is_in_flight(process: &Process) -> bool {
     let said = process.said();
     let last = said.iter().rfind(|line| line.get("sending").is_some() || line["event"].is_string());
     last.is_some_and(|line| line.get("sending").is_some())
 }
 
-/// Another course of events each time; the seed is printed.
+/// Random numbers whose seed is printed.
 struct Dice(u64);
 
 impl Dice {

@@ -52,15 +52,14 @@ async fn eight_processes_send_one_token_request_per_expiry(kind: Kind) {
     assert_eq!(counters.token_requests_granted, counters.token_requests);
     let uses: u64 = counters.refresh_token_uses.values().sum();
     assert_eq!(uses, counters.token_requests);
-    // No request failed, and each was answered.
+    // Each request got a response, and none failed.
     assert_eq!(requests, accepted, "{failures:?}");
     assert_eq!(counters.resource_requests_ok, accepted);
-    // One token request per expiry for all of them: none is renewed earlier than a fifth and a twentieth of its life before
-    // its end.
+    // One token request per expiry for all processes: no refresh begins earlier than a quarter of the lifetime before expiry.
     let at_most = took.as_millis() / (LIFETIME * 3 / 4).as_millis() + 1;
     assert!(u128::from(counters.token_requests) <= at_most, "{counters:?} in {took:?}");
     assert!(counters.max_concurrent_token_requests <= 1);
-    // Whoever did not renew adopted.
+    // Each process refreshed or adopted.
     assert_eq!(
         sum(|counts| counts.renewed),
         sum(|counts| counts.adopted) + counters.token_requests

@@ -1,14 +1,14 @@
-//! What a fleet promises: processes that share a store spend each refresh token once, whatever is killed, frozen or cut off.
+//! A fleet of processes that share a store spends each refresh token once, while processes and servers are killed and frozen.
 //!
-//! The processes are real. Each is this program again ([`worker`]), with what to do in its environment, and ends when its
-//! standard input does. The authorization server and the API are in the process of the test.
+//! The processes are real. Each is this program again ([`worker`]), with its orders in the environment, and ends when its
+//! standard input does. The authorization server and the API run in the process of the test.
 //!
-//! What is promised is said as equations over what the server counted and what the processes said, never as a time. Waits are
-//! as long as a busy machine may need.
+//! The tests compare the counters of the server with the reports of the processes, and never measure time. Waits are as long
+//! as a busy machine may need.
 //!
-//! `TOWER_REFRESH_FLEET=full` runs all of it: 200 expiries, 500 kills, a token endpoint that takes 30 seconds. Without
-//! `redis-server` the half that needs it is left out, unless `TOWER_REFRESH_REQUIRE_REDIS` is set. The figures are printed:
-//! `-- --nocapture`.
+//! `TOWER_REFRESH_FLEET=full` runs all rounds: 200 expiries, 500 kills, a token endpoint that takes 30 seconds. Without
+//! `redis-server` the half that needs it is skipped, unless `TOWER_REFRESH_REQUIRE_REDIS` is set. `-- --nocapture` shows the
+//! figures.
 #![cfg(all(
     unix,
     feature = "file-store",
@@ -24,9 +24,11 @@
     clippy::panic,
     clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "a test says what went wrong by where it fails; other processes do not follow a paused clock"
+    reason = "what fails in a helper fails its test; other processes do not follow a paused clock"
 )]
 
+#[path = "../harness/folder.rs"]
+mod folder;
 mod freezes;
 mod kills;
 mod load;
@@ -40,7 +42,7 @@ mod stage;
 mod steps;
 mod worker;
 
-/// What the other processes are.
+/// The entry of the other processes.
 #[tokio::test]
 #[ignore = "is run by the other tests, in processes of its own"]
 async fn worker() {

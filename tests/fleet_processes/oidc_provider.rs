@@ -34,7 +34,7 @@ mod redis {
 }
 
 async fn eight_processes_send_one_token_request_per_expiry(kind: Kind) {
-    // Whoever runs all tests that are ignored has not installed it.
+    // A run of all ignored tests has not installed the server.
     let Some(mut server) = OidcProvider::start().await else { return };
     let Some(stage) = Stage::new(kind, AuthorizationServer::new()).await else { return };
     let says = |name: &str| server.said[name].as_str().unwrap().to_owned();
@@ -82,12 +82,12 @@ async fn eight_processes_send_one_token_request_per_expiry(kind: Kind) {
         processes.iter().flat_map(Process::said).filter(|line| line["event"] == "failed").collect();
     assert_eq!(counted("token_requests"), sent(&processes) as u64, "{failures:?}");
     assert_eq!(requests, accepted);
-    // Every one of them had each token: who did not ask for it adopted it, unless it came after its end.
+    // Each process got each token: by its own request or by adoption, unless the process ended before.
     assert_eq!(
         sum(|counts| counts.renewed),
         sum(|counts| counts.adopted) + counted("token_requests")
     );
-    // A token lives for a second at least.
+    // A token lives for at least a second.
     assert!(u128::from(counted("token_requests")) <= took.as_millis() / 1000 + 1);
     assert!(!stage.stored().await.unwrap().has_open_intent());
 }
@@ -97,7 +97,7 @@ struct OidcProvider {
     _child: Child,
     stdin: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
-    /// The last that it said.
+    /// Its last report.
     said: Value,
 }
 
@@ -125,7 +125,7 @@ impl OidcProvider {
         self.hear().await;
     }
 
-    /// What the library says besides is not JSON.
+    /// Other output of the library is not JSON.
     async fn hear(&mut self) {
         loop {
             let line = timeout(LONG, self.lines.next_line()).await.expect("it speaks").unwrap();

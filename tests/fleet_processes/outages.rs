@@ -1,4 +1,4 @@
-//! Redis that ends under load, and comes back with what it knew or without; and a token endpoint that takes longer than a lease.
+//! A Redis that ends under load and returns with its data or without, and a token endpoint that is slower than a lease.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tower_refresh::testing::{AuthorizationServer, Fault};
 use crate::place::Place;
 use crate::process::Process;
 use crate::stage::{
-    Kind, LEASE, Stage, assert_every_reuse_was_told, assert_no_reuse, is_full, millis,
+    Kind, LEASE, Stage, assert_every_reuse_was_reported, assert_no_reuse, is_full, millis,
     print_figures,
 };
 use crate::steps::number_of;
@@ -18,7 +18,7 @@ use crate::worker::Orders;
 
 const LIFETIME: Duration = Duration::from_secs(1);
 
-/// Four processes under load, and a Redis that is gone until the access token is used up.
+/// Four processes under load, and a Redis that is down until the access token expires.
 async fn an_outage(loses_everything: bool) {
     let server = AuthorizationServer::builder().access_token_lifetime(LIFETIME).build();
     let Some(mut stage) = Stage::new(Kind::Redis, server).await else { return };
@@ -33,7 +33,7 @@ async fn an_outage(loses_everything: bool) {
     for process in &mut processes {
         process.ask("send").await;
     }
-    // Nothing is sent that cannot be written down, and the access token is used to its end: then requests fail.
+    // Nothing is sent without a saved intent. The access token is used to its expiry, and then requests fail.
     for process in &processes {
         process.says(1, json!({ "failure": "transient" })).await;
     }
@@ -52,7 +52,7 @@ async fn an_outage(loses_everything: bool) {
                 && counters.resource_requests_ok > at_the_end.resource_requests_ok + 20
         })
         .await;
-    // A process that knows nothing but its configuration finds what the others have stored.
+    // A process that has only its configuration finds the stored tokens of the others.
     let new = Process::start(&orders);
     new.says(1, json!({ "event": "adopted" })).await;
     processes.push(new);
@@ -60,7 +60,7 @@ async fn an_outage(loses_everything: bool) {
 
     let counters = stage.counters();
     print_figures(&format!(
-        "Redis came back {}: {} token requests, {} reuses, told {} times; {} requests answered, {} failed",
+        "Redis came back {}: {} token requests, {} reuses, reported {} times; {} requests answered, {} failed",
         if loses_everything { "empty" } else { "with its data" },
         counters.token_requests,
         counters.refresh_token_reuses,
@@ -75,13 +75,13 @@ async fn an_outage(loses_everything: bool) {
             .sum::<usize>(),
     ));
     assert_no_reuse(&counters);
-    assert_every_reuse_was_told(&counters, &processes);
+    assert_every_reuse_was_reported(&counters, &processes);
     assert_eq!(counters.token_requests_granted, counters.token_requests);
     stage.assert_nothing_is_lost(first.expose_secret()).await;
 }
 
-/// Lets the processes pause between two refreshes, when all have the newest token: one that has an older one may be the first
-/// to give it to a Redis that has lost everything, and then it is sent again, and told of.
+/// Pauses the processes between two refreshes, when all have the newest token. A process with an older one may be the first
+/// to store it in an emptied Redis, and then it is sent again and reported.
 async fn all_have_what_is_stored(stage: &Stage, processes: &mut [Process]) {
     loop {
         let granted = stage.counters().token_requests_granted;
@@ -108,19 +108,19 @@ async fn a_redis_that_comes_back_with_its_data_costs_no_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_comes_back_empty_is_given_what_the_processes_know() {
+async fn emptied_redis_is_given_the_tokens_of_the_processes() {
     an_outage(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_saved_is_used_and_saved_when_redis_is_back() {
+async fn unsaved_tokens_are_used_and_saved_when_redis_is_back() {
     let server = AuthorizationServer::builder().access_token_lifetime(60 * LIFETIME).build();
     let Some(mut stage) = Stage::new(Kind::Redis, server).await else { return };
     let first = stage.server.issue_refresh_token();
     let mut process = Process::start(&stage.orders(first.expose_secret()));
     process.says(1, json!({ "event": "renewed" })).await;
 
-    // The token is spent, and Redis ends before the answer is there.
+    // The token is spent, and Redis ends before the response arrives.
     let late = Fault::honest().delay(LIFETIME / 2).after_processing();
     stage.server.token_faults().once(late);
     process.tell("renew").await;
@@ -135,7 +135,7 @@ async fn what_cannot_be_saved_is_used_and_saved_when_redis_is_back() {
     redis.start_again();
     stage.redis = Some(redis);
     process.says(1, json!({ "event": "saved" })).await;
-    // It goes on from there.
+    // The session continues from there.
     process.ask("renew").await;
     assert_eq!(stage.counters().token_requests_granted, 3);
     let counts = process.end().await;

@@ -1,4 +1,4 @@
-//! Which store the processes share, as a text that fits into an environment.
+//! The store that the processes share, as a text for the environment.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl Place {
             Self::File { path } => AnyStore::File(FileStore::new(path)),
             Self::Redis { url, lease_ms } => {
                 let store = RedisStore::new(url, "grant").unwrap();
-                // The machine may have a lot to do.
+                // The machine may be busy.
                 let store = store.timeout(Duration::from_secs(10));
                 AnyStore::Redis(store.lease(Duration::from_millis(*lease_ms)))
             }

@@ -1,4 +1,4 @@
-//! Another process, as the test sees it. It ends with its handle.
+//! The handle of another process, which ends with it.
 
 use std::process::Stdio;
 use std::sync::{Arc, PoisonError};
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::worker::{Counts, Orders};
 
-/// Longer than anything takes on a machine that is busy.
+/// Longer than any step takes on a busy machine.
 pub const LONG: Duration = Duration::from_secs(120);
 
 pub struct Process {
@@ -48,7 +48,7 @@ impl Process {
         let heard = Arc::clone(&said);
         let listening = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                // The rest is the harness's. One that was killed may not have said all of it.
+                // Other lines are those of the test harness. The last line of a killed process may be incomplete.
                 if line.starts_with('{')
                     && let Ok(line) = serde_json::from_str(&line)
                 {
@@ -60,19 +60,19 @@ impl Process {
         Self { child, stdin, said, listening }
     }
 
-    // ===== what it says =====
+    // ===== reports =====
 
-    /// Everything it has said so far.
+    /// Returns all reports so far.
     pub fn said(&self) -> Vec<Value> {
         self.said.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many lines of this kind it has said so far: those that have all fields of `pattern`.
+    /// Returns the number of reports that have all fields of `pattern`.
     pub fn count(&self, pattern: &Value) -> usize {
         self.said().iter().filter(|line| matches(line, pattern)).count()
     }
 
-    /// Waits until it has said so many lines of this kind, and returns the last of them.
+    /// Waits for a number of reports that match a pattern, and returns the last of them.
     pub async fn says(&self, times: usize, pattern: Value) -> Value {
         let heard = async {
             loop {
@@ -88,7 +88,7 @@ impl Process {
         };
         match timeout(LONG, heard).await {
             Ok(line) => line,
-            Err(_) => panic!("never said {pattern}; said: {}", self.transcript()),
+            Err(_) => panic!("no report {pattern} among: {}", self.transcript()),
         }
     }
 
@@ -96,7 +96,7 @@ impl Process {
         self.said().iter().map(|line| format!("\n    {line}")).collect()
     }
 
-    /// The refresh tokens that it was about to send, and whether it had told before that their fate was unknown.
+    /// Returns the refresh tokens that it announced, and whether it had reported before that their fate was unknown.
     pub fn sent(&self) -> Vec<(u64, bool)> {
         let said = self.said();
         let sent = said.iter().filter_map(|line| {
@@ -105,14 +105,14 @@ impl Process {
         sent.collect()
     }
 
-    // ===== what it is told =====
+    // ===== orders =====
 
     pub async fn tell(&mut self, what: &str) {
         let stdin = self.stdin.as_mut().unwrap();
         stdin.write_all(format!("{what}\n").as_bytes()).await.unwrap();
     }
 
-    /// Tells it to do something, and returns what it says when it has done it.
+    /// Gives an order, and returns the report of its outcome.
     pub async fn ask(&mut self, what: &str) -> Value {
         let word = what.split(' ').next().unwrap();
         let pattern = serde_json::json!({ "did": word });
@@ -129,7 +129,7 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    /// As `kill -9` does.
+    /// Kills it, like `kill -9`.
     pub async fn kill(&mut self) {
         self.child.start_kill().unwrap();
         self.dies().await;
@@ -142,7 +142,7 @@ impl Process {
         self.hear_out().await;
     }
 
-    /// Lets it end in order, and returns what it counted.
+    /// Ends it in order, and returns its counters.
     pub async fn end(&mut self) -> Counts {
         drop(self.stdin.take());
         let counts = self.says(1, serde_json::json!({ "settled": true })).await;

@@ -1,4 +1,4 @@
-//! A Redis of the test's own.
+//! A private Redis.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 use std::time::Duration;
 
-/// A `redis-server` on a free port of loopback, which writes down all it is told. It ends with its handle, and with the test.
+/// A `redis-server` on a free port of loopback, which persists every write. It ends with its handle, and with the test.
 pub struct RedisServer {
     port: u16,
     folder: PathBuf,
@@ -16,15 +16,14 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts one, or says that what needs it is left out.
+    /// Starts one, or reports that the tests that need it are skipped.
     pub fn start(folder: &Path) -> Option<Self> {
         if !is_installed() {
             return None;
         }
-        let folder = folder.join("redis");
-        std::fs::create_dir_all(&folder).unwrap();
-        let mut server = Self { port: 0, folder, shell: None };
-        // Between choosing a port and using it, somebody else may take it.
+        std::fs::create_dir_all(folder).unwrap();
+        let mut server = Self { port: 0, folder: folder.to_owned(), shell: None };
+        // Another program may take the port between its choice and its use.
         for _ in 0..10 {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             server.port = port.local_addr().unwrap().port();
@@ -40,7 +39,7 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Ends it as a power cut does.
+    /// Ends it like a power cut.
     pub fn kill(&mut self) {
         if let Some(mut shell) = self.shell.take() {
             drop(shell.stdin.take());
@@ -48,19 +47,19 @@ impl RedisServer {
         }
     }
 
-    /// Starts it where it was before.
+    /// Restarts it on the same port and folder.
     pub fn start_again(&mut self) {
         assert!(self.run(), "redis-server does not start again");
     }
 
-    /// Takes away what it has written down.
+    /// Deletes its data.
     pub fn lose_everything(&self) {
         std::fs::remove_dir_all(&self.folder).unwrap();
         std::fs::create_dir_all(&self.folder).unwrap();
     }
 
     fn run(&mut self) -> bool {
-        // Word by word, since the arguments are the shell's own.
+        // Word by word, since the arguments belong to the shell.
         const SCRIPT: &str =
             r#""$@" >/dev/null 2>&1 </dev/null & echo $!; read _; kill -9 $!; wait"#;
 
@@ -83,7 +82,7 @@ impl RedisServer {
         for _ in 0..1000 {
             match self.owner() {
                 Some(owner) if owner == pid.trim() => return true,
-                // Somebody else's.
+                // The port belongs to another server.
                 Some(owner) if !owner.is_empty() => break,
                 _ => std::thread::sleep(Duration::from_millis(10)),
             }
@@ -92,7 +91,7 @@ impl RedisServer {
         false
     }
 
-    /// The process that answers on our port.
+    /// Returns the process that answers on the port.
     fn owner(&self) -> Option<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
@@ -118,7 +117,7 @@ fn is_installed() -> bool {
         return true;
     }
     assert!(std::env::var_os("TOWER_REFRESH_REQUIRE_REDIS").is_none(), "no redis-server");
-    // Past the test harness, which keeps to itself what a passing test prints.
+    // Past the test harness, which hides the output of passing tests.
     SAY.call_once(|| {
         let line = b"left out: the fleets over Redis, since there is no redis-server\n";
         drop(std::io::stderr().write_all(line));

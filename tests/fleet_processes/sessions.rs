@@ -1,4 +1,4 @@
-//! Log-ins and log-outs against the refresh of another process, and refreshes whose answer is lost.
+//! Log-ins and log-outs during the refresh of another process, and refreshes whose response is lost.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tower_refresh::testing::{AuthorizationServer, Fault, Rotation};
 
 use crate::process::Process;
 use crate::stage::{
-    Kind, Stage, assert_every_reuse_was_told, assert_no_reuse, over_both_stores, replace_by,
+    Kind, Stage, assert_every_reuse_was_reported, assert_no_reuse, over_both_stores, replace_by,
 };
 use crate::worker::Orders;
 
@@ -17,13 +17,13 @@ over_both_stores!(
     a_log_out_before_the_refresh_of_another_process_stays,
     a_log_in_during_the_refresh_of_another_process_stays,
     a_log_in_before_the_refresh_of_another_process_stays,
-    a_lost_answer_is_made_good_where_the_server_bears_a_reuse,
-    a_lost_answer_costs_one_attempt_of_all_when_the_access_token_is_used_up,
+    lost_response_is_repaired_in_the_grace_window,
+    lost_response_leads_to_one_attempt_of_all_at_expiry,
 );
 
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Two processes, which have the same token and send nothing by themselves.
+/// Starts two processes that have the same token and send no requests.
 async fn two(kind: Kind) -> Option<(Stage, Process, Process)> {
     let server = AuthorizationServer::builder().access_token_lifetime(LIFETIME).build();
     let stage = Stage::new(kind, server).await?;
@@ -36,7 +36,7 @@ async fn two(kind: Kind) -> Option<(Stage, Process, Process)> {
     Some((stage, one, other))
 }
 
-/// Has one of them refresh, and returns when the server has spent the token and not yet answered.
+/// Orders a refresh, and returns when the server has spent the token and not yet responded.
 async fn begin_a_refresh(stage: &Stage, process: &mut Process) {
     let late = Fault::honest().delay(Duration::from_millis(500)).after_processing();
     stage.server.token_faults().once(late);
@@ -45,7 +45,7 @@ async fn begin_a_refresh(stage: &Stage, process: &mut Process) {
     stage.until("it is under way", |counters| counters.token_requests > so_far).await;
 }
 
-/// Makes sure that nobody has a token, and that nobody sends one.
+/// Asserts that no process has a token, and that none sends one.
 async fn assert_logged_out(stage: &Stage, processes: [&mut Process; 2]) {
     let token_requests = stage.counters().token_requests;
     let stored = stage.stored().await.unwrap();
@@ -59,7 +59,7 @@ async fn assert_logged_out(stage: &Stage, processes: [&mut Process; 2]) {
     assert_no_reuse(&stage.counters());
 }
 
-/// Makes sure that both have the tokens of the log-in, and go on with them.
+/// Asserts that both have the tokens of the log-in, and continue with them.
 async fn assert_logged_in(stage: &Stage, refresh_token: &str, processes: [&mut Process; 2]) {
     let number = crate::steps::number_of(refresh_token);
     let token_requests = stage.counters().token_requests;
@@ -128,9 +128,9 @@ async fn a_log_in_before_the_refresh_of_another_process_stays(kind: Kind) {
     assert_logged_in(&stage, refresh_token, [&mut one, &mut other]).await;
 }
 
-// ===== an answer that is lost after the token was spent =====
+// ===== responses that are lost after the token was spent =====
 
-/// Eight processes that send requests, and have all adopted the first set.
+/// Starts eight processes that send requests, and have all adopted the first set.
 async fn eight(stage: &Stage, reuse_grace_ms: Option<u64>) -> Vec<Process> {
     let first = stage.server.issue_refresh_token();
     let orders = Orders { reuse_grace_ms, ..stage.orders(first.expose_secret()) };
@@ -141,7 +141,7 @@ async fn eight(stage: &Stage, reuse_grace_ms: Option<u64>) -> Vec<Process> {
     processes
 }
 
-async fn a_lost_answer_is_made_good_where_the_server_bears_a_reuse(kind: Kind) {
+async fn lost_response_is_repaired_in_the_grace_window(kind: Kind) {
     let grace = Duration::from_secs(60);
     let server = AuthorizationServer::builder()
         .access_token_lifetime(Duration::from_secs(1))
@@ -171,8 +171,8 @@ async fn a_lost_answer_is_made_good_where_the_server_bears_a_reuse(kind: Kind) {
     assert!(stage.server.is_unspent(&stored.refresh_token().unwrap()));
 }
 
-async fn a_lost_answer_costs_one_attempt_of_all_when_the_access_token_is_used_up(kind: Kind) {
-    // Long enough for all of them to see the loss before its end.
+async fn lost_response_leads_to_one_attempt_of_all_at_expiry(kind: Kind) {
+    // Long enough for all of them to see the loss before it expires.
     let lifetime = Duration::from_secs(5);
     let server = AuthorizationServer::builder().access_token_lifetime(lifetime).build();
     let Some(stage) = Stage::new(kind, server).await else { return };
@@ -181,7 +181,7 @@ async fn a_lost_answer_costs_one_attempt_of_all_when_the_access_token_is_used_up
 
     stage.server.token_faults().once(Fault::drop_connection().after_processing());
     stage.until("it is lost", |counters| counters.token_requests_faulted == 1).await;
-    // The access token is used to its end: nobody is told anything but that a refresh failed.
+    // The access token is used to its expiry, and the only report is a failed refresh.
     let accepted = stage.counters().resource_requests_ok;
     stage.until("requests", |counters| counters.resource_requests_ok > accepted + 50).await;
     let failures: Vec<Value> = processes
@@ -192,7 +192,7 @@ async fn a_lost_answer_costs_one_attempt_of_all_when_the_access_token_is_used_up
     assert_eq!(failures, Vec::<Value>::new());
     assert_eq!(stage.counters().token_requests, so_far.token_requests + 1);
 
-    // Then one attempt follows, one for all, and everybody is told.
+    // Then one attempt follows for all, and every process reports it.
     for process in &processes {
         process.says(1, json!({ "failure": "denied" })).await;
     }
@@ -203,6 +203,6 @@ async fn a_lost_answer_costs_one_attempt_of_all_when_the_access_token_is_used_up
     let counters = stage.counters();
     assert_eq!(counters.token_requests, so_far.token_requests + 2);
     assert_eq!((counters.refresh_token_reuses, counters.families_revoked), (1, 1));
-    assert_every_reuse_was_told(&counters, &processes);
+    assert_every_reuse_was_reported(&counters, &processes);
     assert!(stage.stored().await.unwrap().is_denied());
 }

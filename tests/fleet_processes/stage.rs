@@ -1,8 +1,6 @@
-//! What a test plays on: a server, a store, and a folder for both.
+//! The stage of a test: a server, a store, and a folder for both.
 
 use std::io::Write as _;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,12 +10,13 @@ use tower_refresh::TokenSet;
 use tower_refresh::store::{StoredTokens, TokenStore as _};
 use tower_refresh::testing::{AuthorizationServer, Counters, Serving};
 
+use crate::folder::Folder;
 use crate::place::Place;
 use crate::process::{LONG, Process};
 use crate::redis_server::RedisServer;
 use crate::worker::Orders;
 
-/// How long a lock in Redis outlives its holder, unless the test says otherwise.
+/// The time that a lock in Redis outlives its holder by default.
 pub const LEASE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub struct Stage {
     _turn: Turn,
 }
 
-/// Some want the machine for themselves, which may be small.
+/// Some tests need the machine alone, which may be small.
 static TURN: RwLock<()> = RwLock::const_new(());
 
 pub enum Turn {
@@ -44,12 +43,12 @@ pub enum Turn {
 }
 
 impl Stage {
-    /// Sets one up; none if what it needs is not here.
+    /// Sets up a stage. Returns `None` without the server that it needs.
     pub async fn new(kind: Kind, server: AuthorizationServer) -> Option<Self> {
         Self::at(Turn::Shared { _turn: TURN.read().await }, kind, server).await
     }
 
-    /// Sets one up while there is no other.
+    /// Sets up a stage while no other exists.
     pub async fn alone(kind: Kind, server: AuthorizationServer) -> Option<Self> {
         Self::at(Turn::Alone { _turn: TURN.write().await }, kind, server).await
     }
@@ -58,17 +57,17 @@ impl Stage {
         let folder = Folder::new();
         let redis = match kind {
             Kind::File => None,
-            Kind::Redis => Some(RedisServer::start(&folder.0)?),
+            Kind::Redis => Some(RedisServer::start(&folder.path("redis"))?),
         };
         let place = match &redis {
-            None => Place::File { path: folder.0.join("tokens.json") },
+            None => Place::File { path: folder.path("tokens.json") },
             Some(redis) => Place::Redis { url: redis.url(), lease_ms: millis(LEASE) },
         };
         let serving = server.serve().await.unwrap();
         Some(Self { server, serving, place, redis, _folder: folder, _turn: turn })
     }
 
-    /// What a process is told, unless the test says otherwise: to send requests, from this refresh token on.
+    /// Returns the default orders of a process: to send requests, beginning with this refresh token.
     pub fn orders(&self, refresh_token: &str) -> Orders {
         Orders {
             place: self.place.clone(),
@@ -90,7 +89,7 @@ impl Stage {
         self.server.counters()
     }
 
-    /// Waits until something is so.
+    /// Waits for a condition on the counters.
     pub async fn until(&self, what: &str, is_so: impl Fn(&Counters) -> bool) {
         let so = async {
             while !is_so(&self.counters()) {
@@ -102,13 +101,13 @@ impl Stage {
         }
     }
 
-    /// Loads what is stored, with a store of the test's own.
+    /// Loads the record, through a store of the test itself.
     pub async fn stored(&self) -> Option<Stored> {
         Some(Stored::new(self.place.store().load().await.unwrap()?))
     }
 
-    /// Makes sure that the refresh token that is stored is the one that works, unless it is said there that nobody knows, or
-    /// that it does not; with nothing stored, it is the configured one. Others may be at it.
+    /// Asserts that the stored refresh token works, unless its record has an open intent or a denial. Without a record, the
+    /// configured token must work. Processes may write meanwhile.
     pub async fn assert_nothing_is_lost(&self, configured: &str) {
         loop {
             let stored = self.stored().await;
@@ -129,7 +128,7 @@ impl Stage {
     }
 }
 
-/// What is stored, and what is in it.
+/// A record, and its content.
 pub struct Stored {
     pub record: StoredTokens,
     content: Value,
@@ -153,13 +152,13 @@ impl Stored {
         self.content["tokens"]["access_token"].as_str().map(str::to_owned)
     }
 
-    /// Whether its refresh token was refused.
+    /// Returns whether its refresh token was denied.
     pub fn is_denied(&self) -> bool {
         !self.content["denied"].is_null()
     }
 }
 
-/// Returns the words that tell a process to log in.
+/// Returns the order to log in.
 pub fn replace_by(tokens: &TokenSet, lifetime: Duration) -> String {
     let access_token = tokens.access_token().expose_secret();
     let refresh_token = tokens.refresh_token().unwrap().expose_secret();
@@ -170,12 +169,12 @@ pub fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap()
 }
 
-/// Whether all of it is to be run, and not the short version.
+/// Returns whether all rounds run, and not the short version.
 pub fn is_full() -> bool {
     std::env::var("TOWER_REFRESH_FLEET").is_ok_and(|how| how == "full")
 }
 
-/// Prints what was measured; where all of it is run, past the harness, which keeps to itself what passing tests print.
+/// Prints figures. If all rounds run, this is past the harness, which hides the output of passing tests.
 pub fn print_figures(figures: &str) {
     if is_full() {
         drop(std::io::stderr().write_all(format!("{figures}\n").as_bytes()));
@@ -184,17 +183,17 @@ pub fn print_figures(figures: &str) {
     }
 }
 
-// ===== equations =====
+// ===== assertions =====
 
-/// Makes sure that the server counted nothing that a well-behaved client does not do.
+/// Asserts that the server counted no reuse.
 pub fn assert_no_reuse(counters: &Counters) {
     assert_eq!(counters.refresh_token_reuses, 0, "{counters:?}");
     assert_eq!(counters.families_revoked, 0, "{counters:?}");
     assert!(counters.refresh_token_uses.values().all(|uses| *uses <= 1), "{counters:?}");
 }
 
-/// Makes sure that whoever sent a refresh token that was sent before had said first that nobody knows what became of it.
-pub fn assert_every_reuse_was_told<'a>(
+/// Asserts that a process which sent a refresh token again had reported its unknown outcome before.
+pub fn assert_every_reuse_was_reported<'a>(
     counters: &Counters,
     processes: impl IntoIterator<Item = &'a Process>,
 ) {
@@ -204,35 +203,13 @@ pub fn assert_every_reuse_was_told<'a>(
         let times = of_it().count() as u64;
         assert!(uses <= times, "{number} was used {uses} times and announced {times} times");
         let untold = of_it().filter(|(_, told)| !told).count();
-        assert!(untold <= 1, "{number} was sent by {untold} who did not know of each other");
+        assert!(untold <= 1, "{number} was sent by {untold} processes that did not report it");
     }
     let uses: u64 = counters.refresh_token_uses.values().map(|uses| uses.saturating_sub(1)).sum();
     assert!(counters.refresh_token_reuses <= uses, "{counters:?}");
 }
 
-// ===== folders =====
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tower-refresh-fleet-{}-{next}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
-/// Makes a test of each, for both kinds of store.
+/// Makes a test of each function for both kinds of store.
 macro_rules! over_both_stores {
     ($($name:ident),* $(,)?) => {
         mod file {

@@ -1,6 +1,6 @@
-//! The steps of a refresh, each of which a process can be told to end or to freeze at.
+//! The steps of a refresh, at each of which a process can end or freeze by order.
 //!
-//! lock → load → write down the intent → look at the lock → send → save the tokens → release
+//! lock → load → save the intent → check the lock → send → save the tokens → release
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use tower_refresh::{Renewal, SourceInfo, TokenError, TokenSet, TokenSource};
 
 use crate::worker::{Reporter, say};
 
-/// All of them, in order; without those of a refresh token that is under way, which only the test can see.
+/// All steps, in order, except those while a token request is in transit, which only the test can see.
 pub const STEPS: [&str; 14] = [
     "before the lock",
     "after the lock",
@@ -32,11 +32,11 @@ pub const STEPS: [&str; 14] = [
     "after the release",
 ];
 
-/// Where to halt, and how.
+/// The step to halt at, and the way.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Halt {
     pub at: String,
-    /// How often the step is passed first.
+    /// The number of times that the step is passed before.
     pub skip: usize,
     pub how: How,
 }
@@ -69,7 +69,7 @@ impl Steps {
             How::Stop => Signal::STOP,
         };
         kill_process(getpid(), signal).unwrap();
-        // The signal may be another thread's to take: nothing goes on until it was.
+        // Another thread may handle the signal. This one waits until it has.
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -142,11 +142,11 @@ impl<L: StoreLock> StoreLock for SteppedLock<L> {
 
 // ===== the source =====
 
-/// Says which refresh token it sends, before it is sent.
+/// Reports each refresh token before it is sent.
 pub struct SteppedSource<S> {
     pub source: S,
     pub steps: Steps,
-    /// Of the refresh token that it was configured with.
+    /// The number of the configured refresh token.
     pub configured: u64,
     pub reporter: Reporter,
 }
@@ -159,7 +159,7 @@ impl<S: TokenSource> TokenSource for SteppedSource<S> {
             None => Some(self.configured).filter(|_| !renewal.is_seed_spent()),
         };
         if let Some(number) = number {
-            // Whatever there is to tell is told first.
+            // Pending reports come first.
             for _ in 0..4 {
                 tokio::task::yield_now().await;
             }
@@ -182,7 +182,7 @@ impl<S: TokenSource> TokenSource for SteppedSource<S> {
     }
 }
 
-/// The number of a token of the testing server, `rt-3-…`; 0 for those of others.
+/// Returns the number of a token of the testing server, `rt-3-…`, or 0 for other tokens.
 pub fn number_of(token: &str) -> u64 {
     token.split('-').nth(1).and_then(|number| number.parse().ok()).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
-//! One process of a fleet: what a program would be, with a mouth and an ear.
+//! One process of a fleet: a program that takes orders and reports.
 //!
-//! It hears a word a line on standard input, and says JSON, an object a line, on standard output.
+//! It reads an order a line from standard input, and writes a JSON object a line to standard output.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::steps::{Halt, SteppedSource, SteppedStore, Steps, number_of};
 
 const ORDERS: &str = "TOWER_REFRESH_FLEET_WORKER";
 
-/// What a process is told when it is started.
+/// The orders at the start of a process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Orders {
     pub place: Place,
@@ -36,7 +36,7 @@ pub struct Orders {
     pub refresh_token: String,
     /// Whether requests are sent from the start.
     pub sends: bool,
-    /// Between the requests.
+    /// The pause between requests.
     pub pause_ms: u64,
     pub backoff_ms: (u64, u64),
     pub timeout_ms: u64,
@@ -56,12 +56,12 @@ impl Orders {
     }
 }
 
-/// What a process has counted.
+/// The counters of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Requests that were made.
     pub requests: u64,
-    /// Requests that were answered with a 2xx.
+    /// Requests whose response was a 2xx.
     pub accepted: u64,
     /// Token sets that were issued to the requests: obtained, or adopted.
     pub renewed: u64,
@@ -104,7 +104,7 @@ pub async fn run(orders: Orders) {
                 let tokens = TokenSet::bearer(access_token).unwrap().with_expires_in(lifetime);
                 credentials.replace(tokens.with_refresh_token(refresh_token)).await
             }
-            _ => panic!("nobody knows how to do this"),
+            _ => panic!("unknown order: {words:?}"),
         };
         let error = outcome.err();
         let message = error.as_ref().map(TokenError::to_string);
@@ -115,10 +115,10 @@ pub async fn run(orders: Orders) {
     }
 
     sending.ends.store(true, Relaxed);
-    // The request that is under way is waited for, unless there is nobody to answer it.
+    // The request in flight may complete, unless its server is gone.
     let _ = tokio::time::timeout(Duration::from_secs(10), task).await;
     let settled = credentials.flush().await.is_ok();
-    // What happened last is told as well.
+    // The last events are reported as well.
     for _ in 0..4 {
         tokio::task::yield_now().await;
     }
@@ -192,22 +192,22 @@ async fn send(credentials: Credentials, orders: Orders, reporter: Reporter, send
     }
 }
 
-// ===== what it says =====
+// ===== reports =====
 
 pub fn say(what: &Value) {
-    // Whatever the harness has written is not on this line. The test may have gone, and then nobody listens.
+    // A line of its own, apart from the output of the test harness. The test may have ended, so that the pipe is closed.
     let line = format!("\n{what}\n");
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Says what happens, and remembers what was said.
+/// Reports events, and remembers the reports.
 #[derive(Clone, Default)]
 pub struct Reporter {
     counted: Arc<Counted>,
     /// The number of the refresh token that came with the newest set.
     has: Arc<AtomicU64>,
-    /// Whether a refresh token was told of whose fate is unknown, and nothing came after it.
+    /// Whether the last report was that the fate of a refresh token is unknown.
     has_told: Arc<AtomicBool>,
 }
 
@@ -266,7 +266,7 @@ impl Reporter {
                     count(&self.counted.renewed);
                     say(&json!({ "event": "renewed", "generation": generation }));
                     self.has_told.store(false, Relaxed);
-                    // What was issued a moment ago is at hand.
+                    // The set that was just issued is available.
                     if let Some(Ok(tokens)) = credentials.token().now_or_never()
                         && let Some(token) = tokens.refresh_token()
                     {

@@ -1,4 +1,4 @@
-//! A token source and a resource server that a test holds in its hand.
+//! Token sources and a resource server that a test controls.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -20,9 +20,12 @@ use tower::util::BoxCloneSyncService;
 use tower_refresh::testing::TokioClock;
 use tower_refresh::{RefreshLayer, RefreshPolicy, Renewal, TokenError, TokenSet, TokenSource};
 
+pub const SECOND: Duration = Duration::from_secs(1);
+pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
+pub const DAY: Duration = Duration::from_secs(86400);
 
-/// A policy that follows tokio's paused time, and whose windows a test can reckon with.
+/// A policy over tokio's paused clock, without jitter.
 pub fn policy() -> RefreshPolicy {
     RefreshPolicy::default().clock(TokioClock::new()).jitter(Duration::ZERO)
 }
@@ -31,9 +34,9 @@ pub fn tokens(token: &str) -> TokenSet {
     TokenSet::bearer(token).expect("a good token").with_refresh_token(format!("refresh-{token}"))
 }
 
-// ===== a source that answers when the test says so =====
+// ===== a source that the test answers =====
 
-/// Each fetch is handed to the test, which answers it, or drops it to leave it hanging.
+/// Passes each fetch to the test, which answers it, or drops it to leave it pending.
 #[derive(Clone, Debug)]
 pub struct Puppet {
     asked: mpsc::UnboundedSender<Asked>,
@@ -79,7 +82,7 @@ impl Strings {
         self.asked.recv().await.expect("the source is still there")
     }
 
-    /// The fetches that the test has not taken yet.
+    /// Returns the number of fetches that the test has not taken yet.
     pub fn count(&mut self) -> usize {
         std::iter::from_fn(|| self.asked.try_recv().ok()).count()
     }
@@ -95,9 +98,9 @@ impl Asked {
     }
 }
 
-// ===== a source that answers by itself =====
+// ===== a source that issues numbered tokens =====
 
-/// Issues `t1`, `t2`, … of one lifetime, each after a delay, and counts.
+/// Issues `t1`, `t2`, … of one lifetime, each after a delay, and counts them.
 #[derive(Clone, Debug)]
 pub struct Mint {
     calls: Arc<AtomicUsize>,
@@ -121,7 +124,7 @@ impl Mint {
         self
     }
 
-    /// Answers with this error from now on, or with tokens again.
+    /// Fails with this error from now on, or issues tokens again.
     pub fn fail(&self, error: Option<TokenError>) {
         self.outage.send_replace(error);
     }
@@ -130,7 +133,7 @@ impl Mint {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// The token that was issued last.
+    /// Returns the token that was issued last.
     pub fn newest(&self) -> String {
         format!("t{}", self.calls())
     }
@@ -156,7 +159,7 @@ impl TokenSource for Mint {
 
 pub type Client = BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, tower::BoxError>;
 
-/// Puts the layer over a resource server that answers what `answer` makes of the request's token and path.
+/// Puts the layer over a resource server that responds with the status that `answer` returns for a token and a path.
 pub fn client<F, Fut>(layer: RefreshLayer, answer: F) -> Client
 where
     F: Fn(String, String) -> Fut + Clone + Send + Sync + 'static,
@@ -189,7 +192,7 @@ pub fn get(path: &str) -> Request<Full<Bytes>> {
     Request::get(format!("https://api.test{path}")).body(Full::default()).expect("a good request")
 }
 
-/// Lets every task that can run do so; with the clock paused, no time passes.
+/// Lets every other task run until it waits. With a paused clock, no time passes.
 pub async fn let_others_run() {
     for _ in 0..32 {
         tokio::task::yield_now().await;

@@ -1,9 +1,5 @@
-//! Answers of a token endpoint whose body ends badly, or is compressed although that was not asked for.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "a test: helpers outside of test functions too, and tokio's clock is paused"
-)]
+//! Responses whose body ends badly, or is compressed although the request did not accept it.
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -31,12 +27,12 @@ use tower::service_fn;
 use tower_refresh::oauth2::{Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource as _};
 
-use crate::oauth2_support::{self, Reply, answer, answer_with, endpoint, response};
+use crate::scripted::{self, Reply, answer, answer_with, endpoint, response};
 
 const JSON: &str = r#"{"access_token":"a-second","refresh_token":"r-second","note":"}"}"#;
 const DENIED: &str = r#"{"error":"invalid_grant"}"#;
 
-// ===== how it ends =====
+// ===== ends of bodies =====
 
 /// A60
 #[tokio::test]
@@ -125,7 +121,7 @@ async fn complete_json_counts_although_tls_ends_without_close_notify() {
     }
 }
 
-/// A51, A57 and A60 at once: a script that prints a notice does not know how long its answer is.
+/// A51, A57 and A60 at once: a script that prints a notice does not know the length of its response.
 #[tokio::test(start_paused = true)]
 async fn complete_json_after_other_text_counts_however_the_body_ends() {
     let utf_16: Vec<u8> =
@@ -165,7 +161,7 @@ async fn complete_json_after_other_text_counts_however_the_body_ends() {
     }
 }
 
-/// A51 and A60 at once: what is written before the answer may be JSON too.
+/// A51 and A60 at once: the text before the response may be JSON too.
 #[tokio::test(start_paused = true)]
 async fn answer_that_comes_long_after_a_dump_is_awaited() {
     for dump in [r#"{"debug":true}"#, r#"{"debug":true,"status":"ok"}"#, "[]\n"] {
@@ -178,12 +174,12 @@ async fn answer_that_comes_long_after_a_dump_is_awaited() {
                     frame(JSON.to_owned())
                 },
             ));
-            // Nor does it end.
+            // The body does not end either.
             let body = http_body_util::StreamBody::new(body.chain(stream::pending()));
             Ok::<_, std::io::Error>(http::Response::new(BodyExt::boxed_unsync(body)))
         });
         let start = Instant::now();
-        check(fetch(TokenEndpoint::new(client, oauth2_support::URL).unwrap()).await);
+        check(fetch(TokenEndpoint::new(client, scripted::URL).unwrap()).await);
         assert!(start.elapsed() < Duration::from_secs(25), "{dump}");
     }
 }
@@ -208,7 +204,7 @@ async fn truncated_json_and_every_form_that_ends_badly_are_lost() {
     assert!(error.is_ambiguous(), "{error}");
 }
 
-// ===== how it is encoded =====
+// ===== encodings =====
 
 /// A59
 #[tokio::test]
@@ -233,7 +229,7 @@ async fn compressed_answer_that_was_not_asked_for_is_read() {
             }
             check(refresh(encoded_with(200, &encoding, body.clone())).await);
         }
-        // The trailer of gzip is no part of the JSON.
+        // The trailer of gzip is not part of the JSON.
         let Reply::Answer(cut) = encoded_with(200, encoding, body[..body.len() - 4].to_vec())
         else {
             unreachable!()
@@ -245,7 +241,7 @@ async fn compressed_answer_that_was_not_asked_for_is_read() {
     for (encoding, body) in encoded(DENIED) {
         assert!(refresh(encoded_with(400, encoding, body)).await.unwrap_err().is_denied());
     }
-    // Without a header, and with one that is left over.
+    // Without a header, and with a stale one.
     check(refresh(answer(200, gzip(JSON.as_bytes()))).await);
     let latin_1 = [JSON.replace("}\"}", "").as_bytes(), b"\xe9\"}"].concat();
     check(refresh(encoded_with(200, "gzip", latin_1)).await);
@@ -287,7 +283,7 @@ async fn answer_that_is_too_long_decoded_is_not_decoded() {
     assert!(error.to_string().contains("`answer_limit`"), "{error}");
 }
 
-// ===== what they have in common =====
+// ===== helpers =====
 
 fn encoded(text: &str) -> Vec<(&'static str, Vec<u8>)> {
     let mut zlib = ZlibEncoder::new(Vec::new(), Compression::best());

@@ -1,9 +1,5 @@
-//! What real token endpoints answer, and what must come of it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
-#![allow(clippy::disallowed_types, reason = "a lock between a test and its subscriber")]
+//! Responses of real token endpoints, and how each is read.
 
-#[cfg(feature = "tracing")]
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -12,9 +8,11 @@ use tower_refresh::oauth2::{
 };
 use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource};
 
-use crate::oauth2_support::{
-    self, Manual, Reply, START, START_DATE, answer, answer_with, endpoint, json, refused, reset,
-    response,
+#[cfg(feature = "tracing")]
+use crate::log::Log;
+use crate::scripted::{
+    self, Manual, Reply, START, START_DATE, answer, answer_with, endpoint, json, kind, refused,
+    reset, response,
 };
 
 const REFRESH_TOKEN: &str = "old-refresh-token";
@@ -27,7 +25,7 @@ async fn fetch(endpoint: TokenEndpoint) -> Result<TokenSet, TokenError> {
     RefreshTokenGrant::new(endpoint, REFRESH_TOKEN).fetch(missing()).await
 }
 
-/// One refresh, answered so, in a dialect.
+/// Refreshes once, with this reply, in a dialect.
 async fn refresh_in(dialect: Dialect, reply: Reply) -> Result<TokenSet, TokenError> {
     let (endpoint, _) = endpoint([reply]);
     fetch(endpoint.dialect(dialect).clock(Manual::new())).await
@@ -54,56 +52,6 @@ fn jwt(claims: &str) -> String {
     format!("{}.{}.c2ln", encode(r#"{"alg":"none"}"#), encode(claims))
 }
 
-fn kind(error: &TokenError) -> &'static str {
-    match error {
-        error if error.is_denied() => "denied",
-        error if error.is_transient() => "transient",
-        error if error.is_ambiguous() => "ambiguous",
-        _ => "misconfigured",
-    }
-}
-
-/// The warnings of this thread, from here on.
-#[cfg(feature = "tracing")]
-struct Warnings {
-    lines: Arc<Mutex<Vec<u8>>>,
-    _guard: tracing::subscriber::DefaultGuard,
-}
-
-#[cfg(feature = "tracing")]
-impl Warnings {
-    fn begin() -> Self {
-        let lines = Arc::<Mutex<Vec<u8>>>::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::WARN)
-            .with_ansi(false)
-            .with_writer(move || Lines(writer.clone()))
-            .finish();
-        Self { lines, _guard: tracing::subscriber::set_default(subscriber) }
-    }
-
-    fn take(&self) -> Vec<String> {
-        let lines = std::mem::take(&mut *self.lines.lock().unwrap());
-        String::from_utf8(lines).unwrap().lines().map(str::to_owned).collect()
-    }
-}
-
-#[cfg(feature = "tracing")]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-#[cfg(feature = "tracing")]
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 // ===== Lifetimes =====
 
 #[tokio::test]
@@ -119,7 +67,7 @@ async fn expires_in_may_be_a_string_or_a_fraction() {
 }
 
 #[tokio::test]
-async fn without_expires_in_the_dialects_default_counts_then_the_jwts_exp_then_nothing() {
+async fn missing_expires_in_falls_back_to_dialect_then_jwt_exp() {
     let token = jwt(&format!(r#"{{"exp":{}}}"#, START + 900));
     for field in [r#","expires_in":null"#, r#","expires_in":"""#, ""] {
         let body = format!(r#"{{"access_token":"{token}"{field}}}"#);
@@ -133,7 +81,7 @@ async fn without_expires_in_the_dialects_default_counts_then_the_jwts_exp_then_n
         let tokens = refresh(answer_with(200, &date, &body)).await.unwrap();
         assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(890)));
 
-        // By ours, if the server does not show its own.
+        // By the local clock, if the response has no `Date`.
         let tokens = refresh(json(&body)).await.unwrap();
         let now = UNIX_EPOCH + seconds(START);
         assert_eq!(tokens.lifetime_at(now), Some(seconds(900)));
@@ -150,7 +98,7 @@ async fn an_exp_before_the_time_of_receipt_is_ignored() {
         let body = format!(r#"{{"access_token":"{token}"}}"#);
         assert_eq!(lifetime(&body).await, None, "{exp}");
     }
-    // A JWE has five parts, and nothing in it can be read.
+    // A JWE has five parts, and is opaque.
     assert_eq!(lifetime(r#"{"access_token":"a.b.c.d.e"}"#).await, None);
 }
 
@@ -179,7 +127,7 @@ async fn zero_and_zero_times_mean_that_the_expiry_is_unknown() {
         for name in ["expires_in", "expires", "expiry", "expires_at", "expires_in_ms"] {
             let body = format!(r#"{{"access_token":"a","{name}":{value}}}"#);
             assert_eq!(lifetime(&body).await, None, "{body}");
-            // Another field that states a time counts.
+            // Another field with a time counts.
             let body =
                 format!(r#"{{"access_token":"a","{name}":{value},"expires_on":4102444800}}"#);
             assert!(lifetime(&body).await.is_some(), "{body}");
@@ -250,7 +198,7 @@ async fn dialect_sets_the_unit_of_lifetimes() {
     let tokens = refresh_in(dialect, json(body)).await.unwrap();
     assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(900)));
 
-    // A unit in the name counts. Names that only end in the same letters are in seconds.
+    // A unit in the name counts. Names that merely end in the same letters are in seconds.
     for (pointer, expected) in [("/ttlMs", 1), ("/ttl_ms", 1), ("/terms", 1000), ("/params", 1000)]
     {
         let mut dialect = Dialect::rfc6749();
@@ -265,7 +213,7 @@ async fn dialect_sets_the_unit_of_lifetimes() {
 #[cfg(feature = "tracing")]
 #[tokio::test]
 async fn lifetime_above_a_year_is_a_warning_that_names_the_field() {
-    let warnings = Warnings::begin();
+    let warnings = Log::start(tracing::Level::WARN);
     for (field, is_warned) in [
         (r#""expires_in":99999999999"#, true),
         (r#""expires_in":1e400"#, true),
@@ -276,6 +224,7 @@ async fn lifetime_above_a_year_is_a_warning_that_names_the_field() {
     ] {
         accepted(&format!(r#"{{"access_token":"sesame","refresh_token":"r",{field}}}"#)).await;
         let warned = warnings.take();
+        let warned: Vec<_> = warned.lines().collect();
         assert_eq!(warned.len(), usize::from(is_warned), "{field}: {warned:?}");
         let name = field.split('"').nth(1).unwrap();
         assert!(warned.iter().all(|line| line.contains(name)), "{field}: {warned:?}");
@@ -327,7 +276,7 @@ async fn token_type_that_needs_a_proof_is_an_error_that_names_it() {
         assert!(error.to_string().contains(&format!("`{token_type}`")), "{error}");
         assert!(error.to_string().contains("`fields.token_type`"), "{error}");
 
-        // The remedy works.
+        // The remedy that the error names works.
         let mut dialect = Dialect::rfc6749();
         dialect.fields.token_type.clear();
         assert!(refresh_in(dialect, json(&body)).await.is_ok());
@@ -337,11 +286,12 @@ async fn token_type_that_needs_a_proof_is_an_error_that_names_it() {
 #[cfg(feature = "tracing")]
 #[tokio::test]
 async fn other_token_type_is_used_as_bearer_with_a_warning() {
-    let warnings = Warnings::begin();
+    let warnings = Log::start(tracing::Level::WARN);
     for token_type in ["N_A", "bot", "user", "JWT", "machine"] {
         let body = format!(r#"{{"access_token":"sesame","token_type":"{token_type}"}}"#);
         assert_eq!(accepted(&body).await.access_token().expose_secret(), "sesame");
         let warned = warnings.take();
+        let warned: Vec<_> = warned.lines().collect();
         assert_eq!(warned.len(), 1, "{token_type}: {warned:?}");
         assert!(warned[0].contains(token_type) && !warned[0].contains("sesame"), "{warned:?}");
     }
@@ -359,7 +309,7 @@ async fn access_token_with_its_scheme_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn an_answer_is_read_for_what_it_is_and_not_for_what_it_is_labelled() {
+async fn response_is_parsed_by_content_and_not_by_content_type() {
     let json = r#"{"access_token":"a","refresh_token":"r","expires_in":60}"#;
     let form = "access_token=a&refresh_token=r&expires_in=60";
     for (status, content_type, body) in [
@@ -413,7 +363,7 @@ async fn any_spelling_of_the_usual_names_is_read() {
     }
     let error = refresh(json(r#"{"access_token":"a","tokenType":"mac"}"#)).await.unwrap_err();
     assert!(error.is_misconfigured());
-    // Of the same names, the last that can be used.
+    // A repeated name counts with its last usable value.
     let body =
         r#"{"access_token":"a","refresh_token":"x","refresh_token":"r","refresh_token":null}"#;
     assert_eq!(accepted(body).await.refresh_token().unwrap().expose_secret(), "r");
@@ -425,7 +375,7 @@ async fn any_spelling_of_the_usual_names_is_read() {
 #[cfg(feature = "tracing")]
 #[tokio::test]
 async fn name_that_is_almost_a_usual_one_and_not_read_is_a_warning() {
-    let warnings = Warnings::begin();
+    let warnings = Log::start(tracing::Level::WARN);
     let mut dialect = Dialect::rfc6749();
     dialect.fields.refresh_token = vec!["/rt".into()];
     for (fields, warned_of) in [
@@ -441,13 +391,14 @@ async fn name_that_is_almost_a_usual_one_and_not_read_is_a_warning() {
         let body = format!(r#"{{"access_token":"a",{fields}}}"#);
         refresh_in(dialect.clone(), json(&body)).await.unwrap();
         let warned = warnings.take();
+        let warned: Vec<_> = warned.lines().collect();
         assert_eq!(warned.len(), usize::from(warned_of.is_some()), "{fields}: {warned:?}");
         assert!(warned.iter().all(|line| line.contains(warned_of.unwrap())), "{warned:?}");
         assert!(!warned.concat().contains("sesame"), "{warned:?}");
     }
 }
 
-/// Faults A50 to A57. The successor is what is sent next.
+/// Faults A50 to A57. The successor is sent next.
 #[tokio::test]
 async fn flaw_outside_of_the_tokens_does_not_lose_the_successor() {
     let plain = r#"{"access_token":"a-second","refresh_token":"r-second","quota":1}"#;
@@ -500,7 +451,7 @@ async fn other_names_and_envelopes_are_a_matter_of_the_dialect() {
     assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "r");
     assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(60)));
 
-    // An error often comes without the envelope.
+    // Errors often lack the envelope.
     let error = refresh_in(dialect, answer(400, r#"{"error":"invalid_grant"}"#)).await;
     assert!(error.unwrap_err().is_denied());
 
@@ -511,7 +462,7 @@ async fn other_names_and_envelopes_are_a_matter_of_the_dialect() {
 }
 
 #[tokio::test]
-async fn scope_may_be_a_string_or_an_array_and_is_else_the_previous_one() {
+async fn scope_is_a_string_or_an_array_or_else_the_previous_one() {
     let previous = TokenSet::bearer("a").unwrap().with_refresh_token("r").with_scope("before");
     for (scope, expected) in [
         (r#","scope":"one two""#, "one two"),
@@ -579,7 +530,7 @@ async fn a_200_without_a_token_is_an_error_and_never_bearer_undefined() {
 }
 
 #[tokio::test]
-async fn a_server_that_answers_200_to_what_it_refuses_can_be_described() {
+async fn server_that_refuses_with_status_200_can_be_configured() {
     let dialect: Dialect =
         serde_json::from_str(r#"{"errors_with_200": true, "denied": ["bad_refresh_token"]}"#)
             .unwrap();
@@ -628,7 +579,7 @@ async fn an_error_is_found_wherever_it_is_and_classified_by_its_code() {
 }
 
 #[tokio::test]
-async fn the_dialect_knows_more_codes() {
+async fn dialect_adds_error_codes_of_its_own() {
     for status in [400, 403] {
         let body = r#"{"error":"access_denied","error_description":"Invalid username / password combination"}"#;
         let error = refresh_in(Dialect::json_body(), answer(status, body)).await.unwrap_err();
@@ -639,7 +590,7 @@ async fn the_dialect_knows_more_codes() {
 }
 
 #[tokio::test]
-async fn too_many_requests_and_unavailable_are_transient_and_may_say_for_how_long() {
+async fn status_429_and_503_are_transient_and_honour_retry_after() {
     for status in [429, 503] {
         let error = refresh(answer(status, r#"{"error":"slow_down"}"#)).await.unwrap_err();
         assert!(error.is_transient(), "{status}");
@@ -650,7 +601,7 @@ async fn too_many_requests_and_unavailable_are_transient_and_may_say_for_how_lon
             (&[("retry-after", "1.5")], Some(Duration::from_millis(1500))),
             (&[("retry-after", "0007")], Some(seconds(7))),
             (&[("retry-after", "Tuesday, 01-Nov-22 13:14:43 GMT")], Some(seconds(60))),
-            // By the server's clock, not ours.
+            // By the clock of the server, not the local one.
             (
                 &[
                     ("retry-after", "Thu, 01 Jan 1970 00:01:40 GMT"),
@@ -677,7 +628,7 @@ async fn too_many_requests_and_unavailable_are_transient_and_may_say_for_how_lon
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_ambiguous_if_the_refresh_token_may_rotate_and_else_transient() {
+async fn unreadable_response_is_ambiguous_only_if_tokens_rotate() {
     let html = "<html>invalid_grant</html>";
     let replies = || {
         let mut replies: Vec<(String, Reply)> = Vec::new();
@@ -723,7 +674,7 @@ async fn a_client_that_never_becomes_ready_was_not_sent_anything() {
     struct NotReady;
 
     impl tower::Service<http::Request<http_body_util::Full<bytes::Bytes>>> for NotReady {
-        type Response = http::Response<oauth2_support::TestBody>;
+        type Response = http::Response<scripted::TestBody>;
         type Error = tower::BoxError;
         type Future = std::future::Pending<Result<Self::Response, Self::Error>>;
 
@@ -739,7 +690,7 @@ async fn a_client_that_never_becomes_ready_was_not_sent_anything() {
         }
     }
 
-    let endpoint = TokenEndpoint::new(NotReady, oauth2_support::URL).unwrap();
+    let endpoint = TokenEndpoint::new(NotReady, scripted::URL).unwrap();
     let error = fetch(endpoint).await.unwrap_err();
     assert!(error.is_transient());
     assert!(error.to_string().contains("pool closed"), "{error}");
@@ -761,7 +712,7 @@ async fn a_redirect_is_misconfigured_and_not_followed() {
 // ===== Limits =====
 
 #[tokio::test]
-async fn an_answer_is_cut_at_the_limit() {
+async fn response_is_cut_at_the_size_limit() {
     let body = format!(r#"{{"access_token":"a","x":"{}"}}"#, "x".repeat(300 * 1024));
     let error = refresh(json(&body)).await.unwrap_err();
     assert!(error.is_ambiguous());
@@ -776,7 +727,7 @@ async fn an_answer_is_cut_at_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_does_not_come_or_does_not_end_is_given_up_after_the_timeout() {
+async fn response_that_never_ends_is_abandoned_at_the_timeout() {
     for reply in [Reply::Hang, Reply::Drip(response(200, r#"{"access_"#))] {
         let (endpoint, _) = endpoint([reply]);
         let start = tokio::time::sleep(Duration::ZERO).deadline();
@@ -798,7 +749,7 @@ async fn an_answer_that_does_not_come_or_does_not_end_is_given_up_after_the_time
     assert_eq!(log.len(), 0);
 }
 
-/// The answer could not be awaited, and with it the only copy of the next refresh token.
+/// The response could not be awaited, so that the only copy of the next refresh token would be lost.
 #[tokio::test(start_paused = true)]
 async fn request_that_is_prepared_when_its_time_is_over_is_not_sent() {
     for took in [seconds(5), Duration::from_millis(4999)] {
@@ -814,7 +765,7 @@ async fn request_that_is_prepared_when_its_time_is_over_is_not_sent() {
     }
 }
 
-fn endpoint_once() -> (TokenEndpoint, oauth2_support::Log) {
+fn endpoint_once() -> (TokenEndpoint, scripted::Log) {
     endpoint([json(r#"{"access_token":"a"}"#)])
 }
 
@@ -899,11 +850,11 @@ async fn any_clonable_client_will_do_even_one_that_is_not_sync() {
         let body = http_body_util::Full::new(&br#"{"access_token":"a"}"#[..]);
         Ok::<_, std::convert::Infallible>(http::Response::new(body))
     });
-    let endpoint = TokenEndpoint::new(client.boxed_clone(), oauth2_support::URL).unwrap();
+    let endpoint = TokenEndpoint::new(client.boxed_clone(), scripted::URL).unwrap();
     is_shared(&endpoint);
     let grant = RefreshTokenGrant::new(endpoint, REFRESH_TOKEN);
     is_shared(&grant);
-    // As a flight does it: in a task of its own.
+    // In a task of its own, like a refresh.
     let tokens = tokio::spawn(async move { grant.fetch(missing()).await }).await;
     assert_eq!(tokens.unwrap().unwrap().access_token().expose_secret(), "a");
 }

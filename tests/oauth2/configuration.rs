@@ -1,5 +1,4 @@
-//! What a dialect, an endpoint and a grant can be configured to send and to keep.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+//! The requests that dialects, endpoints and grants can be configured to send, and the fields that they keep.
 
 use std::convert::Infallible;
 
@@ -15,7 +14,7 @@ use tower_refresh::oauth2::{
 };
 use tower_refresh::{Cause, Challenge, Credentials, Renewal, TokenError, TokenSet, TokenSource};
 
-use crate::oauth2_support::{self, Log, Reply, answer, endpoint, json};
+use crate::scripted::{self, Log, Reply, answer, endpoint, json};
 
 const KEPT: &str = r#"{"access_token":"a"}"#;
 
@@ -38,7 +37,7 @@ fn at(url: &str, json: &str, replies: impl IntoIterator<Item = Reply>) -> (Token
 }
 
 fn in_dialect(json: &str, replies: impl IntoIterator<Item = Reply>) -> (TokenEndpoint, Log) {
-    at(oauth2_support::URL, json, replies)
+    at(scripted::URL, json, replies)
 }
 
 /// Asserts that nothing was sent because of the configuration, and that the error names a field.
@@ -105,7 +104,7 @@ async fn get_with_a_secret_needs_the_explicit_word() {
     let (endpoint, log) = in_dialect(r#"{"method": "GET"}"#, [json(KEPT)]);
     let refresh = RefreshTokenGrant::new(endpoint.clone(), "r").fetch(missing()).await;
     assert_refused(refresh, &log, "allow_secrets_in_query");
-    // A client id alone is no secret.
+    // A client id alone is not a secret.
     let endpoint = endpoint.client_auth(ClientAuth::public("me"));
     ClientCredentialsGrant::new(endpoint).fetch(missing()).await.unwrap();
     assert_eq!(log.last().method(), Method::GET);
@@ -177,7 +176,7 @@ async fn json_body_with_a_content_type_of_its_own() {
 
 /// Fault B07: Cognito, with parameters in an object of their own.
 #[tokio::test]
-async fn json_parameters_can_be_nested() {
+async fn json_parameters_can_be_nested_objects() {
     let (endpoint, log) = in_dialect(
         r#"{
             "body": "json",
@@ -337,7 +336,7 @@ async fn every_part_of_the_previous_set_can_be_a_parameter() {
         .with_extra("device", "d1")
         .with_extra("deep", "e1");
     grant.fetch(after(&previous)).await.unwrap();
-    // What the previous set does not have is left out.
+    // Fields that the previous set does not have are omitted.
     grant.fetch(after(&TokenSet::bearer("a1").unwrap())).await.unwrap();
     let first = "grant_type=refresh_token&refresh_token=r1&a=a1";
     assert_eq!(
@@ -528,7 +527,7 @@ async fn closure_cannot_replace_the_refresh_token() {
     }
 }
 
-/// Fault B13: whichever of its names the refresh token is given by.
+/// Fault B13: each name under which the refresh token can be given.
 #[tokio::test]
 async fn refresh_token_by_the_servers_name_may_be_spent() {
     let renamed = r#"{"parameter_names": {"refresh_token": "refreshToken"}}"#;
@@ -575,7 +574,7 @@ async fn plaintext_needs_the_explicit_word() {
 
 /// Fault B11.
 #[tokio::test]
-async fn plaintext_endpoint_is_asked() {
+async fn plaintext_endpoint_is_asked_if_it_is_allowed() {
     let client = tower::service_fn(|request: Request<Full<Bytes>>| async move {
         assert_eq!(request.uri(), "http://10.0.0.5/token");
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(KEPT)))
@@ -593,7 +592,7 @@ const INVISIBLE: [&str; 8] = [
     "ses\0ame",
     "\u{feff}sesame",
     "sesame\u{a0}",
-    // What surrounds a text that was copied from a chat or a web page.
+    // Characters around text that was copied from a chat or a web page.
     "\u{2068}sesame\u{2069}",
     "ses\u{ad}ame",
 ];
@@ -650,7 +649,7 @@ async fn replace_reports_a_refresh_token_with_a_line_break() {
     }
 }
 
-/// Fault B10: nor is it taken for one that was sent.
+/// Fault B10: the token does not count as sent.
 #[cfg(feature = "store")]
 #[tokio::test]
 async fn corrected_refresh_token_is_sent_from_a_store() {
@@ -695,7 +694,7 @@ fn custom(name: &'static str, value: &'static str) -> ClientAuth {
     ClientAuth::custom(move || async move { Ok(Authentication::new().param(name, value)) })
 }
 
-/// Fault B10: in each body, and under the server's names.
+/// Fault B10: in each kind of body, and under the names of the server.
 #[tokio::test]
 async fn parameter_with_a_line_break_is_not_sent() {
     for json_dialect in [

@@ -1,5 +1,4 @@
 //! A client and its authorization server, end to end, in tokio's paused time.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use std::time::Duration;
 
@@ -23,18 +22,15 @@ use tower_refresh::{
     TokenStatus,
 };
 
-use crate::harness::{self, HOUR, let_others_run};
-
-const MINUTE: Duration = Duration::from_secs(60);
-const SECOND: Duration = Duration::from_secs(1);
+use crate::harness::{self, HOUR, MINUTE, SECOND, let_others_run};
 
 // ===== rotation =====
 
 #[tokio::test(start_paused = true)]
-async fn over_two_hundred_expiries_fifty_callers_never_spend_a_refresh_token_twice() {
+async fn fifty_callers_over_200_expiries_spend_no_token_twice() {
     let world = World::of(AuthorizationServer::builder().access_token_lifetime(MINUTE));
     let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
-    // Long enough for everybody to come while the one refresh is under way.
+    // Long enough for all callers to arrive while the one refresh is in flight.
     world.server.token_faults().always(Fault::honest().delay(Duration::from_millis(200)));
 
     let mut first_wait = 0;
@@ -50,7 +46,7 @@ async fn over_two_hundred_expiries_fifty_callers_never_spend_a_refresh_token_twi
         assert!(join_all(callers).await.into_iter().all(|status| status == StatusCode::OK));
         client.credentials.flush().await.unwrap();
         first_wait += world.counters().token_requests - before;
-        // Every other time nobody comes before the token has expired, else while it is stale.
+        // Every other round the callers arrive after the token has expired, else while it is stale.
         advance(if round % 2 == 0 { MINUTE } else { Duration::from_secs(50) }).await;
     }
 
@@ -62,13 +58,13 @@ async fn over_two_hundred_expiries_fifty_callers_never_spend_a_refresh_token_twi
     assert_eq!(counters.max_concurrent_token_requests, 1);
     assert_eq!(counters.resource_requests_ok, 400 * 50);
     assert_eq!(counters.resource_requests, 400 * 50);
-    // What the client holds is what the server would take next.
+    // The client holds the refresh token that the server accepts next.
     let tokens = client.credentials.token().await.unwrap();
     assert!(world.server.is_unspent(tokens.refresh_token().unwrap().expose_secret()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn revocations_among_fifty_callers_cost_one_refresh_each_and_no_reuse() {
+async fn revocation_amid_fifty_callers_costs_one_refresh() {
     let world = World::of(AuthorizationServer::builder());
     let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
     client.get("/").await.unwrap();
@@ -91,10 +87,10 @@ async fn revocations_among_fifty_callers_cost_one_refresh_each_and_no_reuse() {
     assert_rotation_was_clean(&counters);
 }
 
-// ===== the answer is lost =====
+// ===== lost responses =====
 
 #[tokio::test(start_paused = true)]
-async fn after_a_lost_answer_nothing_is_sent_while_the_token_lives_and_then_once() {
+async fn after_a_lost_response_one_attempt_follows_at_expiry() {
     let world = World::of(AuthorizationServer::builder());
     let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
     let mut events = client.credentials.subscribe();
@@ -107,7 +103,7 @@ async fn after_a_lost_answer_nothing_is_sent_while_the_token_lives_and_then_once
     assert_eq!(world.counters().token_requests, 2);
     assert!(client.credentials.status().error.unwrap().is_ambiguous());
 
-    // Nobody sees it, and whoever asks for more is told.
+    // No request fails, and an explicit refresh returns the error.
     for _ in 0..220 {
         assert_eq!(client.get("/").await.unwrap().status(), StatusCode::OK);
         advance(SECOND).await;
@@ -116,7 +112,7 @@ async fn after_a_lost_answer_nothing_is_sent_while_the_token_lives_and_then_once
     let_others_run().await;
     assert_eq!(world.counters().token_requests, 2);
 
-    // Nothing is left but to try: once for everybody, now and later.
+    // Now one attempt follows for all callers, and its outcome is shared.
     advance(20 * SECOND).await;
     assert_eq!(client.credentials.status().token, TokenStatus::Expired);
     for _ in 0..3 {
@@ -138,7 +134,7 @@ async fn after_a_lost_answer_nothing_is_sent_while_the_token_lives_and_then_once
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_token_is_not_sent_while_a_flight_that_was_given_up_on_is_sending_it() {
+async fn refresh_token_is_not_sent_while_a_lost_refresh_sends_it() {
     let world = World::of(AuthorizationServer::builder());
     world.server.token_faults().once(Fault::honest().delay(MINUTE));
     let policy = harness::policy().clock(world.clock.clone()).timeout(5 * SECOND);
@@ -146,7 +142,7 @@ async fn a_refresh_token_is_not_sent_while_a_flight_that_was_given_up_on_is_send
         Credentials::with_policy(world.refresh_token_grant(Dialect::rfc6749()), policy);
     assert!(credentials.token().await.unwrap_err().is_transient());
 
-    // After ten timeouts the credentials ask again; the grant knows that its request is still open.
+    // After ten timeouts the credentials ask again. The earlier request is still open.
     sleep(46 * SECOND).await;
     let error = credentials.token().await.unwrap_err();
     assert!(error.is_ambiguous(), "{error}");
@@ -163,7 +159,7 @@ async fn a_refresh_token_is_not_sent_while_a_flight_that_was_given_up_on_is_send
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_credentials_with_clones_of_a_grant_never_send_one_refresh_token_at_the_same_time() {
+async fn clones_of_a_grant_do_not_send_one_token_at_the_same_time() {
     let world = World::of(AuthorizationServer::builder());
     world.server.token_faults().always(Fault::honest().delay(SECOND));
     let grant = world.refresh_token_grant(Dialect::rfc6749());
@@ -180,7 +176,7 @@ async fn two_credentials_with_clones_of_a_grant_never_send_one_refresh_token_at_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_drops_before_the_token_is_spent_costs_nothing_in_the_end() {
+async fn connection_dropped_before_the_token_is_spent_is_harmless() {
     let world = World::of(AuthorizationServer::builder());
     let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
     client.get("/").await.unwrap();
@@ -188,7 +184,7 @@ async fn a_connection_that_drops_before_the_token_is_spent_costs_nothing_in_the_
     advance(56 * MINUTE).await;
     client.get("/").await.unwrap();
     client.credentials.flush().await.unwrap();
-    // The client cannot know, and waits all the same.
+    // The client cannot know this, and waits nevertheless.
     assert_eq!(world.counters().token_requests, 2);
     advance(5 * MINUTE).await;
     client.get("/").await.unwrap();
@@ -196,7 +192,7 @@ async fn a_connection_that_drops_before_the_token_is_spent_costs_nothing_in_the_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_with_a_grace_window_is_asked_again_inside_it_and_nobody_sees_a_failure() {
+async fn lost_response_is_repaired_inside_the_grace_window() {
     for fault in [
         Fault::drop_connection().after_processing(),
         Fault::status(StatusCode::BAD_GATEWAY).body("<h1>Bad gateway</h1>").after_processing(),
@@ -211,7 +207,7 @@ async fn a_server_with_a_grace_window_is_asked_again_inside_it_and_nobody_sees_a
         let mut events = client.credentials.subscribe();
         client.get("/").await.unwrap();
         world.server.token_faults().once(fault.clone());
-        // The worst moment: nobody has a token, and all of them wait.
+        // The worst moment: no caller has a token, and all of them wait.
         advance(HOUR).await;
         for answer in join_all((0..50).map(|_| client.get("/"))).await {
             assert_eq!(answer.unwrap().status(), StatusCode::OK, "{fault:?}");
@@ -223,7 +219,7 @@ async fn a_server_with_a_grace_window_is_asked_again_inside_it_and_nobody_sees_a
         assert_eq!(counters.families_revoked, 0, "{fault:?}");
         assert!(failures(&mut events).await.is_empty(), "{fault:?}");
 
-        // And life goes on with the successor.
+        // The session continues with the successor.
         advance(HOUR).await;
         client.get("/").await.unwrap();
         assert_eq!(world.counters().token_requests, 4);
@@ -234,7 +230,7 @@ async fn a_server_with_a_grace_window_is_asked_again_inside_it_and_nobody_sees_a
 // ===== outages =====
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_that_is_shorter_than_the_stale_window_is_seen_by_no_caller() {
+async fn outage_within_the_stale_window_fails_no_request() {
     for (fault, most) in [
         (Fault::unavailable().retry_after(30 * SECOND), 8),
         (Fault::unavailable(), 16),
@@ -279,7 +275,7 @@ async fn refresh_token_is_not_sent_again_after_503_from_a_gateway() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_that_is_longer_is_told_and_the_next_answer_ends_it() {
+async fn longer_outage_is_reported_until_the_next_success() {
     let world = World::of(AuthorizationServer::builder());
     let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
     client.get("/").await.unwrap();
@@ -297,7 +293,7 @@ async fn an_outage_that_is_longer_is_told_and_the_next_answer_ends_it() {
 // ===== log in, log out =====
 
 #[tokio::test(start_paused = true)]
-async fn after_logging_out_a_configured_refresh_token_that_was_rotated_is_never_sent_again() {
+async fn rotated_configured_token_is_never_sent_after_a_log_out() {
     let world = World::of(AuthorizationServer::builder());
     let configured = world.server.issue_refresh_token();
     let source = RefreshTokenGrant::new(world.endpoint(), configured.clone());
@@ -315,7 +311,7 @@ async fn after_logging_out_a_configured_refresh_token_that_was_rotated_is_never_
     assert_eq!(world.counters().token_requests, 2);
     assert_rotation_was_clean(&world.counters());
 
-    // Nor if the new session ends by itself: the application logs in, and the server forgets it.
+    // Likewise if the new session ends: the application logs in, and the server forgets the session.
     let session = world.server.issue();
     client.credentials.replace(session.clone()).await.unwrap();
     client.get("/").await.unwrap();
@@ -328,7 +324,7 @@ async fn after_logging_out_a_configured_refresh_token_that_was_rotated_is_never_
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_logging_out_a_configured_refresh_token_is_not_sent_even_if_it_never_was() {
+async fn unsent_configured_token_is_not_sent_after_a_log_out() {
     let world = World::of(AuthorizationServer::builder());
     let configured = world.server.issue_refresh_token();
     let client = world.client(RefreshTokenGrant::new(world.endpoint(), configured.clone()));
@@ -337,7 +333,7 @@ async fn after_logging_out_a_configured_refresh_token_is_not_sent_even_if_it_nev
     assert!(error.is_denied(), "{error}");
     assert_eq!(world.counters().token_requests, 0);
 
-    // Who logs in again with it means it.
+    // An explicit log-in with it is intended.
     let tokens = world.server.issue().clone().with_refresh_token(configured.clone());
     client.credentials.replace(tokens).await.unwrap();
     advance(HOUR).await;
@@ -347,7 +343,7 @@ async fn after_logging_out_a_configured_refresh_token_is_not_sent_even_if_it_nev
 }
 
 #[tokio::test(start_paused = true)]
-async fn once_denied_a_password_logs_in_again_and_its_refresh_token_takes_over() {
+async fn password_grant_takes_over_once_the_token_is_denied() {
     let world = World::of(AuthorizationServer::builder().user("ann", "pass word&=+%"));
     let refresh = world.refresh_token_grant(Dialect::rfc6749());
     let log_in = Grant::new(world.endpoint(), "password")
@@ -356,7 +352,7 @@ async fn once_denied_a_password_logs_in_again_and_its_refresh_token_takes_over()
     let client = world.client(refresh.or_else(log_in));
     client.get("/").await.unwrap();
 
-    // The session ends at the server; the callers do not notice.
+    // The session ends at the server, and no request fails.
     let tokens = client.credentials.token().await.unwrap();
     world.server.revoke_refresh_token(tokens.refresh_token().unwrap().expose_secret());
     for answer in join_all((0..50).map(|_| client.get("/"))).await {
@@ -365,7 +361,7 @@ async fn once_denied_a_password_logs_in_again_and_its_refresh_token_takes_over()
     let counters = world.counters();
     assert_eq!((counters.refresh_token_requests, counters.password_requests), (2, 1));
 
-    // From here on it is an ordinary session, for as long as it lasts.
+    // From here on this is an ordinary session.
     for _ in 0..3 {
         advance(HOUR).await;
         client.get("/").await.unwrap();
@@ -374,7 +370,7 @@ async fn once_denied_a_password_logs_in_again_and_its_refresh_token_takes_over()
     assert_eq!((counters.refresh_token_requests, counters.password_requests), (5, 1));
     assert_eq!(counters.refresh_token_reuses, 0);
 
-    // After logging out as well.
+    // After a log-out as well.
     client.credentials.forget().await.unwrap();
     client.get("/").await.unwrap();
     let counters = world.counters();
@@ -382,7 +378,7 @@ async fn once_denied_a_password_logs_in_again_and_its_refresh_token_takes_over()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_password_is_told_and_not_tried_again() {
+async fn wrong_password_is_denied_and_not_tried_again() {
     let world = World::of(AuthorizationServer::builder().user("ann", "right"));
     let refresh = RefreshTokenGrant::new(world.endpoint(), "rt-unknown");
     let log_in = Grant::new(world.endpoint(), "password")
@@ -416,7 +412,7 @@ async fn logging_out_revokes_both_tokens_at_the_server() {
     revocation.revoke(&tokens).await.unwrap();
     assert!(!world.server.is_live(access) && !world.server.is_unspent(refresh));
     assert_eq!(world.counters().revocation_requests, 2);
-    // Twice is as good as once (RFC 7009 §2.2).
+    // A second revocation succeeds too (RFC 7009 §2.2).
     revocation.revoke(&tokens).await.unwrap();
 
     let error = client.get("/").await.unwrap_err().downcast::<TokenError>().unwrap();
@@ -448,7 +444,7 @@ async fn a_client_acts_for_itself_and_renews_as_often_as_it_must() {
         assert_eq!(counters.client_credentials_requests, 11);
         assert_eq!(counters.token_requests, 11);
 
-        // A lost answer is no drama without a refresh token: it is asked for again after a moment.
+        // Without a refresh token a lost response is harmless, and the request is repeated soon.
         world.server.token_faults().once(Fault::drop_connection().after_processing());
         advance(56 * MINUTE).await;
         for _ in 0..10 {
@@ -461,7 +457,7 @@ async fn a_client_acts_for_itself_and_renews_as_often_as_it_must() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_client_secret_is_told_with_the_servers_own_words_and_left_alone() {
+async fn wrong_client_secret_is_reported_and_not_tried_again() {
     let world = World::of(AuthorizationServer::builder().client("service", "right"));
     let endpoint = world.endpoint().client_auth(ClientAuth::basic("service", "wrong"));
     let client = world.client(ClientCredentialsGrant::new(endpoint));
@@ -474,16 +470,16 @@ async fn a_wrong_client_secret_is_told_with_the_servers_own_words_and_left_alone
     assert_eq!(world.counters().token_requests, 1);
 }
 
-// ===== a server that revokes the old token with the new one =====
+// ===== servers that revoke previous tokens =====
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_revokes_the_old_token_is_asked_for_a_new_one_only_when_it_must() {
+async fn server_that_revokes_previous_tokens_gets_no_early_refresh() {
     let server = AuthorizationServer::builder().revokes_previous(true);
     let world = World::of(server.access_token_lifetime(MINUTE));
     let mut dialect = Dialect::rfc6749();
     dialect.revokes_previous = true;
     let client = world.client(world.refresh_token_grant(dialect));
-    // A request that takes 3 s, every second: none of them sees its token revoked by an early renewal.
+    // A request of 3 s, every second: no early refresh revokes a token in use.
     let callers = (0..600_u64).map(|number| {
         let client = &client;
         async move {
@@ -498,7 +494,7 @@ async fn a_server_that_revokes_the_old_token_is_asked_for_a_new_one_only_when_it
     assert_rotation_was_clean(&counters);
 }
 
-// ===== the two of them =====
+// ===== helpers =====
 
 struct World {
     server: AuthorizationServer,
@@ -548,12 +544,12 @@ impl Client {
     }
 }
 
-/// Each refresh token was used at most once, each use brought the next one, and no family was lost.
+/// Asserts that each refresh token was used at most once, each use returned its successor, and no family was revoked.
 fn assert_rotation_was_clean(counters: &Counters) {
     assert_rotation_was_clean_but_for(counters, 0);
 }
 
-/// As [`assert_rotation_was_clean`], with other log-ins whose refresh tokens were not used.
+/// Like [`assert_rotation_was_clean`], with other log-ins whose refresh tokens were not used.
 fn assert_rotation_was_clean_but_for(counters: &Counters, other_log_ins: u64) {
     let uses: u64 = counters.refresh_token_uses.values().sum();
     let used = counters.refresh_token_uses.values().filter(|uses| **uses > 0).count() as u64;
@@ -565,7 +561,7 @@ fn assert_rotation_was_clean_but_for(counters: &Counters, other_log_ins: u64) {
     assert!(counters.refusals.is_empty(), "{counters:?}");
 }
 
-/// The failures that were told so far.
+/// Returns the failures among the events so far.
 async fn failures(events: &mut Events) -> Vec<TokenError> {
     let mut failures = Vec::new();
     while let Ok(Some(event)) = tokio::time::timeout(SECOND, events.recv()).await {
@@ -577,8 +573,7 @@ async fn failures(events: &mut Events) -> Vec<TokenError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_configured_refresh_token_that_was_rotated_is_not_sent_even_if_the_application_brings_it_back()
- {
+async fn rotated_configured_token_is_not_sent_even_if_brought_back() {
     let world = World::of(AuthorizationServer::builder());
     let configured = world.server.issue_refresh_token();
     let client = world.client(RefreshTokenGrant::new(world.endpoint(), configured.clone()));

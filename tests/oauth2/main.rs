@@ -1,4 +1,12 @@
-//! The requests to a token endpoint and their answers.
+//! Requests to a token endpoint, and its responses.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails in a helper fails its test"
+)]
+#![cfg_attr(not(feature = "full"), allow(dead_code, reason = "helpers of tests that were skipped"))]
 
 #[cfg(all(feature = "decompression", feature = "oauth2"))]
 mod answer_bodies;
@@ -11,12 +19,15 @@ mod endpoint;
 #[cfg(feature = "testing")]
 #[path = "../harness/mod.rs"]
 mod harness;
-#[cfg(feature = "oauth2")]
-mod oauth2_support;
+#[cfg(feature = "tracing")]
+#[path = "../harness/log.rs"]
+mod log;
 #[cfg(feature = "oauth2")]
 mod refresh;
 #[cfg(feature = "oauth2")]
 mod refusals;
+#[cfg(feature = "oauth2")]
+mod scripted;
 #[cfg(all(
     feature = "hyper-util",
     feature = "oauth2",
@@ -34,4 +45,4 @@ mod wrong_clock;
 #[cfg(not(feature = "full"))]
 #[test]
 #[ignore = "the other tests of this crate need more features: run with `--all-features`"]
-fn skipped_without_all_features() {}
+fn tests_skipped_without_all_features() {}

@@ -1,5 +1,4 @@
-//! Which refresh token is sent, and how often.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+//! The refresh token that is sent, and how often.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -10,7 +9,7 @@ use tower_refresh::oauth2::{
 };
 use tower_refresh::{BoxTokenSource, Cause, Credentials, Renewal, TokenSet, TokenSource};
 
-use crate::oauth2_support::{
+use crate::scripted::{
     Log, Manual, Reply, START, answer, answer_with, endpoint, json, refused, reset,
 };
 
@@ -35,7 +34,7 @@ const ROTATED: &str = r#"{"access_token":"a","refresh_token":"second"}"#;
 const KEPT: &str = r#"{"access_token":"a"}"#;
 
 #[tokio::test]
-async fn the_previous_sets_refresh_token_is_sent_rather_than_the_configured_one() {
+async fn previous_refresh_token_is_sent_rather_than_the_configured() {
     let (grant, log) = grant([json(ROTATED), json(KEPT), json(KEPT)]);
     let tokens = grant.fetch(missing()).await.unwrap();
     let tokens = grant.fetch(after(&tokens)).await.unwrap();
@@ -57,7 +56,7 @@ async fn a_configured_token_that_was_rotated_is_never_sent_again() {
 }
 
 #[tokio::test]
-async fn a_configured_token_that_the_server_left_as_it_was_may_be_sent_again() {
+async fn configured_token_that_the_server_kept_may_be_sent_again() {
     let same = r#"{"access_token":"a","refresh_token":"first"}"#;
     let (grant, log) = grant([json(same), json(KEPT), json(KEPT)]);
     for attempts in 1..=3 {
@@ -91,7 +90,7 @@ async fn a_configured_token_is_not_sent_after_logging_in_or_out() {
 }
 
 #[tokio::test]
-async fn the_application_may_bring_the_configured_token_itself_if_it_was_never_sent() {
+async fn log_in_with_the_configured_token_works_if_it_was_never_sent() {
     let brought = TokenSet::bearer("a").unwrap().with_refresh_token("first");
     let (never_sent, log) = grant([json(KEPT)]);
     never_sent.adopt(None).await.unwrap();
@@ -112,7 +111,7 @@ async fn the_application_may_bring_the_configured_token_itself_if_it_was_never_s
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_was_denied_is_not_sent_again_whoever_brought_it() {
+async fn denied_refresh_token_is_not_sent_again_from_any_origin() {
     let invalid_grant = || answer(400, r#"{"error":"invalid_grant"}"#);
     let (grant, log) = grant([invalid_grant(), json(KEPT), json(KEPT)]);
     let brought = TokenSet::bearer("a").unwrap().with_refresh_token("brought");
@@ -129,7 +128,7 @@ async fn a_refresh_token_that_was_denied_is_not_sent_again_whoever_brought_it() 
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_was_left_over_and_then_denied_is_not_sent_again() {
+async fn leftover_refresh_token_that_was_denied_is_not_sent_again() {
     let denied = answer(400, r#"{"error":"invalid_grant"}"#);
     let (grant, log) = grant([json(r#"{"refresh_token":"second"}"#), denied, json(KEPT)]);
     for _ in 0..4 {
@@ -147,7 +146,7 @@ async fn without_any_refresh_token_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn a_new_refresh_token_in_an_answer_that_is_of_no_other_use_is_sent_next() {
+async fn refresh_token_of_an_otherwise_useless_response_is_sent_next() {
     let unusable = [
         r#"{"access_token":"a","token_type":"mac","refresh_token":"NEXT"}"#,
         r#"{"access_token":"","refresh_token":"NEXT"}"#,
@@ -163,7 +162,7 @@ async fn a_new_refresh_token_in_an_answer_that_is_of_no_other_use_is_sent_next()
                 json(KEPT),
             ]);
             for _ in 0..2 {
-                // What became of the refresh token is known, so that nothing is ambiguous.
+                // The fate of the refresh token is known, so that the outcome is not ambiguous.
                 assert!(!grant.fetch(missing()).await.unwrap_err().is_ambiguous());
             }
             let tokens = grant.fetch(missing()).await.unwrap();
@@ -175,7 +174,7 @@ async fn a_new_refresh_token_in_an_answer_that_is_of_no_other_use_is_sent_next()
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_was_left_over_is_not_sent_after_logging_out() {
+async fn leftover_refresh_token_is_not_sent_after_a_log_out() {
     let (grant, log) = grant([json(r#"{"refresh_token":"second"}"#)]);
     assert!(grant.fetch(missing()).await.is_err());
     grant.adopt(None).await.unwrap();
@@ -184,7 +183,7 @@ async fn a_refresh_token_that_was_left_over_is_not_sent_after_logging_out() {
 }
 
 #[tokio::test]
-async fn after_a_lost_answer_the_configured_token_may_be_sent_again_but_not_by_itself() {
+async fn lost_configured_token_is_sent_again_only_when_asked() {
     let (grant, log) = grant([reset(), answer(502, ""), json(ROTATED)]);
     for attempts in [1, 2] {
         assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
@@ -212,7 +211,7 @@ async fn refresh_token_is_sent_after_its_stated_expiry() {
 }
 
 #[tokio::test]
-async fn the_expiry_of_a_refresh_token_is_kept_in_the_time_of_our_clock() {
+async fn expiry_of_a_refresh_token_is_kept_in_local_time() {
     let body = r#"{"access_token":"a","refresh_token":"r","refresh_expires_in":FIELD}"#;
     for (value, expected) in [("60", Some(START + 60)), ("0", None), ("null", None)] {
         let (endpoint, _) = endpoint([json(&body.replace("FIELD", value))]);
@@ -223,7 +222,7 @@ async fn the_expiry_of_a_refresh_token_is_kept_in_the_time_of_our_clock() {
         let expected = expected.map(|at| UNIX_EPOCH + Duration::from_secs(at));
         assert_eq!(tokens.refresh_token_expires_at(), expected, "{value}");
     }
-    // The server's clock is a day behind ours.
+    // The clock of the server is a day behind the local one.
     let body = r#"{"access_token":"a","refresh_token":"r","refresh_token_expires_at":"2022-10-31T13:14:43Z"}"#;
     let date = [("date", "Mon, 31 Oct 2022 13:13:43 GMT")];
     let (endpoint, _) = endpoint([answer_with(200, &date, body)]);
@@ -270,7 +269,7 @@ async fn a_refresh_token_that_was_left_over_is_spent_once() {
     assert!(grant.fetch(missing()).await.is_err());
     let clone = grant.clone();
     grant.fetch(missing()).await.unwrap();
-    // Whoever has not heard of the third has none.
+    // A token set without the third has no refresh token.
     for grant in [grant, clone] {
         assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
     }
@@ -278,8 +277,7 @@ async fn a_refresh_token_that_was_left_over_is_spent_once() {
 }
 
 #[tokio::test]
-async fn a_configured_token_replaced_by_an_answer_of_no_other_use_is_not_sent_even_if_the_application_brings_it()
- {
+async fn configured_token_replaced_by_a_useless_response_is_not_sent() {
     let (grant, log) = grant([json(r#"{"refresh_token":"second"}"#), json(KEPT)]);
     assert!(grant.fetch(missing()).await.is_err());
     let brought = TokenSet::bearer("a").unwrap().with_refresh_token("first");
@@ -289,7 +287,7 @@ async fn a_configured_token_replaced_by_an_answer_of_no_other_use_is_not_sent_ev
 }
 
 #[tokio::test]
-async fn leftover_refresh_token_does_not_inherit_the_expiry_of_its_predecessor() {
+async fn leftover_refresh_token_does_not_inherit_an_older_expiry() {
     let (endpoint, log) = endpoint([json(r#"{"refresh_token":"second"}"#), json(KEPT)]);
     let clock = Manual::new();
     let grant = RefreshTokenGrant::new(endpoint.clock(clock.clone()), "");
@@ -308,7 +306,7 @@ async fn leftover_refresh_token_does_not_inherit_the_expiry_of_its_predecessor()
 // ===== Two at a time =====
 
 #[tokio::test]
-async fn clones_of_a_grant_do_not_send_one_refresh_token_at_the_same_time() {
+async fn clones_of_a_grant_do_not_send_one_refresh_token_at_once() {
     let (grant, log) = grant([Reply::Hang, json(ROTATED)]);
     let clone = grant.clone();
     let mut sending = task::spawn(grant.fetch(missing()));
@@ -317,14 +315,14 @@ async fn clones_of_a_grant_do_not_send_one_refresh_token_at_the_same_time() {
     assert!(error.is_ambiguous(), "{error}");
     assert_eq!(log.len(), 1);
 
-    // Any other token is not held up.
+    // A different token does not wait.
     let other = TokenSet::bearer("a").unwrap().with_refresh_token("other");
     clone.fetch(after(&other)).await.unwrap();
     assert_eq!(log.bodies(), [sent("first"), sent("other")]);
 }
 
 #[tokio::test]
-async fn a_refresh_token_may_be_sent_again_once_nobody_is_sending_it() {
+async fn refresh_token_may_be_sent_again_once_no_request_sends_it() {
     let (grant, log) = grant([Reply::Hang, json(KEPT), json(KEPT)]);
     let mut sending = task::spawn(grant.fetch(missing()));
     assert_pending!(sending.poll());
@@ -336,7 +334,7 @@ async fn a_refresh_token_may_be_sent_again_once_nobody_is_sending_it() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_is_never_replaced_may_be_sent_by_two_at_the_same_time() {
+async fn permanent_refresh_token_may_be_sent_by_two_at_once() {
     let (endpoint, log) = endpoint([Reply::Hang, json(KEPT)]);
     let mut dialect = Dialect::rfc6749();
     dialect.rotates = false;
@@ -360,7 +358,7 @@ fn graceful(replies: impl IntoIterator<Item = Reply>) -> (RefreshTokenGrant, Log
 }
 
 #[tokio::test]
-async fn within_the_grace_window_a_lost_answer_is_asked_for_again_once() {
+async fn lost_response_is_requested_once_more_in_the_grace_window() {
     let (grant, log, _) = graceful([reset(), json(ROTATED)]);
     assert!(grant.fetch(missing()).await.is_ok());
     assert_eq!(log.bodies(), [sent("first"), sent("first")]);
@@ -375,7 +373,7 @@ async fn the_grace_window_begins_with_the_first_sending() {
     let (grant, log, clock) = graceful([reset(), reset(), reset(), reset(), json(KEPT)]);
     assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
     assert_eq!(log.len(), 2);
-    // Inside, but it was asked again already.
+    // Inside the window, but the request was already repeated.
     assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
     assert_eq!(log.len(), 3);
     clock.advance(Duration::from_secs(31));
@@ -393,7 +391,7 @@ async fn an_attempt_that_did_not_count_opens_no_second_grace_window() {
 }
 
 #[tokio::test]
-async fn a_machine_that_slept_through_the_grace_window_does_not_ask_again() {
+async fn machine_suspended_past_the_grace_window_does_not_ask_again() {
     let (endpoint, log) = endpoint([reset(), json(KEPT)]);
     let clock = Manual::new();
     let mut dialect = Dialect::rfc6749();
@@ -419,7 +417,7 @@ async fn what_was_not_sent_does_not_open_the_grace_window() {
 }
 
 #[tokio::test]
-async fn not_to_reach_the_server_again_leaves_the_first_outcome_unknown() {
+async fn unsent_second_request_leaves_the_first_outcome_unknown() {
     for second in [refused(), answer_with(429, &[("retry-after", "7")], "")] {
         let is_answer = matches!(second, Reply::Answer(_));
         let (grant, _, _) = graceful([reset(), second]);
@@ -434,7 +432,7 @@ async fn not_to_reach_the_server_again_leaves_the_first_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn an_unknown_code_from_the_second_request_leaves_the_first_outcome_unknown() {
+async fn unknown_code_of_a_second_request_leaves_the_outcome_unknown() {
     let (grant, log, _) = graceful([reset(), answer(400, r#"{"error":"token_already_used"}"#)]);
     let error = grant.fetch(missing()).await.unwrap_err();
     assert!(error.is_ambiguous(), "{error}");
@@ -452,9 +450,9 @@ async fn a_grace_window_leaves_time_for_a_second_request() {
     assert_eq!(log.len(), 2);
 }
 
-// ===== what is asked again after a refusal =====
+// ===== repetition after a denial =====
 
-/// A80: `renew` asks at once where the proof is made anew, and nowhere else. A wrong password locks the account.
+/// A80: `renew` repeats a denied request at once only with a fresh proof. Repeating a wrong password locks the account.
 #[tokio::test]
 async fn only_a_proof_that_is_made_anew_is_sent_again_after_a_refusal() {
     let replies = || [answer(400, r#"{"error":"invalid_grant"}"#), json(KEPT)];

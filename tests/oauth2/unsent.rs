@@ -1,13 +1,10 @@
-//! What proves that a token request was not sent, and what does not: errors of connecting, repetition, layers beneath.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_types,
-    reason = "a test: helpers outside of test functions too, and a lock between a test and its server"
-)]
+//! Errors that prove that a token request was not sent, and errors that do not: connecting, repetition, inner layers.
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::convert::Infallible;
 use std::future::{pending, ready};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +34,7 @@ use tower_refresh::{
     Cause, Credentials, RefreshPolicy, Renewal, TokenError, TokenSet, TokenSource,
 };
 
-// ===== not sent =====
+// ===== requests that were not sent =====
 
 /// S5
 #[tokio::test]
@@ -111,7 +108,7 @@ async fn errors_of_connecting_of_reqwest_are_transient_for_every_body() {
     let client = || reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{}/token", closed_port().await);
     check_offline(TokenEndpoint::new(ReqwestService::new(client()), &url).unwrap()).await;
-    // It may have followed a redirect, unless its owner knows better.
+    // The client may have followed a redirect, unless the configuration excludes that.
     let adapted = TokenEndpoint::new(Adapter(client()), &url).unwrap();
     let error = refresh(adapted.clone()).await;
     assert!(error.is_ambiguous() && error.to_string().contains("`ReqwestService`"), "{error}");
@@ -125,16 +122,7 @@ async fn errors_of_connecting_of_reqwest_are_transient_for_every_body() {
 async fn first_request_after_an_outage_of_the_name_service_succeeds() {
     let server = AuthorizationServer::new();
     let serving = server.serve().await.unwrap();
-    let (address, is_online) = (serving.address(), Arc::new(AtomicBool::new(false)));
-    let known = Arc::clone(&is_online);
-    let connector = HttpConnector::new_with_resolver(service_fn(move |_: Name| {
-        ready(match known.load(Ordering::Relaxed) {
-            true => Ok(vec![address].into_iter()),
-            false => Err(io::Error::other("no such host")),
-        })
-    }));
-    let url = format!("http://localhost:{}/token", address.port());
-    let endpoint = TokenEndpoint::new(hyper(connector), url).unwrap();
+    let (endpoint, is_online) = behind_a_name_service(serving.address());
     let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
     let stored = Stored::new(grant, MemoryStore::new());
     for _ in 0..20 {
@@ -153,16 +141,7 @@ async fn first_token_after_an_outage_comes_within_a_second() {
     for with_store in [false, true] {
         let server = AuthorizationServer::new();
         let serving = server.serve().await.unwrap();
-        let (address, is_online) = (serving.address(), Arc::new(AtomicBool::new(false)));
-        let known = Arc::clone(&is_online);
-        let connector = HttpConnector::new_with_resolver(service_fn(move |_: Name| {
-            ready(match known.load(Ordering::Relaxed) {
-                true => Ok(vec![address].into_iter()),
-                false => Err(io::Error::other("no such host")),
-            })
-        }));
-        let url = format!("http://localhost:{}/token", address.port());
-        let endpoint = TokenEndpoint::new(hyper(connector), url).unwrap();
+        let (endpoint, is_online) = behind_a_name_service(serving.address());
         let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
         let source = match with_store {
             true => Stored::new(grant, MemoryStore::new()).boxed(),
@@ -189,7 +168,7 @@ async fn first_token_after_an_outage_comes_within_a_second() {
 
 /// S5
 #[tokio::test]
-async fn idle_connection_that_ended_before_the_request_and_is_not_replaced_is_transient() {
+async fn idle_connection_closed_before_the_request_is_transient() {
     let (client_end, mut server_end) = tokio::io::duplex(4096);
     let connection = Arc::new(std::sync::Mutex::new(Some(client_end)));
     let connector = service_fn(move |_: Uri| {
@@ -218,7 +197,7 @@ async fn idle_connection_that_ended_before_the_request_and_is_not_replaced_is_tr
     assert!(error.to_string().contains("Connect"), "{error}");
 }
 
-// ===== perhaps sent =====
+// ===== requests that may have been sent =====
 
 /// S3
 #[tokio::test]
@@ -233,7 +212,7 @@ async fn soft_error_on_an_established_connection_is_ambiguous() {
 
 /// S3
 #[tokio::test]
-async fn io_error_of_an_unknown_client_is_ambiguous_and_names_the_remedy() {
+async fn io_error_of_an_unknown_client_is_ambiguous_with_a_remedy() {
     use io::ErrorKind::*;
     for kind in [HostUnreachable, NetworkUnreachable, ConnectionRefused, AddrNotAvailable, TimedOut]
     {
@@ -337,7 +316,7 @@ async fn refusal_that_reqwest_was_not_redirected_to_is_the_servers() {
     }
 }
 
-/// A layer that tries again, above a layer that then refuses.
+/// A layer that repeats the request, outside a layer that then refuses it.
 #[tokio::test]
 async fn refusal_beneath_after_a_request_that_was_sent_is_ambiguous() {
     let server = AuthorizationServer::new();
@@ -359,7 +338,7 @@ async fn refusal_beneath_after_a_request_that_was_sent_is_ambiguous() {
 
 /// S5
 #[tokio::test]
-async fn first_connection_that_fails_is_transient_below_a_layer_that_repeats() {
+async fn first_failed_connection_is_transient_below_a_retry_layer() {
     let http = ServiceBuilder::new()
         .layer(FollowRedirectLayer::new())
         .service(hyper(HttpConnector::new()));
@@ -369,7 +348,21 @@ async fn first_connection_that_fails_is_transient_below_a_layer_that_repeats() {
     .await;
 }
 
-// ===== what they have in common =====
+// ===== helpers =====
+
+/// Makes an endpoint whose name cannot be resolved before the switch is set.
+fn behind_a_name_service(address: SocketAddr) -> (TokenEndpoint, Arc<AtomicBool>) {
+    let is_online = Arc::new(AtomicBool::new(false));
+    let known = Arc::clone(&is_online);
+    let connector = HttpConnector::new_with_resolver(service_fn(move |_: Name| {
+        ready(match known.load(Ordering::Relaxed) {
+            true => Ok(vec![address].into_iter()),
+            false => Err(io::Error::other("no such host")),
+        })
+    }));
+    let url = format!("http://localhost:{}/token", address.port());
+    (TokenEndpoint::new(hyper(connector), url).unwrap(), is_online)
+}
 
 async fn check_offline(endpoint: TokenEndpoint) {
     for is_empty in [false, true] {
@@ -391,7 +384,7 @@ async fn refresh(endpoint: TokenEndpoint) -> TokenError {
     fetch(&RefreshTokenGrant::new(endpoint, "refresh")).await.unwrap_err()
 }
 
-/// With all parameters in the query, perhaps, so that the body is empty.
+/// Optionally with all parameters in the query, so that the body is empty.
 async fn refresh_as(endpoint: TokenEndpoint, is_empty: bool) -> Result<TokenSet, TokenError> {
     let mut dialect = Dialect::rfc6749();
     if is_empty {
@@ -422,7 +415,7 @@ fn unreachable() -> io::Error {
     io::ErrorKind::HostUnreachable.into()
 }
 
-/// An error that has an `io::Error` for a cause.
+/// An error whose cause is an `io::Error`.
 #[derive(Debug)]
 struct Shown(Arc<std::sync::OnceLock<io::Error>>);
 
@@ -438,7 +431,7 @@ impl std::error::Error for Shown {
     }
 }
 
-/// reqwest behind a custom adapter, through which nothing is reported.
+/// reqwest behind a custom adapter, which hides that a request was not sent.
 #[derive(Clone)]
 struct Adapter(reqwest::Client);
 
@@ -496,7 +489,7 @@ impl Connection for Idle {
     }
 }
 
-/// A connection that takes the request, and whose route then goes away.
+/// A connection that accepts the request and then loses its route.
 struct Unreachable(bool);
 
 impl AsyncRead for Unreachable {

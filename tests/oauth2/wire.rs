@@ -1,5 +1,4 @@
-//! What token endpoints see on the wire, byte for byte, and what their documented answers become.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+//! The bytes of token requests, and how documented responses are read.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,9 +14,9 @@ use tower_refresh::oauth2::{
 };
 use tower_refresh::{Cause, Renewal, TokenSet, TokenSource};
 
-use crate::oauth2_support::{Manual, START, START_DATE};
+use crate::scripted::{Manual, START, START_DATE};
 
-/// A server on loopback that answers each connection's one request with the next of these, as they are.
+/// A server on loopback that answers the request of each connection with the next of these bytes.
 struct Server {
     url: String,
     host: String,
@@ -48,7 +47,7 @@ impl Server {
         TokenEndpoint::new(client, &self.url).unwrap().clock(Manual::new())
     }
 
-    /// The next request, with the server's address replaced by `<host>`.
+    /// Returns the next request, with the address of the server replaced by `<host>`.
     async fn request(&mut self) -> String {
         let request = self.requests.recv().await.unwrap();
         request.replace(&self.host, "<host>")
@@ -126,7 +125,7 @@ async fn endpoint_a_credentials_in_the_form_body() {
 
 #[tokio::test]
 async fn endpoint_b_camel_case_and_absolute_expiry() {
-    // The JWTs say something else than the fields do.
+    // The claims of the JWTs differ from the fields.
     let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln";
     let answer = format!(
         r#"{{"access_token": "{jwt}", "refresh_token": "{jwt}",
@@ -260,12 +259,12 @@ async fn scope_resources_and_parameters_come_after_the_grants_own() {
         ),
         "{request}"
     );
-    // RFC 6749 §5.1: what was asked for.
+    // RFC 6749 §5.1: the requested scope.
     assert_eq!(tokens.scope(), Some("one two"));
 }
 
 #[tokio::test]
-async fn the_dialect_renames_parameters_adds_some_and_moves_refreshes_elsewhere() {
+async fn dialect_renames_and_adds_parameters_and_moves_refreshes() {
     let answer = ok(r#"{"access_token":"a"}"#);
     let mut server = Server::start("/v1/token?tenant=t", vec![answer.clone(), answer]).await;
     let dialect: Dialect = serde_json::from_str(
@@ -372,7 +371,7 @@ async fn a_parameter_is_never_sent_twice() {
 }
 
 #[tokio::test]
-async fn custom_authentication_and_parameters_are_made_anew_for_each_attempt() {
+async fn custom_authentication_is_computed_for_each_attempt() {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     static ASSERTION: AtomicUsize = AtomicUsize::new(0);
@@ -425,14 +424,14 @@ async fn log_out_revokes_the_refresh_token_and_then_the_access_token() {
 }
 
 #[tokio::test]
-async fn a_revocation_that_fails_says_so_and_is_never_ambiguous() {
+async fn failed_revocation_is_an_error_and_never_ambiguous() {
     for (first, second) in [("502 Bad Gateway", "200 OK"), ("200 OK", "503 Service Unavailable")] {
         let answers = vec![with_status(first, "<html>"), with_status(second, "")];
         let mut server = Server::start("/revoke", answers).await;
         let tokens = TokenSet::bearer("at").unwrap().with_refresh_token("rt");
         let error = Revocation::new(server.endpoint()).revoke(&tokens).await.unwrap_err();
         assert!(error.is_transient(), "{error}");
-        // Both were tried.
+        // Both revocations were attempted.
         server.request().await;
         server.request().await;
     }

@@ -1,5 +1,4 @@
 //! S2: a wall clock that is wrong for a moment, or on one machine, does not log the user out.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,8 +13,8 @@ use tower_refresh::store::{MemoryStore, Stored};
 use tower_refresh::testing::ManualClock;
 use tower_refresh::{Clock, Credentials, RefreshPolicy, TokenSource as _};
 
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(86400);
+use crate::harness::{DAY, HOUR};
+
 /// The lifetimes that the server states.
 const ACCESS: Duration = Duration::from_secs(300);
 const REFRESH: Duration = Duration::from_secs(1800);
@@ -69,7 +68,7 @@ async fn one_wrong_clock_does_not_log_out_the_fleet() {
 
     right.advance(ACCESS);
     wrong.advance(ACCESS);
-    // By the right clock, the set that the wrong one has stored expires two hours later.
+    // By the correct clock, the set stored under the wrong one expires two hours later.
     first.token().await.unwrap();
     server.credentials(&right, Some(&memory)).token().await.unwrap();
     right.advance(DAY);
@@ -107,7 +106,7 @@ async fn status_reports_the_stated_expiry_of_the_refresh_token() {
         let expires_at = seconds(clock.now().wall() + REFRESH);
         token(&credentials).await;
         assert_eq!(credentials.status().refresh_token_expires_at.map(seconds), Some(expires_at));
-        // It is reported beyond that time as well, and after a restart.
+        // It is still reported after that time, and after a restart.
         clock.advance(Duration::from_secs(60));
         if let Some(memory) = &memory {
             let restarted = server.credentials(&clock, Some(memory));

@@ -1,4 +1,4 @@
-//! What the clients are tried against.
+//! The API that the clients are tested against.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -8,7 +8,7 @@ use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::testing::{AuthorizationServer, Serving};
 use tower_refresh::{BoxError, RefreshLayer};
 
-/// A token endpoint, and an API that answers with what it was sent if the token is good; on loopback.
+/// A token endpoint and an API on loopback. The API echoes requests with a valid token.
 pub struct Api {
     pub server: AuthorizationServer,
     pub serving: Serving,

@@ -1,5 +1,4 @@
 //! axum's body, sent twice: to a router that is the inner service, and from a handler to an API over real sockets.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use std::io;
 use std::time::Duration;
@@ -25,7 +24,7 @@ use tower_refresh::{BoxError, Refresh, RefreshLayer, StaticToken};
 
 use crate::harness::{Mint, token_of};
 
-// ===== a router beneath the layer =====
+// ===== a router as the inner service =====
 
 #[tokio::test]
 async fn a_body_in_memory_is_sent_again_with_its_length() {
@@ -50,7 +49,7 @@ async fn a_stream_is_sent_again_with_its_trailers() {
 }
 
 #[tokio::test]
-async fn an_empty_body_is_sent_again_whatever_the_limit() {
+async fn empty_body_is_sent_again_with_any_limit() {
     let mut request = post(Body::empty());
     request.extensions_mut().insert(ReplayLimit(0));
     let seen = send(request).await;
@@ -66,17 +65,17 @@ async fn a_stream_over_the_limit_leaves_its_caller_the_rejection() {
     assert_eq!(send(request).await.status, StatusCode::OK);
 }
 
-/// What the caller saw; `calls` is how often a token was fetched.
+/// The response that the caller got. `calls` counts the fetches of a token.
 struct Seen {
     status: StatusCode,
     body: Bytes,
     trailers: Option<HeaderMap>,
-    /// The length that the router was told.
+    /// The `Content-Length` that the router received.
     length: Option<u64>,
     calls: usize,
 }
 
-/// Sends a request to a router that rejects the first token, and otherwise answers with what it was sent.
+/// Sends a request to a router that rejects the first token, and otherwise echoes the request.
 async fn send(request: Request<Body>) -> Seen {
     let router = Router::new().fallback(async |request: Request<Body>| {
         let rejected = token_of(&request) == Some("t1");
@@ -96,7 +95,7 @@ async fn send(request: Request<Body>) -> Seen {
     let answer = client.oneshot(request).await.unwrap();
     let (status, length) = (answer.status(), *answer.extensions().get::<Option<u64>>().unwrap());
     let collected = answer.into_body().collect().await.unwrap();
-    // A rejection renews the token, whether the request is sent again or not.
+    // A rejection refreshes the token even if the request is not sent again.
     for _ in 0..1000 {
         if source.calls() == 2 {
             break;
@@ -107,7 +106,7 @@ async fn send(request: Request<Body>) -> Seen {
     Seen { status, body: collected.to_bytes(), trailers, length, calls: source.calls() }
 }
 
-// ===== a handler that passes its request's body on =====
+// ===== a handler that forwards its body =====
 
 #[tokio::test]
 async fn a_handler_passes_a_body_on_as_it_comes_and_it_is_sent_again() {
@@ -132,8 +131,8 @@ async fn of_a_body_over_the_limit_the_handler_sees_the_rejection() {
 }
 
 #[tokio::test]
-async fn a_caller_who_goes_away_midway_leaves_the_api_no_body_that_looks_whole() {
-    // Tells when a body has begun, and how it ended.
+async fn aborted_caller_leaves_no_complete_body_at_the_api() {
+    // Reports when a body has begun, and how it ended.
     let (tell, mut told) = mpsc::unbounded_channel();
     let api = serve(Router::new().fallback(async move |mut body: Body| {
         // A task of its own: the handler ends with its connection.

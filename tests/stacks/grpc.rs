@@ -1,11 +1,5 @@
 //! The layer over tonic's `Channel`, against a tonic server, over real sockets.
-#![allow(
-    clippy::disallowed_types,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "tests write things down, and panic"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::convert::Infallible;
 use std::error::Error as _;
@@ -33,24 +27,24 @@ use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_refresh::grpc::HoldTrailersLayer;
 use tower_refresh::{Credentials, RefreshLayer, Renewal, Skip, TokenError, TokenSet};
 
-use crate::grpc_support::{Caller, Raw, all, feed, these};
 use crate::harness::{Mint, let_others_run, policy, puppet, tokens};
+use crate::raw_grpc::{Caller, Raw, all, feed, these};
 
 // ===== the server =====
 
-/// Answers with each message that comes.
+/// Responds with each message as it arrives.
 const ECHO: &str = "/raw.Api/Echo";
-/// Answers with all messages in one, when they are there.
+/// Responds with all messages in one, after the last has arrived.
 const JOIN: &str = "/raw.Api/Join";
-/// Answers with the first message three times.
+/// Responds with the first message three times.
 const REPEAT: &str = "/raw.Api/Repeat";
-/// Says "hello" before anything has come, and then does as `ECHO`.
+/// Sends "hello" before it receives a message, and then behaves like `ECHO`.
 const GREET: &str = "/raw.Api/Greet";
 
-/// How the server refuses, in a request's metadata.
+/// The metadata of a request that selects how the server refuses it.
 const REFUSE: &str = "refuse";
 
-/// A server that takes tokens from the `t1`, `t2`, … of a `Mint`, beginning with one that can be set.
+/// A server that accepts the tokens `t1`, `t2`, … of a `Mint` from a settable number on.
 #[derive(Clone, Debug, Default)]
 struct Api {
     first_accepted: Arc<AtomicUsize>,
@@ -61,7 +55,7 @@ struct Api {
 type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
 impl Api {
-    /// Takes no token from now on that the mint has issued.
+    /// Revokes every token that the mint has issued.
     fn revoke(&self, mint: &Mint) {
         self.first_accepted.store(mint.calls() + 1, Ordering::SeqCst);
     }
@@ -70,7 +64,7 @@ impl Api {
         self.first_accepted.store(usize::MAX, Ordering::SeqCst);
     }
 
-    /// The tokens of the calls so far, which are then forgotten.
+    /// Returns the tokens of the calls since the last time.
     fn calls(&self) -> Vec<String> {
         self.calls.lock().unwrap().drain(..).map(|(_, token)| token).collect()
     }
@@ -105,7 +99,7 @@ impl Api {
         let path = path.to_owned();
         tokio::spawn(async move {
             let mut messages = request.into_inner();
-            // The caller may be gone.
+            // The caller may have been dropped.
             let say = |message: Bytes| drop(hand.send(Ok(message)));
             if path == GREET {
                 say(Bytes::from_static(b"hello"));
@@ -139,7 +133,7 @@ impl Service<Request<Body>> for Api {
         let api = self.clone();
         let path = request.uri().path().to_owned();
         Box::pin(async move {
-            // All four kinds are this one on the wire.
+            // On the wire, all four kinds are this one.
             let handler = tower::service_fn(move |request| {
                 let answer = api.answer(&path, request);
                 async move { answer }
@@ -179,15 +173,15 @@ fn bytes(texts: &[&'static str]) -> Vec<Bytes> {
     texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect()
 }
 
-/// A bound for what would otherwise wait for ever.
+/// Fails a test that hangs.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), future).await.expect("not for ever")
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("the test hangs")
 }
 
 // ===== four kinds of call =====
 
 #[tokio::test]
-async fn every_kind_of_call_is_made_again_when_its_token_was_revoked_and_the_caller_sees_nothing() {
+async fn every_kind_of_call_is_retried_unseen_after_a_revocation() {
     let (api, mint) = (Api::default(), mint());
     let mut caller = over(&mint, api.channel().await);
     let abc = bytes(&["a", "b", "c"]);
@@ -216,8 +210,7 @@ async fn every_kind_of_call_is_made_again_when_its_token_was_revoked_and_the_cal
 }
 
 #[tokio::test]
-async fn a_call_that_is_refused_twice_is_not_made_a_third_time_and_the_callers_status_is_the_servers()
- {
+async fn call_refused_twice_returns_the_status_of_the_server() {
     let (api, mint) = (Api::default(), mint());
     let mut caller = over(&mint, api.channel().await);
     api.refuse_all();
@@ -229,7 +222,7 @@ async fn a_call_that_is_refused_twice_is_not_made_a_third_time_and_the_callers_s
 }
 
 #[tokio::test]
-async fn a_hundred_calls_of_all_kinds_at_once_renew_a_revoked_token_once() {
+async fn hundred_concurrent_calls_refresh_a_revoked_token_once() {
     let (api, mint) = (Api::default(), mint());
     let caller = over(&mint, api.channel().await);
     for round in 1..=3 {
@@ -255,7 +248,7 @@ async fn a_hundred_calls_of_all_kinds_at_once_renew_a_revoked_token_once() {
 // ===== streams =====
 
 #[tokio::test]
-async fn a_stream_that_is_open_when_its_token_is_revoked_goes_on_undisturbed() {
+async fn open_stream_continues_after_its_token_is_revoked() {
     let (api, mint) = (Api::default(), mint());
     let mut caller = over(&mint, api.channel().await);
     let (hand, messages) = feed();
@@ -275,7 +268,7 @@ async fn a_stream_that_is_open_when_its_token_is_revoked_goes_on_undisturbed() {
 }
 
 #[tokio::test]
-async fn both_directions_flow_before_either_ends_on_the_second_attempt_too() {
+async fn both_directions_of_a_retried_call_flow_before_either_ends() {
     let (api, mint) = (Api::default(), mint());
     let mut caller = over(&mint, api.channel().await);
     for attempts in 1..=2 {
@@ -294,7 +287,7 @@ async fn both_directions_flow_before_either_ends_on_the_second_attempt_too() {
 }
 
 #[tokio::test]
-async fn a_client_may_wait_for_the_servers_first_message_before_it_sends_one() {
+async fn client_can_wait_for_the_first_message_of_the_server() {
     let (api, mint) = (Api::default(), mint());
     let mut caller = over(&mint, api.channel().await);
     for attempts in 1..=2 {
@@ -309,9 +302,9 @@ async fn a_client_may_wait_for_the_servers_first_message_before_it_sends_one() {
     }
 }
 
-// ===== where there is no second attempt =====
+// ===== calls without a retry =====
 
-/// Makes two calls, the token being revoked before the first: it fails, and the next one works.
+/// Revokes the token and makes two calls: the first fails, and the second works.
 async fn fails_once<S>(api: &Api, mint: &Mint, mut caller: Caller<S>, skip: Option<Skip>)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error: Into<tower::BoxError>>,
@@ -341,7 +334,7 @@ async fn a_call_beyond_the_limit_is_made_once_and_the_next_one_works() {
 }
 
 #[tokio::test]
-async fn a_call_that_skips_the_retry_is_made_once_and_the_next_one_works() {
+async fn call_that_skips_the_retry_is_sent_once_and_the_next_works() {
     let (api, mint) = (Api::default(), mint());
     let caller = Caller::new(RefreshLayer::new(mint.clone()).layer(api.channel().await));
     fails_once(&api, &mint, caller, Some(Skip::Retry)).await;
@@ -357,7 +350,7 @@ async fn without_retry_a_call_is_made_once_and_the_next_one_works() {
 
 // ===== a status in the trailers =====
 
-/// A call whose server refuses in this way.
+/// Makes a call that the server refuses in this way.
 fn refused(how: &'static str) -> tonic::Request<Bytes> {
     let mut request = tonic::Request::new(Bytes::from_static(b"one"));
     request.metadata_mut().insert(REFUSE, MetadataValue::from_static(how));
@@ -365,7 +358,7 @@ fn refused(how: &'static str) -> tonic::Request<Bytes> {
 }
 
 #[tokio::test]
-async fn a_status_in_the_trailers_is_the_callers_unless_the_answer_is_held() {
+async fn status_in_trailers_is_returned_unless_trailers_are_held() {
     let (api, mint) = (Api::default(), mint());
     let channel = api.channel().await;
     let layer = RefreshLayer::new(mint.clone());
@@ -385,7 +378,7 @@ async fn a_status_in_the_trailers_is_the_callers_unless_the_answer_is_held() {
 }
 
 #[tokio::test]
-async fn the_status_of_an_answer_that_was_held_is_the_one_that_it_would_have_been() {
+async fn holding_a_response_does_not_change_its_status() {
     let (api, mint) = (Api::default(), mint());
     let channel = api.channel().await;
     let layer = RefreshLayer::new(mint.clone()).without_retry();
@@ -401,7 +394,7 @@ async fn the_status_of_an_answer_that_was_held_is_the_one_that_it_would_have_bee
         assert_eq!(status.message(), "who are you? – the server");
         assert_eq!(status.message(), expected.message());
         assert_eq!(status.metadata().get("x-initial").unwrap(), "initial");
-        // tonic leaves out what came with the head if a message was between.
+        // tonic omits the metadata of the head if a message follows it.
         let headers = status.metadata().clone().into_headers();
         for (name, value) in &expected.metadata().clone().into_headers() {
             assert!(name == "date" || headers[name] == value, "{how}: {name}");
@@ -431,7 +424,7 @@ async fn a_stream_that_is_held_by_mistake_is_late_and_not_dead() {
 // ===== without a token =====
 
 #[tokio::test]
-async fn a_callers_status_says_why_there_is_no_token() {
+async fn status_explains_why_there_is_no_token() {
     type Make = fn(&'static str) -> TokenError;
     let cases: [(Make, Code); 4] = [
         (|why| TokenError::transient(why), Code::Unavailable),
@@ -445,7 +438,7 @@ async fn a_callers_status_says_why_there_is_no_token() {
         let source = move |_: Renewal| async move { Err::<TokenSet, _>(make("because")) };
         let layer = RefreshLayer::new(source).origin("https://api.test").unwrap();
         let mut caller = Caller::new(layer.layer(channel.clone()));
-        // The first waited for the flight, and the second is told at once.
+        // The first waited for the refresh, and the second fails at once.
         for _ in 0..2 {
             let status = caller.unary(ECHO, "one").await.unwrap_err();
             assert_eq!(status.code(), code);
@@ -454,7 +447,7 @@ async fn a_callers_status_says_why_there_is_no_token() {
             assert_eq!(source.to_string(), status.message());
         }
 
-        // Whoever does not speak gRPC gets what it was.
+        // A request that is not gRPC gets the original error.
         let api = tower::service_fn(async |_: Request<Empty<Bytes>>| {
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         });
@@ -466,7 +459,7 @@ async fn a_callers_status_says_why_there_is_no_token() {
 }
 
 #[tokio::test]
-async fn a_callers_status_says_that_the_layer_may_not_send_the_token_there() {
+async fn status_explains_that_the_origin_may_not_get_the_token() {
     let channel = Api::default().channel().await;
     let service = RefreshLayer::new(mint()).layer(channel);
     let mut client = HealthClient::with_origin(service, "https://api.test".parse().unwrap());
@@ -492,7 +485,7 @@ async fn the_servers_status_beats_a_renewal_that_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_callers_status_does_not_say_that_a_rejected_call_was_never_sent() {
+async fn status_never_claims_that_a_rejected_call_was_not_sent() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("old")).await.unwrap();
@@ -521,11 +514,11 @@ async fn a_callers_status_does_not_say_that_a_rejected_call_was_never_sent() {
     assert!(status.source().is_none());
 }
 
-// ===== what others add =====
+// ===== interceptors =====
 
 #[tokio::test]
-async fn a_generated_client_works_with_interceptors_on_either_side_of_the_layer() {
-    // What each attempt has when it comes to the channel.
+async fn generated_client_works_with_interceptors_on_either_side() {
+    // The metadata of each attempt when it reaches the channel.
     #[derive(Debug, PartialEq)]
     struct Seen {
         outer: bool,

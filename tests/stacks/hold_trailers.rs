@@ -1,5 +1,4 @@
-//! `HoldTrailersLayer`, over answers that a test hands out frame by frame.
-#![allow(clippy::unwrap_used, reason = "tests panic")]
+//! `HoldTrailersLayer`, over responses that a test sends frame by frame.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,7 +18,7 @@ use tower_refresh::{RefreshLayer, Renewal, TokenSet};
 
 type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, io::Error>>;
 
-/// An answer with a gRPC head, and the hand that gives its body.
+/// Returns a response with a gRPC head, and the sender of its body.
 fn answer() -> (Frames, Response<impl Body<Data = Bytes, Error = io::Error> + Unpin>) {
     let (frames, mut receiver) = mpsc::unbounded_channel();
     let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
@@ -36,7 +35,7 @@ fn head<B>(body: B) -> Response<B> {
         .unwrap()
 }
 
-/// A body of which everything is there.
+/// Returns a body whose frames are all ready.
 fn body_of(
     frames: Vec<Frame<Bytes>>,
 ) -> StreamBody<impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Unpin> {
@@ -64,7 +63,7 @@ fn trailers(code: u16) -> HeaderMap {
     trailers
 }
 
-/// The answer to one call through the layer.
+/// Makes one call through the layer.
 fn call<B>(
     layer: HoldTrailersLayer,
     response: Response<B>,
@@ -89,10 +88,10 @@ where
     response.into_body().collect().await.unwrap()
 }
 
-// ===== what is held =====
+// ===== responses that are held =====
 
 #[tokio::test(start_paused = true)]
-async fn the_head_and_the_message_wait_for_the_trailers_and_nothing_is_lost() {
+async fn head_and_message_wait_for_trailers_and_arrive_complete() {
     let (frames, response) = answer();
     let mut call = call(HoldTrailersLayer::new(), response);
     assert_pending!(call.poll());
@@ -128,7 +127,7 @@ async fn every_other_status_passes_unchanged() {
 }
 
 #[tokio::test]
-async fn what_the_headers_say_already_stays() {
+async fn headers_of_the_head_are_not_overwritten_by_trailers() {
     let mut trailers = trailers(16);
     trailers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
     trailers.insert("x-initial", HeaderValue::from_static("trailing"));
@@ -143,7 +142,7 @@ async fn what_the_headers_say_already_stays() {
 }
 
 #[tokio::test]
-async fn tonic_makes_the_same_status_of_the_headers_as_of_the_trailers() {
+async fn tonic_reads_the_same_status_from_headers_and_trailers() {
     let mut call =
         call(HoldTrailersLayer::new(), head(body_of(vec![Frame::trailers(trailers(16))])));
     let response = assert_ready!(call.poll()).unwrap();
@@ -159,10 +158,10 @@ async fn tonic_makes_the_same_status_of_the_headers_as_of_the_trailers() {
     }
 }
 
-// ===== what is let go =====
+// ===== responses that are released =====
 
 #[tokio::test(start_paused = true)]
-async fn a_second_message_lets_the_answer_go_wherever_the_frames_are_cut() {
+async fn second_message_releases_the_response_at_any_frame_cut() {
     let both = [message("first"), message("second")].concat();
     let first = message("first").len();
     for size in 1..both.len() {
@@ -213,7 +212,7 @@ async fn an_answer_is_held_up_to_the_limit_and_not_beyond() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_nothing_but_empty_frames_is_not_held_for_ever() {
+async fn response_of_empty_frames_is_not_held_without_end() {
     let endless = futures_util::stream::repeat_with(|| Ok::<_, Infallible>(data(Bytes::new())));
     let mut call = call(HoldTrailersLayer::new().limit(1000), head(StreamBody::new(endless)));
     assert_ready!(call.poll()).unwrap();
@@ -238,14 +237,14 @@ async fn a_body_that_fails_fails_in_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_held_by_mistake_is_let_go_in_time() {
+async fn stream_held_by_mistake_is_released_in_time() {
     let (frames, response) = answer();
     let mut call = call(HoldTrailersLayer::new(), response);
     frames.send(Ok(data(message("first")))).unwrap();
     assert_pending!(call.poll());
     advance(Duration::from_millis(900)).await;
     assert_pending!(call.poll());
-    // It counts from the head, whatever comes meanwhile.
+    // The time counts from the head, regardless of later frames.
     frames.send(Ok(data(Bytes::new()))).unwrap();
     assert_pending!(call.poll());
     advance(Duration::from_millis(101)).await;
@@ -278,7 +277,7 @@ fn outside_a_runtime_an_answer_that_is_not_there_is_not_held() {
     assert_eq!(assert_ready!(there.poll()).unwrap().headers()["grpc-status"], "16");
 }
 
-// ===== what is not held =====
+// ===== responses that are not held =====
 
 #[tokio::test(start_paused = true)]
 async fn what_is_no_unary_answer_is_not_held_for_a_moment() {
@@ -316,7 +315,7 @@ async fn the_length_of_the_body_is_known_as_before() {
     assert_eq!(body.size_hint().exact(), Some(0));
     assert!(body.is_end_stream());
 
-    // Let go before its end: what is held, and what is left.
+    // Released before its end: the held frames, and the rest.
     let two = [message("first"), message("second")].concat();
     let body = body_of(vec![data(two.clone())]);
     let mut call = self::call(HoldTrailersLayer::new(), head(body));
@@ -327,12 +326,12 @@ async fn the_length_of_the_body_is_known_as_before() {
 
 // ===== beneath `RefreshLayer` =====
 
-/// The ways in which servers say UNAUTHENTICATED.
+/// The ways in which servers respond with UNAUTHENTICATED.
 #[derive(Clone, Copy, Debug)]
 enum Shape {
     /// tonic's `Err(Status)`, grpcio's `context.abort`.
     TrailersOnly,
-    /// An error inside a stream that has sent something.
+    /// An error in a stream that has sent a message.
     AfterOneMessage,
     AfterTwoMessages,
     /// After initial metadata.
@@ -356,7 +355,7 @@ fn refuse(shape: Shape) -> Response<tonic::body::Body> {
     head(tonic::body::Body::new(body_of(frames)))
 }
 
-/// Calls a server that refuses the first token in this shape, and returns whether the caller got an answer to the second.
+/// Calls a server that refuses the first token in this form, and returns whether the retry succeeded.
 async fn sent_again(shape: Shape, hold: bool) -> bool {
     let server = tower::service_fn(move |request: Request<Empty<Bytes>>| async move {
         Ok::<_, Infallible>(if request.headers()[header::AUTHORIZATION] == "Bearer t1" {
@@ -383,7 +382,7 @@ async fn sent_again(shape: Shape, hold: bool) -> bool {
 }
 
 #[tokio::test]
-async fn a_rejection_in_trailers_is_seen_with_the_layer_and_only_with_it() {
+async fn rejection_in_trailers_is_seen_only_with_the_layer() {
     for (shape, without, with) in [
         (Shape::TrailersOnly, true, true),
         (Shape::AfterOneMessage, false, true),

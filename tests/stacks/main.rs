@@ -1,16 +1,26 @@
-//! The layer in the stacks that it is made for: tower, axum, tonic, reqwest.
+//! The layer in its stacks: tower, hyper-util, axum, tonic and reqwest.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails in a helper fails its test"
+)]
+#![cfg_attr(not(feature = "full"), allow(dead_code, reason = "helpers of tests that were skipped"))]
 
 #[cfg(all(feature = "axum", feature = "oauth2", feature = "testing"))]
 mod axum;
+#[cfg(all(feature = "oauth2", feature = "testing"))]
+mod connections;
 #[cfg(all(feature = "testing", feature = "tonic"))]
 mod grpc;
-#[cfg(feature = "tonic")]
-mod grpc_support;
 #[cfg(feature = "testing")]
 #[path = "../harness/mod.rs"]
 mod harness;
 #[cfg(feature = "tonic")]
 mod hold_trailers;
+#[cfg(feature = "tonic")]
+mod raw_grpc;
 #[cfg(all(feature = "oauth2", feature = "reqwest", feature = "testing"))]
 mod reqwest;
 #[cfg(feature = "testing")]
@@ -20,4 +30,4 @@ mod stacks;
 #[cfg(not(feature = "full"))]
 #[test]
 #[ignore = "the other tests of this crate need more features: run with `--all-features`"]
-fn skipped_without_all_features() {}
+fn tests_skipped_without_all_features() {}

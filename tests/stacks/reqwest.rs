@@ -1,9 +1,5 @@
 //! reqwest beneath the layer and at the token endpoint, over real sockets.
-#![allow(
-    clippy::disallowed_types,
-    clippy::unwrap_used,
-    reason = "a test: helpers outside of test functions too, which write things down"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::error::Error;
 use std::future::{Future, ready};
@@ -62,7 +58,7 @@ async fn a_stream_is_sent_again_with_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn a_stream_over_the_limit_leaves_its_caller_the_rejection_and_the_next_one_a_new_token() {
+async fn stream_over_the_limit_returns_its_401_and_refreshes() {
     let api = Api::serve(Version::HTTP_11).await;
     api.post("/", "").await;
     api.server.revoke_all_access_tokens();
@@ -74,7 +70,7 @@ async fn a_stream_over_the_limit_leaves_its_caller_the_rejection_and_the_next_on
 }
 
 #[tokio::test]
-async fn a_body_that_fails_midway_fails_the_request_with_its_own_error() {
+async fn body_that_fails_midway_returns_its_own_error() {
     let api = Api::serve(Version::HTTP_11).await;
     let body = streamed([Ok("half".into()), Err(io::Error::other("the disk is gone").into())]);
     let error = api.send("/", body).await.unwrap_err();
@@ -84,10 +80,10 @@ async fn a_body_that_fails_midway_fails_the_request_with_its_own_error() {
 }
 
 #[tokio::test]
-async fn bodies_of_every_kind_are_sent() {
+async fn bodies_of_every_kind_reach_the_server() {
     let foreign = Recorder::serve().await;
     let http = service(reqwest::Client::builder());
-    // One that is not `Sync`.
+    // A body that is not `Sync`.
     let unsync = stream_of([Ok("unsync".into())]).boxed_unsync();
     http.clone().oneshot(foreign.request("/", unsync)).await.unwrap();
     http.clone().oneshot(foreign.request("/", Full::from("full"))).await.unwrap();
@@ -95,15 +91,15 @@ async fn bodies_of_every_kind_are_sent() {
     http.clone().oneshot(foreign.request("/", reqwest::Body::from("reqwest"))).await.unwrap();
     http.oneshot(foreign.request("/", Empty::<Bytes>::new())).await.unwrap();
     assert_eq!(foreign.bodies(), ["unsync", "full", "string", "reqwest", ""]);
-    // A stream is chunked, what is in memory has its length, and of nothing nothing is said.
+    // A stream is chunked, a body in memory announces its length, and an empty body announces none.
     let lengths = [None, Some("4"), Some("6"), Some("7"), None];
     assert_eq!(foreign.header(header::CONTENT_LENGTH), lengths.map(|it| it.map(str::to_owned)));
 }
 
 #[tokio::test]
-async fn a_stream_that_is_rejected_midway_is_sent_again_from_its_beginning() {
+async fn stream_rejected_midway_is_resent_from_its_beginning() {
     for version in [Version::HTTP_11, Version::HTTP_2] {
-        // Rejects the first token once it has seen the beginning of the body, and otherwise answers with all of it.
+        // Rejects the first token after the first frame of the body, and otherwise echoes the body.
         let (tell, told) = oneshot::channel();
         let tell = Arc::new(Mutex::new(Some(tell)));
         let router = axum::Router::new().fallback(async move |request: axum::extract::Request| {
@@ -137,7 +133,7 @@ async fn a_stream_that_is_rejected_midway_is_sent_again_from_its_beginning() {
 
 #[tokio::test]
 async fn both_directions_of_a_stream_flow_before_either_ends() {
-    // Rejects the first token before it has seen anything of the body.
+    // Rejects the first token before it reads the body.
     let echo =
         axum::Router::new().fallback(
             async |request: axum::extract::Request| match harness::token_of(&request) {
@@ -170,7 +166,7 @@ async fn both_directions_of_a_stream_flow_before_either_ends() {
 
 #[tokio::test]
 async fn trailers_go_both_ways_and_with_the_retry() {
-    // Answers with the trailers that it was sent, and rejects the first token.
+    // Echoes the trailers, and rejects the first token.
     let router = axum::Router::new().fallback(async |request: axum::extract::Request| {
         let rejected = harness::token_of(&request) == Some("t1");
         let collected = request.into_body().collect().await.unwrap();
@@ -222,7 +218,7 @@ async fn a_redirect_to_another_origin_carries_the_body_and_no_token() {
 }
 
 #[tokio::test]
-async fn a_redirect_layer_outside_carries_a_token_in_a_header_of_its_own_nowhere() {
+async fn outer_redirect_layer_never_carries_a_custom_token_header() {
     let home = Recorder::serve().await;
     let foreign = Recorder::serve().await;
     home.redirect_to(foreign.url("/"));
@@ -242,7 +238,7 @@ async fn a_redirect_layer_outside_carries_a_token_in_a_header_of_its_own_nowhere
 }
 
 #[tokio::test]
-async fn what_is_in_memory_is_sent_after_a_redirect_and_of_a_stream_the_redirect_is_the_answer() {
+async fn redirect_resends_a_body_in_memory_and_returns_for_a_stream() {
     let home = Recorder::serve().await;
     let moved = Recorder::serve().await;
     home.redirect_to(moved.url("/"));
@@ -257,7 +253,7 @@ async fn what_is_in_memory_is_sent_after_a_redirect_and_of_a_stream_the_redirect
 }
 
 #[tokio::test]
-async fn a_refresh_token_follows_no_redirect_of_a_client_that_is_told_so() {
+async fn refresh_token_follows_no_redirect_with_policy_none() {
     let server = AuthorizationServer::new();
     let serving = server.serve().await.unwrap();
     let foreign = Recorder::serve().await;
@@ -320,7 +316,7 @@ async fn a_request_that_reqwest_cannot_take_is_an_error_of_reqwest() {
 
 #[tokio::test]
 async fn a_path_is_never_read_as_a_part_of_the_host() {
-    /// Writes down which names it is asked for.
+    /// A resolver that records the names.
     #[derive(Clone, Default)]
     struct Asked(Arc<Mutex<Vec<String>>>);
     impl Resolve for Asked {
@@ -334,7 +330,7 @@ async fn a_path_is_never_read_as_a_part_of_the_host() {
     let http = service(reqwest::Client::builder().dns_resolver(Arc::new(asked.clone())));
     let layer = RefreshLayer::new(StaticToken::new("sesame".parse().unwrap()));
     let client = layer.origin("https://api.test").unwrap().layer(http);
-    // `http` before 1.4.1 lets the others be made.
+    // `http` before 1.4.1 accepts the others.
     for path in ["*", ".evil.test/", "@evil.test/", ":99/"] {
         let uri = Uri::builder().scheme("https").authority("api.test").path_and_query(path);
         let Ok(uri) = uri.build() else {
@@ -350,7 +346,7 @@ async fn a_path_is_never_read_as_a_part_of_the_host() {
 /// S5
 #[tokio::test]
 async fn a_token_endpoint_that_cannot_be_reached_was_sent_nothing() {
-    /// Knows no name.
+    /// A resolver that fails for each name.
     struct Nowhere;
     impl Resolve for Nowhere {
         fn resolve(&self, _: Name) -> Resolving {
@@ -367,7 +363,7 @@ async fn a_token_endpoint_that_cannot_be_reached_was_sent_nothing() {
 
 /// S3
 #[tokio::test]
-async fn a_token_endpoint_that_was_asked_is_not_taken_for_one_that_was_sent_nothing() {
+async fn token_request_that_was_received_is_never_unsent() {
     let server = AuthorizationServer::new();
     let serving = server.serve().await.unwrap();
     server.token_faults().once(Fault::drop_connection().after_processing());
@@ -378,8 +374,8 @@ async fn a_token_endpoint_that_was_asked_is_not_taken_for_one_that_was_sent_noth
     assert!(error.is_ambiguous(), "{error}");
 }
 
-/// Asks a token endpoint that answers the first request with a redirect to where nobody listens.
-async fn redirected_to_nobody(
+/// Asks a token endpoint that redirects the first request to a closed port.
+async fn redirected_to_a_closed_port(
     status: StatusCode,
 ) -> (AuthorizationServer, tower_refresh::TokenError) {
     let server = AuthorizationServer::new();
@@ -388,7 +384,7 @@ async fn redirected_to_nobody(
     let to = HeaderValue::try_from(format!("http://{closed}/token")).unwrap();
     let fault = Fault::status(status).header(header::LOCATION, to);
     server.token_faults().once(fault.after_processing());
-    // As reqwest is by default: it follows redirects.
+    // The default of reqwest: it follows redirects.
     let http = service(reqwest::Client::builder());
     let endpoint = TokenEndpoint::new(http, serving.url("/token")).unwrap();
     let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
@@ -398,9 +394,9 @@ async fn redirected_to_nobody(
 
 /// S3
 #[tokio::test]
-async fn a_refresh_token_that_was_sent_and_then_redirected_is_not_taken_for_one_that_was_not() {
+async fn redirected_token_request_is_never_reported_as_unsent() {
     for status in [StatusCode::SEE_OTHER, StatusCode::TEMPORARY_REDIRECT] {
-        let (server, error) = redirected_to_nobody(status).await;
+        let (server, error) = redirected_to_a_closed_port(status).await;
         assert_eq!(server.counters().token_requests, 1, "it was sent");
         assert!(!error.is_transient(), "{status}: {error}");
     }
@@ -408,7 +404,7 @@ async fn a_refresh_token_that_was_sent_and_then_redirected_is_not_taken_for_one_
 
 /// S3
 #[tokio::test]
-async fn a_refresh_token_that_was_sent_and_then_tried_again_is_not_taken_for_one_that_was_not() {
+async fn repeated_token_request_is_never_reported_as_unsent() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
@@ -446,14 +442,14 @@ fn the_service_can_be_shared_and_its_future_spawned_and_named() {
 }
 
 #[test]
-fn debug_shows_no_default_header() {
+fn debug_output_shows_no_default_header() {
     let mut headers = HeaderMap::new();
     headers.insert("x-api-key", HeaderValue::from_static("sesame"));
     let http = service(reqwest::Client::builder().default_headers(headers));
     assert_eq!(format!("{http:?}"), "ReqwestService { .. }");
 }
 
-// ===== the API: rejects what its authorization server has revoked, and sends back what it is sent =====
+// ===== an API that echoes =====
 
 struct Api {
     server: AuthorizationServer,
@@ -506,7 +502,7 @@ impl Api {
     }
 }
 
-// ===== a server that writes down what it is sent =====
+// ===== a server that records =====
 
 struct Recorder {
     origin: String,
@@ -571,7 +567,7 @@ async fn serve(router: axum::Router) -> String {
     origin
 }
 
-// ===== what they have in common =====
+// ===== helpers =====
 
 fn service(client: reqwest::ClientBuilder) -> ReqwestService {
     ReqwestService::new(client.no_proxy().build().unwrap())
@@ -604,7 +600,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// Not for ever.
+/// Fails a test that hangs.
 async fn in_time<F: Future>(future: F) -> F::Output {
     timeout(Duration::from_secs(20), future).await.unwrap()
 }

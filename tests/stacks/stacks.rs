@@ -1,10 +1,6 @@
-//! The layer among others: buffer, concurrency limit, load shed, timeout and redirect, on either side.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    clippy::unwrap_used,
-    reason = "tests read paused time, write things down, and panic"
-)]
+//! The layer with other layers on either side: buffer, concurrency limit, load shed, timeout and redirect.
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -65,14 +61,14 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_a_boxed_service() {
+async fn layer_works_over_a_boxed_service() {
     let mint = Mint::new(HOUR);
     let client = ServiceBuilder::new().layer(layer(&mint)).service(BoxCloneService::new(api()));
     works(client, &mint).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_a_service_that_is_not_clone_with_a_buffer_beneath() {
+async fn layer_works_over_a_service_that_is_not_clone_if_buffered() {
     let mint = Mint::new(HOUR);
     let client =
         ServiceBuilder::new().layer(layer(&mint)).buffer(4).service(BoxService::new(api()));
@@ -80,14 +76,14 @@ async fn over_a_service_that_is_not_clone_with_a_buffer_beneath() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn beneath_a_buffer() {
+async fn layer_works_beneath_a_buffer_layer() {
     let mint = Mint::new(HOUR);
     let client = ServiceBuilder::new().buffer(4).layer(layer(&mint)).service(api());
     works(client, &mint).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_concurrency_limit_on_either_side() {
+async fn layer_works_with_a_concurrency_limit_on_either_side() {
     let mint = Mint::new(HOUR);
     let client = ServiceBuilder::new().layer(layer(&mint)).concurrency_limit(1).service(api());
     works(client, &mint).await;
@@ -98,7 +94,7 @@ async fn with_a_concurrency_limit_on_either_side() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_timeout_on_either_side() {
+async fn layer_works_with_a_timeout_on_either_side() {
     let mint = Mint::new(HOUR);
     let client =
         ServiceBuilder::new().layer(layer(&mint)).timeout(Duration::from_millis(20)).service(api());
@@ -108,7 +104,7 @@ async fn with_a_timeout_on_either_side() {
     let mint = Mint::new(HOUR);
     let client =
         ServiceBuilder::new().timeout(Duration::from_millis(20)).layer(layer(&mint)).service(api());
-    // Outside they do; the refresh goes on all the same.
+    // Outside they do, and the refresh continues nevertheless.
     assert!(
         client.clone().oneshot(get("/")).await.unwrap_err().is::<tower::timeout::error::Elapsed>()
     );
@@ -119,7 +115,7 @@ async fn with_a_timeout_on_either_side() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_load_shed_on_either_side() {
+async fn layer_works_with_load_shed_on_either_side() {
     let mint = Mint::new(HOUR);
     let client =
         ServiceBuilder::new().load_shed().concurrency_limit(100).layer(layer(&mint)).service(api());
@@ -177,8 +173,8 @@ async fn a_refused_request_gives_its_permit_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_token_is_acquired_before_readiness_is_used_and_attached_at_the_last_moment() {
-    // A request that waited for a token and then for the service goes out with the newest token.
+async fn token_is_acquired_before_readiness_and_attached_last() {
+    // A request that waited for a token and then for the service carries the newest token.
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test").unwrap();
@@ -192,7 +188,7 @@ async fn the_token_is_acquired_before_readiness_is_used_and_attached_at_the_last
     let client = ServiceBuilder::new().layer(layer).service(limited.clone());
     let waiting = tokio::spawn(client.oneshot(get("/")));
     let asked = strings.next().await;
-    // Somebody takes the only permit.
+    // Another request takes the only permit.
     let mut holder = limited.clone();
     holder.ready().await.unwrap();
     asked.answer(tokens("first").with_expires_in(HOUR));
@@ -234,7 +230,7 @@ async fn a_redirect_layer_outside_carries_no_token_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_layer_outside_sends_each_attempt_with_the_token_of_the_day() {
+async fn outer_retry_sends_each_attempt_with_the_current_token() {
     #[derive(Clone)]
     struct Twice(usize);
     impl tower::retry::Policy<Request<Body>, Response<Body>, BoxError> for Twice {
@@ -282,7 +278,7 @@ async fn a_retry_layer_outside_sends_each_attempt_with_the_token_of_the_day() {
     assert_eq!(*sent.lock().unwrap(), ["t1", "t2"]);
 }
 
-/// What a user writes must be usable where futures are spawned, and nameable in a struct.
+/// The service must be usable in spawned futures, and nameable in a struct.
 #[test]
 fn the_service_is_send_and_sync_and_clone() {
     fn spawnable<T: Send + Sync + Clone + 'static>(_: T) {}
@@ -296,7 +292,7 @@ fn the_service_is_send_and_sync_and_clone() {
     spawnable(layer);
 }
 
-/// Serves one request at a time; one to `/slow` takes a minute. Rejects `old`, and writes down what it is sent.
+/// Serves one request at a time. One to `/slow` takes a minute. Rejects `old`, and records the tokens.
 fn one_at_a_time(
     sent: &Arc<Mutex<Vec<String>>>,
 ) -> impl Service<
@@ -325,7 +321,7 @@ fn one_at_a_time(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waits_for_readiness_does_not_send_a_token_that_was_forgotten() {
+async fn request_waiting_for_readiness_sends_no_logged_out_token() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test").unwrap();
@@ -346,7 +342,7 @@ async fn a_request_that_waits_for_readiness_does_not_send_a_token_that_was_forgo
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_that_waits_for_readiness_until_its_token_expired_goes_back_for_a_newer_one() {
+async fn retry_waiting_past_token_expiry_acquires_a_newer_one() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
@@ -367,7 +363,7 @@ async fn a_retry_that_waits_for_readiness_until_its_token_expired_goes_back_for_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_has_no_room_for_a_header_is_an_error_and_no_panic() {
+async fn request_without_room_for_a_header_is_an_error() {
     let mint = Mint::new(HOUR);
     let client = ServiceBuilder::new().layer(layer(&mint)).service(api());
     let mut request = get("/");

@@ -1,10 +1,5 @@
-//! The laws of stores hold for the store in memory, and each store that breaks one is found out.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::disallowed_types,
-    reason = "a test: helpers outside of test functions too"
-)]
+//! The store in memory keeps the laws of stores, and a store that breaks one is detected.
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::HashMap;
 use std::mem;
@@ -40,7 +35,7 @@ fn a_store_that_waits_between_its_steps_keeps_the_laws() {
 }
 
 #[test]
-fn a_store_that_breaks_a_law_is_told_which() {
+fn broken_law_of_a_store_is_named_in_the_panic() {
     let mut missed = Vec::new();
     for (flaw, law, words) in [
         (Flaw::IgnoresNames, "law 1", "is not empty"),
@@ -87,16 +82,16 @@ fn a_store_that_breaks_a_law_is_told_which() {
     assert!(missed.is_empty(), "{missed:#?}");
 }
 
-/// The stores that there are, by their names.
+/// The stores, by name.
 #[derive(Default)]
 struct Storages(Mutex<HashMap<String, Storage>>);
 
 #[derive(Clone, Default)]
 struct Storage {
     memory: MemoryStore,
-    /// Taken in place of the lock of `memory`.
+    /// Locked instead of `memory`.
     lock: MemoryStore,
-    /// Seen by loads in place of what is stored.
+    /// Returned by loads instead of the stored record.
     torn: Arc<Mutex<Option<StoredTokens>>>,
     is_empty: Arc<AtomicBool>,
 }
@@ -157,12 +152,12 @@ enum Flaw {
     LosesCancelledSaves,
 }
 
-/// A store in memory that waits between its steps as others do, with a flaw.
+/// A store in memory that waits between its steps, with a flaw.
 #[derive(Default)]
 struct Broken {
     flaw: Flaw,
     storage: Storage,
-    /// What this handle knows by itself.
+    /// The state of this handle alone.
     own: MemoryStore,
     own_loads: AtomicUsize,
 }
@@ -352,7 +347,7 @@ impl StoreLock for BrokenLock {
     async fn release(mut self) {
         let held = self.held.take();
         if self.flaw == Flaw::LockSurvivesRelease {
-            // Until the lease is over.
+            // Until the lease ends.
             tokio::spawn(async move {
                 sleep(Duration::from_secs(30)).await;
                 drop(held);

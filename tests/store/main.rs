@@ -1,9 +1,20 @@
-//! The stores, and the credentials that use one.
+//! Stores, and credentials that share one.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what fails in a helper fails its test"
+)]
+#![cfg_attr(not(feature = "full"), allow(dead_code, reason = "helpers of tests that were skipped"))]
 
 #[cfg(all(unix, feature = "file-store"))]
 mod file_store;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod fleet_model;
+#[cfg(all(unix, feature = "file-store"))]
+#[path = "../harness/folder.rs"]
+mod folder;
 #[cfg(feature = "testing")]
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -11,8 +22,6 @@ mod harness;
 mod laws;
 #[cfg(all(feature = "sealed", feature = "testing"))]
 mod sealed;
-#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
-mod store_support;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod stored;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
@@ -23,9 +32,11 @@ mod stored_failures;
 mod stored_in_a_file;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod stored_sessions;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod world;
 
 /// Shows in the list of tests that some were skipped.
 #[cfg(not(feature = "full"))]
 #[test]
 #[ignore = "the other tests of this crate need more features: run with `--all-features`"]
-fn skipped_without_all_features() {}
+fn tests_skipped_without_all_features() {}

@@ -1,11 +1,5 @@
-//! What a sealed store keeps is secret, cannot be edited unnoticed, and survives the change of its key.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_types,
-    reason = "a test: helpers outside of test functions too"
-)]
+//! Records of a sealed store are secret, cannot be edited unnoticed, and survive the change of the key.
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -23,7 +17,7 @@ use tower_refresh::testing::store_laws;
 // ===== the laws =====
 
 #[test]
-fn a_sealed_store_keeps_the_laws() {
+fn sealed_store_keeps_the_laws_of_stores() {
     let stores = Mutex::new(HashMap::<String, MemoryStore>::new());
     let store = |name: &str| {
         let store = stores.lock().unwrap().entry(name.to_owned()).or_default().clone();
@@ -36,7 +30,7 @@ fn a_sealed_store_keeps_the_laws() {
     }
 }
 
-// ===== what can be read =====
+// ===== secrecy =====
 
 #[tokio::test]
 async fn nothing_secret_is_stored_or_shown() {
@@ -62,11 +56,11 @@ async fn nothing_secret_is_stored_or_shown() {
             "BwcHBwcH",
         ] {
             assert!(!shown.contains(secret), "{secret} in {shown}");
-            // However its bytes come to lie.
+            // At any alignment of its bytes.
             for start in 0..3 {
                 let encoded = STANDARD_NO_PAD.encode(secret.as_bytes().split_at(start).1);
                 let inner = &encoded[..encoded.len() - 1];
-                // A few letters are found in anything random.
+                // A few letters occur in any random text.
                 assert!(inner.len() < 7 || !shown.contains(inner), "{secret} in {shown}");
             }
         }
@@ -78,7 +72,7 @@ async fn nothing_secret_is_stored_or_shown() {
 }
 
 #[tokio::test]
-async fn what_is_loaded_is_what_was_saved_and_fields_of_the_store_are_not_taken_for_it() {
+async fn record_loads_as_saved_despite_fields_of_the_inner_store() {
     let store = MemoryStore::new();
     let sealed = Sealed::new(store.clone(), key("a", 1));
     sealed.save(&record(1), None).await.unwrap();
@@ -93,7 +87,7 @@ async fn what_is_loaded_is_what_was_saved_and_fields_of_the_store_are_not_taken_
 }
 
 #[tokio::test]
-async fn no_two_saves_share_a_nonce() {
+async fn no_two_saves_share_an_encryption_nonce() {
     let mut nonces = HashSet::new();
     for _ in 0..100 {
         let store = MemoryStore::new();
@@ -105,7 +99,7 @@ async fn no_two_saves_share_a_nonce() {
     }
 }
 
-// ===== what can be written =====
+// ===== edits =====
 
 #[tokio::test]
 async fn no_part_in_the_clear_can_be_edited() {
@@ -131,7 +125,7 @@ async fn no_part_in_the_clear_can_be_edited() {
         for edit in edits(stored.pointer(&part).unwrap()) {
             let mut edited = stored.clone();
             *edited.pointer_mut(&part).unwrap() = edit;
-            // Any other key is of no help, and neither is the same under the other id.
+            // No other key opens it, nor does the same key under the other id.
             let sealed = Sealed::new(holding(&edited).await, key("a", 1)).also_open(key("b", 1));
             let error = sealed.load().await.expect_err(&part);
             assert!(error.is_unreadable(), "{part}: {error}");
@@ -192,18 +186,18 @@ async fn what_was_sealed_for_one_name_is_not_read_under_another() {
         let mut swapped = into.clone();
         swapped["body"] = of["body"].clone();
         unreadable(&swapped, "was changed").await;
-        // With all that the first has, under the name of the second.
+        // With all fields of the first, under the name of the second.
         let mut renamed = of.clone();
         renamed["binding"] = into["binding"].clone();
         unreadable(&renamed, "was changed").await;
     }
-    // Moved as it is, it says where it belongs.
+    // A record that was copied unchanged names the place where it belongs.
     let moved = Sealed::new(holding(&two).await, key("a", 1)).load().await.unwrap().unwrap();
     assert_eq!(moved.binding().name, "two");
 }
 
 #[tokio::test]
-async fn what_cannot_be_opened_is_left_as_it_is() {
+async fn record_that_cannot_be_opened_is_left_unchanged() {
     let plain = json_of(&record(1));
     let sealed = sealed_json(&record(1), key("a", 1)).await;
     let mut edited = sealed.clone();
@@ -218,7 +212,7 @@ async fn what_cannot_be_opened_is_left_as_it_is() {
         let over = Sealed::new(store.clone(), key);
         let error = over.load().await.unwrap_err();
         assert!(error.is_unreadable());
-        // Whoever has many needs to know which.
+        // With several stores, the message must name the one that failed.
         assert!(error.get_ref().to_string().starts_with(&store.describe()), "{error}");
         for replaces in [None, Some(record(5).write_id())] {
             assert!(over.save(&record(2), replaces).await.unwrap_err().is_conflict());
@@ -264,7 +258,7 @@ impl TokenStore for At {
     }
 }
 
-/// What is stored for a record that was sealed at this place.
+/// Returns the stored form of a record that was sealed at this place.
 async fn sealed_at(place: &'static str, record: &StoredTokens) -> Value {
     let store = At(place, MemoryStore::new());
     Sealed::new(store.clone(), key("a", 1)).save(record, None).await.unwrap();
@@ -352,9 +346,10 @@ async fn swapped_files_are_refused_and_a_moved_folder_is_not() {
 
     use tower_refresh::store::FileStore;
 
-    let folder = std::env::temp_dir().join(format!("tower-refresh-sealed-{}", std::process::id()));
-    drop(fs::remove_dir_all(&folder));
-    let [users, moved] = ["users", "moved"].map(|name| folder.join(name));
+    use crate::folder::Folder;
+
+    let folder = Folder::new();
+    let [users, moved] = ["users", "moved"].map(|name| folder.path(name));
     for user in ["", "alice", "bob"] {
         fs::create_dir_all(users.join(user)).unwrap();
     }
@@ -384,13 +379,12 @@ async fn swapped_files_are_refused_and_a_moved_folder_is_not() {
         }
     }
 
-    // Nor is it another place if it is found by another way.
+    // A link to it is the same place.
     std::os::unix::fs::symlink("alice.json", users.join("link")).unwrap();
     assert!(by_name("link").load().await.unwrap().is_some());
     assert_eq!(by_name("link").place(), "alice.json");
     fs::rename(&users, &moved).unwrap();
     assert!(sealed(FileStore::new(moved.join("alice.json"))).load().await.unwrap().is_some());
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 // ===== keys =====
@@ -406,7 +400,7 @@ async fn a_key_is_rotated_without_a_gap() {
     let second = Sealed::new(store.clone(), new.clone()).also_open(old);
     let last = Sealed::new(store.clone(), new);
 
-    // While each step is rolled out, some processes are a step behind.
+    // During the rollout of each step, some processes are a step behind.
     let mut stored: Option<WriteId> = None;
     for (place, [ahead, behind]) in
         [[&first, &before], [&second, &first], [&last, &second]].into_iter().enumerate()
@@ -423,7 +417,7 @@ async fn a_key_is_rotated_without_a_gap() {
     }
     assert_eq!(sealed_with().await, "2026-03");
 
-    // A grant that was not renewed meanwhile.
+    // A grant that was not refreshed meanwhile.
     let store = MemoryStore::new();
     Sealed::new(store.clone(), key("2026-02", 1)).save(&record(1), None).await.unwrap();
     let error = Sealed::new(store, key("2026-03", 2)).load().await.unwrap_err();
@@ -432,7 +426,7 @@ async fn a_key_is_rotated_without_a_gap() {
 }
 
 #[tokio::test]
-async fn keys_of_one_id_are_all_tried_and_a_wrong_one_is_told() {
+async fn keys_of_one_id_are_all_tried_and_a_wrong_one_is_named() {
     let stored = sealed_json(&record(1), key("a", 1)).await;
     let store = holding(&stored).await;
     let wrong = Sealed::new(store.clone(), key("a", 2));
@@ -445,7 +439,7 @@ async fn keys_of_one_id_are_all_tried_and_a_wrong_one_is_told() {
 }
 
 #[tokio::test]
-async fn the_id_of_a_key_that_somebody_else_wrote_is_shown_in_short_and_escaped() {
+async fn foreign_key_id_is_shown_truncated_and_escaped() {
     let mut stored = sealed_json(&record(1), key("a", 1)).await;
     stored["body"]["sealed"]["key_id"] = json!(format!("\n\u{1b}[31m{}", "x".repeat(10_000)));
     let error = Sealed::new(holding(&stored).await, key("a", 1)).load().await.unwrap_err();
@@ -455,7 +449,7 @@ async fn the_id_of_a_key_that_somebody_else_wrote_is_shown_in_short_and_escaped(
 
 #[tokio::test]
 async fn keys_are_read_from_base64_of_either_kind() {
-    // With all that tells the alphabets apart.
+    // With all characters that differ between the alphabets.
     let bytes: [u8; 32] = std::array::from_fn(|place| 0xfb_u8.wrapping_add(place as u8 % 5));
     let stored = sealed_json(&record(1), SealKey::new("a", bytes)).await;
     let standard = STANDARD.encode(bytes);
@@ -474,7 +468,7 @@ async fn keys_are_read_from_base64_of_either_kind() {
 }
 
 #[test]
-fn what_is_no_key_is_told_and_not_shown() {
+fn invalid_key_is_an_error_that_does_not_show_it() {
     for (secret, words) in [
         ("", "is of 0 bytes, and is to be of 32"),
         ("c2VzYW1l", "is of 6 bytes"),
@@ -492,10 +486,10 @@ fn what_is_no_key_is_told_and_not_shown() {
     }
 }
 
-// ===== introducing it =====
+// ===== adoption =====
 
 #[tokio::test]
-async fn a_plain_record_is_read_only_where_that_is_allowed_and_sealed_by_the_next_save() {
+async fn plain_record_is_read_if_allowed_and_sealed_by_a_save() {
     let store = MemoryStore::new();
     store.save(&record(1), None).await.unwrap();
     let sealed = Sealed::new(store.clone(), key("a", 1));
@@ -519,7 +513,7 @@ fn key(id: &str, byte: u8) -> SealKey {
     SealKey::new(id, [byte; 32])
 }
 
-/// A record with all that one can have.
+/// Returns a record with all fields.
 fn record(number: u8) -> StoredTokens {
     let json = json!({
         "version": 1,
@@ -559,7 +553,7 @@ fn json_of(record: &StoredTokens) -> Value {
     serde_json::from_slice(&record.to_json().unwrap()).unwrap()
 }
 
-/// What a store beneath has once this is saved.
+/// Returns the JSON that the inner store holds after a save.
 async fn sealed_json(record: &StoredTokens, key: SealKey) -> Value {
     let store = MemoryStore::new();
     Sealed::new(store.clone(), key).save(record, None).await.unwrap();
@@ -580,19 +574,19 @@ async fn unreadable(stored: &Value, words: &str) {
     assert!(!format!("{error} {error:?}").contains("sesame"));
 }
 
-/// The paths of all that has no parts of its own.
+/// Returns the paths of all leaves.
 fn parts(json: &Value, path: &str) -> Vec<String> {
     let Value::Object(fields) = json else { return vec![path.to_owned()] };
     fields.iter().flat_map(|(name, part)| parts(part, &format!("{path}/{name}"))).collect()
 }
 
-/// Other values of the same type, as near as can be.
+/// Returns other values of the same type, as close as possible.
 fn edits(part: &Value) -> Vec<Value> {
     match part {
         Value::Bool(value) => vec![json!(!value)],
         Value::Number(number) => {
             let number = number.as_u64().unwrap();
-            // A later version would not even be read.
+            // A later version would not be read at all.
             let later = if number == 1 { 0 } else { number + 1 };
             vec![json!(later), json!(number - 1)]
         }

@@ -1,10 +1,5 @@
-//! What `Stored` promises while all goes well: a refresh token is spent at most once, what comes of it is saved before it is
-//! used, and all who share a store share it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test says what went wrong by where it fails"
-)]
+//! Credentials that share a store, without faults: a refresh token is spent at most once, its successor is saved before it
+//! is used, and every worker adopts it.
 
 use std::time::Duration;
 
@@ -16,7 +11,7 @@ use tower_refresh::testing::{Fault, Rotation};
 use tower_refresh::{Credentials, Event, TokenSet, TokenSource, source_fn};
 
 use crate::harness::{self, let_others_run, puppet};
-use crate::store_support::{MINUTE, SECOND, Skewed, Step, World, access, count, refresh};
+use crate::world::{MINUTE, SECOND, Skewed, Step, World, access, count, refresh};
 
 // ===== once =====
 
@@ -57,19 +52,19 @@ async fn a_restart_goes_on_with_what_is_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_is_written_down_before_it_is_done_and_saved_before_it_is_used() {
+async fn intent_is_saved_before_sending_and_tokens_before_their_use() {
     let world = World::new();
     let worker = world.worker();
     let in_order = ["lock", "load", "save intent", "is held", "fetch", "save tokens", "release"];
     for round in 0..2 {
-        // The first look is without the lock.
+        // The first load is without the lock.
         let paused = worker.store.pause(Step::SaveTokens);
         let asking = tokio::spawn({
             let worker = worker.clone();
             async move { worker.renew().await }
         });
         let go = paused.reached().await;
-        assert!(!asking.is_finished(), "nobody gets what is not saved");
+        assert!(!asking.is_finished(), "unsaved tokens are not used");
         assert!(world.has_open_intent().await);
         let release = worker.store.pause(Step::Release);
         go.send(()).unwrap();
@@ -86,7 +81,7 @@ async fn everything_is_written_down_before_it_is_done_and_saved_before_it_is_use
 // ===== adoption =====
 
 #[tokio::test(start_paused = true)]
-async fn whatever_the_cause_what_a_sibling_renewed_is_adopted() {
+async fn tokens_of_a_sibling_are_adopted_for_every_cause() {
     let world = World::new();
     let [one, other] = [world.worker(), world.worker()];
     // Missing.
@@ -97,7 +92,7 @@ async fn whatever_the_cause_what_a_sibling_renewed_is_adopted() {
     let second = access(&one.renew().await.unwrap()).to_owned();
     assert_eq!(access(&other.renew().await.unwrap()), second);
     assert_eq!(world.requests(), 2);
-    // Expiring: the old one serves, and the new one is there behind it.
+    // Expiring: the old token is used while the new one is obtained.
     sleep(Duration::from_secs(50)).await;
     one.access().await;
     one.flush().await.unwrap();
@@ -124,14 +119,14 @@ async fn what_is_stored_and_expired_is_renewed_and_not_adopted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_sibling_stored_is_adopted_while_another_holds_the_lock() {
+async fn tokens_of_a_sibling_are_adopted_while_the_lock_is_held() {
     let world = World::new();
     let [one, other, third] = [world.worker(), world.worker(), world.worker()];
     let first = one.access().await;
     other.access().await;
     let second = access(&other.renew().await.unwrap()).to_owned();
     assert_ne!(first, second);
-    // It holds the lock, and its answer is long in coming.
+    // It holds the lock, and its response is slow.
     let paused = third.store.pause(Step::IsHeld);
     third.access().await;
     let renewing = tokio::spawn(async move { third.renew().await });
@@ -163,7 +158,7 @@ async fn the_set_of_a_useless_answer_is_not_adopted_as_a_newer_one() {
 // ===== the configured refresh token =====
 
 #[tokio::test(start_paused = true)]
-async fn a_configured_token_is_sent_once_whatever_restarts() {
+async fn configured_token_is_sent_once_over_all_restarts() {
     let world = World::new();
     world.worker().access().await;
     for _ in 0..3 {
@@ -185,7 +180,7 @@ async fn a_different_configured_token_wins_over_the_store_once() {
     let second = new.access().await;
     assert_ne!(first, second);
     assert_eq!(world.server.refresh_token_uses(world.configured.expose_secret()), 1);
-    // The old configuration does not fight back, whoever restarts with it.
+    // The old configuration does not return with any restart.
     sleep(MINUTE).await;
     old.access().await;
     let mut behind = world.clone();
@@ -201,7 +196,7 @@ async fn a_different_configured_token_wins_over_the_store_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_workers_with_different_configured_tokens_do_not_play_ping_pong() {
+async fn workers_with_different_configured_tokens_do_not_alternate() {
     let mut world = World::new();
     let one = world.worker();
     world.configured = world.server.issue_refresh_token();
@@ -218,7 +213,7 @@ async fn two_workers_with_different_configured_tokens_do_not_play_ping_pong() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stored_set_without_refresh_token_does_not_bring_the_configured_one_back() {
+async fn stored_set_without_refresh_token_hides_the_configured_one() {
     let world = World::new();
     let worker = world.worker();
     worker.access().await;
@@ -264,7 +259,7 @@ async fn a_record_of_something_else_is_neither_used_nor_changed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_typing_error_that_is_put_right_before_anything_was_obtained_is_forgotten() {
+async fn typing_error_corrected_before_the_first_token_is_forgotten() {
     let world = World::new();
     let wrong = world.endpoint().with_url("https://typo.test/token").unwrap();
     let wrong = world.worker_of(RefreshTokenGrant::new(wrong, world.configured.clone()));
@@ -275,7 +270,7 @@ async fn a_typing_error_that_is_put_right_before_anything_was_obtained_is_forgot
     world.worker().access().await;
     assert!(!world.json().await.contains("typo.test"));
     assert_eq!(world.reuses(), 0);
-    // From now on it is of use to nobody else.
+    // From now on no other grant can use the record.
     sleep(MINUTE).await;
     assert!(wrong.renew().await.unwrap_err().is_misconfigured());
 }
@@ -328,7 +323,7 @@ async fn a_server_that_does_not_rotate_needs_no_intent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_says_nothing_of_itself_is_stored_as_one_that_rotates() {
+async fn source_without_information_is_stored_as_one_that_rotates() {
     let world = World::new();
     let (source, mut strings) = puppet();
     let worker = world.worker_of(source);
@@ -336,7 +331,7 @@ async fn a_source_that_says_nothing_of_itself_is_stored_as_one_that_rotates() {
         let worker = worker.clone();
         async move { worker.access().await }
     });
-    // It has nothing to spend yet.
+    // It has no refresh token yet.
     strings.next().await.answer(harness::tokens("one").with_expires_in(MINUTE));
     assert_eq!(asking.await.unwrap(), "one");
     assert!(!world.log.take().contains(&"save intent"));
@@ -344,7 +339,7 @@ async fn a_source_that_says_nothing_of_itself_is_stored_as_one_that_rotates() {
     let asked = strings.next().await;
     assert_eq!(refresh(asked.renewal.previous().unwrap()), "refresh-one");
     assert!(world.has_open_intent().await);
-    // The source knows why it leaves it out: it may have logged in another way, since the refresh token was refused.
+    // The source may omit the refresh token deliberately, after a log-in by other means.
     asked.answer(TokenSet::bearer("two").unwrap().with_expires_in(MINUTE));
     assert!(asking.await.unwrap().unwrap().refresh_token().is_none());
     assert!(!world.json().await.contains("refresh-one"));
@@ -381,7 +376,7 @@ async fn clocks_that_differ_by_seconds_spend_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_around_that_passes_the_access_token_alone_gets_no_rejected_one_again() {
+async fn outer_source_gets_no_rejected_access_token_again() {
     let world = World::new();
     let stored = Stored::new(world.grant(), world.store()).clock(world.clock.clone()).boxed();
     let bare = source_fn(move |renewal| {
@@ -412,7 +407,7 @@ async fn two_credentials_over_one_stored_source_share_it() {
         assert_eq!(world.requests(), round);
         sleep(MINUTE).await;
     }
-    // What one brings is known to the other, and not logged in again.
+    // Tokens of one are known to the other, which does not log in again.
     one.replace(world.server.issue()).await.unwrap();
     sleep(MINUTE).await;
     let before = world.requests();
@@ -423,7 +418,7 @@ async fn two_credentials_over_one_stored_source_share_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_flight_that_lands_late_is_saved_and_nothing_is_spent_twice() {
+async fn lost_refresh_that_lands_late_is_saved_and_spends_nothing() {
     let world = World::new();
     let fast = || {
         let stored = Stored::new(world.grant(), world.store()).clock(world.clock.clone());
@@ -434,7 +429,7 @@ async fn a_lost_flight_that_lands_late_is_saved_and_nothing_is_spent_twice() {
     world.server.token_faults().once(late.after_processing());
     worker.token().await.unwrap_err();
     sleep(Duration::from_secs(10)).await;
-    // It is lost now, and the next one waits for the lock that it still holds.
+    // The refresh is lost now, and the next one waits for the lock that it still holds.
     worker.token().await.unwrap_err();
     sleep(Duration::from_secs(10)).await;
     let token = worker.token().await.unwrap();
@@ -444,7 +439,7 @@ async fn a_lost_flight_that_lands_late_is_saved_and_nothing_is_spent_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_save_is_not_overtaken_by_credentials_of_the_same_process() {
+async fn slow_save_is_not_overtaken_within_the_same_process() {
     let world = World::new();
     let store = world.store();
     let stored = Stored::new(world.grant(), store.clone()).clock(world.clock.clone()).boxed();

@@ -1,9 +1,4 @@
-//! Whatever happens short of a lost answer, no refresh token is spent twice, and all who share a store come to agree.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test says what went wrong by where it fails"
-)]
+//! Under random faults without a lost response, no refresh token is spent twice, and all workers agree in the end.
 
 use std::time::Duration;
 
@@ -11,7 +6,7 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 use tower_refresh::testing::Fault;
 
-use crate::store_support::{Order, SECOND, Step, World, access};
+use crate::world::{Order, SECOND, Step, World, access};
 
 /// Numbers that a seed repeats (xorshift64*).
 struct Dice(u64);
@@ -29,8 +24,8 @@ impl Dice {
     }
 }
 
-/// What keeps a token that was sent from being saved is not among it: then one attempt follows, which the server may take for a
-/// reuse.
+/// Faults that prevent the save after a token was sent are excluded: they lead to one more attempt, which the server may
+/// treat as reuse.
 fn order(dice: &mut Dice) -> (Step, Order) {
     let before = [Step::Lock, Step::Load, Step::SaveIntent, Step::IsHeld];
     match dice.roll(5) {
@@ -101,7 +96,7 @@ async fn play(seed: u64) {
     for task in asking {
         task.await.unwrap();
     }
-    // Nothing more goes wrong.
+    // No more faults from here.
     world.server.token_faults().clear();
     for worker in &workers {
         worker.store.obey();

@@ -1,9 +1,4 @@
-//! What `Stored` promises when things fail: the store, the lock, the network, the process.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test says what went wrong by where it fails"
-)]
+//! Credentials that share a store, while the store, the lock, the network or the process fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +13,7 @@ use tower_refresh::testing::{Fault, Rotation};
 use tower_refresh::{Cause, Event, Renewal, TokenError, TokenSet, TokenSource as _, source_fn};
 
 use crate::harness::{self, let_others_run, puppet};
-use crate::store_support::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
+use crate::world::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
 
 fn is_store_down(error: &TokenError) -> bool {
     let error = error.get_ref().downcast_ref::<StoreError>();
@@ -29,12 +24,12 @@ fn unanswered(worker: &Worker) -> usize {
     count(&worker.events(), |event| matches!(event, Event::OutcomeUnknown { .. }))
 }
 
-/// The server spends the token, and the answer is lost.
+/// The server spends the token, and the response is lost.
 fn lost() -> Fault {
     Fault::drop_connection().after_processing()
 }
 
-/// Kills a worker that renews, once it has come to a step.
+/// Kills a worker during a refresh, once it has reached a step.
 async fn kill_at(world: &World, step: Step) {
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -66,7 +61,7 @@ async fn killed_before_the_intent_is_saved_nothing_is_in_doubt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn killed_before_the_token_is_sent_it_is_kept_until_the_access_token_is_used_up() {
+async fn kill_before_sending_delays_the_refresh_token_until_expiry() {
     let world = World::new();
     kill_at(&world, Step::IsHeld).await;
     let workers = world.workers(8);
@@ -89,7 +84,7 @@ async fn killed_before_the_token_is_sent_it_is_kept_until_the_access_token_is_us
 }
 
 #[tokio::test(start_paused = true)]
-async fn killed_after_the_token_was_spent_one_attempt_follows_for_all_and_everybody_is_told() {
+async fn kill_after_sending_leads_to_one_reported_attempt_for_all() {
     let world = World::new();
     kill_at(&world, Step::SaveTokens).await;
     let workers = world.workers(8);
@@ -98,7 +93,7 @@ async fn killed_after_the_token_was_spent_one_attempt_follows_for_all_and_everyb
     }
     assert_eq!(world.requests(), 2);
     sleep(Duration::from_secs(49)).await;
-    // Stale: it serves all the same, and nothing is sent.
+    // Stale: the token is still used, and nothing is sent.
     for worker in &workers {
         worker.token().await.unwrap();
         worker.flush().await.unwrap();
@@ -115,7 +110,7 @@ async fn killed_after_the_token_was_spent_one_attempt_follows_for_all_and_everyb
     }
     assert!(told >= 1);
     assert_eq!(world.requests(), 3, "one attempt, for all of them");
-    // And never again.
+    // No further attempt follows.
     for _ in 0..5 {
         sleep(MINUTE).await;
         join_all(workers.iter().map(|worker| worker.token())).await;
@@ -137,7 +132,7 @@ async fn killed_after_the_save_everything_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn killed_at_the_very_first_the_configured_token_is_tried_once_more() {
+async fn kill_at_the_first_refresh_retries_the_configured_token_once() {
     let world = World::new();
     let worker = world.worker();
     let paused = worker.store.pause(Step::IsHeld);
@@ -155,12 +150,12 @@ async fn killed_at_the_very_first_the_configured_token_is_tried_once_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_that_are_lost_again_are_further_and_further_apart_for_all_together() {
+async fn repeated_lost_attempts_back_off_for_the_whole_fleet() {
     let world = World::new();
     let workers = world.workers(8);
     join_all(workers.iter().map(|worker| worker.access())).await;
     sleep(MINUTE).await;
-    // Before it is processed, so that the server does not revoke everything.
+    // Before processing, so that the server does not revoke the family.
     world.server.token_faults().always(Fault::drop_connection());
     let mut sent = Vec::new();
     for second in 0..600 {
@@ -172,7 +167,7 @@ async fn attempts_that_are_lost_again_are_further_and_further_apart_for_all_toge
         sent.extend((before..world.requests()).map(|_| second));
         sleep(SECOND).await;
     }
-    // The second follows at once, since the access token is used up; then it is a minute, and twice that, …
+    // The second follows at once, since the access token has expired. Then the wait is a minute, and doubles.
     let pauses: Vec<_> = sent.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert_eq!(pauses.len(), 4, "{pauses:?}");
     assert!(pauses[1] >= 60 && pauses[2] >= 120 && pauses[3] >= 240, "{pauses:?}");
@@ -185,7 +180,7 @@ async fn attempts_that_are_lost_again_are_further_and_further_apart_for_all_toge
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_our_own_that_was_lost_is_told_by_the_error_alone() {
+async fn own_lost_response_is_reported_by_the_error_alone() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -229,7 +224,7 @@ fn graceful() -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn within_the_grace_window_a_lost_answer_is_asked_for_again_at_once_and_once() {
+async fn lost_response_is_requested_again_at_once_in_the_grace_window() {
     let world = graceful();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -251,7 +246,7 @@ async fn within_the_grace_window_a_lost_answer_is_asked_for_again_at_once_and_on
 }
 
 #[tokio::test(start_paused = true)]
-async fn within_the_grace_window_another_process_asks_again_after_a_crash() {
+async fn another_process_asks_again_in_the_grace_window_after_a_crash() {
     let world = graceful();
     kill_at(&world, Step::SaveTokens).await;
     sleep(Duration::from_secs(3)).await;
@@ -264,7 +259,7 @@ async fn within_the_grace_window_another_process_asks_again_after_a_crash() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_grace_window_nothing_is_sent_while_the_access_token_works() {
+async fn past_the_grace_window_the_access_token_is_used_to_its_end() {
     let world = graceful();
     kill_at(&world, Step::SaveTokens).await;
     sleep(Duration::from_secs(10)).await;
@@ -274,7 +269,7 @@ async fn after_the_grace_window_nothing_is_sent_while_the_access_token_works() {
     assert_eq!(world.requests(), 2);
 }
 
-// ===== what did not count =====
+// ===== requests that did not count =====
 
 #[tokio::test(start_paused = true)]
 async fn what_did_not_count_takes_the_intent_back() {
@@ -326,7 +321,7 @@ async fn an_open_intent_comes_back_with_an_attempt_that_did_not_count() {
     assert!(error.is_transient(), "{error}");
     assert!(world.has_open_intent().await);
     assert!(world.json().await.contains(r#""attempt": 1"#));
-    // It is spent indeed.
+    // The token was spent after all.
     sleep(SECOND).await;
     let error = worker.token().await.unwrap_err();
     assert!(error.is_denied(), "{error}");
@@ -366,7 +361,7 @@ async fn an_intent_whose_save_was_lost_is_no_doubt_of_our_own() {
 // ===== a save that fails =====
 
 #[tokio::test(start_paused = true)]
-async fn a_save_that_fails_for_a_moment_is_tried_again_before_the_token_is_used() {
+async fn failed_save_is_tried_again_before_the_token_is_used() {
     let world = World::new();
     let worker = world.worker();
     for _ in 0..2 {
@@ -379,7 +374,7 @@ async fn a_save_that_fails_for_a_moment_is_tried_again_before_the_token_is_used(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_saved_is_used_and_saved_by_the_next_requests() {
+async fn unsaved_tokens_are_used_and_saved_by_the_next_requests() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -391,14 +386,14 @@ async fn what_could_not_be_saved_is_used_and_saved_by_the_next_requests() {
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
     assert!(world.has_open_intent().await);
     sleep(Duration::from_secs(6)).await;
-    // Used, and saved behind it.
+    // Used, and saved in the background.
     assert_eq!(worker.access().await, token);
     worker.flush().await.unwrap();
     assert!(!world.has_open_intent().await);
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
     assert_eq!(world.worker().access().await, token);
     assert_eq!(world.requests(), 2);
-    // And then it is renewed when it is time.
+    // Then it is refreshed in time.
     sleep(Duration::from_secs(30)).await;
     assert_eq!(worker.access().await, token);
     worker.flush().await.unwrap();
@@ -418,7 +413,7 @@ async fn flush_saves_what_is_unsaved_and_reports_the_rest() {
     worker.flush().await.unwrap();
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
     assert_eq!(world.worker().access().await, token);
-    // Told once.
+    // Reported once.
     sleep(Duration::from_secs(6)).await;
     worker.access().await;
     worker.flush().await.unwrap();
@@ -427,7 +422,7 @@ async fn flush_saves_what_is_unsaved_and_reports_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_save_that_counted_although_its_answers_were_lost_is_recognised() {
+async fn save_that_counted_without_an_answer_is_recognised() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -446,7 +441,7 @@ async fn a_save_that_counted_although_its_answers_were_lost_is_recognised() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_save_that_counted_is_recognised_although_others_have_gone_on_from_there() {
+async fn save_that_counted_is_recognised_after_later_saves_of_others() {
     let world = World::new();
     let [worker, other] = [world.worker(), world.worker()];
     worker.token().await.unwrap();
@@ -463,7 +458,7 @@ async fn a_save_that_counted_is_recognised_although_others_have_gone_on_from_the
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_unsaved_stays_when_an_older_flight_turns_out_to_be_overtaken() {
+async fn unsaved_tokens_survive_an_older_refresh_that_was_overtaken() {
     let world = World::new();
     let answer = Arc::new(Notify::new());
     let late = Arc::clone(&answer);
@@ -502,7 +497,7 @@ async fn what_is_unsaved_stays_when_an_older_flight_turns_out_to_be_overtaken() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_saved_for_long_is_used_to_its_end_and_a_crash_is_an_open_intent() {
+async fn unsaved_tokens_are_used_to_expiry_behind_an_open_intent() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -538,13 +533,13 @@ async fn a_lock_that_is_lost_before_the_token_is_sent_sends_nothing() {
     worker.renew().await.unwrap();
 }
 
-/// Access tokens that end before anybody gives up on a store that does not answer.
+/// Access tokens that expire before the wait for a silent store ends.
 fn short() -> World {
     World::with(|server| server.access_token_lifetime(Duration::from_secs(5)))
 }
 
 #[tokio::test(start_paused = true)]
-async fn frozen_before_the_last_look_a_worker_sends_nothing_and_adopts() {
+async fn worker_frozen_before_its_last_check_sends_nothing_and_adopts() {
     let world = short();
     let [frozen, other] = [world.worker(), world.worker()];
     frozen.token().await.unwrap();
@@ -566,7 +561,7 @@ async fn frozen_before_the_last_look_a_worker_sends_nothing_and_adopts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frozen_after_it_sent_the_others_wait_and_its_successor_is_saved() {
+async fn worker_frozen_after_sending_saves_its_successor_later() {
     let world = short();
     let [frozen, other] = [world.worker(), world.worker()];
     let first = frozen.access().await;
@@ -590,7 +585,7 @@ async fn frozen_after_it_sent_the_others_wait_and_its_successor_is_saved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_endpoint_that_takes_longer_than_the_lease_costs_nothing() {
+async fn token_endpoint_slower_than_the_lease_costs_nothing() {
     let world = World::new();
     let [slow, other] = [world.worker(), world.worker()];
     slow.token().await.unwrap();
@@ -651,7 +646,7 @@ async fn with_the_store_down_a_source_that_does_not_rotate_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_refused_is_not_asked_again_and_again_while_the_store_is_down() {
+async fn denied_token_is_not_sent_repeatedly_while_the_store_is_down() {
     let calls = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&calls);
     let source = source_fn(move |_| {
@@ -666,7 +661,7 @@ async fn what_refused_is_not_asked_again_and_again_while_the_store_is_down() {
         sleep(Duration::from_secs(6)).await;
     }
     assert_eq!(calls.load(Ordering::SeqCst), 1);
-    // Whoever logs in is served again.
+    // After a log-in, requests succeed again.
     worker.replace(world.server.issue()).await.unwrap_err();
     worker.token().await.unwrap();
     sleep(MINUTE).await;
@@ -675,7 +670,7 @@ async fn what_refused_is_not_asked_again_and_again_while_the_store_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_starts_without_the_store_brings_no_session_back_that_was_ended() {
+async fn start_without_the_store_does_not_restore_an_ended_session() {
     let world = World::with(|server| server.rotation(Rotation::Never))
         .dialect(|dialect| dialect.rotates = false);
     let worker = world.worker();
@@ -684,7 +679,7 @@ async fn a_process_that_starts_without_the_store_brings_no_session_back_that_was
     sleep(SECOND).await;
     let other = world.worker();
     other.store.go_down();
-    // It cannot know.
+    // It cannot know this.
     other.token().await.unwrap();
     other.store.come_up();
     other.flush().await.unwrap();
@@ -695,7 +690,7 @@ async fn a_process_that_starts_without_the_store_brings_no_session_back_that_was
 }
 
 #[tokio::test(start_paused = true)]
-async fn going_on_without_the_store_refreshes_no_more_often_than_without_one() {
+async fn store_outage_causes_no_more_refreshes_than_no_store_at_all() {
     let world = World::new();
     let worker = world.serving();
     worker.token().await.unwrap();
@@ -709,7 +704,7 @@ async fn going_on_without_the_store_refreshes_no_more_often_than_without_one() {
     assert_eq!(world.reuses(), 0);
     assert!(is_store_down(&worker.flush().await.unwrap_err()));
     worker.events();
-    // It is back, and saved soon.
+    // The store is back, and the tokens are saved soon.
     worker.store.come_up();
     let before = world.requests();
     let mut saved = false;
@@ -728,7 +723,7 @@ async fn going_on_without_the_store_refreshes_no_more_often_than_without_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_saved_is_renewed_in_time_although_the_store_stays_down() {
+async fn unsaved_tokens_are_refreshed_in_time_during_a_store_outage() {
     let world = World::new();
     let worker = world.serving();
     worker.token().await.unwrap();
@@ -743,7 +738,7 @@ async fn what_could_not_be_saved_is_renewed_in_time_although_the_store_stays_dow
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_obtained_without_the_store_at_the_start_is_saved_when_it_is_back() {
+async fn tokens_obtained_before_the_store_was_up_are_saved_later() {
     let world = World::new();
     let worker = world.serving();
     worker.store.go_down();
@@ -752,7 +747,7 @@ async fn what_was_obtained_without_the_store_at_the_start_is_saved_when_it_is_ba
     assert!(is_store_down(&worker.flush().await.unwrap_err()));
     worker.store.come_up();
     sleep(Duration::from_secs(10)).await;
-    // The next requests save it, and do not renew it.
+    // The next requests save the token, and do not refresh it.
     assert_eq!(worker.access().await, token);
     let_others_run().await;
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
@@ -791,7 +786,7 @@ async fn a_store_that_never_answers_is_down() {
         worker.token().await.unwrap();
         assert_eq!((world.requests(), world.reuses()), (1, 0), "{step:?}");
     }
-    // It has been sent, and nobody waits for ever for what is there.
+    // It has been sent, and no caller waits without end for the result.
     let world = World::new();
     let worker = world.worker();
     worker.store.order(Step::SaveTokens, Order::Hang);
@@ -806,10 +801,10 @@ async fn a_store_that_never_answers_is_down() {
 // ===== the store has lost something =====
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_came_back_empty_is_given_what_is_held_and_nothing_old() {
+async fn emptied_store_gets_the_current_tokens_and_no_old_ones() {
     let world = World::new();
     let workers = world.workers(3);
-    // Each holds another revision.
+    // Each has a different revision.
     let oldest = workers[2].access().await;
     workers[1].token().await.unwrap();
     workers[1].renew().await.unwrap();
@@ -848,7 +843,7 @@ async fn a_store_that_was_rolled_back_is_brought_forward() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_doubts_itself_is_not_believed_while_the_access_token_works() {
+async fn doubtful_store_is_not_trusted_while_the_access_token_works() {
     let world = World::new();
     world.worker().token().await.unwrap();
     world.backing.doubt();
@@ -865,7 +860,7 @@ async fn a_store_that_doubts_itself_is_not_believed_while_the_access_token_works
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_lost_between_the_intent_and_the_save_gets_no_old_token_back() {
+async fn store_lost_between_intent_and_save_gets_no_old_token() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -896,7 +891,7 @@ async fn a_store_that_came_back_empty_brings_no_session_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_configured_token_of_old_does_not_come_back_with_an_emptied_store() {
+async fn old_configured_token_does_not_return_with_an_emptied_store() {
     let mut world = World::new();
     let old = world.worker();
     old.token().await.unwrap();
@@ -913,7 +908,7 @@ async fn a_configured_token_of_old_does_not_come_back_with_an_emptied_store() {
     assert_eq!(world.reuses(), 0);
 }
 
-// ===== an answer that is of no use =====
+// ===== useless responses =====
 
 fn useless(refresh_token: &str) -> Fault {
     let body = format!(r#"{{"token_type":"bearer","refresh_token":"{refresh_token}"}}"#);
@@ -950,7 +945,7 @@ async fn the_refresh_token_of_a_useless_answer_is_saved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_refresh_token_of_a_useless_answer_is_unsaved_until_it_is_saved() {
+async fn refresh_token_of_a_useless_response_is_reported_as_unsaved() {
     let world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -966,7 +961,7 @@ async fn the_refresh_token_of_a_useless_answer_is_unsaved_until_it_is_saved() {
 // ===== a source that hangs, a runtime that ends =====
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_hangs_does_not_hold_the_lock_for_ever() {
+async fn source_that_hangs_does_not_hold_the_lock_without_end() {
     let world = World::new();
     let (source, mut strings) = puppet();
     let worker = world.worker_of(source.clone());
@@ -985,7 +980,7 @@ async fn a_source_that_hangs_does_not_hold_the_lock_for_ever() {
 }
 
 #[test]
-fn a_runtime_that_ends_in_the_middle_leaves_the_lock_free_and_the_intent_open() {
+fn runtime_that_ends_midway_frees_the_lock_and_keeps_the_intent() {
     let runtime =
         || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let first = runtime().unwrap();
@@ -1047,7 +1042,7 @@ async fn no_token_is_in_any_error_event_or_debug() {
 
 /// A network that is down takes the store with it.
 #[tokio::test(start_paused = true)]
-async fn first_token_after_an_outage_of_the_store_comes_within_the_short_backoff() {
+async fn first_token_after_a_store_outage_comes_in_the_short_backoff() {
     let world = World::new();
     let worker = world.worker();
     worker.store.go_down();

@@ -1,13 +1,7 @@
-//! What `Stored` promises when its file cannot be read any longer, or its disk is full.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test says what went wrong by where it fails"
-)]
+//! Credentials over a file that can no longer be read.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
 
 use http::Request;
 use http_body_util::Full;
@@ -17,10 +11,11 @@ use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{FileStore, StoreDown, Stored};
 use tower_refresh::{Credentials, Event, TokenError};
 
-use crate::store_support::{MINUTE, SECOND, URL, World, access, count};
+use crate::folder::Folder;
+use crate::world::{MINUTE, SECOND, URL, World, access, count};
 
 #[tokio::test(start_paused = true)]
-async fn while_the_file_cannot_be_read_nothing_is_sent_and_it_is_left_as_it_is() {
+async fn unreadable_file_sends_nothing_and_is_left_unchanged() {
     let whole = {
         let (world, file) = (World::new(), File::new());
         worker(&world, &file, StoreDown::Fail).token().await.unwrap();
@@ -40,7 +35,7 @@ async fn while_the_file_cannot_be_read_nothing_is_sent_and_it_is_left_as_it_is()
             assert_eq!(access(&credentials.token().await.unwrap()), access(&token));
             sleep(MINUTE).await;
             told(&credentials.token().await.unwrap_err(), &file);
-            // One that starts now sends nothing of what it is configured with.
+            // A process that starts now does not send its configured token.
             let other = worker(&world, &file, store_down);
             told(&other.token().await.unwrap_err(), &file);
             told(&other.replace(world.server.issue()).await.unwrap_err(), &file);
@@ -49,7 +44,7 @@ async fn while_the_file_cannot_be_read_nothing_is_sent_and_it_is_left_as_it_is()
             assert_eq!(fs::read(&file.path).unwrap(), garbage);
             assert_eq!(world.requests(), 1);
 
-            // Somebody puts the record back.
+            // An operator restores the record.
             fs::write(&file.path, good).unwrap();
             sleep(10 * MINUTE).await;
             credentials.token().await.unwrap();
@@ -59,10 +54,10 @@ async fn while_the_file_cannot_be_read_nothing_is_sent_and_it_is_left_as_it_is()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_saved_since_the_file_was_spoilt_is_used_and_told_and_saved_later() {
+async fn tokens_behind_a_corrupt_file_are_used_and_saved_later() {
     let (world, file) = (World::new(), File::new());
-    // Spoilt while the refresh token is being spent; the intent is kept, to be put back.
-    let kept = file.folder.join("kept");
+    // Corrupted while the refresh token is being spent. The intent is kept, to be restored.
+    let kept = file.folder.path("kept");
     let endpoint = {
         let (server, path, kept) = (world.server.clone(), file.path.clone(), kept.clone());
         let client = tower::service_fn(move |request: Request<Full<bytes::Bytes>>| {
@@ -98,7 +93,7 @@ fn worker(world: &World, file: &File, store_down: StoreDown) -> Credentials {
     Credentials::with_policy(stored, world.policy())
 }
 
-/// It is for a human, and says which file and what to do.
+/// The error is for an operator, and names the file and the remedy.
 fn told(error: &TokenError, file: &File) {
     let said = error.to_string();
     assert!(error.is_misconfigured(), "{said}");
@@ -108,24 +103,13 @@ fn told(error: &TokenError, file: &File) {
 
 /// A file in a folder of its own.
 struct File {
-    folder: PathBuf,
+    folder: Folder,
     path: PathBuf,
 }
 
 impl File {
     fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tower-refresh-stored-{}-{next}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir(&folder).unwrap();
-        Self { path: Path::new(&folder).join("tokens.json"), folder }
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.folder));
+        let folder = Folder::new();
+        Self { path: folder.path("tokens.json"), folder }
     }
 }

@@ -1,9 +1,4 @@
-//! What `Stored` promises about log-ins and log-outs: a session that ended does not come back, and a refusal is for all.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test says what went wrong by where it fails"
-)]
+//! Log-ins and log-outs over a shared store: an ended session does not return, and a denial counts for all workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,11 +16,11 @@ use tower_refresh::{
 };
 
 use crate::harness::{self, let_others_run};
-use crate::store_support::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
+use crate::world::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
 
 type Renewing = JoinHandle<Result<TokenSet, TokenError>>;
 
-/// A flight that has come to a step.
+/// Starts a refresh and pauses it at a step.
 async fn flight_at(worker: &Worker, step: Step) -> (Renewing, oneshot::Sender<()>) {
     let paused = worker.store.pause(step);
     let renewing = tokio::spawn({
@@ -35,7 +30,7 @@ async fn flight_at(worker: &Worker, step: Step) -> (Renewing, oneshot::Sender<()
     (renewing, paused.reached().await)
 }
 
-/// Another way to log in, which counts.
+/// A fallback that counts its log-ins.
 fn log_in(
     calls: &Arc<AtomicU64>,
     answer: impl Fn() -> Result<TokenSet, TokenError> + Send + Sync + 'static,
@@ -51,7 +46,7 @@ fn log_in(
 // ===== denied =====
 
 #[tokio::test(start_paused = true)]
-async fn what_was_refused_is_sent_by_nobody_else_and_not_after_a_restart() {
+async fn denied_token_is_sent_by_no_other_and_not_after_a_restart() {
     for rotation in [Rotation::Strict, Rotation::Never] {
         let world = World::with(|server| server.rotation(rotation))
             .dialect(|dialect| dialect.rotates = rotation == Rotation::Strict);
@@ -75,7 +70,7 @@ async fn what_was_refused_is_sent_by_nobody_else_and_not_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_configured_token_that_was_refused_is_not_sent_after_a_restart() {
+async fn denied_configured_token_is_not_sent_after_a_restart() {
     for rotation in [Rotation::Strict, Rotation::Never] {
         let world = World::with(|server| server.rotation(rotation))
             .dialect(|dialect| dialect.rotates = rotation == Rotation::Strict);
@@ -104,7 +99,7 @@ async fn a_refusal_that_could_not_be_stored_is_stored_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_what_is_no_longer_stored_is_no_refusal_of_what_is() {
+async fn denial_of_a_superseded_token_does_not_deny_the_stored_one() {
     let world = World::new();
     let [slow, other] = [world.worker(), world.worker()];
     let token = slow.token().await.unwrap();
@@ -141,10 +136,10 @@ async fn a_log_in_of_a_sibling_is_picked_up_within_seconds() {
     assert_eq!(count(&denied.events(), |event| matches!(event, Event::FoundInStore)), 1);
 }
 
-// ===== another way to log in =====
+// ===== fallbacks =====
 
 #[tokio::test(start_paused = true)]
-async fn another_way_to_log_in_is_asked_once_for_all_and_what_it_brings_is_saved() {
+async fn fallback_is_asked_once_for_all_and_its_tokens_are_saved() {
     let world = World::with(|server| server.user("compass", "pass"));
     let calls = Arc::new(AtomicU64::new(0));
     let source = || {
@@ -160,7 +155,7 @@ async fn another_way_to_log_in_is_asked_once_for_all_and_what_it_brings_is_saved
     assert_eq!(tokens[0], tokens[1]);
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     assert_eq!(world.worker_of(source()).access().await, tokens[0]);
-    // And it is renewed as any other.
+    // It is refreshed like any other.
     sleep(MINUTE).await;
     workers[0].token().await.unwrap();
     assert_eq!(calls.load(Ordering::SeqCst), 1);
@@ -169,11 +164,11 @@ async fn another_way_to_log_in_is_asked_once_for_all_and_what_it_brings_is_saved
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_way_to_log_in_that_is_refused_is_not_asked_again_and_again() {
+async fn denied_fallback_is_not_asked_repeatedly() {
     let world = World::new();
     let calls = Arc::new(AtomicU64::new(0));
     let wrong = || Err(TokenError::denied("wrong password"));
-    // One that has a refresh token, and one that begins without any.
+    // A worker with a refresh token, and one that begins without any.
     world.server.revoke_refresh_token(world.configured.expose_secret());
     for token in [world.configured.clone(), "".into()] {
         calls.store(0, Ordering::SeqCst);
@@ -240,7 +235,7 @@ async fn a_log_in_around_the_store_is_stored_with_the_next_renewal() {
     assert_eq!(world.reuses(), 0);
 }
 
-// ===== log-ins and log-outs against flights =====
+// ===== log-ins and log-outs during a refresh =====
 
 #[tokio::test(start_paused = true)]
 async fn a_log_out_during_a_flight_of_a_sibling_is_final() {
@@ -296,7 +291,7 @@ async fn a_flight_that_begins_after_a_log_out_sends_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_out_is_remembered_over_restarts_with_the_same_configuration() {
+async fn log_out_outlives_restarts_with_the_same_configuration() {
     let mut world = World::new();
     let worker = world.worker();
     worker.token().await.unwrap();
@@ -305,13 +300,13 @@ async fn a_log_out_is_remembered_over_restarts_with_the_same_configuration() {
         assert!(world.worker().token().await.unwrap_err().is_denied());
     }
     assert_eq!(world.requests(), 1);
-    // Before there ever was a token, too.
+    // Before the first token, too.
     world.configured = world.server.issue_refresh_token();
     world.backing.come_back(None).await;
     world.worker().forget().await.unwrap();
     assert!(world.worker().token().await.unwrap_err().is_denied());
     assert_eq!(world.requests(), 1);
-    // A new one in the configuration is a log-in.
+    // A new token in the configuration is a log-in.
     world.configured = world.server.issue_refresh_token();
     world.worker().token().await.unwrap();
 }
@@ -369,7 +364,7 @@ async fn a_log_out_while_the_store_is_down_is_stored_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_in_that_was_stored_late_does_not_undo_what_a_sibling_did_since() {
+async fn log_in_stored_late_does_not_undo_a_later_one_of_a_sibling() {
     let world = World::new();
     let [late, other] = [world.worker(), world.worker()];
     late.token().await.unwrap();
@@ -400,7 +395,7 @@ async fn a_log_in_that_was_not_renewed_here_is_not_logged_in_again() {
     sleep(MINUTE).await;
     let renewed = other.access().await;
     let epoch = world.record().await.unwrap().epoch();
-    // Something is written in between that is not its own.
+    // Another worker writes in between.
     one.store.order(Step::Load, Order::Delay(SECOND));
     assert_eq!(one.access().await, renewed);
     assert_eq!(world.record().await.unwrap().epoch(), epoch);
@@ -447,7 +442,7 @@ async fn with_the_rejection_backoff_on_nothing_is_sent_and_a_sibling_s_token_is_
         sleep(SECOND).await;
     }
     assert_eq!(world.requests(), before);
-    // Now it is on for longer.
+    // Now it lasts longer.
     sleep(Duration::from_secs(2)).await;
     send().await.unwrap();
     let on_for = backed_off.status().rejection_backoff.unwrap();
@@ -465,9 +460,9 @@ async fn with_the_rejection_backoff_on_nothing_is_sent_and_a_sibling_s_token_is_
 
 // ===== requests belong to a session =====
 
-/// S11: a log-in elsewhere is one as well, as far as the store knows of it.
+/// S11: a log-in elsewhere begins a session too, once it is stored.
 #[tokio::test(start_paused = true)]
-async fn rejected_request_is_not_resent_with_the_token_of_a_login_elsewhere() {
+async fn rejected_request_is_not_resent_after_a_log_in_elsewhere() {
     let world = World::new();
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = here.access().await;
@@ -489,7 +484,7 @@ async fn rejected_request_is_not_resent_with_the_token_of_a_login_elsewhere() {
 
 /// S11: also if the session here began with a log-in of the application.
 #[tokio::test(start_paused = true)]
-async fn rejected_request_of_a_login_here_is_not_resent_after_a_login_elsewhere() {
+async fn rejected_request_of_a_log_in_is_not_resent_after_another() {
     let world = World::new();
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = world.server.issue();
@@ -511,7 +506,7 @@ async fn rejected_request_of_a_login_here_is_not_resent_after_a_login_elsewhere(
 
 /// S11: also if the log-in here could not be saved, and was superseded meanwhile.
 #[tokio::test(start_paused = true)]
-async fn rejected_request_of_an_unsaved_login_is_not_resent_after_a_login_elsewhere() {
+async fn rejected_request_of_an_unsaved_log_in_is_not_resent() {
     let world = World::new();
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = world.server.issue();
@@ -534,9 +529,9 @@ async fn rejected_request_of_an_unsaved_login_is_not_resent_after_a_login_elsewh
     assert_eq!(send().await.unwrap().status(), StatusCode::OK);
 }
 
-/// S11: a renewal elsewhere ends no session, though it is one that a log-in here began.
+/// S11: a refresh elsewhere ends no session, even one that a log-in here began.
 #[tokio::test(start_paused = true)]
-async fn rejected_request_of_a_login_here_is_resent_with_what_others_renewed() {
+async fn rejected_request_of_a_log_in_is_resent_after_a_refresh() {
     let world = World::new();
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = world.server.issue();
@@ -556,7 +551,7 @@ async fn rejected_request_of_a_login_here_is_resent_with_what_others_renewed() {
 
 /// S11: tokens that were stored before may be those of the next log-in, which then has one session.
 #[tokio::test(start_paused = true)]
-async fn request_of_a_login_with_tokens_that_were_stored_before_waits_for_their_renewal() {
+async fn request_of_a_log_in_with_stored_tokens_waits_for_a_refresh() {
     let world = World::new();
     let here = world.worker();
     let tokens = here.token().await.unwrap();
@@ -568,7 +563,7 @@ async fn request_of_a_login_with_tokens_that_were_stored_before_waits_for_their_
     assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
 }
 
-/// S11: what was redeemed without the store is no log-in, whichever of two processes stores it last.
+/// S11: tokens obtained without the store are not a log-in, no matter which of two processes stores them last.
 #[tokio::test(start_paused = true)]
 async fn request_waits_for_a_token_after_two_began_without_the_store() {
     for first in [0, 1] {
@@ -620,9 +615,9 @@ async fn request_made_while_denied_is_sent_after_a_login_elsewhere() {
     assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
 }
 
-// ===== refusals of a proof that is made anew =====
+// ===== denials of a fresh proof =====
 
-/// A80, under a store: its memory of the refusal gives way to a probe, and to the application.
+/// A80, over a store: the stored denial allows a probe, and an explicit refresh.
 #[tokio::test(start_paused = true)]
 async fn refused_fresh_proof_is_tried_again_under_a_store() {
     struct Signed(Arc<AtomicU64>);

@@ -1,16 +1,11 @@
-//! How many bytes of what is sent somebody holds on to.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "compiled into each test file, which uses its own part"
-)]
+//! Counts the bytes of a body that are still in memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-/// Counts the bytes that somebody holds.
+/// Counts the bytes of its buffers that are alive.
 #[derive(Clone, Debug, Default)]
 pub struct Memory(Arc<Counts>);
 
@@ -31,12 +26,12 @@ impl Memory {
         self.0.now.load(Ordering::SeqCst)
     }
 
-    /// The most that were held at once, in bytes.
+    /// Returns the largest number of bytes that were alive at once.
     pub fn most(&self) -> usize {
         self.0.most.load(Ordering::SeqCst)
     }
 
-    /// Begins anew to look for the most.
+    /// Restarts the measurement of the largest number.
     pub fn forget(&self) {
         self.0.most.store(self.now(), Ordering::SeqCst);
     }

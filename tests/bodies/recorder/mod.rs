@@ -1,11 +1,5 @@
-//! A resource server behind a socket that writes down what arrives, and bodies to send to it.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::disallowed_types,
-    clippy::unwrap_used,
-    reason = "compiled into each test file, which uses its own part; a log that the server's tasks share"
-)]
+//! A resource server behind a socket that records what arrives, and bodies to send to it.
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 mod memory;
 
@@ -81,13 +75,13 @@ pub struct Recorder {
 struct Log {
     requests: Mutex<Vec<Option<Arrived>>>,
     connections: AtomicUsize,
-    /// Counts what happens, so that two things can be said to have come one after the other.
+    /// Numbers the moments at which bodies end, so that a test can compare their order.
     moments: AtomicUsize,
     rejections: Mutex<Vec<usize>>,
     changed: watch::Sender<()>,
 }
 
-/// What arrived of one request.
+/// The part of one request that arrived.
 #[derive(Clone, Debug)]
 pub struct Arrived {
     pub token: String,
@@ -133,17 +127,17 @@ impl Recorder {
         self.log.connections.load(Ordering::SeqCst)
     }
 
-    /// How many requests there were.
+    /// Returns the number of requests.
     pub fn requests(&self) -> usize {
         self.log.requests.lock().unwrap().len()
     }
 
-    /// Waits for the body of the request of that number, from zero, to come to an end.
+    /// Waits for the end of the body of a request, which are numbered from zero.
     pub async fn arrived(&self, number: usize) -> Arrived {
         self.log.wait_for(|log| log.requests.lock().unwrap().get(number).cloned().flatten()).await
     }
 
-    /// Waits for so many requests.
+    /// Waits for a number of requests.
     pub fn requested(&self, requests: usize) -> impl Future<Output = ()> + Send + Sync + 'static {
         let log = Arc::clone(&self.log);
         async move {
@@ -152,7 +146,7 @@ impl Recorder {
         }
     }
 
-    /// Whether the body of the first rejection had been sent to its end before the body of that request came to one.
+    /// Returns whether the body of the first rejection was sent whole before the body of that request ended.
     pub async fn rejection_was_read_before_the_end_of(&self, number: usize) -> bool {
         let end = self.arrived(number).await.moment;
         self.log.rejections.lock().unwrap().first().is_some_and(|&rejection| rejection < end)
@@ -284,13 +278,13 @@ impl Body for Rejection {
 
 // ===== what is sent =====
 
-/// A body to send: chunks that are made as they are asked for, and what may become of it on the way.
+/// A body to send: chunks that are made when they are polled, and the faults on the way.
 pub struct Upload {
     sizes: VecDeque<usize>,
     made: usize,
     exact: bool,
     trailers: Option<HeaderMap>,
-    /// After so many chunks it waits.
+    /// The number of chunks after which it waits.
     wait: Option<(usize, Until)>,
     fail_after: Option<usize>,
     memory: Memory,
@@ -298,7 +292,7 @@ pub struct Upload {
 
 type Until = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
-/// What the server should have seen of it.
+/// The body that the server should receive.
 #[derive(Debug, PartialEq)]
 pub struct Expected {
     pub length: usize,
@@ -319,7 +313,7 @@ impl Upload {
         }
     }
 
-    /// It says how long it is.
+    /// Announces the length of the body.
     pub fn exact(mut self) -> Self {
         self.exact = true;
         self
@@ -373,14 +367,14 @@ pub fn trailers() -> HeaderMap {
     trailers
 }
 
-/// The hash of what arrives if these bytes were sent.
+/// Returns the hash of an arrived body of these bytes.
 pub fn hash(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(bytes);
     hasher.finish()
 }
 
-/// No two chunks of a body are alike.
+/// Makes a chunk that differs from every other of its body.
 pub fn chunk(number: usize, size: usize) -> Vec<u8> {
     let mut chunk = vec![number as u8; size];
     for (at, byte) in chunk.iter_mut().enumerate().step_by(61) {

@@ -4,7 +4,7 @@ use tower_refresh::oauth2::RefreshTokenGrant;
 use tower_refresh::{Cause, Renewal, TokenSet, TokenSource as _};
 
 use super::{assert_contains, dialect, kind, refused};
-use crate::oauth2_support::{answer, endpoint, json};
+use crate::scripted::{answer, endpoint, json};
 
 /// A31
 #[tokio::test]
@@ -169,7 +169,7 @@ async fn part_of_a_description_decides_in_any_case() {
 
 /// A20: dex answers `invalid_request` for a dead refresh token.
 #[tokio::test]
-async fn a_4xx_with_a_code_says_how_to_reclassify_it() {
+async fn unknown_code_with_4xx_names_the_option_to_reclassify() {
     for (code, expected) in [
         ("invalid_request", "misconfigured"),
         ("invalid_client", "misconfigured"),
@@ -186,7 +186,7 @@ async fn a_4xx_with_a_code_says_how_to_reclassify_it() {
             let error = refused("{}", answer(status, body.to_string())).await;
             assert_eq!(kind(&error), expected, "{status} {code}");
             assert_contains(&error, &[code, "what it is", "dialect"]);
-            // The list that the code is in already would change nothing.
+            // Adding the code to the list that already has it would change nothing.
             for list in ["denied", "transient"] {
                 let is_named = error.to_string().contains(&format!("`{list}`"));
                 assert_eq!(is_named, list != expected, "{error}");
@@ -217,7 +217,7 @@ async fn status_and_verdict_in_the_body_are_no_codes() {
         assert_eq!((kind(&error), error.code()), ("ambiguous", None), "{body}");
         assert_eq!(error.description(), Some("x"), "{body}");
     }
-    // Unless the dialect names them.
+    // The dialect can name them.
     let body = r#"{"status":400,"message":"x"}"#;
     assert_eq!(kind(&refused(r#"{"denied": [400]}"#, answer(400, body)).await), "denied");
 }

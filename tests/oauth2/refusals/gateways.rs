@@ -1,4 +1,4 @@
-//! Answers that the authorization server may not have given itself.
+//! Responses that may come from a gateway instead of the authorization server.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use tower_refresh::oauth2::ClientCredentialsGrant;
 use tower_refresh::{Cause, Renewal, TokenSource as _};
 
 use super::{ENVOY, HEROKU, assert_contains, kind, refused};
-use crate::oauth2_support::{answer, answer_with, endpoint};
+use crate::scripted::{answer, answer_with, endpoint};
 
 /// S4
 #[tokio::test]
-async fn unavailable_is_transient_only_if_the_server_itself_says_so() {
+async fn status_503_is_transient_only_from_the_server_itself() {
     for status in [429, 503] {
         for body in [
             r#"{"error":"temporarily_unavailable"}"#,
@@ -112,7 +112,7 @@ async fn timeout_and_too_early_are_decided_by_the_status() {
     }
 }
 
-/// A proxy answers so instead of the server, in the words of any error page.
+/// A proxy responds with 407 instead of the server, with an arbitrary error page.
 #[tokio::test]
 async fn proxy_that_demands_credentials_never_denies_the_grant() {
     for body in [
@@ -132,7 +132,7 @@ async fn proxy_that_demands_credentials_never_denies_the_grant() {
 
 /// A03
 #[tokio::test]
-async fn server_error_is_an_unknown_outcome_whatever_the_status() {
+async fn server_error_is_an_unknown_outcome_with_any_status() {
     for status in [400, 401, 403, 429, 500, 503] {
         let reply = || answer(status, r#"{"error":"server_error"}"#);
         let error = refused("{}", reply()).await;

@@ -1,10 +1,10 @@
-//! What each message names.
+//! The messages of refusals.
 
 use tower_refresh::oauth2::{RefreshTokenGrant, Revocation};
 use tower_refresh::{Cause, Renewal, TokenSet, TokenSource as _};
 
 use super::{assert_contains, kind, refused};
-use crate::oauth2_support::{Reply, URL, answer, answer_with, endpoint, response};
+use crate::scripted::{Reply, URL, answer, answer_with, endpoint, response};
 
 /// A30
 #[tokio::test]

@@ -1,5 +1,4 @@
-//! Answers of token endpoints that refuse, and what each means.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+//! Refusals of token endpoints, and the kind of error that each is.
 
 mod codes;
 mod gateways;
@@ -9,7 +8,7 @@ mod without_code;
 use tower_refresh::oauth2::{ClientAuth, Dialect, RefreshTokenGrant};
 use tower_refresh::{Cause, Renewal, TokenError, TokenSource as _};
 
-use crate::oauth2_support::{Manual, Reply, endpoint};
+use crate::scripted::{Manual, Reply, endpoint, kind};
 
 pub(crate) const ENVOY: &str = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
 pub(crate) const HEROKU: &str = r#"<!DOCTYPE html><html><head><title>Application error</title></head><body><iframe src="https://www.herokucdn.com/error-pages/application-error.html"></iframe></body></html>"#;
@@ -20,7 +19,7 @@ fn dialect(json: &str) -> Dialect {
     dialect
 }
 
-/// The error of one refresh that is answered so.
+/// Returns the error of a refresh with this reply.
 async fn refused(dialect: &str, reply: Reply) -> TokenError {
     refused_as(ClientAuth::default(), dialect, reply).await
 }
@@ -30,15 +29,6 @@ async fn refused_as(auth: ClientAuth, json: &str, reply: Reply) -> TokenError {
     let endpoint = endpoint.client_auth(auth).dialect(dialect(json)).clock(Manual::new());
     let grant = RefreshTokenGrant::new(endpoint, "old-refresh-token");
     grant.fetch(Renewal::new(Cause::Missing)).await.unwrap_err()
-}
-
-fn kind(error: &TokenError) -> &'static str {
-    match error {
-        error if error.is_denied() => "denied",
-        error if error.is_transient() => "transient",
-        error if error.is_ambiguous() => "ambiguous",
-        _ => "misconfigured",
-    }
 }
 
 #[track_caller]

@@ -1,12 +1,12 @@
 //! Refusals without an error code.
 
 use super::{ENVOY, HEROKU, assert_contains, kind, refused, refused_as};
-use crate::oauth2_support::{Reply, answer, answer_with, response};
+use crate::scripted::{Reply, answer, answer_with, response};
 use tower_refresh::oauth2::ClientAuth;
 
 /// A30
 #[tokio::test]
-async fn json_without_a_known_code_shows_its_message_and_names_the_field() {
+async fn json_without_a_known_code_shows_message_and_field_name() {
     for body in [
         r#"{"status":"BAD_REFRESH_TOKEN","message":"missing or unknown refresh token"}"#,
         r#"{"reason":"BAD_REFRESH_TOKEN","message":"missing or unknown refresh token"}"#,
@@ -45,9 +45,9 @@ async fn proxy_is_suspected_of_a_body_that_is_not_json() {
     }
 }
 
-/// A page may quote JSON in a script, and the reader of answers looks for it.
+/// A page may quote JSON in a script, and the parser searches for JSON.
 #[tokio::test]
-async fn page_is_never_denied() {
+async fn html_page_is_never_taken_for_a_denial() {
     for page in [
         r#"<html><script>{"error":"invalid_grant"}</script>"#,
         "\u{feff}<!doctype html>{\"error\":\"invalid_grant\"}",
@@ -132,7 +132,7 @@ async fn refused_client_credentials_name_the_other_ways_to_send_them() {
         let error = refused_as(auth, "{}", answer(401, "<html>")).await;
         assert_eq!(kind(&error), "ambiguous", "{hint}");
     }
-    // These do not authenticate, so that an empty answer may be about the refresh token.
+    // These do not authenticate, so that an empty response may concern the refresh token.
     for auth in [ClientAuth::default(), ClientAuth::public("id")] {
         let error = refused_as(auth.clone(), "{}", answer(401, "")).await;
         assert_eq!(kind(&error), "ambiguous", "{auth:?}");

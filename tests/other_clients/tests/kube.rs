@@ -14,7 +14,7 @@ async fn a_rejected_post_is_sent_again_with_the_same_body() -> Result<(), BoxErr
     for text in ["first", "second"] {
         let pod = json!({ "kind": "Pod", "metadata": { "name": text, "x": "ü".repeat(1000) } });
         let request = Request::post("/api/v1/pods").body(serde_json::to_vec(&pod)?)?;
-        // The API answers with what it was sent.
+        // The API echoes the request.
         assert_eq!(client.request::<Value>(request).await?, pod);
         api.server.revoke_all_access_tokens();
     }
@@ -23,7 +23,7 @@ async fn a_rejected_post_is_sent_again_with_the_same_body() -> Result<(), BoxErr
 }
 
 #[tokio::test]
-async fn a_rejected_get_is_sent_again() -> Result<(), BoxError> {
+async fn rejected_get_is_sent_again_with_a_new_token() -> Result<(), BoxError> {
     let api = Api::serve().await?;
     let client = client(&api)?;
     for _ in 0..2 {

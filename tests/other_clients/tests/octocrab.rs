@@ -15,7 +15,7 @@ async fn a_rejected_post_is_sent_again_with_the_same_body() -> Result<(), BoxErr
     let client = client(&api)?;
     for text in ["first", "second"] {
         let note = json!({ "title": text, "body": "ü".repeat(1000) });
-        // The API answers with what it was sent.
+        // The API echoes the request.
         assert_eq!(client.post::<_, Value>("/notes", Some(&note)).await?, note);
         api.server.revoke_all_access_tokens();
     }
@@ -24,7 +24,7 @@ async fn a_rejected_post_is_sent_again_with_the_same_body() -> Result<(), BoxErr
 }
 
 #[tokio::test]
-async fn a_rejected_get_is_sent_again() -> Result<(), BoxError> {
+async fn rejected_get_is_sent_again_with_a_new_token() -> Result<(), BoxError> {
     let api = Api::serve().await?;
     let client = client(&api)?;
     for _ in 0..2 {

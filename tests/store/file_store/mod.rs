@@ -1,10 +1,5 @@
-//! A store in a file: what stays whole, who keeps out whom, and what is said when something is wrong.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test: helpers outside of test functions too"
-)]
-#![allow(clippy::disallowed_methods, reason = "other processes do not follow paused time")]
+//! A store in a file: whole records, exclusive locks, and errors that name the remedy.
+#![allow(clippy::disallowed_methods, reason = "other processes do not follow a paused clock")]
 
 mod other_processes;
 mod support;
@@ -17,18 +12,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use support::{Folder, id, intent, record, record_of_length, skipped};
+use support::{id, intent, record, record_of_length, skipped};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower_refresh::store::{FileStore, StoreError, StoreLock as _, StoredTokens, TokenStore as _};
 
+use crate::folder::Folder;
+
 const AT_ONCE: Duration = Duration::ZERO;
 
-/// Longer than anything takes on a machine that is busy.
+/// Longer than any step takes on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
 
 #[cfg(feature = "testing")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_laws_hold() {
+async fn file_store_keeps_the_laws_of_stores() {
     let folder = Folder::new();
     let open = async |name: &str| FileStore::new(folder.path(name));
     tower_refresh::testing::store_laws(open).await;
@@ -36,7 +33,7 @@ async fn the_laws_hold() {
 
 #[cfg(all(feature = "testing", feature = "sealed"))]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_laws_hold_for_a_sealed_one() {
+async fn sealed_file_store_keeps_the_laws_of_stores() {
     use tower_refresh::store::{SealKey, Sealed};
 
     let folder = Folder::new();
@@ -62,17 +59,17 @@ fn without_a_runtime_there_is_an_error_and_no_panic() {
     ] {
         assert!(error.is_misconfigured() && error.to_string().contains("runtime"), "{error}");
     }
-    // To let go of it takes none, not even the one that it was taken on.
+    // Releasing it needs no runtime, not even the one that acquired it.
     drop(runtime);
     drop(lock);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     drop(runtime.block_on(store.lock(AT_ONCE)).unwrap());
 }
 
-// ===== what is saved =====
+// ===== saves =====
 
 #[tokio::test]
-async fn a_save_counts_if_it_replaces_what_it_says() {
+async fn save_succeeds_only_over_the_record_that_it_replaces() {
     let folder = Folder::new();
     let store = FileStore::new(folder.path("tokens.json"));
     assert!(store.load().await.unwrap().is_none());
@@ -80,7 +77,7 @@ async fn a_save_counts_if_it_replaces_what_it_says() {
 
     store.save(&record(1), None).await.unwrap();
     store.save(&record(2), Some(id(1))).await.unwrap();
-    // It has counted before.
+    // The save has succeeded before.
     store.save(&record(2), Some(id(1))).await.unwrap();
     for replaces in [None, Some(id(1)), Some(id(3))] {
         assert!(store.save(&record(3), replaces).await.unwrap_err().is_conflict());
@@ -111,7 +108,7 @@ async fn one_of_many_that_replace_the_same_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_never_sees_a_part() {
+async fn reader_never_sees_a_part_of_a_record() {
     const SAVES: u64 = 500;
 
     let folder = Folder::new();
@@ -133,7 +130,7 @@ async fn a_reader_never_sees_a_part() {
         }
     });
     for n in 2..=SAVES {
-        // Long and short by turns, through the reserved file and without it.
+        // Long and short records in turn, through the reserved file and without it.
         let record = if n % 3 == 0 {
             intent(n)
         } else {
@@ -147,7 +144,7 @@ async fn a_reader_never_sees_a_part() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_is_told_and_left_as_it_is() {
+async fn unreadable_record_is_an_error_and_is_left_unchanged() {
     let folder = Folder::new();
     let path = folder.path("tokens.json");
     let store = FileStore::new(&path);
@@ -178,12 +175,12 @@ async fn what_cannot_be_understood_is_told_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn every_torn_record_is_told_and_left_as_it_is() {
+async fn torn_record_is_an_error_and_is_left_unchanged() {
     let folder = Folder::new();
     let path = folder.path("tokens.json");
     let store = FileStore::new(&path);
     let whole = intent(1).to_json().unwrap();
-    // Without the newline at its end it is whole.
+    // Without its final newline the record is whole.
     for length in 0..whole.len() - 1 {
         fs::write(&path, &whole[..length]).unwrap();
         assert!(store.load().await.unwrap_err().is_unreadable(), "{length}");
@@ -204,7 +201,7 @@ async fn a_record_that_could_not_be_read_again_is_not_saved() {
     assert!(folder.names().is_empty());
 }
 
-// ===== room for the next =====
+// ===== reserved room =====
 
 #[tokio::test]
 async fn room_is_reserved_by_an_intent_and_used_by_what_follows() {
@@ -220,7 +217,7 @@ async fn room_is_reserved_by_an_intent_and_used_by_what_follows() {
     assert_eq!(room.mode() & 0o777, 0o600);
     assert!(fs::read(&reserved).unwrap().iter().all(|byte| *byte == 0));
 
-    // The same file, now under the other name, and no longer than it should be.
+    // The same file, now under the other name, and of the exact length.
     let successor = record_of_length(3, 100_000);
     store.save(&successor, Some(id(2))).await.unwrap();
     assert_eq!(fs::metadata(&path).unwrap().ino(), room.ino());
@@ -250,7 +247,7 @@ async fn what_a_killed_process_left_behind_is_cleared_away() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     };
 
-    // The next attempt keeps no piece of what the last had written where there is to be room.
+    // The next attempt keeps no part of an earlier record in the reserved room.
     leave(&new);
     leave(&reserved);
     store.save(&intent(2), Some(id(1))).await.unwrap();
@@ -258,7 +255,7 @@ async fn what_a_killed_process_left_behind_is_cleared_away() {
     let room = fs::read(&reserved).unwrap();
     assert!(room.len() >= 384 * 1024 && room.iter().all(|byte| *byte == 0));
 
-    // Room that is there is used again.
+    // Existing room is used again.
     let room = fs::metadata(&reserved).unwrap().ino();
     store.save(&intent(3), Some(id(2))).await.unwrap();
     assert_eq!(fs::metadata(&reserved).unwrap().ino(), room);
@@ -271,7 +268,7 @@ async fn what_a_killed_process_left_behind_is_cleared_away() {
 }
 
 #[tokio::test]
-async fn a_reserved_file_of_somebody_else_is_not_written_to() {
+async fn reserved_file_of_another_user_is_not_written_to() {
     if !rustix::process::geteuid().is_root() {
         return skipped("only root can give files away");
     }
@@ -302,7 +299,7 @@ async fn a_reserved_file_that_others_can_read_is_not_written_to() {
     assert_eq!(fs::metadata(&reserved).unwrap().mode() & 0o777, 0o600);
 }
 
-// ===== who can write it =====
+// ===== permissions =====
 
 fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -406,7 +403,7 @@ async fn members_of_the_folders_group_share_a_record_if_allowed() {
     store.save(&record(2), Some(id(1))).await.unwrap();
     assert_eq!(store.load().await.unwrap().unwrap().write_id(), id(2));
 
-    // One who is no member.
+    // A user who is not a member.
     chown(&path, Some(65533), Some(65533)).unwrap();
     let error = store.load().await.unwrap_err();
     assert!(error.is_misconfigured() && error.to_string().contains("chgrp 65534"), "{error}");
@@ -483,7 +480,7 @@ async fn two_stores_of_one_process_exclude_each_other() {
     let error = other.lock(Duration::from_millis(50)).await.unwrap_err();
     assert!(error.is_held() && error.to_string().contains("tokens.json"), "{error}");
     assert!(one.clone().lock(AT_ONCE).await.unwrap_err().is_held());
-    // What is stored is not behind the lock.
+    // The record can be read without the lock.
     other.save(&record(1), None).await.unwrap();
     assert!(other.load().await.unwrap().is_some());
 
@@ -493,7 +490,7 @@ async fn two_stores_of_one_process_exclude_each_other() {
 }
 
 #[tokio::test]
-async fn a_waiter_gets_the_lock_when_it_is_let_go_of() {
+async fn waiter_gets_the_lock_when_it_is_released() {
     let folder = Folder::new();
     let store = FileStore::new(folder.path("tokens.json"));
     let lock = store.lock(AT_ONCE).await.unwrap();
@@ -514,12 +511,12 @@ async fn a_wait_that_is_dropped_leaves_nothing_held() {
     let lock = store.lock(AT_ONCE).await.unwrap();
     let waiter = store.lock(LONG);
     assert!(tokio::time::timeout(Duration::from_millis(20), waiter).await.is_err());
-    // In the middle of an attempt, too.
+    // During an attempt, too.
     let mut waiter = task::spawn(store.lock(LONG));
     assert_pending!(waiter.poll());
     drop(waiter);
     drop(lock);
-    // Or when it has just got it.
+    // Or right after the lock was acquired.
     let mut waiter = task::spawn(store.lock(LONG));
     let _ = waiter.poll();
     drop(waiter);
@@ -552,13 +549,13 @@ async fn a_save_behind_one_that_never_ends_gives_up() {
     stuck.try_lock().unwrap();
     let error = store.save(&record(1), None).await.unwrap_err();
     assert!(error.is_unavailable() && error.to_string().contains("is stopped"), "{error}");
-    // Not only closed: a child of another test may be about to be started, and have it open.
+    // Closing is not enough, since a child process of another test may be starting, and have it open.
     stuck.unlock().unwrap();
     store.save(&record(1), None).await.unwrap();
 }
 
 #[test]
-fn a_disk_that_hangs_is_told_and_not_waited_for() {
+fn hanging_disk_is_an_error_and_is_not_waited_for() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -581,7 +578,7 @@ fn a_disk_that_hangs_is_told_and_not_waited_for() {
         }
         drop(release);
         assert!(hangs.await.unwrap().is_err());
-        // The save goes on once it can.
+        // The save continues once it can.
         assert!(store.load().await.unwrap().is_some());
     });
 }
@@ -637,7 +634,7 @@ async fn all_names_of_one_file_are_one_store() {
             assert_eq!(one.load().await.unwrap().unwrap().revision(), revision);
         }
     }
-    // The links are links still, and there is nothing beside them.
+    // The links are still links, and no other file exists.
     assert_eq!(folder.names(), ["a.json", "b.json", "linked", "real"]);
     assert!(fs::symlink_metadata(folder.path("a.json")).unwrap().is_symlink());
 }
@@ -668,7 +665,7 @@ async fn refused(store: &FileStore, what: &str) {
 }
 
 #[tokio::test]
-async fn paths_that_cannot_be_are_told() {
+async fn impossible_paths_are_errors_with_a_remedy() {
     let folder = Folder::new();
     refused(&FileStore::new(""), "names no file").await;
     refused(&FileStore::new("/"), "names no file").await;
@@ -693,7 +690,7 @@ async fn paths_that_cannot_be_are_told() {
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_told() {
+async fn path_that_is_not_a_file_is_an_error() {
     let folder = Folder::new();
     let path = folder.path("tokens.json");
     let store = FileStore::new(&path);
@@ -713,7 +710,7 @@ async fn what_is_no_file_is_told() {
     told("no regular file").await;
     fs::remove_file(&path).unwrap();
 
-    // Its path was worked out before: what it now leads to may have other locks.
+    // Its path was resolved before. The path may now lead to a file with other locks.
     fs::write(folder.path("elsewhere"), "").unwrap();
     symlink("elsewhere", &path).unwrap();
     told("has become a symbolic link").await;
@@ -721,7 +718,7 @@ async fn what_is_no_file_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_way_of_the_other_files_is_told_and_left_alone() {
+async fn obstacle_at_another_file_of_the_store_is_left_alone() {
     let folder = Folder::new();
     let store = FileStore::new(folder.path("tokens.json"));
     let victim = folder.path("victim");
@@ -750,7 +747,7 @@ async fn what_is_in_the_way_of_the_other_files_is_told_and_left_alone() {
 }
 
 #[tokio::test]
-async fn folders_are_created_for_nobody_else_and_only_when_asked_to() {
+async fn folders_are_private_and_created_only_on_request() {
     let folder = Folder::new();
     let path = folder.path("a/b/tokens.json");
     let store = FileStore::new(&path);
@@ -791,7 +788,7 @@ async fn a_record_that_others_could_read_is_not_readable_after_a_save() {
 }
 
 #[test]
-fn a_store_is_known_by_its_file() {
+fn description_of_a_store_names_its_file() {
     let store = FileStore::new("/var/lib/compass/tokens.json");
     assert_eq!(store.describe(), "the file /var/lib/compass/tokens.json");
     assert!(format!("{store:?}").contains("tokens.json"));

@@ -1,6 +1,6 @@
-//! What takes a process of its own: locks across processes, kills, file systems that are mounted for the test, strace.
+//! Tests that require a process of their own: locks across processes, kills, mounted file systems, strace.
 //!
-//! The other process is this program again, with what to do in its environment.
+//! The other process is this program again, with its orders in the environment.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,7 +17,8 @@ use tokio::time::{sleep, timeout};
 use tower_refresh::store::{FileStore, StoreLock as _, Stored, TokenStore as _};
 use tower_refresh::{Credentials, TokenSet, source_fn};
 
-use super::support::{Folder, id, intent, names, record, record_of_length, skipped};
+use super::support::{id, intent, record, record_of_length, skipped};
+use crate::folder::{Folder, names};
 
 const DO: &str = "TOWER_REFRESH_FILE_STORE_DO";
 const FILE: &str = "TOWER_REFRESH_FILE_STORE_FILE";
@@ -25,7 +26,7 @@ const FILE: &str = "TOWER_REFRESH_FILE_STORE_FILE";
 const AT_ONCE: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(60);
 
-/// What other processes do.
+/// The entry of the other processes.
 #[tokio::test]
 #[ignore = "is run by the other tests, in a process of its own"]
 async fn other_process() {
@@ -42,12 +43,12 @@ async fn other_process() {
         "be without fallocate" => be_without_fallocate(&store, Path::new(&path)).await,
         "be on a network" => be_on_a_network(store, Path::new(&path)).await,
         "be mounted" => be_mounted(&store, Path::new(&path)).await,
-        "be somebody else" => be_somebody_else(&store).await,
-        other => panic!("nobody knows how to {other}"),
+        "be another user" => be_another_user(&store).await,
+        other => panic!("unknown order: {other}"),
     }
 }
 
-/// Returns the command to do something in a process of its own, run by the program and its arguments, if any.
+/// Returns the command for an order in a process of its own, run by the program and its arguments, if any.
 fn other(by: &[&str], what: &str, path: &Path) -> Command {
     let this = std::env::current_exe().unwrap();
     let mut command = match by {
@@ -73,7 +74,7 @@ fn other(by: &[&str], what: &str, path: &Path) -> Command {
     command
 }
 
-/// A process that has said that it is where it should be. It is killed when it is dropped.
+/// A process that has reported that it is ready. It is killed when it is dropped.
 struct Running {
     child: Child,
     stdin: ChildStdin,
@@ -112,7 +113,7 @@ fn ready() {
     std::io::stdout().flush().unwrap();
 }
 
-/// Runs it to its end, which must be a good one.
+/// Runs a command, which must succeed.
 fn run(mut command: Command) {
     let output = command.output().unwrap();
     assert!(
@@ -123,7 +124,7 @@ fn run(mut command: Command) {
     );
 }
 
-/// Returns whether the command can be run here at all, and says so if not.
+/// Returns whether the command works on this machine, and reports the skipped test if it does not.
 fn can(command: &[&str]) -> bool {
     let can = works(command);
     if !can {
@@ -146,7 +147,7 @@ fn works(command: &[&str]) -> bool {
 async fn hold_the_lock(store: &FileStore) {
     let lock = store.lock(LONG).await.unwrap();
     ready();
-    // Until somebody says so, or is gone.
+    // Until the test writes a line, or ends.
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
     lock.release().await;
@@ -189,7 +190,7 @@ async fn save_without_end(store: &FileStore) {
 }
 
 #[tokio::test]
-async fn a_process_that_is_killed_while_it_saves_leaves_a_whole_record() {
+async fn process_killed_during_a_save_leaves_a_whole_record() {
     const KILLS: u64 = 60;
 
     let folder = Folder::new();
@@ -206,7 +207,7 @@ async fn a_process_that_is_killed_while_it_saves_leaves_a_whole_record() {
         let revision = found.as_ref().map_or(0, |record| record.revision());
         assert!(revision >= last, "{revision} is older than {last}");
         last = revision + 1;
-        // Neither locks nor what was left behind are in the way.
+        // Neither locks nor leftover files block the next save.
         store.save(&record(last), found.map(|record| record.write_id())).await.unwrap();
         assert!(!folder.path("tokens.json.new").exists());
         assert!(!folder.path("tokens.json.reserved").exists());
@@ -222,7 +223,7 @@ async fn count(store: &FileStore) {
         let current = store.load().await.unwrap();
         let last = current.as_ref().map_or(0, |record| record.revision());
         assert!(lock.is_held().await.unwrap());
-        // Under the lock nobody comes between.
+        // The lock excludes every other process.
         store.save(&record(last + 1), current.map(|record| record.write_id())).await.unwrap();
         lock.release().await;
         counted += 1;
@@ -253,12 +254,12 @@ async fn save(store: &FileStore) {
         return;
     }
     store.save(&record(3), Some(id(2))).await.unwrap();
-    // It has counted, and nobody knows whether it was synced.
+    // It has counted, but it may not have been synced.
     store.save(&record(3), Some(id(2))).await.unwrap();
 }
 
 #[test]
-fn all_files_are_private_whatever_the_umask() {
+fn all_files_are_private_under_any_umask() {
     let folder = Folder::new();
     let path = folder.path("tokens.json");
     let mut command = other(&["sh", "-c", r#"umask 000; exec "$0" "$@""#], "save", &path);
@@ -277,7 +278,7 @@ fn all_files_are_private_whatever_the_umask() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn what_is_written_is_synced_before_it_is_renamed_and_the_folder_after_it() {
+fn file_is_synced_before_its_rename_and_the_folder_after_it() {
     if !can(&["strace", "-f", "-o", "/dev/null", "true"]) {
         return;
     }
@@ -290,7 +291,7 @@ fn what_is_written_is_synced_before_it_is_renamed_and_the_folder_after_it() {
 
     let place = folder.path("");
     let calls = calls_in(&fs::read_to_string(trace).unwrap(), place.to_str().unwrap());
-    // Without those who only look: what is opened to be read changes nothing.
+    // Files that are opened only for reading are omitted.
     let shown: Vec<_> = calls.iter().map(String::as_str).collect();
     let lock = ["create 600 .save-lock", "lock .save-lock"];
     let unlock = ["unlock .save-lock"];
@@ -324,7 +325,7 @@ fn what_is_written_is_synced_before_it_is_renamed_and_the_folder_after_it() {
     assert_eq!(shown, expected.concat());
 }
 
-/// Returns the calls of a trace that change something in a folder, in order and in short.
+/// Returns the calls of a trace that change a folder, in order and abbreviated.
 #[cfg(target_os = "linux")]
 fn calls_in(trace: &str, folder: &str) -> Vec<String> {
     let folder = folder.trim_end_matches('/');
@@ -381,7 +382,7 @@ fn calls_in(trace: &str, folder: &str) -> Vec<String> {
 
 // ===== file systems =====
 
-/// Runs the other process with a file system of its own, mounted where nobody else sees it, if that can be done here.
+/// Runs the other process with a private file system of its own, if this machine can mount one.
 fn on(mount: &str, what: &str) {
     let folder = Folder::new();
     let probe = format!(r#"{mount} "$0" && umount "$0""#);
@@ -392,7 +393,7 @@ fn on(mount: &str, what: &str) {
     else {
         return skipped(&format!("`{mount}` does not work here"));
     };
-    // What serves a file system of FUSE ends when that is unmounted, and not with the process.
+    // The server of a FUSE file system ends when that is unmounted, and not with the process.
     let script = format!(
         r#"cd / && folder=$(dirname "${FILE}") && {mount} "$folder" && "$0" "$@"; code=$?; umount "$folder"; exit $code"#
     );
@@ -410,7 +411,7 @@ fn a_disk_that_is_full_fails_the_intent_and_not_what_follows_it() {
 async fn fill_the_disk(store: &FileStore, path: &Path) {
     let folder = path.parent().unwrap();
     let filler = folder.join("filler");
-    // Leaves so much.
+    // Leaves this much room.
     let fill = |left: usize| {
         let _ = fs::remove_file(&filler);
         let mut file = fs::File::create(&filler).unwrap();
@@ -426,7 +427,7 @@ async fn fill_the_disk(store: &FileStore, path: &Path) {
     drop(store.lock(AT_ONCE).await.unwrap());
     let first = fs::read(path).unwrap();
 
-    // Too little for what comes after the intent, and then for anything.
+    // Too little for the successor of the intent, and then for any record.
     for left in [200 * 1024, 0] {
         fill(left);
         let error = store.save(&intent(2), Some(id(1))).await.unwrap_err();
@@ -438,7 +439,7 @@ async fn fill_the_disk(store: &FileStore, path: &Path) {
     assert!(error.is_unavailable() && error.to_string().contains("make room"), "{error}");
     assert_eq!(fs::read(path).unwrap(), first);
 
-    // There is room, and somebody else takes the rest of it while the refresh token is spent.
+    // There is room, and another program takes the rest of it while the refresh token is spent.
     fs::remove_file(&filler).unwrap();
     store.save(&intent(2), Some(id(1))).await.unwrap();
     fill(0);
@@ -446,7 +447,7 @@ async fn fill_the_disk(store: &FileStore, path: &Path) {
     store.save(&successor, Some(id(2))).await.unwrap();
     assert_eq!(fs::read(path).unwrap(), *successor.to_json().unwrap());
 
-    // A killed process left its reserved room behind, which is there for the next.
+    // A killed process left its reserved room behind, which the next one uses.
     fs::remove_file(&filler).unwrap();
     store.save(&intent(4), Some(id(3))).await.unwrap();
     fill(8 * 1024);
@@ -457,7 +458,7 @@ async fn fill_the_disk(store: &FileStore, path: &Path) {
 }
 
 #[test]
-fn on_a_full_disk_no_refresh_token_is_sent_and_the_access_token_is_used() {
+fn full_disk_sends_no_refresh_token_and_uses_the_access_token() {
     on(TMPFS, "refresh on a full disk");
 }
 
@@ -485,7 +486,7 @@ async fn refresh_on_a_full_disk(store: FileStore, path: &Path) {
     fs::remove_file(&filler).unwrap();
     drop(file);
     let renewed = async {
-        // As long as it cools down.
+        // During the backoff.
         while credentials.renew().await.is_err() {
             sleep(Duration::from_millis(100)).await;
         }
@@ -496,7 +497,7 @@ async fn refresh_on_a_full_disk(store: FileStore, path: &Path) {
 }
 
 #[test]
-fn a_read_only_file_system_is_told_and_can_be_read() {
+fn read_only_file_system_can_be_read_and_fails_each_save() {
     on(TMPFS, "be read-only");
 }
 
@@ -519,7 +520,7 @@ async fn be_read_only(store: &FileStore, path: &Path) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_file_that_is_mounted_by_itself_is_told() {
+fn file_that_is_a_mount_point_is_an_error() {
     on(TMPFS, "be mounted");
 }
 
@@ -550,7 +551,7 @@ async fn be_without_fallocate(store: &FileStore, path: &Path) {
     assert_eq!(fs::read(path).unwrap(), *record(2).to_json().unwrap());
 }
 
-/// FUSE counts as a network file system, and is the only one that a test can mount by itself.
+/// FUSE counts as a network file system, and is the only one that a test can mount.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_network_file_system_is_refused_unless_it_is_allowed() {
@@ -558,7 +559,7 @@ fn a_network_file_system_is_refused_unless_it_is_allowed() {
 }
 
 async fn be_on_a_network(store: FileStore, path: &Path) {
-    // The folder that is mounted is the test's own no more.
+    // The mounted folder no longer belongs to the test.
     let inner = path.with_file_name(format!("tower-refresh-{}", std::process::id()));
     for error in [
         store.load().await.map(drop).unwrap_err(),
@@ -571,7 +572,7 @@ async fn be_on_a_network(store: FileStore, path: &Path) {
     assert!(!path.with_extension("json.lock").exists());
 
     fs::create_dir(&inner).unwrap();
-    // One that has been asked before, too.
+    // A store that has been used before, too.
     let store = FileStore::new(inner.join("tokens.json"));
     assert!(store.load().await.is_err());
     let store = store.allow_network_file_system();
@@ -585,22 +586,22 @@ async fn be_on_a_network(store: FileStore, path: &Path) {
 }
 
 #[tokio::test]
-async fn a_file_of_somebody_else_is_told() {
+async fn file_of_another_user_is_an_error() {
     let folder = Folder::new();
     let path = folder.path("inner/tokens.json");
     let inner = path.parent().unwrap();
     fs::create_dir(inner).unwrap();
     FileStore::new(&path).save(&record(1), None).await.unwrap();
     fs::set_permissions(inner, fs::Permissions::from_mode(0o555)).unwrap();
-    let mut command = other(&[], "be somebody else", &path);
-    // Nothing is forbidden to root, who can be somebody else.
+    let mut command = other(&[], "be another user", &path);
+    // Root may write everywhere, but can run a program as another user.
     let is_root = rustix::process::geteuid().is_root();
     if is_root {
         let copy = folder.path("program");
         fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
         let somebody = Command::new(&copy).arg("--list").uid(65534).gid(65534).output();
         if !somebody.is_ok_and(|output| output.status.success()) {
-            skipped("nobody else can run a program here");
+            skipped("no other user can run a program here");
             return;
         }
         let mut again = Command::new(&copy);
@@ -618,7 +619,7 @@ async fn a_file_of_somebody_else_is_told() {
     fs::set_permissions(inner, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-async fn be_somebody_else(store: &FileStore) {
+async fn be_another_user(store: &FileStore) {
     for error in [
         store.load().await.map(drop).unwrap_err(),
         store.save(&record(2), Some(id(1))).await.unwrap_err(),

@@ -1,63 +1,20 @@
-//! Folders that go with their tests, and records to save.
+//! Records to save.
 
-use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tower_refresh::store::{StoredTokens, WriteId};
 
-pub(crate) struct Folder(PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tower-refresh-files-{}-{next}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        // Of a run that was killed, under the same process id: in containers it comes again.
-        drop(fs::remove_dir_all(&path));
-        fs::create_dir_all(&path).unwrap();
-        Self(fs::canonicalize(path).unwrap())
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    pub(crate) fn names(&self) -> Vec<String> {
-        names(&self.0)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
-}
-
-/// The names in a folder, in order.
-pub(crate) fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
-
-/// The record of this revision.
+/// Returns the record of this revision.
 pub(crate) fn record(n: u64) -> StoredTokens {
     make(n, &format!("sesame-{n}"), "")
 }
 
-/// The same, as long as this or a little longer.
+/// Returns the same, of this length or slightly longer.
 pub(crate) fn record_of_length(n: u64, length: usize) -> StoredTokens {
     make(n, &"s".repeat(length.max(1)), "")
 }
 
-/// The record of this revision, of which the refresh token is about to be spent.
+/// Returns the record of this revision with an open intent.
 pub(crate) fn intent(n: u64) -> StoredTokens {
     let intent = format!(
         r#", "intent": {{"token": "{n:032x}", "by": "{n:032x}", "attempt": 1, "first_sent_ms": 1, "last_sent_ms": 1}}"#
@@ -65,7 +22,7 @@ pub(crate) fn intent(n: u64) -> StoredTokens {
     make(n, &format!("sesame-{n}"), &intent)
 }
 
-/// The write id of the record of this revision.
+/// Returns the write id of the record of this revision.
 pub(crate) fn id(n: u64) -> WriteId {
     record(n).write_id()
 }
@@ -83,7 +40,7 @@ fn make(n: u64, token: &str, more: &str) -> StoredTokens {
     StoredTokens::from_json(json.as_bytes()).unwrap()
 }
 
-/// Says so even where the output of tests that pass is not shown.
+/// Reports a skipped test, past the harness, which hides the output of passing tests.
 pub(crate) fn skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");

@@ -1,14 +1,11 @@
-//! A fleet of workers that share a store, in every kind of weather: what `Stored` promises holds whatever is killed, frozen,
-//! delayed, lost or down, and in whatever order.
+//! A model of a fleet that shares a store: its promises hold while workers are killed and frozen, responses and locks are
+//! lost, and the store is slow or down, in random order.
 //!
-//! All of it runs in tokio's paused time on one thread, so that a case repeats. `PROPTEST_CASES` asks for more cases.
+//! It runs in tokio's paused time on one thread, so that a case can be repeated. `PROPTEST_CASES` sets the number of cases.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    clippy::unwrap_used,
-    clippy::panic,
-    unreachable_pub,
-    reason = "tests read paused time, write things down, and panic"
+    reason = "reads tokio's paused clock, and shares locks with the code under test"
 )]
 
 mod world;
@@ -34,7 +31,7 @@ use tower_refresh::{
 };
 use world::{Blow, Class, Health, Life, Network, OpFault, Point, Storage, Trap, View, World};
 
-// ===== what happens =====
+// ===== steps =====
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -42,7 +39,7 @@ struct Case {
     mode: Mode,
     lifetime: Duration,
     store_down: Option<StoreDown>,
-    /// How far the workers' clocks are apart.
+    /// The differences between the clocks of the workers.
     skew_ms: u64,
     steps: Vec<Step>,
 }
@@ -51,9 +48,9 @@ struct Case {
 enum Mode {
     Strict,
     Grace,
-    /// The server does not rotate, and the client knows.
+    /// The server does not rotate, and the dialect states it.
     Never,
-    /// The server does not rotate, and the client does not know.
+    /// The server does not rotate, and the dialect does not state it.
     NeverUnknown,
 }
 
@@ -61,15 +58,15 @@ enum Mode {
 enum Step {
     Ask(usize, Wish),
     LogIn(usize),
-    /// With the tokens of this many saves ago. Only where it is asked for: what was spent for a session that had ended is not
-    /// known to the next.
+    /// With the tokens of this many saves ago. Only for one class: a session does not know the tokens that an earlier one has
+    /// spent.
     LogInAgain(usize, usize),
     LogOut(usize),
-    /// A human logs in again, and restarts a worker with the new refresh token.
+    /// The user logs in again, and a worker restarts with the new refresh token.
     Configure(usize),
     Revoke,
     Pass(u64),
-    /// Everything that can goes on so many steps.
+    /// All runnable tasks make this many steps.
     Turn(u8),
     Kill(usize),
     Start(usize),
@@ -124,7 +121,7 @@ fn case(class: Class) -> impl Strategy<Value = Case> {
             mode,
             lifetime,
             store_down,
-            // Clocks that are further apart than tokens live are another matter.
+            // Clocks that differ by more than a token lifetime are out of scope.
             skew_ms: if lifetime < Duration::from_secs(60) { 0 } else { skew_ms },
             steps,
         },
@@ -235,7 +232,7 @@ struct Worker {
     configured: String,
 }
 
-/// What runs in one process, and stands still with it.
+/// The tasks of one process, which stop with it.
 struct Process {
     life: Life,
     stored: Stored<RefreshTokenGrant, Storage>,
@@ -332,7 +329,7 @@ struct Fleet {
     families: u64,
 }
 
-/// Of the server, which is generous; the client is told half of it.
+/// The grace window of the server. The client is configured with half of it.
 const GRACE: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -368,7 +365,7 @@ impl Fleet {
         fleet
     }
 
-    /// Logs somebody in.
+    /// Logs a user in.
     fn issue(&mut self) -> TokenSet {
         let tokens = self.server.issue();
         self.families += 1;
@@ -403,7 +400,7 @@ impl Fleet {
         let serves = self.case.store_down == Some(StoreDown::Serve)
             || self.case.mode == Mode::Never && self.case.store_down.is_none();
         let process = Process { life: life.clone(), stored, serves };
-        // No dice: a case repeats.
+        // Not random, so that a case can be repeated.
         let millisecond = Duration::from_millis(1);
         let policy = RefreshPolicy::default()
             .timeout(TIMEOUT)
@@ -568,7 +565,7 @@ impl Fleet {
                 if matches!(event, Event::OutcomeUnknown { .. } | Event::Lagged { .. }) {
                     self.world.state().procs[worker.life.id].told = true;
                 }
-                self.world.log(format!("{} tells {event:?}", worker.life.id));
+                self.world.log(format!("{} reports {event:?}", worker.life.id));
             }
         }
     }
@@ -595,7 +592,7 @@ impl Fleet {
         self.checked()
     }
 
-    /// Everything is well again: everybody is served, or knows why not.
+    /// Ends all faults, and checks that every worker gets a token or a justified error.
     async fn end_well(&mut self, class: Class) {
         self.world.log("-- all is well again");
         {
@@ -646,7 +643,7 @@ impl Fleet {
         let errors: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
         if is_alive {
             if let Some(error) = errors.first() {
-                self.world.violation(format!("somebody is not served: {error}"));
+                self.world.violation(format!("a worker gets no token: {error}"));
             } else {
                 let mut tokens: Vec<_> = answers
                     .iter()
@@ -669,7 +666,7 @@ impl Fleet {
             }
         } else {
             if errors.len() != answers.len() {
-                self.world.violation("somebody has a token that cannot be");
+                self.world.violation("a worker has an impossible token");
             }
             if after.token_requests != before.token_requests {
                 self.world.violation("a token request that makes no sense");
@@ -720,7 +717,7 @@ impl Fleet {
     }
 }
 
-/// What a worker wants; also returns how long that may take.
+/// Returns the next call of a worker, and how long it may take.
 async fn wished(
     life: &Life,
     credentials: Credentials,
@@ -761,7 +758,7 @@ async fn wished(
             };
             (outcome, limit * 3)
         }
-        // As long as a flight takes.
+        // The duration of a refresh.
         Wish::Settle => {
             let outcome = credentials.flush().await;
             if outcome.is_ok() {
@@ -783,7 +780,7 @@ fn run(class: Class, case: Case) -> Result<(), TestCaseError> {
         .map_err(TestCaseError::fail)
 }
 
-/// Runs as many cases as were asked for, or as a second allows.
+/// Runs the requested number of cases, or as many as a second allows.
 fn check(class: Class, cases: u32) {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     let config = ProptestConfig {
@@ -811,7 +808,7 @@ fn a_log_in_that_a_sibling_overtook_is_not_stored_again() {
 }
 
 #[test]
-fn a_configured_token_does_not_come_back_with_a_log_in_that_came_too_late() {
+fn configured_token_does_not_return_with_a_late_log_in() {
     let steps = [
         Step::Configure(1),
         Step::StoreFaults(vec![None, Some(OpFault::FailBefore)]),
@@ -824,7 +821,7 @@ fn a_configured_token_does_not_come_back_with_a_log_in_that_came_too_late() {
 }
 
 #[test]
-fn a_refresh_token_that_is_brought_again_is_as_open_as_it_was() {
+fn refresh_token_brought_again_keeps_its_open_intent() {
     let steps = [
         Step::Ask(0, Wish::Token),
         Step::Pass(61_000),
@@ -853,7 +850,7 @@ fn a_log_out_that_came_too_late_does_not_lock_others_out() {
 #[test]
 fn an_intent_that_is_taken_back_leaves_the_doubt() {
     let steps = [
-        // The intent is saved, as nobody knows.
+        // The intent is saved, although the worker cannot know it.
         Step::StoreFaults(vec![None, None, None, None, Some(OpFault::FailAfter)]),
         Step::Ask(0, Wish::Token),
         Step::Pass(10),
@@ -867,7 +864,7 @@ fn an_intent_that_is_taken_back_leaves_the_doubt() {
     found(Class::Forgetful, 2, steps);
 }
 
-/// What the model found once.
+/// Cases that the model has found.
 fn found(class: Class, workers: usize, steps: impl Into<Vec<Step>>) {
     let case = Case {
         workers,
@@ -888,11 +885,11 @@ fn without_lost_answers_no_refresh_token_is_used_twice() {
 }
 
 #[test]
-fn whatever_happens_nothing_is_used_twice_unknowingly_and_nothing_saved_is_lost() {
+fn random_faults_cause_no_blind_reuse_and_lose_no_saved_token() {
     check(Class::Rough, 48);
 }
 
 #[test]
-fn a_store_that_forgets_leaves_nobody_hanging() {
+fn forgetful_store_leaves_no_worker_hanging() {
     check(Class::Forgetful, 32);
 }

@@ -1,5 +1,5 @@
-//! What lies outside the workers: the store, the network, and whatever kills and freezes them. It sees everything that is
-//! saved and sent, and writes down what should not have been.
+//! The environment of the workers: the store, the network, and the faults. It sees every record that is saved and every
+//! token that is sent, and records violations.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::convert::Infallible;
@@ -20,14 +20,14 @@ use tower::{Service, ServiceExt as _};
 use tower_refresh::store::{MemoryStore, StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 use tower_refresh::testing::{AuthorizationServer, ConnectionDropped, ServerService};
 
-/// What may go wrong, and so what must hold nevertheless.
+/// The faults that occur, and so the promises that must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Nothing that loses an answer: no refresh token is used twice.
+    /// No lost response: no refresh token is used twice.
     Gentle,
-    /// Everything but a store that loses what it saved: no refresh token is used twice without knowing it.
+    /// All faults except a store that loses records: no refresh token is used twice unknowingly.
     Rough,
-    /// The store goes back in time as well.
+    /// The store is also rolled back.
     Forgetful,
 }
 
@@ -38,20 +38,20 @@ pub enum Health {
     Dead,
 }
 
-/// A moment in the life of a flight, as the world sees it.
+/// A moment of a refresh that the environment sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
     Loaded,
     Locked,
     /// An intent was saved.
     Intended,
-    /// Something else was saved.
+    /// Another record was saved.
     Saved,
-    /// The lock was looked at, and was held.
+    /// The lock was checked, and was held.
     Looked,
     /// The token request has arrived.
     Sent,
-    /// It was answered, and the answer is on its way.
+    /// It was answered, and the response is on its way.
     Answered,
 }
 
@@ -60,11 +60,11 @@ pub enum Blow {
     Kill,
     Freeze,
     LoseLock,
-    /// The store goes down, for everybody.
+    /// The store goes down for all workers.
     Disconnect,
 }
 
-/// A blow that falls when a worker comes to a point for the nth time.
+/// A blow that falls when a worker reaches a point for the nth time.
 #[derive(Clone, Copy, Debug)]
 pub struct Trap {
     pub worker: usize,
@@ -73,7 +73,7 @@ pub struct Trap {
     pub blow: Blow,
 }
 
-/// What goes wrong with one operation of the store.
+/// The fault of one operation of the store.
 #[derive(Clone, Copy, Debug)]
 pub enum OpFault {
     Delay(u64),
@@ -96,11 +96,11 @@ struct Shared {
 
 pub struct State {
     pub class: Class,
-    /// Whether what is sent is written down first: the server rotates, and the store is not to be done without.
+    /// Whether an intent precedes every token request: the server rotates, and the store is required.
     pub counts: bool,
     base: MemoryStore,
     doubt: bool,
-    /// Whether the store says so whenever it has lost something.
+    /// Whether the store always reports a loss.
     is_honest: bool,
     failures: u64,
     pub down: bool,
@@ -127,17 +127,17 @@ pub struct Proc {
     frozen_for: Duration,
     /// The refresh token of the configuration.
     configured: String,
-    /// The lock that was looked at, from the look until it is known what came of it.
+    /// The lock that was checked, until the outcome of the next step is known.
     looked: Option<u64>,
-    /// The refresh token that an answer brought, until it is saved.
+    /// The refresh token of a response, until it is saved.
     unsaved: Option<String>,
-    /// The successor that reached it before it had given up on the answer.
+    /// The successor that arrived before the timeout.
     received: Option<String>,
     unsaved_faults: u8,
-    /// What was written down last, and whether it was sent since.
+    /// The last intent, and whether its token was sent since.
     intent: Option<Intended>,
     pub adoptions: u64,
-    /// Whether it sent what it knew that another may have sent, and whether it told of that.
+    /// Whether it knowingly sent a token that another may have sent, and whether it reported that.
     pub knew: bool,
     pub told: bool,
 }
@@ -146,7 +146,7 @@ pub struct Proc {
 struct Intended {
     by: String,
     token: String,
-    /// Whether there was an open one before it, and whether that was somebody else's.
+    /// Whether an intent was open before it, and whether that was of another worker.
     is_known: bool,
     is_news: bool,
     was_sent: bool,
@@ -163,7 +163,7 @@ struct Attempt {
 enum Outcome {
     Pending,
     Counted,
-    /// It counted, and the refresh token is as good as it was.
+    /// It counted, and the refresh token is unspent.
     Kept,
     NotCounted,
     Denied,
@@ -178,7 +178,7 @@ pub struct Saved {
     pub view: View,
 }
 
-/// What a record says.
+/// The content of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     pub write_id: String,
@@ -290,7 +290,7 @@ impl World {
         self.state().lock.is_some()
     }
 
-    /// Takes the lock from whoever holds it, as the end of a lease does.
+    /// Takes the lock from its holder, like the end of a lease.
     pub fn lose_lock(&self) {
         let mut state = self.state();
         let Some((_, holder)) = state.lock else {
@@ -305,7 +305,7 @@ impl World {
         self.shared.freed.notify_waiters();
     }
 
-    /// Looks for what is saved nowhere although the worker says that all is.
+    /// Checks that a worker which reports no unsaved tokens has none.
     pub fn check_settled(&self, proc: usize) {
         let state = self.state();
         let Some(successor) = state.procs[proc].unsaved.clone() else {
@@ -322,7 +322,7 @@ impl World {
         }
     }
 
-    /// Looks for an attempt that is still open although it is known that it did not count.
+    /// Checks that no intent stays open after a request that is known not to count.
     pub fn check_taken_back(&self, proc: usize) {
         let state = self.state();
         let open = state.record().and_then(|record| View::of(&record).intent);
@@ -340,12 +340,12 @@ impl World {
         }
     }
 
-    /// How often an operation of the store has failed.
+    /// Returns the number of failed operations of the store.
     pub fn failures(&self) -> u64 {
         self.state().failures
     }
 
-    /// Puts an earlier record in place of the one that is stored, or none.
+    /// Replaces the stored record by an earlier one, or by none.
     pub fn roll_back(&self, by: Option<usize>, doubt: bool) {
         let mut state = self.state();
         let earlier = by.and_then(|by| {
@@ -422,7 +422,7 @@ impl State {
         }
     }
 
-    /// Saves, and judges what was saved.
+    /// Saves a record, and checks it.
     fn save(
         &mut self,
         proc: usize,
@@ -445,7 +445,7 @@ impl State {
             }
         }
         if self.class == Class::Forgetful && new.access.is_none() && !new.is_forgotten {
-            // Which configured tokens had their turn is lost as well.
+            // The list of configured tokens that were used is lost as well.
             self.is_honest &= old.as_ref().is_none_or(|old| old.epoch == new.epoch);
         }
         let is_by = new.intent.as_ref().is_some_and(|(by, _)| *by == record.write_id().to_string());
@@ -556,7 +556,7 @@ impl State {
                 }
                 _ => self.violations.push(format!("{proc} sent {} unannounced", short(token))),
             }
-            // Frozen between the look and the sending.
+            // Frozen between the check and the sending.
             let is_gap = life.looked.is_none_or(|looked| held.is_none_or(|(id, _)| id != looked));
             let was_sent = self.attempts.iter().any(|attempt| {
                 attempt.token == token
@@ -576,7 +576,7 @@ impl State {
         self.attempts.len() - 1
     }
 
-    /// An answer is on its way. Returns what it says of the refresh token.
+    /// Sends a response. Returns the fate of the refresh token.
     fn answered(
         &mut self,
         proc_id: usize,
@@ -611,7 +611,7 @@ impl State {
             Ok(_) => Outcome::Lost,
         };
         if outcome == Outcome::Kept {
-            // Nor did an earlier attempt spend it.
+            // No earlier attempt spent it either.
             for earlier in self.attempts.iter_mut().filter(|earlier| earlier.token == token) {
                 earlier.outcome = Outcome::Kept;
             }
@@ -625,7 +625,7 @@ impl State {
 }
 
 impl Proc {
-    /// Whether it has what would be lost with it.
+    /// Returns whether a successor would be lost with this process.
     fn is_in_danger(&self) -> bool {
         self.looked.is_some() || self.unsaved.is_some()
     }
@@ -664,7 +664,7 @@ impl Life {
         self.world.state().procs[self.id].health
     }
 
-    /// `kill -9`: nothing of it runs any more, and its lock is held until the lease ends.
+    /// `kill -9`: its tasks stop, and its lock is held until the lease ends.
     pub fn kill(&self) {
         let mut state = self.world.state();
         let is_gentle = state.class == Class::Gentle;
@@ -705,7 +705,7 @@ impl Life {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// For how long it ran since then.
+    /// Returns how long it has run since then.
     pub fn awake_since(&self, since: Instant, frozen: Duration) -> Duration {
         since.elapsed().saturating_sub(self.frozen_for().saturating_sub(frozen))
     }
@@ -716,7 +716,7 @@ impl Life {
         life.frozen_for + life.frozen_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Runs a future as a part of the process: it stands still while that is frozen, and for ever once it is dead.
+    /// Runs a future as a part of the process: it stops while the process is frozen, and finally when it is dead.
     pub async fn run<F: Future>(&self, future: F) -> F::Output {
         let mut future = Box::pin(future);
         poll_fn(|cx| {
@@ -732,7 +732,7 @@ impl Life {
         .await
     }
 
-    /// Ends its lock after a while, unless it goes on.
+    /// Ends its lock after a while, unless the process resumes.
     fn lease(&self) {
         let Some((lock, holder)) = self.world.state().lock else {
             return;
@@ -759,7 +759,7 @@ const LEASE: Duration = Duration::from_secs(15);
 
 // ===== the store =====
 
-/// The shared store, as one worker sees it. Operations go on when whoever began them is killed or frozen.
+/// The shared store, as one worker sees it. Operations continue when the process that began them is killed or frozen.
 #[derive(Clone)]
 pub struct Storage(pub Life);
 
@@ -777,7 +777,7 @@ impl Storage {
             let fault = down.or(fault);
             state.failures += u64::from(fault.is_some());
             let proc = &mut state.procs[life.id];
-            // More failures than it tries again make a set unsaved, which is as good as a lost answer.
+            // More failures than retries leave a set unsaved, which is equivalent to a lost response.
             match fault {
                 Some(OpFault::FailBefore | OpFault::FailAfter)
                     if is_gentle && proc.unsaved.is_some() =>
@@ -841,7 +841,7 @@ impl TokenStore for Storage {
                 self.operate(|_| Ok(())).await?;
                 Ok(lock)
             }
-            Err(_) => Err(StoreError::held("somebody else is at it")),
+            Err(_) => Err(StoreError::held("another worker holds it")),
         }
     }
 
@@ -916,7 +916,7 @@ impl Drop for Lock {
 
 // ===== the network =====
 
-/// The way to the token endpoint: what is on it arrives, whatever becomes of the sender.
+/// The network to the token endpoint: a request in transit arrives even if its sender is killed.
 #[derive(Clone)]
 pub struct Network(pub Life);
 

@@ -1,4 +1,4 @@
-//! The layer over tonic's `Channel`, against grpcio: `run` beside this file installs that and starts this.
+//! The layer over tonic's `Channel`, against grpcio. `run` beside this file installs grpcio and starts this program.
 //!
 //! ```text
 //! cargo test --all-features --test grpcio -- PYTHON SERVER.PY
@@ -11,8 +11,13 @@
     reason = "a test, that panics when its server is not there, and prints what it finds"
 )]
 
-#[path = "../../stacks/grpc_support.rs"]
-mod grpc_support;
+#[path = "../../stacks/raw_grpc.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the tests of `stacks`, which use the rest"
+)]
+mod raw_grpc;
 
 use std::fmt;
 use std::process::{ExitCode, Stdio};
@@ -21,8 +26,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use grpc_support::{Caller, all, feed, these};
 use http::{HeaderValue, Request};
+use raw_grpc::{Caller, all, feed, these};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tonic::body::Body;
@@ -55,7 +60,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// How the server refuses, as it is told in a call's metadata; what becomes of it without `HoldTrailersLayer`, and with it.
+/// How the server refuses, which the metadata of a call selects, and the outcome without `HoldTrailersLayer` and with it.
 const WAYS: [(&str, Outcome, Outcome); 6] = [
     ("interceptor", Outcome::Again, Outcome::Again),
     ("abort", Outcome::Again, Outcome::Again),
@@ -67,7 +72,7 @@ const WAYS: [(&str, Outcome, Outcome); 6] = [
 
 #[derive(Clone, Copy)]
 enum Outcome {
-    /// The call is made again, and the caller sees nothing.
+    /// The call is retried, and the caller sees no error.
     Again,
     /// The caller sees UNAUTHENTICATED.
     Refused,
@@ -84,7 +89,7 @@ async fn main() -> ExitCode {
 
     for kind in KINDS {
         for (way, without, with) in WAYS {
-            // An answer of one message has none but the last.
+            // A response of one message has only the last.
             let streams = matches!(kind, Kind::ServerStreaming | Kind::Bidirectional);
             if way.contains("message") && !streams {
                 continue;
@@ -114,7 +119,7 @@ async fn main() -> ExitCode {
     if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-// ===== what is promised =====
+// ===== promises =====
 
 /// Makes a call whose token was revoked since the last one.
 async fn revoked(
@@ -141,7 +146,7 @@ async fn revoked(
     }
 }
 
-/// Makes a call that cannot be made again, and another one after it.
+/// Makes a call that cannot be retried, and another one after it.
 async fn once(server: &mut Server, kind: Kind, over_the_limit: bool) -> Result<(), BoxError> {
     let mint = Mint::default();
     let service = server.service("abort", false);
@@ -211,7 +216,7 @@ where
 
 type Service = BoxCloneService<Request<Body>, http::Response<Body>, BoxError>;
 
-/// Makes a call of this kind, and looks at what it is answered.
+/// Makes a call of this kind, and checks the response.
 async fn call<S>(caller: &mut Caller<S>, kind: Kind) -> Result<(), Status>
 where
     S: tower::Service<Request<Body>, Response = http::Response<Body>, Error = BoxError>,
@@ -286,7 +291,7 @@ impl Server {
         calls.iter().map(|token| token.as_str().unwrap().to_owned()).collect()
     }
 
-    /// What is beneath the layer: a channel whose calls are refused in this way.
+    /// The inner service: a channel whose calls are refused in this way.
     fn service(&self, way: &'static str, hold: bool) -> Service {
         let service = ServiceBuilder::new()
             .map_request(move |mut request: Request<Body>| {
@@ -312,7 +317,7 @@ async fn hear(output: &mut Lines<BufReader<ChildStdout>>) -> serde_json::Value {
     serde_json::from_str(&line).expect("a line of JSON")
 }
 
-// ===== what is said =====
+// ===== the report =====
 
 #[derive(Default)]
 struct Report {
@@ -324,7 +329,7 @@ impl Report {
         match tokio::time::timeout(Duration::from_secs(30), kept).await {
             Ok(Ok(())) => println!("PASS {promise}"),
             Ok(Err(error)) => self.fail(&promise, &error),
-            Err(_) => self.fail(&promise, &"it would take for ever".into()),
+            Err(_) => self.fail(&promise, &"it does not end".into()),
         }
     }
 

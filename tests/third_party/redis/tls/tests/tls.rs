@@ -12,7 +12,7 @@ use tower_refresh::store::{RedisStore, TokenStore as _};
 use tower_refresh::testing::store_laws;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_laws_hold_over_tls() {
+async fn redis_over_tls_keeps_the_laws_of_stores() {
     let server = Server::start();
     let certificates =
         TlsCertificates { client_tls: None, root_cert: Some(pem("CERTIFICATE", CERTIFICATE)) };

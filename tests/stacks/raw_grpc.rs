@@ -1,9 +1,4 @@
 //! gRPC without generated code: messages are bytes, and a method is a path.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "compiled into several programs, each of which uses its own part"
-)]
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use futures_util::Stream;
@@ -14,7 +9,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Status, Streaming};
 use tower_refresh::BoxError;
 
-/// Takes a message for the bytes that it is.
+/// A codec whose messages are bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Raw;
 
@@ -52,7 +47,7 @@ impl Decoder for Raw {
     }
 }
 
-/// A client that can make all four kinds of call, as a generated one does.
+/// A client for all four kinds of call, like a generated one.
 #[derive(Clone, Debug)]
 pub struct Caller<T> {
     grpc: Grpc<T>,
@@ -136,13 +131,13 @@ pub async fn all(mut stream: Streaming<Bytes>) -> Result<Vec<Bytes>, Status> {
     Ok(messages)
 }
 
-/// A stream, and the hand that feeds it. It ends when the hand is gone.
+/// Returns a stream and its sender. The stream ends when the sender is dropped.
 pub fn feed<T>() -> (mpsc::UnboundedSender<T>, impl Stream<Item = T> + Unpin) {
     let (hand, mut receiver) = mpsc::unbounded_channel();
     (hand, futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx)))
 }
 
-/// A stream of what is there already.
+/// Returns a stream of these items.
 pub fn these<T: Clone>(items: &[T]) -> impl Stream<Item = T> + use<T> {
     futures_util::stream::iter(items.to_vec())
 }

@@ -1,12 +1,5 @@
 //! An API that records the headers and URIs that it receives through the layer.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::disallowed_types,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "compiled into each test file, which uses its own part; a lock around what was recorded"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -60,7 +53,7 @@ impl Api {
         client.oneshot(request.map(|()| Full::default())).await
     }
 
-    /// The headers of the request that came last.
+    /// Returns the headers of the last request.
     pub fn headers(&self) -> HeaderMap {
         self.headers.lock().unwrap().last().unwrap().clone()
     }
@@ -69,7 +62,7 @@ impl Api {
         self.headers.lock().unwrap().clone()
     }
 
-    /// The `Authorization` of each request.
+    /// Returns the `Authorization` of each request.
     pub fn sent(&self) -> Vec<Option<String>> {
         let headers = self.headers.lock().unwrap();
         let own = |headers: &HeaderMap| {

@@ -1,12 +1,5 @@
-//! Workers that share a store, and a store that does what the test says.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_types,
-    reason = "compiled into each test file, which uses its own part; locks between a test and its store"
-)]
+//! Workers that share a store, and a store that follows a script.
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -31,13 +24,13 @@ use tower_refresh::{
     TokenSet, TokenSource,
 };
 
-pub const MINUTE: Duration = Duration::from_secs(60);
-pub const SECOND: Duration = Duration::from_secs(1);
+pub use crate::harness::{MINUTE, SECOND};
+
 pub const URL: &str = "https://as.test/token";
 
 // ===== the world =====
 
-/// An authorization server, a place where records are kept, and what happened.
+/// An authorization server, a place for records, and a log.
 #[derive(Clone)]
 pub struct World {
     pub clock: TokioClock,
@@ -45,11 +38,11 @@ pub struct World {
     pub backing: Backing,
     pub log: Log,
     pub dialect: Dialect,
-    /// What workers are configured with.
+    /// The configured refresh token of the workers.
     pub configured: RefreshToken,
 }
 
-/// What happened, in order.
+/// The steps, in order.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<&'static str>>>);
 
@@ -92,7 +85,7 @@ impl World {
         self
     }
 
-    /// The token endpoint, whose requests are logged.
+    /// Returns the token endpoint, whose requests are logged.
     pub fn endpoint(&self) -> TokenEndpoint {
         let (server, log) = (self.server.clone(), self.log.clone());
         let client = tower::service_fn(move |request: Request<Full<Bytes>>| {
@@ -117,7 +110,7 @@ impl World {
         PuppetStore { backing: self.backing.clone(), log: self.log.clone(), script: Arc::default() }
     }
 
-    /// A process of its own, as far as the store can tell.
+    /// Starts a worker that the store cannot distinguish from a process of its own.
     pub fn worker(&self) -> Worker {
         self.worker_of(self.grant())
     }
@@ -145,7 +138,7 @@ impl World {
         RefreshPolicy::default().clock(self.clock.clone()).jitter(Duration::ZERO)
     }
 
-    /// One that goes on while the store is down.
+    /// Starts a worker that continues while the store is down.
     pub fn serving(&self) -> Worker {
         self.worker_as(self.grant(), |stored| stored.store_down(StoreDown::Serve))
     }
@@ -158,7 +151,7 @@ impl World {
         self.server.counters().refresh_token_reuses
     }
 
-    /// What is stored.
+    /// Returns the stored record.
     pub async fn record(&self) -> Option<StoredTokens> {
         self.backing.memory().load().await.unwrap()
     }
@@ -167,7 +160,7 @@ impl World {
         self.record().await.is_some_and(|record| record.has_open_intent())
     }
 
-    /// What is stored, as JSON.
+    /// Returns the stored record as JSON.
     pub async fn json(&self) -> String {
         match self.record().await {
             Some(record) => String::from_utf8(record.to_json().unwrap().to_vec()).unwrap(),
@@ -187,12 +180,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// The access token that a request would be sent with.
+    /// Returns the access token that a request would carry.
     pub async fn access(&self) -> String {
         access(&self.credentials.token().await.unwrap()).to_owned()
     }
 
-    /// Renews while the store goes down between the answer and the save. Returns the new access token.
+    /// Refreshes while the store goes down between the response and the save. Returns the new access token.
     pub async fn renew_unsaved(&self) -> String {
         let paused = self.store.pause(Step::SaveTokens);
         let renewing = tokio::spawn({
@@ -205,7 +198,7 @@ impl Worker {
         access(&renewing.await.unwrap().unwrap()).to_owned()
     }
 
-    /// What happened since the last call.
+    /// Returns the events since the last call.
     pub fn events(&self) -> Vec<Event> {
         let mut events = self.events.lock().unwrap();
         std::iter::from_fn(|| {
@@ -215,7 +208,7 @@ impl Worker {
         .collect()
     }
 
-    /// The process is killed at a step: nothing that it does counts any more, and its lock is free.
+    /// Kills the process at a step: its later operations have no effect, and its lock is free.
     pub fn kill(&self) {
         self.store.script.lock().unwrap().is_dead = true;
         self.store.expire_lock();
@@ -242,7 +235,7 @@ pub fn count(events: &[Event], is_it: impl Fn(&Event) -> bool) -> usize {
     events.iter().filter(|event| is_it(event)).count()
 }
 
-/// A clock that goes wrong by some seconds.
+/// A clock that is wrong by some seconds.
 #[derive(Clone)]
 pub struct Skewed {
     pub clock: TokioClock,
@@ -259,7 +252,7 @@ impl Clock for Skewed {
 
 // ===== the store =====
 
-/// Where the records are: it can be lost, and brought back from a backup.
+/// The place of the records, which can be lost and restored from a backup.
 #[derive(Clone, Default)]
 pub struct Backing(Arc<Mutex<Inner>>);
 
@@ -279,7 +272,7 @@ impl Backing {
         self.0.lock().unwrap().era
     }
 
-    /// The store comes back with this, or with nothing. Nobody holds its lock.
+    /// Restores the store with this record, or empty. Its lock is free.
     pub async fn come_back(&self, record: Option<&StoredTokens>) {
         let memory = MemoryStore::new();
         if let Some(record) = record {
@@ -290,7 +283,7 @@ impl Backing {
         inner.era += 1;
     }
 
-    /// The store says that it may have lost what was written last.
+    /// The store reports that it may have lost its last write.
     pub fn doubt(&self) {
         self.0.lock().unwrap().is_doubted = true;
     }
@@ -303,7 +296,7 @@ pub enum Step {
     /// A record with an open intent.
     SaveIntent,
     IsHeld,
-    /// A record with a higher revision than what is stored.
+    /// A record with a higher revision than the stored one.
     SaveTokens,
     /// Any other.
     SaveRest,
@@ -313,11 +306,11 @@ pub enum Step {
 #[derive(Debug)]
 pub enum Order {
     Fail,
-    /// It is done, and the answer is lost.
+    /// The operation succeeds, and its answer is lost.
     FailAfterwards,
     Hang,
     Delay(Duration),
-    /// Tells the test, and waits for it.
+    /// Notifies the test, and waits for it.
     Pause(oneshot::Sender<()>, oneshot::Receiver<()>),
     /// The lock expires at this step.
     LoseLock,
@@ -328,7 +321,7 @@ struct Script {
     orders: HashMap<Step, Vec<Order>>,
     is_down: bool,
     is_dead: bool,
-    /// The lock that is held through this handle.
+    /// The lock held through this handle.
     lock: Option<Arc<Mutex<Option<MemoryLock>>>>,
 }
 
@@ -347,7 +340,7 @@ pub struct Paused {
 }
 
 impl Paused {
-    /// Waits until the worker is there, and returns what lets it go on.
+    /// Waits until the worker reaches the step, and returns the sender that resumes it.
     pub async fn reached(self) -> oneshot::Sender<()> {
         self.reached.await.unwrap();
         self.go
@@ -355,12 +348,12 @@ impl Paused {
 }
 
 impl PuppetStore {
-    /// Orders something for the next time that it comes to this step.
+    /// Adds an order for the next time that the worker reaches this step.
     pub fn order(&self, step: Step, order: Order) {
         self.script.lock().unwrap().orders.entry(step).or_default().push(order);
     }
 
-    /// No more orders.
+    /// Removes all orders.
     pub fn obey(&self) {
         self.script.lock().unwrap().orders.clear();
     }
@@ -380,7 +373,7 @@ impl PuppetStore {
         self.script.lock().unwrap().is_down = false;
     }
 
-    /// The lease runs out.
+    /// Ends the lease.
     pub fn expire_lock(&self) {
         let lock = self.script.lock().unwrap().lock.clone();
         if let Some(lock) = lock {
@@ -388,7 +381,7 @@ impl PuppetStore {
         }
     }
 
-    /// Comes to a step. Returns whether it fails afterwards.
+    /// Carries out the order of a step. Returns whether the step fails afterwards.
     async fn come_to(&self, step: Step) -> Result<bool, StoreError> {
         let order = {
             let mut script = self.script.lock().unwrap();

@@ -1,6 +1,5 @@
-//! A token endpoint that answers from a script and keeps what it was sent.
-#![allow(dead_code, reason = "each test file uses its part")]
-#![allow(clippy::disallowed_types, reason = "a lock between a test and its server")]
+//! A token endpoint that replies from a script and records the requests.
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,15 +14,16 @@ use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tower::BoxError;
+use tower_refresh::TokenError;
 use tower_refresh::oauth2::TokenEndpoint;
 use tower_refresh::{Clock, Timestamp};
 
 pub(crate) const URL: &str = "https://as.example.com/oauth2/token";
 
-/// What the server does with one request.
+/// The reaction of the server to one request.
 pub(crate) enum Reply {
     Answer(Response<Vec<u8>>),
-    /// The body begins, and then nothing more comes.
+    /// The body begins, and then pauses without end.
     Drip(Response<Vec<u8>>),
     /// The body begins, and then the connection breaks.
     Cut(Response<Vec<u8>>),
@@ -57,7 +57,7 @@ pub(crate) fn refused() -> Reply {
     Reply::Fail(Refused.into())
 }
 
-/// The error of connecting of this HTTP client, which the endpoint is set to recognise.
+/// The connect error of this HTTP client, which the endpoint is configured to recognise.
 #[derive(Debug)]
 struct Refused;
 
@@ -73,7 +73,17 @@ pub(crate) fn reset() -> Reply {
     Reply::Fail(io::Error::from(io::ErrorKind::ConnectionReset).into())
 }
 
-/// What the server was sent.
+/// Returns the kind of an error.
+pub(crate) fn kind(error: &TokenError) -> &'static str {
+    match error {
+        error if error.is_denied() => "denied",
+        error if error.is_transient() => "transient",
+        error if error.is_ambiguous() => "ambiguous",
+        _ => "misconfigured",
+    }
+}
+
+/// The requests that the server received.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<Request<String>>>>);
 
@@ -92,7 +102,7 @@ impl Log {
     }
 }
 
-/// Makes an endpoint that gives these replies, and after them refuses connections.
+/// Makes an endpoint that gives these replies and then refuses connections.
 pub(crate) fn endpoint(replies: impl IntoIterator<Item = Reply>) -> (TokenEndpoint, Log) {
     let replies = Arc::new(Mutex::new(replies.into_iter().collect::<VecDeque<_>>()));
     let log = Log::default();
@@ -134,7 +144,7 @@ fn frame(body: Vec<u8>) -> Frame {
 
 pub(crate) type TestBody = BoxBody<Bytes, BoxError>;
 
-/// A clock to set by hand; it begins at the first of November 2022, 13:13:43 UTC.
+/// A clock that the test advances. It begins on 1 November 2022, 13:13:43 UTC.
 #[derive(Clone)]
 pub(crate) struct Manual(Arc<AtomicU64>);
 
