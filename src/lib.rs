@@ -152,7 +152,7 @@
 //! | `store` | `store`: token sets are saved before they are used; in memory, and for stores of one's own |
 //! | `file-store` | `store::FileStore`, for the processes of one machine; with `store` |
 //! | `redis` | `store::RedisStore`, for a fleet; with `store` |
-//! | `sealed` | `store::Sealed`: encryption at rest over any store; with `store` |
+//! | `encrypted-store` | `store::EncryptedStore`: encryption at rest over any store; with `store` |
 //! | `hyper-util` | errors of connecting of hyper-util's client prove that a refresh token was not sent; with `oauth2` |
 //! | `decompression` | a token endpoint's answer that is gzip or deflate, although that was not asked for, is decoded; with `oauth2` |
 //! | `testing` | `testing`: an authorization server with faults to order, and clocks to set by hand |

@@ -37,14 +37,14 @@ async fn the_laws_hold() {
     tower_refresh::testing::store_laws(open).await;
 }
 
-#[cfg(all(feature = "testing", feature = "sealed"))]
+#[cfg(all(feature = "testing", feature = "encrypted-store"))]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_laws_hold_for_a_sealed_one() {
-    use tower_refresh::store::{SealKey, Sealed};
+async fn encrypted_file_store_keeps_the_laws() {
+    use tower_refresh::store::{EncryptedStore, EncryptionKey};
 
     let folder = Folder::new();
     let open = async |name: &str| {
-        Sealed::new(FileStore::new(folder.path(name)), SealKey::new("k", [7; 32]))
+        EncryptedStore::new(FileStore::new(folder.path(name)), EncryptionKey::new("k", [7; 32]))
     };
     tower_refresh::testing::store_laws(open).await;
 }

@@ -181,7 +181,7 @@ impl FileStore {
         self
     }
 
-    /// Sets the [place](TokenStore::place) that a `Sealed` store binds the record to; the name of the file by default.
+    /// Sets the [place](TokenStore::place) that an `EncryptedStore` binds the record to; the name of the file by default.
     ///
     /// The default is the name and not the path, so that a folder can be moved, restored elsewhere or mounted in a container.
     /// If several users have files of the same name in different folders, give each its own label. Otherwise, their sealed

@@ -107,7 +107,7 @@ use super::{StoreError, StoredTokens, TokenStore, WriteId};
 /// ```
 ///
 /// The certificates of the system then count. For others, build a client with them: [`with_client`](Self::with_client). The
-/// tokens are stored in the clear, unless a `Sealed` store is over this one: whoever may read the key, the append-only file or
+/// tokens are stored in the clear, unless an `EncryptedStore` is over this one: whoever may read the key, the append-only file or
 /// a backup has them.
 ///
 /// # Memory

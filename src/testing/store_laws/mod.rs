@@ -67,7 +67,7 @@ use crate::store::TokenStore;
 ///    [`from_json`](crate::store::StoredTokens::from_json) keep what a later version has added. Columns of your own for parts
 ///    of it are copies, for people.
 /// 7. **Keep strangers out.** The record has the tokens in the clear: file mode, grants of the database, or a
-///    `Sealed` store (feature `sealed`) around yours. It binds a record to the [place](crate::store::TokenStore::place) that
+///    `EncryptedStore` (feature `encrypted-store`) around yours. It binds a record to the [place](crate::store::TokenStore::place) that
 ///    your store names.
 ///
 /// # Examples

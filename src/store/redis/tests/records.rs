@@ -11,28 +11,29 @@ async fn the_laws_hold() {
     crate::testing::store_laws(open).await;
 }
 
-#[cfg(feature = "sealed")]
+#[cfg(feature = "encrypted-store")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_laws_hold_for_a_sealed_one() {
-    use crate::store::{SealKey, Sealed};
+async fn encrypted_store_keeps_the_laws() {
+    use crate::store::{EncryptedStore, EncryptionKey};
 
     let Some(server) = Server::start() else { return };
     let open = async |name: &str| {
         let store = RedisStore::new(server.url(), name).unwrap().timeout(10 * SECOND);
-        Sealed::new(store, SealKey::new("k", [7; 32]))
+        EncryptedStore::new(store, EncryptionKey::new("k", [7; 32]))
     };
     crate::testing::store_laws(open).await;
 }
 
 /// S9
-#[cfg(feature = "sealed")]
+#[cfg(feature = "encrypted-store")]
 #[tokio::test]
 async fn swapped_records_of_two_keys_are_refused() {
-    use crate::store::{SealKey, Sealed};
+    use crate::store::{EncryptedStore, EncryptionKey};
 
     let Some(server) = Server::start() else { return };
-    let [alice, bob] = ["alice", "bob"]
-        .map(|user| Sealed::new(store(&server).for_key(user).unwrap(), SealKey::new("k", [7; 32])));
+    let [alice, bob] = ["alice", "bob"].map(|user| {
+        EncryptedStore::new(store(&server).for_key(user).unwrap(), EncryptionKey::new("k", [7; 32]))
+    });
     for store in [&alice, &bob] {
         store.save(&record(None, "1"), None).await.unwrap();
     }

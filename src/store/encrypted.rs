@@ -21,12 +21,12 @@ use super::{Binding, StoreError, StoredTokens, TokenStore, WriteId};
 /// Each save is encrypted with XChaCha20-Poly1305 and a random nonce of 24 bytes. The lock is that of the store beneath.
 ///
 /// ```no_run
-/// use tower_refresh::store::{MemoryStore, SealKey, Sealed};
+/// use tower_refresh::store::{MemoryStore, EncryptionKey, EncryptedStore};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// // Made once, with `openssl rand -base64 32`.
-/// let key = SealKey::from_base64("2026-03", std::env::var("TOKEN_KEY")?)?;
-/// let store = Sealed::new(MemoryStore::new(), key);
+/// let key = EncryptionKey::from_base64("2026-03", std::env::var("TOKEN_KEY")?)?;
+/// let store = EncryptedStore::new(MemoryStore::new(), key);
 /// # let _ = store;
 /// # Ok(())
 /// # }
@@ -73,8 +73,8 @@ use super::{Binding, StoreError, StoredTokens, TokenStore, WriteId};
 /// [`new`](Self::new) takes the key that seals, [`also_open`](Self::also_open) those that open only. With several processes,
 /// each step is rolled out to all of them before the next begins:
 ///
-/// 1. Make a key with a new id, and let every process open with it: `Sealed::new(store, old).also_open(new)`.
-/// 2. Seal with it: `Sealed::new(store, new).also_open(old)`. The next save of each grant is sealed with the new key.
+/// 1. Make a key with a new id, and let every process open with it: `EncryptedStore::new(store, old).also_open(new)`.
+/// 2. Seal with it: `EncryptedStore::new(store, new).also_open(old)`. The next save of each grant is sealed with the new key.
 /// 3. When every grant was renewed once, which is when no record names the old key any longer, take it away. One that was
 ///    forgotten is unreadable then and not lost: the error names the key.
 ///
@@ -90,18 +90,18 @@ use super::{Binding, StoreError, StoredTokens, TokenStore, WriteId};
 /// A record that is not encrypted is unreadable, or whoever can write to the store could plant one.
 /// [`accept_plain`](Self::accept_plain) is for the time of the migration. The way back is to log in again.
 #[derive(Clone)]
-pub struct Sealed<S> {
+pub struct EncryptedStore<S> {
     store: S,
-    seals: SealKey,
-    also_opens: Vec<SealKey>,
+    seals: EncryptionKey,
+    also_opens: Vec<EncryptionKey>,
     also_opens_at: Vec<String>,
     accepts_plain: bool,
     requires_place: bool,
 }
 
-impl<S: TokenStore> Sealed<S> {
+impl<S: TokenStore> EncryptedStore<S> {
     /// Puts encryption over a store, with this key.
-    pub fn new(store: S, key: SealKey) -> Self {
+    pub fn new(store: S, key: EncryptionKey) -> Self {
         Self {
             store,
             seals: key,
@@ -114,7 +114,7 @@ impl<S: TokenStore> Sealed<S> {
 
     /// Opens what was sealed with this key, too. Nothing more is sealed with it.
     #[must_use]
-    pub fn also_open(mut self, key: SealKey) -> Self {
+    pub fn also_open(mut self, key: EncryptionKey) -> Self {
         self.also_opens.push(key);
         self
     }
@@ -156,13 +156,13 @@ impl<S: TokenStore> Sealed<S> {
     fn seal(&self, record: &StoredTokens) -> Result<StoredTokens, StoreError> {
         if let Body::Sealed(_) = record.body {
             return Err(StoreError::misconfigured(
-                "the record is sealed already: put `Sealed` over a store once",
+                "the record is sealed already: wrap a store in `EncryptedStore` once",
             ));
         }
         let place = Some(self.store.place()).filter(|place| !place.is_empty());
         if self.requires_place && place.is_none() {
             return Err(StoreError::misconfigured(format!(
-                "{} names no place, and what is sealed without one could not be opened again: remove `Sealed::require_place`, or give the store a place (`TokenStore::place`)",
+                "{} names no place, and what is sealed without one could not be opened again: remove `EncryptedStore::require_place`, or give the store a place (`TokenStore::place`)",
                 self.store.describe()
             )));
         }
@@ -196,7 +196,7 @@ impl<S: TokenStore> Sealed<S> {
             Body::Plain(_) => {
                 return Err(unreadable(
                     "it is not sealed, and may be somebody else's: if it was saved before encryption was introduced, \
-                     call `Sealed::accept_plain` until it was saved once more",
+                     call `EncryptedStore::accept_plain` until it was saved once more",
                 ));
             }
         };
@@ -221,7 +221,7 @@ impl<S: TokenStore> Sealed<S> {
             )
         } else {
             format!(
-                "it is sealed with the key {key_id:?}, which is not at hand: add it with `Sealed::also_open`"
+                "it is sealed with the key {key_id:?}, which is not at hand: add it with `EncryptedStore::also_open`"
             )
         }))
     }
@@ -233,17 +233,17 @@ impl<S: TokenStore> Sealed<S> {
             Some(sealed_for) if sealed_for == place => Ok(()),
             Some(sealed_for) if self.also_opens_at.iter().any(|place| place == sealed_for) => Ok(()),
             Some(sealed_for) => Err(format!(
-                "it was sealed for the place {sealed_for:?}, and is at the place {place:?}: put back the record that belongs here, or call `Sealed::also_open_at({sealed_for:?})` if it was renamed on purpose"
+                "it was sealed for the place {sealed_for:?}, and is at the place {place:?}: put back the record that belongs here, or call `EncryptedStore::also_open_at({sealed_for:?})` if it was renamed on purpose"
             )),
             None if self.requires_place => Err(
-                "it was sealed without its place, by an earlier version or by a store that names none, and may belong elsewhere: call `Sealed::require_place` only after each record was saved once".into(),
+                "it was sealed without its place, by an earlier version or by a store that names none, and may belong elsewhere: call `EncryptedStore::require_place` only after each record was saved once".into(),
             ),
             None => Ok(()),
         }
     }
 }
 
-impl<S: TokenStore> TokenStore for Sealed<S> {
+impl<S: TokenStore> TokenStore for EncryptedStore<S> {
     type Lock = S::Lock;
 
     async fn lock(&self, wait: Duration) -> Result<Self::Lock, StoreError> {
@@ -272,9 +272,9 @@ impl<S: TokenStore> TokenStore for Sealed<S> {
     }
 }
 
-impl<S: TokenStore> fmt::Debug for Sealed<S> {
+impl<S: TokenStore> fmt::Debug for EncryptedStore<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealed")
+        f.debug_struct("EncryptedStore")
             .field("store", &self.store.describe())
             .field("seals", &self.seals)
             .field("also_opens", &self.also_opens)
@@ -285,19 +285,19 @@ impl<S: TokenStore> fmt::Debug for Sealed<S> {
     }
 }
 
-/// A key for a [`Sealed`] store: 32 random bytes, and an id that is stored beside what they seal.
+/// A key for a [`EncryptedStore`] store: 32 random bytes, and an id that is stored beside what they seal.
 ///
 /// The id is not secret. Give each key one that no other had, such as the month in which it was made.
 ///
 /// A password will not do: bytes that are not random can be guessed. It is redacted in `Debug`, and wiped from memory with
 /// the last clone.
 #[derive(Clone)]
-pub struct SealKey {
+pub struct EncryptionKey {
     id: Arc<str>,
     bytes: Arc<Zeroizing<[u8; KEY]>>,
 }
 
-impl SealKey {
+impl EncryptionKey {
     /// Makes a key of 32 random bytes.
     pub fn new(id: impl Into<String>, mut bytes: [u8; KEY]) -> Self {
         let key = Self { id: id.into().into(), bytes: Arc::new(Zeroizing::new(bytes)) };
@@ -341,16 +341,16 @@ impl SealKey {
     }
 }
 
-impl fmt::Debug for SealKey {
+impl fmt::Debug for EncryptionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SealKey").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("EncryptionKey").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
 fn open(
     record: &StoredTokens,
     sealed: &SealedContent,
-    key: &SealKey,
+    key: &EncryptionKey,
 ) -> Option<Zeroizing<Vec<u8>>> {
     let nonce = <[u8; NONCE]>::try_from(STANDARD.decode(&sealed.nonce).ok()?).ok()?;
     let mut content = Zeroizing::new(STANDARD.decode(&sealed.ciphertext).ok()?);
@@ -441,7 +441,8 @@ mod tests {
 
     #[test]
     fn the_doubt_of_a_store_passes_through() {
-        let sealed = Sealed::new(MemoryStore::new(), SealKey::new("a", [1; KEY])).accept_plain();
+        let sealed = EncryptedStore::new(MemoryStore::new(), EncryptionKey::new("a", [1; KEY]))
+            .accept_plain();
         for stored in [sealed.seal(&record()).unwrap(), record()] {
             assert!(!sealed.open(stored.clone()).unwrap().is_doubted);
             assert!(sealed.open(stored.doubted()).unwrap().is_doubted);
@@ -453,14 +454,14 @@ mod tests {
         let mut content = in_the_clear(&record()).unwrap();
         assert_eq!(content.capacity(), content.len() + TAG);
         let place = content.as_ptr();
-        let key = SealKey::new("a", [1; KEY]);
+        let key = EncryptionKey::new("a", [1; KEY]);
         key.cipher().encrypt_in_place(&XNonce::from([0; NONCE]), &[], &mut *content).unwrap();
         assert_eq!((content.as_ptr(), content.len()), (place, content.capacity()));
     }
 
     #[test]
     fn an_intent_is_known_of_without_the_key() {
-        let sealed = Sealed::new(MemoryStore::new(), SealKey::new("a", [1; KEY]));
+        let sealed = EncryptedStore::new(MemoryStore::new(), EncryptionKey::new("a", [1; KEY]));
         assert!(sealed.seal(&record()).unwrap().has_open_intent());
     }
 }

@@ -1,5 +1,5 @@
 //! What a sealed store keeps is secret, cannot be edited unnoticed, and survives the change of its key.
-#![cfg(all(feature = "sealed", feature = "testing"))]
+#![cfg(all(feature = "encrypted-store", feature = "testing"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,7 +17,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
 use tower_refresh::store::{
-    MemoryStore, SealKey, Sealed, StoreError, StoredTokens, TokenStore, WriteId,
+    EncryptedStore, EncryptionKey, MemoryStore, StoreError, StoredTokens, TokenStore, WriteId,
 };
 use tower_refresh::testing::store_laws;
 
@@ -28,7 +28,7 @@ fn a_sealed_store_keeps_the_laws() {
     let stores = Mutex::new(HashMap::<String, MemoryStore>::new());
     let store = |name: &str| {
         let store = stores.lock().unwrap().entry(name.to_owned()).or_default().clone();
-        Sealed::new(store, key("b", 2)).also_open(key("a", 1))
+        EncryptedStore::new(store, key("b", 2)).also_open(key("a", 1))
     };
     let paused = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let real = Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
@@ -42,7 +42,7 @@ fn a_sealed_store_keeps_the_laws() {
 #[tokio::test]
 async fn nothing_secret_is_stored_or_shown() {
     let store = MemoryStore::new();
-    let sealed = Sealed::new(store.clone(), key("a", 7)).also_open(key("b", 8));
+    let sealed = EncryptedStore::new(store.clone(), key("a", 7)).also_open(key("b", 8));
     sealed.save(&record(1), None).await.unwrap();
 
     let stored = json_of(&store.load().await.unwrap().unwrap());
@@ -81,7 +81,7 @@ async fn nothing_secret_is_stored_or_shown() {
 #[tokio::test]
 async fn what_is_loaded_is_what_was_saved_and_fields_of_the_store_are_not_taken_for_it() {
     let store = MemoryStore::new();
-    let sealed = Sealed::new(store.clone(), key("a", 1));
+    let sealed = EncryptedStore::new(store.clone(), key("a", 1));
     sealed.save(&record(1), None).await.unwrap();
     assert_eq!(json_of(&sealed.load().await.unwrap().unwrap()), json_of(&record(1)));
     assert_eq!(sealed.describe(), store.describe());
@@ -89,7 +89,8 @@ async fn what_is_loaded_is_what_was_saved_and_fields_of_the_store_are_not_taken_
     let mut stored = json_of(&store.load().await.unwrap().unwrap());
     stored["_id"] = json!("of a document");
     stored["body"]["sealed"]["_id"] = json!("of a document");
-    let opened = Sealed::new(holding(&stored).await, key("a", 1)).load().await.unwrap().unwrap();
+    let opened =
+        EncryptedStore::new(holding(&stored).await, key("a", 1)).load().await.unwrap().unwrap();
     assert_eq!(json_of(&opened), json_of(&record(1)));
 }
 
@@ -98,7 +99,7 @@ async fn no_two_saves_share_a_nonce() {
     let mut nonces = HashSet::new();
     for _ in 0..100 {
         let store = MemoryStore::new();
-        Sealed::new(store.clone(), key("a", 1)).save(&record(1), None).await.unwrap();
+        EncryptedStore::new(store.clone(), key("a", 1)).save(&record(1), None).await.unwrap();
         let stored = json_of(&store.load().await.unwrap().unwrap());
         let nonce = stored["body"]["sealed"]["nonce"].as_str().unwrap().to_owned();
         assert_eq!(STANDARD.decode(&nonce).unwrap().len(), 24);
@@ -133,7 +134,8 @@ async fn no_part_in_the_clear_can_be_edited() {
             let mut edited = stored.clone();
             *edited.pointer_mut(&part).unwrap() = edit;
             // Any other key is of no help, and neither is the same under the other id.
-            let sealed = Sealed::new(holding(&edited).await, key("a", 1)).also_open(key("b", 1));
+            let sealed =
+                EncryptedStore::new(holding(&edited).await, key("a", 1)).also_open(key("b", 1));
             let error = sealed.load().await.expect_err(&part);
             assert!(error.is_unreadable(), "{part}: {error}");
             if part != "/version" {
@@ -199,7 +201,8 @@ async fn what_was_sealed_for_one_name_is_not_read_under_another() {
         unreadable(&renamed, "was changed").await;
     }
     // Moved as it is, it says where it belongs.
-    let moved = Sealed::new(holding(&two).await, key("a", 1)).load().await.unwrap().unwrap();
+    let moved =
+        EncryptedStore::new(holding(&two).await, key("a", 1)).load().await.unwrap().unwrap();
     assert_eq!(moved.binding().name, "two");
 }
 
@@ -216,7 +219,7 @@ async fn what_cannot_be_opened_is_left_as_it_is() {
         (&edited, key("a", 1)),
     ] {
         let store = holding(stored).await;
-        let over = Sealed::new(store.clone(), key);
+        let over = EncryptedStore::new(store.clone(), key);
         let error = over.load().await.unwrap_err();
         assert!(error.is_unreadable());
         // Whoever has many needs to know which.
@@ -230,7 +233,8 @@ async fn what_cannot_be_opened_is_left_as_it_is() {
 
 #[tokio::test]
 async fn a_record_that_is_sealed_is_not_sealed_again() {
-    let sealed = Sealed::new(Sealed::new(MemoryStore::new(), key("a", 1)), key("b", 2));
+    let sealed =
+        EncryptedStore::new(EncryptedStore::new(MemoryStore::new(), key("a", 1)), key("b", 2));
     let error = sealed.save(&record(1), None).await.unwrap_err();
     assert!(error.is_misconfigured() && error.to_string().contains("once"), "{error}");
 }
@@ -268,12 +272,12 @@ impl TokenStore for At {
 /// What is stored for a record that was sealed at this place.
 async fn sealed_at(place: &'static str, record: &StoredTokens) -> Value {
     let store = At(place, MemoryStore::new());
-    Sealed::new(store.clone(), key("a", 1)).save(record, None).await.unwrap();
+    EncryptedStore::new(store.clone(), key("a", 1)).save(record, None).await.unwrap();
     json_of(&store.load().await.unwrap().unwrap())
 }
 
-async fn at(place: &'static str, stored: &Value) -> Sealed<At> {
-    Sealed::new(At(place, holding(stored).await), key("a", 1))
+async fn at(place: &'static str, stored: &Value) -> EncryptedStore<At> {
+    EncryptedStore::new(At(place, holding(stored).await), key("a", 1))
 }
 
 /// S9
@@ -308,7 +312,7 @@ async fn record_without_a_place_is_read_and_bound_by_the_next_save() {
     let old = sealed_json(&record(1), key("a", 1)).await;
     assert!(old["body"]["sealed"].get("place").is_none());
     let store = At("alice", holding(&old).await);
-    let sealed = Sealed::new(store.clone(), key("a", 1));
+    let sealed = EncryptedStore::new(store.clone(), key("a", 1));
     let strict = sealed.clone().require_place();
     let error = strict.load().await.unwrap_err();
     assert!(error.is_unreadable() && error.to_string().contains("without its place"), "{error}");
@@ -327,7 +331,7 @@ async fn record_without_a_place_is_read_and_bound_by_the_next_save() {
 #[tokio::test]
 async fn record_that_could_not_be_read_again_is_not_saved() {
     let store = MemoryStore::new();
-    let sealed = Sealed::new(store.clone(), key("a", 1)).require_place();
+    let sealed = EncryptedStore::new(store.clone(), key("a", 1)).require_place();
     let error = sealed.save(&record(1), None).await.unwrap_err();
     assert!(error.is_misconfigured() && error.to_string().contains("require_place"), "{error}");
     assert!(store.load().await.unwrap().is_none());
@@ -359,7 +363,7 @@ async fn swapped_files_are_refused_and_a_moved_folder_is_not() {
     for user in ["", "alice", "bob"] {
         fs::create_dir_all(users.join(user)).unwrap();
     }
-    let sealed = |store: FileStore| Sealed::new(store, key("a", 1));
+    let sealed = |store: FileStore| EncryptedStore::new(store, key("a", 1));
     let by_name = |name: &str| sealed(FileStore::new(users.join(name)));
     let by_label = |user: &str| sealed(FileStore::new(users.join(user).join("t")).label(user));
     let swap = |one: &str, other: &str| {
@@ -402,10 +406,10 @@ async fn a_key_is_rotated_without_a_gap() {
     let store = MemoryStore::new();
     let sealed_with =
         async || json_of(&store.load().await.unwrap().unwrap())["body"]["sealed"]["key_id"].take();
-    let before = Sealed::new(store.clone(), old.clone());
+    let before = EncryptedStore::new(store.clone(), old.clone());
     let first = before.clone().also_open(new.clone());
-    let second = Sealed::new(store.clone(), new.clone()).also_open(old);
-    let last = Sealed::new(store.clone(), new);
+    let second = EncryptedStore::new(store.clone(), new.clone()).also_open(old);
+    let last = EncryptedStore::new(store.clone(), new);
 
     // While each step is rolled out, some processes are a step behind.
     let mut stored: Option<WriteId> = None;
@@ -426,8 +430,8 @@ async fn a_key_is_rotated_without_a_gap() {
 
     // A grant that was not renewed meanwhile.
     let store = MemoryStore::new();
-    Sealed::new(store.clone(), key("2026-02", 1)).save(&record(1), None).await.unwrap();
-    let error = Sealed::new(store, key("2026-03", 2)).load().await.unwrap_err();
+    EncryptedStore::new(store.clone(), key("2026-02", 1)).save(&record(1), None).await.unwrap();
+    let error = EncryptedStore::new(store, key("2026-03", 2)).load().await.unwrap_err();
     assert!(error.is_unreadable());
     assert!(error.to_string().contains("\"2026-02\", which is not at hand"), "{error}");
 }
@@ -436,7 +440,7 @@ async fn a_key_is_rotated_without_a_gap() {
 async fn keys_of_one_id_are_all_tried_and_a_wrong_one_is_told() {
     let stored = sealed_json(&record(1), key("a", 1)).await;
     let store = holding(&stored).await;
-    let wrong = Sealed::new(store.clone(), key("a", 2));
+    let wrong = EncryptedStore::new(store.clone(), key("a", 2));
     let error = wrong.load().await.unwrap_err();
     assert!(error.is_unreadable());
     assert!(error.to_string().contains("the key \"a\" is not the one"), "{error}");
@@ -449,7 +453,7 @@ async fn keys_of_one_id_are_all_tried_and_a_wrong_one_is_told() {
 async fn the_id_of_a_key_that_somebody_else_wrote_is_shown_in_short_and_escaped() {
     let mut stored = sealed_json(&record(1), key("a", 1)).await;
     stored["body"]["sealed"]["key_id"] = json!(format!("\n\u{1b}[31m{}", "x".repeat(10_000)));
-    let error = Sealed::new(holding(&stored).await, key("a", 1)).load().await.unwrap_err();
+    let error = EncryptedStore::new(holding(&stored).await, key("a", 1)).load().await.unwrap_err();
     let shown = error.to_string();
     assert!(shown.len() < 300 && !shown.contains(['\n', '\u{1b}']), "{shown}");
 }
@@ -458,7 +462,7 @@ async fn the_id_of_a_key_that_somebody_else_wrote_is_shown_in_short_and_escaped(
 async fn keys_are_read_from_base64_of_either_kind() {
     // With all that tells the alphabets apart.
     let bytes: [u8; 32] = std::array::from_fn(|place| 0xfb_u8.wrapping_add(place as u8 % 5));
-    let stored = sealed_json(&record(1), SealKey::new("a", bytes)).await;
+    let stored = sealed_json(&record(1), EncryptionKey::new("a", bytes)).await;
     let standard = STANDARD.encode(bytes);
     assert!(standard.contains(['+', '/']));
     for base64 in [
@@ -468,9 +472,9 @@ async fn keys_are_read_from_base64_of_either_kind() {
         URL_SAFE.encode(bytes),
         URL_SAFE.encode(bytes).trim_end_matches('=').to_owned(),
     ] {
-        let key = SealKey::from_base64("a", &base64).unwrap();
+        let key = EncryptionKey::from_base64("a", &base64).unwrap();
         assert_eq!(key.id(), "a");
-        assert!(Sealed::new(holding(&stored).await, key).load().await.is_ok(), "{base64}");
+        assert!(EncryptedStore::new(holding(&stored).await, key).load().await.is_ok(), "{base64}");
     }
 }
 
@@ -483,7 +487,7 @@ fn what_is_no_key_is_told_and_not_shown() {
         ("sesame opens", "is not base64"),
         ("c2VzYW1l?", "is not base64"),
     ] {
-        let error = SealKey::from_base64("2026-03", secret).unwrap_err();
+        let error = EncryptionKey::from_base64("2026-03", secret).unwrap_err();
         assert!(error.is_misconfigured());
         let shown = format!("{error} {error:?}");
         assert!(shown.contains(words) && shown.contains("openssl rand -base64 32"), "{shown}");
@@ -499,7 +503,7 @@ fn what_is_no_key_is_told_and_not_shown() {
 async fn a_plain_record_is_read_only_where_that_is_allowed_and_sealed_by_the_next_save() {
     let store = MemoryStore::new();
     store.save(&record(1), None).await.unwrap();
-    let sealed = Sealed::new(store.clone(), key("a", 1));
+    let sealed = EncryptedStore::new(store.clone(), key("a", 1));
     let error = sealed.load().await.unwrap_err();
     assert!(error.is_unreadable() && error.to_string().contains("accept_plain"), "{error}");
 
@@ -516,8 +520,8 @@ async fn a_plain_record_is_read_only_where_that_is_allowed_and_sealed_by_the_nex
 
 // ===== helpers =====
 
-fn key(id: &str, byte: u8) -> SealKey {
-    SealKey::new(id, [byte; 32])
+fn key(id: &str, byte: u8) -> EncryptionKey {
+    EncryptionKey::new(id, [byte; 32])
 }
 
 /// A record with all that one can have.
@@ -561,9 +565,9 @@ fn json_of(record: &StoredTokens) -> Value {
 }
 
 /// What a store beneath has once this is saved.
-async fn sealed_json(record: &StoredTokens, key: SealKey) -> Value {
+async fn sealed_json(record: &StoredTokens, key: EncryptionKey) -> Value {
     let store = MemoryStore::new();
-    Sealed::new(store.clone(), key).save(record, None).await.unwrap();
+    EncryptedStore::new(store.clone(), key).save(record, None).await.unwrap();
     json_of(&store.load().await.unwrap().unwrap())
 }
 
@@ -575,7 +579,7 @@ async fn holding(stored: &Value) -> MemoryStore {
 }
 
 async fn unreadable(stored: &Value, words: &str) {
-    let sealed = Sealed::new(holding(stored).await, key("a", 1));
+    let sealed = EncryptedStore::new(holding(stored).await, key("a", 1));
     let error: StoreError = sealed.load().await.unwrap_err();
     assert!(error.is_unreadable() && error.to_string().contains(words), "{error}");
     assert!(!format!("{error} {error:?}").contains("sesame"));
