@@ -87,7 +87,7 @@ use super::{StoreError, StoredTokens, TokenStore, WriteId};
 ///
 /// # Migration
 ///
-/// An unencrypted record is unreadable, since anyone who can write to the storage could plant one.
+/// An unencrypted record is unreadable, since a program that can write to the storage could plant one.
 /// [`accept_unencrypted`](Self::accept_unencrypted) allows it for the time of the migration. To go back to a store without
 /// encryption, log in again.
 #[doc(alias = "Sealed")]
@@ -124,7 +124,7 @@ impl<S: TokenStore> EncryptedStore<S> {
 
     /// Accepts unencrypted records, to introduce encryption. The next save encrypts the record.
     ///
-    /// Anyone who can write to the storage can then plant a token set, and the program uses it. Remove this call as soon as
+    /// A program that can write to the storage can then plant a token set, which this program uses. Remove this call as soon as
     /// each grant was saved once.
     #[must_use]
     pub fn accept_unencrypted(mut self) -> Self {
