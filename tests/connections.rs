@@ -62,7 +62,7 @@ async fn a_rejection_of_just_the_size_that_is_read_gives_its_connection_back() {
 #[tokio::test]
 async fn a_rejection_that_never_ends_costs_a_connection_and_no_time() {
     let endless =
-        Fault::honest().drip(1, Duration::from_secs(3600)).only_if(StatusCode::UNAUTHORIZED);
+        Fault::normal().drip(1, Duration::from_secs(3600)).only_if(StatusCode::UNAUTHORIZED);
     for (version, connections) in [(Version::Http1, 2), (Version::Http2, 1)] {
         let api = Api::serve(version).await;
         assert_eq!(read(api.post("/", "first").await).await, "first");
@@ -159,7 +159,7 @@ impl Api {
     async fn reject_and_retry(&self, times: u64) {
         self.server.resource_faults().when(|number| {
             let late = Duration::from_millis(number % 21);
-            Some(Fault::honest().late_body(late).only_if(StatusCode::UNAUTHORIZED))
+            Some(Fault::normal().delay_body(late).only_if(StatusCode::UNAUTHORIZED))
         });
         read(self.post("/", "").await).await;
         for number in 0..times {

@@ -36,7 +36,7 @@ async fn over_two_hundred_expiries_fifty_callers_never_spend_a_refresh_token_twi
     let world = World::of(AuthorizationServer::builder().access_token_lifetime(MINUTE));
     let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
     // Long enough for everybody to come while the one refresh is under way.
-    world.server.token_faults().always(Fault::honest().delay(Duration::from_millis(200)));
+    world.server.token_faults().always(Fault::normal().delay(Duration::from_millis(200)));
 
     let mut first_wait = 0;
     for round in 0..400 {
@@ -141,7 +141,7 @@ async fn after_a_lost_answer_nothing_is_sent_while_the_token_lives_and_then_once
 #[tokio::test(start_paused = true)]
 async fn a_refresh_token_is_not_sent_while_a_flight_that_was_given_up_on_is_sending_it() {
     let world = World::of(AuthorizationServer::builder());
-    world.server.token_faults().once(Fault::honest().delay(MINUTE));
+    world.server.token_faults().once(Fault::normal().delay(MINUTE));
     let policy = harness::policy().clock(world.clock.clone()).timeout(5 * SECOND);
     let credentials =
         Credentials::with_policy(world.refresh_token_grant(Dialect::rfc6749()), policy);
@@ -166,7 +166,7 @@ async fn a_refresh_token_is_not_sent_while_a_flight_that_was_given_up_on_is_send
 #[tokio::test(start_paused = true)]
 async fn two_credentials_with_clones_of_a_grant_never_send_one_refresh_token_at_the_same_time() {
     let world = World::of(AuthorizationServer::builder());
-    world.server.token_faults().always(Fault::honest().delay(SECOND));
+    world.server.token_faults().always(Fault::normal().delay(SECOND));
     let grant = world.refresh_token_grant(Dialect::rfc6749());
     let (one, other) = (world.client(grant.clone()), world.client(grant));
     let mut first = task::spawn(one.credentials.token());
@@ -202,7 +202,7 @@ async fn a_server_with_a_grace_window_is_asked_again_inside_it_and_nobody_sees_a
         Fault::drop_connection().after_processing(),
         Fault::status(StatusCode::BAD_GATEWAY).body("<h1>Bad gateway</h1>").after_processing(),
         Fault::unavailable().after_processing(),
-        Fault::honest().cut().after_processing(),
+        Fault::normal().truncate().after_processing(),
         Fault::hang().after_processing(),
     ] {
         let world = World::of(AuthorizationServer::builder().rotation(Rotation::Grace(MINUTE)));

@@ -240,7 +240,7 @@ async fn within_the_grace_window_a_lost_answer_is_asked_for_again_at_once_and_on
     assert_eq!(world.requests(), 3);
     assert_eq!(world.server.counters().refresh_tokens_answered_again, 1);
 
-    world.server.token_faults().next(2, lost());
+    world.server.token_faults().times(2, lost());
     let error = worker.renew().await.unwrap_err();
     assert!(error.is_ambiguous(), "{error}");
     assert_eq!(world.requests(), 5);
@@ -597,7 +597,7 @@ async fn a_token_endpoint_that_takes_longer_than_the_lease_costs_nothing() {
     let [slow, other] = [world.worker(), world.worker()];
     slow.token().await.unwrap();
     other.token().await.unwrap();
-    let fault = Fault::honest().after_processing().delay(Duration::from_secs(25));
+    let fault = Fault::normal().after_processing().delay(Duration::from_secs(25));
     world.server.token_faults().once(fault);
     let renewing = tokio::spawn({
         let slow = slow.clone();

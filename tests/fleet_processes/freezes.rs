@@ -117,7 +117,7 @@ async fn what_a_frozen_process_was_sent_is_saved_when_it_wakes_up(kind: Kind) {
     other.says(1, json!({ "event": "adopted" })).await;
 
     // The token is spent, and the answer waits in the socket of the process that is frozen.
-    let late = Fault::honest().delay(Duration::from_millis(300)).after_processing();
+    let late = Fault::normal().delay(Duration::from_millis(300)).after_processing();
     let so_far = stage.counters().token_requests;
     stage.server.token_faults().once(late);
     frozen.tell("renew").await;

@@ -48,7 +48,7 @@ async fn kill_at(stage: &Stage, step: &str, skip: usize) {
 
     // ===== the kill =====
     let killed = if step == UNDER_WAY {
-        let delay = Fault::honest().delay(Duration::from_secs(60)).after_processing();
+        let delay = Fault::normal().delay(Duration::from_secs(60)).after_processing();
         let struck = 1 + skip as u64;
         stage.server.token_faults().when(move |number| (number == struck).then(|| delay.clone()));
         let mut process = Process::start(&orders);
@@ -106,7 +106,7 @@ async fn kills_at_random_moments_lose_no_saved_token_and_no_reuse_goes_untold(ki
     let server = AuthorizationServer::builder().access_token_lifetime(LIFETIME).build();
     let Some(stage) = Stage::new(kind, server).await else { return };
     // Half of a flight is before the token is spent, and half of it after.
-    let delay = Fault::honest().delay(Duration::from_millis(40));
+    let delay = Fault::normal().delay(Duration::from_millis(40));
     stage.server.token_faults().when(move |number| {
         Some(if number % 2 == 0 { delay.clone() } else { delay.clone().after_processing() })
     });

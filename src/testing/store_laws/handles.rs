@@ -1,4 +1,4 @@
-//! The store under test, with limits to all that is asked of it.
+//! The store under test, with a time limit for every operation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::store::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 /// Opens storages, each with a name of its own.
 pub(super) struct Laws<F> {
     make_store: F,
-    /// Tells the names of this run from those of all others.
+    /// The prefix of the names of this run.
     run: String,
     named: usize,
 }
@@ -23,7 +23,7 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
         Self { make_store, run: WriteId::random().to_string(), named: 0 }
     }
 
-    /// Names a storage that is empty.
+    /// Returns the name of a new storage.
     pub(super) fn storage(&mut self) -> String {
         self.named += 1;
         format!("{}-{}", self.run, self.named)
@@ -34,7 +34,7 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
         Handle { store: Arc::new(store), storage: storage.to_owned() }
     }
 
-    /// Opens a storage that is empty, twice.
+    /// Opens a new storage twice.
     pub(super) async fn handles(&mut self) -> [Handle<T>; 2] {
         let storage = self.storage();
         let handles = [self.open(&storage).await, self.open(&storage).await];
@@ -46,7 +46,7 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
         handles
     }
 
-    /// Saves each of these records through a handle of its own, all at once.
+    /// Saves each of these records through its own handle, all at once.
     pub(super) async fn race(
         &mut self,
         storage: &str,
@@ -71,7 +71,7 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
     }
 }
 
-/// One of several handles to a storage. Nothing that is asked of it takes for ever.
+/// One of several handles to a storage.
 pub(super) struct Handle<T> {
     pub(super) store: Arc<T>,
     pub(super) storage: String,
@@ -94,11 +94,11 @@ impl<T: TokenStore> Handle<T> {
     }
 
     pub(super) async fn lock(&self, wait: Duration) -> Result<T::Lock, StoreError> {
-        let what = format!("a lock that was to be waited for for {wait:?}");
+        let what = format!("a lock with a limit of {wait:?}");
         in_time(LAW_2, &what, wait.saturating_add(PATIENCE), self.store.lock(wait)).await
     }
 
-    /// Waits for the lock in a task of its own.
+    /// Waits for the lock in another task.
     pub(super) fn spawn_lock(&self, wait: Duration) -> JoinHandle<Result<T::Lock, StoreError>> {
         let store = Arc::clone(&self.store);
         tokio::spawn(async move { store.lock(wait).await })
@@ -106,17 +106,20 @@ impl<T: TokenStore> Handle<T> {
 
     pub(super) async fn must_have(&self, law: &str, what: &str, record: &StoredTokens) {
         match self.load().await {
-            None => broken(law, format_args!("{what} is not there")),
+            None => broken(law, format_args!("{what} is missing")),
             Some(loaded) if !is_same(&loaded, record) => {
                 let same = if loaded.write_id() == record.write_id() {
-                    "it has changed"
+                    "it was changed"
                 } else {
                     "it is another record"
                 };
-                broken(law, format_args!("{what} is not what was saved: {same}"));
+                broken(law, format_args!("{what} is not the saved one: {same}"));
             }
             Some(loaded) if loaded.has_open_intent() != record.has_open_intent() => {
-                broken(law, format_args!("{what} has another `has_open_intent` than was saved"));
+                broken(
+                    law,
+                    format_args!("{what} has another `has_open_intent` than the saved one"),
+                );
             }
             Some(_) => {}
         }
@@ -141,10 +144,10 @@ impl<T: TokenStore> Handle<T> {
         replaces: Option<WriteId>,
     ) {
         match self.save(record, replaces).await {
-            Ok(()) => broken(LAW_4, format_args!("{what} counted, and is to be a conflict")),
+            Ok(()) => broken(LAW_4, format_args!("{what} succeeded, and must be a conflict")),
             Err(error) if error.is_conflict() => {}
             Err(error) => {
-                broken(LAW_4, format_args!("{what} is to be a conflict, and is: {error}"));
+                broken(LAW_4, format_args!("{what} must be a conflict, and failed with: {error}"));
             }
         }
     }
@@ -152,18 +155,18 @@ impl<T: TokenStore> Handle<T> {
     pub(super) async fn must_lock(&self, law: &str, what: &str, wait: Duration) -> T::Lock {
         match self.lock(wait).await {
             Ok(held) => held,
-            Err(error) => broken(law, format_args!("{what} was not to be had: {error}")),
+            Err(error) => broken(law, format_args!("{what} could not be taken: {error}")),
         }
     }
 }
 
 pub(super) trait MustBeHeld: StoreLock {
     async fn must_be_held(&self) {
-        match in_time(LAW_3, "to ask whether a lock is held", PATIENCE, self.is_held()).await {
+        match in_time(LAW_3, "`is_held`", PATIENCE, self.is_held()).await {
             Ok(true) => {}
-            Ok(false) => broken(LAW_3, "a lock that is held says that it is not"),
+            Ok(false) => broken(LAW_3, "`is_held` is false for a held lock"),
             Err(error) => {
-                broken(LAW_3, format_args!("whether a lock is held could not be asked: {error}"));
+                broken(LAW_3, format_args!("`is_held` failed: {error}"));
             }
         }
     }
