@@ -1,59 +1,79 @@
-//! Why a store did not do what it was asked.
+//! The error of a store.
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use self::StoreErrorKind as Kind;
 use crate::error::{BoxError, TokenError};
 
-/// Why a [`TokenStore`](super::TokenStore) did not do what it was asked.
-///
-/// | kind | what it means | what [`Stored`](super::Stored) does |
-/// |---|---|---|
-/// | [held](Self::held) | somebody else holds the lock | asks again later |
-/// | [unavailable](Self::unavailable) | the store is down, or full | what [`StoreDown`](super::StoreDown) says |
-/// | [conflict](Self::conflict) | what is stored is not what was to be replaced | loads it, and decides again |
-/// | [unreadable](Self::unreadable) | what is stored cannot be understood | fails, and leaves it as it is |
-/// | [misconfigured](Self::misconfigured) | a human must mend the set-up | fails |
+/// The error of a [`TokenStore`](super::TokenStore).
 ///
 /// Cloning is cheap. No message contains a token.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::store::{StoreError, StoreErrorKind};
+///
+/// let error = StoreError::unavailable("connection refused");
+/// assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+/// assert_eq!(error.to_string(), "the store is unavailable: connection refused");
+/// ```
 #[derive(Clone)]
 pub struct StoreError {
-    kind: Kind,
+    kind: StoreErrorKind,
     error: Arc<dyn Error + Send + Sync>,
 }
 
+/// The kind of a [`StoreError`].
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::store::{StoreError, StoreErrorKind};
+///
+/// fn is_for_the_operator(error: &StoreError) -> bool {
+///     matches!(error.kind(), StoreErrorKind::Unreadable | StoreErrorKind::Misconfigured)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// Another process holds the lock. The refresh is tried again later.
     Held,
+    /// The store is down or full. It may work later.
     Unavailable,
+    /// The stored record is not the one that the save was to replace. The record is loaded again.
     Conflict,
+    /// The stored record cannot be read. It is left unchanged.
     Unreadable,
+    /// A person must correct the configuration.
     Misconfigured,
 }
 
 impl StoreError {
-    /// Makes an error for a lock that somebody else did not let go of in time. The store itself is well.
+    /// Creates an error for a lock that another process did not release in time. The store itself works.
     pub fn held(error: impl Into<BoxError>) -> Self {
         Self::new(Kind::Held, error.into())
     }
 
-    /// Makes an error for a store that is down, or full: it may work later. After a save, nobody knows whether it counted.
+    /// Creates an error for a store that is down or full and may work later. After a save, the outcome is unknown.
     pub fn unavailable(error: impl Into<BoxError>) -> Self {
         Self::new(Kind::Unavailable, error.into())
     }
 
-    /// Makes an error for a save that came too late: something else is stored than what it was to replace.
+    /// Creates an error for a save that came too late: another record is stored than the one that it was to replace.
     pub fn conflict() -> Self {
-        Self::new(Kind::Conflict, "something else is stored than what was to be replaced".into())
+        Self::new(Kind::Conflict, "another record is stored than the one to be replaced".into())
     }
 
-    /// Makes an error for stored data that is torn, foreign, sealed with an unknown key, or written by a later version.
+    /// Creates an error for a record that is torn, foreign, encrypted with an unknown key, or written by a later version.
     pub fn unreadable(error: impl Into<BoxError>) -> Self {
         Self::new(Kind::Unreadable, error.into())
     }
 
-    /// Makes an error for a set-up that a human must mend: a folder that does not exist, a password that is wrong.
+    /// Creates an error that a person must correct, such as a missing folder or a wrong password.
     pub fn misconfigured(error: impl Into<BoxError>) -> Self {
         Self::new(Kind::Misconfigured, error.into())
     }
@@ -62,40 +82,45 @@ impl StoreError {
         Self { kind, error: error.into() }
     }
 
-    /// Returns whether somebody else holds the lock.
+    /// Returns the kind of the error.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// Returns whether another process holds the lock.
     pub fn is_held(&self) -> bool {
         self.kind == Kind::Held
     }
 
-    /// Returns whether the store is down, or full.
+    /// Returns whether the store is down or full.
     pub fn is_unavailable(&self) -> bool {
         self.kind == Kind::Unavailable
     }
 
-    /// Returns whether something else is stored than what a save was to replace.
+    /// Returns whether another record is stored than the one that a save was to replace.
     pub fn is_conflict(&self) -> bool {
         self.kind == Kind::Conflict
     }
 
-    /// Returns whether what is stored cannot be understood.
+    /// Returns whether the stored record cannot be read.
     pub fn is_unreadable(&self) -> bool {
         self.kind == Kind::Unreadable
     }
 
-    /// Returns whether a human must mend the set-up.
+    /// Returns whether a person must correct the configuration.
     pub fn is_misconfigured(&self) -> bool {
         self.kind == Kind::Misconfigured
     }
 
-    /// Returns the error that this one was made of.
+    /// Returns the error from which this one was created.
     pub fn get_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.error
     }
 }
 
 impl From<StoreError> for TokenError {
-    /// A store that is held, down or overtaken may work later; the rest is for a human. Nothing was sent to the token endpoint,
-    /// so that a store which went down with the network is asked again as soon as an endpoint that cannot be reached.
+    /// A store that is unavailable or locked may work later. Any other error needs a person. Nothing was sent to the token
+    /// endpoint, so that the store is tried again as soon as an endpoint that cannot be reached.
     fn from(error: StoreError) -> Self {
         match error.kind {
             Kind::Unavailable => Self::unsent(error),
@@ -108,11 +133,11 @@ impl From<StoreError> for TokenError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::Held => "the store is locked by somebody else",
+            Kind::Held => "the store is locked by another process",
             Kind::Unavailable => "the store is unavailable",
-            Kind::Conflict => "the store was overtaken",
+            Kind::Conflict => "the store has changed",
             Kind::Unreadable => "the store cannot be read",
-            Kind::Misconfigured => "the store is set up wrong",
+            Kind::Misconfigured => "the store is misconfigured",
         };
         write!(f, "{kind}: {}", self.error)
     }
@@ -124,7 +149,7 @@ impl fmt::Debug for StoreError {
     }
 }
 
-// As with `TokenError`: what it was made of is shown by `Display`.
+// As with `TokenError`, `Display` shows the error from which it was created.
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.error.source()

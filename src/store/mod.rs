@@ -128,7 +128,7 @@ use std::time::Duration;
 #[cfg(feature = "encrypted-store")]
 #[cfg_attr(docsrs, doc(cfg(feature = "encrypted-store")))]
 pub use self::encrypted::{EncryptedStore, EncryptionKey};
-pub use self::error::StoreError;
+pub use self::error::{StoreError, StoreErrorKind};
 #[cfg(feature = "file-store")]
 #[cfg_attr(docsrs, doc(cfg(feature = "file-store")))]
 pub use self::file::{FileLock, FileStore};

@@ -44,6 +44,10 @@ use super::body::{ConnectionDropped, Pieces, ResponseBody};
 #[must_use = "a fault has no effect until it is ordered, as with `server.token_faults().once(fault)`"]
 pub struct Fault {
     answer: Answer,
+    headers: HeaderMap,
+    body: Bytes,
+    /// Whether an empty body is that of an outage, unless the request was processed.
+    is_outage: bool,
     after_processing: bool,
     only_if: Option<StatusCode>,
     delay: Duration,
@@ -52,18 +56,11 @@ pub struct Fault {
     is_truncated: bool,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy, Debug)]
 enum Answer {
     Normal,
-    Fixed {
-        status: StatusCode,
-        headers: HeaderMap,
-        body: Bytes,
-    },
-    /// 503, from the server or from a gateway in front of it.
-    Unavailable {
-        headers: HeaderMap,
-    },
+    /// This status, with `headers` and `body`.
+    Status(StatusCode),
     /// The connection is closed.
     Dropped,
     /// The connection stays open.
@@ -78,7 +75,7 @@ impl Fault {
 
     /// Answers with this status. Add [headers](Self::header) and a [body](Self::body) as needed.
     pub fn status(status: StatusCode) -> Self {
-        Self::new(Answer::Fixed { status, headers: HeaderMap::new(), body: Bytes::new() })
+        Self::new(Answer::Status(status))
     }
 
     /// Answers 503 Service Unavailable.
@@ -87,16 +84,14 @@ impl Fault {
     /// [`after_processing`](Self::after_processing), the body is empty, as from a gateway that has lost the connection to the
     /// server. For a gateway that did not forward the request, use [`status`](Self::status).
     pub fn unavailable() -> Self {
-        Self::new(Answer::Unavailable { headers: HeaderMap::new() })
+        Self { is_outage: true, ..Self::status(StatusCode::SERVICE_UNAVAILABLE) }
     }
 
     /// Answers 400 with an OAuth error (RFC 6749 §5.2), such as `slow_down`.
     ///
     /// The token endpoint sends `invalid_grant` and the like by itself where they apply.
     pub fn oauth_error(code: &str) -> Self {
-        let mut headers = HeaderMap::new();
-        let body = error_body(code, &mut headers);
-        Self::new(Answer::Fixed { status: StatusCode::BAD_REQUEST, headers, body })
+        Self::status(StatusCode::BAD_REQUEST).with_error(code)
     }
 
     /// Closes the connection without an answer.
@@ -115,6 +110,9 @@ impl Fault {
     fn new(answer: Answer) -> Self {
         Self {
             answer,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            is_outage: false,
             after_processing: false,
             only_if: None,
             delay: Duration::ZERO,
@@ -170,9 +168,7 @@ impl Fault {
     /// Adds a header to an answer of [`status`](Self::status), [`unavailable`](Self::unavailable) or
     /// [`oauth_error`](Self::oauth_error). It has no effect on other faults.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        if let Answer::Fixed { headers, .. } | Answer::Unavailable { headers } = &mut self.answer {
-            headers.append(name, value);
-        }
+        self.headers.append(name, value);
         self
     }
 
@@ -185,21 +181,19 @@ impl Fault {
     /// Sets the body of an answer of [`status`](Self::status), [`unavailable`](Self::unavailable) or
     /// [`oauth_error`](Self::oauth_error). It has no effect on other faults.
     pub fn body(mut self, bytes: impl Into<Bytes>) -> Self {
-        self.answer = match self.answer {
-            Answer::Fixed { status, headers, .. } => {
-                Answer::Fixed { status, headers, body: bytes.into() }
-            }
-            Answer::Unavailable { headers } => {
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                Answer::Fixed { status, headers, body: bytes.into() }
-            }
-            other => other,
-        };
+        self.body = bytes.into();
         self
     }
 
+    /// Adds the headers and the body of an OAuth error (RFC 6749 §5.2).
+    fn with_error(mut self, code: &str) -> Self {
+        self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        self.body(serde_json::json!({ "error": code }).to_string())
+    }
+
     /// Answers a request. `process` does what the server does without a fault.
-    pub(super) async fn answer<P>(self, process: P) -> Result<Answered, ConnectionDropped>
+    pub(super) async fn answer<P>(mut self, process: P) -> Result<Answered, ConnectionDropped>
     where
         P: FnOnce() -> Normal,
     {
@@ -214,21 +208,16 @@ impl Fault {
         if !self.delay.is_zero() {
             sleep(self.delay).await;
         }
-        let fixed = |status, headers, body| {
-            let mut response = Response::new(ResponseBody::new(body));
-            *response.status_mut() = status;
-            *response.headers_mut() = headers;
-            Answered { response, is_normal: false }
-        };
         let mut answered = match self.answer {
             Answer::Normal => done.unwrap_or_else(|process| process()).answer().await,
-            Answer::Fixed { status, headers, body } => fixed(status, headers, body),
-            Answer::Unavailable { headers } if self.after_processing => {
-                fixed(StatusCode::SERVICE_UNAVAILABLE, headers, Bytes::new())
-            }
-            Answer::Unavailable { mut headers } => {
-                let body = error_body("temporarily_unavailable", &mut headers);
-                fixed(StatusCode::SERVICE_UNAVAILABLE, headers, body)
+            Answer::Status(status) => {
+                if self.is_outage && self.body.is_empty() && !self.after_processing {
+                    self = self.with_error("temporarily_unavailable");
+                }
+                let mut response = Response::new(ResponseBody::new(self.body));
+                *response.status_mut() = status;
+                *response.headers_mut() = self.headers;
+                Answered { response, is_normal: false }
             }
             Answer::Dropped => return Err(ConnectionDropped::new()),
             Answer::Never => std::future::pending().await,
@@ -247,28 +236,14 @@ impl Fault {
 
 impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let answer: &dyn fmt::Debug = match &self.answer {
-            Answer::Normal => &"normal",
-            // Headers and body may have secrets.
-            Answer::Fixed { status, .. } => status,
-            Answer::Unavailable { .. } => &StatusCode::SERVICE_UNAVAILABLE,
-            Answer::Dropped => &"dropped",
-            Answer::Never => &"never",
-        };
+        // Headers and body may have secrets.
         f.debug_struct("Fault")
-            .field("answer", answer)
+            .field("answer", &self.answer)
             .field("after_processing", &self.after_processing)
             .field("only_if", &self.only_if)
             .field("delay", &self.delay)
             .finish_non_exhaustive()
     }
-}
-
-/// Returns the body of an OAuth error (RFC 6749 §5.2), and adds its headers.
-fn error_body(code: &str, headers: &mut HeaderMap) -> Bytes {
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    serde_json::json!({ "error": code }).to_string().into()
 }
 
 /// The answer of the server without a fault.

@@ -28,10 +28,9 @@ mod unix {
 
     impl Access {
         /// Returns access for the members of a folder's group.
-        pub(in super::super) fn of_group(
-            folder: &Path,
-            metadata: &Metadata,
-        ) -> Result<Self, StoreError> {
+        pub(in super::super) fn of_group(folder: &Path) -> Result<Self, StoreError> {
+            let metadata =
+                fs::metadata(folder).map_err(|error| failed(folder, "examined", &error))?;
             if metadata.mode() & 0o002 != 0 {
                 return Err(StoreError::misconfigured(format!(
                     "every user can write to the folder {0}, and the store in it is shared with its group only: run `chmod o-w {0}`",
@@ -161,6 +160,10 @@ mod unix {
 /// Files inherit the access rights of the folder.
 #[cfg(not(unix))]
 impl Access {
+    pub(super) fn of_group(_: &Path) -> Result<Self, StoreError> {
+        Ok(Self::User)
+    }
+
     pub(super) fn share(self, _: &File, _: &Path, _: &Metadata) -> Result<(), StoreError> {
         Ok(())
     }

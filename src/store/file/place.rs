@@ -1,6 +1,5 @@
 //! The paths of the files of one store.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,7 +38,7 @@ impl Place {
         let (Some(folder), Some(name)) = (data.parent(), data.file_name()) else {
             return Err(names_no_file(path));
         };
-        if SUFFIXES.iter().any(|suffix| ends_with(name, suffix)) {
+        if SUFFIXES.iter().any(|suffix| name.as_encoded_bytes().ends_with(suffix.as_bytes())) {
             return Err(StoreError::misconfigured(format!(
                 "{} has the name of a file that the store keeps beside the record: choose one that does not end with {}",
                 data.display(),
@@ -60,30 +59,12 @@ impl Place {
             folder.join(name)
         };
         let [lock, save_lock, new, reserved] = SUFFIXES.map(beside);
-        let access = access(folder, options)?;
+        let access = if options.is_for_group { Access::of_group(folder)? } else { Access::User };
         Ok(Self { folder: folder.to_owned(), lock, save_lock, new, reserved, data, access })
     }
 }
 
-#[cfg(unix)]
-fn access(folder: &Path, options: Options) -> Result<Access, StoreError> {
-    if !options.is_for_group {
-        return Ok(Access::User);
-    }
-    let metadata = fs::metadata(folder).map_err(|error| failed(folder, "examined", &error))?;
-    Access::of_group(folder, &metadata)
-}
-
-#[cfg(not(unix))]
-fn access(_: &Path, _: Options) -> Result<Access, StoreError> {
-    Ok(Access::User)
-}
-
 const SUFFIXES: [&str; 4] = [".lock", ".save-lock", ".new", ".reserved"];
-
-fn ends_with(name: &OsStr, suffix: &str) -> bool {
-    name.as_encoded_bytes().ends_with(suffix.as_bytes())
-}
 
 /// Resolves the links in the path of a file that need not exist.
 fn real_path(path: &Path, options: Options) -> Result<PathBuf, StoreError> {

@@ -1,51 +1,39 @@
 //! The lease of a lock, as far as this process knows it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::connection::now;
 use super::entry::Entry;
 use crate::store::WriteId;
 
-/// The end of a lease by the local clock. A lease that was lost once stays lost.
-pub(super) struct Lease {
-    /// The time at which the lock was requested.
-    asked: Instant,
-    length: Duration,
-    /// The latest possible end, after `asked`: a lease begins no earlier than it is requested.
-    ends_ms: AtomicU64,
-    is_lost: AtomicBool,
-}
+/// The latest possible end of a lease by the local clock, or `None` once it is lost. A lost lease stays lost.
+pub(super) struct Lease(watch::Sender<Option<Instant>>);
 
 impl Lease {
+    /// Begins a lease of a lock that was requested at `asked`: it begins no earlier than that.
     pub(super) fn new(asked: Instant, length: Duration) -> Self {
-        let lease =
-            Self { asked, length, ends_ms: AtomicU64::new(0), is_lost: AtomicBool::new(false) };
-        lease.renewed(asked);
-        lease
+        Self(watch::Sender::new(Some(asked + length)))
     }
 
     /// Gives the lease its full length again, after a renewal that was requested at `asked`.
-    pub(super) fn renewed(&self, asked: Instant) {
-        let ends = asked.saturating_duration_since(self.asked).saturating_add(self.length);
-        let ends_ms = u64::try_from(ends.as_millis()).unwrap_or(u64::MAX);
-        self.ends_ms.fetch_max(ends_ms, Ordering::AcqRel);
+    pub(super) fn renewed(&self, asked: Instant, length: Duration) {
+        self.0.send_modify(|end| *end = end.map(|end| end.max(asked + length)));
     }
 
     fn left(&self, now: Instant) -> Duration {
-        let ends = Duration::from_millis(self.ends_ms.load(Ordering::Acquire));
-        ends.saturating_sub(now.saturating_duration_since(self.asked))
+        self.0.borrow().map_or(Duration::ZERO, |end| end.saturating_duration_since(now))
     }
 
     pub(super) fn lose(&self) {
-        self.is_lost.store(true, Ordering::Release);
+        self.0.send_replace(None);
     }
 
     pub(super) fn is_lost(&self) -> bool {
-        self.is_lost.load(Ordering::Acquire)
+        self.0.borrow().is_none()
     }
 }
 
@@ -61,7 +49,7 @@ pub(super) async fn keep_renewing(entry: Entry, owner: WriteId, lease: Arc<Lease
         let left = lease.left(now());
         match renewed {
             Ok(true) => {
-                lease.renewed(asked);
+                lease.renewed(asked, entry.lease);
                 pause = interval;
             }
             // `is_held` may have renewed it meanwhile.

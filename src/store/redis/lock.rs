@@ -125,7 +125,7 @@ impl StoreLock for RedisLock {
         }
         let asked = now();
         if self.claim.entry.renew(self.claim.owner, self.claim.entry.timeout).await? {
-            self.lease.renewed(asked);
+            self.lease.renewed(asked, self.claim.entry.lease);
         } else {
             self.lease.lose();
         }

@@ -169,7 +169,7 @@ async fn frozen_holder_loses_the_lock_and_may_save_a_successor() {
         assert_eq!(worker.ask("is held"), "false");
         let said = worker.ask("save");
         if conflicts {
-            assert!(said.contains("overtaken"), "{said}");
+            assert!(said.contains("the store has changed"), "{said}");
         } else {
             // It is the successor of the stored record: its refresh token is the one that works.
             assert_eq!(loaded(&here).await.unwrap().to_string(), said);
