@@ -776,7 +776,7 @@ async fn a_lock_that_others_hold_is_no_store_that_is_down() {
     let go = paused.reached().await;
     let error = worker.token().await.unwrap_err();
     assert!(error.is_transient() && !is_store_down(&error), "{error}");
-    assert!(error.to_string().contains("locked by somebody else"), "{error}");
+    assert!(error.to_string().contains("locked by another process"), "{error}");
     assert_eq!(world.requests(), 0);
     drop(go);
 }

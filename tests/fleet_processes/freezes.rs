@@ -173,7 +173,7 @@ async fn a_frozen_process_keeps_the_lock_of_a_file_and_nobody_from_logging_in_or
         let said = other.ask("renew").await;
         assert_eq!(said["error"], "transient", "{said}");
         let message = said["message"].as_str().unwrap();
-        assert!(message.contains("the store is locked by somebody else"), "{message}");
+        assert!(message.contains("the store is locked by another process"), "{message}");
 
         if !skip_log_out {
             let said = other.ask("forget").await;

@@ -208,7 +208,8 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(
     PAD.with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use super::*;
     use crate::token::TokenSet;

@@ -274,7 +274,8 @@ impl<S: TokenStore> fmt::Debug for EncryptedStore<S> {
 /// How many characters of a key's id an error shows.
 const KEY_ID_SHOWN: usize = 64;
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use super::*;
     use crate::store::MemoryStore;
