@@ -54,26 +54,70 @@ pub enum StoreErrorKind {
 
 impl StoreError {
     /// Creates an error for a lock that another process did not release in time. The store itself works.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// let error = StoreError::held("row compass after 5 s");
+    /// assert!(error.is_held());
+    /// ```
     pub fn held(error: impl Into<BoxError>) -> Self {
         Self::new(Kind::Held, error.into())
     }
 
     /// Creates an error for a store that is down or full and may work later. After a save, the outcome is unknown.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// let error = StoreError::unavailable("connection refused");
+    /// assert!(error.is_unavailable());
+    /// ```
     pub fn unavailable(error: impl Into<BoxError>) -> Self {
         Self::new(Kind::Unavailable, error.into())
     }
 
     /// Creates an error for a save that came too late: another record is stored than the one that it was to replace.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// assert!(StoreError::conflict().is_conflict());
+    /// ```
     pub fn conflict() -> Self {
         Self::new(Kind::Conflict, "another record is stored than the one to be replaced".into())
     }
 
     /// Creates an error for a record that is torn, foreign, encrypted with an unknown key, or written by a later version.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// let error = StoreError::unreadable("the file is empty");
+    /// assert!(error.is_unreadable());
+    /// ```
     pub fn unreadable(error: impl Into<BoxError>) -> Self {
         Self::new(Kind::Unreadable, error.into())
     }
 
     /// Creates an error that a person must correct, such as a missing folder or a wrong password.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoreError;
+    ///
+    /// let error = StoreError::misconfigured("the folder does not exist: create it");
+    /// assert!(error.is_misconfigured());
+    /// ```
     pub fn misconfigured(error: impl Into<BoxError>) -> Self {
         Self::new(Kind::Misconfigured, error.into())
     }

@@ -41,6 +41,15 @@ struct Shared {
 
 impl MemoryStore {
     /// Creates an empty store.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::MemoryStore;
+    ///
+    /// let store = MemoryStore::new();
+    /// let shared = store.clone();
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }

@@ -14,6 +14,24 @@ use tokio::time::{Sleep, sleep};
 ///
 /// A [`Fault`](super::Fault) may delay it, split it into pieces, or end it with an error. The size hint is always the length of the
 /// whole body. A served answer has it as `Content-Length`, so that a client can detect a truncated body.
+///
+/// # Examples
+///
+/// ```
+/// use http::Request;
+/// use http_body_util::{BodyExt, Empty};
+/// use tower::ServiceExt;
+/// use tower_refresh::testing::{AuthorizationServer, ResponseBody};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let service = AuthorizationServer::new().resource_service();
+/// let request = Request::get("https://api.example.com/").body(Empty::<&[u8]>::new())?;
+/// let body: ResponseBody = service.oneshot(request).await?.into_body();
+/// assert_eq!(body.collect().await?.to_bytes(), "no access token\n");
+/// # Ok(())
+/// # }
+/// ```
 pub struct ResponseBody {
     rest: Bytes,
     /// The length of the truncated part, if the body ends with an error.
@@ -111,6 +129,24 @@ impl fmt::Debug for ResponseBody {
 ///
 /// A [`ServerService`](super::ServerService) returns it if there is no answer, and a [`ResponseBody`] if it is truncated. Over a
 /// socket, the connection is closed instead.
+///
+/// # Examples
+///
+/// ```
+/// use http::Request;
+/// use http_body_util::Empty;
+/// use tower::ServiceExt;
+/// use tower_refresh::testing::{AuthorizationServer, ConnectionDropped, Fault};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = AuthorizationServer::new();
+/// server.resource_faults().once(Fault::drop_connection());
+/// let request = Request::get("https://api.example.com/").body(Empty::<&[u8]>::new())?;
+/// let error: ConnectionDropped = server.resource_service().oneshot(request).await.unwrap_err();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionDropped {}

@@ -48,11 +48,32 @@ struct Time {
 
 impl ManualClock {
     /// Creates a clock at 2023-11-14T22:13:20Z, an arbitrary time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::Clock;
+    /// use tower_refresh::testing::ManualClock;
+    ///
+    /// let clock = ManualClock::new();
+    /// assert_eq!(clock.now().since_epoch().as_secs(), 1_700_000_000);
+    /// ```
     pub fn new() -> Self {
         Self::at(epoch())
     }
 
     /// Creates a clock at this wall time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use tower_refresh::Clock;
+    /// use tower_refresh::testing::ManualClock;
+    ///
+    /// let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(60));
+    /// assert_eq!(clock.now().since_epoch().as_secs(), 60);
+    /// ```
     pub fn at(wall: SystemTime) -> Self {
         #[expect(clippy::disallowed_types, reason = "as at its import")]
         let time = Mutex::new(Time {

@@ -69,11 +69,31 @@ enum Answer {
 
 impl Fault {
     /// Returns the normal answer, to be sent [late](Self::delay), [in pieces](Self::drip) or [truncated](Self::truncate).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_refresh::testing::{AuthorizationServer, Fault};
+    ///
+    /// let server = AuthorizationServer::new();
+    /// server.token_faults().once(Fault::normal().delay(Duration::from_millis(300)));
+    /// ```
     pub fn normal() -> Self {
         Self::new(Answer::Normal)
     }
 
     /// Answers with this status. Add [headers](Self::header) and a [body](Self::body) as needed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use tower_refresh::testing::{AuthorizationServer, Fault};
+    ///
+    /// let server = AuthorizationServer::new();
+    /// server.token_faults().once(Fault::status(StatusCode::BAD_GATEWAY).body("<h1>Bad gateway</h1>"));
+    /// ```
     pub fn status(status: StatusCode) -> Self {
         Self::new(Answer::Status(status))
     }
@@ -83,6 +103,16 @@ impl Fault {
     /// The body has the OAuth error `temporarily_unavailable`, as in an outage of the server itself. With
     /// [`after_processing`](Self::after_processing), the body is empty, as from a gateway that has lost the connection to the
     /// server. For a gateway that did not forward the request, use [`status`](Self::status).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_refresh::testing::{AuthorizationServer, Fault};
+    ///
+    /// let server = AuthorizationServer::new();
+    /// server.token_faults().once(Fault::unavailable().retry_after(Duration::from_secs(2)));
+    /// ```
     pub fn unavailable() -> Self {
         Self { is_outage: true, ..Self::status(StatusCode::SERVICE_UNAVAILABLE) }
     }
@@ -90,6 +120,15 @@ impl Fault {
     /// Answers 400 with an OAuth error (RFC 6749 §5.2), such as `slow_down`.
     ///
     /// The token endpoint sends `invalid_grant` and the like by itself where they apply.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::testing::{AuthorizationServer, Fault};
+    ///
+    /// let server = AuthorizationServer::new();
+    /// server.token_faults().once(Fault::oauth_error("slow_down"));
+    /// ```
     pub fn oauth_error(code: &str) -> Self {
         Self::status(StatusCode::BAD_REQUEST).with_error(code)
     }
@@ -98,11 +137,29 @@ impl Fault {
     ///
     /// A [`ServerService`](super::ServerService) returns [`ConnectionDropped`]. Over a socket, the connection is closed with all
     /// of its HTTP/2 streams.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::testing::{AuthorizationServer, Fault};
+    ///
+    /// let server = AuthorizationServer::new();
+    /// server.token_faults().once(Fault::drop_connection().after_processing());
+    /// ```
     pub fn drop_connection() -> Self {
         Self::new(Answer::Dropped)
     }
 
     /// Never answers, and leaves the connection open.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::testing::{AuthorizationServer, Fault};
+    ///
+    /// let server = AuthorizationServer::new();
+    /// server.token_faults().once(Fault::hang());
+    /// ```
     pub fn hang() -> Self {
         Self::new(Answer::Never)
     }

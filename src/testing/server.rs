@@ -40,11 +40,32 @@ pub struct AuthorizationServer {
 impl AuthorizationServer {
     /// Creates a server with [strict rotation](Rotation::Strict), access tokens that are valid for an hour, and refresh tokens that
     /// do not expire. It accepts any client.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::testing::AuthorizationServer;
+    ///
+    /// let server = AuthorizationServer::new();
+    /// assert_eq!(server.counters().token_requests, 0);
+    /// ```
     pub fn new() -> Self {
         Self::builder().build()
     }
 
     /// Returns a builder for a server with other settings.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_refresh::testing::AuthorizationServer;
+    ///
+    /// let server = AuthorizationServer::builder()
+    ///     .access_token_lifetime(Duration::from_secs(60))
+    ///     .user("alice", "sesame")
+    ///     .build();
+    /// ```
     pub fn builder() -> AuthorizationServerBuilder {
         AuthorizationServerBuilder {
             config: Config {

@@ -97,6 +97,24 @@ impl fmt::Debug for ServerService {
 /// # Cancel safety
 ///
 /// Dropping it abandons the request. If the request was processed before that, a refresh token stays spent.
+///
+/// # Examples
+///
+/// ```
+/// use http::Request;
+/// use http_body_util::Empty;
+/// use tower::Service;
+/// use tower_refresh::testing::{AuthorizationServer, ResponseFuture};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut service = AuthorizationServer::new().service();
+/// let request = Request::get("https://api.example.com/").body(Empty::<&[u8]>::new())?;
+/// let response: ResponseFuture = service.call(request);
+/// response.await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture {
     inner: Answer,

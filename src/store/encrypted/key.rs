@@ -67,6 +67,15 @@ impl EncryptionKey {
     ///
     /// [Misconfigured](StoreError::is_misconfigured) if the text is not base64 or not of 32 bytes. The message does not
     /// contain the text.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::EncryptionKey;
+    ///
+    /// let error = EncryptionKey::from_base64("2026-03", "short").unwrap_err();
+    /// assert!(error.is_misconfigured());
+    /// ```
     pub fn from_base64(id: impl Into<String>, base64: impl AsRef<str>) -> Result<Self, StoreError> {
         let id = id.into();
         let wrong = |what: String| {

@@ -104,6 +104,15 @@ pub struct EncryptedStore<S> {
 
 impl<S: TokenStore> EncryptedStore<S> {
     /// Creates a store that encrypts the records of `store` with `key`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::{EncryptedStore, EncryptionKey, MemoryStore};
+    ///
+    /// # let bytes = [7; 32];
+    /// let store = EncryptedStore::new(MemoryStore::new(), EncryptionKey::new("2026-03", bytes));
+    /// ```
     pub fn new(store: S, key: EncryptionKey) -> Self {
         Self {
             store,

@@ -207,6 +207,16 @@ impl RedisStore {
     /// # Errors
     ///
     /// [Misconfigured](StoreError::is_misconfigured) if the key is empty.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::{RedisStore, StoreError};
+    ///
+    /// fn store_of(user: &str, grants: &RedisStore) -> Result<RedisStore, StoreError> {
+    ///     grants.for_key(user)
+    /// }
+    /// ```
     pub fn for_key(&self, key: impl Into<String>) -> Result<Self, StoreError> {
         let name = key.into();
         if name.is_empty() {
