@@ -40,38 +40,26 @@ impl Client {
         headers: &HeaderMap,
         form: &Form,
     ) -> Result<(), Unauthenticated> {
+        let named = form.get("client_id");
         let (id, secret) = match self {
             Client::Any => return Ok(()),
-            Client::Public { id } => {
-                return match form.get("client_id") == Some(id) {
-                    true => Ok(()),
-                    false => {
-                        Err(Unauthenticated::Invalid("the body must name the client: client_id"))
-                    }
-                };
+            Client::Public { id } if named == Some(id) => return Ok(()),
+            Client::Public { .. } => {
+                return Err(Unauthenticated::Invalid("the body must name the client: client_id"));
             }
             Client::Confidential { id, secret, .. } => (id, secret),
         };
-
-        let in_body = form.get("client_secret");
-        let Some(header) = headers.get(AUTHORIZATION) else {
-            return match (form.get("client_id"), in_body) {
-                (Some(given), Some(given_secret)) if given == id && given_secret == secret => {
-                    Ok(())
-                }
-                (None, None) => Err(Unauthenticated::Invalid("no client authentication")),
-                _ => Err(Unauthenticated::Invalid("unknown client or wrong secret")),
-            };
+        let (given, given_secret) = match (headers.get(AUTHORIZATION), form.get("client_secret")) {
+            (Some(_), Some(_)) => return Err(Unauthenticated::Twice),
+            (Some(header), None) => self.read_basic(header.as_bytes())?,
+            (None, Some(secret)) => (named.cloned().unwrap_or_default(), secret.clone()),
+            (None, None) => return Err(Unauthenticated::Invalid("no client authentication")),
         };
-        if in_body.is_some() {
-            return Err(Unauthenticated::Twice);
-        }
-        let (given, given_secret) = self.read_basic(header.as_bytes())?;
         // The same `client_id` in the body is not a second authentication.
-        let same = form.get("client_id").is_none_or(|named| *named == given);
-        match same && given == *id && given_secret == *secret {
-            true => Ok(()),
-            false => Err(Unauthenticated::Invalid("unknown client or wrong secret")),
+        if given == *id && given_secret == *secret && named.is_none_or(|named| *named == given) {
+            Ok(())
+        } else {
+            Err(Unauthenticated::Invalid("unknown client or wrong secret"))
         }
     }
 

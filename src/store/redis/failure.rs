@@ -13,12 +13,11 @@ use crate::store::StoreError;
 /// The reason why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The outcome is unknown: the connection broke, or no answer came in time.
-    Cut(String),
+    /// Another connection may help: this one broke, did not answer in time, or does not lead to the primary. The outcome is
+    /// unknown.
+    Reconnect(String),
     /// The server refuses, and would refuse again for now.
     Busy(String),
-    /// The server is not the primary. Another server may have its address by now.
-    Elsewhere(String),
     /// A script called a command that does not exist, or that this user may not call.
     InScript,
     /// The configuration is wrong.
@@ -38,7 +37,7 @@ pub(super) enum Asked {
 
 impl Failure {
     pub(super) fn timed_out() -> Self {
-        Self::Cut("did not answer in time".into())
+        Self::Reconnect("did not answer in time".into())
     }
 
     pub(super) fn unexpected() -> Self {
@@ -49,7 +48,9 @@ impl Failure {
     pub(super) fn of(error: &RedisError, asked: Asked) -> Self {
         match error.kind() {
             ErrorKind::Io | ErrorKind::Client => return of_connection(error),
-            ErrorKind::Parse => return Self::Cut("does not answer like a Redis server".into()),
+            ErrorKind::Parse => {
+                return Self::Reconnect("does not answer like a Redis server".into());
+            }
             ErrorKind::AuthenticationFailed => return wrong(WRONG_PASSWORD),
             ErrorKind::RESP3NotSupported => return wrong(NO_RESP3),
             ErrorKind::InvalidClientConfig => {
@@ -74,13 +75,13 @@ impl Failure {
 
     /// Returns whether the same request may work over another connection now.
     pub(super) fn is_worth_another_connection(&self) -> bool {
-        matches!(self, Self::Cut(_) | Self::Elsewhere(_))
+        matches!(self, Self::Reconnect(_))
     }
 
     /// Returns the error for this failure of the Redis at `place`.
     pub(super) fn into_error(self, place: &str) -> StoreError {
         match self {
-            Self::Cut(why) | Self::Busy(why) | Self::Elsewhere(why) => {
+            Self::Reconnect(why) | Self::Busy(why) => {
                 StoreError::unavailable(format!("{place} {why}"))
             }
             Self::InScript => Self::not_for_scripts(&[]).into_error(place),
@@ -102,7 +103,7 @@ fn of_connection(error: &RedisError) -> Failure {
     match error.kind() {
         // The source is an error of the TLS library.
         ErrorKind::Client if error.source().is_some() => no_tls(error),
-        _ => Failure::Cut(format!("cannot be reached: {error}")),
+        _ => Failure::Reconnect(format!("cannot be reached: {error}")),
     }
 }
 
@@ -112,7 +113,7 @@ fn of_system(error: &io::Error) -> Failure {
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::NotConnected => Failure::Cut(
+        | io::ErrorKind::NotConnected => Failure::Reconnect(
             "closed the connection without an answer: check its log, the log of a proxy in front of it, and whether the port expects TLS (`rediss://`)".into(),
         ),
         io::ErrorKind::PermissionDenied => {
@@ -120,7 +121,7 @@ fn of_system(error: &io::Error) -> Failure {
         }
         // TCP reports no invalid data: this is TLS.
         io::ErrorKind::InvalidData => no_tls(error),
-        _ => Failure::Cut(format!("cannot be reached: {error}")),
+        _ => Failure::Reconnect(format!("cannot be reached: {error}")),
     }
 }
 
@@ -134,7 +135,7 @@ fn no_tls(error: &dyn std::fmt::Display) -> Failure {
 fn of_answer(code: &str, detail: &str, asked: Asked) -> Failure {
     let busy = |why: &str| Failure::Busy(why.into());
     match code_in_script(detail).unwrap_or(code) {
-        "READONLY" => Failure::Elsewhere(
+        "READONLY" => Failure::Reconnect(
             "is a replica: connect to the primary, or wait until the failover is complete".into(),
         ),
         "MOVED" | "ASK" | "CROSSSLOT" => wrong(CLUSTER),

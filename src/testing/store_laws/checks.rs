@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::timeout;
 
+use crate::store::{StoreError, StoreLock};
+
 pub(super) const LAW_1: &str = "law 1 (one row and one lock for a grant)";
 pub(super) const LAW_2: &str = "law 2 (the lock is exclusive)";
 pub(super) const LAW_3: &str = "law 3 (a lock reports whether it is held)";
@@ -30,6 +32,27 @@ pub(super) const SHORT: Duration = Duration::from_millis(100);
 #[expect(clippy::panic, reason = "an assertion, for the tests of others")]
 pub(super) fn broken(law: &str, seen: impl fmt::Display) -> ! {
     panic!("the store breaks {law}, see `TokenStore`: {seen}")
+}
+
+/// Returns the output of an operation that must succeed.
+pub(super) fn must<T>(law: &str, what: &str, result: Result<T, StoreError>) -> T {
+    result.unwrap_or_else(|error| broken(law, format_args!("{what} failed: {error}")))
+}
+
+/// Awaits an operation that must succeed within this time.
+pub(super) async fn must_in_time<T>(
+    law: &str,
+    what: &str,
+    limit: Duration,
+    future: impl Future<Output = Result<T, StoreError>>,
+) -> T {
+    must(law, what, in_time(law, what, limit, future).await)
+}
+
+pub(super) async fn must_be_held(lock: &impl StoreLock) {
+    if !must_in_time(LAW_3, "`is_held`", PATIENCE, lock.is_held()).await {
+        broken(LAW_3, "`is_held` is false for a held lock");
+    }
 }
 
 pub(super) async fn in_time<F: Future>(

@@ -6,9 +6,11 @@ use std::time::Duration;
 use tokio::sync::Barrier;
 use tokio::task::JoinHandle;
 
-use super::checks::{LAW_1, LAW_2, LAW_3, LAW_4, LAW_6, PATIENCE, broken, in_time, joined};
+use super::checks::{
+    LAW_1, LAW_2, LAW_4, LAW_6, PATIENCE, broken, in_time, joined, must, must_in_time,
+};
 use super::records::is_same;
-use crate::store::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
+use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 
 /// Opens storages, each with a name of its own.
 pub(super) struct Laws<F> {
@@ -79,10 +81,7 @@ pub(super) struct Handle<T> {
 
 impl<T: TokenStore> Handle<T> {
     pub(super) async fn load(&self) -> Option<StoredTokens> {
-        match in_time(LAW_6, "a load", PATIENCE, self.store.load()).await {
-            Ok(loaded) => loaded,
-            Err(error) => broken(LAW_6, format_args!("a load failed: {error}")),
-        }
+        must_in_time(LAW_6, "a load", PATIENCE, self.store.load()).await
     }
 
     pub(super) async fn save(
@@ -105,24 +104,19 @@ impl<T: TokenStore> Handle<T> {
     }
 
     pub(super) async fn must_have(&self, law: &str, what: &str, record: &StoredTokens) {
-        match self.load().await {
-            None => broken(law, format_args!("{what} is missing")),
-            Some(loaded) if !is_same(&loaded, record) => {
-                let same = if loaded.write_id() == record.write_id() {
-                    "it was changed"
-                } else {
-                    "it is another record"
-                };
-                broken(law, format_args!("{what} is not the saved one: {same}"));
-            }
-            Some(loaded) if loaded.has_open_intent() != record.has_open_intent() => {
-                broken(
-                    law,
-                    format_args!("{what} has another `has_open_intent` than the saved one"),
-                );
-            }
-            Some(_) => {}
-        }
+        let Some(loaded) = self.load().await else {
+            broken(law, format_args!("{what} is missing"));
+        };
+        let difference = if loaded.write_id() != record.write_id() {
+            "it is another record"
+        } else if !is_same(&loaded, record) {
+            "it was changed"
+        } else if loaded.has_open_intent() != record.has_open_intent() {
+            "it has another `has_open_intent`"
+        } else {
+            return;
+        };
+        broken(law, format_args!("{what} is not the saved one: {difference}"));
     }
 
     pub(super) async fn must_save(
@@ -132,9 +126,7 @@ impl<T: TokenStore> Handle<T> {
         record: &StoredTokens,
         replaces: Option<WriteId>,
     ) {
-        if let Err(error) = self.save(record, replaces).await {
-            broken(law, format_args!("{what} failed: {error}"));
-        }
+        must(law, what, self.save(record, replaces).await);
     }
 
     pub(super) async fn must_conflict(
@@ -153,23 +145,6 @@ impl<T: TokenStore> Handle<T> {
     }
 
     pub(super) async fn must_lock(&self, law: &str, what: &str, wait: Duration) -> T::Lock {
-        match self.lock(wait).await {
-            Ok(held) => held,
-            Err(error) => broken(law, format_args!("{what} could not be taken: {error}")),
-        }
+        must(law, what, self.lock(wait).await)
     }
 }
-
-pub(super) trait MustBeHeld: StoreLock {
-    async fn must_be_held(&self) {
-        match in_time(LAW_3, "`is_held`", PATIENCE, self.is_held()).await {
-            Ok(true) => {}
-            Ok(false) => broken(LAW_3, "`is_held` is false for a held lock"),
-            Err(error) => {
-                broken(LAW_3, format_args!("`is_held` failed: {error}"));
-            }
-        }
-    }
-}
-
-impl<L: StoreLock> MustBeHeld for L {}

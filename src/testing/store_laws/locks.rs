@@ -9,18 +9,17 @@ use tokio::time::sleep;
 
 use super::checks::{
     CANCEL_SAFETY, LAW_2, LAW_4, LAW_6, LEASE, PATIENCE, SHORT, all_of, broken, in_time, joined,
-    passed_on, polled,
+    must, must_be_held, must_in_time, passed_on, polled,
 };
-use super::handles::{Laws, MustBeHeld as _};
+use super::handles::Laws;
 use super::records::example;
 use crate::store::{StoreLock as _, TokenStore};
 
 impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
     pub(super) async fn lock_is_exclusive(&mut self) {
         let [store, other] = self.handles().await;
-        let free = "a free lock";
-        let held = store.must_lock(LAW_2, free, PATIENCE).await;
-        held.must_be_held().await;
+        let held = store.must_lock(LAW_2, "a free lock", PATIENCE).await;
+        must_be_held(&held).await;
         for (who, store) in [("the same handle", &store), ("another handle", &other)] {
             for wait in [Duration::ZERO, SHORT, SHORT] {
                 match store.lock(wait).await {
@@ -37,18 +36,14 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
                 }
             }
         }
-        held.must_be_held().await;
+        must_be_held(&held).await;
         held.release().await;
         for store in [&store, &other] {
             // Longer than any clock can represent.
             let wait = Duration::MAX;
             let lock = store.store.lock(wait);
-            match in_time(LAW_2, "a wait for a released lock", PATIENCE, lock).await {
-                Ok(held) => held.release().await,
-                Err(error) => {
-                    broken(LAW_2, format_args!("a released lock could not be taken: {error}"))
-                }
-            }
+            let what = "a wait for a released lock";
+            must_in_time(LAW_2, what, PATIENCE, lock).await.release().await;
         }
     }
 
@@ -68,7 +63,7 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
                         broken(LAW_2, "two handles held the lock at once");
                     }
                     sleep(Duration::from_millis(2)).await;
-                    held.must_be_held().await;
+                    must_be_held(&held).await;
                     inside.fetch_sub(1, Ordering::SeqCst);
                     held.release().await;
                 }
@@ -94,14 +89,9 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
             }
         }
         held.release().await;
-        let held =
-            match in_time(LAW_2, "a wait for a released lock", PATIENCE, joined(waiter)).await {
-                Ok(held) => held,
-                Err(error) => {
-                    broken(LAW_2, format_args!("a wait for a released lock failed with: {error}"))
-                }
-            };
-        held.must_be_held().await;
+        let what = "a wait for a released lock";
+        let held = must_in_time(LAW_2, what, PATIENCE, joined(waiter)).await;
+        must_be_held(&held).await;
 
         drop(held);
         let what = "a dropped lock";
@@ -124,21 +114,16 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
         for store in [&store, &other] {
             store.must_have(LAW_6, "the record, while the lock is held,", &second).await;
         }
-        held.must_be_held().await;
+        must_be_held(&held).await;
         held.release().await;
     }
 
     pub(super) async fn dropped_lock_future_holds_nothing(&mut self) {
         let [store, other] = self.handles().await;
         for polls in 1..=12 {
-            let got = polled(store.store.lock(PATIENCE), polls).await;
-            match got {
-                // Dropped, as the future was.
-                Some(Ok(held)) => drop(held),
-                Some(Err(error)) => {
-                    broken(LAW_2, format_args!("a free lock could not be taken: {error}"));
-                }
-                None => {}
+            if let Some(locked) = polled(store.store.lock(PATIENCE), polls).await {
+                // Dropped like the future.
+                drop(must(LAW_2, "a free lock", locked));
             }
             let what = format!("a lock whose future was dropped after {polls} polls");
             other.must_lock(CANCEL_SAFETY, &what, LEASE).await.release().await;
@@ -165,18 +150,15 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
         let mut waiters: JoinSet<_> = waiters
             .into_iter()
             .map(|waiter| async move {
-                match joined(waiter).await {
-                    Ok(held) => held.release().await,
-                    Err(error) => broken(
-                        CANCEL_SAFETY,
-                        format_args!("after a waiter gave up, the next one failed: {error}"),
-                    ),
-                }
+                must(CANCEL_SAFETY, WAIT_BEHIND, joined(waiter).await).release().await;
             })
             .collect();
-        let what = "a wait for the lock behind a waiter that gave up";
-        while let Some(waited) = in_time(CANCEL_SAFETY, what, PATIENCE, waiters.join_next()).await {
+        while let Some(waited) =
+            in_time(CANCEL_SAFETY, WAIT_BEHIND, PATIENCE, waiters.join_next()).await
+        {
             passed_on(waited);
         }
     }
 }
+
+const WAIT_BEHIND: &str = "a wait for the lock behind a waiter that gave up";

@@ -8,7 +8,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
 use super::checks::{
-    CANCEL_SAFETY, LAW_1, LAW_4, LAW_5, LAW_6, PATIENCE, SHORT, all_of, broken, polled,
+    CANCEL_SAFETY, LAW_1, LAW_4, LAW_5, LAW_6, PATIENCE, SHORT, all_of, broken, must, polled,
 };
 use super::handles::Laws;
 use super::records::{example, is_same, named, with_unknown_fields};
@@ -136,12 +136,7 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
         let third = example(Some(&second), 16, false);
         let same = vec![third.clone(); 4];
         for saved in self.race(&store.storage, &same, Some(second.write_id())).await {
-            if let Err(error) = saved {
-                broken(
-                    LAW_4,
-                    format_args!("one of four concurrent saves of the same record failed: {error}"),
-                );
-            }
+            must(LAW_4, "one of four concurrent saves of the same record", saved);
         }
         store.must_have(LAW_4, "the record after four concurrent saves of it", &third).await;
     }
@@ -257,8 +252,8 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
         for polls in 1..=12 {
             let next = example(Some(&stored), [16, 10_000][polls % 2], polls % 2 == 0);
             let replaces = Some(stored.write_id());
-            if let Some(Err(error)) = polled(store.store.save(&next, replaces), polls).await {
-                broken(LAW_4, format_args!("a save over the stored record failed: {error}"));
+            if let Some(saved) = polled(store.store.save(&next, replaces), polls).await {
+                must(LAW_4, "a save over the stored record", saved);
             }
             // The save may still complete in the background.
             for store in [&other, &store, &other] {
