@@ -183,10 +183,10 @@ async fn main() -> Result<(), BoxError> {
 
     // The gateway shuts down while the body of one response is in flight, and while a refresh is in flight whose caller has given
     // up.
-    server.resource_faults().once(Fault::honest().late_body(Duration::from_millis(300)));
+    server.resource_faults().once(Fault::normal().delay_body(Duration::from_millis(300)));
     let slow = caller.request(get(2)?).await?;
     server.revoke_all_access_tokens();
-    server.token_faults().once(Fault::honest().delay(Duration::from_secs(1)));
+    server.token_faults().once(Fault::normal().delay(Duration::from_secs(1)));
     let refreshing = async {
         while !credentials.status().refreshing {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -157,7 +157,7 @@
 //! | `store` | `store`: token sets are saved before they are used; in memory, and for your own stores |
 //! | `file-store` | `store::FileStore`, for the processes of one machine; enables `store` |
 //! | `redis` | `store::RedisStore`, for several machines; enables `store` |
-//! | `sealed` | `store::Sealed`: encryption at rest over any store; enables `store` |
+//! | `encrypted-store` | `store::EncryptedStore`: encryption at rest over any store; enables `store` |
 //! | `hyper-util` | recognises connection errors of hyper-util's client, which prove that a refresh token was not sent; enables `oauth2` |
 //! | `decompression` | decodes a token endpoint's response in gzip or deflate, which some servers send unasked; enables `oauth2` |
 //! | `serde` | [`Status`] implements `Serialize`, [`RefreshPolicy`] `Serialize` and `Deserialize` |

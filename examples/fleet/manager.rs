@@ -38,7 +38,7 @@ pub async fn run(options: Options) -> Result<(), BoxError> {
         }
     };
     let server = AuthorizationServer::builder().access_token_lifetime(LIFETIME).build();
-    server.token_faults().always(Fault::honest().delay(ENDPOINT_TAKES).after_processing());
+    server.token_faults().always(Fault::normal().delay(ENDPOINT_TAKES).after_processing());
     let serving = server.serve().await?;
     let log_in = || server.issue_refresh_token().expose_secret().to_owned();
     let mut orders = Orders {

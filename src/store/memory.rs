@@ -1,4 +1,4 @@
-//! A store for as long as the program runs.
+//! A store in memory.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
@@ -8,10 +8,22 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 
-/// A [`TokenStore`] in memory: for tests, and for several [`Credentials`](crate::Credentials) of one process that share a
-/// grant.
+/// A [`TokenStore`] in memory: for tests, and for several [`Credentials`](crate::Credentials) of one process that share a grant.
 ///
-/// Clones share what is stored. Nothing outlives the program.
+/// Clones share the record and the lock. They do not outlive the program.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::store::{MemoryStore, TokenStore as _};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tower_refresh::store::StoreError> {
+/// let store = MemoryStore::new();
+/// assert!(store.load().await?.is_none());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
@@ -28,7 +40,16 @@ struct Shared {
 }
 
 impl MemoryStore {
-    /// Makes an empty store.
+    /// Creates an empty store.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::MemoryStore;
+    ///
+    /// let store = MemoryStore::new();
+    /// let shared = store.clone();
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
@@ -45,7 +66,7 @@ impl TokenStore for MemoryStore {
         let lock = Arc::clone(&self.shared.lock).lock_owned();
         match tokio::time::timeout(wait, lock).await {
             Ok(held) => Ok(MemoryLock { _held: held }),
-            Err(_) => Err(StoreError::held(format!("not let go of within {wait:?}"))),
+            Err(_) => Err(StoreError::held(format!("not released within {wait:?}"))),
         }
     }
 
@@ -82,7 +103,19 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
-/// The lock of a [`MemoryStore`]. It is never lost, and let go of when it is dropped.
+/// The lock of a [`MemoryStore`]. It is never lost, and released when it is dropped.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::store::{MemoryLock, MemoryStore, StoreError, TokenStore as _};
+///
+/// # async fn example(store: MemoryStore) -> Result<(), StoreError> {
+/// let lock: MemoryLock = store.lock(Duration::from_secs(5)).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct MemoryLock {
     _held: OwnedMutexGuard<()>,

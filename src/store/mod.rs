@@ -39,7 +39,7 @@
 //! | [`MemoryStore`] | one process | nothing; for tests |
 //! | `FileStore` (feature `file-store`) | the processes of one machine, on a local file system | a crash of the program |
 //! | `RedisStore` (feature `redis`) | a fleet | what the server's set-up survives |
-//! | `Sealed` (feature `sealed`), over any of them | as the store under it | as the store under it; nobody reads the tokens without the key |
+//! | `EncryptedStore` (feature `encrypted-store`), over any of them | as the store under it | as the store under it; nobody reads the tokens without the key |
 //! | one of your own ([`TokenStore`]) | | |
 //!
 //! One store holds one grant: one log-in of one user at one server. A program with many of them has as many files or keys.
@@ -82,7 +82,7 @@
 //!   by a restart, not by an old configuration. A configured refresh token has its turn once; a *different* one in the
 //!   configuration takes the place of what is stored, since a human has logged in.
 //! - What is stored is bound to the origin of the token endpoint, the client id and the [name](Stored::name): with an edited
-//!   configuration nothing is sent, and nothing is changed. A `Sealed` record is also bound to its
+//!   configuration nothing is sent, and nothing is changed. An `EncryptedStore` record is also bound to its
 //!   [place](TokenStore::place), so that two records cannot be swapped.
 //! - A `FileStore` does not use a record that another user owns or can write.
 //! - A record that cannot be understood (torn, of something else, of a later version) is left as it is, and no refresh token is
@@ -109,6 +109,8 @@
 //! - Wall clocks are compared: an access token that another machine obtained is used as long as this machine's clock says, and
 //!   the later of two log-ins is the one with the later time of day, if one of them could not be stored when it happened.
 
+#[cfg(feature = "encrypted-store")]
+mod encrypted;
 mod error;
 #[cfg(feature = "file-store")]
 mod file;
@@ -118,13 +120,14 @@ mod recollection;
 mod record;
 #[cfg(feature = "redis")]
 mod redis;
-#[cfg(feature = "sealed")]
-mod sealed;
 mod stored;
 
 use std::future::Future;
 use std::time::Duration;
 
+#[cfg(feature = "encrypted-store")]
+#[cfg_attr(docsrs, doc(cfg(feature = "encrypted-store")))]
+pub use self::encrypted::{EncryptedStore, EncryptionKey};
 pub use self::error::{StoreError, StoreErrorKind};
 #[cfg(feature = "file-store")]
 #[cfg_attr(docsrs, doc(cfg(feature = "file-store")))]
@@ -134,9 +137,6 @@ pub use self::record::{Binding, StoredTokens, WriteId};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisLock, RedisStore};
-#[cfg(feature = "sealed")]
-#[cfg_attr(docsrs, doc(cfg(feature = "sealed")))]
-pub use self::sealed::{SealKey, Sealed};
 pub use self::stored::{StoreDown, Stored};
 
 /// Keeps the token set of one grant across restarts, processes or machines.
@@ -206,7 +206,7 @@ pub trait TokenStore: Send + Sync + 'static {
 
     /// Returns the name of the record's place within the storage, such as a key or a file name; no secret.
     ///
-    /// A `Sealed` store binds each record to its place, so that two records cannot be swapped. The name must be the same in
+    /// An `EncryptedStore` binds each record to its place, so that two records cannot be swapped. The name must be the same in
     /// every process that shares the record, and after a restart. It is stored in the clear. A store around another one
     /// passes it on. If it is empty, which is the default, a record is not bound to a place.
     fn place(&self) -> String {

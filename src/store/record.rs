@@ -36,7 +36,7 @@ const REMEMBERED_MAX: usize = 64;
 ///
 /// # Secrets
 ///
-/// It contains the tokens in the clear, unless it is under a `Sealed` store. `Debug` shows none of them.
+/// It contains the tokens in the clear, unless it is under an `EncryptedStore`. `Debug` shows none of them.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct StoredTokens {
     #[serde(deserialize_with = "known_format")]
@@ -63,7 +63,7 @@ pub(super) enum Body {
     Sealed(Box<SealedContent>),
 }
 
-/// The whole record, encrypted; what stands beside it in the clear is authenticated (`sealed.rs`).
+/// The whole record, encrypted; what stands beside it in the clear is authenticated (`encrypted.rs`).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SealedContent {
     pub(super) key_id: String,
@@ -307,13 +307,13 @@ impl StoredTokens {
         record
     }
 
-    #[cfg(feature = "sealed")]
+    #[cfg(feature = "encrypted-store")]
     pub(super) fn version(&self) -> u32 {
         self.version
     }
 
     /// Returns what is left of the record in the clear when all of it is sealed.
-    #[cfg(feature = "sealed")]
+    #[cfg(feature = "encrypted-store")]
     pub(super) fn sealed(&self, content: SealedContent) -> Self {
         Self {
             version: self.version,
@@ -333,7 +333,7 @@ impl StoredTokens {
         match &self.body {
             Body::Plain(content) => Ok(content),
             Body::Sealed(sealed) => Err(StoreError::unreadable(format!(
-                "it is sealed with the key `{}`: put `Sealed` over the store",
+                "it is encrypted with the key `{}`: wrap the store in `EncryptedStore`",
                 sealed.key_id
             ))),
         }
@@ -344,7 +344,7 @@ impl StoredTokens {
         self.content()?;
         match &mut self.body {
             Body::Plain(content) => Ok(content),
-            Body::Sealed(_) => Err(StoreError::unreadable("it is sealed")),
+            Body::Sealed(_) => Err(StoreError::unreadable("it is encrypted")),
         }
     }
 }
@@ -586,7 +586,7 @@ impl WriteId {
         Self(random())
     }
 
-    #[cfg(feature = "sealed")]
+    #[cfg(feature = "encrypted-store")]
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! The bodies of answers: whole, late, dripped, cut.
+//! The bodies of answers: whole, delayed, in pieces, truncated.
 
 use std::error::Error;
 use std::fmt;
@@ -10,18 +10,34 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-/// The body of an answer.
+/// The body of an answer of a [`ServerService`](super::ServerService).
 ///
-/// It keeps to the fault that was ordered for it: it may come late, come in small pieces, or end in an error. Its size
-/// hint tells the whole length all the same, which is what goes into `Content-Length` when it is served: a body that is
-/// cut is seen to be cut.
+/// A [`Fault`](super::Fault) may delay it, split it into pieces, or end it with an error. The size hint is always the length of the
+/// whole body. A served answer has it as `Content-Length`, so that a client can detect a truncated body.
+///
+/// # Examples
+///
+/// ```
+/// use http::Request;
+/// use http_body_util::{BodyExt, Empty};
+/// use tower::ServiceExt;
+/// use tower_refresh::testing::{AuthorizationServer, ResponseBody};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let service = AuthorizationServer::new().resource_service();
+/// let request = Request::get("https://api.example.com/").body(Empty::<&[u8]>::new())?;
+/// let body: ResponseBody = service.oneshot(request).await?.into_body();
+/// assert_eq!(body.collect().await?.to_bytes(), "no access token\n");
+/// # Ok(())
+/// # }
+/// ```
 pub struct ResponseBody {
-    /// What is still to be sent.
     rest: Bytes,
-    /// The length of what was cut off; nothing if the body ends as it should.
+    /// The length of the truncated part, if the body ends with an error.
     cut_off: Option<usize>,
     pieces: Option<Pieces>,
-    /// Nothing comes before this.
+    /// The end of the current pause.
     wait: Option<Pin<Box<Sleep>>>,
 }
 
@@ -36,8 +52,8 @@ impl ResponseBody {
         Self { rest: bytes, cut_off: None, pieces: None, wait: None }
     }
 
-    /// Nothing of it comes before `delay` from now.
-    pub(super) fn late(mut self, delay: Duration) -> Self {
+    /// Sends nothing for this time from now on.
+    pub(super) fn delayed(mut self, delay: Duration) -> Self {
         if !delay.is_zero() {
             self.wait = Some(Box::pin(sleep(delay)));
         }
@@ -49,8 +65,8 @@ impl ResponseBody {
         self
     }
 
-    /// Only the first half of it comes, and then an error.
-    pub(super) fn cut(mut self) -> Self {
+    /// Sends the first half, and then an error.
+    pub(super) fn truncated(mut self) -> Self {
         let whole = self.rest.len();
         self.rest.truncate(whole / 2);
         self.cut_off = Some(whole - self.rest.len());
@@ -79,8 +95,8 @@ impl Body for ResponseBody {
         let size = size.min(self.rest.len());
         let piece = self.rest.split_to(size);
         let pause = if self.rest.is_empty() {
-            // An error right behind the data would discard what hyper has not yet written.
-            self.cut_off.map(|_| BEFORE_THE_CUT)
+            // With an error right after the data, hyper discards what it has not written yet.
+            self.cut_off.map(|_| BEFORE_THE_ERROR)
         } else {
             self.pieces.map(|pieces| pieces.interval)
         };
@@ -109,10 +125,28 @@ impl fmt::Debug for ResponseBody {
     }
 }
 
-/// The connection was dropped, because a [fault](super::Fault) had ordered it.
+/// The error of a connection that a [fault](super::Fault) has dropped.
 ///
-/// It is the error of the [service](super::ServerService) when there is no answer, and of its
-/// [body](ResponseBody) when there is half of one. Over a socket nobody sees it: the connection is closed.
+/// A [`ServerService`](super::ServerService) returns it if there is no answer, and a [`ResponseBody`] if it is truncated. Over a
+/// socket, the connection is closed instead.
+///
+/// # Examples
+///
+/// ```
+/// use http::Request;
+/// use http_body_util::Empty;
+/// use tower::ServiceExt;
+/// use tower_refresh::testing::{AuthorizationServer, ConnectionDropped, Fault};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = AuthorizationServer::new();
+/// server.resource_faults().once(Fault::drop_connection());
+/// let request = Request::get("https://api.example.com/").body(Empty::<&[u8]>::new())?;
+/// let error: ConnectionDropped = server.resource_service().oneshot(request).await.unwrap_err();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionDropped {}
@@ -125,10 +159,10 @@ impl ConnectionDropped {
 
 impl fmt::Display for ConnectionDropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server dropped the connection, as a fault had ordered")
+        f.write_str("the server dropped the connection because of a fault")
     }
 }
 
 impl Error for ConnectionDropped {}
 
-const BEFORE_THE_CUT: Duration = Duration::from_millis(10);
+const BEFORE_THE_ERROR: Duration = Duration::from_millis(10);

@@ -1,4 +1,4 @@
-//! Who the client says it is (RFC 6749 §2.3).
+//! Client authentication (RFC 6749 §2.3).
 
 use std::fmt;
 
@@ -9,29 +9,28 @@ use http::header::AUTHORIZATION;
 
 use super::form::Form;
 
-/// The client that the server knows.
+/// The client that the server accepts.
 #[derive(Clone, Default)]
 pub(super) enum Client {
-    /// Whoever asks.
     #[default]
-    Anybody,
-    /// One without a secret, which names itself in the body (RFC 6749 §3.2.1).
+    Any,
+    /// A client without a secret, with its id in the body (RFC 6749 §3.2.1).
     Public { id: String },
-    /// One with a secret.
+    /// A client with a secret.
     Confidential {
         id: String,
         secret: String,
-        /// Whether id and secret go into a Basic header as they are, against RFC 6749 §2.3.1.
+        /// Whether id and secret are in the Basic header without form-encoding, unlike RFC 6749 §2.3.1.
         unencoded: bool,
     },
 }
 
-/// What is wrong with a client's authentication.
+/// The reason why an authentication is refused.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Unauthenticated {
-    /// `invalid_client`, and why.
+    /// `invalid_client`, with a description.
     Invalid(&'static str),
-    /// More than one method at once, which RFC 6749 §2.3 forbids: `invalid_request`.
+    /// `invalid_request`: RFC 6749 §2.3 forbids more than one method at once.
     Twice,
 }
 
@@ -41,38 +40,26 @@ impl Client {
         headers: &HeaderMap,
         form: &Form,
     ) -> Result<(), Unauthenticated> {
+        let named = form.get("client_id");
         let (id, secret) = match self {
-            Client::Anybody => return Ok(()),
-            Client::Public { id } => {
-                return match form.get("client_id") == Some(id) {
-                    true => Ok(()),
-                    false => {
-                        Err(Unauthenticated::Invalid("the body must name the client: client_id"))
-                    }
-                };
+            Client::Any => return Ok(()),
+            Client::Public { id } if named == Some(id) => return Ok(()),
+            Client::Public { .. } => {
+                return Err(Unauthenticated::Invalid("the body must name the client: client_id"));
             }
             Client::Confidential { id, secret, .. } => (id, secret),
         };
-
-        let in_body = form.get("client_secret");
-        let Some(header) = headers.get(AUTHORIZATION) else {
-            return match (form.get("client_id"), in_body) {
-                (Some(given), Some(given_secret)) if given == id && given_secret == secret => {
-                    Ok(())
-                }
-                (None, None) => Err(Unauthenticated::Invalid("no client authentication")),
-                _ => Err(Unauthenticated::Invalid("unknown client or wrong secret")),
-            };
+        let (given, given_secret) = match (headers.get(AUTHORIZATION), form.get("client_secret")) {
+            (Some(_), Some(_)) => return Err(Unauthenticated::Twice),
+            (Some(header), None) => self.read_basic(header.as_bytes())?,
+            (None, Some(secret)) => (named.cloned().unwrap_or_default(), secret.clone()),
+            (None, None) => return Err(Unauthenticated::Invalid("no client authentication")),
         };
-        if in_body.is_some() {
-            return Err(Unauthenticated::Twice);
-        }
-        let (given, given_secret) = self.read_basic(header.as_bytes())?;
-        // A `client_id` beside the header is no second authentication, as long as it is the same.
-        let same = form.get("client_id").is_none_or(|named| *named == given);
-        match same && given == *id && given_secret == *secret {
-            true => Ok(()),
-            false => Err(Unauthenticated::Invalid("unknown client or wrong secret")),
+        // The same `client_id` in the body is not a second authentication.
+        if given == *id && given_secret == *secret && named.is_none_or(|named| *named == given) {
+            Ok(())
+        } else {
+            Err(Unauthenticated::Invalid("unknown client or wrong secret"))
         }
     }
 
@@ -97,7 +84,7 @@ impl Client {
     }
 
     pub(super) fn may_act_for_itself(&self) -> bool {
-        // RFC 6749 §4.4: client_credentials is for confidential clients only.
+        // RFC 6749 §4.4: only a confidential client may use `client_credentials`.
         !matches!(self, Client::Public { .. })
     }
 }
@@ -105,15 +92,15 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Client::Anybody => "anybody",
+            Client::Any => "any",
             Client::Public { .. } => "public",
             Client::Confidential { .. } => "confidential",
         })
     }
 }
 
-/// Decodes strictly what `application/x-www-form-urlencoded` makes of one value, so that a client that does not encode
-/// is found out; the marks that some encoders leave as they are count as encoded.
+/// Decodes one value of `application/x-www-form-urlencoded` strictly, so that a client without the encoding is refused. The
+/// marks that some encoders leave unchanged are accepted.
 fn form_decode(value: &str) -> Option<String> {
     let mut bytes = value.bytes();
     let mut decoded = Vec::with_capacity(value.len());
@@ -136,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_form_encoded_is_refused() {
+    fn value_without_form_encoding_is_refused() {
         assert_eq!(
             form_decode("s3cr3t%3Awith%2Fodd%25chars%2B%26%3D+%C3%A9").as_deref(),
             Some("s3cr3t:with/odd%chars+&= é")

@@ -1,9 +1,9 @@
-//! Clocks that a test holds in its hand.
+//! Clocks that a test controls.
 
 use std::fmt;
 #[expect(
     clippy::disallowed_types,
-    reason = "two numbers that are read and written together; a test's clock is no hot path"
+    reason = "two numbers that are read and written together, in a clock of a test"
 )]
 use std::sync::Mutex;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -11,13 +11,14 @@ use std::time::{Duration, SystemTime};
 
 use crate::clock::{Clock, Timestamp};
 
-/// A clock that stands still until the test moves it.
+/// A clock that the test moves.
 ///
-/// Clones are the same clock: one goes to the client under test, one stays in the test, and one may go to the
-/// [server](super::AuthorizationServerBuilder::clock).
+/// Clones are the same clock: pass one to the client under test, one to the
+/// [server](super::AuthorizationServerBuilder::clock) if you like, and keep one.
 ///
-/// It moves no timer. Where the code under test sleeps as well as reads the time, [`TokioClock`] with tokio's paused
-/// time keeps both together.
+/// It moves no timer. If the code under test sleeps, use [`TokioClock`] with tokio's paused time instead.
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,8 +28,8 @@ use crate::clock::{Clock, Timestamp};
 /// let clock = ManualClock::new();
 /// let before = clock.now();
 ///
-/// // An hour with the lid closed.
-/// clock.suspend(Duration::from_secs(3600));
+/// // The machine is suspended for an hour.
+/// clock.advance_wall(Duration::from_secs(3600));
 ///
 /// assert_eq!(clock.now().monotonic(), before.monotonic());
 /// assert_eq!(clock.now().since_epoch() - before.since_epoch(), Duration::from_secs(3600));
@@ -46,16 +47,37 @@ struct Time {
 }
 
 impl ManualClock {
-    /// Creates a clock that stands at 2023-11-14T22:13:20Z, an arbitrary moment.
+    /// Creates a clock at 2023-11-14T22:13:20Z, an arbitrary time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::Clock;
+    /// use tower_refresh::testing::ManualClock;
+    ///
+    /// let clock = ManualClock::new();
+    /// assert_eq!(clock.now().since_epoch().as_secs(), 1_700_000_000);
+    /// ```
     pub fn new() -> Self {
         Self::at(epoch())
     }
 
-    /// Creates a clock that stands at this time of day.
+    /// Creates a clock at this wall time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use tower_refresh::Clock;
+    /// use tower_refresh::testing::ManualClock;
+    ///
+    /// let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(60));
+    /// assert_eq!(clock.now().since_epoch().as_secs(), 60);
+    /// ```
     pub fn at(wall: SystemTime) -> Self {
         #[expect(clippy::disallowed_types, reason = "as at its import")]
         let time = Mutex::new(Time {
-            // Not zero, so that code which takes zero for "never" is found out.
+            // Not zero, to detect code in which zero means "never".
             monotonic: Duration::from_secs(1000),
             wall,
         });
@@ -69,36 +91,26 @@ impl ManualClock {
         time.wall = time.wall.checked_add(by).unwrap_or(time.wall);
     }
 
-    /// Moves the monotonic reading alone: time passes while somebody holds the wall clock back.
-    pub fn advance_monotonic(&self, by: Duration) {
-        let mut time = self.lock();
-        time.monotonic = time.monotonic.saturating_add(by);
-    }
-
-    /// Moves the wall reading forward and leaves the monotonic one: the machine slept, and the monotonic clock with it.
-    pub fn suspend(&self, for_: Duration) {
-        self.step_forward(for_);
-    }
-
-    /// Moves the wall reading forward and leaves the monotonic one: somebody set the clock.
-    pub fn step_forward(&self, by: Duration) {
+    /// Moves the wall clock forward and leaves the monotonic reading: the machine was suspended, or its clock was set forward.
+    #[doc(alias = "suspend")]
+    pub fn advance_wall(&self, by: Duration) {
         let mut time = self.lock();
         time.wall = time.wall.checked_add(by).unwrap_or(time.wall);
     }
 
-    /// Moves the wall reading back and leaves the monotonic one: somebody set the clock.
-    pub fn step_back(&self, by: Duration) {
+    /// Moves the wall clock back and leaves the monotonic reading: the clock of the machine was set back.
+    pub fn rewind_wall(&self, by: Duration) {
         let mut time = self.lock();
         time.wall = time.wall.checked_sub(by).unwrap_or(time.wall);
     }
 
-    /// Sets the wall reading and leaves the monotonic one.
+    /// Sets the wall clock and leaves the monotonic reading.
     pub fn set_wall(&self, to: SystemTime) {
         self.lock().wall = to;
     }
 
     fn lock(&self) -> MutexGuard<'_, Time> {
-        // Nothing that can panic runs under the lock.
+        // No code that can panic runs under the lock.
         self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -122,24 +134,36 @@ impl fmt::Debug for ManualClock {
     }
 }
 
-/// A clock that follows tokio's, and so its paused time.
+/// A clock that follows tokio's time, paused or not.
 ///
-/// Both readings move together: the wall clock shows 2023-11-14T22:13:20Z when the clock is created, and moves as
-/// [`tokio::time::Instant`] does. Under `#[tokio::test(start_paused = true)]` a token then expires exactly when a sleep
-/// of its lifetime ends, in no real time at all.
+/// The wall clock starts at 2023-11-14T22:13:20Z and moves with [`tokio::time::Instant`], and so does the monotonic reading. With
+/// `#[tokio::test(start_paused = true)]`, a token expires exactly when a sleep of its lifetime ends, and the test takes no real
+/// time.
 ///
-/// Clones show the same time. Two clocks that were created at different moments do not.
+/// Clones show the same time. Two clocks that were created at different times do not.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::Clock;
+/// use tower_refresh::testing::TokioClock;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let clock = TokioClock::new();
+/// tokio::time::sleep(Duration::from_secs(3600)).await;
+/// assert_eq!(clock.now().monotonic(), Duration::from_secs(3600));
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct TokioClock {
     start: tokio::time::Instant,
 }
 
 impl TokioClock {
-    /// Creates a clock that starts now, by the time of the runtime that it is called in.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a `Clock` itself: what everything else is to read the time by"
-    )]
+    /// Creates a clock that starts now, by the time of the current runtime.
+    #[expect(clippy::disallowed_methods, reason = "a `Clock` reads the time itself")]
     pub fn new() -> Self {
         Self { start: tokio::time::Instant::now() }
     }
@@ -158,7 +182,7 @@ impl Default for TokioClock {
     }
 }
 
-/// A moment as good as any other, and not close to a round number of days.
+/// An arbitrary time, not close to a round number of days.
 fn epoch() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
 }
@@ -168,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reading_of_the_manual_clock_moves_alone() {
+    fn manual_clock_moves_each_reading_alone() {
         let clock = ManualClock::new();
         let start = clock.now();
         let moved = || {
@@ -179,30 +203,26 @@ mod tests {
 
         clock.advance(Duration::from_secs(1));
         assert_eq!(moved(), (1, 1));
-        clock.advance_monotonic(Duration::from_secs(2));
-        assert_eq!(moved(), (3, 1));
-        clock.suspend(Duration::from_secs(10));
-        assert_eq!(moved(), (3, 11));
-        clock.clone().step_back(Duration::from_secs(20));
-        assert_eq!(moved(), (3, -9));
-        clock.step_forward(Duration::from_secs(9));
-        assert_eq!(moved(), (3, 0));
+        clock.advance_wall(Duration::from_secs(10));
+        assert_eq!(moved(), (1, 11));
+        clock.clone().rewind_wall(Duration::from_secs(20));
+        assert_eq!(moved(), (1, -9));
         clock.set_wall(SystemTime::UNIX_EPOCH);
         assert_eq!(clock.now().since_epoch(), Duration::ZERO);
-        assert_eq!(moved().0, 3);
+        assert_eq!(moved().0, 1);
     }
 
     #[test]
-    fn the_manual_clock_survives_absurd_orders() {
+    fn manual_clock_does_not_overflow() {
         let clock = ManualClock::new();
         clock.advance(Duration::MAX);
-        clock.advance_monotonic(Duration::MAX);
-        clock.step_back(Duration::MAX);
+        clock.advance(Duration::MAX);
+        clock.rewind_wall(Duration::MAX);
         assert_eq!(clock.now().monotonic(), Duration::MAX);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_tokio_clock_follows_paused_time() {
+    async fn tokio_clock_follows_paused_time() {
         let clock = TokioClock::new();
         let start = clock.now();
         tokio::time::sleep(Duration::from_secs(3600)).await;

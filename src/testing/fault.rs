@@ -1,4 +1,4 @@
-//! One fault: what happens to a request in place of the right thing.
+//! One fault: the answer that a request gets instead of the normal one.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,96 +10,156 @@ use tokio::time::sleep;
 
 use super::body::{ConnectionDropped, Pieces, ResponseBody};
 
-/// What goes wrong with one request.
+/// A fault for one request.
 ///
-/// A fault says what is answered ([`honest`](Self::honest) is the right answer, the others replace it), and may say
-/// when and how. Order it through [`Faults`](super::Faults).
+/// Begin with an answer: [`status`](Self::status), [`unavailable`](Self::unavailable), [`oauth_error`](Self::oauth_error),
+/// [`drop_connection`](Self::drop_connection) or [`hang`](Self::hang) replace the normal answer, and [`normal`](Self::normal) keeps
+/// it. Then add how and when it is sent. Order the fault through [`Faults`](super::Faults).
 ///
-/// **Before or after** is the choice that matters. A fault that replaces the answer strikes *before* the request is
-/// processed: nothing is spent, nothing is issued, and the client could send the same request again. With
-/// [`after_processing`](Self::after_processing) the request counted, and only the answer is lost: a refresh token that
-/// is rotated is spent, and a client that sends it again gives itself away as a thief.
+/// # Before or after processing
+///
+/// By default, a replaced answer means that the request was *not* processed: no token is spent or issued, and the client can send
+/// the same request again. With [`after_processing`](Self::after_processing), the request is processed and only its answer is lost:
+/// a rotating refresh token is spent, and a client that sends it again looks like a thief.
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::Duration;
 /// use http::StatusCode;
 /// use tower_refresh::testing::Fault;
 ///
-/// // The answer arrives, 300 ms late.
-/// Fault::honest().delay(Duration::from_millis(300));
-/// // A proxy loses the answer to a request that counted.
+/// // The answer arrives 300 ms late.
+/// Fault::normal().delay(Duration::from_millis(300));
+/// // A proxy loses the answer to a request that was processed.
 /// Fault::status(StatusCode::BAD_GATEWAY).body("<h1>Bad gateway</h1>").after_processing();
 /// // The connection ends after the refresh token was spent.
 /// Fault::drop_connection().after_processing();
-/// // Down for maintenance.
+/// // Maintenance.
 /// Fault::unavailable().retry_after(Duration::from_secs(2));
 /// ```
+#[doc(alias = "failure")]
+#[doc(alias = "chaos")]
 #[derive(Clone)]
-#[must_use = "a fault does nothing until it is ordered, as with `server.token_faults().once(fault)`"]
+#[must_use = "a fault has no effect until it is ordered, as with `server.token_faults().once(fault)`"]
 pub struct Fault {
     answer: Answer,
+    headers: HeaderMap,
+    body: Bytes,
+    /// Whether an empty body is that of an outage, unless the request was processed.
+    is_outage: bool,
     after_processing: bool,
-    only: Option<StatusCode>,
+    only_if: Option<StatusCode>,
     delay: Duration,
-    late: Duration,
+    body_delay: Duration,
     pieces: Option<Pieces>,
-    cut: bool,
+    is_truncated: bool,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy, Debug)]
 enum Answer {
-    /// The right one.
-    Honest,
-    /// This one.
-    Fixed { status: StatusCode, headers: HeaderMap, body: Bytes },
-    /// 503, from the server itself or from a gateway in front of it.
-    Unavailable { headers: HeaderMap },
-    /// None: the connection is closed.
+    Normal,
+    /// This status, with `headers` and `body`.
+    Status(StatusCode),
+    /// The connection is closed.
     Dropped,
-    /// None, and the connection stays open.
+    /// The connection stays open.
     Never,
 }
 
 impl Fault {
-    /// Answers as if there were no fault: to be made [late](Self::delay), [dripped](Self::drip) or [cut](Self::cut).
-    pub fn honest() -> Self {
-        Self::new(Answer::Honest)
+    /// Returns the normal answer, to be sent [late](Self::delay), [in pieces](Self::drip) or [truncated](Self::truncate).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_refresh::testing::{AuthorizationServer, Fault};
+    ///
+    /// let server = AuthorizationServer::new();
+    /// server.token_faults().once(Fault::normal().delay(Duration::from_millis(300)));
+    /// ```
+    pub fn normal() -> Self {
+        Self::new(Answer::Normal)
     }
 
-    /// Answers with this status, and with the [headers](Self::header) and the [body](Self::body) that are set.
+    /// Answers with this status. Add [headers](Self::header) and a [body](Self::body) as needed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use tower_refresh::testing::{AuthorizationServer, Fault};
+    ///
+    /// let server = AuthorizationServer::new();
+    /// server.token_faults().once(Fault::status(StatusCode::BAD_GATEWAY).body("<h1>Bad gateway</h1>"));
+    /// ```
     pub fn status(status: StatusCode) -> Self {
-        Self::new(Answer::Fixed { status, headers: HeaderMap::new(), body: Bytes::new() })
+        Self::new(Answer::Status(status))
     }
 
     /// Answers 503 Service Unavailable.
     ///
-    /// An outage of the server itself: the body holds the error `temporarily_unavailable`, and the request was not processed.
-    /// With [`after_processing`](Self::after_processing) the answer is that of a gateway, which has lost the connection to
-    /// the server: the body is empty. In both cases, [`retry_after`](Self::retry_after) adds when to come back.
+    /// The body has the OAuth error `temporarily_unavailable`, as in an outage of the server itself. With
+    /// [`after_processing`](Self::after_processing), the body is empty, as from a gateway that has lost the connection to the
+    /// server. For a gateway that did not forward the request, use [`status`](Self::status).
     ///
-    /// For a gateway that did not forward the request, use [`status`](Self::status).
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_refresh::testing::{AuthorizationServer, Fault};
+    ///
+    /// let server = AuthorizationServer::new();
+    /// server.token_faults().once(Fault::unavailable().retry_after(Duration::from_secs(2)));
+    /// ```
     pub fn unavailable() -> Self {
-        Self::new(Answer::Unavailable { headers: HeaderMap::new() })
+        Self { is_outage: true, ..Self::status(StatusCode::SERVICE_UNAVAILABLE) }
     }
 
-    /// Answers 400 with an error of a token endpoint (RFC 6749 §5.2), such as `invalid_grant`.
+    /// Answers 400 with an OAuth error (RFC 6749 §5.2), such as `slow_down`.
     ///
-    /// The token endpoint does so by itself where it is right to; this is for codes that it would not send.
+    /// The token endpoint sends `invalid_grant` and the like by itself where they apply.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::testing::{AuthorizationServer, Fault};
+    ///
+    /// let server = AuthorizationServer::new();
+    /// server.token_faults().once(Fault::oauth_error("slow_down"));
+    /// ```
     pub fn oauth_error(code: &str) -> Self {
-        let mut headers = HeaderMap::new();
-        let body = error_body(code, &mut headers);
-        Self::new(Answer::Fixed { status: StatusCode::BAD_REQUEST, headers, body })
+        Self::status(StatusCode::BAD_REQUEST).with_error(code)
     }
 
     /// Closes the connection without an answer.
     ///
-    /// Called as a tower service the server returns [`ConnectionDropped`]. Over a socket the connection is closed, and
-    /// with HTTP/2 whatever else is on it.
+    /// A [`ServerService`](super::ServerService) returns [`ConnectionDropped`]. Over a socket, the connection is closed with all
+    /// of its HTTP/2 streams.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::testing::{AuthorizationServer, Fault};
+    ///
+    /// let server = AuthorizationServer::new();
+    /// server.token_faults().once(Fault::drop_connection().after_processing());
+    /// ```
     pub fn drop_connection() -> Self {
         Self::new(Answer::Dropped)
     }
 
     /// Never answers, and leaves the connection open.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::testing::{AuthorizationServer, Fault};
+    ///
+    /// let server = AuthorizationServer::new();
+    /// server.token_faults().once(Fault::hang());
+    /// ```
     pub fn hang() -> Self {
         Self::new(Answer::Never)
     }
@@ -107,103 +167,97 @@ impl Fault {
     fn new(answer: Answer) -> Self {
         Self {
             answer,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            is_outage: false,
             after_processing: false,
-            only: None,
+            only_if: None,
             delay: Duration::ZERO,
-            late: Duration::ZERO,
+            body_delay: Duration::ZERO,
             pieces: None,
-            cut: false,
+            is_truncated: false,
         }
     }
 
-    /// Processes the request first: a refresh token is spent and tokens are issued, and then the fault strikes.
+    /// Processes the request before the fault applies: a refresh token is spent and tokens are issued.
     ///
-    /// Once the processing is done, the caller's going away changes nothing about it.
+    /// This holds even if the caller drops the request.
     pub fn after_processing(mut self) -> Self {
         self.after_processing = true;
         self
     }
 
-    /// Strikes only if the honest answer would have this status; any other answer is given as it is.
+    /// Applies the fault only if the normal answer has this status. Any other answer is sent unchanged.
     ///
-    /// The request is processed to know it, as with [`after_processing`](Self::after_processing). A one-off fault is
-    /// used up either way.
+    /// The request is processed first, as with [`after_processing`](Self::after_processing). A one-off fault is used up in both
+    /// cases.
     pub fn only_if(mut self, status: StatusCode) -> Self {
-        self.only = Some(status);
+        self.only_if = Some(status);
         self.after_processing()
     }
 
-    /// Waits so long: before the request is processed, or after, with [`after_processing`](Self::after_processing).
+    /// Waits before the request is processed, or after it with [`after_processing`](Self::after_processing).
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Sends the head of the answer at once and its body so much later.
-    pub fn late_body(mut self, delay: Duration) -> Self {
-        self.late = delay;
+    /// Sends the head of the answer at once, and its body after this delay.
+    pub fn delay_body(mut self, delay: Duration) -> Self {
+        self.body_delay = delay;
         self
     }
 
-    /// Sends the body in pieces of `bytes` (at least 1), with `interval` between them.
+    /// Sends the body in pieces of `bytes` bytes (at least 1), with a pause of `interval` between them.
     pub fn drip(mut self, bytes: usize, interval: Duration) -> Self {
         self.pieces = Some(Pieces { size: bytes, interval });
         self
     }
 
-    /// Sends half of the body and then drops the connection (HTTP/2: resets the stream).
+    /// Sends half of the body, and then drops the connection (HTTP/2: resets the stream).
     ///
-    /// An empty body cannot be cut.
-    pub fn cut(mut self) -> Self {
-        self.cut = true;
+    /// An empty body cannot be truncated.
+    pub fn truncate(mut self) -> Self {
+        self.is_truncated = true;
         self
     }
 
-    /// Adds a header to an answer that was made by [`status`](Self::status) or one of its kin.
-    ///
-    /// Other faults have no headers of their own, and are not changed.
+    /// Adds a header to an answer of [`status`](Self::status), [`unavailable`](Self::unavailable) or
+    /// [`oauth_error`](Self::oauth_error). It has no effect on other faults.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        if let Answer::Fixed { headers, .. } | Answer::Unavailable { headers } = &mut self.answer {
-            headers.append(name, value);
-        }
+        self.headers.append(name, value);
         self
     }
 
-    /// Adds `Retry-After` (RFC 9110 §10.2.3), as [`header`](Self::header) does; part of a second counts as a whole one.
+    /// Adds a [`header`](Self::header) `Retry-After` (RFC 9110 §10.2.3), rounded up to whole seconds.
     pub fn retry_after(self, delay: Duration) -> Self {
         let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
         self.header(RETRY_AFTER, seconds.into())
     }
 
-    /// Sets the body of an answer that was made by [`status`](Self::status) or one of its kin.
-    ///
-    /// Other faults have no body of their own, and are not changed.
+    /// Sets the body of an answer of [`status`](Self::status), [`unavailable`](Self::unavailable) or
+    /// [`oauth_error`](Self::oauth_error). It has no effect on other faults.
     pub fn body(mut self, bytes: impl Into<Bytes>) -> Self {
-        self.answer = match self.answer {
-            Answer::Fixed { status, headers, .. } => {
-                Answer::Fixed { status, headers, body: bytes.into() }
-            }
-            Answer::Unavailable { headers } => {
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                Answer::Fixed { status, headers, body: bytes.into() }
-            }
-            other => other,
-        };
+        self.body = bytes.into();
         self
     }
 
-    /// Lets the request meet the fault. `process` does what an honest server would do.
-    pub(super) async fn strike<P>(self, process: P) -> Result<Struck, ConnectionDropped>
+    /// Adds the headers and the body of an OAuth error (RFC 6749 §5.2).
+    fn with_error(mut self, code: &str) -> Self {
+        self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        self.body(serde_json::json!({ "error": code }).to_string())
+    }
+
+    /// Answers a request. `process` does what the server does without a fault.
+    pub(super) async fn answer<P>(mut self, process: P) -> Result<Answered, ConnectionDropped>
     where
-        P: FnOnce() -> Honest,
+        P: FnOnce() -> Normal,
     {
-        let done = match self.after_processing {
-            true => Ok(process()),
-            false => Err(process),
-        };
-        let done = match (done, self.only) {
-            (Ok(honest), Some(status)) if honest.response.status() != status => {
-                return Ok(honest.answer().await);
+        let done = if self.after_processing { Ok(process()) } else { Err(process) };
+        let done = match (done, self.only_if) {
+            (Ok(normal), Some(status)) if normal.response.status() != status => {
+                return Ok(normal.answer().await);
             }
             (done, _) => done,
         };
@@ -211,99 +265,70 @@ impl Fault {
         if !self.delay.is_zero() {
             sleep(self.delay).await;
         }
-        let fixed = |status, headers, body| {
-            let mut response = Response::new(ResponseBody::new(body));
-            *response.status_mut() = status;
-            *response.headers_mut() = headers;
-            Struck { response, honest: false }
-        };
-        let mut struck = match self.answer {
-            Answer::Honest => {
-                let honest = done.unwrap_or_else(|process| process());
-                honest.answer().await
-            }
-            Answer::Fixed { status, headers, body } => fixed(status, headers, body),
-            Answer::Unavailable { headers } if self.after_processing => {
-                fixed(StatusCode::SERVICE_UNAVAILABLE, headers, Bytes::new())
-            }
-            Answer::Unavailable { mut headers } => {
-                let body = error_body("temporarily_unavailable", &mut headers);
-                fixed(StatusCode::SERVICE_UNAVAILABLE, headers, body)
+        let mut answered = match self.answer {
+            Answer::Normal => done.unwrap_or_else(|process| process()).answer().await,
+            Answer::Status(status) => {
+                if self.is_outage && self.body.is_empty() && !self.after_processing {
+                    self = self.with_error("temporarily_unavailable");
+                }
+                let mut response = Response::new(ResponseBody::new(self.body));
+                *response.status_mut() = status;
+                *response.headers_mut() = self.headers;
+                Answered { response, is_normal: false }
             }
             Answer::Dropped => return Err(ConnectionDropped::new()),
             Answer::Never => std::future::pending().await,
         };
 
-        struck.response = struck.response.map(|mut body| {
-            if !self.late.is_zero() {
-                body = body.late(self.late);
-            }
+        answered.response = answered.response.map(|mut body| {
+            body = body.delayed(self.body_delay);
             if let Some(pieces) = self.pieces {
                 body = body.in_pieces(pieces);
             }
-            if self.cut {
-                body = body.cut();
-            }
-            body
+            if self.is_truncated { body.truncated() } else { body }
         });
-        Ok(struck)
+        Ok(answered)
     }
 }
 
 impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let answer: &dyn fmt::Debug = match &self.answer {
-            Answer::Honest => &"honest",
-            // Headers and body may be anything that the test thinks of.
-            Answer::Fixed { status, .. } => status,
-            Answer::Unavailable { .. } => &StatusCode::SERVICE_UNAVAILABLE,
-            Answer::Dropped => &"dropped",
-            Answer::Never => &"never",
-        };
+        // Headers and body may have secrets.
         f.debug_struct("Fault")
-            .field("answer", answer)
+            .field("answer", &self.answer)
             .field("after_processing", &self.after_processing)
-            .field("only", &self.only)
+            .field("only_if", &self.only_if)
             .field("delay", &self.delay)
             .finish_non_exhaustive()
     }
 }
 
-/// Makes the body of an OAuth error (RFC 6749 §5.2), and adds its headers.
-fn error_body(code: &str, headers: &mut HeaderMap) -> Bytes {
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    serde_json::json!({ "error": code }).to_string().into()
-}
-
-/// What an honest server answers.
-pub(super) struct Honest {
+/// The answer of the server without a fault.
+pub(super) struct Normal {
     pub(super) response: Response<Bytes>,
-    /// So much later, decided now and said then.
+    /// The delay between the decision and the answer.
     pub(super) delay: Duration,
-    /// The body still later.
-    pub(super) late: Duration,
+    /// The delay between the head and the body.
+    pub(super) body_delay: Duration,
 }
 
-impl Honest {
+impl Normal {
     pub(super) fn new(response: Response<Bytes>) -> Self {
-        Self { response, delay: Duration::ZERO, late: Duration::ZERO }
+        Self { response, delay: Duration::ZERO, body_delay: Duration::ZERO }
     }
 
-    pub(super) async fn answer(self) -> Struck {
+    pub(super) async fn answer(self) -> Answered {
         if !self.delay.is_zero() {
             sleep(self.delay).await;
         }
-        Struck {
-            response: self.response.map(|bytes| ResponseBody::new(bytes).late(self.late)),
-            honest: true,
-        }
+        let response = self.response.map(|body| ResponseBody::new(body).delayed(self.body_delay));
+        Answered { response, is_normal: true }
     }
 }
 
-/// What came of a request.
-pub(super) struct Struck {
+/// The answer to a request.
+pub(super) struct Answered {
     pub(super) response: Response<ResponseBody>,
-    /// Whether it is the answer to the request, or a fault in place of one.
-    pub(super) honest: bool,
+    /// Whether it is the normal answer and not that of a fault.
+    pub(super) is_normal: bool,
 }

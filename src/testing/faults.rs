@@ -1,11 +1,11 @@
-//! Which fault strikes which request.
+//! The faults that are ordered for the requests to come.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 #[expect(
     clippy::disallowed_types,
-    reason = "the orders of a test; held for a few lines and never over an await or the test's own code"
+    reason = "the orders of a test; never held across an await or a call of the test's code"
 )]
 use std::sync::Mutex;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -14,15 +14,30 @@ use std::time::Duration;
 use super::fault::Fault;
 use crate::clock::Clock;
 
-/// The faults ordered for one endpoint.
+/// The faults that are ordered for one endpoint.
 ///
-/// Get it from [`AuthorizationServer::token_faults`](super::AuthorizationServer::token_faults) or
-/// [`AuthorizationServer::resource_faults`](super::AuthorizationServer::resource_faults). Clones give orders to the
-/// same endpoint, at any time, from any thread.
+/// Returned by [`AuthorizationServer::token_faults`](super::AuthorizationServer::token_faults) and
+/// [`AuthorizationServer::resource_faults`](super::AuthorizationServer::resource_faults). Clones order faults for the same
+/// endpoint, at any time and from any thread.
 ///
-/// One-off faults ([`once`](Self::once), [`next`](Self::next)) come first, in the order in which they were given, one
-/// for each request. When there are none, the standing ones ([`during`](Self::during), [`when`](Self::when),
-/// [`always`](Self::always)) are asked in the order in which they were given, and the first that applies strikes.
+/// One-off faults ([`once`](Self::once), [`times`](Self::times)) come first, in the order in which they were added, one for each
+/// request. Without a one-off fault, the first standing fault that applies is used ([`during`](Self::during),
+/// [`when`](Self::when), [`always`](Self::always)).
+///
+/// # Examples
+///
+/// ```
+/// use http::StatusCode;
+/// use tower_refresh::testing::{AuthorizationServer, Fault};
+///
+/// let server = AuthorizationServer::new();
+/// // The next token request loses its answer, and the two after it get a 502.
+/// server.token_faults().once(Fault::drop_connection().after_processing());
+/// server.token_faults().times(2, Fault::status(StatusCode::BAD_GATEWAY));
+/// // Then the API is down until `clear`.
+/// server.resource_faults().always(Fault::unavailable());
+/// server.resource_faults().clear();
+/// ```
 #[derive(Clone)]
 pub struct Faults {
     clock: Arc<dyn Clock>,
@@ -33,7 +48,7 @@ pub struct Faults {
 #[derive(Default)]
 struct Orders {
     requests: u64,
-    /// How many requests, and what strikes them.
+    /// The number of requests, and their fault.
     one_off: VecDeque<(u64, Fault)>,
     standing: Vec<Standing>,
 }
@@ -50,21 +65,25 @@ impl Faults {
         Self { clock, orders: Arc::default() }
     }
 
-    /// Orders a fault for the next request that has none yet.
+    /// Orders a fault for the next request.
     pub fn once(&self, fault: Fault) {
-        self.next(1, fault);
+        self.times(1, fault);
     }
 
-    /// Orders a fault for the next `requests` requests that have none yet.
-    pub fn next(&self, requests: u64, fault: Fault) {
+    /// Orders a fault for the next `requests` requests.
+    ///
+    /// Requests for which a one-off fault was ordered before do not count.
+    pub fn times(&self, requests: u64, fault: Fault) {
         if requests > 0 {
             self.lock().one_off.push_back((requests, fault));
         }
     }
 
-    /// Orders a fault for a window of time, counted from now by the monotonic reading of the server's clock.
+    /// Orders a fault for all requests in a window of time, counted from now by the monotonic reading of the server's clock.
     ///
-    /// An outage that begins in 3 seconds and lasts for 1:
+    /// # Examples
+    ///
+    /// An outage that begins in 3 seconds and lasts for 1 second:
     ///
     /// ```
     /// use std::time::Duration;
@@ -80,8 +99,9 @@ impl Faults {
         self.lock().standing.push(Standing::During(window, fault));
     }
 
-    /// Asks `decide` about every request: it gets the request's number at this endpoint, from 1, and returns a fault or
-    /// none.
+    /// Calls `decide` for every request with the number of the request at this endpoint, from 1. It returns the fault, if any.
+    ///
+    /// # Examples
     ///
     /// Every third request is lost:
     ///
@@ -96,22 +116,22 @@ impl Faults {
         self.lock().standing.push(Standing::When(decide));
     }
 
-    /// Orders a fault for every request from now on, until [`clear`](Self::clear).
+    /// Orders a fault for every request until [`clear`](Self::clear).
     pub fn always(&self, fault: Fault) {
         self.lock().standing.push(Standing::Always(fault));
     }
 
-    /// Withdraws all orders. Requests that were already struck stay so.
+    /// Removes all faults. Requests in flight keep theirs.
     pub fn clear(&self) {
         let mut orders = self.lock();
         orders.one_off.clear();
         let withdrawn = std::mem::take(&mut orders.standing);
         drop(orders);
-        // Closures of the test's own: what they drop, they drop outside the lock.
+        // Closures of the test are dropped outside the lock.
         drop(withdrawn);
     }
 
-    /// Counts a request and takes the fault that strikes it.
+    /// Counts a request, and returns its fault.
     pub(super) fn take(&self) -> Option<Fault> {
         let (number, standing) = {
             let mut orders = self.lock();
@@ -136,7 +156,7 @@ impl Faults {
     }
 
     fn lock(&self) -> MutexGuard<'_, Orders> {
-        // Nothing that can panic runs under the lock.
+        // No code that can panic runs under the lock.
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

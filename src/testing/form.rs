@@ -4,11 +4,11 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 
-/// Parameters that occur once and are not empty.
+/// The parameters that are not empty.
 pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
-    /// Reads a form; an error says what is wrong with it.
+    /// Parses a form. The error is a description for the client.
     pub(super) fn read(head: &Parts, body: Option<&Bytes>) -> Result<Self, &'static str> {
         let Some(body) = body else {
             return Err("the body ended early");

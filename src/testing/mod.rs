@@ -1,19 +1,19 @@
-//! An authorization server that goes wrong when told to, for the tests of whatever speaks to one.
+//! An authorization server with configurable faults, and clocks, for tests.
 //!
-//! A client of an OAuth 2.0 token endpoint is easily written and hard to test. What ruins it happens rarely and never
-//! on demand: the answer that carries the next refresh token is lost, two tasks spend one refresh token at once, the
-//! endpoint is down for the second in which everything expires. [`AuthorizationServer`] does all of that when it is
-//! told to, and counts what the client did about it.
+//! A client of an OAuth 2.0 token endpoint is easy to write and hard to test. The failures that matter are rare: the answer with the
+//! next refresh token is lost, two tasks spend one refresh token at once, or the endpoint is down at the moment in which everything
+//! expires. [`AuthorizationServer`] produces them on demand, and counts the reactions of the client.
 //!
-//! It is a token endpoint with the grants `refresh_token`, `client_credentials` and `password` (RFC 6749), a
-//! revocation endpoint (RFC 7009), and a resource that is protected by the tokens (RFC 6750). It is there twice: as
-//! [tower services](AuthorizationServer::service), which need no socket and run in tokio's paused time, and behind
-//! [a real one](AuthorizationServer::serve).
+//! It is a token endpoint with the grants `refresh_token`, `client_credentials` and `password` (RFC 6749), a revocation endpoint
+//! (RFC 7009), and a resource that the tokens protect (RFC 6750). Use it as [tower services](AuthorizationServer::service), which
+//! need no socket and run in tokio's paused time, or over [a socket](AuthorizationServer::serve).
 //!
-//! # Example
+//! [`store_laws`] tests a [`TokenStore`](crate::store::TokenStore) of your own.
 //!
-//! A client that asks twice when the first answer does not come, as most HTTP clients can be made to. Is that a good
-//! idea for a refresh token?
+//! # Examples
+//!
+//! A client that sends a request twice if the first answer does not arrive, as many HTTP clients can. Is that safe for a refresh
+//! token?
 //!
 //! ```
 //! use bytes::Bytes;
@@ -43,11 +43,11 @@
 //!     let session = server.issue();
 //!     let refresh_token = session.refresh_token().unwrap().expose_secret();
 //!
-//!     // The connection ends before the server has looked at the token: asking again is right.
+//!     // The connection ends before the server has processed the token: sending it again works.
 //!     server.token_faults().once(Fault::drop_connection());
 //!     assert_eq!(refresh(server.token_service(), refresh_token).await, Some(StatusCode::OK));
 //!
-//!     // It ends after the token was spent: asking again looks like theft, and logs the user out.
+//!     // It ends after the token was spent: sending it again looks like theft, and logs the user out.
 //!     let session = server.issue();
 //!     let refresh_token = session.refresh_token().unwrap().expose_secret();
 //!     server.token_faults().once(Fault::drop_connection().after_processing());
@@ -61,7 +61,7 @@
 //! }
 //! ```
 //!
-//! With a [`RefreshLayer`](crate::RefreshLayer) the same server plays both parts, the token endpoint and the API:
+//! With a [`RefreshLayer`](crate::RefreshLayer), the same server is both the token endpoint and the API:
 //!
 //! ```
 //! use http::{Request, StatusCode};
@@ -85,7 +85,7 @@
 //!     let request = Request::get("https://api.example.com/things").body(Empty::<Bytes>::new())?;
 //!     let response = client.clone().oneshot(request).await?;
 //!     assert_eq!(response.status(), StatusCode::OK);
-//!     // The server changes its mind, and the client finds out by itself.
+//!     // The next request is rejected, and the client refreshes the token.
 //!     server.revoke_all_access_tokens();
 //! }
 //! assert_eq!(server.counters().token_requests, 2);
@@ -94,82 +94,83 @@
 //! # }
 //! ```
 //!
-//! # Modes
+//! # Settings
 //!
-//! [`Rotation`] is what becomes of a refresh token that is used. [`Strict`](Rotation::Strict), the default, is the
-//! hardest: every refresh token can be spent once, and whoever spends it again kills everything that came of the same
-//! log-in, the newest refresh token and the live access tokens too. [`Grace`](Rotation::Grace) forgives that for a
-//! while, and answers with a refresh token that the client may have seen before. [`Never`](Rotation::Never) answers
-//! with none, and the client must keep the one it has.
+//! [`Rotation`] determines the handling of used refresh tokens:
 //!
-//! The [builder](AuthorizationServerBuilder) sets lifetimes (of milliseconds, if need be), the client authentication
-//! that is expected, whether a new access token [revokes](AuthorizationServerBuilder::revokes_previous) the one before,
-//! and more.
+//! | rotation | a refresh token | a reuse |
+//! |---|---|---|
+//! | [`Strict`](Rotation::Strict), the default | is spent by each use | revokes all tokens of the log-in |
+//! | [`Grace`](Rotation::Grace) | is spent by each use | returns the same successor for a while, then as `Strict` |
+//! | [`Never`](Rotation::Never) | stays valid | is not possible |
+//!
+//! The [builder](AuthorizationServerBuilder) sets lifetimes (milliseconds are possible), the required client authentication, whether
+//! a new access token [revokes](AuthorizationServerBuilder::revokes_previous) the previous one, and more.
 //!
 //! # Faults
 //!
-//! A [`Fault`] is ordered through [`token_faults`](AuthorizationServer::token_faults) or
-//! [`resource_faults`](AuthorizationServer::resource_faults), at any time: for [one](Faults::once) request, for
-//! [the next few](Faults::next), for [a window of time](Faults::during), for whatever [a closure](Faults::when)
-//! picks, or for [all](Faults::always).
+//! Order a [`Fault`] through [`token_faults`](AuthorizationServer::token_faults) or
+//! [`resource_faults`](AuthorizationServer::resource_faults) at any time: for [one](Faults::once) request,
+//! [several](Faults::times), [a window of time](Faults::during), the requests that [a closure](Faults::when) selects, or
+//! [all](Faults::always).
 //!
-//! | fault | what it is in life |
+//! | fault | cause in production |
 //! |---|---|
-//! | [`status`](Fault::status) with [`header`](Fault::header) and [`body`](Fault::body) | a proxy's page, a firewall's 403, a 200 with nonsense in it |
+//! | [`status`](Fault::status) with [`header`](Fault::header) and [`body`](Fault::body) | the page of a proxy, the 403 of a firewall, a 200 with invalid content |
 //! | [`unavailable`](Fault::unavailable), with or without [`retry_after`](Fault::retry_after) | a deployment, an overload |
-//! | [`oauth_error`](Fault::oauth_error) | an error code that the server would not come to by itself |
-//! | [`drop_connection`](Fault::drop_connection) | a crash, a load balancer's idle timeout |
-//! | [`hang`](Fault::hang) | a network that swallows packets |
-//! | [`honest`](Fault::honest) and [`delay`](Fault::delay) | a slow server |
-//! | … and [`late_body`](Fault::late_body) | an answer in two packets, the second a little later |
-//! | … and [`drip`](Fault::drip) | a server that sends a byte now and then, under any idle timeout |
-//! | … and [`cut`](Fault::cut) | a connection that ends in the middle of an answer |
+//! | [`oauth_error`](Fault::oauth_error) | an error code that this server does not return by itself |
+//! | [`drop_connection`](Fault::drop_connection) | a crash, the idle timeout of a load balancer |
+//! | [`hang`](Fault::hang) | a network that loses packets |
+//! | [`normal`](Fault::normal) with [`delay`](Fault::delay) | a slow server |
+//! | … with [`delay_body`](Fault::delay_body) | an answer in two packets |
+//! | … with [`drip`](Fault::drip) | a server that sends single bytes, within any idle timeout |
+//! | … with [`truncate`](Fault::truncate) | a connection that ends in the middle of an answer |
 //!
-//! All of them strike before the request has counted, or, with [`after_processing`](Fault::after_processing), when it
-//! has. The second is the one that loses refresh tokens.
+//! By default, the request is not processed. With [`after_processing`](Fault::after_processing), it is, and only the answer is lost,
+//! which can lose a refresh token.
 //!
 //! # The protected resource
 //!
-//! It answers 401 to a token that is not alive, with a challenge as RFC 6750 §3.1 wants it. To one that is, it answers
-//! 200 with the body of the request, and with the headers `echo-method`, `echo-path`, `echo-length` (of the body, in
-//! bytes) and `echo-token` (which token it saw, such as `at-3`, not the token itself).
+//! It answers 401 to an invalid token, with a challenge as in RFC 6750 §3.1. To a valid token it answers 200 with the body of the
+//! request, and with the headers `echo-method`, `echo-path`, `echo-length` (of the body, in bytes) and `echo-token` (the number of
+//! the token, such as `at-3`, not the token itself).
 //!
-//! Words in the path ask for something else. They can be combined, and go anywhere in it: `/late/20/unauthorized`.
+//! Words in the path change the answer. They can be combined, at any place in the path: `/late/20/unauthorized`.
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/unauthorized` | 401, whatever the token |
+//! | `/unauthorized` | 401, even for a valid token |
 //! | `/forbidden` | 403 with `error="insufficient_scope"` |
-//! | `/status/418` | this status, if the token is good |
-//! | `/delay/250` | 250 ms later; the token is judged on arrival |
+//! | `/status/418` | this status, if the token is valid |
+//! | `/delay/250` | 250 ms later; the token is checked on arrival |
 //! | `/late/20` | the head at once, the body 20 ms later |
-//! | `/size/20000` | a body of 20,000 bytes, 401s included |
-//! | `/early` | without waiting for the request's body |
+//! | `/size/20000` | a body of 20,000 bytes, also for a 401 |
+//! | `/early` | without waiting for the body of the request |
 //!
 //! # Counters
 //!
-//! [`Counters`] is a snapshot of what happened: token requests by grant and by outcome, the uses of each refresh token,
-//! reuses, families revoked, resource requests by outcome, connections. The promises of a client are equations over
-//! them, such as one token request for a thousand requests, and no reuse ever.
+//! [`Counters`] is a snapshot: token requests by grant and by outcome, the uses of each refresh token, reuses, revoked families,
+//! resource requests by outcome, connections. Express the guarantees of a client as assertions over them, such as one token request
+//! for a thousand requests, and no reuse.
 //!
-//! Tokens are numbered (`at-3-…`, `rt-2-…`), so that a log can be read, and otherwise random, so that no client gets
-//! anywhere by guessing. `Debug` shows none of them.
+//! Tokens have a number (`at-3-…`, `rt-2-…`) for readable logs, and a random part, so that a client cannot guess them. `Debug` shows
+//! no tokens.
 //!
 //! # Time
 //!
-//! Tokens expire by the server's [clock](AuthorizationServerBuilder::clock), delays and drips take their time from
-//! tokio. In tokio's paused time [`TokioClock`] makes the two one, for the client as well:
-//! `RefreshPolicy::default().clock(clock)`. [`ManualClock`] tests what no timer can: a wall clock that is set forward
-//! or back, a machine that was suspended. The server takes the monotonic reading only, as if it ran somewhere else.
+//! Tokens expire by the server's [clock](AuthorizationServerBuilder::clock). Delays use tokio's timer. In tokio's paused time,
+//! [`TokioClock`] keeps both together, also for the client: `RefreshPolicy::default().clock(clock)`. [`ManualClock`] tests a wall clock
+//! that is set forward or back, and a machine that is suspended. The server uses only the monotonic reading, as if it ran on another
+//! machine.
 //!
-//! Behind a socket, do not pause tokio's time: it jumps ahead while the bytes are on their way.
+//! Over a socket, do not pause tokio's time: it would advance while bytes are on their way.
 //!
-//! # What it is not
+//! # Limits
 //!
-//! Not an authorization server. It keeps every token it ever issued in memory and in the clear, limits nothing, and
-//! compares secrets in no constant time. It listens on loopback only, without TLS. There is no authorization endpoint
-//! and no browser: a test logs in with [`issue`](AuthorizationServer::issue). It is strict where RFC 6749 is, and as
-//! helpful as real servers are where it is not: to test against one that is somebody else's, take one that is.
+//! This server is for tests. It keeps all tokens in memory and in the clear, has no rate limits, and does not compare secrets in
+//! constant time. It listens on loopback only, without TLS. There is no authorization endpoint and no browser: a test logs in with
+//! [`issue`](AuthorizationServer::issue). It is strict where RFC 6749 is. For interoperability, test against another implementation as
+//! well.
 
 mod body;
 mod client;

@@ -1,4 +1,4 @@
-//! The protected resource (RFC 6750), as an honest server answers.
+//! The normal answers of the protected resource (RFC 6750).
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
-use super::fault::Honest;
+use super::fault::Normal;
 use super::shared::{Counted, Shared};
 
-/// A request to the resource, with what its path asks for.
+/// A request to the resource, with the options in its path.
 pub(super) struct ResourceRequest {
     head: Parts,
     delay: Duration,
-    late: Duration,
+    body_delay: Duration,
     status: StatusCode,
     unauthorized: bool,
     forbidden: bool,
@@ -26,7 +26,7 @@ impl ResourceRequest {
     pub(super) fn read(head: Parts) -> Self {
         let mut request = Self {
             delay: Duration::ZERO,
-            late: Duration::ZERO,
+            body_delay: Duration::ZERO,
             status: StatusCode::OK,
             unauthorized: false,
             forbidden: false,
@@ -42,7 +42,7 @@ impl ResourceRequest {
                 "forbidden" => request.forbidden = true,
                 "early" => request.early = true,
                 "delay" => request.delay = milliseconds(words.next()),
-                "late" => request.late = milliseconds(words.next()),
+                "late" => request.body_delay = milliseconds(words.next()),
                 "size" => request.size = words.next().and_then(|size| size.parse().ok()),
                 "status" => {
                     let status = words.next().and_then(|status| status.parse().ok());
@@ -54,13 +54,13 @@ impl ResourceRequest {
         request
     }
 
-    /// Whether the answer does not wait for the request's body.
+    /// Returns whether the answer does not wait for the body of the request.
     pub(super) fn answers_early(&self) -> bool {
         self.early
     }
 
-    /// `body` is nothing if it could not be read.
-    pub(super) fn process(&self, shared: &Shared, body: Option<Bytes>) -> Honest {
+    /// Answers the request. `body` is `None` if it could not be read.
+    pub(super) fn process(&self, shared: &Shared, body: Option<Bytes>) -> Normal {
         let mut response = match body {
             Some(body) => self.answer(shared, body),
             None => refused(StatusCode::BAD_REQUEST, None, "the body ended early\n"),
@@ -71,7 +71,7 @@ impl ResourceRequest {
         if self.head.method == Method::HEAD {
             response.body_mut().clear();
         }
-        Honest { delay: self.delay, late: self.late, ..Honest::new(response) }
+        Normal { delay: self.delay, body_delay: self.body_delay, ..Normal::new(response) }
     }
 
     fn answer(&self, shared: &Shared, body: Bytes) -> Response<Bytes> {
@@ -98,7 +98,7 @@ impl ResourceRequest {
         if self.forbidden {
             let challenge =
                 r#"Bearer realm="resource", error="insufficient_scope", scope="forbidden""#;
-            let why = "the access token is not good enough\n";
+            let why = "the access token lacks a scope\n";
             return refused(StatusCode::FORBIDDEN, Some(challenge), why);
         }
 
@@ -123,7 +123,7 @@ impl ResourceRequest {
     }
 }
 
-/// Where an answer is counted.
+/// Returns the counter of an answer.
 pub(super) fn outcome(status: StatusCode) -> Counted {
     match status {
         StatusCode::UNAUTHORIZED => |counters| &mut counters.resource_requests_unauthorized,
@@ -132,7 +132,7 @@ pub(super) fn outcome(status: StatusCode) -> Counted {
     }
 }
 
-/// The token of a request, if it has one (RFC 6750 §2.1).
+/// Returns the bearer token of a request (RFC 6750 §2.1).
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else {

@@ -1,4 +1,4 @@
-//! The handle to the server, and how it is set up.
+//! The handle to the server, and its builder.
 
 use std::fmt;
 use std::io;
@@ -17,20 +17,55 @@ use crate::token::{AccessToken, RefreshToken, TokenSet};
 
 /// An OAuth 2.0 authorization server and a protected resource, for tests.
 ///
-/// See the [module](super) for what it can do and for a complete program. Clones are handles to the same server.
+/// The [module](super) describes the features and has a complete program. Clones are handles to the same server.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::testing::AuthorizationServer;
+///
+/// let server = AuthorizationServer::new();
+/// let tokens = server.issue();
+/// assert!(server.is_live(tokens.access_token().expose_secret()));
+/// server.revoke_all_access_tokens();
+/// assert!(!server.is_live(tokens.access_token().expose_secret()));
+/// ```
+#[doc(alias = "mock")]
+#[doc(alias = "fake")]
 #[derive(Clone)]
 pub struct AuthorizationServer {
     shared: Arc<Shared>,
 }
 
 impl AuthorizationServer {
-    /// Creates a server with [strict rotation](Rotation::Strict), access tokens that live for an hour, and refresh
-    /// tokens that live for ever, which takes any client for the right one.
+    /// Creates a server with [strict rotation](Rotation::Strict), access tokens that are valid for an hour, and refresh tokens that
+    /// do not expire. It accepts any client.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::testing::AuthorizationServer;
+    ///
+    /// let server = AuthorizationServer::new();
+    /// assert_eq!(server.counters().token_requests, 0);
+    /// ```
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// Begins a server that is set up otherwise.
+    /// Returns a builder for a server with other settings.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_refresh::testing::AuthorizationServer;
+    ///
+    /// let server = AuthorizationServer::builder()
+    ///     .access_token_lifetime(Duration::from_secs(60))
+    ///     .user("alice", "sesame")
+    ///     .build();
+    /// ```
     pub fn builder() -> AuthorizationServerBuilder {
         AuthorizationServerBuilder {
             config: Config {
@@ -50,15 +85,15 @@ impl AuthorizationServer {
 
     // ===== tokens =====
 
-    /// Logs somebody in without HTTP, and returns what a client would have got: an access token with its lifetime, and
-    /// the first refresh token of a new family.
+    /// Logs a user in without HTTP, and returns the token set: an access token with its lifetime, and the first refresh token of a
+    /// new family.
     pub fn issue(&self) -> TokenSet {
-        // A log-in always comes with a refresh token.
+        // A log-in always issues a refresh token.
         let granted = self.log_in();
         let refresh_token = granted.refresh_token.unwrap_or_default();
         #[expect(
             clippy::expect_used,
-            reason = "the server makes its tokens of letters, digits and hyphens"
+            reason = "a token of the server has only letters, digits and hyphens"
         )]
         let access_token =
             AccessToken::new(granted.access_token).expect("a token of the server is visible ASCII");
@@ -71,7 +106,7 @@ impl AuthorizationServer {
         tokens
     }
 
-    /// Logs somebody in without HTTP, and returns the first refresh token of a new family.
+    /// Logs a user in without HTTP, and returns the first refresh token of a new family.
     pub fn issue_refresh_token(&self) -> RefreshToken {
         self.log_in().refresh_token.unwrap_or_default().into()
     }
@@ -82,57 +117,57 @@ impl AuthorizationServer {
         state.tokens.log_in(now)
     }
 
-    /// Returns whether the resource would accept this access token now.
+    /// Returns whether the resource accepts this access token now.
     pub fn is_live(&self, access_token: &str) -> bool {
         let now = self.shared.now();
         self.shared.lock().tokens.live(now, access_token).is_some()
     }
 
-    /// Returns whether this refresh token is alive and was never rotated.
+    /// Returns whether this refresh token is valid and was not rotated.
     ///
-    /// After the last refresh of a client it is true of exactly the token that the client must have kept.
+    /// After a refresh, this is true for exactly the refresh token that the client must have stored.
     pub fn is_unspent(&self, refresh_token: &str) -> bool {
         let now = self.shared.now();
         self.shared.lock().tokens.is_unspent(now, refresh_token)
     }
 
-    /// Returns how often this refresh token was used at the token endpoint.
+    /// Returns how often this refresh token was sent to the token endpoint.
     pub fn refresh_token_uses(&self, refresh_token: &str) -> u64 {
         self.shared.lock().tokens.uses_of(refresh_token)
     }
 
-    /// Revokes an access token, and returns whether it was there to be revoked.
+    /// Revokes an access token, and returns whether it existed and was not revoked before.
     ///
-    /// The client is not told; it learns of it by a 401.
+    /// The client learns of it by a 401.
     pub fn revoke_access_token(&self, access_token: &str) -> bool {
         self.shared.lock().tokens.revoke_access_token(access_token)
     }
 
-    /// Revokes every access token issued so far. Refresh tokens stay.
+    /// Revokes every access token issued so far. Refresh tokens stay valid.
     pub fn revoke_all_access_tokens(&self) {
         self.shared.lock().tokens.revoke_all_access_tokens();
     }
 
-    /// Revokes a refresh token and its family, and returns whether it was there to be revoked.
+    /// Revokes a refresh token and its family, and returns whether it existed and was not revoked before.
     ///
-    /// Such a family is not counted in [`Counters::families_revoked`].
+    /// [`Counters::families_revoked`] does not include it.
     pub fn revoke_refresh_token(&self, refresh_token: &str) -> bool {
         self.shared.lock().tokens.revoke_refresh_token(refresh_token)
     }
 
     // ===== faults and counters =====
 
-    /// Returns the faults of the token endpoint, to order some.
+    /// Returns the faults of the token endpoint.
     pub fn token_faults(&self) -> &Faults {
         &self.shared.token_faults
     }
 
-    /// Returns the faults of the protected resource, to order some.
+    /// Returns the faults of the protected resource.
     pub fn resource_faults(&self) -> &Faults {
         &self.shared.resource_faults
     }
 
-    /// Returns what happened so far, in numbers.
+    /// Returns a snapshot of the counters.
     pub fn counters(&self) -> Counters {
         self.shared.counters()
     }
@@ -145,12 +180,12 @@ impl AuthorizationServer {
         ServerService::new(self.shared.clone(), Route::All)
     }
 
-    /// Returns the token endpoint, under every path but `/revoke`, which is the revocation endpoint.
+    /// Returns the token endpoint for every path, except for `/revoke`, which is the revocation endpoint.
     pub fn token_service(&self) -> ServerService {
         ServerService::new(self.shared.clone(), Route::Token)
     }
 
-    /// Returns the protected resource, under every path.
+    /// Returns the protected resource for every path.
     pub fn resource_service(&self) -> ServerService {
         ServerService::new(self.shared.clone(), Route::Resource)
     }
@@ -159,11 +194,11 @@ impl AuthorizationServer {
     ///
     /// # Errors
     ///
-    /// The system's, if it has no port to listen on.
+    /// An error of the operating system if it has no free port.
     ///
     /// # Panics
     ///
-    /// If it is called outside a tokio runtime, or in one whose I/O or time is not enabled.
+    /// Panics outside a tokio runtime with I/O and time enabled.
     pub async fn serve(&self) -> io::Result<Serving> {
         Serving::start(self.shared.clone()).await
     }
@@ -187,7 +222,9 @@ impl fmt::Debug for AuthorizationServer {
     }
 }
 
-/// Sets an [`AuthorizationServer`] up.
+/// A builder for an [`AuthorizationServer`].
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::Duration;
@@ -200,93 +237,93 @@ impl fmt::Debug for AuthorizationServer {
 ///     .build();
 /// ```
 #[derive(Clone)]
-#[must_use = "call `build` for the server"]
+#[must_use = "call `build` to create the server"]
 pub struct AuthorizationServerBuilder {
     config: Config,
     clock: Arc<dyn Clock>,
 }
 
 impl AuthorizationServerBuilder {
-    /// Sets what happens to a refresh token that is used. The default is [`Rotation::Strict`].
+    /// Sets the handling of used refresh tokens. The default is [`Rotation::Strict`].
     pub fn rotation(mut self, rotation: Rotation) -> Self {
         self.config.rules.rotation = rotation;
         self
     }
 
-    /// Sets how long access tokens live. The default is an hour.
+    /// Sets the lifetime of access tokens. The default is an hour.
     ///
-    /// Whole seconds are sent as an integer. Anything else is sent as a number with a fraction (`"expires_in": 1.5`),
-    /// which some servers do and some clients do not survive.
+    /// Whole seconds are sent as an integer, any other lifetime as a number with a fraction (`"expires_in": 1.5`), as some servers
+    /// do.
     pub fn access_token_lifetime(mut self, lifetime: Duration) -> Self {
         self.config.rules.access_token_lifetime = lifetime;
         self
     }
 
-    /// Sets how long refresh tokens live, each from when it is issued. Without it they do not expire.
+    /// Sets the lifetime of each refresh token. By default, refresh tokens do not expire.
     ///
-    /// The answers then have a `refresh_token_expires_in`, which no RFC knows and several servers send.
+    /// The answers then have a `refresh_token_expires_in`, which is not part of an RFC, and which several servers send.
     pub fn refresh_token_lifetime(mut self, lifetime: Duration) -> Self {
         self.config.rules.refresh_token_lifetime = Some(lifetime);
         self
     }
 
-    /// Sets whether issuing an access token revokes those before it, of the same log-in. By default they live on.
+    /// Sets whether a new access token revokes the previous ones of the same log-in. The default is `false`.
     ///
-    /// With such a server a refresh ahead of time makes requests fail that are under way.
+    /// With such a server, a refresh ahead of time makes requests in flight fail.
     pub fn revokes_previous(mut self, revokes: bool) -> Self {
         self.config.rules.revokes_previous = revokes;
         self
     }
 
-    /// Sets the scope of every log-in, words with spaces between them, and the most that a client may ask for.
+    /// Sets the scope of every log-in, as words with spaces between them. A client may request a part of it.
     ///
-    /// Without it a client gets whatever scope it asks for.
+    /// By default, a client gets the scope that it requests.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.config.rules.scope = Some(scope.into());
         self
     }
 
-    /// Expects this client, with its secret (RFC 6749 §2.3.1): in a Basic header, both form-encoded first, or in the
-    /// body as `client_id` and `client_secret`.
+    /// Requires this client and its secret (RFC 6749 §2.3.1): form-encoded in a Basic header, or in the body as `client_id` and
+    /// `client_secret`.
     ///
-    /// A header without the form-encoding is refused where it makes a difference. By default any client will do.
+    /// A header without the form-encoding is refused if the encoding changes the value. By default, any client is accepted.
     pub fn client(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
         self.config.client =
             Client::Confidential { id: id.into(), secret: secret.into(), unencoded: false };
         self
     }
 
-    /// Expects this client, as [`client`](Self::client), but with a Basic header that is *not* form-encoded.
+    /// Requires this client as [`client`](Self::client) does, but with a Basic header that is *not* form-encoded.
     ///
-    /// RFC 6749 knows no such thing; many servers do.
+    /// This departs from RFC 6749 as many servers do.
     pub fn client_unencoded(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
         self.config.client =
             Client::Confidential { id: id.into(), secret: secret.into(), unencoded: true };
         self
     }
 
-    /// Expects this client, which has no secret and names itself in the body as `client_id` (RFC 6749 §3.2.1).
+    /// Requires this client without a secret, as `client_id` in the body (RFC 6749 §3.2.1).
     pub fn public_client(mut self, id: impl Into<String>) -> Self {
         self.config.client = Client::Public { id: id.into() };
         self
     }
 
-    /// Adds somebody who can log in with the `password` grant (RFC 6749 §4.3). By default nobody can.
+    /// Adds a user who can log in with the `password` grant (RFC 6749 §4.3). The default is no user.
     pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
         self.config.users.push((name.into(), password.into()));
         self
     }
 
-    /// Sets the clock by whose monotonic reading tokens live and die and [`Faults::during`] is reckoned. The default is
-    /// the system's.
+    /// Sets the clock. Its monotonic reading determines when tokens expire and the windows of [`Faults::during`]. The default is the
+    /// clock of the system.
     ///
-    /// It moves no timer: delays and drips are tokio's. [`TokioClock`](super::TokioClock) goes with its paused time.
+    /// The clock moves no timer: delays use tokio's. [`TokioClock`](super::TokioClock) follows tokio's paused time.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Returns the server.
+    /// Creates the server.
     #[must_use]
     pub fn build(self) -> AuthorizationServer {
         AuthorizationServer { shared: Arc::new(Shared::new(self.config, self.clock)) }

@@ -11,18 +11,34 @@ use http_body_util::BodyExt;
 use tower_service::Service;
 
 use super::body::{ConnectionDropped, ResponseBody};
-use super::fault::Honest;
+use super::fault::{Answered, Fault, Normal};
 use super::resource::{self, ResourceRequest};
 use super::shared::{Shared, Visit};
 use super::token_endpoint::TokenRequest;
 
 /// An [`AuthorizationServer`](super::AuthorizationServer), or one of its endpoints, as a tower service.
 ///
-/// It is made by [`service`](super::AuthorizationServer::service),
-/// [`token_service`](super::AuthorizationServer::token_service) and
-/// [`resource_service`](super::AuthorizationServer::resource_service), takes requests with any body, is always ready,
-/// and fails only where a [fault](super::Fault::drop_connection) has ordered it. Delays are tokio's, so that they pass
-/// at once while its time is paused.
+/// Returned by [`service`](super::AuthorizationServer::service), [`token_service`](super::AuthorizationServer::token_service) and
+/// [`resource_service`](super::AuthorizationServer::resource_service). It accepts requests with any body and is always ready. The
+/// only error is a [dropped connection](super::Fault::drop_connection). Delays use tokio's timer, so that they end at once while
+/// its time is paused.
+///
+/// # Examples
+///
+/// ```
+/// use http::{Request, StatusCode};
+/// use http_body_util::Empty;
+/// use tower::ServiceExt;
+/// use tower_refresh::testing::{AuthorizationServer, ServerService};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let service: ServerService = AuthorizationServer::new().resource_service();
+/// let request = Request::get("https://api.example.com/things").body(Empty::<&[u8]>::new())?;
+/// assert_eq!(service.oneshot(request).await?.status(), StatusCode::UNAUTHORIZED);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ServerService {
     shared: Arc<Shared>,
@@ -33,7 +49,7 @@ pub struct ServerService {
 pub(super) enum Route {
     /// By the path.
     All,
-    /// The token endpoint, and the revocation endpoint under its path.
+    /// The token endpoint, and the revocation endpoint at `/revoke`.
     Token,
     Resource,
 }
@@ -80,8 +96,25 @@ impl fmt::Debug for ServerService {
 ///
 /// # Cancel safety
 ///
-/// Dropping it is what a caller does who goes away. What was processed by then stays processed: a refresh token that
-/// was spent is spent.
+/// Dropping it abandons the request. If the request was processed before that, a refresh token stays spent.
+///
+/// # Examples
+///
+/// ```
+/// use http::Request;
+/// use http_body_util::Empty;
+/// use tower::Service;
+/// use tower_refresh::testing::{AuthorizationServer, ResponseFuture};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut service = AuthorizationServer::new().service();
+/// let request = Request::get("https://api.example.com/").body(Empty::<&[u8]>::new())?;
+/// let response: ResponseFuture = service.call(request);
+/// response.await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture {
     inner: Answer,
@@ -114,24 +147,21 @@ where
     let visit = Visit::to_token_endpoint(&shared);
     let fault = shared.token_faults.take();
     let (head, body) = request.into_parts();
-    // Read to its end before anything is decided: a connection that is closed with unread bytes is reset.
+    // Read to its end first: a connection that is closed with unread bytes is reset.
     let request = TokenRequest::read(head, read(body).await.as_ref());
     *request.grant()(&mut shared.lock().counters) += 1;
 
-    let process = || Honest::new(request.process(&shared));
-    let struck = match fault {
-        Some(fault) => fault.strike(process).await,
-        None => Ok(process().answer().await),
-    };
-    visit.end(match &struck {
-        Ok(struck) if !struck.honest => |counters| &mut counters.token_requests_faulted,
-        Ok(struck) if struck.response.status().is_success() => {
+    let answered = answer(fault, || Normal::new(request.process(&shared))).await;
+    visit.end(match &answered {
+        Ok(Answered { is_normal: false, .. }) | Err(_) => {
+            |counters| &mut counters.token_requests_faulted
+        }
+        Ok(answered) if answered.response.status().is_success() => {
             |counters| &mut counters.token_requests_granted
         }
         Ok(_) => |counters| &mut counters.token_requests_refused,
-        Err(_) => |counters| &mut counters.token_requests_faulted,
     });
-    struck.map(|struck| struck.response)
+    answered.map(|answered| answered.response)
 }
 
 async fn revoke<B>(
@@ -162,19 +192,25 @@ where
         false => read(body).await,
     };
 
-    let process = || request.process(&shared, body);
-    let struck = match fault {
-        Some(fault) => fault.strike(process).await,
-        None => Ok(process().answer().await),
-    };
-    visit.end(match &struck {
-        Ok(struck) => resource::outcome(struck.response.status()),
+    let answered = answer(fault, || request.process(&shared, body)).await;
+    visit.end(match &answered {
+        Ok(answered) => resource::outcome(answered.response.status()),
         Err(_) => |counters| &mut counters.resource_requests_dropped,
     });
-    struck.map(|struck| struck.response)
+    answered.map(|answered| answered.response)
 }
 
-/// The whole body; nothing if it ends in an error.
+async fn answer(
+    fault: Option<Fault>,
+    process: impl FnOnce() -> Normal,
+) -> Result<Answered, ConnectionDropped> {
+    match fault {
+        Some(fault) => fault.answer(process).await,
+        None => Ok(process().answer().await),
+    }
+}
+
+/// Returns the whole body, or `None` if it ends with an error.
 async fn read<B: http_body::Body>(body: B) -> Option<Bytes> {
     body.collect().await.ok().map(|whole| whole.to_bytes())
 }

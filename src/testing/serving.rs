@@ -18,22 +18,36 @@ use tower_service::Service;
 use super::service::{Route, ServerService};
 use super::shared::Shared;
 
-/// A server that is listening on loopback, made by [`AuthorizationServer::serve`](super::AuthorizationServer::serve).
+/// A server that listens on loopback, returned by [`AuthorizationServer::serve`](super::AuthorizationServer::serve).
 ///
-/// It speaks HTTP/1.1 and HTTP/2 without TLS (h2c, prior knowledge). Dropping it stops everything that it has started:
-/// the listener, the connections, whatever hangs. [`shutdown`](Self::shutdown) does so in an orderly way.
+/// It speaks HTTP/1.1 and HTTP/2 without TLS (h2c with prior knowledge). Dropping it closes the listener and all connections at
+/// once. [`shutdown`](Self::shutdown) waits for answers in flight.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::testing::{AuthorizationServer, Serving};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let serving: Serving = AuthorizationServer::new().serve().await?;
+/// assert!(serving.url("/token").starts_with("http://127.0.0.1:"));
+/// serving.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping it stops the server"]
 pub struct Serving {
     address: SocketAddr,
     connections: Arc<AtomicU64>,
-    // Every task holds a receiver and ends when the sender is gone.
+    // Every task has a receiver, and ends when the sender is dropped.
     phase: watch::Sender<Phase>,
 }
 
 #[derive(Clone, Copy)]
 enum Phase {
     Open,
-    /// No new connections; those that there are end when their answers are out.
+    /// No new connections. Open ones end after their answers.
     Closing,
 }
 
@@ -48,7 +62,7 @@ impl Serving {
         Ok(Self { address, connections, phase })
     }
 
-    /// Returns the address that it listens on: 127.0.0.1 and a port that the system has chosen.
+    /// Returns the address: 127.0.0.1 and a port of the system's choice.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -64,18 +78,18 @@ impl Serving {
         format!("http://{}{slash}{path}", self.address)
     }
 
-    /// Returns how many connections were accepted so far.
+    /// Returns the number of connections accepted so far.
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Stops listening, lets the answers that are under way finish, and closes the connections.
+    /// Stops listening, waits for the answers in flight, and closes the connections.
     ///
-    /// An answer that a fault holds back is waited for, [`Fault::hang`](super::Fault::hang) for ever.
+    /// This includes answers that a fault delays. With [`Fault::hang`](super::Fault::hang), it never returns.
     ///
     /// # Cancel safety
     ///
-    /// Dropping this future, as a timeout does, closes what is left at once.
+    /// Dropping this future closes the remaining connections at once.
     pub async fn shutdown(self) {
         self.phase.send_replace(Phase::Closing);
         self.phase.closed().await;
@@ -91,7 +105,7 @@ impl fmt::Debug for Serving {
     }
 }
 
-/// Spawns tasks that end with their [`Serving`]; hyper spawns its own, for HTTP/2, through it too.
+/// Spawns tasks that end with their [`Serving`], including the HTTP/2 tasks of hyper.
 #[derive(Clone)]
 struct Tasks {
     phase: watch::Receiver<Phase>,
@@ -103,16 +117,16 @@ impl Tasks {
         tokio::spawn(async move {
             tokio::select! {
                 () = task => {}
-                // An error: the sender is gone.
+                // An error: the sender was dropped.
                 () = async { while phase.changed().await.is_ok() {} } => {}
             }
         });
     }
 
-    /// Returns when no new connection is wanted.
+    /// Returns at the start of the shutdown.
     async fn closing(&mut self) {
         if self.phase.changed().await.is_err() {
-            // The sender is gone, and with it, at its next poll, the task that this is part of.
+            // The sender was dropped: the task around this future ends at its next poll.
             std::future::pending::<()>().await;
         }
     }
@@ -139,7 +153,7 @@ async fn accept(
             () = tasks.closing() => return,
         };
         let Ok((stream, _)) = accepted else {
-            // Out of file descriptors, mostly: some may be free in a moment.
+            // Usually out of file descriptors.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
@@ -150,7 +164,7 @@ async fn accept(
 }
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>, mut tasks: Tasks) {
-    // Small answers are to leave at once, or a dripped body would be held back by Nagle's algorithm.
+    // Without this, Nagle's algorithm delays the pieces of a body.
     let _ = stream.set_nodelay(true);
 
     let dropped = Arc::new(Notify::new());
@@ -161,7 +175,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, mut tasks: Tasks) {
         async move {
             let answer = service.call(request).await;
             if answer.is_err() {
-                // hyper would answer an error with a reset of the stream where it is HTTP/2. It never sees this one.
+                // With HTTP/2, hyper resets only the stream after an error. So it does not get this one.
                 dropped.notify_one();
                 std::future::pending::<()>().await;
             }
@@ -172,7 +186,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, mut tasks: Tasks) {
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     loop {
         tokio::select! {
-            // Errors are the client's business: it went away, or it sent no HTTP.
+            // An error: the client has closed the connection, or does not speak HTTP.
             _ = connection.as_mut() => return,
             () = dropped.notified() => return,
             () = tasks.closing() => connection.as_mut().graceful_shutdown(),

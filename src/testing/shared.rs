@@ -1,8 +1,8 @@
-//! What all handles and services of one server share.
+//! The state that all handles and services of one server share.
 
 #[expect(
     clippy::disallowed_types,
-    reason = "a test server's state; held for one decision and never over an await"
+    reason = "the state of a server for tests; never held across an await"
 )]
 use std::sync::Mutex;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use super::faults::Faults;
 use super::tokens::{Rules, Tokens};
 use crate::clock::Clock;
 
-/// What the test has set; it does not change.
+/// The settings.
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) rules: Rules,
@@ -31,10 +31,10 @@ pub(super) struct Shared {
     state: Mutex<State>,
 }
 
-/// What changes.
+/// The part that changes.
 pub(super) struct State {
     pub(super) tokens: Tokens,
-    /// Those of its fields that the tokens do not know.
+    /// Without the fields that the tokens count.
     pub(super) counters: Counters,
     token_requests_in_flight: u64,
 }
@@ -56,14 +56,14 @@ impl Shared {
         }
     }
 
-    /// The time by which tokens live and die: a server that runs somewhere else is neither suspended with the client
-    /// nor misled by whoever sets the client's clock.
+    /// Returns the monotonic time, as of a server on another machine: it is not suspended with the client, and does not depend on
+    /// the client's wall clock.
     pub(super) fn now(&self) -> Duration {
         self.clock.now().monotonic()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // A test that panics elsewhere may still want to print the counters.
+        // After a panic, a test may still print the counters.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -80,10 +80,10 @@ impl Shared {
     }
 }
 
-/// Something that happens to a request, as the field of the counters that it is counted in.
+/// The field of the counters that counts a request.
 pub(super) type Counted = fn(&mut Counters) -> &mut u64;
 
-/// A request from its arrival until its answer leaves, or its caller goes away: counted once, whichever it is.
+/// A request from its arrival to its answer, or until its caller drops it. It is counted once in both cases.
 pub(super) struct Visit {
     shared: Arc<Shared>,
     is_token_request: bool,
@@ -116,7 +116,7 @@ impl Visit {
         }
     }
 
-    /// The visit ends here, and well.
+    /// Ends the visit with this outcome.
     pub(super) fn end(mut self, outcome: Counted) {
         self.outcome = outcome;
     }

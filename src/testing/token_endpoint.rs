@@ -1,4 +1,4 @@
-//! The token endpoint (RFC 6749 §3.2) and the revocation endpoint (RFC 7009), as an honest server answers.
+//! The normal answers of the token endpoint (RFC 6749 §3.2) and the revocation endpoint (RFC 7009).
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, PRAGMA, WWW_AUTHENTICATE};
@@ -11,20 +11,20 @@ use super::form::Form;
 use super::shared::{Counted, Shared};
 use super::tokens::{Denied, Granted};
 
-/// A request to either endpoint, read and not yet processed.
+/// A request to one of the endpoints, not yet processed.
 pub(super) struct TokenRequest {
     head: Parts,
     form: Result<Form, &'static str>,
 }
 
 impl TokenRequest {
-    /// `body` is nothing if it could not be read.
+    /// Parses a request. `body` is `None` if it could not be read.
     pub(super) fn read(head: Parts, body: Option<&Bytes>) -> Self {
         let form = Form::read(&head, body);
         Self { head, form }
     }
 
-    /// Where the grant is counted.
+    /// Returns the counter of the grant.
     pub(super) fn grant(&self) -> Counted {
         let grant = self.form.as_ref().ok().and_then(|form| form.get("grant_type"));
         match grant.map(String::as_str) {
@@ -78,7 +78,7 @@ impl TokenRequest {
             }
             Some(_) => Err(Refusal::bad(
                 "unsupported_grant_type",
-                "the server knows refresh_token, client_credentials and password",
+                "the server supports refresh_token, client_credentials and password",
             )),
             None => Err(Refusal::request("grant_type is missing")),
         }
@@ -93,11 +93,11 @@ impl TokenRequest {
         match token {
             Ok(token) => {
                 let tokens = &mut shared.lock().tokens;
-                // The hint need not be looked at (RFC 7009 §2.1).
+                // The hint may be ignored (RFC 7009 §2.1).
                 if !tokens.revoke_refresh_token(token) {
                     tokens.revoke_access_token(token);
                 }
-                // An unknown token is revoked as well as it can be (RFC 7009 §2.2).
+                // An unknown token is no error (RFC 7009 §2.2).
                 Response::new(Bytes::new())
             }
             Err(refusal) => refusal.into_response(),
@@ -167,13 +167,13 @@ impl From<Unauthenticated> for Refusal {
 impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Self {
         let (code, why) = match denied {
-            Denied::Unknown => ("invalid_grant", "the refresh token is not known"),
+            Denied::Unknown => ("invalid_grant", "the refresh token is unknown"),
             Denied::Expired => ("invalid_grant", "the refresh token is expired"),
             Denied::Revoked => ("invalid_grant", "the refresh token is revoked"),
             Denied::Reused => {
                 ("invalid_grant", "the refresh token was spent before, and its family is revoked")
             }
-            Denied::Scope => ("invalid_scope", "the scope exceeds what was granted"),
+            Denied::Scope => ("invalid_scope", "the scope exceeds the granted scope"),
         };
         Self::bad(code, why)
     }

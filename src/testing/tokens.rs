@@ -1,25 +1,35 @@
-//! Which tokens there are, and what may be done with them. No clock, lock or I/O: `now` is an argument.
+//! The tokens of a server. Pure: `now` is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// What the server does with a refresh token that is used (RFC 6749 §6, RFC 9700 §4.14.2).
+/// The handling of used refresh tokens (RFC 6749 §6, RFC 9700 §4.14.2).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_refresh::testing::{AuthorizationServer, Rotation};
+///
+/// let server = AuthorizationServer::builder().rotation(Rotation::Grace(Duration::from_secs(10))).build();
+/// ```
+#[doc(alias = "reuse")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rotation {
-    /// Each use spends the refresh token and answers with the next. Using one that is spent revokes the whole family:
-    /// the newest refresh token and every access token that is still alive.
+    /// Each use spends the refresh token and returns its successor. Using a spent token revokes the whole family: the newest
+    /// refresh token and every valid access token.
     #[default]
     Strict,
-    /// As [`Strict`](Self::Strict), except that a spent refresh token is answered again for so long after its first
-    /// use: with the same successor, and another access token.
+    /// As [`Strict`](Self::Strict), but for this time after its first use, a spent refresh token returns the same successor and
+    /// another access token.
     Grace(Duration),
-    /// The refresh token stays as it is, and the answer has none.
+    /// The refresh token stays valid, and the answer has none.
     Never,
 }
 
-/// What the test has set.
+/// The settings.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub(super) rotation: Rotation,
@@ -29,10 +39,10 @@ pub(super) struct Rules {
     pub(super) scope: Option<String>,
 }
 
-/// All tokens that were ever issued.
+/// All tokens issued so far.
 pub(super) struct Tokens {
     rules: Rules,
-    /// The first is the client's own, for what comes of `client_credentials`; each log-in adds one.
+    /// The first is for `client_credentials`. Each log-in adds one.
     families: Vec<Family>,
     access: HashMap<String, Access>,
     refresh: HashMap<String, Refresh>,
@@ -45,7 +55,7 @@ pub(super) struct Tokens {
 struct Family {
     revoked: bool,
     scope: Option<String>,
-    /// Those that may still be alive.
+    /// The tokens that may still be valid.
     access: Vec<String>,
 }
 
@@ -68,23 +78,22 @@ struct Spent {
     successor: String,
 }
 
-/// What a grant brings.
+/// The tokens of a grant.
 pub(super) struct Granted {
     pub(super) access_token: String,
     pub(super) refresh_token: Option<String>,
     pub(super) scope: Option<String>,
 }
 
-/// Why a grant brings nothing.
+/// The reason why a grant is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// Nobody ever issued this refresh token.
     Unknown,
     Expired,
     Revoked,
-    /// It was spent; its family is revoked by now.
+    /// The token was spent. Its family is now revoked.
     Reused,
-    /// The scope asked for exceeds the one granted.
+    /// The requested scope exceeds the granted one.
     Scope,
 }
 
@@ -103,12 +112,12 @@ impl Tokens {
         }
     }
 
-    /// A log-in with the server's own scope: a new family with its first refresh token.
+    /// Logs a user in with the scope of the server: a new family with its first refresh token.
     pub(super) fn log_in(&mut self, now: Duration) -> Granted {
         self.begin_family(now, self.rules.scope.clone())
     }
 
-    /// A log-in with the scope that a client asks for.
+    /// Logs a user in with the scope that the client requests.
     pub(super) fn log_in_for(
         &mut self,
         now: Duration,
@@ -125,7 +134,7 @@ impl Tokens {
         self.grant(now, family, Some(refresh_token), scope)
     }
 
-    /// An access token for the client itself, and no refresh token (RFC 6749 §4.4.3).
+    /// Issues an access token for the client itself, and no refresh token (RFC 6749 §4.4.3).
     pub(super) fn for_client(
         &mut self,
         now: Duration,
@@ -135,7 +144,7 @@ impl Tokens {
         Ok(self.grant(now, 0, None, scope))
     }
 
-    /// One use of a refresh token.
+    /// Uses a refresh token.
     pub(super) fn refresh(
         &mut self,
         now: Duration,
@@ -177,7 +186,7 @@ impl Tokens {
         if used.expires_at.is_some_and(|at| now >= at) {
             return Err(Denied::Expired);
         }
-        // Nothing is spent on a request that asks for too much.
+        // A request for too much spends no token.
         let scope = narrow(family.scope.as_deref(), scope)?;
         if self.rules.rotation == Rotation::Never {
             return Ok(self.grant(now, number, None, scope));
@@ -228,14 +237,14 @@ impl Tokens {
         token
     }
 
-    /// Numbered, so that a log can be read, and keyed by the process, so that nobody guesses the rest.
+    /// Returns a token with a number, for readable logs, and a random part, which cannot be guessed.
     fn random_token(&self, kind: &str, number: u64) -> String {
         let first = self.random.hash_one((kind, number, 1));
         let second = self.random.hash_one((kind, number, 2));
         format!("{kind}-{number}-{first:016x}{second:016x}")
     }
 
-    /// The number of an access token that is alive.
+    /// Returns the number of a valid access token.
     pub(super) fn live(&self, now: Duration, access_token: &str) -> Option<u64> {
         self.access
             .get(access_token)
@@ -243,7 +252,7 @@ impl Tokens {
             .map(|access| access.number)
     }
 
-    /// Whether a use of this refresh token would be answered with tokens now, as an unspent one.
+    /// Returns whether this refresh token is valid and unspent.
     pub(super) fn is_unspent(&self, now: Duration, refresh_token: &str) -> bool {
         self.refresh.get(refresh_token).is_some_and(|refresh| {
             refresh.spent.is_none()
@@ -265,7 +274,7 @@ impl Tokens {
         }
     }
 
-    /// Its family with it (RFC 7009 §2.1).
+    /// Revokes the family of a refresh token (RFC 7009 §2.1).
     pub(super) fn revoke_refresh_token(&mut self, refresh_token: &str) -> bool {
         let Some(family) = self.refresh.get(refresh_token).map(|found| found.family) else {
             return false;
@@ -305,7 +314,7 @@ impl Family {
     }
 }
 
-/// The scope that comes of asking for `asked` where `granted` is the most (RFC 6749 §3.3, §6).
+/// Returns the scope of a request for `asked` if at most `granted` is allowed (RFC 6749 §3.3, §6).
 fn narrow(granted: Option<&str>, asked: Option<&str>) -> Result<Option<String>, Denied> {
     let Some(asked) = asked else {
         return Ok(granted.map(str::to_owned));

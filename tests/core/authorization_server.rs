@@ -65,7 +65,7 @@ async fn a_reuse_leaves_other_families_alone() {
 async fn one_of_sixteen_concurrent_uses_succeeds_and_ends_the_family() {
     let server = AuthorizationServer::new();
     let token = server.issue_refresh_token();
-    let slow = Fault::honest().delay(Duration::from_millis(50));
+    let slow = Fault::normal().delay(Duration::from_millis(50));
     server.token_faults().always(slow);
 
     let answers = join_all((0..16).map(|_| refresh(&server, token.expose_secret()))).await;
@@ -149,7 +149,7 @@ async fn tokens_expire_by_the_monotonic_clock_of_the_server() {
     let tokens = server.issue();
     let access = tokens.access_token().expose_secret();
 
-    clock.suspend(Duration::from_secs(3600));
+    clock.advance_wall(Duration::from_secs(3600));
     clock.advance(Duration::from_millis(1_999));
     assert!(server.is_live(access));
     clock.advance(Duration::from_millis(1));
@@ -565,7 +565,7 @@ async fn a_delay_comes_before_processing_or_after_it() {
     let server = AuthorizationServer::new();
     for after in [false, true] {
         let token = server.issue_refresh_token();
-        let fault = Fault::honest().delay(Duration::from_secs(3));
+        let fault = Fault::normal().delay(Duration::from_secs(3));
         server.token_faults().once(if after { fault.after_processing() } else { fault });
         let start = TokioClock::new();
         let mut answer = task::spawn(refresh(&server, token.expose_secret()));
@@ -596,7 +596,7 @@ async fn dropped_token_request_leaves_the_token_unspent_or_spent() {
 async fn a_dripped_body_comes_byte_by_byte() {
     let server = AuthorizationServer::new();
     let token = server.issue_refresh_token();
-    let drip = Fault::honest().drip(3, Duration::from_millis(100));
+    let drip = Fault::normal().drip(3, Duration::from_millis(100));
     server.token_faults().once(drip);
     let start = TokioClock::new();
     let mut response = refresh(&server, token.expose_secret()).await.unwrap();
@@ -619,7 +619,7 @@ async fn a_dripped_body_comes_byte_by_byte() {
 async fn a_cut_body_ends_in_an_error_half_way() {
     let server = AuthorizationServer::new();
     let token = server.issue_refresh_token();
-    server.token_faults().once(Fault::honest().cut());
+    server.token_faults().once(Fault::normal().truncate());
     let mut response = refresh(&server, token.expose_secret()).await.unwrap();
     let length = response.size_hint().exact().unwrap() as usize;
 
@@ -636,7 +636,7 @@ async fn a_cut_body_ends_in_an_error_half_way() {
 async fn late_body_arrives_a_while_after_its_head() {
     let server = AuthorizationServer::new();
     let fault =
-        Fault::status(StatusCode::UNAUTHORIZED).body("no").late_body(Duration::from_secs(1));
+        Fault::status(StatusCode::UNAUTHORIZED).body("no").delay_body(Duration::from_secs(1));
     server.resource_faults().once(fault);
     let start = TokioClock::new();
     let response = server.service().oneshot(get("/", "x")).await.unwrap();
@@ -697,8 +697,8 @@ async fn one_off_faults_come_first_then_standing_ones_in_their_order() {
     let faults = server.resource_faults();
     faults.when(move |number| (number % 2 == 0).then(|| fault(502)));
     faults.always(fault(503));
-    faults.next(2, fault(500));
-    faults.next(0, fault(599));
+    faults.times(2, fault(500));
+    faults.times(0, fault(599));
     faults.once(fault(501));
     let mut seen = Vec::new();
     for _ in 0..6 {
@@ -824,7 +824,7 @@ async fn a_dropped_connection_is_closed_without_a_byte() {
 async fn cut_body_is_shorter_than_its_content_length() {
     let server = AuthorizationServer::new();
     let serving = server.serve().await.unwrap();
-    let fault = Fault::status(StatusCode::OK).body("0123456789").cut();
+    let fault = Fault::status(StatusCode::OK).body("0123456789").truncate();
     server.resource_faults().always(fault);
 
     let mut stream = send(serving.address(), "GET /", "").await;

@@ -118,7 +118,7 @@ async fn response_to_a_frozen_process_is_saved_when_it_resumes(kind: Kind) {
     other.says(1, json!({ "event": "adopted" })).await;
 
     // The token is spent, and the response waits in the socket of the frozen process.
-    let late = Fault::honest().delay(Duration::from_millis(300)).after_processing();
+    let late = Fault::normal().delay(Duration::from_millis(300)).after_processing();
     let so_far = stage.counters().token_requests;
     stage.server.token_faults().once(late);
     frozen.tell("renew").await;
@@ -174,7 +174,7 @@ async fn frozen_process_blocks_neither_log_in_nor_log_out() {
         let said = other.ask("renew").await;
         assert_eq!(said["error"], "transient", "{said}");
         let message = said["message"].as_str().unwrap();
-        assert!(message.contains("the store is locked"), "{message}");
+        assert!(message.contains("the store is locked by another process"), "{message}");
 
         if !skip_log_out {
             let said = other.ask("forget").await;

@@ -49,7 +49,7 @@ async fn kill_at(stage: &Stage, step: &str, skip: usize) {
 
     // ===== the kill =====
     let killed = if step == UNDER_WAY {
-        let delay = Fault::honest().delay(Duration::from_secs(60)).after_processing();
+        let delay = Fault::normal().delay(Duration::from_secs(60)).after_processing();
         let struck = 1 + skip as u64;
         stage.server.token_faults().when(move |number| (number == struck).then(|| delay.clone()));
         let mut process = Process::start(&orders);
@@ -107,7 +107,7 @@ async fn random_kills_lose_no_token_and_report_every_reuse(kind: Kind) {
     let server = AuthorizationServer::builder().access_token_lifetime(LIFETIME).build();
     let Some(stage) = Stage::new(kind, server).await else { return };
     // Half of a refresh precedes the use of the token, and half of it follows.
-    let delay = Fault::honest().delay(Duration::from_millis(40));
+    let delay = Fault::normal().delay(Duration::from_millis(40));
     stage.server.token_faults().when(move |number| {
         Some(if number % 2 == 0 { delay.clone() } else { delay.clone().after_processing() })
     });

@@ -121,7 +121,7 @@ async fn unsaved_tokens_are_used_and_saved_when_redis_is_back() {
     process.says(1, json!({ "event": "renewed" })).await;
 
     // The token is spent, and Redis ends before the response arrives.
-    let late = Fault::honest().delay(LIFETIME / 2).after_processing();
+    let late = Fault::normal().delay(LIFETIME / 2).after_processing();
     stage.server.token_faults().once(late);
     process.tell("renew").await;
     stage.until("it is under way", |counters| counters.token_requests == 2).await;
@@ -157,7 +157,7 @@ async fn a_lease_lasts_as_long_as_the_token_endpoint_takes() {
     let first = stage.server.issue_refresh_token();
     let orders = Orders { place, ..stage.orders(first.expose_secret()) };
 
-    stage.server.token_faults().always(Fault::honest().delay(takes).after_processing());
+    stage.server.token_faults().always(Fault::normal().delay(takes).after_processing());
     let mut processes: Vec<_> = (0..4).map(|_| Process::start(&orders)).collect();
     for process in &processes {
         process.says(1, json!({ "event": "renewed" })).await;

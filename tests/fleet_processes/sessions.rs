@@ -38,7 +38,7 @@ async fn two(kind: Kind) -> Option<(Stage, Process, Process)> {
 
 /// Orders a refresh, and returns when the server has spent the token and not yet responded.
 async fn begin_a_refresh(stage: &Stage, process: &mut Process) {
-    let late = Fault::honest().delay(Duration::from_millis(500)).after_processing();
+    let late = Fault::normal().delay(Duration::from_millis(500)).after_processing();
     stage.server.token_faults().once(late);
     let so_far = stage.counters().token_requests;
     process.tell("renew").await;

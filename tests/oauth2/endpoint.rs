@@ -31,7 +31,7 @@ async fn fifty_callers_over_200_expiries_spend_no_token_twice() {
     let world = World::of(AuthorizationServer::builder().access_token_lifetime(MINUTE));
     let client = world.client(world.refresh_token_grant(Dialect::rfc6749()));
     // Long enough for all callers to arrive while the one refresh is in flight.
-    world.server.token_faults().always(Fault::honest().delay(Duration::from_millis(200)));
+    world.server.token_faults().always(Fault::normal().delay(Duration::from_millis(200)));
 
     let mut first_wait = 0;
     for round in 0..400 {
@@ -136,7 +136,7 @@ async fn after_a_lost_response_one_attempt_follows_at_expiry() {
 #[tokio::test(start_paused = true)]
 async fn refresh_token_is_not_sent_while_a_lost_refresh_sends_it() {
     let world = World::of(AuthorizationServer::builder());
-    world.server.token_faults().once(Fault::honest().delay(MINUTE));
+    world.server.token_faults().once(Fault::normal().delay(MINUTE));
     let policy = harness::policy().clock(world.clock.clone()).timeout(5 * SECOND);
     let credentials =
         Credentials::with_policy(world.refresh_token_grant(Dialect::rfc6749()), policy);
@@ -161,7 +161,7 @@ async fn refresh_token_is_not_sent_while_a_lost_refresh_sends_it() {
 #[tokio::test(start_paused = true)]
 async fn clones_of_a_grant_do_not_send_one_token_at_the_same_time() {
     let world = World::of(AuthorizationServer::builder());
-    world.server.token_faults().always(Fault::honest().delay(SECOND));
+    world.server.token_faults().always(Fault::normal().delay(SECOND));
     let grant = world.refresh_token_grant(Dialect::rfc6749());
     let (one, other) = (world.client(grant.clone()), world.client(grant));
     let mut first = task::spawn(one.credentials.token());
@@ -197,7 +197,7 @@ async fn lost_response_is_repaired_inside_the_grace_window() {
         Fault::drop_connection().after_processing(),
         Fault::status(StatusCode::BAD_GATEWAY).body("<h1>Bad gateway</h1>").after_processing(),
         Fault::unavailable().after_processing(),
-        Fault::honest().cut().after_processing(),
+        Fault::normal().truncate().after_processing(),
         Fault::hang().after_processing(),
     ] {
         let world = World::of(AuthorizationServer::builder().rotation(Rotation::Grace(MINUTE)));

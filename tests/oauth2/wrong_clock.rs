@@ -30,9 +30,9 @@ async fn expired_refresh_token_is_sent_and_the_server_decides() {
             let credentials = server.credentials(&clock, memory.as_ref());
             assert_eq!(token(&credentials).await, "a1");
 
-            clock.step_forward(ahead);
+            clock.advance_wall(ahead);
             assert_eq!(token(&credentials).await, "a2", "{has_store} {ahead:?}");
-            clock.step_back(ahead);
+            clock.rewind_wall(ahead);
             clock.advance(ACCESS);
             assert_eq!(token(&credentials).await, "a3", "{has_store} {ahead:?}");
             assert_eq!(server.posts(), 3);
@@ -48,7 +48,7 @@ async fn restart_with_a_clock_ahead_sends_the_stored_refresh_token() {
     let memory = MemoryStore::new();
     assert_eq!(token(&server.credentials(&clock, Some(&memory))).await, "a1");
     for number in 2..5 {
-        clock.step_forward(DAY);
+        clock.advance_wall(DAY);
         let restarted = server.credentials(&clock, Some(&memory));
         assert_eq!(token(&restarted).await, format!("a{number}"));
     }
@@ -61,7 +61,7 @@ async fn one_wrong_clock_does_not_log_out_the_fleet() {
     let server = Server::default();
     let memory = MemoryStore::new();
     let (right, wrong) = (ManualClock::new(), ManualClock::new());
-    wrong.step_forward(2 * HOUR);
+    wrong.advance_wall(2 * HOUR);
     let first = server.credentials(&right, Some(&memory));
     assert_eq!(token(&first).await, "a1");
     assert_eq!(token(&server.credentials(&wrong, Some(&memory))).await, "a2");

@@ -287,7 +287,7 @@ async fn a_timeout_is_reqwests_own_error_before_the_head_and_after_it() {
     let error = in_time(api.send("/", "")).await.unwrap_err();
     assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_timeout());
 
-    api.server.resource_faults().once(Fault::honest().drip(1, Duration::from_secs(60)));
+    api.server.resource_faults().once(Fault::normal().drip(1, Duration::from_secs(60)));
     let answer = in_time(api.send("/", "two bytes and more")).await.unwrap();
     assert!(in_time(answer.into_body().collect()).await.unwrap_err().is_timeout());
 }

@@ -1,5 +1,11 @@
-//! The store in memory keeps the laws of stores, and a store that breaks one is detected.
-#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
+//! The memory store keeps the laws of stores, and each store that breaks one is detected.
+#![cfg(all(feature = "store", feature = "testing"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_types,
+    reason = "a test: helpers outside of test functions too"
+)]
 
 use std::collections::HashMap;
 use std::mem;
@@ -19,7 +25,7 @@ use tower_refresh::store::{
 use tower_refresh::testing::store_laws;
 
 #[test]
-fn the_store_in_memory_keeps_the_laws() {
+fn memory_store_keeps_the_laws() {
     let storages = Storages::default();
     let real = Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     for runtime in [paused(), real] {
@@ -28,45 +34,45 @@ fn the_store_in_memory_keeps_the_laws() {
 }
 
 #[test]
-fn a_store_that_waits_between_its_steps_keeps_the_laws() {
+fn store_that_yields_between_its_steps_keeps_the_laws() {
     let storages = Storages::default();
     let run = store_laws(async |name| storages.open_broken(Flaw::None, name));
     paused().block_on(run);
 }
 
 #[test]
-fn broken_law_of_a_store_is_named_in_the_panic() {
+fn each_broken_law_is_reported_by_its_number() {
     let mut missed = Vec::new();
     for (flaw, law, words) in [
         (Flaw::IgnoresNames, "law 1", "is not empty"),
         (Flaw::LocksAll, "law 1", "another storage"),
-        (Flaw::LockForAnyone, "law 2", "got it once more"),
-        (Flaw::LockForThisHandleOnly, "law 2", "another handle got it"),
+        (Flaw::LockForAnyone, "law 2", "took it again"),
+        (Flaw::LockForThisHandleOnly, "law 2", "another handle took it"),
         (Flaw::HeldIsUnavailable, "law 2", "`StoreError::held`"),
-        (Flaw::NeverWaits, "law 2", "is to wait for"),
+        (Flaw::NeverWaits, "law 2", "must wait that long"),
         (Flaw::WaitsForEver, "law 2", "did not end within"),
-        (Flaw::LockSurvivesRelease, "law 2", "was released"),
-        (Flaw::LockSurvivesDrop, "law 2", "that was dropped"),
+        (Flaw::LockSurvivesRelease, "law 2", "a released lock"),
+        (Flaw::LockSurvivesDrop, "law 2", "a dropped lock"),
         (Flaw::LockSurvivesCancel, "cancel safety", "future was dropped"),
         (Flaw::LockGoesToWhoGaveUp, "cancel safety", ""),
-        (Flaw::SaysThatItIsNotHeld, "law 3", "says that it is not"),
-        (Flaw::NeverCompares, "law 4", "counted, and is to be a conflict"),
-        (Flaw::NoneReplacesAnything, "law 4", "that is not empty counted"),
-        (Flaw::ComparesAndThenWrites, "law 4", "of 8 saves at once over nothing"),
-        (Flaw::UpdatesInTwoSteps, "law 4", "of 8 saves at once over the same record"),
-        (Flaw::ConflictIsUnavailable, "law 4", "is to be a conflict, and is"),
-        (Flaw::ConflictWrites, "law 4", "is a conflict, and"),
-        (Flaw::SameSaveIsConflict, "law 4", "the same save once more"),
+        (Flaw::SaysThatItIsNotHeld, "law 3", "`is_held` is false"),
+        (Flaw::NeverCompares, "law 4", "succeeded, and must be a conflict"),
+        (Flaw::NoneReplacesAnything, "law 4", "that is not empty succeeded"),
+        (Flaw::ComparesAndThenWrites, "law 4", "of 8 concurrent saves over nothing"),
+        (Flaw::UpdatesInTwoSteps, "law 4", "of 8 concurrent saves over the same record"),
+        (Flaw::ConflictIsUnavailable, "law 4", "must be a conflict, and failed"),
+        (Flaw::ConflictWrites, "law 4", "is a conflict, and changed"),
+        (Flaw::SameSaveIsConflict, "law 4", "a repeated save"),
         (Flaw::SaveTakesTheLock, "law 4", "a save did not end"),
         (Flaw::ForgetsOpenIntents, "law 6", "an open intent"),
         (Flaw::ForgetsUnknownFields, "law 6", "a later version"),
         (Flaw::FullAt64Kilobytes, "law 4", "100 KB"),
-        (Flaw::KeptWhileOpenOnly, "law 5", "everything was closed"),
+        (Flaw::KeptWhileOpenOnly, "law 5", "all handles were closed"),
         (Flaw::LoadsWhatItSaved, "law 6", ""),
         (Flaw::LoadsLate, "law 6", "older record"),
         (Flaw::TearsRecords, "law 6", "torn"),
         (Flaw::DeletesBeforeItWrites, "law 6", "found nothing"),
-        (Flaw::LosesCancelledSaves, "cancel safety", "neither what was stored"),
+        (Flaw::LosesCancelledSaves, "cancel safety", "neither the old record"),
     ] {
         let storages = Storages::default();
         let run = store_laws(async |name| storages.open_broken(flaw, name));
@@ -82,16 +88,16 @@ fn broken_law_of_a_store_is_named_in_the_panic() {
     assert!(missed.is_empty(), "{missed:#?}");
 }
 
-/// The stores, by name.
+/// The storages by their names.
 #[derive(Default)]
 struct Storages(Mutex<HashMap<String, Storage>>);
 
 #[derive(Clone, Default)]
 struct Storage {
     memory: MemoryStore,
-    /// Locked instead of `memory`.
+    /// Replaces the lock of `memory`.
     lock: MemoryStore,
-    /// Returned by loads instead of the stored record.
+    /// Replaces the stored record in loads.
     torn: Arc<Mutex<Option<StoredTokens>>>,
     is_empty: Arc<AtomicBool>,
 }
@@ -152,12 +158,12 @@ enum Flaw {
     LosesCancelledSaves,
 }
 
-/// A store in memory that waits between its steps, with a flaw.
+/// A store in memory that yields between its steps, with a flaw.
 #[derive(Default)]
 struct Broken {
     flaw: Flaw,
     storage: Storage,
-    /// The state of this handle alone.
+    /// The state of this handle.
     own: MemoryStore,
     own_loads: AtomicUsize,
 }
@@ -347,7 +353,7 @@ impl StoreLock for BrokenLock {
     async fn release(mut self) {
         let held = self.held.take();
         if self.flaw == Flaw::LockSurvivesRelease {
-            // Until the lease ends.
+            // As if a lease had to run out.
             tokio::spawn(async move {
                 sleep(Duration::from_secs(30)).await;
                 drop(held);

@@ -8,6 +8,8 @@
 )]
 #![cfg_attr(not(feature = "full"), allow(dead_code, reason = "helpers of tests that were skipped"))]
 
+#[cfg(all(feature = "encrypted-store", feature = "testing"))]
+mod encrypted_store;
 #[cfg(all(unix, feature = "file-store"))]
 mod file_store;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
@@ -20,8 +22,6 @@ mod folder;
 mod harness;
 #[cfg(all(feature = "store", feature = "testing"))]
 mod laws;
-#[cfg(all(feature = "sealed", feature = "testing"))]
-mod sealed;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod stored;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]

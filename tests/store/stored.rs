@@ -425,7 +425,7 @@ async fn lost_refresh_that_lands_late_is_saved_and_spends_nothing() {
         Credentials::with_policy(stored, world.policy().timeout(SECOND))
     };
     let worker = fast();
-    let late = tower_refresh::testing::Fault::honest().delay(Duration::from_secs(20));
+    let late = tower_refresh::testing::Fault::normal().delay(Duration::from_secs(20));
     world.server.token_faults().once(late.after_processing());
     worker.token().await.unwrap_err();
     sleep(Duration::from_secs(10)).await;

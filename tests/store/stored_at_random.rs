@@ -70,7 +70,7 @@ async fn play(seed: u64) {
             8 => world.server.token_faults().once(match dice.roll(3) {
                 0 => Fault::unavailable(),
                 1 => Fault::drop_connection(),
-                _ => Fault::honest().after_processing().delay(SECOND * 2),
+                _ => Fault::normal().after_processing().delay(SECOND * 2),
             }),
             9 => {
                 let session = world.server.issue();

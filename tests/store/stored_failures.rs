@@ -233,7 +233,7 @@ async fn lost_response_is_requested_again_at_once_in_the_grace_window() {
     assert_eq!(world.requests(), 3);
     assert_eq!(world.server.counters().refresh_tokens_answered_again, 1);
 
-    world.server.token_faults().next(2, lost());
+    world.server.token_faults().times(2, lost());
     let error = worker.renew().await.unwrap_err();
     assert!(error.is_ambiguous(), "{error}");
     assert_eq!(world.requests(), 5);
@@ -590,7 +590,7 @@ async fn token_endpoint_slower_than_the_lease_costs_nothing() {
     let [slow, other] = [world.worker(), world.worker()];
     slow.token().await.unwrap();
     other.token().await.unwrap();
-    let fault = Fault::honest().after_processing().delay(Duration::from_secs(25));
+    let fault = Fault::normal().after_processing().delay(Duration::from_secs(25));
     world.server.token_faults().once(fault);
     let renewing = tokio::spawn({
         let slow = slow.clone();
@@ -769,7 +769,7 @@ async fn a_lock_that_others_hold_is_no_store_that_is_down() {
     let go = paused.reached().await;
     let error = worker.token().await.unwrap_err();
     assert!(error.is_transient() && !is_store_down(&error), "{error}");
-    assert!(error.to_string().contains("the store is locked"), "{error}");
+    assert!(error.to_string().contains("locked by another process"), "{error}");
     assert_eq!(world.requests(), 0);
     drop(go);
 }

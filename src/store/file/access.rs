@@ -1,13 +1,13 @@
-//! Who may own and write the files of a store.
+//! The users that may own and write the files of a store.
 //!
-//! A record that another user can write chooses the account that the program uses, and receives its next refresh token.
+//! A user who can write a record chooses the account that the program uses, and receives its next refresh token.
 
 use std::fs::{File, Metadata};
 use std::path::Path;
 
 use crate::store::StoreError;
 
-/// Who shares the files of one store.
+/// The users that share the files of one store.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Access {
     /// The processes of one user.
@@ -23,18 +23,17 @@ mod unix {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
     use std::time::{Duration, SystemTime};
 
-    use super::super::place::failed;
+    use super::super::error::failed;
     use super::{Access, File, Metadata, Path, StoreError};
 
     impl Access {
-        /// Returns the access of the members of a folder's group.
-        pub(in super::super) fn of_group(
-            folder: &Path,
-            metadata: &Metadata,
-        ) -> Result<Self, StoreError> {
+        /// Returns access for the members of a folder's group.
+        pub(in super::super) fn of_group(folder: &Path) -> Result<Self, StoreError> {
+            let metadata =
+                fs::metadata(folder).map_err(|error| failed(folder, "examined", &error))?;
             if metadata.mode() & 0o002 != 0 {
                 return Err(StoreError::misconfigured(format!(
-                    "the folder {0} can be written by every user, and the store in it is for the folder's group: run `chmod o-w {0}`",
+                    "every user can write to the folder {0}, and the store in it is shared with its group only: run `chmod o-w {0}`",
                     folder.display()
                 )));
             }
@@ -49,9 +48,9 @@ mod unix {
             }
         }
 
-        /// Gives a file that this process has created to those who share it. The umask does not count.
+        /// Gives a file of this user to the group, independent of the umask.
         ///
-        /// Refuses a file that has another name: a member of the group may have linked a file here that is not the store's.
+        /// Refuses a file that has a second name: a member of the group may have linked a foreign file here.
         pub(in super::super) fn share(
             self,
             file: &File,
@@ -65,7 +64,7 @@ mod unix {
             }
             if metadata.nlink() != 1 {
                 return Err(StoreError::misconfigured(format!(
-                    "{} is a hard link to a file of another name, which is not shared with the group: remove it",
+                    "{} is a hard link to another file, which is not shared with the group: remove it",
                     path.display()
                 )));
             }
@@ -74,8 +73,8 @@ mod unix {
                 .map_err(|error| failed(path, "shared with the group", &error))
         }
 
-        /// Returns whether another member of the group may be about to share a file that this process may not open: it is
-        /// created first, with the mode that the umask leaves, and then given to the group.
+        /// Returns whether another process may be about to share this file: a file is created with the mode that the umask
+        /// leaves, and then given to the group.
         #[expect(clippy::disallowed_methods, reason = "compared with the time of a file")]
         pub(in super::super) fn is_being_shared(self, path: &Path) -> bool {
             let Self::Group(_) = self else { return false };
@@ -87,7 +86,7 @@ mod unix {
             })
         }
 
-        /// Refuses a file that others own.
+        /// Refuses a file of another owner.
         pub(in super::super) fn check_owner(
             self,
             path: &Path,
@@ -101,17 +100,17 @@ mod unix {
                 Self::User => {
                     let user = rustix::process::geteuid().as_raw();
                     format!(
-                        "{path} belongs to user {owner}, and this process runs as user {user}: run it as the owner (`sudo -u '#{owner}' …`), give the file to this user (`chown {user} {path}`) if its content is to be trusted, or see `FileStore::allow_group`"
+                        "{path} belongs to user {owner}, and this process runs as user {user}: run it as the owner (`sudo -u '#{owner}' …`), give the file to this user (`chown {user} {path}`) if you trust its content, or see `FileStore::share_with_group`"
                     )
                 }
                 Self::Group(gid) => format!(
-                    "{path} belongs to user {owner} and group {}, and its folder to group {gid}: run `chgrp {gid} {path}` if its content is to be trusted",
+                    "{path} belongs to user {owner} and group {}, and its folder to group {gid}: run `chgrp {gid} {path}` if you trust its content",
                     metadata.gid()
                 ),
             }))
         }
 
-        /// Refuses a record that others own or can write.
+        /// Refuses a record that another user owns or can write.
         pub(in super::super) fn check(
             self,
             path: &Path,
@@ -128,16 +127,16 @@ mod unix {
             }
             let path = path.display();
             let group = match self {
-                Self::User if mode & 0o002 == 0 => ", or see `FileStore::allow_group`",
+                Self::User if mode & 0o002 == 0 => ", or see `FileStore::share_with_group`",
                 _ => "",
             };
             Err(StoreError::misconfigured(format!(
-                "{path} can be written by other users (mode {mode:04o}): see that its content is to be trusted, and run `chmod {remedy} {path}`{group}"
+                "{path} can be written by other users (mode {mode:04o}): check whether you trust its content, and run `chmod {remedy} {path}`{group}"
             )))
         }
 
-        /// Returns whether a file can only have been made by those who share the store, and has one name only: to write
-        /// into another would show the tokens to others, or destroy what is behind the other name.
+        /// Returns whether a user of the store has created the file, and whether it has one name only. Writing into any
+        /// other file would disclose the tokens or destroy a foreign file.
         pub(in super::super) fn is_ours(self, metadata: &Metadata) -> bool {
             metadata.is_file()
                 && metadata.nlink() == 1
@@ -154,13 +153,17 @@ mod unix {
         metadata.uid() == rustix::process::geteuid().as_raw()
     }
 
-    /// Two system calls, and what a busy machine puts between them.
+    /// The time between two system calls, on a busy machine.
     const SHARING: Duration = Duration::from_secs(1);
 }
 
-/// Access is what the folder passes on.
+/// Files inherit the access rights of the folder.
 #[cfg(not(unix))]
 impl Access {
+    pub(super) fn of_group(_: &Path) -> Result<Self, StoreError> {
+        Ok(Self::User)
+    }
+
     pub(super) fn share(self, _: &File, _: &Path, _: &Metadata) -> Result<(), StoreError> {
         Ok(())
     }

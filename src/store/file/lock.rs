@@ -1,94 +1,86 @@
-//! Files that are locked.
+//! Locked files.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::access::Access;
-use super::place::failed;
+use super::error::{Failure, failed};
 use crate::store::StoreError;
 
-/// A file that is open and locked, under a name that was its own when it was taken.
+/// An open and locked file, which had its name when it was locked.
 ///
-/// The lock is one of the operating system on the open file: it keeps out other processes and other handles of this one, and
-/// no program that runs in a child inherits it.
+/// The lock is an advisory lock of the operating system on the open file. It excludes other processes and other handles of
+/// this process. Child processes do not inherit it.
 pub(super) struct Held {
     file: File,
     path: PathBuf,
 }
 
-/// What became of the attempt to open a file and to lock it.
-pub(super) enum Taken {
-    Held(Held),
-    /// Somebody else holds it, or put another file in its place in this moment.
-    Busy,
-    Missing,
-}
-
 impl Held {
-    /// Takes a file, which is created if it is missing.
-    pub(super) fn take(path: &Path, access: Access) -> Result<Taken, StoreError> {
-        Self::open(path, access, OpenOptions::new().create(true))
+    /// Locks a file, which is created if it does not exist.
+    pub(super) fn take(path: &Path, access: Access) -> Result<Self, Failure> {
+        Self::open(path, access, OpenOptions::new().create(true))?.ok_or(Failure::Busy)
     }
 
-    /// Takes a file that exists.
-    pub(super) fn take_existing(path: &Path, access: Access) -> Result<Taken, StoreError> {
+    /// Creates and locks a file that does not exist.
+    pub(super) fn take_new(path: &Path, access: Access) -> Result<Self, Failure> {
+        Self::open(path, access, OpenOptions::new().create_new(true))?.ok_or(Failure::Busy)
+    }
+
+    /// Locks a file, unless it does not exist.
+    pub(super) fn take_existing(path: &Path, access: Access) -> Result<Option<Self>, Failure> {
         Self::open(path, access, &mut OpenOptions::new())
     }
 
-    /// Takes a file that does not exist yet.
-    pub(super) fn take_new(path: &Path, access: Access) -> Result<Taken, StoreError> {
-        Self::open(path, access, OpenOptions::new().create_new(true))
-    }
-
-    fn open(path: &Path, access: Access, options: &mut OpenOptions) -> Result<Taken, StoreError> {
+    fn open(
+        path: &Path,
+        access: Access,
+        options: &mut OpenOptions,
+    ) -> Result<Option<Self>, Failure> {
         let failed = |error: io::Error| failed(path, "locked", &error);
         let file = match open_private(path, access, options.read(true).write(true)) {
             Ok(file) => file,
-            // With its folder, or else a human must mend that.
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound
-                    && path.parent().is_some_and(Path::is_dir) =>
-            {
-                return Ok(Taken::Missing);
+            Err(error) => {
+                return match error.kind() {
+                    // If its folder does not exist either, that is an error.
+                    ErrorKind::NotFound if path.parent().is_some_and(Path::is_dir) => Ok(None),
+                    ErrorKind::AlreadyExists => Err(Failure::Busy),
+                    ErrorKind::PermissionDenied if access.is_being_shared(path) => {
+                        Err(Failure::Busy)
+                    }
+                    _ => Err(failed(error).into()),
+                };
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Taken::Busy),
-            Err(error)
-                if error.kind() == io::ErrorKind::PermissionDenied
-                    && access.is_being_shared(path) =>
-            {
-                return Ok(Taken::Busy);
-            }
-            Err(error) => return Err(failed(error)),
         };
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(StoreError::misconfigured(format!(
                 "{} is not a regular file: remove it",
                 path.display()
-            )));
+            ))
+            .into());
         }
-        // Another user who owns the lock can hold it forever.
+        // Another user who owns the lock file can hold it forever.
         if let Err(error) = access.check_owner(path, &metadata) {
-            return if access.is_being_shared(path) { Ok(Taken::Busy) } else { Err(error) };
+            return Err(if access.is_being_shared(path) { Failure::Busy } else { error.into() });
         }
         access.share(&file, path, &metadata)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Taken::Busy),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => Failure::Busy,
+            TryLockError::Error(error) => failed(error).into(),
+        })?;
         let held = Self { file, path: path.to_owned() };
-        // Whoever held it before may have renamed or removed it, after it was opened here.
-        Ok(if held.is_held()? { Taken::Held(held) } else { Taken::Busy })
+        // The previous holder may have renamed or removed it after it was opened here.
+        if held.is_held()? { Ok(Some(held)) } else { Err(Failure::Busy) }
     }
 
-    /// Returns whether the name still leads to the file that is locked.
+    /// Returns whether the name still leads to the locked file.
     pub(super) fn is_held(&self) -> Result<bool, StoreError> {
-        let failed = |error: io::Error| failed(&self.path, "looked at", &error);
+        let failed = |error: io::Error| failed(&self.path, "examined", &error);
         match fs::symlink_metadata(&self.path) {
             Ok(named) => Ok(is_same(&named, &self.file.metadata().map_err(failed)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(failed(error)),
         }
     }
@@ -104,12 +96,12 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // To close it would do, but for a child that is between fork and exec at this moment and has it open too.
+        // Closing it is not enough: a child process between fork and exec may have it open too.
         let _ = self.file.unlock();
     }
 }
 
-/// Opens a file, but no symbolic link. If it is created, only those who share the store can read it.
+/// Opens a file, and no symbolic link. If it is created, only the users of the store can read it.
 pub(super) fn open_private(
     path: &Path,
     access: Access,
@@ -121,7 +113,7 @@ pub(super) fn open_private(
 
         use rustix::fs::OFlags;
 
-        // To open a pipe would wait for whoever is at its other end.
+        // Without NONBLOCK, opening a pipe waits for its other end.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         options.mode(access.mode()).custom_flags(flags.bits().cast_signed());
     }
@@ -137,7 +129,7 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-/// There is nothing to compare in the standard library. A name that is gone is noticed, one that is another file's is not.
+/// The standard library has nothing to compare. A removed lock file is detected, a replaced one is not.
 #[cfg(not(unix))]
 fn is_same(_: &Metadata, _: &Metadata) -> bool {
     true

@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::access::Access;
-use super::lock::{Held, Taken};
-use super::place::{failed, network_by_magic};
-use super::write::{LEAST_ROOM, fill_with_zeros, replace};
+use super::error::{Failure, failed};
+use super::lock::Held;
+use super::place::network_by_magic;
+use super::reserve::{LEAST_ROOM, fill_with_zeros};
+use super::write::replace;
 use super::*;
 use crate::store::Binding;
 
-/// A folder that goes with its test.
+/// A folder that is removed after its test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -24,7 +26,7 @@ impl Folder {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tower-refresh-file-store-{}-{next}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        // Of a run that was killed, under the same process id: in containers it comes again.
+        // A killed run with the same process id may have left it behind, as in a container.
         drop(fs::remove_dir_all(&path));
         fs::create_dir_all(&path).unwrap();
         Self(path)
@@ -42,7 +44,7 @@ impl Drop for Folder {
 }
 
 #[tokio::test]
-async fn fields_of_another_version_survive_what_this_one_saves() {
+async fn fields_of_another_version_survive_a_save() {
     const THEIRS: &str = r#"{
         "version": 1, "write_id": "0123456789abcdef0123456789abcdef", "epoch": 1, "revision": 4,
         "mood": "good", "binding": {},
@@ -72,7 +74,7 @@ async fn fields_of_another_version_survive_what_this_one_saves() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn network_file_systems_are_told_from_local_ones() {
+fn network_file_systems_are_recognized() {
     let [ext, tmpfs, overlay, btrfs, xfs, zfs] =
         [0xef53, 0x0102_1994, 0x794c_7630, 0x9123_683e, 0x5846_5342, 0x2fc1_2fc1];
     for local in [ext, tmpfs, overlay, btrfs, xfs, zfs] {
@@ -85,10 +87,10 @@ fn network_file_systems_are_told_from_local_ones() {
 }
 
 #[test]
-fn what_a_human_must_mend_is_told_from_what_may_pass() {
+fn permanent_errors_are_misconfigured_and_others_unavailable() {
     use rustix::io::Errno;
 
-    let told = |errno: Errno| failed(Path::new("/a/tokens.json"), "written", &errno.into());
+    let error = |errno: Errno| failed(Path::new("/a/tokens.json"), "written", &errno.into());
     for errno in [
         Errno::ACCESS,
         Errno::PERM,
@@ -99,16 +101,16 @@ fn what_a_human_must_mend_is_told_from_what_may_pass() {
         Errno::LOOP,
         Errno::NAMETOOLONG,
     ] {
-        assert!(told(errno).is_misconfigured(), "{errno}");
+        assert!(error(errno).is_misconfigured(), "{errno}");
     }
     for errno in [Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::MFILE, Errno::NOMEM] {
-        assert!(told(errno).is_unavailable(), "{errno}");
+        assert!(error(errno).is_unavailable(), "{errno}");
     }
-    assert!(told(Errno::NOSPC).to_string().contains("make room"));
+    assert!(error(Errno::NOSPC).to_string().contains("make room"));
 }
 
 #[test]
-fn zeros_take_up_room_where_nothing_else_does() {
+fn zeros_allocate_blocks_without_fallocate() {
     use std::os::unix::fs::MetadataExt as _;
 
     let folder = Folder::new();
@@ -118,31 +120,29 @@ fn zeros_take_up_room_where_nothing_else_does() {
     file.sync_all().unwrap();
     assert_eq!(file.metadata().unwrap().len(), LEAST_ROOM);
     assert!(file.metadata().unwrap().blocks() * 512 >= LEAST_ROOM);
-    // The record that follows is written from the start.
+    // The file position is back at the start.
     let mut content = Vec::new();
     (&file).read_to_end(&mut content).unwrap();
     assert_eq!(content.len() as u64, LEAST_ROOM);
 }
 
 #[test]
-fn a_file_that_was_renamed_while_it_was_waited_for_is_not_taken() {
+fn file_that_was_renamed_before_it_was_locked_is_not_taken() {
     let folder = Folder::new();
     let [new, data] = ["new", "data"].map(|name| folder.path(name));
-    let Taken::Held(writer) = Held::take_new(&new, Access::User).unwrap() else {
-        panic!("it is free")
-    };
-    assert!(matches!(Held::take_existing(&new, Access::User).unwrap(), Taken::Busy));
+    let writer = Held::take_new(&new, Access::User).unwrap();
+    assert!(matches!(Held::take_existing(&new, Access::User), Err(Failure::Busy)));
     fs::rename(&new, &data).unwrap();
     assert!(!writer.is_held().unwrap());
-    assert!(matches!(Held::take_existing(&new, Access::User).unwrap(), Taken::Missing));
-    // Under its new name it is still the writer's.
-    assert!(matches!(Held::take_existing(&data, Access::User).unwrap(), Taken::Busy));
+    assert!(matches!(Held::take_existing(&new, Access::User), Ok(None)));
+    // Under its new name, the writer still holds it.
+    assert!(matches!(Held::take_existing(&data, Access::User), Err(Failure::Busy)));
     drop(writer);
-    assert!(matches!(Held::take_existing(&data, Access::User).unwrap(), Taken::Held(_)));
+    assert!(matches!(Held::take_existing(&data, Access::User), Ok(Some(_))));
 }
 
 #[test]
-fn a_lock_file_that_is_removed_by_its_holder_is_never_held_twice() {
+fn lock_file_that_its_holder_removes_is_never_held_twice() {
     let folder = Folder::new();
     let path = folder.path("lock");
     let holders = AtomicUsize::new(0);
@@ -151,12 +151,10 @@ fn a_lock_file_that_is_removed_by_its_holder_is_never_held_twice() {
             scope.spawn(|| {
                 let mut taken = 0;
                 while taken < 500 {
-                    let Taken::Held(held) = Held::take(&path, Access::User).unwrap() else {
-                        continue;
-                    };
+                    let Ok(held) = Held::take(&path, Access::User) else { continue };
                     assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
                     holders.fetch_sub(1, Ordering::SeqCst);
-                    // From here on there may be another.
+                    // From here on, another thread may take the lock.
                     fs::remove_file(&path).unwrap();
                     drop(held);
                     taken += 1;
@@ -167,35 +165,31 @@ fn a_lock_file_that_is_removed_by_its_holder_is_never_held_twice() {
 }
 
 #[test]
-fn a_copy_of_the_handle_in_a_child_does_not_prolong_the_lock() {
+fn copy_of_the_handle_in_a_child_does_not_prolong_the_lock() {
     let folder = Folder::new();
     let path = folder.path("lock");
-    let Taken::Held(held) = Held::take(&path, Access::User).unwrap() else { panic!("it is free") };
+    let held = Held::take(&path, Access::User).unwrap();
     let _childs = held.file().try_clone().unwrap();
     drop(held);
-    assert!(matches!(Held::take(&path, Access::User).unwrap(), Taken::Held(_)));
+    assert!(Held::take(&path, Access::User).is_ok());
 }
 
 #[test]
-fn nothing_is_replaced_under_a_lock_that_is_lost() {
+fn lost_lock_prevents_the_replacement_of_the_record() {
     let folder = Folder::new();
     let place = Place::find(&folder.path("tokens.json"), Options::default()).unwrap();
     for lost in [&place.save_lock, &place.new] {
-        let Taken::Held(lock) = Held::take(&place.save_lock, Access::User).unwrap() else {
-            panic!("it is free")
-        };
-        let Taken::Held(new) = Held::take_new(&place.new, Access::User).unwrap() else {
-            panic!("it is free")
-        };
+        let lock = Held::take(&place.save_lock, Access::User).unwrap();
+        let new = Held::take_new(&place.new, Access::User).unwrap();
         fs::remove_file(lost).unwrap();
-        assert!(replace(&place, new, &lock).unwrap().is_none());
+        assert!(matches!(replace(&place, new, &lock), Err(Failure::Busy)));
         assert!(!place.data.exists());
         drop(fs::remove_file(&place.new));
     }
 }
 
 #[tokio::test]
-async fn what_is_behind_other_names_is_not_written_to() {
+async fn links_to_foreign_files_are_not_written_to() {
     let folder = Folder::new();
     let [path, victim] = ["tokens.json", "victim"].map(|name| folder.path(name));
     for suffix in [".new", ".reserved"] {
@@ -205,7 +199,7 @@ async fn what_is_behind_other_names_is_not_written_to() {
         ] {
             let planted = folder.path(&format!("tokens.json{suffix}"));
             fs::write(&victim, "not yours").unwrap();
-            // Nothing but its second name tells it from a file of the store.
+            // Only its second name distinguishes it from a file of the store.
             fs::set_permissions(&victim, fs::Permissions::from_mode(0o600)).unwrap();
             plant(&victim, &planted);
             let store = FileStore::new(&path);

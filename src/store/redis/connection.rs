@@ -1,6 +1,8 @@
-//! One connection for all that a process asks of a Redis, made anew when it breaks.
+//! The connection to one Redis server, which all entries of a store share.
 
 use std::fmt;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,125 +10,151 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, ProtocolVersion, PushInfo,
-    PushKind, RedisError, Value, from_redis_value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, ProtocolVersion,
+    PushInfo, PushKind, RedisError, Value, from_redis_value,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Mutex, broadcast};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::super::StoreError;
 use super::failure::{Asked, Failure};
-use super::scripts;
+use crate::store::StoreError;
 
-/// Connects to one Redis, and connects again.
+/// Connects to one server, and again when the connection breaks.
 ///
-/// The task that drives a connection lives on the runtime that made it, and may be gone with it, or never be polled again. To
-/// whoever uses it, that is a connection that broke: the next one is made on the runtime of whoever needs it. So nobody waits
-/// for long for somebody else to connect: only so that many who need one at once do not make one each.
+/// The task that drives a connection runs on the runtime that made it. It may have ended with that runtime, or never be polled
+/// again. Both count as a broken connection, and the next request makes another one on its own runtime. For that reason, a
+/// request waits only briefly while another request connects: just long enough that many requests at once do not make one
+/// connection each.
 pub(super) struct Connector {
     client: Client,
-    /// What messages call the server; no secret.
+    connect: Option<Connect>,
+    /// The name that messages use for the server; no secret.
     place: String,
     current: ArcSwapOption<Link>,
-    /// Whose turn it is to connect.
+    /// Held by the request that connects.
     turn: Mutex<()>,
     is_checked: AtomicBool,
 }
+
+/// Opens a stream to the server.
+pub(super) type Connect = Arc<
+    dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>> + Send + Sync,
+>;
+
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// One connection.
 struct Link {
     connection: MultiplexedConnection,
     made: Instant,
-    /// The keys whose lock was let go of. It ends with the connection.
+    /// The keys whose lock was released. It ends with the connection.
     released: broadcast::Receiver<Arc<str>>,
 }
 
 impl Connector {
-    pub(super) fn new(client: &Client) -> Result<Self, StoreError> {
-        let info = client.get_connection_info().clone();
-        let place = place(info.addr());
-        // Messages come over the same connection as answers with this protocol, and with no other.
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let info = info.set_redis_settings(settings.set_skip_set_lib_name());
-        match Client::open(info) {
-            Ok(client) => Ok(Self {
-                client,
-                place,
-                current: ArcSwapOption::empty(),
-                turn: Mutex::new(()),
-                is_checked: AtomicBool::new(false),
-            }),
-            Err(error) => Err(Failure::of(&error, Asked::Greeting).into_error(&place)),
+    pub(super) fn new(url: &str) -> Result<Self, StoreError> {
+        let client = Client::open(url).and_then(|client| {
+            let info = client.get_connection_info().clone();
+            // Only in RESP3 do messages arrive on the connection of the answers.
+            let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+            Client::open(info.set_redis_settings(settings.set_skip_set_lib_name()))
+        });
+        // The error may quote the URL, and is not passed on.
+        let client = client.map_err(|error| {
+            let is_tls = ["rediss:", "valkeys:"].iter().any(|tls| url.starts_with(tls));
+            let is_tls_missing = is_tls
+                && error.kind() == ErrorKind::InvalidClientConfig
+                && error.to_string().contains("TLS");
+            StoreError::misconfigured(if is_tls_missing { NO_TLS_BUILT_IN } else { WRONG_URL })
+        })?;
+        Ok(Self::with(client, None))
+    }
+
+    /// Returns a connector to the same server over streams of `connect`.
+    pub(super) fn over(&self, connect: Connect) -> Self {
+        Self::with(self.client.clone(), Some(connect))
+    }
+
+    fn with(client: Client, connect: Option<Connect>) -> Self {
+        Self {
+            place: place(client.get_connection_info().addr()),
+            client,
+            connect,
+            current: ArcSwapOption::empty(),
+            turn: Mutex::new(()),
+            is_checked: AtomicBool::new(false),
         }
     }
 
-    /// Returns what messages call the server.
+    /// Returns the name that messages use for the server.
     pub(super) fn place(&self) -> &str {
         &self.place
     }
 
-    /// Asks the server, and asks once more over another connection if that breaks.
-    ///
-    /// Whatever is asked must be harmless to ask twice.
-    pub(super) async fn ask<T: FromRedisValue>(
+    /// Runs a script, and runs it again over another connection if the first breaks. So it must be harmless to run it twice.
+    pub(super) async fn run<T: FromRedisValue, A: AsRef<[u8]>>(
         &self,
-        command: &Cmd,
+        script: &str,
+        key: &str,
+        arguments: &[A],
         within: Duration,
     ) -> Result<T, StoreError> {
-        let answer = self.try_twice(&Request::Command(command), within).await;
-        let read = answer.and_then(|(_, value)| {
-            from_redis_value(value)
-                .map_err(|_| Failure::Busy("answered with something that was not expected".into()))
-        });
-        let failure = match read {
+        let mut command = eval(script, key);
+        for argument in arguments {
+            command.arg(argument.as_ref());
+        }
+        let answer = self.try_twice(&Request::Command(&command), within).await;
+        let failure = match answer
+            .and_then(|(_, value)| from_redis_value(value).map_err(|_| Failure::unexpected()))
+        {
             Ok(answer) => return Ok(answer),
-            Err(Failure::InScript) => self.what_is_missing(command, within).await,
+            Err(Failure::InScript) => match self.missing(key, within).await {
+                Ok(missing) => Failure::not_for_scripts(&missing),
+                Err(failure @ Failure::Misconfigured(_)) => failure,
+                Err(_) => Failure::InScript,
+            },
             Err(failure) => failure,
         };
         Err(failure.into_error(&self.place))
     }
 
-    /// Checks, once for all locks, that the scripts may call all of their commands: the release of a lock reports no error,
-    /// and a lease that cannot be released would hold up every refresh.
+    /// Checks, once for all locks, that scripts may call all commands that they need: the release of a lock reports no error,
+    /// and a lock that cannot be released would delay every refresh.
     pub(super) async fn check(&self, key: &str, within: Duration) -> Result<(), StoreError> {
         if self.is_checked.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let missing = self.missing(key.as_bytes(), within).await;
-        let missing = missing.map_err(|failure| failure.into_error(&self.place))?;
-        if !missing.is_empty() {
-            return Err(Failure::not_for_scripts(&missing).into_error(&self.place));
-        }
-        self.is_checked.store(true, Ordering::Relaxed);
-        Ok(())
-    }
-
-    async fn what_is_missing(&self, command: &Cmd, within: Duration) -> Failure {
-        match self.missing(scripts::key_of(command), within).await {
+        let failure = match self.missing(key, within).await {
+            Ok(missing) if missing.is_empty() => {
+                self.is_checked.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
             Ok(missing) => Failure::not_for_scripts(&missing),
-            Err(Failure::Misconfigured(why)) => Failure::Misconfigured(why),
-            Err(_) => Failure::InScript,
-        }
+            Err(failure) => failure,
+        };
+        Err(failure.into_error(&self.place))
     }
 
     /// Returns the commands that a script may not call.
-    async fn missing(&self, key: &[u8], within: Duration) -> Result<Vec<String>, Failure> {
-        let command = scripts::missing(key);
-        let (_, value) = self.try_twice(&Request::Command(&command), within).await?;
-        // Any other fault is found by the next request.
+    async fn missing(&self, key: &str, within: Duration) -> Result<Vec<String>, Failure> {
+        let (_, value) = self.try_twice(&Request::Command(&eval(MISSING, key)), within).await?;
+        // The next request reports any other failure.
         Ok(from_redis_value(value).unwrap_or_default())
     }
 
-    /// Listens for releases of a key's lock: from now on, none is missed. None if the server does not permit it, if a proxy
-    /// does not pass it on, or for another reason, which the next request meets as well.
+    /// Subscribes to the releases of a key's lock: from now on, none is missed. Returns `None` if the server does not permit a
+    /// subscription, or for another reason, which the next request reports.
     pub(super) async fn listen(&self, key: &str, within: Duration) -> Option<Listener> {
         let (link, _) = self.try_twice(&Request::Subscribe(key), within).await.ok()?;
         Some(Listener { key: key.into(), released: link.released.resubscribe(), link })
     }
 
-    /// Returns whether messages still come over the connection that is in use.
+    /// Returns whether the connection of this listener is the current one.
     pub(super) fn is_current(&self, listener: &Listener) -> bool {
         self.current.load().as_ref().is_some_and(|link| Arc::ptr_eq(link, &listener.link))
     }
@@ -137,12 +165,12 @@ impl Connector {
         within: Duration,
     ) -> Result<(Arc<Link>, Value), Failure> {
         if Handle::try_current().is_err() {
-            return Err(Failure::Misconfigured("needs a tokio runtime to be reached".into()));
+            return Err(Failure::Misconfigured("cannot be reached without a tokio runtime".into()));
         }
         let began = now();
         let deadline = began + within;
         let mut link = self.current.load_full();
-        // A connection that was cut without a word is found out in time to try another.
+        // A dead connection is detected in time to try another.
         let mut limit = if link.is_some() { began + within / 2 } else { deadline };
         let mut is_last = false;
         loop {
@@ -161,7 +189,7 @@ impl Connector {
                 Err(_) => Failure::timed_out(),
             };
             if failure.is_worth_another_connection() {
-                self.let_go(link.take().as_ref());
+                self.discard(link.take().as_ref());
             }
             if is_last || !failure.is_worth_another_connection() || now() >= deadline {
                 return Err(failure);
@@ -171,10 +199,10 @@ impl Connector {
         }
     }
 
-    /// Returns a connection that was made since then: by somebody else if that is soon, and else here.
+    /// Returns a connection that was made since then: by another request if that does not take long, and otherwise here.
     async fn reconnected(&self, since: Instant, turn_by: Instant) -> Result<Arc<Link>, Failure> {
         let _turn = timeout_at(turn_by, self.turn.lock()).await;
-        // What was just made is polled.
+        // The runtime of a new connection is polled.
         if let Some(link) = self.current.load_full().filter(|link| link.made >= since) {
             return Ok(link);
         }
@@ -204,28 +232,38 @@ impl Connector {
                 && let Some(channel) = push.data.into_iter().next()
                 && let Ok(channel) = from_redis_value::<String>(channel)
             {
-                // If nobody listens, nobody waits.
+                // An error: nothing waits for the lock.
                 drop(sender.send(channel.into()));
             }
             Ok::<(), redis::aio::SendError>(())
         };
-        // The limits are ours, over connecting and asking together.
+        // `try_twice` limits connecting and asking together.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None)
             .set_push_sender(on_push);
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let connection = if let Some(connect) = &self.connect {
+            let stream = connect().await?;
+            let settings = self.client.get_connection_info().redis_settings();
+            let (connection, driver) =
+                MultiplexedConnection::new_with_config(settings, stream, config).await?;
+            // It ends with the connection.
+            tokio::spawn(driver);
+            connection
+        } else {
+            self.client.get_multiplexed_async_connection_with_config(&config).await?
+        };
         Ok(Link { connection, made: now(), released })
     }
 
-    /// Forgets the connection, as if it had broken.
+    /// Discards the connection, as if it had broken.
     #[cfg(all(test, unix, feature = "testing"))]
     pub(super) fn forget(&self) {
         self.current.store(None);
     }
 
-    /// Forgets a connection that broke, unless another has taken its place.
-    fn let_go(&self, broken: Option<&Arc<Link>>) {
+    /// Discards a broken connection, unless another one has replaced it.
+    fn discard(&self, broken: Option<&Arc<Link>>) {
         if let Some(broken) = broken {
             self.current.compare_and_swap(&Some(Arc::clone(broken)), None);
         }
@@ -243,22 +281,22 @@ enum Request<'a> {
     Subscribe(&'a str),
 }
 
-/// Hears that the lock of a key was let go of.
+/// Receives the releases of one key's lock.
 pub(super) struct Listener {
     key: Arc<str>,
     released: broadcast::Receiver<Arc<str>>,
-    /// Keeps the connection up, even when it is no longer the one in use.
+    /// Keeps the connection open, even if it is no longer the current one.
     link: Arc<Link>,
 }
 
 impl Listener {
-    /// Waits until the lock was let go of, but for no longer than this. Returns false if nothing more will be heard.
+    /// Waits until the lock is released, but no longer than `at_most`. Returns false if the connection is gone.
     pub(super) async fn hear(&mut self, at_most: Duration) -> bool {
         let heard = async {
             loop {
                 match self.released.recv().await {
                     Ok(key) if key != self.key => {}
-                    // If some were missed, it may have been among them.
+                    // The release of this key may be among the missed ones.
                     Ok(_) | Err(RecvError::Lagged(_)) => return true,
                     Err(RecvError::Closed) => return false,
                 }
@@ -268,10 +306,10 @@ impl Listener {
     }
 }
 
-/// Returns the time as limits and leases are counted, on this side.
+/// Returns the local time, by which limits and leases are counted.
 #[expect(
     clippy::disallowed_methods,
-    reason = "leases end by the clock of the machines, whatever clock a policy is given"
+    reason = "leases end by the clocks of the machines, not by the clock of a policy"
 )]
 pub(super) fn now() -> Instant {
     Instant::now()
@@ -291,5 +329,18 @@ fn place(address: &ConnectionAddr) -> String {
     }
 }
 
-/// How many releases are remembered for those who are slow to hear of them. Whoever missed some looks.
+/// How many releases are kept for a slow waiter. A waiter that misses some tries again.
 const REMEMBERED: usize = 64;
+
+fn eval(script: &str, key: &str) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command.arg(script).arg(1).arg(key);
+    command
+}
+
+/// Without the prelude, which calls commands that may be missing.
+const MISSING: &str = include_str!("scripts/missing.lua");
+
+const WRONG_URL: &str = "the URL cannot be used: write redis://user:password@host:port/db, with special characters of the password percent-encoded";
+
+const NO_TLS_BUILT_IN: &str = "the URL requires TLS, which the crate `redis` was built without: add its feature `tokio-rustls-comp` or `tokio-native-tls-comp` to your own dependencies, or see `RedisStore::connect_with`";

@@ -1,6 +1,6 @@
-//! What went wrong, in words of this crate.
+//! The errors of the client and the server, in terms of this crate.
 //!
-//! Of an answer of the server, only the code that it begins with is passed on: the rest may quote the request.
+//! Only the code at the start of a server's error is passed on: the rest may quote the request.
 
 use std::error::Error;
 use std::io;
@@ -8,48 +8,53 @@ use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError};
 
-use super::super::StoreError;
+use crate::store::StoreError;
 
-/// Why a request to Redis failed.
+/// The reason why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The outcome is unknown: the connection broke, or no answer came in time.
-    Cut(String),
-    /// The server refused, and would refuse again, for now.
+    /// Another connection may help: this one broke, did not answer in time, or does not lead to the primary. The outcome is
+    /// unknown.
+    Reconnect(String),
+    /// The server refuses, and would refuse again for now.
     Busy(String),
-    /// The server is not the one that can do it; another one may have its address by now.
-    Elsewhere(String),
     /// A script called a command that does not exist, or that this user may not call.
     InScript,
-    /// The set-up is wrong.
+    /// The configuration is wrong.
     Misconfigured(String),
 }
 
-/// What the server was asked.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asked {
-    /// To speak RESP3 with this user, in this database.
+    /// `HELLO` with RESP3 and the user, and `SELECT`.
     Greeting,
-    /// To run a script.
+    /// `EVAL`.
     Script,
-    /// To send the messages of a channel.
+    /// `SUBSCRIBE`.
     Subscription,
 }
 
 impl Failure {
     pub(super) fn timed_out() -> Self {
-        Self::Cut("gave no answer in time".into())
+        Self::Reconnect("did not answer in time".into())
     }
 
-    /// Reads an error of the client or of the server.
+    pub(super) fn unexpected() -> Self {
+        Self::Busy("returned an unexpected answer".into())
+    }
+
+    /// Classifies an error of the client or of the server.
     pub(super) fn of(error: &RedisError, asked: Asked) -> Self {
         match error.kind() {
             ErrorKind::Io | ErrorKind::Client => return of_connection(error),
-            ErrorKind::Parse => return Self::Cut("does not answer like a Redis".into()),
+            ErrorKind::Parse => {
+                return Self::Reconnect("does not answer like a Redis server".into());
+            }
             ErrorKind::AuthenticationFailed => return wrong(WRONG_PASSWORD),
             ErrorKind::RESP3NotSupported => return wrong(NO_RESP3),
             ErrorKind::InvalidClientConfig => {
-                return wrong("cannot be connected to as it is set up: check the URL");
+                return wrong("cannot be connected to with these settings: check the URL");
             }
             _ => {}
         }
@@ -68,15 +73,15 @@ impl Failure {
         ))
     }
 
-    /// Whether the same request may work over another connection, now.
+    /// Returns whether the same request may work over another connection now.
     pub(super) fn is_worth_another_connection(&self) -> bool {
-        matches!(self, Self::Cut(_) | Self::Elsewhere(_))
+        matches!(self, Self::Reconnect(_))
     }
 
     /// Returns the error for this failure of the Redis at `place`.
     pub(super) fn into_error(self, place: &str) -> StoreError {
         match self {
-            Self::Cut(why) | Self::Busy(why) | Self::Elsewhere(why) => {
+            Self::Reconnect(why) | Self::Busy(why) => {
                 StoreError::unavailable(format!("{place} {why}"))
             }
             Self::InScript => Self::not_for_scripts(&[]).into_error(place),
@@ -85,7 +90,7 @@ impl Failure {
     }
 }
 
-/// Reads an error of the connection: of the system, or of TLS.
+/// Classifies an error of the connection: of the operating system, or of TLS.
 fn of_connection(error: &RedisError) -> Failure {
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -96,9 +101,9 @@ fn of_connection(error: &RedisError) -> Failure {
         cause = error.source();
     }
     match error.kind() {
-        // From a library of TLS.
+        // The source is an error of the TLS library.
         ErrorKind::Client if error.source().is_some() => no_tls(error),
-        _ => Failure::Cut(format!("cannot be reached: {error}")),
+        _ => Failure::Reconnect(format!("cannot be reached: {error}")),
     }
 }
 
@@ -108,48 +113,50 @@ fn of_system(error: &io::Error) -> Failure {
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::NotConnected => Failure::Cut(
-            "closed the connection without an answer: see its log and that of a proxy in front of it, and whether the port expects TLS (`rediss://`)".into(),
+        | io::ErrorKind::NotConnected => Failure::Reconnect(
+            "closed the connection without an answer: check its log, the log of a proxy in front of it, and whether the port expects TLS (`rediss://`)".into(),
         ),
         io::ErrorKind::PermissionDenied => {
-            Failure::Misconfigured(format!("may not be connected to by this process: {error}"))
+            Failure::Misconfigured(format!("cannot be connected to by this process: {error}"))
         }
-        // TCP has no data to be invalid.
+        // TCP reports no invalid data: this is TLS.
         io::ErrorKind::InvalidData => no_tls(error),
-        _ => Failure::Cut(format!("cannot be reached: {error}")),
+        _ => Failure::Reconnect(format!("cannot be reached: {error}")),
     }
 }
 
 fn no_tls(error: &dyn std::fmt::Display) -> Failure {
     Failure::Misconfigured(format!(
-        "cannot be reached over TLS ({error}): name the certificate of its CA with `RedisStore::with_client`, or check whether the port expects TLS"
+        "cannot be reached over TLS ({error}): check whether the port expects TLS, and see `RedisStore::connect_with` for a CA of your own"
     ))
 }
 
-/// Reads an error that the server has answered with.
+/// Classifies an error answer of the server.
 fn of_answer(code: &str, detail: &str, asked: Asked) -> Failure {
     let busy = |why: &str| Failure::Busy(why.into());
     match code_in_script(detail).unwrap_or(code) {
-        "READONLY" => Failure::Elsewhere(
-            "is a replica: name the primary, or wait until the failover is done".into(),
+        "READONLY" => Failure::Reconnect(
+            "is a replica: connect to the primary, or wait until the failover is complete".into(),
         ),
         "MOVED" | "ASK" | "CROSSSLOT" => wrong(CLUSTER),
         "CLUSTERDOWN" | "TRYAGAIN" => {
-            busy("is a node of a Redis Cluster that is down or moves keys")
+            busy("is a node of a Redis Cluster that is down or moving keys")
         }
-        "LOADING" => busy("still loads its data"),
+        "LOADING" => busy("is still loading its data"),
         "OOM" => busy("is out of memory: raise its `maxmemory`"),
-        "MISCONF" => busy("cannot write to its disk, and takes no writes: see its log"),
-        "NOREPLICAS" => busy("has too few replicas to take writes"),
+        "MISCONF" => busy("cannot write to its disk, and accepts no writes: check its log"),
+        "NOREPLICAS" => busy("has too few replicas to accept writes"),
         "BUSY" => busy("is busy with another script"),
         "MASTERDOWN" => busy("is a replica that has lost its primary (MASTERDOWN)"),
         "DENIED" => wrong(
-            "is in protected mode and serves its own machine only: set a password, and `protected-mode no`",
+            "is in protected mode, which serves only its own machine: set a password and `protected-mode no`",
         ),
         "NOAUTH" => wrong(NO_PASSWORD),
         "WRONGPASS" => wrong(WRONG_PASSWORD),
         "NOPROTO" => wrong(NO_RESP3),
-        "WRONGTYPE" => wrong("has something else under the key: choose another key or prefix"),
+        "WRONGTYPE" => {
+            wrong("has another kind of data under the key: choose another key or prefix")
+        }
         "EVICTION" => Failure::Misconfigured(format!(
             "may evict the key when its memory is full (`maxmemory-policy {}`): set `noeviction`",
             if detail.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
@@ -162,14 +169,14 @@ fn of_answer(code: &str, detail: &str, asked: Asked) -> Failure {
     }
 }
 
-/// Reads an error with a general code, such as `ERR`, by its words. They differ between servers and proxies.
+/// Classifies an error with a general code, such as `ERR`, by its words. They differ between servers and proxies.
 fn of_words(code: &str, detail: &str, asked: Asked) -> Failure {
     let words = format!("{code} {detail}").to_ascii_lowercase();
-    // What follows quotes the request.
+    // The rest quotes the request.
     let words = words.split("with args").next().unwrap_or_default();
     let has = |part: &str| words.contains(part);
     if has("without any password configured") {
-        return wrong("has no password, and the URL has one");
+        return wrong("has no password, but the URL does");
     }
     if has("invalid password") || has("'auth' command") {
         return wrong(WRONG_PASSWORD);
@@ -178,7 +185,7 @@ fn of_words(code: &str, detail: &str, asked: Asked) -> Failure {
         return wrong(NO_PASSWORD);
     }
     if has("db index") || has("out of range") && matches!(asked, Asked::Greeting) {
-        return wrong("has no database of that number: check the end of the URL");
+        return wrong("has no database with this number: check the end of the URL");
     }
     if has("cluster mode") {
         return wrong(CLUSTER);
@@ -187,7 +194,9 @@ fn of_words(code: &str, detail: &str, asked: Asked) -> Failure {
         return Failure::Busy("has too many clients".into());
     }
     if has("access") && (has("keys") || has("channels")) {
-        return wrong("does not permit this user the key: see \"Permissions\" of `RedisStore`");
+        return wrong(
+            "does not permit this user to access the key: see \"Permissions\" in the documentation of `RedisStore`",
+        );
     }
     let is_refusal = code == "NOPERM" || REFUSALS.iter().any(|refusal| has(refusal));
     if is_refusal && IN_SCRIPT.iter().any(|place| has(place)) {
@@ -200,7 +209,7 @@ fn of_words(code: &str, detail: &str, asked: Asked) -> Failure {
         code if !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_uppercase()) => {
             Failure::Busy(format!("answered with the error {code}"))
         }
-        _ => Failure::Busy("answered with something that was not expected".into()),
+        _ => Failure::unexpected(),
     }
 }
 
@@ -213,7 +222,7 @@ fn refused(words: &str, asked: Asked) -> Failure {
         Asked::Subscription => "SUBSCRIBE",
     };
     Failure::Misconfigured(format!(
-        "does not know `{command}` or does not permit it: it was renamed or forbidden, or this is not a Redis; {SEE_PERMISSIONS}"
+        "does not know `{command}` or does not permit it: the command was renamed or forbidden, or this is not a Redis server; {SEE_PERMISSIONS}"
     ))
 }
 
@@ -229,10 +238,10 @@ fn code_in_script(detail: &str) -> Option<&'static str> {
     CODES.into_iter().find(|code| rest.contains(&format!("-{code} ")))
 }
 
-/// The client shares an error of the system among all requests of a connection.
+/// The client shares an error of the operating system among all requests of a connection.
 type Shared = Arc<dyn Error + Send + Sync>;
 
-/// How servers and proxies refuse a command.
+/// Parts of messages by which servers and proxies refuse a command.
 const REFUSALS: [&str; 17] = [
     "unknown command",
     "unknown redis command",
@@ -253,16 +262,16 @@ const REFUSALS: [&str; 17] = [
     "prohibited",
 ];
 
-/// What they call a script. The word alone may be one of a script that they quote.
+/// Parts of messages that refer to a script. The word alone may be part of a quoted script.
 const IN_SCRIPT: [&str; 5] =
     ["from script", "from lua script", "in script", "running script", "executing the script"];
 
 const WRONG_PASSWORD: &str = "refuses the user or the password: check the URL";
 
-const NO_PASSWORD: &str = "wants a password: put it into the URL";
+const NO_PASSWORD: &str = "requires a password: put it into the URL";
 
-const NO_RESP3: &str = "does not speak RESP3 (`HELLO 3`), which the store needs: connect to Redis 6 or later, past a proxy that speaks RESP2 only";
+const NO_RESP3: &str = "does not speak RESP3 (`HELLO 3`), which the store needs: connect to Redis 6 or later, without a proxy that speaks only RESP2";
 
 const CLUSTER: &str = "is a node of a Redis Cluster, which this store does not support";
 
-const SEE_PERMISSIONS: &str = "\"Permissions\" of `RedisStore` lists the commands that are needed";
+const SEE_PERMISSIONS: &str = "see \"Permissions\" in the documentation of `RedisStore`";

@@ -1,144 +1,163 @@
-//! A store in Redis, for fleets.
+//! A store in Redis, for several machines.
 
 mod connection;
+mod entry;
 mod failure;
+mod lease;
 mod lock;
-mod scripts;
 #[cfg(all(test, unix, feature = "testing"))]
 mod tests;
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Client, ErrorKind};
+use tokio::io::{AsyncRead, AsyncWrite};
 use zeroize::Zeroizing;
 
-use self::connection::Connector;
+use self::connection::{Connector, Stream};
+use self::entry::Entry;
 pub use self::lock::RedisLock;
 use super::{StoreError, StoredTokens, TokenStore, WriteId};
 
 /// A [`TokenStore`] in Redis, for processes on several machines that share a grant.
 ///
-/// All that belongs to a grant is one hash under one key: the record, the lock and its lease. Every change is one script,
-/// so that nothing comes between its parts. Redis 6 or later, or what speaks its protocol (tested with 7.0).
+/// The record, the lock and its lease are one hash under one key. Every change is one script, so that nothing comes between its
+/// parts. Requires Redis 6 or later, or a server that speaks its protocol (tested with 7.0).
+///
+/// # Examples
 ///
 /// ```
 /// use tower_refresh::store::{RedisStore, TokenStore};
 ///
 /// # fn main() -> Result<(), tower_refresh::store::StoreError> {
-/// // One key for each grant. Those who share the grant share the key.
+/// // One key for each grant. All processes that share the grant use the same key.
 /// let store = RedisStore::new("redis://fleet:password@redis.internal:6379/0", "compass")?;
 /// assert_eq!(
 ///     store.describe(),
 ///     "the key `tower-refresh:compass` of the Redis at redis.internal:6379"
 /// );
 ///
-/// // For another grant, over the same connection.
+/// // Another grant, over the same connection.
 /// let other = store.for_key("sextant")?;
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// # What is guaranteed, and on what
+/// # Options
 ///
-/// That a refresh token is sent by one process at a time and that its successor is kept, as long as there is **one
-/// primary that loses nothing**:
-///
-/// | setting of the server | why |
-/// |---|---|
-/// | `appendonly yes` | a restart finds what was saved |
-/// | `appendfsync always` | so does one after a power cut; with `everysec`, the default, the last second may be gone |
-/// | `maxmemory-policy noeviction` | the key is not thrown away; with `allkeys-…` and a `maxmemory`, the lock is refused as [misconfigured](StoreError::misconfigured) |
-/// | no writes to replicas | what they are told is lost; they are refused |
-///
-/// Replicas of the primary may take over. They get everything a moment later, so that the last saves may be missing then.
-///
-/// # What can be lost, and what then happens
-///
-/// | what happened | what is found | what becomes of it |
+/// | option | default | effect |
 /// |---|---|---|
-/// | the server restarted, or a replica took over | a record of another run | [doubted](StoredTokens::doubted): its refresh token may have been spent. The access token is used to its end, then the fleet makes one attempt |
-/// | the same, and the lease of a flight was lost | a free lock | another process may begin a flight; what the first one brings is saved if nothing else was |
-/// | the data is gone, or the key was deleted | nothing | whoever has had a token set from the store does not begin anew with an older one; a process that starts now has only what it is configured with |
+/// | [`prefix`](Self::prefix) | `tower-refresh:` | the start of the key |
+/// | [`lease`](Self::lease) | 15 s | how long the lock outlives its holder |
+/// | [`timeout`](Self::timeout) | 2 s | the limit for an answer |
+/// | [`connect_with`](Self::connect_with) | TCP, or a Unix socket | opens the connection: TLS with a CA of your own, a tunnel |
 ///
-/// Each record has the id of the run that wrote it (`run_id` and `master_replid`), which changes with each restart and each
-/// change of the primary, now and then without a loss: that costs one early refresh, and no token.
+/// # Guarantees
+///
+/// One process at a time sends the refresh token, and its successor is kept, if there is **one primary that loses nothing**:
+///
+/// | server setting | reason |
+/// |---|---|
+/// | `appendonly yes` | a restart keeps the saves |
+/// | `appendfsync always` | a power failure keeps the saves; with `everysec`, the default, the last second may be lost |
+/// | `maxmemory-policy noeviction` | the key is not evicted; with `allkeys-…` and a `maxmemory`, the lock is [misconfigured](StoreError::is_misconfigured) |
+/// | no writes to replicas | a replica loses them; they are refused |
+///
+/// A replica may take over from the primary. Replication is asynchronous, so that the last saves may be missing then.
+///
+/// # Data loss
+///
+/// | event | state | consequence |
+/// |---|---|---|
+/// | the server restarted, or a replica took over | a record of another run | [doubted](StoredTokens::doubted): its refresh token may be spent. The access token is used until it expires, then one process makes one attempt |
+/// | the same, and the lease was lost during a refresh | a free lock | another process may start a refresh. The result of the first is saved if no other was |
+/// | the data or the key was deleted | no record | a process that has used a token set does not start again with an older one. A new process has only its configuration |
+///
+/// Each record has the id of the run in which it was written (`run_id` and `master_replid`). It changes with each restart and each
+/// change of the primary, at times without a loss. That costs one early refresh, and no token.
 ///
 /// # The lock
 ///
-/// It is a [lease](Self::lease), counted by the server's clock and renewed as long as the lock is held, however long a refresh
-/// takes. Whoever waits is told when it is let go of (`PUBLISH`, under the name of the key, over the connection that is there
-/// anyway), and looks for itself when the lease would be over, and every five seconds.
+/// The lock is a [lease](Self::lease) by the server's clock. It is renewed while the lock is held, however long a refresh takes.
+/// A release wakes the waiters (`PUBLISH` to a channel with the name of the key, over the same connection). They also try again
+/// at the end of the lease, and every five seconds.
 ///
-/// A process that is killed or cut off holds the lock until its lease is over. One that is frozen for longer finds out when it
-/// wakes: [`is_held`](super::StoreLock::is_held) asks the server, and gives the lease its full length again. Between that look
-/// and the moment when the refresh token is sent there is a gap that no store can close: a process that is frozen *there*, for
-/// longer than a lease, sends a token that another may have sent meanwhile. The longer the lease, the less likely; the longer,
-/// too, the wait after a crash.
+/// If a process is killed or disconnected, the lock stays taken until its lease is over. If a process is frozen for longer than
+/// the lease, it learns of the loss when it continues: [`is_held`](super::StoreLock::is_held) asks the server and renews the
+/// lease for its full length. A gap between that answer and the sending of the refresh token remains, which no store can close:
+/// a process that is frozen *there* for longer than a lease sends a token that another process may have sent meanwhile. A longer
+/// lease makes that less likely, and prolongs the wait after a crash.
 ///
-/// If the server's clock is set back, a lease lasts once more as long as it was made for, and no longer; if it is set forward,
-/// leases end early, and whoever holds the lock is told so.
+/// If the server's clock is set back, a lease lasts at most its full length from then. If it is set forward, leases end early, and
+/// their holders are informed.
 ///
 /// # Permissions
 ///
-/// The store needs no more than this user may, with the prefix and the password of your choice:
+/// A user with these permissions is sufficient, with the prefix and the password of your choice:
 ///
 /// ```text
 /// ACL SETUSER fleet on >password ~tower-refresh:* &tower-refresh:* -@all +eval +info +time +hget +hmget +hset +hincrby +hdel +persist +publish +subscribe +select
 /// ```
 ///
-/// `+select` is for a database other than 0. Without `+subscribe` or the channels (`&…`), a process that waits for the lock looks
-/// four times a second; without `+publish`, it looks every five seconds.
+/// `+select` is for databases other than 0. Without `+subscribe` or the channels (`&…`), a waiter tries four times per second.
+/// Without `+publish`, it tries every five seconds.
 ///
-/// The same commands must not be renamed (`rename-command`), nor be refused by a proxy: all but `eval`, `select` and `subscribe`
-/// are called in scripts. If one is missing, the error is [misconfigured](StoreError::misconfigured) and names it.
+/// The same commands must not be renamed (`rename-command`) or refused by a proxy. All except `eval`, `select` and `subscribe`
+/// are called in scripts. If one is missing, the error is [misconfigured](StoreError::is_misconfigured) and names it.
 ///
 /// # TLS and the password
 ///
-/// The password is part of the URL, percent-encoded. It is in no message and in no `Debug`.
+/// The password is part of the URL, percent-encoded. It appears neither in messages nor in `Debug`.
 ///
-/// `rediss://` is TLS. This crate brings none: say in your own `Cargo.toml` which one the client is to use, and in case of
-/// rustls, which cryptography.
+/// `rediss://` is TLS with the certificates of the system. This crate includes no TLS library: choose one in your own
+/// `Cargo.toml`, and for rustls a cryptography provider too:
 ///
 /// ```toml
 /// redis = { version = "1", default-features = false, features = ["tokio-rustls-comp"] }
 /// rustls = { version = "0.23", default-features = false, features = ["ring"] }
 /// ```
 ///
-/// The certificates of the system then count. For others, build a client with them: [`with_client`](Self::with_client). The
-/// tokens are stored in the clear, unless a `Sealed` store is over this one: whoever may read the key, the append-only file or
-/// a backup has them.
+/// That version of the crate `redis` is the only part of it that you can depend on: no type of it is part of this API. For a CA or
+/// a client certificate of your own, use [`connect_with`](Self::connect_with), which needs no `redis` in your dependencies.
+///
+/// The tokens are stored in the clear: a reader of the key, the append-only file or a backup has them. Use an `EncryptedStore`
+/// over this store to prevent that.
 ///
 /// # Memory
 ///
-/// A grant takes a few kilobytes; the key never expires. If the server's memory is full, an intent to send a refresh token
-/// cannot be saved, so that it is not sent. What follows an intent is saved all the same, and the lease renewed: a few kilobytes
-/// over the limit are better than a token that is lost.
+/// A grant takes a few kilobytes, and its key never expires. If the server's memory is full, an intent to send a refresh token
+/// cannot be saved, and the token is not sent. The save that follows an intent and the renewal of a lease succeed even then: a few
+/// kilobytes above the limit are better than a lost token.
 ///
-/// # The runtime
+/// # Runtime
 ///
-/// A tokio runtime with I/O and time enabled. The connection lives on the runtime that made it; if that is gone or not polled,
-/// another one is made where it is needed.
+/// A tokio runtime with I/O and time enabled. The connection runs on the runtime that made it. If that runtime has ended or is not
+/// polled, the next request makes another connection on its own.
 ///
-/// # What is not supported
+/// # Limits
 ///
-/// Redis Cluster (a node that has the key will do, until the key moves), Sentinel (use a name or a proxy that leads to the
-/// primary), and servers and proxies that do not speak RESP3 (`HELLO 3`).
+/// Not supported: Redis Cluster (the node that has the key works until the key moves), Sentinel (use a name or a proxy that leads
+/// to the primary), and servers and proxies that do not speak RESP3 (`HELLO 3`).
 ///
 /// # Errors
 ///
-/// [Unavailable](StoreError::unavailable) if the server does not answer [in time](Self::timeout), still loads its data, is full,
-/// cannot write to its disk, is a replica, or closes the connection. [Misconfigured](StoreError::misconfigured) if it refuses
-/// the user or the password, does not permit a command, does not speak RESP3, cannot be trusted over TLS, or has something else
-/// under the key. The text of its errors is not passed on, since it may quote what it was sent.
+/// - [Unavailable](StoreError::is_unavailable): the server does not answer [in time](Self::timeout), is loading its data, is full,
+///   cannot write to its disk, is a replica, or closes the connection.
+/// - [Misconfigured](StoreError::is_misconfigured): the server refuses the user or the password, does not permit a command, does
+///   not speak RESP3, has an untrusted certificate, or has another kind of data under the key.
 ///
-/// A request is made again at once, over a new connection, if the old one is dead: all of them are harmless to repeat.
+/// The text of the server's errors is not passed on, since it may quote a request.
+///
+/// If the connection is dead, a request is sent once more over a new one. All requests are harmless to repeat.
 ///
 /// # Cancel safety
 ///
-/// As with [every store](TokenStore#cancel-safety). A lock that may have been taken when the future of
-/// [`lock`](TokenStore::lock) was dropped is let go of in the background.
+/// As for [every store](TokenStore#cancel-safety). If you drop the future of [`lock`](TokenStore::lock), a lock that may have been
+/// taken is released in the background.
+#[doc(alias = "valkey")]
+#[doc(alias = "fleet")]
 #[derive(Clone)]
 pub struct RedisStore {
     connector: Arc<Connector>,
@@ -149,40 +168,32 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Makes a store for one grant, in the Redis at this URL, under [the prefix](Self::prefix) and this key. It connects when
-    /// it is first used.
+    /// Creates a store for one grant, on the server at `url`, under the [prefix](Self::prefix) and `key`. It connects at the first
+    /// use.
     ///
-    /// The URL is `redis://host:port/db`, with `user:password@` before the host if the server wants that, percent-encoded
-    /// where they have characters that a URL has not. A password alone is `:password@`. `rediss://` is TLS,
-    /// see [above](Self#tls-and-the-password).
+    /// The URL is `redis://host:port/db`, or `redis://user:password@host:port/db` with a percent-encoded password. A password alone
+    /// is `:password@`. `rediss://` is [TLS](Self#tls-and-the-password), `redis+unix:///path` a Unix socket.
     ///
     /// # Errors
     ///
-    /// [Misconfigured](StoreError::misconfigured) if the URL cannot be used, or the key is empty. The message does not contain
-    /// the URL.
+    /// [Misconfigured](StoreError::is_misconfigured) if the URL is invalid or the key is empty. The message does not contain the
+    /// URL.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_refresh::store::RedisStore;
+    ///
+    /// # fn main() -> Result<(), tower_refresh::store::StoreError> {
+    /// let store = RedisStore::new("redis://redis.internal:6379", "compass")?
+    ///     .lease(Duration::from_secs(30));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new(url: impl AsRef<str>, key: impl Into<String>) -> Result<Self, StoreError> {
-        let client = Client::open(url.as_ref()).map_err(|error| {
-            // The client says nothing of the URL but what is wrong with it; to be sure, not even that is repeated.
-            let is_tls = ["rediss:", "valkeys:"].iter().any(|tls| url.as_ref().starts_with(tls));
-            let why = if is_tls && error.kind() == ErrorKind::InvalidClientConfig && error.to_string().contains("TLS") {
-                "the URL wants TLS, which the crate `redis` was built without: add its feature `tokio-rustls-comp` or `tokio-native-tls-comp` to your own dependencies"
-            } else {
-                "the URL cannot be used: write redis://user:password@host:port/db, with special characters of the password percent-encoded"
-            };
-            StoreError::misconfigured(why)
-        })?;
-        Self::with_client(&client, key)
-    }
-
-    /// Makes a store for one grant, with a client that is already set up: with certificates of its own, say. Only what it is to
-    /// connect to is taken from it; the limits and the protocol are this store's.
-    ///
-    /// # Errors
-    ///
-    /// [Misconfigured](StoreError::misconfigured) if the key is empty.
-    pub fn with_client(client: &Client, key: impl Into<String>) -> Result<Self, StoreError> {
         Self {
-            connector: Arc::new(Connector::new(client)?),
+            connector: Arc::new(Connector::new(url.as_ref())?),
             prefix: PREFIX.into(),
             name: String::new(),
             lease: LEASE,
@@ -191,69 +202,105 @@ impl RedisStore {
         .for_key(key)
     }
 
-    /// Makes a store for another grant, with the same settings and over the same connection.
-    ///
-    /// Who has waited for the lock of a key is told whenever that lock is let go of, as long as the connection lasts.
+    /// Returns a store for another grant, with the same settings and over the same connection.
     ///
     /// # Errors
     ///
-    /// [Misconfigured](StoreError::misconfigured) if the key is empty.
+    /// [Misconfigured](StoreError::is_misconfigured) if the key is empty.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::{RedisStore, StoreError};
+    ///
+    /// fn store_of(user: &str, grants: &RedisStore) -> Result<RedisStore, StoreError> {
+    ///     grants.for_key(user)
+    /// }
+    /// ```
     pub fn for_key(&self, key: impl Into<String>) -> Result<Self, StoreError> {
         let name = key.into();
         if name.is_empty() {
             return Err(StoreError::misconfigured(
-                "a store in Redis needs a key: name the grant whose tokens it keeps",
+                "a store in Redis needs a key: choose one for each grant",
             ));
         }
         Ok(Self { name, ..self.clone() })
     }
 
-    /// Sets what the key begins with; `tower-refresh:` by default.
+    /// Sets the start of the key. The default is `tower-refresh:`.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Sets how long the lock outlives a process that holds it and is killed, frozen or cut off; 15 seconds by default, and at
-    /// least 100 milliseconds.
+    /// Sets how long the lock outlives a holder that is killed, frozen or disconnected. The default is 15 seconds, the minimum 100
+    /// milliseconds.
     ///
-    /// As long as the process is well, the lease is renewed each time that a third of it is over, however long a refresh takes.
-    /// All who share the key should have the same.
+    /// A running process renews the lease after each third of it, however long a refresh takes. Use the same value in all processes
+    /// that share the key.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.clamp(SHORTEST_LEASE, LONGEST);
         self
     }
 
-    /// Sets how long the server may take to answer, with the time to connect, and to connect again if the connection turns out
-    /// to be dead; 2 seconds by default.
+    /// Sets the limit for an answer of the server. The default is 2 seconds.
+    ///
+    /// The limit includes the time to connect, and to connect again if the connection turns out to be dead.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.min(LONGEST);
         self
     }
 
-    fn key(&self) -> String {
-        format!("{}{}", self.prefix, self.name)
+    /// Opens connections with `connect`, for example over TLS with a CA of your own, or through a tunnel.
+    ///
+    /// The host and the port of the URL then appear only in messages. The user, the password and the database still count. Write
+    /// `redis://`, even if the stream is encrypted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tokio::net::TcpStream;
+    /// use tower_refresh::store::RedisStore;
+    ///
+    /// # fn main() -> Result<(), tower_refresh::store::StoreError> {
+    /// let store = RedisStore::new("redis://:password@redis.internal:6380", "compass")?
+    ///     .connect_with(|| async {
+    ///         let stream = TcpStream::connect("redis.internal:6380").await?;
+    ///         // With `tokio_rustls`: `connector.connect(name, stream).await`.
+    ///         Ok(stream)
+    ///     });
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "tls")]
+    #[doc(alias = "certificate")]
+    #[must_use]
+    pub fn connect_with<F, S>(mut self, connect: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.connector = Arc::new(self.connector.over(Arc::new(move || {
+            let stream = connect();
+            Box::pin(async { Ok(Box::new(stream.await?) as Box<dyn Stream>) })
+        })));
+        self
     }
 
-    fn describe_key(&self) -> String {
-        format!("the key `{}` of {}", self.key(), self.connector.place())
-    }
-
-    fn lease_ms(&self) -> u64 {
-        u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Renews the lease of the lock's owner; returns whether it was still there.
-    async fn renew(&self, owner: WriteId, within: Duration) -> Result<bool, StoreError> {
-        let command = scripts::renew(&self.key(), &owner.to_string(), self.lease_ms());
-        self.connector.ask(&command, within).await
+    fn entry(&self) -> Entry {
+        Entry {
+            connector: Arc::clone(&self.connector),
+            key: format!("{}{}", self.prefix, self.name),
+            lease: self.lease,
+            timeout: self.timeout,
+        }
     }
 
     fn unreadable(&self, why: impl fmt::Display) -> StoreError {
-        StoreError::unreadable(format!("{}: {why}", self.describe_key()))
+        StoreError::unreadable(format!("{}: {why}", self.describe()))
     }
 }
 
@@ -261,24 +308,20 @@ impl TokenStore for RedisStore {
     type Lock = RedisLock;
 
     async fn lock(&self, wait: Duration) -> Result<RedisLock, StoreError> {
-        lock::lock(self, wait).await
+        lock::lock(self.entry(), wait).await
     }
 
     async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
-        let command = scripts::load(&self.key());
-        let (record, write_id, run, answering): scripts::Loaded =
-            self.connector.ask(&command, self.timeout).await?;
-        let Some(record) = record.map(Zeroizing::new) else {
+        let loaded = self.entry().load().await?;
+        let Some(record) = loaded.record.map(Zeroizing::new) else {
             return Ok(None);
         };
         let record =
             StoredTokens::from_json(&record).map_err(|error| self.unreadable(error.get_ref()))?;
-        if write_id != Some(record.write_id().to_string()) {
-            return Err(
-                self.unreadable("its fields `record` and `write_id` do not belong together")
-            );
+        if loaded.write_id != Some(record.write_id().to_string()) {
+            return Err(self.unreadable("its fields `record` and `write_id` do not match"));
         }
-        Ok(Some(if run == Some(answering) { record } else { record.doubted() }))
+        Ok(Some(if loaded.is_of_another_run { record.doubted() } else { record }))
     }
 
     async fn save(
@@ -286,30 +329,22 @@ impl TokenStore for RedisStore {
         record: &StoredTokens,
         replaces: Option<WriteId>,
     ) -> Result<(), StoreError> {
-        let command = scripts::save(
-            &self.key(),
-            record.write_id(),
-            replaces,
-            &record.to_json()?,
-            record.has_open_intent(),
-        );
-        let outcome: String = self.connector.ask(&command, self.timeout).await?;
-        match &*outcome {
+        match &*self.entry().save(record, replaces).await? {
             "saved" => Ok(()),
             "conflict" => Err(StoreError::conflict()),
             _ => Err(self.unreadable(
-                "it is not a record of tower-refresh, or one of a later version, and is left as it is",
+                "it is not a record of tower-refresh, or one of a later version; nothing is saved",
             )),
         }
     }
 
     fn describe(&self) -> String {
-        self.describe_key()
+        self.entry().describe()
     }
 
-    /// Returns the key, with its prefix. The server and the database are not part of it.
+    /// Returns the key with its prefix. The server and the database are not part of it.
     fn place(&self) -> String {
-        self.key()
+        self.entry().key
     }
 }
 
@@ -317,7 +352,7 @@ impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
             .field("place", &self.connector.place())
-            .field("key", &self.key())
+            .field("key", &self.place())
             .field("lease", &self.lease)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
@@ -332,5 +367,5 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// So that no sum of times overflows.
+/// The maximum, so that no sum of times overflows.
 const LONGEST: Duration = Duration::from_secs(86400);

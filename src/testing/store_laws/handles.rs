@@ -1,4 +1,4 @@
-//! The store under test, with limits to all that is asked of it.
+//! The store under test, with a time limit for every operation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +6,16 @@ use std::time::Duration;
 use tokio::sync::Barrier;
 use tokio::task::JoinHandle;
 
-use super::checks::{LAW_1, LAW_2, LAW_3, LAW_4, LAW_6, PATIENCE, broken, in_time, joined};
+use super::checks::{
+    LAW_1, LAW_2, LAW_4, LAW_6, PATIENCE, broken, in_time, joined, must, must_in_time,
+};
 use super::records::is_same;
-use crate::store::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
+use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 
 /// Opens storages, each with a name of its own.
 pub(super) struct Laws<F> {
     make_store: F,
-    /// Tells the names of this run from those of all others.
+    /// The prefix of the names of this run.
     run: String,
     named: usize,
 }
@@ -23,7 +25,7 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
         Self { make_store, run: WriteId::random().to_string(), named: 0 }
     }
 
-    /// Names a storage that is empty.
+    /// Returns the name of a new storage.
     pub(super) fn storage(&mut self) -> String {
         self.named += 1;
         format!("{}-{}", self.run, self.named)
@@ -34,7 +36,7 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
         Handle { store: Arc::new(store), storage: storage.to_owned() }
     }
 
-    /// Opens a storage that is empty, twice.
+    /// Opens a new storage twice.
     pub(super) async fn handles(&mut self) -> [Handle<T>; 2] {
         let storage = self.storage();
         let handles = [self.open(&storage).await, self.open(&storage).await];
@@ -46,7 +48,7 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
         handles
     }
 
-    /// Saves each of these records through a handle of its own, all at once.
+    /// Saves each of these records through its own handle, all at once.
     pub(super) async fn race(
         &mut self,
         storage: &str,
@@ -71,7 +73,7 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
     }
 }
 
-/// One of several handles to a storage. Nothing that is asked of it takes for ever.
+/// One of several handles to a storage.
 pub(super) struct Handle<T> {
     pub(super) store: Arc<T>,
     pub(super) storage: String,
@@ -79,10 +81,7 @@ pub(super) struct Handle<T> {
 
 impl<T: TokenStore> Handle<T> {
     pub(super) async fn load(&self) -> Option<StoredTokens> {
-        match in_time(LAW_6, "a load", PATIENCE, self.store.load()).await {
-            Ok(loaded) => loaded,
-            Err(error) => broken(LAW_6, format_args!("a load failed: {error}")),
-        }
+        must_in_time(LAW_6, "a load", PATIENCE, self.store.load()).await
     }
 
     pub(super) async fn save(
@@ -94,32 +93,30 @@ impl<T: TokenStore> Handle<T> {
     }
 
     pub(super) async fn lock(&self, wait: Duration) -> Result<T::Lock, StoreError> {
-        let what = format!("a lock that was to be waited for for {wait:?}");
+        let what = format!("a lock with a limit of {wait:?}");
         in_time(LAW_2, &what, wait.saturating_add(PATIENCE), self.store.lock(wait)).await
     }
 
-    /// Waits for the lock in a task of its own.
+    /// Waits for the lock in another task.
     pub(super) fn spawn_lock(&self, wait: Duration) -> JoinHandle<Result<T::Lock, StoreError>> {
         let store = Arc::clone(&self.store);
         tokio::spawn(async move { store.lock(wait).await })
     }
 
     pub(super) async fn must_have(&self, law: &str, what: &str, record: &StoredTokens) {
-        match self.load().await {
-            None => broken(law, format_args!("{what} is not there")),
-            Some(loaded) if !is_same(&loaded, record) => {
-                let same = if loaded.write_id() == record.write_id() {
-                    "it has changed"
-                } else {
-                    "it is another record"
-                };
-                broken(law, format_args!("{what} is not what was saved: {same}"));
-            }
-            Some(loaded) if loaded.has_open_intent() != record.has_open_intent() => {
-                broken(law, format_args!("{what} has another `has_open_intent` than was saved"));
-            }
-            Some(_) => {}
-        }
+        let Some(loaded) = self.load().await else {
+            broken(law, format_args!("{what} is missing"));
+        };
+        let difference = if loaded.write_id() != record.write_id() {
+            "it is another record"
+        } else if !is_same(&loaded, record) {
+            "it was changed"
+        } else if loaded.has_open_intent() != record.has_open_intent() {
+            "it has another `has_open_intent`"
+        } else {
+            return;
+        };
+        broken(law, format_args!("{what} is not the saved one: {difference}"));
     }
 
     pub(super) async fn must_save(
@@ -129,9 +126,7 @@ impl<T: TokenStore> Handle<T> {
         record: &StoredTokens,
         replaces: Option<WriteId>,
     ) {
-        if let Err(error) = self.save(record, replaces).await {
-            broken(law, format_args!("{what} failed: {error}"));
-        }
+        must(law, what, self.save(record, replaces).await);
     }
 
     pub(super) async fn must_conflict(
@@ -141,32 +136,15 @@ impl<T: TokenStore> Handle<T> {
         replaces: Option<WriteId>,
     ) {
         match self.save(record, replaces).await {
-            Ok(()) => broken(LAW_4, format_args!("{what} counted, and is to be a conflict")),
+            Ok(()) => broken(LAW_4, format_args!("{what} succeeded, and must be a conflict")),
             Err(error) if error.is_conflict() => {}
             Err(error) => {
-                broken(LAW_4, format_args!("{what} is to be a conflict, and is: {error}"));
+                broken(LAW_4, format_args!("{what} must be a conflict, and failed with: {error}"));
             }
         }
     }
 
     pub(super) async fn must_lock(&self, law: &str, what: &str, wait: Duration) -> T::Lock {
-        match self.lock(wait).await {
-            Ok(held) => held,
-            Err(error) => broken(law, format_args!("{what} was not to be had: {error}")),
-        }
+        must(law, what, self.lock(wait).await)
     }
 }
-
-pub(super) trait MustBeHeld: StoreLock {
-    async fn must_be_held(&self) {
-        match in_time(LAW_3, "to ask whether a lock is held", PATIENCE, self.is_held()).await {
-            Ok(true) => {}
-            Ok(false) => broken(LAW_3, "a lock that is held says that it is not"),
-            Err(error) => {
-                broken(LAW_3, format_args!("whether a lock is held could not be asked: {error}"));
-            }
-        }
-    }
-}
-
-impl<L: StoreLock> MustBeHeld for L {}

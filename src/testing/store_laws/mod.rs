@@ -1,4 +1,4 @@
-//! The laws of a store, as tests that anybody can run against their own.
+//! The laws of a store, as tests for any implementation.
 
 mod checks;
 mod handles;
@@ -9,70 +9,70 @@ mod saves;
 use self::handles::Laws;
 use crate::store::TokenStore;
 
-/// Tests a store of your own against [the laws](TokenStore#the-laws), as far as they can be tested from outside.
+/// Tests a [`TokenStore`] of your own against [the laws](TokenStore#the-laws).
 ///
-/// `make_store` opens a storage by its name: a file, a row, a key. A name that it has not seen is a storage that is empty,
-/// and one that it has is the same storage again, through another handle: as much apart from the first as two processes
-/// would be, with a connection of its own and nothing shared in memory.
+/// `make_store` opens the storage with the given name: a file, a row, a key. An unknown name is an empty storage. A known name is
+/// the same storage through another handle, as separate from the first as in two processes: with its own connection, and with
+/// nothing shared in memory.
 ///
-/// Names are of `a` to `z`, digits and `-`, at most 40 bytes, and differ from run to run, so that nothing needs to be
-/// cleaned up beforehand. Fourteen of them are asked for, and left behind.
+/// Names consist of `a` to `z`, digits and `-`, and have at most 40 bytes. They differ in each run, so that you need not clean up
+/// before a run. A run uses fourteen names and leaves their storages behind.
 ///
 /// # Panics
 ///
-/// If a law is broken. The message names the law and what was seen.
+/// Panics if the store breaks a law. The message has the law and the observation.
 ///
-/// # Time
+/// # Run time
 ///
-/// About two seconds, and what some hundreds of loads and saves take, most of them small and a few of 300 KB. With a store
-/// that breaks a law it may be longer: what should be done at once has 10 seconds, and a lock that was dropped 60.
+/// About two seconds, plus some hundred loads and saves, of which a few have 300 KB. With a store that breaks a law, it may take
+/// longer: an operation that does not wait has a limit of 10 seconds, and the release of a dropped lock has 60.
 ///
-/// Time is tokio's: do not pause it for a store that does real input and output. A runtime of several threads tests more.
+/// All waiting uses tokio's timer: do not pause it for a store with real I/O. A runtime with several threads tests more.
 ///
-/// # What it cannot test
+/// # Limits
 ///
-/// That a save survives a power cut or a `kill -9` (law 5), that a lock is known to be lost (law 3), what becomes of a
-/// record that somebody else has spoilt (law 7), and a store that is full (law 8): nothing here can cut the power. For a
-/// test of your own, [`StoredTokens::from_json`](crate::store::StoredTokens::from_json) makes records.
+/// These properties cannot be tested from outside: a save survives a power failure or a `kill -9` (law 5), a lost lock is detected
+/// (law 3), a damaged record is left unchanged (law 7), and a store runs full (law 8). Use
+/// [`StoredTokens::from_json`](crate::store::StoredTokens::from_json) to create records for tests of your own.
 ///
-/// # Writing your own store
+/// # How to write a store
 ///
-/// [`Stored`](crate::store::Stored) decides everything: what to save, when a refresh token may be spent, what to do when the
-/// store is down. A store is a lock, a row, and a comparison; it never looks into a record. In the order in which people
-/// get them wrong:
+/// A store is a lock, a row and a comparison. It never interprets a record: this crate decides what is saved, when a refresh token
+/// may be spent, and what happens if the store is down. Implement [`TokenStore`] and [`StoreLock`](crate::store::StoreLock), and call
+/// `store_laws` in a test. These are the common mistakes, most frequent first:
 ///
-/// 1. **Compare and swap in one step.** To load, compare and then write is a race even with the lock held, since a lock
-///    can be lost, and since a log-out does not take it. In SQL it is one statement with the
-///    [write id](crate::store::StoredTokens::write_id) in a column of its own, and the number of rows that it changed:
+/// 1. **Compare and swap in one step.** Loading, comparing and then writing is a race even while the lock is held: a lock can be
+///    lost, and a log-out does not take it. In SQL, keep the [write id](crate::store::StoredTokens::write_id) in its own column, and
+///    check the number of changed rows. For PostgreSQL:
 ///    ```sql
+///    CREATE TABLE tokens (name text PRIMARY KEY, write_id text NOT NULL, record bytea NOT NULL);
+///
 ///    -- replaces: None
 ///    INSERT INTO tokens (name, write_id, record) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
 ///    -- replaces: Some(id)
 ///    UPDATE tokens SET write_id = $2, record = $3 WHERE name = $1 AND write_id = $4;
-///    -- Nothing changed? It counted before if this is $2, and is a conflict otherwise.
+///    -- If no row was changed: success if the result is $2, and otherwise a conflict.
 ///    SELECT write_id FROM tokens WHERE name = $1;
 ///    ```
-///    Where a transaction fails because it met another one, try again within `save`.
-/// 2. **The same save twice is no error.** The answer to the first may have been lost on its way, and then this is the
-///    second.
-/// 3. **Tell "held" from "down".** [Held](crate::store::StoreError::held) means that a sibling is refreshing: all is well, and
-///    soon there will be something to adopt. [Unavailable](crate::store::StoreError::unavailable) means that nobody knows.
-/// 4. **The lock goes with its holder.** One that is a row in a table needs a lease, by the clock of the database, an
-///    owner token that is compared when it is released, and a task that renews it while it is held. One that belongs to a
-///    connection, such as `pg_try_advisory_lock`, goes when the connection does: give each lock a connection, and close
-///    it, rather than return it to a pool, when it is dropped.
-/// 5. **A future that is dropped leaves no lock behind**: neither one that it waited for nor one that it just got. The wait
-///    may be by tries a few milliseconds apart, but it must end in time.
-/// 6. **Store the JSON as it is.** [`to_json`](crate::store::StoredTokens::to_json) and
-///    [`from_json`](crate::store::StoredTokens::from_json) keep what a later version has added. Columns of your own for parts
-///    of it are copies, for people.
-/// 7. **Keep strangers out.** The record has the tokens in the clear: file mode, grants of the database, or a
-///    `Sealed` store (feature `sealed`) around yours. It binds a record to the [place](crate::store::TokenStore::place) that
-///    your store names.
+///    If a transaction fails because of a concurrent one, repeat it within `save`.
+/// 2. **A repeated save is no error.** The answer to the first one may have been lost.
+/// 3. **A held lock is not an outage.** Return [held](crate::store::StoreError::held) if another process holds the lock: it is
+///    refreshing, and soon there is a new record. Return [unavailable](crate::store::StoreError::unavailable) if the state is unknown.
+/// 4. **The lock ends with its holder.** A lock in a table needs a lease by the clock of the database, an owner token that the
+///    release compares, and a task that renews the lease. A lock of a connection, such as `pg_try_advisory_lock`, ends with the
+///    connection: use one connection for each lock, and close it when the lock is dropped. Do not return it to a pool.
+/// 5. **A dropped future holds no lock**, neither one that it waited for nor one that it has just taken. You may poll for the lock
+///    every few milliseconds, within the limit `wait`.
+/// 6. **Store the JSON unchanged.** [`to_json`](crate::store::StoredTokens::to_json) and
+///    [`from_json`](crate::store::StoredTokens::from_json) keep the fields of later versions. Other columns can only be copies for
+///    people.
+/// 7. **Protect the record.** It contains the tokens in the clear: restrict the file mode or the database grants, or use an
+///    `EncryptedStore` (feature `encrypted-store`) over your store. It binds a record to the
+///    [place](crate::store::TokenStore::place) that your store returns.
 ///
 /// # Examples
 ///
-/// A store in a table, complete but for the database.
+/// A complete store in a table. A map stands for the database.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -83,7 +83,7 @@ use crate::store::TokenStore;
 /// use tower_refresh::store::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 /// use tower_refresh::testing::store_laws;
 ///
-/// /// The database: one row for each grant.
+/// /// The database, with one row for each grant.
 /// #[derive(Clone, Default)]
 /// struct Database(Arc<Mutex<HashMap<String, Row>>>);
 ///
@@ -95,9 +95,9 @@ use crate::store::TokenStore;
 /// }
 ///
 /// impl Database {
-///     // What happens in `f` is one statement: nothing comes between.
+///     // `f` is one statement.
 ///     fn row<T>(&self, name: &str, f: impl FnOnce(&mut Row) -> T) -> Result<T, StoreError> {
-///         let mut rows = self.0.lock().map_err(|_| StoreError::unavailable("the database is gone"))?;
+///         let mut rows = self.0.lock().map_err(|_| StoreError::unavailable("the database is down"))?;
 ///         Ok(f(rows.entry(name.to_owned()).or_default()))
 ///     }
 /// }
@@ -171,19 +171,21 @@ use crate::store::TokenStore;
 /// store_laws(async |name| TableStore { database: database.clone(), name: name.to_owned() }).await;
 /// # }
 /// ```
+#[doc(alias = "conformance")]
+#[doc(alias = "custom store")]
 pub async fn store_laws<T: TokenStore>(make_store: impl AsyncFnMut(&str) -> T) {
     let mut laws = Laws::new(make_store);
-    saves::what_is_saved_is_loaded(&mut laws).await;
-    saves::storages_are_apart(&mut laws).await;
-    saves::a_save_compares_and_swaps(&mut laws).await;
-    saves::a_save_counts_once(&mut laws).await;
-    saves::one_of_many_savers_wins(&mut laws).await;
-    saves::loads_are_whole_and_go_forward(&mut laws).await;
-    locks::the_lock_is_exclusive(&mut laws).await;
-    locks::the_lock_is_let_go_of(&mut laws).await;
-    locks::one_at_a_time_holds_the_lock(&mut laws).await;
-    locks::the_lock_stops_no_load_and_no_save(&mut laws).await;
-    locks::a_lock_that_was_not_awaited_is_not_held(&mut laws).await;
-    locks::a_waiter_that_gave_up_is_passed_over(&mut laws).await;
-    saves::a_save_that_was_not_awaited_is_whole_or_not_at_all(&mut laws).await;
+    laws.loads_return_saved_records().await;
+    laws.storages_are_separate().await;
+    laws.saves_compare_and_swap().await;
+    laws.repeated_save_is_no_error().await;
+    laws.one_of_many_concurrent_saves_wins().await;
+    laws.loads_are_whole_and_monotonic().await;
+    laws.lock_is_exclusive().await;
+    laws.lock_is_released().await;
+    laws.holders_take_turns().await;
+    laws.lock_blocks_no_load_and_no_save().await;
+    laws.dropped_lock_future_holds_nothing().await;
+    laws.waiter_that_gave_up_is_skipped().await;
+    laws.dropped_save_is_whole_or_absent().await;
 }

@@ -8,13 +8,13 @@ use super::checks::{LAW_6, broken};
 use crate::store::{StoredTokens, WriteId};
 use crate::token::{AccessToken, TokenSet};
 
-/// Makes a record with tokens of this length, to follow this one or to be the first.
+/// Returns a record with tokens of this length, as the successor of a record or as the first one.
 pub(super) fn example(
     after: Option<&StoredTokens>,
     length: usize,
     has_open_intent: bool,
 ) -> StoredTokens {
-    // What RFC 6749 (appendix A.12 and A.17) allows in a token, so that no two are the same and nothing goes unescaped.
+    // All characters that RFC 6749 (appendix A.12 and A.17) allows in a token, which also tests escaping. No two are the same.
     let token = |kind: &str| {
         let salt = WriteId::random();
         let visible = (b'!'..=b'~').map(char::from).cycle();
@@ -60,7 +60,7 @@ pub(super) fn edited(record: &StoredTokens, edit: impl FnOnce(&mut Value)) -> St
     }
 }
 
-/// Returns whether two records are the same in all that is written of them, fields that nobody knows included.
+/// Returns whether two records are the same, including unknown fields.
 pub(super) fn is_same(one: &StoredTokens, other: &StoredTokens) -> bool {
     one.write_id() == other.write_id() && as_value(one) == as_value(other)
 }
@@ -68,6 +68,6 @@ pub(super) fn is_same(one: &StoredTokens, other: &StoredTokens) -> bool {
 pub(super) fn as_value(record: &StoredTokens) -> Value {
     match serde_json::to_value(record) {
         Ok(json) => json,
-        Err(_) => broken(LAW_6, "a record was loaded that cannot be written as JSON"),
+        Err(_) => broken(LAW_6, "a loaded record cannot be written as JSON"),
     }
 }

@@ -31,14 +31,14 @@ async fn file_store_keeps_the_laws_of_stores() {
     tower_refresh::testing::store_laws(open).await;
 }
 
-#[cfg(all(feature = "testing", feature = "sealed"))]
+#[cfg(all(feature = "testing", feature = "encrypted-store"))]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sealed_file_store_keeps_the_laws_of_stores() {
-    use tower_refresh::store::{SealKey, Sealed};
+async fn encrypted_file_store_keeps_the_laws() {
+    use tower_refresh::store::{EncryptedStore, EncryptionKey};
 
     let folder = Folder::new();
     let open = async |name: &str| {
-        Sealed::new(FileStore::new(folder.path(name)), SealKey::new("k", [7; 32]))
+        EncryptedStore::new(FileStore::new(folder.path(name)), EncryptionKey::new("k", [7; 32]))
     };
     tower_refresh::testing::store_laws(open).await;
 }
@@ -312,7 +312,9 @@ async fn record_that_others_can_write_is_refused_with_the_remedy() {
     let path = folder.path("tokens.json");
     let store = FileStore::new(&path);
     store.save(&record(1), None).await.unwrap();
-    for (others, remedy) in [(0o666, "chmod go-w"), (0o602, "chmod go-w"), (0o660, "allow_group")] {
+    for (others, remedy) in
+        [(0o666, "chmod go-w"), (0o602, "chmod go-w"), (0o660, "share_with_group")]
+    {
         mode(&path, others);
         for error in [
             store.load().await.map(drop).unwrap_err(),
@@ -387,7 +389,7 @@ async fn members_of_the_folders_group_share_a_record_if_allowed() {
     }
     let path = inner.join("tokens.json");
     mode(&inner, 0o770);
-    let store = FileStore::new(&path).allow_group();
+    let store = FileStore::new(&path).share_with_group();
     let lock = store.lock(AT_ONCE).await.unwrap();
     store.save(&intent(1), None).await.unwrap();
     for name in ["", ".lock", ".save-lock", ".reserved"] {
@@ -413,7 +415,7 @@ async fn members_of_the_folders_group_share_a_record_if_allowed() {
     assert!(error.is_misconfigured() && error.to_string().contains("chmod o-w"), "{error}");
     mode(&path, 0o660);
     mode(&inner, 0o777);
-    let error = FileStore::new(&path).allow_group().load().await.unwrap_err();
+    let error = FileStore::new(&path).share_with_group().load().await.unwrap_err();
     assert!(error.is_misconfigured() && error.to_string().contains("chmod o-w"), "{error}");
 }
 
@@ -422,7 +424,7 @@ async fn members_of_the_folders_group_share_a_record_if_allowed() {
 async fn lock_file_that_a_member_is_about_to_share_is_waited_for() {
     let folder = Folder::new();
     let [path, lock] = ["tokens.json", "tokens.json.lock"].map(|name| folder.path(name));
-    let store = FileStore::new(&path).allow_group();
+    let store = FileStore::new(&path).share_with_group();
     fs::write(&lock, "").unwrap();
     if chown(&lock, Some(65533), Some(65533)).is_err() {
         return skipped("only root can give files away");
@@ -440,7 +442,7 @@ async fn lock_file_that_a_member_is_about_to_share_is_waited_for() {
 async fn file_with_another_name_is_not_shared_with_the_group() {
     let folder = Folder::new();
     let [path, victim] = ["tokens.json", "victim"].map(|name| folder.path(name));
-    let store = FileStore::new(&path).allow_group();
+    let store = FileStore::new(&path).share_with_group();
     for suffix in [".lock", ".save-lock"] {
         fs::write(&victim, "not yours").unwrap();
         mode(&victim, 0o600);
@@ -667,21 +669,21 @@ async fn refused(store: &FileStore, what: &str) {
 #[tokio::test]
 async fn impossible_paths_are_errors_with_a_remedy() {
     let folder = Folder::new();
-    refused(&FileStore::new(""), "names no file").await;
-    refused(&FileStore::new("/"), "names no file").await;
-    refused(&FileStore::new(folder.path("..")), "names no file").await;
+    refused(&FileStore::new(""), "not the path of a file").await;
+    refused(&FileStore::new("/"), "not the path of a file").await;
+    refused(&FileStore::new(folder.path("..")), "not the path of a file").await;
     let long = "x".repeat(255);
     refused(&FileStore::new(folder.path(&"x".repeat(256))), "choose a shorter one").await;
     let error = FileStore::new(folder.path(&long)).lock(AT_ONCE).await.unwrap_err();
     assert!(error.is_misconfigured() && error.to_string().contains("shorter"), "{error}");
 
-    refused(&FileStore::new(folder.path("missing/tokens.json")), "create_folder").await;
+    refused(&FileStore::new(folder.path("missing/tokens.json")), "create_dir").await;
     symlink("nowhere", folder.path("dangling")).unwrap();
-    refused(&FileStore::new(folder.path("dangling")), "leads nowhere").await;
+    refused(&FileStore::new(folder.path("dangling")), "dangling").await;
     symlink("round", folder.path("round")).unwrap();
     refused(&FileStore::new(folder.path("round")), "symbolic link").await;
     fs::write(folder.path("file"), "").unwrap();
-    refused(&FileStore::new(folder.path("file/tokens.json")), "is no folder").await;
+    refused(&FileStore::new(folder.path("file/tokens.json")), "not a directory").await;
     for suffix in ["lock", "save-lock", "new", "reserved"] {
         let name = format!("tokens.json.{suffix}");
         refused(&FileStore::new(folder.path(&name)), "choose one that does not end").await;
@@ -707,7 +709,7 @@ async fn path_that_is_not_a_file_is_an_error() {
     fs::remove_dir(&path).unwrap();
 
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-    told("no regular file").await;
+    told("not a regular file").await;
     fs::remove_file(&path).unwrap();
 
     // Its path was resolved before. The path may now lead to a file with other locks.
@@ -752,7 +754,7 @@ async fn folders_are_private_and_created_only_on_request() {
     let path = folder.path("a/b/tokens.json");
     let store = FileStore::new(&path);
     assert!(store.load().await.unwrap_err().is_misconfigured());
-    let store = store.create_folder();
+    let store = store.create_dir();
     assert!(store.load().await.unwrap().is_none());
     store.save(&record(1), None).await.unwrap();
     for name in ["a", "a/b"] {

@@ -464,7 +464,7 @@ impl Fleet {
             Step::StoreDown => self.world.state().down = true,
             Step::StoreUp => self.world.state().down = false,
             Step::Endpoint(fault) => self.server.token_faults().once(match fault {
-                EndpointFault::Slow(ms) => Fault::honest().delay(Duration::from_millis(ms)),
+                EndpointFault::Slow(ms) => Fault::normal().delay(Duration::from_millis(ms)),
                 EndpointFault::Unavailable => Fault::unavailable(),
                 EndpointFault::DropBefore => Fault::drop_connection(),
                 EndpointFault::GarbageBefore => Fault::status(StatusCode::OK).body("<p>hello"),
@@ -473,7 +473,7 @@ impl Fleet {
                     Fault::status(StatusCode::OK).body("<p>hello").after_processing()
                 }
                 EndpointFault::LateAnswer(ms) => {
-                    Fault::honest().after_processing().delay(Duration::from_millis(ms))
+                    Fault::normal().after_processing().delay(Duration::from_millis(ms))
                 }
             }),
             Step::RollBack(by, doubt) => self.world.roll_back(by, doubt),

@@ -10,7 +10,7 @@ local lease = redis.call('HMGET', key, 'owner', 'lease_until_ms', 'lease_ms')
 local left_ms = (tonumber(lease[2]) or 0) - now_ms()
 local is_over = not lease[1] or left_ms <= 0
 if not is_over and lease[1] ~= owner then
-  -- The clock was set back: nobody holds it for longer than the lease that was taken.
+  -- If the clock was set back, a lease lasts at most its full length from now.
   local longest_ms = tonumber(lease[3]) or lease_ms
   if left_ms > longest_ms then
     left_ms = longest_ms

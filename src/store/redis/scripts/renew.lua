@@ -1,7 +1,7 @@
 local owner, lease_ms = ARGV[1], tonumber(ARGV[2])
 
 local lease = redis.call('HMGET', key, 'owner', 'lease_until_ms')
--- What has run out is lost, even if nobody took it: somebody may have looked meanwhile.
+-- An expired lease is lost even if the lock is free: another process may have held it meanwhile.
 if lease[1] ~= owner or (tonumber(lease[2]) or 0) <= now_ms() then
   return 0
 end

@@ -18,7 +18,7 @@ if current ~= replaces then
   return 'conflict'
 end
 
--- An intent fails if the memory is full. What follows one does not: its refresh token is spent.
+-- If the memory is full, an intent fails. Its successor does not: the refresh token is spent.
 if not has_open_intent then
   keep()
 end

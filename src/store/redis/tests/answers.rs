@@ -1,4 +1,4 @@
-//! What a server may say, from one that says what it is told to. Needs no Redis.
+//! Answers that a server may give, from a server with fixed answers. Needs no Redis.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -37,9 +37,9 @@ async fn load_from(greeting: &'static str, answer: Option<&'static str>) -> Stor
 }
 
 #[tokio::test]
-async fn what_may_work_later_is_unavailable() {
+async fn error_that_may_pass_is_unavailable() {
     for (answer, what) in [
-        ("-LOADING Redis is loading the dataset in memory\r\n", "loads its data"),
+        ("-LOADING Redis is loading the dataset in memory\r\n", "loading its data"),
         ("-OOM command not allowed when used memory > 'maxmemory'. sesame\r\n", "out of memory"),
         ("-MISCONF Errors writing to the AOF file: No space left on device\r\n", "its disk"),
         ("-READONLY You can't write against a read only replica.\r\n", "is a replica"),
@@ -50,9 +50,9 @@ async fn what_may_work_later_is_unavailable() {
         ("-CLUSTERDOWN Hash slot not served\r\n", "Redis Cluster that is down"),
         ("-TRYAGAIN Multiple keys request during rehashing of slot\r\n", "Redis Cluster"),
         ("-ERR sesame\r\n", "the error ERR"),
-        ("-sesame\r\n", "not expected"),
-        ("$6\r\nsesame\r\n", "not expected"),
-        ("*2\r\n$6\r\nsesame\r\n$6\r\nsesame\r\n", "not expected"),
+        ("-sesame\r\n", "unexpected answer"),
+        ("$6\r\nsesame\r\n", "unexpected answer"),
+        ("*2\r\n$6\r\nsesame\r\n$6\r\nsesame\r\n", "unexpected answer"),
         // Redis 6.
         (
             "-ERR Error running script (call to f_1f): @user_script:9: -OOM command not allowed when used memory > 'maxmemory'.\r\n",
@@ -72,13 +72,16 @@ async fn what_may_work_later_is_unavailable() {
 
 /// R1, for commands that are forbidden in scripts, among others.
 #[tokio::test]
-async fn what_a_human_must_mend_is_misconfigured() {
+async fn error_that_may_not_pass_is_misconfigured() {
     for (answer, what) in [
-        ("-NOAUTH Authentication required.\r\n", "wants a password"),
+        ("-NOAUTH Authentication required.\r\n", "requires a password"),
         ("-WRONGPASS invalid username-password pair or user is disabled.\r\n", "refuses the user"),
         ("-NOPERM this user has no permissions to run the 'eval' command\r\n", "know `EVAL`"),
         ("-ERR The user executing the script can't run this command\r\n", "not permit"),
-        ("-WRONGTYPE Operation against a key holding the wrong kind\r\n", "something else under"),
+        (
+            "-WRONGTYPE Operation against a key holding the wrong kind\r\n",
+            "another kind of data under",
+        ),
         ("-MOVED 3999 127.0.0.1:6381\r\n", "Redis Cluster"),
         ("-ERR unknown command 'EVAL', with args beginning with: 'sesame'\r\n", "know `EVAL`"),
         ("-ERR command 'eval' is not allowed sesame\r\n", "know `EVAL`"),
@@ -95,12 +98,12 @@ async fn what_a_human_must_mend_is_misconfigured() {
         ),
         ("-NOPERM this user has no permissions to access one of the keys\r\n", "the key"),
         ("-DENIED Redis is running in protected mode because sesame\r\n", "protected mode"),
-        ("-ERR operation not permitted\r\n", "wants a password"),
+        ("-ERR operation not permitted\r\n", "requires a password"),
         ("-ERR invalid password\r\n", "refuses the user"),
         ("-EVICTION sesame!\r\n", "may evict"),
         (
             "-ERR Error running script (call to f_1f): @user_script:9: -WRONGTYPE Operation against a key\r\n",
-            "something else under",
+            "another kind of data under",
         ),
     ] {
         let error = load(answer).await;
@@ -111,7 +114,7 @@ async fn what_a_human_must_mend_is_misconfigured() {
 }
 
 #[tokio::test]
-async fn what_is_no_redis_is_unavailable() {
+async fn answer_of_an_http_server_is_unavailable() {
     let error = load("HTTP/1.1 400 sesame\r\n\r\n").await;
     let said = error.to_string();
     assert!(error.is_unavailable() && !said.contains("sesame"), "{said}");
@@ -148,7 +151,7 @@ async fn server_without_resp3_is_misconfigured_and_eval_not_blamed() {
         assert!(error.is_misconfigured() && error.to_string().contains(words), "{error}");
     }
     let error = load_from("-LOADING Redis is loading\r\n", None).await;
-    assert!(error.is_unavailable() && error.to_string().contains("loads its data"), "{error}");
+    assert!(error.is_unavailable() && error.to_string().contains("loading its data"), "{error}");
 }
 
 /// R3

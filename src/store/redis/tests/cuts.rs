@@ -1,11 +1,11 @@
-//! Connections that break, runtimes that end, servers that say nothing.
+//! Broken connections, ended runtimes, silent servers.
 
 use std::time::Instant;
 
 use super::proxy::Proxy;
 use super::*;
 
-/// What a store is asked; what it needs is made over another connection.
+/// A request over the connection that is cut.
 #[derive(Clone, Copy, Debug)]
 enum Request {
     Lock,
@@ -17,12 +17,12 @@ enum Request {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_cut_anywhere_costs_nothing_but_another() {
+async fn connection_cut_at_any_byte_costs_one_reconnect() {
     everywhere(1).await;
 }
 
 #[tokio::test]
-async fn what_is_cut_anywhere_again_and_again_says_so_and_is_right_the_next_time() {
+async fn connection_cut_each_time_is_unavailable_and_harmless() {
     everywhere(usize::MAX).await;
 }
 
@@ -30,7 +30,7 @@ async fn everywhere(connections: usize) {
     let Some(server) = Server::start_with(&["--appendonly", "no"]) else { return };
     let proxy = Proxy::to(server.port()).await;
     let direct = store(&server).lease(LONG);
-    let (mut told, mut done) = (0, 0);
+    let (mut failed, mut done) = (0, 0);
     for request in [
         Request::Lock,
         Request::WaitForLock,
@@ -39,7 +39,7 @@ async fn everywhere(connections: usize) {
         Request::Load,
         Request::Save,
     ] {
-        // Beyond what passes in either direction.
+        // More bytes than pass in either direction.
         let to_server = (0..6000).step_by(157).map(|limit| (limit, usize::MAX));
         let to_client = (0..1700).step_by(19).map(|limit| (usize::MAX, limit));
         for (number, (to_server, to_client)) in to_server.chain(to_client).enumerate() {
@@ -52,14 +52,14 @@ async fn everywhere(connections: usize) {
                 once(request, &direct, &cut, &proxy, (connections, to_server, to_client), &place)
                     .await;
             assert!(is_done || connections > 1, "{place}");
-            if is_done { done += 1 } else { told += 1 }
+            if is_done { done += 1 } else { failed += 1 }
         }
     }
-    println!("{done} done, {told} told");
-    assert!(told > 0 || connections == 1);
+    println!("{done} succeeded, {failed} failed");
+    assert!(failed > 0 || connections == 1);
 }
 
-/// Asks once with the connection cut, and once more; returns whether the first was done.
+/// Makes one request over a connection that is cut, and another one. Returns whether the first succeeded.
 async fn once(
     request: Request,
     direct: &RedisStore,
@@ -84,7 +84,7 @@ async fn once(
                 }
                 Err(error) => {
                     assert!(error.is_unavailable(), "{place}: {error}");
-                    // What was taken without an answer is let go of.
+                    // A lock that was taken without an answer is released.
                     direct.lock(LONG).await.expect(place).release().await;
                     false
                 }
@@ -126,7 +126,7 @@ async fn once(
             proxy.mend();
             let is_done = is_free(direct).await;
             if !is_done {
-                // It is tried once more behind everybody's back.
+                // The release is repeated in the background.
                 direct.lock(LONG).await.expect(place).release().await;
             }
             is_done
@@ -175,7 +175,7 @@ fn break_off(store: &RedisStore) {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_idle_and_cut_is_made_again() {
+async fn idle_connection_that_was_closed_is_replaced() {
     let Some(server) = Server::start() else { return };
     let store = store(&server);
     let first = record(None, "1");
@@ -187,7 +187,7 @@ async fn a_connection_that_was_idle_and_cut_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_dead_without_a_word_is_given_up_in_time_for_another() {
+async fn silent_connection_is_replaced_within_the_timeout() {
     let Some(server) = Server::start() else { return };
     let proxy = Proxy::to(server.port()).await;
     let limit = 4 * SECOND;
@@ -196,7 +196,7 @@ async fn a_connection_that_is_dead_without_a_word_is_given_up_in_time_for_anothe
     save(&store, &first, None).await;
     proxy.silence();
     let asked = Instant::now();
-    // What is under way when it falls silent still passes, and its answer does not.
+    // A request in flight still passes, and its answer does not.
     assert_eq!(loaded(&store).await, Some(first.write_id()));
     assert_eq!(loaded(&store).await, Some(first.write_id()));
     println!("found out after {:?} of {limit:?}", asked.elapsed());
@@ -204,7 +204,7 @@ async fn a_connection_that_is_dead_without_a_word_is_given_up_in_time_for_anothe
 }
 
 #[tokio::test]
-async fn a_server_that_is_frozen_holds_nobody_up_for_long() {
+async fn frozen_server_delays_a_request_by_no_more_than_the_timeout() {
     let Some(server) = Server::start() else { return };
     let limit = SECOND;
     let store = store(&server).timeout(limit);
@@ -235,8 +235,8 @@ async fn a_server_that_is_frozen_holds_nobody_up_for_long() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_unavailable_and_has_no_password_in_the_error() {
-    // Port 1 is nobody's.
+async fn missing_server_is_unavailable_without_the_password() {
+    // Nothing listens on port 1.
     let store = store_at("redis://user:sesame@127.0.0.1:1/0");
     let asked = Instant::now();
     let error = store.load().await.unwrap_err();
@@ -247,7 +247,7 @@ async fn a_server_that_is_not_there_is_unavailable_and_has_no_password_in_the_er
 }
 
 #[test]
-fn a_store_outlives_the_runtime_that_connected_it() {
+fn store_outlives_the_runtime_that_connected_it() {
     let Some(server) = Server::start() else { return };
     let store = store(&server);
     let first = record(None, "1");
@@ -263,13 +263,13 @@ fn a_store_outlives_the_runtime_that_connected_it() {
     two.block_on(async {
         let asked = Instant::now();
         assert_eq!(loaded(&store).await, Some(first.write_id()));
-        assert!(asked.elapsed() < 2 * SECOND, "it is told at once, not by a limit");
+        assert!(asked.elapsed() < 2 * SECOND, "detected at once, not by the timeout");
         assert!(held(&lock).await);
         lock.release().await;
         assert!(is_free(&store).await);
     });
 
-    // One that is not polled does not move either.
+    // A runtime that is not polled drives no connection either.
     let single = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (three, four) = (single(), single());
     let store = store.for_key("other").unwrap().timeout(4 * SECOND);
@@ -280,7 +280,7 @@ fn a_store_outlives_the_runtime_that_connected_it() {
 }
 
 #[test]
-fn a_lock_that_is_dropped_with_its_runtime_is_let_go_of_or_runs_out() {
+fn lock_dropped_with_its_runtime_is_released_or_runs_out() {
     let Some(server) = Server::start() else { return };
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let store = store(&server).lease(SECOND);
@@ -292,7 +292,7 @@ fn a_lock_that_is_dropped_with_its_runtime_is_let_go_of_or_runs_out() {
 }
 
 #[test]
-fn without_a_runtime_there_is_an_error() {
+fn store_without_a_runtime_is_misconfigured() {
     let store = RedisStore::new("redis://127.0.0.1:1/", "grant").unwrap();
     let poll = tokio_test::task::spawn(store.load()).poll();
     let std::task::Poll::Ready(Err(error)) = poll else { panic!("{poll:?}") };

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::*;
 
 #[tokio::test]
-async fn the_lock_is_exclusive_until_it_is_released() {
+async fn lock_is_exclusive_until_it_is_released() {
     let Some(server) = Server::start() else { return };
     let (one, two) = (store(&server), store(&server));
     let lock = one.lock(LONG).await.unwrap();
@@ -18,7 +18,7 @@ async fn the_lock_is_exclusive_until_it_is_released() {
     assert!(error.is_held(), "{error}");
     assert!(asked.elapsed() >= ms(200));
     assert!(!is_free(&two).await);
-    assert!(!is_free(&one).await, "the same handle shares it with nobody, not even itself");
+    assert!(!is_free(&one).await, "the lock excludes the handle that holds it, too");
 
     lock.release().await;
     assert!(is_free(&two).await);
@@ -26,7 +26,7 @@ async fn the_lock_is_exclusive_until_it_is_released() {
 }
 
 #[tokio::test]
-async fn a_lock_that_is_dropped_is_let_go_of_behind_everybodys_back() {
+async fn dropped_lock_is_released_in_the_background() {
     let Some(server) = Server::start() else { return };
     let store = store(&server);
     drop(store.lock(LONG).await.unwrap());
@@ -35,7 +35,7 @@ async fn a_lock_that_is_dropped_is_let_go_of_behind_everybodys_back() {
 }
 
 #[tokio::test]
-async fn a_lock_is_dropped_where_there_is_no_runtime() {
+async fn lock_dropped_without_a_runtime_is_released() {
     let Some(server) = Server::start() else { return };
     let store = store(&server);
     let lock = store.lock(LONG).await.unwrap();
@@ -44,7 +44,7 @@ async fn a_lock_is_dropped_where_there_is_no_runtime() {
 }
 
 #[tokio::test]
-async fn to_lock_and_give_up_at_any_moment_leaves_no_lock_behind() {
+async fn lock_future_dropped_at_any_time_leaves_no_lock() {
     let Some(server) = Server::start() else { return };
     let store = store(&server).lease(LONG);
     let other = RedisStore::new(server.url(), "grant").unwrap().timeout(10 * SECOND);
@@ -62,7 +62,7 @@ async fn to_lock_and_give_up_at_any_moment_leaves_no_lock_behind() {
 }
 
 #[tokio::test]
-async fn those_who_wait_are_woken() {
+async fn waiters_are_woken_one_after_the_other() {
     const WAITERS: usize = 20;
 
     let Some(server) = Server::start() else { return };
@@ -73,7 +73,7 @@ async fn those_who_wait_are_woken() {
         waiters.spawn(async move {
             let lock = store.lock(LONG).await.unwrap();
             let taken = Instant::now();
-            // The next is then woken by this one.
+            // This release wakes the next waiter.
             let released = Instant::now();
             lock.release().await;
             (taken, released)
@@ -90,11 +90,11 @@ async fn those_who_wait_are_woken() {
         released = next;
     }
     println!("{WAITERS} in a row: at most {longest:?} from release to lock");
-    assert!(longest < 3 * SECOND, "woken, and not by the clock: {longest:?}");
+    assert!(longest < 3 * SECOND, "woken by the release and not by the lease: {longest:?}");
 }
 
 #[tokio::test]
-async fn one_who_waits_is_woken_promptly() {
+async fn waiter_is_woken_promptly() {
     let Some(server) = Server::start() else { return };
     let mut took = Vec::new();
     for _ in 0..20 {
@@ -110,7 +110,7 @@ async fn one_who_waits_is_woken_promptly() {
         let released = Instant::now();
         lock.release().await;
         took.push(waiter.await.unwrap().saturating_duration_since(released));
-        // Its connection goes with it.
+        // Its connection is closed with it.
         listening(&server, 0).await;
     }
     took.sort_unstable();
@@ -119,7 +119,7 @@ async fn one_who_waits_is_woken_promptly() {
 }
 
 #[tokio::test]
-async fn those_who_may_not_listen_look() {
+async fn waiter_without_permission_to_subscribe_polls() {
     let Some(server) = Server::start() else { return };
     server.ask::<()>(&["ACL", "SETUSER", "default", "resetchannels"]);
     let lock = store(&server).lock(LONG).await.unwrap();
@@ -138,7 +138,7 @@ async fn those_who_may_not_listen_look() {
 }
 
 #[tokio::test]
-async fn one_who_waits_hears_over_another_connection_when_the_first_is_gone() {
+async fn waiter_subscribes_again_after_its_connection_is_closed() {
     let Some(server) = Server::start() else { return };
     let store_of_holder = store(&server).lease(LONG);
     let lock = store_of_holder.lock(LONG).await.unwrap();
@@ -151,11 +151,11 @@ async fn one_who_waits_hears_over_another_connection_when_the_first_is_gone() {
     let released = Instant::now();
     lock.release().await;
     waiter.await.unwrap().unwrap().release().await;
-    assert!(released.elapsed() < 4 * SECOND, "woken, and not by the clock");
+    assert!(released.elapsed() < 4 * SECOND, "woken by the release and not by the lease");
 }
 
 #[tokio::test]
-async fn a_lease_is_renewed_as_long_as_the_lock_is_held() {
+async fn lease_is_renewed_while_the_lock_is_held() {
     let Some(server) = Server::start() else { return };
     let lease = ms(1500);
     let lock = store(&server).lease(lease).lock(LONG).await.unwrap();
@@ -168,7 +168,7 @@ async fn a_lease_is_renewed_as_long_as_the_lock_is_held() {
 }
 
 #[test]
-fn a_lease_runs_out_where_nobody_polls_and_the_lock_is_lost() {
+fn lease_of_a_runtime_that_is_not_polled_runs_out() {
     let Some(server) = Server::start() else { return };
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (frozen, lively) = (runtime(), runtime());
@@ -185,22 +185,25 @@ fn a_lease_runs_out_where_nobody_polls_and_the_lock_is_lost() {
         assert!(!held(&old).await);
         old.release().await;
     });
-    assert!(lively.block_on(held(&new)), "who comes late lets go of nothing that is another's");
+    assert!(
+        lively.block_on(held(&new)),
+        "a late release does not release the lock of another owner"
+    );
     lively.block_on(new.release());
 }
 
 #[tokio::test]
-async fn a_lease_that_ran_out_is_lost_though_nobody_took_it() {
+async fn expired_lease_is_lost_even_if_the_lock_is_free() {
     let Some(server) = Server::start() else { return };
     let lock = store(&server).lease(LONG).lock(LONG).await.unwrap();
     assert!(held(&lock).await);
     server.ask::<()>(&["HSET", KEY, "lease_until_ms", "1"]);
     assert!(!held(&lock).await);
-    assert!(!held(&lock).await, "once and for all");
+    assert!(!held(&lock).await, "a lost lock stays lost");
 }
 
 #[tokio::test]
-async fn to_ask_whether_a_lock_is_held_gives_the_lease_its_length_again() {
+async fn is_held_renews_the_lease_for_its_full_length() {
     let Some(server) = Server::start() else { return };
     let lock = store(&server).lease(LONG).lock(LONG).await.unwrap();
     let until = || server.field(KEY, "lease_until_ms").unwrap().parse::<u64>().unwrap();
@@ -211,7 +214,7 @@ async fn to_ask_whether_a_lock_is_held_gives_the_lease_its_length_again() {
 }
 
 #[test]
-fn a_lease_that_was_given_its_length_again_is_over_that_much_later() {
+fn lease_renewed_by_is_held_ends_later() {
     let Some(server) = Server::start() else { return };
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // Nothing is renewed while the first is not polled.
@@ -236,19 +239,19 @@ fn a_lease_that_was_given_its_length_again_is_over_that_much_later() {
 }
 
 #[tokio::test]
-async fn a_lock_that_cannot_be_renewed_is_lost_when_its_lease_is_over() {
+async fn lock_that_cannot_be_renewed_is_lost_with_its_lease() {
     let Some(server) = Server::start() else { return };
     let lock = store(&server).lease(2 * SECOND).timeout(ms(500)).lock(LONG).await.unwrap();
     server.freeze();
-    assert!(lock.is_held().await.is_err(), "nobody knows");
+    assert!(lock.is_held().await.is_err(), "the outcome is unknown");
     tokio::time::sleep(3 * SECOND).await;
-    assert!(!held(&lock).await, "it knows without asking");
+    assert!(!held(&lock).await, "known without a request");
     server.thaw();
     assert!(!held(&lock).await);
 }
 
 #[tokio::test]
-async fn a_clock_that_was_set_back_holds_nobody_up_for_long() {
+async fn clock_set_back_prolongs_a_lease_by_at_most_its_length() {
     let Some(server) = Server::start() else { return };
     let lock = store(&server).lease(ms(300)).lock(LONG).await.unwrap();
     // As if the process were gone, and the server's clock were an hour behind what it was.
@@ -273,7 +276,7 @@ async fn each_holder_has_a_higher_fence() {
     }
 }
 
-/// Waits until so many listen for the lock.
+/// Waits until this many waiters have subscribed.
 async fn listening(server: &Server, waiters: usize) {
     for _ in 0..3000 {
         let (_, listening): (String, usize) = server.ask(&["PUBSUB", "NUMSUB", KEY]);
@@ -282,5 +285,5 @@ async fn listening(server: &Server, waiters: usize) {
         }
         tokio::time::sleep(ms(10)).await;
     }
-    panic!("not {waiters} listen");
+    panic!("there are not {waiters} subscribers");
 }

@@ -9,7 +9,7 @@ use super::*;
 
 const URL: &str = "TOWER_REFRESH_TEST_WORKER";
 
-/// Does what it is told, line by line, and tells what came of it. Of no use by itself.
+/// Runs one command for each line of its input, and prints the results. The other tests start it.
 #[test]
 fn worker() {
     let Ok(url) = std::env::var(URL) else { return };
@@ -52,7 +52,7 @@ const LEASE: Duration = Duration::from_secs(3);
 
 const TURNS: u64 = 40;
 
-/// Replaces what is stored, and finds nobody else at it.
+/// Replaces the record again and again, and meets no other save.
 async fn take_turns(store: &RedisStore) -> String {
     for _ in 0..TURNS {
         let lock = store.lock(LONG).await.unwrap();
@@ -95,7 +95,7 @@ impl Worker {
         loop {
             let mut line = String::new();
             assert_ne!(self.hear.read_line(&mut line).unwrap(), 0, "the worker has ended");
-            // After what the harness says of the test, maybe.
+            // The line may begin with output of the test harness.
             if let Some((_, said)) = line.trim_end().split_once("worker: ") {
                 return said.to_owned();
             }
@@ -116,7 +116,7 @@ impl Drop for Worker {
 }
 
 #[tokio::test]
-async fn the_lock_is_exclusive_among_processes() {
+async fn lock_is_exclusive_among_processes() {
     const WORKERS: u64 = 4;
 
     let Some(server) = Server::start() else { return };
@@ -135,7 +135,7 @@ async fn the_lock_is_exclusive_among_processes() {
 }
 
 #[tokio::test]
-async fn a_holder_that_is_killed_holds_the_lock_until_its_lease_is_over() {
+async fn lock_of_a_killed_process_ends_with_its_lease() {
     let Some(server) = Server::start() else { return };
     let mut worker = Worker::start(&server);
     assert_eq!(worker.ask("lock"), "locked");
@@ -146,7 +146,7 @@ async fn a_holder_that_is_killed_holds_the_lock_until_its_lease_is_over() {
 }
 
 #[tokio::test]
-async fn a_holder_that_was_frozen_has_lost_the_lock_and_may_save_what_fits() {
+async fn frozen_holder_loses_the_lock_and_may_save_a_successor() {
     let Some(server) = Server::start() else { return };
     let here = store(&server);
     let mut worker = Worker::start(&server);
@@ -171,11 +171,11 @@ async fn a_holder_that_was_frozen_has_lost_the_lock_and_may_save_what_fits() {
         if conflicts {
             assert!(said.contains("the store has changed"), "{said}");
         } else {
-            // It is the successor of what is stored: its refresh token is the one that works.
+            // It is the successor of the stored record: its refresh token is the one that works.
             assert_eq!(loaded(&here).await.unwrap().to_string(), said);
         }
         assert_eq!(worker.ask("release"), "released");
-        assert!(held(&lock).await, "it was not the worker's to let go of");
+        assert!(held(&lock).await, "the worker has not released the lock of another owner");
         lock.release().await;
     }
 }

@@ -1,4 +1,4 @@
-//! What is between a client and its server, and cuts the connection in the middle of a word.
+//! A proxy that cuts connections after a number of bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,38 +1,39 @@
-//! What is saved and loaded.
+//! Saves and loads.
 
 use tokio::task::JoinSet;
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_laws_hold() {
+async fn redis_store_keeps_the_laws() {
     let Some(server) = Server::start() else { return };
     let open = async |name: &str| RedisStore::new(server.url(), name).unwrap().timeout(10 * SECOND);
     crate::testing::store_laws(open).await;
 }
 
-#[cfg(feature = "sealed")]
+#[cfg(feature = "encrypted-store")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_laws_hold_for_a_sealed_one() {
-    use crate::store::{SealKey, Sealed};
+async fn encrypted_store_keeps_the_laws() {
+    use crate::store::{EncryptedStore, EncryptionKey};
 
     let Some(server) = Server::start() else { return };
     let open = async |name: &str| {
         let store = RedisStore::new(server.url(), name).unwrap().timeout(10 * SECOND);
-        Sealed::new(store, SealKey::new("k", [7; 32]))
+        EncryptedStore::new(store, EncryptionKey::new("k", [7; 32]))
     };
     crate::testing::store_laws(open).await;
 }
 
 /// S9
-#[cfg(feature = "sealed")]
+#[cfg(feature = "encrypted-store")]
 #[tokio::test]
 async fn swapped_records_of_two_keys_are_refused() {
-    use crate::store::{SealKey, Sealed};
+    use crate::store::{EncryptedStore, EncryptionKey};
 
     let Some(server) = Server::start() else { return };
-    let [alice, bob] = ["alice", "bob"]
-        .map(|user| Sealed::new(store(&server).for_key(user).unwrap(), SealKey::new("k", [7; 32])));
+    let [alice, bob] = ["alice", "bob"].map(|user| {
+        EncryptedStore::new(store(&server).for_key(user).unwrap(), EncryptionKey::new("k", [7; 32]))
+    });
     for store in [&alice, &bob] {
         store.save(&record(None, "1"), None).await.unwrap();
     }
@@ -52,7 +53,7 @@ async fn swapped_records_of_two_keys_are_refused() {
 }
 
 #[tokio::test]
-async fn a_save_counts_if_it_replaces_what_is_stored() {
+async fn save_succeeds_only_over_the_record_it_replaces() {
     let Some(server) = Server::start() else { return };
     let (one, two) = (store(&server), store(&server));
     assert!(one.load().await.unwrap().is_none());
@@ -63,7 +64,7 @@ async fn a_save_counts_if_it_replaces_what_is_stored() {
     assert!(error.is_conflict(), "nothing is stored: {error}");
 
     save(&one, &first, None).await;
-    // Without an answer, one saves again.
+    // A save without an answer is repeated.
     save(&one, &first, None).await;
     save(&two, &first, Some(&second)).await;
     let error = two.save(&record(None, "other"), None).await.unwrap_err();
@@ -82,7 +83,7 @@ async fn a_save_counts_if_it_replaces_what_is_stored() {
 }
 
 #[tokio::test]
-async fn of_fifty_successors_one_is_saved() {
+async fn one_of_fifty_concurrent_saves_succeeds() {
     let Some(server) = Server::start() else { return };
     let first = record(None, "first");
     save(&store(&server), &first, None).await;
@@ -107,7 +108,7 @@ async fn of_fifty_successors_one_is_saved() {
 }
 
 #[tokio::test]
-async fn the_lock_and_the_record_do_not_disturb_each_other() {
+async fn lock_and_record_are_independent() {
     let Some(server) = Server::start() else { return };
     let store = store(&server);
     let first = record(None, "1");
@@ -122,7 +123,7 @@ async fn the_lock_and_the_record_do_not_disturb_each_other() {
 }
 
 #[tokio::test]
-async fn grants_have_a_key_each_and_share_a_connection() {
+async fn grants_have_separate_keys_and_share_a_connection() {
     let Some(server) = Server::start() else { return };
     let one = store(&server);
     let two = one.for_key("other").unwrap();
@@ -139,7 +140,7 @@ async fn grants_have_a_key_each_and_share_a_connection() {
 }
 
 #[tokio::test]
-async fn many_grants_at_once_do_not_make_many_connections() {
+async fn many_grants_at_once_make_few_connections() {
     const GRANTS: usize = 200;
 
     let Some(mut server) = Server::start() else { return };
@@ -163,7 +164,7 @@ async fn many_grants_at_once_do_not_make_many_connections() {
 }
 
 #[tokio::test]
-async fn after_a_restart_what_is_loaded_is_doubted_until_the_next_save() {
+async fn record_is_doubted_after_a_restart_until_the_next_save() {
     let Some(mut server) = Server::start() else { return };
     let store = store(&server);
     let first = record(None, "1");
@@ -176,7 +177,7 @@ async fn after_a_restart_what_is_loaded_is_doubted_until_the_next_save() {
     let found = store.load().await.unwrap().unwrap();
     assert_eq!(found.write_id(), first.write_id());
     assert!(found.is_doubted);
-    // That it is there does not mean that nothing came after it.
+    // The same save again does not prove that no save was lost.
     save(&store, &first, None).await;
     assert!(store.load().await.unwrap().unwrap().is_doubted);
 
@@ -185,7 +186,7 @@ async fn after_a_restart_what_is_loaded_is_doubted_until_the_next_save() {
 }
 
 #[tokio::test]
-async fn after_a_restart_without_its_data_nothing_is_stored() {
+async fn restart_without_data_leaves_no_record_and_no_lock() {
     let Some(mut server) = Server::start() else { return };
     let store = store(&server);
     let lock = store.lock(LONG).await.unwrap();
@@ -198,7 +199,7 @@ async fn after_a_restart_without_its_data_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn a_lock_outlives_a_restart_with_the_data() {
+async fn lock_survives_a_restart_with_the_data() {
     let Some(mut server) = Server::start() else { return };
     let lock = store(&server).lease(LONG).lock(LONG).await.unwrap();
     server.kill();
@@ -209,7 +210,7 @@ async fn a_lock_outlives_a_restart_with_the_data() {
 }
 
 #[tokio::test]
-async fn a_replica_is_not_asked_and_one_that_took_over_is_doubted() {
+async fn replica_is_refused_and_doubted_after_a_failover() {
     let (Some(primary), Some(replica)) = (Server::start(), Server::start()) else { return };
     let there = store(&primary);
     let first = record(None, "1");
@@ -230,13 +231,13 @@ async fn a_replica_is_not_asked_and_one_that_took_over_is_doubted() {
         assert!(error.is_unavailable() && error.to_string().contains("is a replica"), "{error}");
     }
 
-    // What was promoted may not have got everything.
+    // A promoted replica may have missed a save.
     replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
     assert!(here.load().await.unwrap().unwrap().is_doubted);
     save(&here, &next, Some(&first)).await;
     assert!(!here.load().await.unwrap().unwrap().is_doubted);
 
-    // Nor has one that was demoted for a while, though it is the same process as before.
+    // So may a primary that was demoted for a while, although its process is the same.
     let port = replica.port().to_string();
     save(&there, &record(Some(&first), "lost"), Some(&first)).await;
     primary.ask::<()>(&["REPLICAOF", "127.0.0.1", &port]);
@@ -248,7 +249,7 @@ async fn a_replica_is_not_asked_and_one_that_took_over_is_doubted() {
 }
 
 #[tokio::test]
-async fn a_server_that_was_back_in_time_is_doubted_though_it_is_the_same_process() {
+async fn server_that_was_a_replica_meanwhile_is_doubted() {
     let (Some(primary), Some(replica)) = (Server::start(), Server::start()) else { return };
     let there = store(&primary);
     let first = record(None, "1");
@@ -274,7 +275,7 @@ async fn a_server_that_was_back_in_time_is_doubted_though_it_is_the_same_process
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_is_left_as_it_is() {
+async fn unreadable_record_is_left_unchanged() {
     let Some(server) = Server::start() else { return };
     let store = store(&server);
     let first = record(None, "1");
@@ -306,7 +307,7 @@ async fn what_cannot_be_understood_is_left_as_it_is() {
             }
         }
         assert_eq!(server.field(KEY, "record").as_deref(), Some(garbage));
-        // The lock is well, so that somebody can look.
+        // The lock works, so that a program can look again.
         assert!(is_free(&store).await);
     }
     server.ask::<()>(&["HSET", KEY, "record", &json]);
@@ -317,7 +318,7 @@ async fn what_cannot_be_understood_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn the_key_does_not_expire() {
+async fn key_does_not_expire() {
     let Some(server) = Server::start() else { return };
     let store = store(&server);
     let first = record(None, "1");
@@ -336,7 +337,7 @@ async fn the_key_does_not_expire() {
 }
 
 #[tokio::test]
-async fn scripts_that_the_server_has_forgotten_are_no_case_of_their_own() {
+async fn flushed_script_cache_is_harmless() {
     let Some(server) = Server::start() else { return };
     let store = store(&server);
     let first = record(None, "1");
@@ -352,7 +353,7 @@ async fn scripts_that_the_server_has_forgotten_are_no_case_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_full_memory_stops_an_intent_and_not_what_follows_it() {
+async fn full_memory_fails_an_intent_and_not_its_successor() {
     let Some(server) = Server::start() else { return };
     let store = store(&server);
     let first = record(None, "1");
@@ -369,16 +370,16 @@ async fn a_full_memory_stops_an_intent_and_not_what_follows_it() {
     save(&store, &open, Some(&first)).await;
 
     fill();
-    assert!(held(&lock).await, "the lease is renewed all the same");
+    assert!(held(&lock).await, "the lease is still renewed");
     let spent = record(Some(&open), &"long".repeat(1000));
     save(&store, &spent, Some(&open)).await;
     assert_eq!(loaded(&store).await, Some(spent.write_id()));
     lock.release().await;
-    assert!(is_free(&store).await, "to adopt takes a lock, and no memory to speak of");
+    assert!(is_free(&store).await, "taking the lock needs almost no memory");
 }
 
 #[tokio::test]
-async fn a_server_that_may_evict_the_key_is_refused() {
+async fn server_that_may_evict_the_key_is_misconfigured() {
     let Some(server) = Server::start() else { return };
     let store = store(&server);
     server.ask::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);

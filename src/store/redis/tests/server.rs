@@ -1,4 +1,4 @@
-//! A Redis of our own, a user of it, and what can happen to both.
+//! A Redis server for one test.
 
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use redis::{Commands as _, Connection, RedisResult};
 
-/// Set to anything, it makes an error of a `redis-server` that is not there.
+/// If this variable is set, a missing `redis-server` is an error.
 const REQUIRED: &str = "TOWER_REFRESH_REQUIRE_REDIS";
 
-/// A `redis-server` on a port of its own, with a folder of its own; it ends with its owner, however that ends.
+/// A `redis-server` with its own port and folder. It ends with this process, even if that is killed.
 pub(super) struct Server {
     port: u16,
     folder: PathBuf,
@@ -29,7 +29,7 @@ struct Running {
 }
 
 impl Server {
-    /// Starts one that writes down all it is told, or says that the tests that need it are left out.
+    /// Starts a server that persists every write. Without a `redis-server`, prints that the test is skipped.
     pub(super) fn start() -> Option<Self> {
         Self::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
     }
@@ -43,12 +43,12 @@ impl Server {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tower-refresh-redis-{}-{next}", std::process::id());
         let folder = std::env::temp_dir().join(name);
-        // Of a run that was killed, under the same process id: in containers it comes again.
+        // A killed run with the same process id may have left it behind, as in a container.
         drop(std::fs::remove_dir_all(&folder));
         std::fs::create_dir_all(&folder).unwrap();
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let mut server = Self { port: 0, folder, arguments, running: None };
-        // Between choosing a port and using it, somebody else may take it.
+        // Another process may take the port before the server does.
         for _ in 0..10 {
             server.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             if server.run() {
@@ -58,19 +58,19 @@ impl Server {
         panic!("redis-server does not start");
     }
 
-    /// Starts it where it was before, unless it runs.
+    /// Starts it again with the same port and folder.
     pub(super) fn start_again(&mut self) {
         assert!(self.run(), "redis-server does not start again");
     }
 
-    /// Ends it as a power cut does.
+    /// Kills it.
     pub(super) fn kill(&mut self) {
         if let Some(running) = self.running.take() {
             running.end();
         }
     }
 
-    /// Takes away what it has written down.
+    /// Deletes its data.
     pub(super) fn forget_everything(&self) {
         std::fs::remove_dir_all(&self.folder).unwrap();
         std::fs::create_dir_all(&self.folder).unwrap();
@@ -92,7 +92,7 @@ impl Server {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Asks it something, behind the store's back.
+    /// Sends a command without the store.
     pub(super) fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
         self.try_ask(command).unwrap()
     }
@@ -139,13 +139,13 @@ impl Server {
             let is_renamed = self.arguments.iter().any(|argument| argument == "TELL");
             let info = self.try_ask::<String>(&[if is_renamed { "TELL" } else { "INFO" }]);
             match info {
-                // It tells of itself before it knows its data.
+                // It answers before it has loaded its data.
                 Ok(info) if info.contains("\r\nloading:1\r") => pause(),
                 Ok(info) if info.contains(&format!("process_id:{}\r", running.pid)) => {
                     self.running = Some(running);
                     return true;
                 }
-                // Somebody else's.
+                // Another server.
                 Ok(_) => break,
                 // With a password, it is up as well.
                 Err(error) if error.code() == Some("NOAUTH") => {
@@ -174,7 +174,7 @@ impl Running {
     }
 }
 
-/// Sends a signal to a process that is ours.
+/// Sends a signal to a process of this test.
 pub(super) fn signal(signal: &str, pid: u32) {
     assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
 }
@@ -198,7 +198,7 @@ fn is_installed() -> bool {
     assert!(std::env::var_os(REQUIRED).is_none(), "there is no redis-server");
     // Past the test harness, which keeps to itself what a passing test prints.
     SAY.call_once(|| {
-        let line = "left out: the tests of `RedisStore` that need a server; `tests/third_party/redis/run` runs them\n";
+        let line = "skipped: the tests of `RedisStore` that need a server; `tests/third_party/redis/run` runs them\n";
         drop(std::io::stderr().write_all(line.as_bytes()));
     });
     false

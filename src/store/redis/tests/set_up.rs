@@ -1,4 +1,11 @@
-//! What a human set up, well or not.
+//! Correct and wrong configurations.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::store::StoreError;
@@ -22,7 +29,7 @@ const PERMITTED: [&str; 15] = [
     "+select",
 ];
 
-/// Of which these are not needed by everything that [`everything`] asks.
+/// The permissions that [`everything`] does not need.
 const FOR_SOME: [&str; 3] = ["+select", "+subscribe", "+publish"];
 
 async fn everything(store: &RedisStore) -> Result<(), StoreError> {
@@ -38,11 +45,11 @@ async fn everything(store: &RedisStore) -> Result<(), StoreError> {
         return Err(error);
     }
     lock.release().await;
-    if is_free(store).await { Ok(()) } else { Err(StoreError::misconfigured("not let go of")) }
+    if is_free(store).await { Ok(()) } else { Err(StoreError::misconfigured("not released")) }
 }
 
 #[tokio::test]
-async fn a_user_needs_what_the_documentation_says_and_no_more() {
+async fn user_needs_the_documented_permissions_and_no_more() {
     let documentation = include_str!("../mod.rs");
     assert!(documentation.contains(&PERMITTED.join(" ")), "{}", PERMITTED.join(" "));
 
@@ -76,13 +83,13 @@ async fn a_user_needs_what_the_documentation_says_and_no_more() {
                 None => vec![],
             };
             assert_eq!(blamed(&error), named, "without {without}: {error}");
-            // What could be taken is let go of, or not taken at all.
+            // The lock is released, or it is not taken at all.
             server.ask::<()>(&["DEL", KEY]);
         }
     }
 }
 
-/// The commands that a message blames.
+/// Returns the commands that a message blames.
 fn blamed(error: &StoreError) -> Vec<String> {
     let message = error.to_string();
     // The key is in the same quotes.
@@ -107,7 +114,7 @@ async fn renamed_command_is_misconfigured_and_alone_blamed() {
         &["EVAL"],
     ] {
         let mut arguments = vec![];
-        // The test asks the server who it is.
+        // The test needs `INFO` to identify the server.
         let rename = |command: &str| if command == "INFO" { "TELL" } else { "" };
         for command in renamed {
             arguments.extend(["--rename-command", command, rename(command)]);
@@ -145,7 +152,7 @@ async fn server_whose_hello_is_renamed_does_not_speak_resp3() {
 }
 
 #[tokio::test]
-async fn the_password_is_asked_for_and_never_shown() {
+async fn password_is_required_and_never_shown() {
     let Some(server) = Server::start() else { return };
     let port = server.port();
     server.ask::<()>(&["ACL", "SETUSER", "fleet", "on", ">open sesame", "~*", "&*", "+@all"]);
@@ -158,7 +165,7 @@ async fn the_password_is_asked_for_and_never_shown() {
         assert!(shown.contains(&format!("the key `{KEY}` of the Redis at 127.0.0.1:{port}")));
     }
     for (wrong, what) in [
-        ("", "wants a password"),
+        ("", "requires a password"),
         (":sesame@", "refuses the user or the password"),
         ("nobody:open%20sesame@", "refuses the user or the password"),
     ] {
@@ -171,7 +178,7 @@ async fn the_password_is_asked_for_and_never_shown() {
 }
 
 #[tokio::test]
-async fn a_database_has_its_own_keys() {
+async fn each_database_has_its_own_keys() {
     let Some(server) = Server::start() else { return };
     let first = record(None, "1");
     save(&store(&server), &first, None).await;
@@ -183,7 +190,7 @@ async fn a_database_has_its_own_keys() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_something_else_is_left_alone() {
+async fn key_with_another_kind_of_data_is_left_unchanged() {
     let Some(server) = Server::start() else { return };
     let store = store(&server);
     server.ask::<()>(&["SET", KEY, "sesame"]);
@@ -194,7 +201,7 @@ async fn a_key_that_is_something_else_is_left_alone() {
     ] {
         let said = error.to_string();
         assert!(
-            error.is_misconfigured() && said.contains("something else under the key"),
+            error.is_misconfigured() && said.contains("another kind of data under the key"),
             "{said}"
         );
     }
@@ -202,7 +209,7 @@ async fn a_key_that_is_something_else_is_left_alone() {
 }
 
 #[test]
-fn a_url_that_cannot_be_used_is_told_and_not_shown() {
+fn invalid_url_is_an_error_that_does_not_show_it() {
     for url in [
         "",
         "sesame",
@@ -223,8 +230,8 @@ fn a_url_that_cannot_be_used_is_told_and_not_shown() {
 }
 
 #[test]
-fn tls_that_is_not_built_in_is_told() {
-    // Whether it is depends on who else uses the client.
+fn missing_tls_library_is_misconfigured() {
+    // Other packages of the build may have enabled it.
     let Err(error) = RedisStore::new("rediss://:sesame@127.0.0.1/", "grant") else { return };
     let said = error.to_string();
     assert!(error.is_misconfigured() && said.contains("tokio-rustls-comp"), "{said}");
@@ -232,10 +239,66 @@ fn tls_that_is_not_built_in_is_told() {
 }
 
 #[test]
-fn settings_are_kept_within_reason() {
+fn lease_and_timeout_are_clamped() {
     let store = RedisStore::new("redis://[::1]:1/", "grant").unwrap();
     assert_eq!(store.describe(), "the key `tower-refresh:grant` of the Redis at [::1]:1");
     assert_eq!(store.clone().lease(Duration::ZERO).lease, ms(100));
     assert_eq!(store.clone().lease(Duration::MAX).lease, Duration::from_secs(86400));
     assert_eq!(store.timeout(Duration::MAX).timeout, Duration::from_secs(86400));
+}
+
+#[tokio::test]
+async fn connect_with_opens_every_connection() {
+    let Some(server) = Server::start() else { return };
+    let port = server.port();
+    server.ask::<()>(&["ACL", "SETUSER", "fleet", "on", ">sesame", "~*", "&*", "+@all"]);
+    let opened = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&opened);
+    // Nothing listens on port 1.
+    let store = store_at("redis://fleet:sesame@127.0.0.1:1/3").connect_with(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        TcpStream::connect(("127.0.0.1", port))
+    });
+    everything(&store).await.unwrap();
+    store.connector.forget();
+    everything(&store).await.unwrap();
+    assert_eq!(opened.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn connection_without_an_answer_is_closed_with_the_store() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let store = RedisStore::new("redis://127.0.0.1:1/", "grant")
+        .unwrap()
+        .timeout(ms(200))
+        .connect_with(move || TcpStream::connect(address));
+    let serve = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut asked = [0; 8192];
+        assert!(client.read(&mut asked).await.unwrap() > 0);
+        client.write_all(b"%1\r\n+proto\r\n:3\r\n").await.unwrap();
+        while client.read(&mut asked).await.is_ok_and(|length| length > 0) {}
+    });
+    let error = store.load().await.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    drop(store);
+    tokio::time::timeout(LONG, serve).await.expect("the connection is open").unwrap();
+}
+
+#[tokio::test]
+async fn error_of_connect_with_is_reported() {
+    for (kind, is_misconfigured) in [
+        (io::ErrorKind::InvalidData, true),
+        (io::ErrorKind::PermissionDenied, true),
+        (io::ErrorKind::ConnectionRefused, false),
+    ] {
+        let store = store_at("redis://127.0.0.1:1/").connect_with(move || async move {
+            Err::<TcpStream, _>(io::Error::new(kind, "unknown issuer"))
+        });
+        let error = store.load().await.unwrap_err();
+        assert_eq!(error.is_misconfigured(), is_misconfigured, "{error}");
+        assert_eq!(error.is_unavailable(), !is_misconfigured, "{error}");
+        assert!(error.to_string().contains("unknown issuer"), "{error}");
+    }
 }

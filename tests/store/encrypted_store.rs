@@ -1,5 +1,11 @@
-//! Records of a sealed store are secret, cannot be edited unnoticed, and survive the change of the key.
-#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
+//! The records of an `EncryptedStore` are secret, cannot be edited unnoticed, and survive a key rotation.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_types,
+    reason = "a test: helpers outside of test functions too"
+)]
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -10,18 +16,18 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
 use tower_refresh::store::{
-    MemoryStore, SealKey, Sealed, StoreError, StoredTokens, TokenStore, WriteId,
+    EncryptedStore, EncryptionKey, MemoryStore, StoreError, StoredTokens, TokenStore, WriteId,
 };
 use tower_refresh::testing::store_laws;
 
 // ===== the laws =====
 
 #[test]
-fn sealed_store_keeps_the_laws_of_stores() {
+fn encrypted_store_keeps_the_laws() {
     let stores = Mutex::new(HashMap::<String, MemoryStore>::new());
     let store = |name: &str| {
         let store = stores.lock().unwrap().entry(name.to_owned()).or_default().clone();
-        Sealed::new(store, key("b", 2)).also_open(key("a", 1))
+        EncryptedStore::new(store, key("b", 2)).also_decrypt_with(key("a", 1))
     };
     let paused = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let real = Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
@@ -30,12 +36,12 @@ fn sealed_store_keeps_the_laws_of_stores() {
     }
 }
 
-// ===== secrecy =====
+// ===== reading the storage =====
 
 #[tokio::test]
-async fn nothing_secret_is_stored_or_shown() {
+async fn neither_tokens_nor_keys_are_stored_or_shown() {
     let store = MemoryStore::new();
-    let sealed = Sealed::new(store.clone(), key("a", 7)).also_open(key("b", 8));
+    let sealed = EncryptedStore::new(store.clone(), key("a", 7)).also_decrypt_with(key("b", 8));
     sealed.save(&record(1), None).await.unwrap();
 
     let stored = json_of(&store.load().await.unwrap().unwrap());
@@ -56,7 +62,7 @@ async fn nothing_secret_is_stored_or_shown() {
             "BwcHBwcH",
         ] {
             assert!(!shown.contains(secret), "{secret} in {shown}");
-            // At any alignment of its bytes.
+            // In each alignment that base64 can have.
             for start in 0..3 {
                 let encoded = STANDARD_NO_PAD.encode(secret.as_bytes().split_at(start).1);
                 let inner = &encoded[..encoded.len() - 1];
@@ -72,9 +78,9 @@ async fn nothing_secret_is_stored_or_shown() {
 }
 
 #[tokio::test]
-async fn record_loads_as_saved_despite_fields_of_the_inner_store() {
+async fn loaded_record_is_the_saved_one_without_foreign_fields() {
     let store = MemoryStore::new();
-    let sealed = Sealed::new(store.clone(), key("a", 1));
+    let sealed = EncryptedStore::new(store.clone(), key("a", 1));
     sealed.save(&record(1), None).await.unwrap();
     assert_eq!(json_of(&sealed.load().await.unwrap().unwrap()), json_of(&record(1)));
     assert_eq!(sealed.describe(), store.describe());
@@ -82,16 +88,17 @@ async fn record_loads_as_saved_despite_fields_of_the_inner_store() {
     let mut stored = json_of(&store.load().await.unwrap().unwrap());
     stored["_id"] = json!("of a document");
     stored["body"]["sealed"]["_id"] = json!("of a document");
-    let opened = Sealed::new(holding(&stored).await, key("a", 1)).load().await.unwrap().unwrap();
+    let opened =
+        EncryptedStore::new(holding(&stored).await, key("a", 1)).load().await.unwrap().unwrap();
     assert_eq!(json_of(&opened), json_of(&record(1)));
 }
 
 #[tokio::test]
-async fn no_two_saves_share_an_encryption_nonce() {
+async fn each_save_has_a_nonce_of_its_own() {
     let mut nonces = HashSet::new();
     for _ in 0..100 {
         let store = MemoryStore::new();
-        Sealed::new(store.clone(), key("a", 1)).save(&record(1), None).await.unwrap();
+        EncryptedStore::new(store.clone(), key("a", 1)).save(&record(1), None).await.unwrap();
         let stored = json_of(&store.load().await.unwrap().unwrap());
         let nonce = stored["body"]["sealed"]["nonce"].as_str().unwrap().to_owned();
         assert_eq!(STANDARD.decode(&nonce).unwrap().len(), 24);
@@ -99,10 +106,10 @@ async fn no_two_saves_share_an_encryption_nonce() {
     }
 }
 
-// ===== edits =====
+// ===== writing to the storage =====
 
 #[tokio::test]
-async fn no_part_in_the_clear_can_be_edited() {
+async fn edited_part_in_the_clear_is_unreadable() {
     let stored = sealed_json(&record(1), key("a", 1)).await;
     let parts = parts(&stored, "");
     assert_eq!(
@@ -125,12 +132,13 @@ async fn no_part_in_the_clear_can_be_edited() {
         for edit in edits(stored.pointer(&part).unwrap()) {
             let mut edited = stored.clone();
             *edited.pointer_mut(&part).unwrap() = edit;
-            // No other key opens it, nor does the same key under the other id.
-            let sealed = Sealed::new(holding(&edited).await, key("a", 1)).also_open(key("b", 1));
+            // Neither another key helps nor the same key under another id.
+            let sealed = EncryptedStore::new(holding(&edited).await, key("a", 1))
+                .also_decrypt_with(key("b", 1));
             let error = sealed.load().await.expect_err(&part);
             assert!(error.is_unreadable(), "{part}: {error}");
             if part != "/version" {
-                let words = ["cannot be opened: the key", "or it was changed", "is not at hand"];
+                let words = ["cannot be decrypted", "which this store does not have"];
                 assert!(words.iter().any(|word| error.to_string().contains(word)), "{error}");
             }
         }
@@ -138,7 +146,7 @@ async fn no_part_in_the_clear_can_be_edited() {
 }
 
 #[tokio::test]
-async fn no_text_can_be_moved_from_one_part_to_the_next() {
+async fn text_moved_between_two_parts_is_unreadable() {
     let stored = sealed_json(&record(1), key("a", 1)).await;
     let mut edited = stored.clone();
     let binding = &mut edited["binding"];
@@ -152,7 +160,7 @@ async fn no_text_can_be_moved_from_one_part_to_the_next() {
 }
 
 #[tokio::test]
-async fn no_bit_of_what_is_encrypted_can_be_flipped() {
+async fn flipped_bit_of_the_ciphertext_is_unreadable() {
     let stored = sealed_json(&record(1), key("a", 1)).await;
     for part in ["nonce", "ciphertext"] {
         let bytes = STANDARD.decode(stored["body"]["sealed"][part].as_str().unwrap()).unwrap();
@@ -176,7 +184,7 @@ async fn no_bit_of_what_is_encrypted_can_be_flipped() {
 
 /// S9
 #[tokio::test]
-async fn what_was_sealed_for_one_name_is_not_read_under_another() {
+async fn record_of_one_name_is_unreadable_under_another() {
     let mut other = json_of(&record(2));
     other["binding"]["name"] = json!("two");
     let other = StoredTokens::from_json(other.to_string().as_bytes()).unwrap();
@@ -186,18 +194,19 @@ async fn what_was_sealed_for_one_name_is_not_read_under_another() {
         let mut swapped = into.clone();
         swapped["body"] = of["body"].clone();
         unreadable(&swapped, "was changed").await;
-        // With all fields of the first, under the name of the second.
+        // The content of the one under the name of the other.
         let mut renamed = of.clone();
         renamed["binding"] = into["binding"].clone();
         unreadable(&renamed, "was changed").await;
     }
-    // A record that was copied unchanged names the place where it belongs.
-    let moved = Sealed::new(holding(&two).await, key("a", 1)).load().await.unwrap().unwrap();
+    // If the whole record is moved, its binding shows where it belongs.
+    let moved =
+        EncryptedStore::new(holding(&two).await, key("a", 1)).load().await.unwrap().unwrap();
     assert_eq!(moved.binding().name, "two");
 }
 
 #[tokio::test]
-async fn record_that_cannot_be_opened_is_left_unchanged() {
+async fn record_that_cannot_be_decrypted_is_left_unchanged() {
     let plain = json_of(&record(1));
     let sealed = sealed_json(&record(1), key("a", 1)).await;
     let mut edited = sealed.clone();
@@ -209,10 +218,10 @@ async fn record_that_cannot_be_opened_is_left_unchanged() {
         (&edited, key("a", 1)),
     ] {
         let store = holding(stored).await;
-        let over = Sealed::new(store.clone(), key);
+        let over = EncryptedStore::new(store.clone(), key);
         let error = over.load().await.unwrap_err();
         assert!(error.is_unreadable());
-        // With several stores, the message must name the one that failed.
+        // The message names the store: a program may have many.
         assert!(error.get_ref().to_string().starts_with(&store.describe()), "{error}");
         for replaces in [None, Some(record(5).write_id())] {
             assert!(over.save(&record(2), replaces).await.unwrap_err().is_conflict());
@@ -222,8 +231,9 @@ async fn record_that_cannot_be_opened_is_left_unchanged() {
 }
 
 #[tokio::test]
-async fn a_record_that_is_sealed_is_not_sealed_again() {
-    let sealed = Sealed::new(Sealed::new(MemoryStore::new(), key("a", 1)), key("b", 2));
+async fn encrypted_record_is_not_encrypted_again() {
+    let sealed =
+        EncryptedStore::new(EncryptedStore::new(MemoryStore::new(), key("a", 1)), key("b", 2));
     let error = sealed.save(&record(1), None).await.unwrap_err();
     assert!(error.is_misconfigured() && error.to_string().contains("once"), "{error}");
 }
@@ -258,15 +268,15 @@ impl TokenStore for At {
     }
 }
 
-/// Returns the stored form of a record that was sealed at this place.
+/// Returns the JSON that is stored for a record at this place.
 async fn sealed_at(place: &'static str, record: &StoredTokens) -> Value {
     let store = At(place, MemoryStore::new());
-    Sealed::new(store.clone(), key("a", 1)).save(record, None).await.unwrap();
+    EncryptedStore::new(store.clone(), key("a", 1)).save(record, None).await.unwrap();
     json_of(&store.load().await.unwrap().unwrap())
 }
 
-async fn at(place: &'static str, stored: &Value) -> Sealed<At> {
-    Sealed::new(At(place, holding(stored).await), key("a", 1))
+async fn at(place: &'static str, stored: &Value) -> EncryptedStore<At> {
+    EncryptedStore::new(At(place, holding(stored).await), key("a", 1))
 }
 
 /// S9
@@ -281,12 +291,12 @@ async fn swapped_records_of_two_users_are_refused_with_both_places() {
         let error = at(place, stored).await.load().await.unwrap_err();
         assert!(error.is_unreadable());
         let message = error.to_string();
-        let words = format!("sealed for the place {from:?}, and is at the place {place:?}");
-        assert!(message.contains(&words) && message.contains("also_open_at"), "{message}");
+        let words = format!("encrypted for the place {from:?}, and is at the place {place:?}");
+        assert!(message.contains(&words) && message.contains("accept_moved_from"), "{message}");
         assert!(!format!("{message} {error:?}").contains("sesame"));
     }
 
-    // Neither can the place in a record be edited or removed.
+    // The place in a record cannot be edited or removed.
     for edit in [json!("alice"), json!(""), Value::Null] {
         let mut edited = bob.clone();
         edited["body"]["sealed"]["place"] = edit;
@@ -301,7 +311,7 @@ async fn record_without_a_place_is_read_and_bound_by_the_next_save() {
     let old = sealed_json(&record(1), key("a", 1)).await;
     assert!(old["body"]["sealed"].get("place").is_none());
     let store = At("alice", holding(&old).await);
-    let sealed = Sealed::new(store.clone(), key("a", 1));
+    let sealed = EncryptedStore::new(store.clone(), key("a", 1));
     let strict = sealed.clone().require_place();
     let error = strict.load().await.unwrap_err();
     assert!(error.is_unreadable() && error.to_string().contains("without its place"), "{error}");
@@ -320,7 +330,7 @@ async fn record_without_a_place_is_read_and_bound_by_the_next_save() {
 #[tokio::test]
 async fn record_that_could_not_be_read_again_is_not_saved() {
     let store = MemoryStore::new();
-    let sealed = Sealed::new(store.clone(), key("a", 1)).require_place();
+    let sealed = EncryptedStore::new(store.clone(), key("a", 1)).require_place();
     let error = sealed.save(&record(1), None).await.unwrap_err();
     assert!(error.is_misconfigured() && error.to_string().contains("require_place"), "{error}");
     assert!(store.load().await.unwrap().is_none());
@@ -328,10 +338,10 @@ async fn record_that_could_not_be_read_again_is_not_saved() {
 
 /// S9
 #[tokio::test]
-async fn renamed_record_is_opened_if_allowed_and_bound_by_a_save() {
+async fn renamed_record_is_accepted_if_allowed_and_bound_by_a_save() {
     let stored = sealed_at("alice", &record(1)).await;
     let moved = at("carol", &stored).await;
-    let migrating = moved.clone().also_open_at("alice");
+    let migrating = moved.clone().accept_moved_from("alice");
     assert!(moved.load().await.is_err());
     assert!(migrating.load().await.unwrap().is_some());
     migrating.save(&record(2), Some(record(1).write_id())).await.unwrap();
@@ -346,16 +356,15 @@ async fn swapped_files_are_refused_and_a_moved_folder_is_not() {
 
     use tower_refresh::store::FileStore;
 
-    use crate::folder::Folder;
-
-    let folder = Folder::new();
-    let [users, moved] = ["users", "moved"].map(|name| folder.path(name));
+    let folder = std::env::temp_dir().join(format!("tower-refresh-sealed-{}", std::process::id()));
+    drop(fs::remove_dir_all(&folder));
+    let [users, moved] = ["users", "moved"].map(|name| folder.join(name));
     for user in ["", "alice", "bob"] {
         fs::create_dir_all(users.join(user)).unwrap();
     }
-    let sealed = |store: FileStore| Sealed::new(store, key("a", 1));
+    let sealed = |store: FileStore| EncryptedStore::new(store, key("a", 1));
     let by_name = |name: &str| sealed(FileStore::new(users.join(name)));
-    let by_label = |user: &str| sealed(FileStore::new(users.join(user).join("t")).label(user));
+    let by_place = |user: &str| sealed(FileStore::new(users.join(user).join("t")).with_place(user));
     let swap = |one: &str, other: &str| {
         fs::rename(users.join(one), users.join("x")).unwrap();
         fs::rename(users.join(other), users.join(one)).unwrap();
@@ -363,7 +372,7 @@ async fn swapped_files_are_refused_and_a_moved_folder_is_not() {
     };
     for (stores, [one, other]) in [
         ([by_name("alice.json"), by_name("bob.json")], ["alice.json", "bob.json"]),
-        ([by_label("alice"), by_label("bob")], ["alice/t", "bob/t"]),
+        ([by_place("alice"), by_place("bob")], ["alice/t", "bob/t"]),
     ] {
         for store in &stores {
             store.save(&record(1), None).await.unwrap();
@@ -379,28 +388,42 @@ async fn swapped_files_are_refused_and_a_moved_folder_is_not() {
         }
     }
 
-    // A link to it is the same place.
+    // A link to a file has the place of the file.
     std::os::unix::fs::symlink("alice.json", users.join("link")).unwrap();
     assert!(by_name("link").load().await.unwrap().is_some());
     assert_eq!(by_name("link").place(), "alice.json");
     fs::rename(&users, &moved).unwrap();
     assert!(sealed(FileStore::new(moved.join("alice.json"))).load().await.unwrap().is_some());
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Records that version 0.1.0 of the crate has written, without a place and with one.
+#[tokio::test]
+async fn records_of_earlier_versions_are_readable() {
+    for (place, stored) in [
+        ("", include_str!("encrypted_store/without_place.json")),
+        ("tokens.json", include_str!("encrypted_store/with_place.json")),
+    ] {
+        let store = At(place, holding(&serde_json::from_str(stored).unwrap()).await);
+        let loaded = EncryptedStore::new(store, key("2026-03", 7)).load().await.unwrap().unwrap();
+        assert_eq!(json_of(&loaded), json_of(&record(1)));
+    }
 }
 
 // ===== keys =====
 
 #[tokio::test]
-async fn a_key_is_rotated_without_a_gap() {
+async fn rotating_a_key_leaves_every_record_readable() {
     let [old, new] = [key("2026-02", 1), key("2026-03", 2)];
     let store = MemoryStore::new();
     let sealed_with =
         async || json_of(&store.load().await.unwrap().unwrap())["body"]["sealed"]["key_id"].take();
-    let before = Sealed::new(store.clone(), old.clone());
-    let first = before.clone().also_open(new.clone());
-    let second = Sealed::new(store.clone(), new.clone()).also_open(old);
-    let last = Sealed::new(store.clone(), new);
+    let before = EncryptedStore::new(store.clone(), old.clone());
+    let first = before.clone().also_decrypt_with(new.clone());
+    let second = EncryptedStore::new(store.clone(), new.clone()).also_decrypt_with(old);
+    let last = EncryptedStore::new(store.clone(), new);
 
-    // During the rollout of each step, some processes are a step behind.
+    // While a step is rolled out, some processes are one step behind.
     let mut stored: Option<WriteId> = None;
     for (place, [ahead, behind]) in
         [[&first, &before], [&second, &first], [&last, &second]].into_iter().enumerate()
@@ -417,41 +440,41 @@ async fn a_key_is_rotated_without_a_gap() {
     }
     assert_eq!(sealed_with().await, "2026-03");
 
-    // A grant that was not refreshed meanwhile.
+    // A grant that was not refreshed during the rotation.
     let store = MemoryStore::new();
-    Sealed::new(store.clone(), key("2026-02", 1)).save(&record(1), None).await.unwrap();
-    let error = Sealed::new(store, key("2026-03", 2)).load().await.unwrap_err();
+    EncryptedStore::new(store.clone(), key("2026-02", 1)).save(&record(1), None).await.unwrap();
+    let error = EncryptedStore::new(store, key("2026-03", 2)).load().await.unwrap_err();
     assert!(error.is_unreadable());
-    assert!(error.to_string().contains("\"2026-02\", which is not at hand"), "{error}");
+    assert!(error.to_string().contains("\"2026-02\", which this store does not have"), "{error}");
 }
 
 #[tokio::test]
-async fn keys_of_one_id_are_all_tried_and_a_wrong_one_is_named() {
+async fn all_keys_of_one_id_are_tried_and_a_wrong_one_is_named() {
     let stored = sealed_json(&record(1), key("a", 1)).await;
     let store = holding(&stored).await;
-    let wrong = Sealed::new(store.clone(), key("a", 2));
+    let wrong = EncryptedStore::new(store.clone(), key("a", 2));
     let error = wrong.load().await.unwrap_err();
     assert!(error.is_unreadable());
-    assert!(error.to_string().contains("the key \"a\" is not the one"), "{error}");
+    assert!(error.to_string().contains("this key \"a\" is not the one"), "{error}");
 
-    let both = wrong.also_open(key("a", 1));
+    let both = wrong.also_decrypt_with(key("a", 1));
     assert_eq!(json_of(&both.load().await.unwrap().unwrap()), json_of(&record(1)));
 }
 
 #[tokio::test]
-async fn foreign_key_id_is_shown_truncated_and_escaped() {
+async fn foreign_key_id_is_shown_shortened_and_escaped() {
     let mut stored = sealed_json(&record(1), key("a", 1)).await;
     stored["body"]["sealed"]["key_id"] = json!(format!("\n\u{1b}[31m{}", "x".repeat(10_000)));
-    let error = Sealed::new(holding(&stored).await, key("a", 1)).load().await.unwrap_err();
+    let error = EncryptedStore::new(holding(&stored).await, key("a", 1)).load().await.unwrap_err();
     let shown = error.to_string();
     assert!(shown.len() < 300 && !shown.contains(['\n', '\u{1b}']), "{shown}");
 }
 
 #[tokio::test]
-async fn keys_are_read_from_base64_of_either_kind() {
-    // With all characters that differ between the alphabets.
+async fn keys_are_read_from_both_base64_alphabets() {
+    // With the characters in which the alphabets differ.
     let bytes: [u8; 32] = std::array::from_fn(|place| 0xfb_u8.wrapping_add(place as u8 % 5));
-    let stored = sealed_json(&record(1), SealKey::new("a", bytes)).await;
+    let stored = sealed_json(&record(1), EncryptionKey::new("a", bytes)).await;
     let standard = STANDARD.encode(bytes);
     assert!(standard.contains(['+', '/']));
     for base64 in [
@@ -461,22 +484,22 @@ async fn keys_are_read_from_base64_of_either_kind() {
         URL_SAFE.encode(bytes),
         URL_SAFE.encode(bytes).trim_end_matches('=').to_owned(),
     ] {
-        let key = SealKey::from_base64("a", &base64).unwrap();
+        let key = EncryptionKey::from_base64("a", &base64).unwrap();
         assert_eq!(key.id(), "a");
-        assert!(Sealed::new(holding(&stored).await, key).load().await.is_ok(), "{base64}");
+        assert!(EncryptedStore::new(holding(&stored).await, key).load().await.is_ok(), "{base64}");
     }
 }
 
 #[test]
 fn invalid_key_is_an_error_that_does_not_show_it() {
     for (secret, words) in [
-        ("", "is of 0 bytes, and is to be of 32"),
-        ("c2VzYW1l", "is of 6 bytes"),
-        (&"0f".repeat(32), "is of 48 bytes"),
+        ("", "has 0 bytes instead of 32"),
+        ("c2VzYW1l", "has 6 bytes"),
+        (&"0f".repeat(32), "has 48 bytes"),
         ("sesame opens", "is not base64"),
         ("c2VzYW1l?", "is not base64"),
     ] {
-        let error = SealKey::from_base64("2026-03", secret).unwrap_err();
+        let error = EncryptionKey::from_base64("2026-03", secret).unwrap_err();
         assert!(error.is_misconfigured());
         let shown = format!("{error} {error:?}");
         assert!(shown.contains(words) && shown.contains("openssl rand -base64 32"), "{shown}");
@@ -486,17 +509,17 @@ fn invalid_key_is_an_error_that_does_not_show_it() {
     }
 }
 
-// ===== adoption =====
+// ===== migration =====
 
 #[tokio::test]
-async fn plain_record_is_read_if_allowed_and_sealed_by_a_save() {
+async fn unencrypted_record_is_read_if_allowed_and_encrypted_by_a_save() {
     let store = MemoryStore::new();
     store.save(&record(1), None).await.unwrap();
-    let sealed = Sealed::new(store.clone(), key("a", 1));
+    let sealed = EncryptedStore::new(store.clone(), key("a", 1));
     let error = sealed.load().await.unwrap_err();
-    assert!(error.is_unreadable() && error.to_string().contains("accept_plain"), "{error}");
+    assert!(error.is_unreadable() && error.to_string().contains("accept_unencrypted"), "{error}");
 
-    let migrating = sealed.clone().accept_plain();
+    let migrating = sealed.clone().accept_unencrypted();
     let plain = migrating.load().await.unwrap().unwrap();
     assert_eq!(json_of(&plain), json_of(&record(1)));
     migrating.save(&record(2), Some(plain.write_id())).await.unwrap();
@@ -509,11 +532,11 @@ async fn plain_record_is_read_if_allowed_and_sealed_by_a_save() {
 
 // ===== helpers =====
 
-fn key(id: &str, byte: u8) -> SealKey {
-    SealKey::new(id, [byte; 32])
+fn key(id: &str, byte: u8) -> EncryptionKey {
+    EncryptionKey::new(id, [byte; 32])
 }
 
-/// Returns a record with all fields.
+/// A record with every field set.
 fn record(number: u8) -> StoredTokens {
     let json = json!({
         "version": 1,
@@ -553,10 +576,10 @@ fn json_of(record: &StoredTokens) -> Value {
     serde_json::from_slice(&record.to_json().unwrap()).unwrap()
 }
 
-/// Returns the JSON that the inner store holds after a save.
-async fn sealed_json(record: &StoredTokens, key: SealKey) -> Value {
+/// Returns the JSON that the inner store has after this save.
+async fn sealed_json(record: &StoredTokens, key: EncryptionKey) -> Value {
     let store = MemoryStore::new();
-    Sealed::new(store.clone(), key).save(record, None).await.unwrap();
+    EncryptedStore::new(store.clone(), key).save(record, None).await.unwrap();
     json_of(&store.load().await.unwrap().unwrap())
 }
 
@@ -568,7 +591,7 @@ async fn holding(stored: &Value) -> MemoryStore {
 }
 
 async fn unreadable(stored: &Value, words: &str) {
-    let sealed = Sealed::new(holding(stored).await, key("a", 1));
+    let sealed = EncryptedStore::new(holding(stored).await, key("a", 1));
     let error: StoreError = sealed.load().await.unwrap_err();
     assert!(error.is_unreadable() && error.to_string().contains(words), "{error}");
     assert!(!format!("{error} {error:?}").contains("sesame"));
@@ -580,13 +603,13 @@ fn parts(json: &Value, path: &str) -> Vec<String> {
     fields.iter().flat_map(|(name, part)| parts(part, &format!("{path}/{name}"))).collect()
 }
 
-/// Returns other values of the same type, as close as possible.
+/// Returns similar values of the same type.
 fn edits(part: &Value) -> Vec<Value> {
     match part {
         Value::Bool(value) => vec![json!(!value)],
         Value::Number(number) => {
             let number = number.as_u64().unwrap();
-            // A later version would not be read at all.
+            // A later version is refused before it is decrypted.
             let later = if number == 1 { 0 } else { number + 1 };
             vec![json!(later), json!(number - 1)]
         }
