@@ -56,18 +56,14 @@ impl TokenSource for MetadataServer {
         }
         Ok(tokens)
     }
-
-    // ## Called by `Credentials::replace` with tokens, and by `Credentials::forget` with none.
-    async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
-        match tokens {
-            // The metadata server does not track tokens that the program obtained elsewhere.
-            Some(_) => Ok(()),
-            None => self.ask(Method::DELETE, "").await.map(drop),
-        }
-    }
 }
 
 impl MetadataServer {
+    /// Logs out. A source is only asked for tokens: to end a session at the server is up to the program.
+    async fn log_out(&self) -> Result<(), TokenError> {
+        self.ask(Method::DELETE, "").await.map(drop)
+    }
+
     async fn ask(&self, method: Method, query: &str) -> Result<Bytes, TokenError> {
         let request = Request::builder()
             .method(method)
@@ -109,8 +105,8 @@ async fn main() -> Result<(), BoxError> {
     let get = || Request::get(serving.url("/things")).body(Full::default());
 
     // ===== a `TokenSource` =====
-    let source = MetadataServer { http: http.clone(), url: metadata.url.clone() };
-    let layer = RefreshLayer::new(source).origin(serving.origin())?;
+    let source = Arc::new(MetadataServer { http: http.clone(), url: metadata.url.clone() });
+    let layer = RefreshLayer::new(Arc::clone(&source)).origin(serving.origin())?;
     let credentials = layer.credentials().clone();
     let client = layer.layer(http.clone());
     for what in ["with a new token", "after a revocation"] {
@@ -122,6 +118,7 @@ async fn main() -> Result<(), BoxError> {
         server.revoke_all_access_tokens();
     }
     credentials.forget().await?;
+    source.log_out().await?;
     println!("metadata server: {} log-out received", metadata.log_outs());
 
     // The caller of a request gets the error of the source. The request was not sent.

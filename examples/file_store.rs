@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
-use tower_refresh::store::{FileStore, Stored};
+use tower_refresh::store::FileStore;
 use tower_refresh::testing::{AuthorizationServer, Serving};
 use tower_refresh::{BoxError, Credentials, Event, Events, RefreshLayer};
 
@@ -43,7 +43,7 @@ async fn main() -> Result<(), BoxError> {
     // The same configuration in every process. It is sent once; later refresh tokens come from the file.
     let grant = RefreshTokenGrant::new(endpoint, found.refresh_token);
     let store = FileStore::new(folder.join("tokens.json"));
-    let credentials = Credentials::new(Stored::new(grant, store));
+    let credentials = Credentials::builder(grant).store(store).build();
     let layer = RefreshLayer::new(credentials.clone()).origin(&found.origin)?;
     let client = ServiceBuilder::new().layer(layer).service(http);
 

@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use crate::token::RefreshToken;
-
 /// A boxed error, like the one of tower's own middleware.
 ///
 /// # Examples
@@ -107,15 +105,12 @@ pub(crate) struct NextAttempt {
 }
 
 #[derive(Clone)]
-#[cfg_attr(not(feature = "store"), allow(dead_code, reason = "the successor is for a store"))]
 struct Inner {
     kind: TokenErrorKind,
     error: Arc<dyn Error + Send + Sync>,
     code: Option<Cow<'static, str>>,
     description: Option<String>,
     retry_after: Option<Duration>,
-    /// The refresh token in a response that is otherwise unusable.
-    successor: Option<RefreshToken>,
     /// Whether the refresh token was not sent, so that the error is not about it.
     is_unsent: bool,
     /// Whether a log-in or a log-out has ended the session of the request.
@@ -232,7 +227,6 @@ impl TokenError {
                 code: None,
                 description: None,
                 retry_after: None,
-                successor: None,
                 is_unsent: false,
                 is_session_over: false,
             }),
@@ -281,7 +275,6 @@ impl TokenError {
     pub(crate) fn into_unsent(mut self) -> Self {
         let inner = self.edit();
         inner.is_unsent = true;
-        inner.successor = None;
         if inner.kind == TokenErrorKind::Ambiguous {
             inner.kind = TokenErrorKind::Transient;
         }
@@ -303,19 +296,6 @@ impl TokenError {
     /// Returns whether the server refused what this source sent.
     pub(crate) fn is_refusal(&self) -> bool {
         self.is_denied() && !self.inner.is_unsent
-    }
-
-    /// Sets the refresh token that replaces the spent one in spite of the error.
-    #[cfg(feature = "oauth2")]
-    pub(crate) fn with_successor(mut self, successor: RefreshToken) -> Self {
-        self.edit().successor = Some(successor);
-        self
-    }
-
-    /// Returns the refresh token that replaces the spent one in spite of the error.
-    #[cfg(feature = "store")]
-    pub(crate) fn successor(&self) -> Option<&RefreshToken> {
-        self.inner.successor.as_ref()
     }
 
     /// Replaces the wrapped error, and keeps kind, code and all else.

@@ -233,7 +233,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     /// [misconfigured](crate::TokenError::is_misconfigured) error.
     ///
     /// [`Unauthorized`] reads the challenges of the scheme `Bearer` only. A 401 whose challenge has another scheme is a
-    /// rejection, with any parameters. If the API needs more, use [`classify`](Self::classify).
+    /// rejection, with any parameters. If the API needs more, use [`classifier`](Self::classifier).
     ///
     /// # Examples
     ///

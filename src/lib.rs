@@ -183,6 +183,7 @@ mod drain;
 mod error;
 mod find;
 mod future;
+mod grant;
 #[cfg(feature = "tonic")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tonic")))]
 pub mod grpc;
@@ -216,7 +217,8 @@ mod trace;
 pub use self::classify::{Challenge, Classify, Unauthorized, Verdict};
 pub use self::clock::{Clock, Timestamp};
 pub use self::credentials::{
-    Credentials, Event, Events, IntoCredentials, RefreshPolicy, Status, TokenStatus,
+    Credentials, CredentialsBuilder, Event, Events, IntoCredentials, OnUnavailable, RefreshPolicy,
+    Status, TokenStatus,
 };
 pub use self::error::{BoxError, TokenError, TokenErrorKind};
 pub use self::find::FindCredentials;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::time::sleep;
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
-use tower_refresh::store::{RedisStore, Stored};
+use tower_refresh::store::RedisStore;
 use tower_refresh::{BoxError, Credentials, Event, Events, RefreshLayer, RefreshPolicy};
 
 /// The configuration of a worker: a line of JSON on its standard input, because other users can read arguments and environments.
@@ -40,7 +40,7 @@ pub async fn run() -> Result<(), BoxError> {
     // Shorter than the default, because tokens live for half a second.
     let policy =
         RefreshPolicy::default().backoff(Duration::from_millis(50), Duration::from_millis(200));
-    let credentials = Credentials::with_policy(Stored::new(grant, store), policy);
+    let credentials = Credentials::builder(grant).store(store).policy(policy).build();
     let layer = RefreshLayer::new(credentials.clone()).origin(&origin)?;
     let client = ServiceBuilder::new().layer(layer).service(http);
 

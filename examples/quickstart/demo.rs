@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
-use tower_refresh::store::{FileStore, Stored};
+use tower_refresh::store::FileStore;
 use tower_refresh::testing::{AuthorizationServer, Counters, Fault};
 use tower_refresh::{
     BoxError, Credentials, Event, Events, RefreshLayer, RefreshPolicy, TokenError,
@@ -45,14 +45,13 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
         .client_auth(ClientAuth::basic("quickstart", "s3cr3t: 100% odd&="));
     let refresh_token = server.issue_refresh_token();
     let grant = RefreshTokenGrant::new(endpoint.clone(), refresh_token.clone());
-    let source = Stored::new(grant, FileStore::new(tokens));
     // Shorter than the defaults, because tokens live for four seconds.
     let policy = RefreshPolicy::default()
         .refresh_ahead(Duration::from_millis(2500))
         .backoff(Duration::from_millis(100), Duration::from_millis(300));
-    let layer =
-        RefreshLayer::new(Credentials::with_policy(source, policy)).origin(serving.origin())?;
-    let credentials = layer.credentials().clone();
+    let credentials =
+        Credentials::builder(grant).store(FileStore::new(tokens)).policy(policy).build();
+    let layer = RefreshLayer::new(credentials.clone()).origin(serving.origin())?;
     let client = ServiceBuilder::new().layer(layer).service(http);
 
     // ===== the load =====
@@ -118,7 +117,7 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
 
     // ===== a restart: the configured refresh token is spent, the file has the current one =====
     let grant = RefreshTokenGrant::new(endpoint, refresh_token);
-    let restarted = Credentials::new(Stored::new(grant, FileStore::new(tokens)));
+    let restarted = Credentials::builder(grant).store(FileStore::new(tokens)).build();
     restarted.token().await?;
     say(start, "after a restart, the tokens are read from the file");
     restarted.renew().await?;

@@ -56,9 +56,8 @@ pub async fn run(options: Options) -> Result<(), BoxError> {
     report("token endpoint", config.token_endpoint.split('?').next().unwrap_or_default());
     report("token file", config.tokens_of(file)?.display());
 
-    let source = source::open(config, file, http).await?;
-    let layer = RefreshLayer::new(source).origin(&origin)?;
-    let credentials = layer.credentials().clone();
+    let credentials = source::open(config, file, http).await?;
+    let layer = RefreshLayer::new(credentials.clone()).origin(&origin)?;
     let mut events = credentials.subscribe();
     let client = ServiceBuilder::new().layer(layer).service(api_http);
 

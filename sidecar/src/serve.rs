@@ -64,9 +64,9 @@ impl Sidecar {
         let connector = connector(HttpsConnectorBuilder::new().with_tls_config(tls));
         let is_http2_only = config.is_http2_only();
         let http = Client::builder(TokioExecutor::new()).build(connector.clone());
-        let source = source::open(config, &options.config, http).await?;
-        let layer = RefreshLayer::new(source).origin(&origin)?.replay_limit(REPLAY_BYTES);
-        let credentials = layer.credentials().clone();
+        let credentials = source::open(config, &options.config, http).await?;
+        let layer =
+            RefreshLayer::new(credentials.clone()).origin(&origin)?.replay_limit(REPLAY_BYTES);
         let limits = Limits::of_this_process();
         let client = client(limits).http2_only(is_http2_only).build(connector);
         let client = ServiceBuilder::new().layer(layer).service(client);

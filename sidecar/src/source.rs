@@ -1,4 +1,4 @@
-//! The token source: the token endpoint, with a file in which each token is saved before it is used.
+//! The credentials: the token endpoint, with a file in which each token is saved before it is used.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,19 +8,17 @@ use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::Connect;
 use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
-use tower_refresh::store::{FileStore, StoreError, Stored, TokenStore};
-use tower_refresh::{BoxError, TokenError};
+use tower_refresh::store::{FileStore, StoreError, TokenStore};
+use tower_refresh::{BoxError, Credentials, TokenError};
 
 use crate::config::Config;
 
-pub type Source = Stored<RefreshTokenGrant, FileStore>;
-
-/// Creates the source for the configuration that was read from `file`. No token is requested yet.
+/// Creates the credentials for the configuration that was read from `file`. No token is requested yet.
 pub async fn open<C>(
     config: Config,
     file: &Path,
     http: Client<C, Full<Bytes>>,
-) -> Result<Source, BoxError>
+) -> Result<Credentials, BoxError>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
@@ -34,7 +32,8 @@ where
         )
         .dialect(config.dialect.build()?);
     check(&store).await.map_err(|error| format!("field `tokens`: {error}"))?;
-    Ok(Stored::new(RefreshTokenGrant::new(endpoint, refresh_token), store))
+    let grant = RefreshTokenGrant::new(endpoint, refresh_token);
+    Ok(Credentials::builder(grant).store(store).build())
 }
 
 /// Checks that tokens can be saved, so that a wrong path is an error at the start of the program.

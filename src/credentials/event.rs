@@ -9,7 +9,7 @@ use futures_util::stream::{self, Stream, StreamExt as _};
 use tokio::sync::broadcast;
 
 use crate::error::TokenError;
-use crate::source::{Cause, Notice};
+use crate::source::Cause;
 use crate::trace;
 
 /// An event of the [`Credentials`](crate::Credentials).
@@ -141,17 +141,6 @@ impl Event {
                 "token rejected again right after a refresh; rejections by this target start no refresh meanwhile"
             ),
             _ => trace::debug!(event = ?self, "credentials"),
-        }
-    }
-}
-
-impl From<Notice> for Event {
-    fn from(notice: Notice) -> Self {
-        match notice {
-            Notice::Adopted => Self::FoundInStore,
-            Notice::Unsaved(error) => Self::Unsaved { error },
-            Notice::Saved => Self::Saved,
-            Notice::Unanswered(error) => Self::OutcomeUnknown { error },
         }
     }
 }

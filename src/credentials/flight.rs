@@ -17,14 +17,15 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::task::{Unconstrained, unconstrained};
 
 use super::Credentials;
+use super::event::Event;
 use super::generation::Generation;
 use super::session::Session;
-use super::state::{Adoption, Departure, FlightId, Issued, LOST_AFTER, State};
+use super::state::{Adoption, Departure, Errand, FlightId, Issued, LOST_AFTER, Landed, State};
 use crate::classify::Challenge;
-use crate::clock::Timestamp;
 use crate::error::TokenError;
+use crate::grant::{Look, Notes};
 use crate::limit;
-use crate::source::{FetchedFor, Renewal, TokenSource as _};
+use crate::source::{FetchedFor, Renewal};
 use crate::target::Target;
 use crate::token::TokenSet;
 
@@ -229,7 +230,7 @@ pub(super) fn start(
     runtime: &Handle,
 ) {
     let flight =
-        InFlight { work: Working::begin(credentials), departure, asked: None, landed: false };
+        InFlight { work: Working::begin(credentials), departure, asked: false, landed: false };
     spawn(credentials, runtime, flight.fly(challenge, turn));
 }
 
@@ -254,8 +255,8 @@ impl Drop for Working {
 /// The task of a flight. Dropped before it landed, it lands with an error.
 struct InFlight {
     departure: Departure,
-    /// When the source was asked.
-    asked: Option<Timestamp>,
+    /// Whether the source was asked.
+    asked: bool,
     landed: bool,
     // Last, so that the work is over when the rest is.
     work: Working,
@@ -270,26 +271,26 @@ impl InFlight {
             self.landed = true;
             return;
         }
-        // A source that keeps it must not keep the credentials, which keep the source.
-        let told = Arc::downgrade(&credentials.shared);
-        let mut renewal = Renewal::new(self.departure.cause)
-            .with_previous(self.departure.previous.clone())
-            .with_challenge(challenge)
-            .with_fetched_for(FetchedFor::current())
-            .with_notices(move |notice| {
-                if let Some(shared) = told.upgrade() {
-                    Credentials { shared }.tell(notice);
-                }
-            });
-        renewal = renewal.probing(self.departure.is_probe);
-        if self.departure.only_looks {
-            renewal = renewal.only_looking();
-        }
-        let asked = credentials.now();
-        self.asked = Some(asked);
-        let result = credentials.source().fetch(renewal).await;
+        self.asked = true;
+        let keeper = credentials.keeper();
+        let wish = self.departure.wish;
+        let (landed, notes) = match self.departure.errand {
+            Errand::Refresh => {
+                let renewal = Renewal::new(wish.cause)
+                    .with_challenge(challenge)
+                    .with_fetched_for(FetchedFor::current());
+                let on_unknown = |error| credentials.report(Event::OutcomeUnknown { error });
+                let (result, notes) = keeper.refresh(wish, renewal, &on_unknown).await;
+                (Landed::Refreshed(result), notes)
+            }
+            Errand::Look => {
+                let (look, notes) = keeper.look(wish).await;
+                (Landed::Looked(look), notes)
+            }
+            Errand::Save => (Landed::Saved(keeper.save().await), Notes::default()),
+        };
         self.landed = true;
-        credentials.land(&self.departure, asked, result);
+        credentials.land(&self.departure, landed, notes);
     }
 }
 
@@ -300,21 +301,20 @@ impl Drop for InFlight {
         }
         let credentials = &self.work.credentials;
         let error = match self.asked {
-            None => TokenError::transient("the runtime was shut down before the refresh began"),
-            Some(_) if std::thread::panicking() => {
-                TokenError::ambiguous("the token source panicked")
-            }
-            Some(_) => TokenError::ambiguous("the runtime was shut down during the refresh"),
+            false => TokenError::transient("the runtime was shut down before the refresh began"),
+            true if std::thread::panicking() => TokenError::ambiguous("the token source panicked"),
+            true => TokenError::ambiguous("the runtime was shut down during the refresh"),
         };
-        credentials.land(
-            &self.departure,
-            self.asked.unwrap_or_else(|| credentials.now()),
-            Err(error),
-        );
+        let landed = match self.departure.errand {
+            Errand::Refresh => Landed::Refreshed(Err(error)),
+            Errand::Look => Landed::Looked(Look::Nothing),
+            Errand::Save => Landed::Saved(Err(error)),
+        };
+        credentials.land(&self.departure, landed, Notes::default());
     }
 }
 
-/// Starts to tell the source what the application did itself. Not to be called under the lock.
+/// Starts to record a log-in or log-out. Not to be called under the lock.
 pub(super) fn start_adoption(
     credentials: &Credentials,
     adoption: Adoption,
@@ -334,7 +334,7 @@ pub(super) fn start_adoption(
                 Err(_) => credentials.take_turn().lock_owned().await,
             };
         let result = if credentials.has_last_word(adoption) {
-            credentials.source().adopt(tokens.as_ref()).await
+            credentials.keeper().log_in(adoption.set, tokens).await
         } else {
             // A later log-in or log-out has the last word.
             Ok(())
@@ -355,7 +355,7 @@ pub(super) fn start_settling(
     let settling = credentials.clone();
     spawn(credentials, runtime, async move {
         // The caller may be gone.
-        let _ = sender.send(settling.source().settle().await);
+        let _ = sender.send(settling.save().await);
     });
     receiver
 }

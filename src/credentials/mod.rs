@@ -1,5 +1,6 @@
 //! The current token set, and the refresh that obtains the next one.
 
+mod builder;
 mod event;
 mod evidence;
 mod flight;
@@ -26,17 +27,19 @@ use tokio::runtime::Handle;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Sleep;
 
+pub use self::builder::{CredentialsBuilder, OnUnavailable};
 pub use self::event::{Event, Events};
 pub(crate) use self::flight::{Answer, Waiting, Want};
 use self::flight::{Gate, Outcome, Turn};
 pub use self::into::IntoCredentials;
 pub use self::policy::RefreshPolicy;
 pub(crate) use self::state::Issued;
-use self::state::{Adoption, Decision, Departure, FlightId, State};
+use self::state::{Adoption, Decision, Departure, FlightId, Landed, State};
 pub use self::status::{Status, TokenStatus};
 use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
-use crate::source::{BoxTokenSource, Cause, FetchedFor, Notice, TokenSource, Watch};
+use crate::grant::{Keeper, Notes, Store};
+use crate::source::{BoxTokenSource, Cause, FetchedFor, TokenSource, Watch};
 use crate::target::Target;
 use crate::token::TokenSet;
 
@@ -85,10 +88,8 @@ pub struct Credentials {
 /// out after the lock is released: no await, spawn, send, wake, clock or user code while it is held.
 struct Shared {
     id: u64,
-    source: BoxTokenSource,
+    keeper: Keeper,
     policy: RefreshPolicy,
-    /// Whether the source saves tokens, so that some can be unsaved.
-    keeps: bool,
     /// Detects a change of the source's input. Must not be called under the lock.
     watch: Option<Watch>,
     /// Written only under the lock, so that it never becomes older.
@@ -114,7 +115,7 @@ struct Published {
 }
 
 impl Credentials {
-    /// Creates credentials that obtain their tokens from `source`, with the default policy.
+    /// Creates credentials that obtain their tokens from `source`, with the default policy and no store.
     ///
     /// No token is requested until one is needed.
     ///
@@ -127,7 +128,7 @@ impl Credentials {
     /// # Ok::<(), tower_refresh::TokenError>(())
     /// ```
     pub fn new(source: impl TokenSource) -> Self {
-        Self::with_policy(source, RefreshPolicy::default())
+        Self::builder(source).build()
     }
 
     /// Creates credentials that obtain their tokens from `source`, with a policy.
@@ -143,26 +144,35 @@ impl Credentials {
     /// # Ok::<(), tower_refresh::TokenError>(())
     /// ```
     pub fn with_policy(source: impl TokenSource, policy: RefreshPolicy) -> Self {
+        Self::builder(source).policy(policy).build()
+    }
+
+    /// Begins credentials that obtain their tokens from `source`.
+    pub fn builder(source: impl TokenSource) -> CredentialsBuilder {
+        CredentialsBuilder::new(source.boxed())
+    }
+
+    fn from_parts(source: BoxTokenSource, store: Option<Store>, policy: RefreshPolicy) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(0);
 
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         let seed = RandomState::new().hash_one(id);
         let info = source.info();
-        let keeps = info.keeps;
+        let state =
+            State::new(policy.timing, seed, store.is_some()).with_fresh_proof(info.fresh_proof);
         Self {
             shared: Arc::new(Shared {
                 id,
-                source: source.boxed(),
+                keeper: Keeper::new(
+                    source,
+                    store,
+                    policy.timing.leeway(),
+                    Arc::clone(&policy.clock),
+                ),
                 published: ArcSwapOption::empty(),
                 #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
-                inner: std::sync::Mutex::new(Inner {
-                    state: State::new(policy.timing, seed, keeps)
-                        .with_fresh_proof(info.fresh_proof),
-                    gate: None,
-                    turn: Turn::default(),
-                }),
+                inner: std::sync::Mutex::new(Inner { state, gate: None, turn: Turn::default() }),
                 policy,
-                keeps,
                 watch: info.watch,
                 events: broadcast::Sender::new(event::CAPACITY),
                 working: watch::Sender::new(0),
@@ -241,12 +251,13 @@ impl Credentials {
     /// Replaces the current tokens, for example after the user has logged in.
     ///
     /// New requests use the token set. Requests of the session before are not sent with it: see [`Credentials`]. The result of a
-    /// refresh in flight is not used, and remembered failures are forgotten. The source is notified when that refresh has ended.
+    /// refresh in flight is not used, and remembered failures are forgotten. The log-in is recorded when that refresh has ended.
     ///
     /// # Errors
     ///
-    /// The error of the source's [`adopt`](TokenSource::adopt). The token set is used nevertheless. Also:
-    ///
+    /// - A [denied](TokenError::is_denied) error if the server has replaced this refresh token before: it is not recorded and not
+    ///   sent. The access token is used nevertheless.
+    /// - With a store, the error of the store. The token set is used nevertheless, and saved later.
     /// - A [misconfigured](TokenError::is_misconfigured) error if there is no tokio runtime, or if the source itself calls this.
     ///   Nothing is replaced.
     /// - An [ambiguous](TokenError::is_ambiguous) error if the source panicked, or if the runtime was shut down or has no time
@@ -256,12 +267,12 @@ impl Credentials {
     ///
     /// After the first poll, dropping this future does not stop it.
     pub async fn replace(&self, tokens: impl Into<TokenSet>) -> Result<(), TokenError> {
-        self.adopt(Some(tokens.into().brought())).await
+        self.adopt(Some(tokens.into())).await
     }
 
     /// Removes the tokens, for example after the user has logged out.
     ///
-    /// Requests of this session that wait for a token fail. The result of a refresh in flight is not used. The source is notified
+    /// Requests of this session that wait for a token fail. The result of a refresh in flight is not used. The log-out is recorded
     /// when that refresh has ended. A later request asks the source again: a source that has only a refresh token denies it.
     ///
     /// # Errors
@@ -278,8 +289,9 @@ impl Credentials {
     async fn adopt(&self, tokens: Option<TokenSet>) -> Result<(), TokenError> {
         let runtime = self.runtime()?;
         self.refuse_recursion()?;
+        let set = self.keeper().new_id();
         let (adoption, turn) = self.decide(
-            |state, now| (state.adopt(now, tokens.clone()), None),
+            |state, now| (state.adopt(now, set, tokens.clone()), None),
             |inner, adoption| (adoption, Arc::clone(&inner.turn)),
         );
         let told = flight::start_adoption(self, adoption, tokens, turn, &runtime);
@@ -321,13 +333,13 @@ impl Credentials {
         Events::new(self.shared.events.subscribe())
     }
 
-    /// Waits until no refresh is in flight and the source knows of each log-in and log-out, and then saves unsaved tokens.
+    /// Waits until no refresh is in flight and each log-in and log-out is recorded, and then saves unsaved tokens.
     ///
     /// Await it before the runtime ends, with a time limit of your own.
     ///
     /// # Errors
     ///
-    /// - With a store, the [error](TokenSource::settle) of a token set that still cannot be saved. It exists in memory only and is lost
+    /// - With a store, the error of a token set that still cannot be saved. It exists in memory only and is lost
     ///   when the program ends.
     /// - A [misconfigured](TokenError::is_misconfigured) error if a token source calls this, of these credentials or of others: it
     ///   would wait for its own end.
@@ -346,7 +358,7 @@ impl Credentials {
         }
         // The sender lives as long as `self`.
         let _ = self.shared.working.subscribe().wait_for(|working| *working == 0).await;
-        if !self.shared.keeps {
+        if !self.keeper().has_store() {
             return Ok(());
         }
         let saved = flight::start_settling(self, &self.runtime()?);
@@ -410,7 +422,8 @@ impl Credentials {
                 }
                 let decision = match &want {
                     want if want.is_over(state) => Decision::Refuse(session::is_over()),
-                    Want::Token | Want::TokenOf(_) => state.token(now),
+                    Want::Token => state.token_for_application(now),
+                    Want::TokenOf(_) => state.token(now),
                     Want::NewerThanRejected { generation, target, .. } => {
                         state.rejected(now, *generation, *target)
                     }
@@ -450,7 +463,7 @@ impl Credentials {
             let challenge = match &want {
                 Want::NewerThanRejected { challenge, .. } => {
                     // Only for the token that is refreshed now, not for the rejection of an older one.
-                    challenge.clone().filter(|_| departure.cause == Cause::Rejected)
+                    challenge.clone().filter(|_| departure.wish.cause == Cause::Rejected)
                 }
                 _ => None,
             };
@@ -515,22 +528,27 @@ impl Credentials {
         self.lock().state.wants(id)
     }
 
-    fn land(&self, departure: &Departure, asked: Timestamp, result: Result<TokenSet, TokenError>) {
+    fn land(&self, departure: &Departure, landed: Landed, notes: Notes) {
         self.decide(
             |state, now| {
-                let outcome = state.land(now, departure, asked, result);
+                let outcome = state.land(now, departure, landed, notes);
                 ((), outcome.map(Outcome::Landed))
             },
             |_, ()| (),
         );
     }
 
-    /// Sends a source's notice to the subscribers.
-    fn tell(&self, notice: Notice) {
-        let event = Event::from(notice);
+    fn report(&self, event: Event) {
         event.trace();
         // To have no subscriber is not an error.
         let _ = self.shared.events.send(event);
+    }
+
+    /// Saves what is in memory only, and reports that it is saved.
+    async fn save(&self) -> Result<(), TokenError> {
+        let is_saved = self.keeper().save().await?;
+        self.decide(|state, now| (state.saved(now, Ok(is_saved)), None), |_, ()| ());
+        Ok(())
     }
 
     fn has_last_word(&self, adoption: Adoption) -> bool {
@@ -627,8 +645,8 @@ impl Credentials {
         self.shared.id
     }
 
-    fn source(&self) -> &BoxTokenSource {
-        &self.shared.source
+    fn keeper(&self) -> &Keeper {
+        &self.shared.keeper
     }
 
     fn timeout(&self) -> Duration {

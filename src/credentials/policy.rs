@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 #[cfg(feature = "serde")]
 use super::seconds;
 use crate::clock::{Clock, SystemClock};
+use crate::grant::Leeway;
 
 /// The policy of [`Credentials`](crate::Credentials): when to refresh, how long to wait, and how long to back off after a failure.
 ///
@@ -207,9 +208,8 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// Returns how long before its expiry a token of this lifetime counts as expired.
-    pub(super) fn leeway_of(&self, lifetime: Duration) -> Duration {
-        self.leeway.min(lifetime / 10)
+    pub(super) fn leeway(&self) -> Leeway {
+        Leeway(self.leeway)
     }
 
     /// Returns how long before its expiry a token of this lifetime becomes stale, for an instance whose share of the jitter is
@@ -283,7 +283,7 @@ mod tests {
             (Duration::from_secs(30 * 86400), Duration::from_secs(10), Duration::from_secs(300)),
             (Duration::ZERO, Duration::ZERO, Duration::ZERO),
         ] {
-            assert_eq!(timing.leeway_of(lifetime), leeway);
+            assert_eq!(timing.leeway().of(lifetime), leeway);
             assert_eq!(timing.refresh_ahead_of(lifetime, 0.0), ahead);
             assert!(timing.refresh_ahead_of(lifetime, 1.0) <= lifetime / 2);
         }
@@ -299,7 +299,7 @@ mod tests {
         );
         let lifetime = Duration::from_secs(100);
         assert!(timing.refresh_ahead_of(lifetime, 1.0) <= Duration::from_secs(55));
-        assert_eq!(timing.leeway_of(lifetime), Duration::from_secs(10));
+        assert_eq!(timing.leeway().of(lifetime), Duration::from_secs(10));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::policy::{Backoff, LIFETIME_MAX, Timing};
 use super::session::Session;
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{NextAttempt, TokenError};
+use crate::grant::{Look, Notes, Obtained, SetId, Wish};
 use crate::source::Cause;
 use crate::target::Target;
 use crate::token::{Expiry, TokenSet};
@@ -37,6 +38,9 @@ const USABLE_MIN: Duration = Duration::from_millis(50);
 const PROBE: Duration = Duration::from_secs(5 * 60);
 /// How often a store is looked at for what others may have brought.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// When it is first tried again to save a token set that is used unsaved, and how often after that.
+const SAVE_FIRST: Duration = Duration::from_secs(5);
+const SAVE_AGAIN: Duration = Duration::from_secs(30);
 /// After how many timeouts a flight is taken for lost.
 pub(super) const LOST_AFTER: u32 = 10;
 
@@ -62,8 +66,12 @@ pub(super) struct State {
     evidence: Evidence,
     /// A flight was declared lost, and still occupies the source.
     lost: bool,
-    /// Whether others may bring the source a token, so that it is worth to look while nothing may be sent.
-    keeps: bool,
+    /// Whether others may store a token, so that it is worth to look while nothing may be sent.
+    has_store: bool,
+    /// The token set of the last generation, as the ledger knows it.
+    set: Option<SetId>,
+    /// When it is next tried to save the current token set, which is in memory only.
+    unsaved: Option<Deadline>,
     /// Whether the source makes its proof anew for each attempt, so that a refusal is not the last word.
     fresh_proof: bool,
     /// Whether the last token was over on arrival, and that was reported.
@@ -82,7 +90,9 @@ pub(crate) struct Issued {
     pub(crate) generation: Generation,
     session: Session,
     stale: Deadline,
+    /// Its expiry, earlier by the leeway.
     expired: Deadline,
+    ends: Deadline,
     witness: Witness,
 }
 
@@ -90,21 +100,39 @@ pub(crate) struct Issued {
 #[derive(Clone, Debug)]
 pub(super) struct Departure {
     pub(super) id: FlightId,
-    pub(super) cause: Cause,
-    pub(super) previous: Option<TokenSet>,
+    pub(super) errand: Errand,
+    pub(super) wish: Wish,
     parent: Generation,
+    epoch: u64,
     /// The target whose rejection started it.
     target: Option<Target>,
-    /// Nothing may be sent, since a rejection starts no refresh or an outcome is unknown; but others may have brought a token.
-    pub(super) only_looks: bool,
-    /// The source is to forget that it was refused before.
-    pub(super) is_probe: bool,
+    is_probe: bool,
 }
 
-/// An adoption that was decided on: the source is now to be told.
+/// What a flight is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Errand {
+    /// To obtain a token set.
+    Refresh,
+    /// To look for what others have stored: a rejection starts no refresh, an outcome is unknown, or the grant is denied.
+    Look,
+    /// To save what is in memory only.
+    Save,
+}
+
+/// How a flight ended.
+#[derive(Debug)]
+pub(super) enum Landed {
+    Refreshed(Result<Obtained, TokenError>),
+    Looked(Look),
+    Saved(Result<bool, TokenError>),
+}
+
+/// A log-in or log-out that the ledger is now to be given.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Adoption {
     pub(super) id: FlightId,
+    pub(super) set: SetId,
     epoch: u64,
 }
 
@@ -176,8 +204,8 @@ pub(super) struct View {
 }
 
 impl State {
-    /// Nothing has happened yet. `keeps` says whether others may bring the source a token.
-    pub(super) fn new(timing: Timing, seed: u64, keeps: bool) -> Self {
+    /// Nothing has happened yet. `has_store` if others may store a token.
+    pub(super) fn new(timing: Timing, seed: u64, has_store: bool) -> Self {
         let mut dice = Dice::new(seed);
         let share = dice.roll();
         Self {
@@ -194,7 +222,9 @@ impl State {
             failure: None,
             evidence: Evidence::new(timing.rejection_backoff),
             lost: false,
-            keeps,
+            has_store,
+            set: None,
+            unsaved: None,
             fresh_proof: false,
             is_over_on_arrival: false,
             look_again: Deadline::PAST,
@@ -221,15 +251,31 @@ impl State {
         }
         match &self.current {
             None => self.need(now, Cause::Missing),
-            Some(current) if current.is_expired(now) => self.need(now, Cause::Expired),
+            Some(current) if self.is_used_up(current, now) => self.need(now, Cause::Expired),
             // It is being replaced.
             Some(_) if self.flight.is_some() => Decision::Join,
             Some(current) => {
+                let is_refresh_due = self.next_refresh(current, now).has_come(now);
                 let current = Arc::clone(current);
-                let departure = self.depart(now, Cause::Expiring);
+                let departure = match is_refresh_due {
+                    true if current.is_expired(now) => self.depart(now, Cause::Expired),
+                    true => self.depart(now, Cause::Expiring),
+                    false => self.depart_for(now, Errand::Save, Cause::Expiring),
+                };
                 Decision::UseAndStart(current, departure)
             }
         }
+    }
+
+    /// The application wants a token. Within the leeway it waits for a refresh, also after one that failed.
+    pub(super) fn token_for_application(&mut self, now: Timestamp) -> Decision {
+        self.give_up_on_lost(now);
+        let is_expired = self.current.as_ref().is_some_and(|current| current.is_expired(now));
+        let is_asked = self.flight.is_some() || self.blocked(now, Cause::Expired).is_none();
+        if is_expired && is_asked && !self.holds_back(now) {
+            return self.need(now, Cause::Expired);
+        }
+        self.token(now)
     }
 
     /// A resource server rejected the token of this generation; the request wants a newer one.
@@ -257,15 +303,15 @@ impl State {
             && let Some(left) = ignored
             && self.blocked(now, Cause::Rejected).is_none()
         {
-            if self.keeps && self.look_again.has_come(now) {
-                return Decision::Start(self.depart_to_look(now, Cause::Rejected));
+            if self.has_store && self.look_again.has_come(now) {
+                return Decision::Start(self.look(now, Cause::Rejected));
             }
             return Decision::Refuse(TokenError::transient(format!(
                 "token rejected again right after a refresh; not refreshing for another {left:.1?}"
             )));
         }
         // The refresh token may be spent, and is not risked while the token works elsewhere.
-        let is_risky = self.failure.as_ref().is_some_and(|failure| failure.error.is_ambiguous());
+        let is_risky = self.is_ambiguous();
         if self.flight.is_none() && is_usable && is_risky && self.evidence.speaks_for_the_token(now)
         {
             return self.hold_back(now, Cause::Rejected);
@@ -293,8 +339,8 @@ impl State {
     /// Sends no refresh token whose fate is unknown; others may have brought a token meanwhile.
     fn hold_back(&mut self, now: Timestamp, cause: Cause) -> Decision {
         match &self.failure {
-            Some(_) if self.keeps && self.look_again.has_come(now) => {
-                Decision::Start(self.depart_to_look(now, cause))
+            Some(_) if self.has_store && self.look_again.has_come(now) => {
+                Decision::Start(self.look(now, cause))
             }
             Some(failure) => {
                 Decision::Refuse(self.remembered(now, failure, self.asked_again_in(now)))
@@ -343,7 +389,7 @@ impl State {
         mut after: Option<Duration>,
     ) -> TokenError {
         // To look at the store is not to ask.
-        if self.keeps && failure.error.is_denied() {
+        if self.has_store && failure.error.is_denied() {
             after = failure.probe.left(now);
         }
         failure.error.clone().with_next(NextAttempt { is_remembered: true, after })
@@ -355,15 +401,48 @@ impl State {
         error.is_misconfigured() || (error.is_refusal() && may_change)
     }
 
-    /// Returns whether a refresh token whose fate is unknown is not to be sent while the access token works.
-    ///
-    /// Only one that ends by itself: waiting for the end of the others would be waiting for ever.
+    /// Returns whether a refresh token with an unknown outcome is not sent again yet, because the access token works.
     fn holds_back(&self, now: Timestamp) -> bool {
-        let is_ambiguous =
-            self.failure.as_ref().is_some_and(|failure| failure.error.is_ambiguous());
-        let works_for_a_while =
-            |current: &Arc<Issued>| current.expired != Deadline::NEVER && !current.is_expired(now);
-        is_ambiguous && self.current.as_ref().is_some_and(works_for_a_while)
+        self.is_ambiguous()
+            && self.current.as_ref().is_some_and(|current| !self.may_risk(current, now))
+    }
+
+    /// Returns whether a refresh token with an unknown outcome may be sent again.
+    fn may_risk(&self, current: &Issued, now: Timestamp) -> bool {
+        let end = self.held_back_until(current);
+        // An access token without an end gives no reason to wait.
+        end == Deadline::NEVER || end.has_come(now)
+    }
+
+    /// Returns when a refresh token with an unknown outcome may be sent again.
+    ///
+    /// In a store it is shared, so that the leeway of one process is no reason to risk it.
+    fn held_back_until(&self, current: &Issued) -> Deadline {
+        match self.has_store && current.expired != Deadline::NEVER {
+            true => current.ends,
+            false => current.expired,
+        }
+    }
+
+    fn is_ambiguous(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.error.is_ambiguous())
+    }
+
+    /// Returns whether a token is not to be used any more.
+    ///
+    /// After a failed refresh the leeway does not count: a token that may still work is better than none.
+    fn is_used_up(&self, current: &Issued, now: Timestamp) -> bool {
+        self.end_of(current).has_come(now)
+    }
+
+    fn end_of(&self, current: &Issued) -> Deadline {
+        match &self.failure {
+            None => current.expired,
+            // One that had expired on arrival was used until now, since a server may accept it.
+            Some(failure) if failure.error.is_refusal() => current.ends,
+            Some(_) if current.expired == Deadline::NEVER => Deadline::NEVER,
+            Some(_) => current.ends,
+        }
     }
 
     // ===== flights =====
@@ -378,39 +457,47 @@ impl State {
             let is_due = cause == Cause::Forced || failure.probe.has_come(now);
             self.is_probed(&failure.error) && is_due
         });
-        if !(self.keeps && self.is_denied()) || is_probe {
+        let is_look = self.has_store && self.is_denied() && !is_probe;
+        let errand = if is_look { Errand::Look } else { Errand::Refresh };
+        if !is_look {
             self.news.push(Event::RefreshStarted { cause });
-        }
-        // The store does not record a denial for now, so that the source would send the refresh token at each look.
-        let only_looks = self.keeps
-            && !is_probe
-            && self.failure.as_ref().is_some_and(|failure| failure.error.is_conditional_denial());
-        if only_looks && let Some(failure) = &mut self.failure {
+        } else if let Some(failure) = &mut self.failure {
             // A look that finds nothing is no failure, and sets no pause.
             failure.until = Deadline::monotonic(now, LOOK_AGAIN);
             failure.until_if_needed = failure.until;
         }
-        Departure {
-            id,
-            cause,
-            previous: self.current.as_ref().map(|current| current.tokens.clone()),
-            parent: self.generation,
-            target: None,
-            only_looks,
-            is_probe,
-        }
+        Departure { is_probe, ..self.departure(now, id, errand, cause) }
     }
 
-    /// Somebody else may have brought what we are not to obtain now.
-    fn depart_to_look(&mut self, now: Timestamp, cause: Cause) -> Departure {
+    /// Departs to look for what others have stored.
+    fn look(&mut self, now: Timestamp, cause: Cause) -> Departure {
         self.look_again = Deadline::monotonic(now, LOOK_AGAIN);
+        self.depart_for(now, Errand::Look, cause)
+    }
+
+    fn depart_for(&mut self, now: Timestamp, errand: Errand, cause: Cause) -> Departure {
+        let id = self.occupy(now, FlightKind::Renewing);
+        self.departure(now, id, errand, cause)
+    }
+
+    fn departure(
+        &mut self,
+        now: Timestamp,
+        id: FlightId,
+        errand: Errand,
+        cause: Cause,
+    ) -> Departure {
+        let is_over = self.current.as_ref().is_none_or(|current| self.may_risk(current, now));
+        let is_good_elsewhere =
+            || self.usable(now).is_some() && self.evidence.speaks_for_the_token(now);
+        let may_risk = is_over || cause == Cause::Rejected && !is_good_elsewhere();
         Departure {
-            id: self.occupy(now, FlightKind::Renewing),
-            cause,
-            previous: self.current.as_ref().map(|current| current.tokens.clone()),
+            id,
+            errand,
+            wish: Wish { cause, has: self.set, may_risk },
             parent: self.generation,
+            epoch: self.epoch,
             target: None,
-            only_looks: true,
             is_probe: false,
         }
     }
@@ -479,19 +566,39 @@ impl State {
         self.flight_id() == Some(id)
     }
 
-    /// A flight ends. Returns what those who wait are told, or nothing if it concerns nobody any more.
+    /// A flight ends. Returns the outcome for those who wait; nothing if they are to ask again, or if it concerns nobody any more.
     pub(super) fn land(
         &mut self,
         now: Timestamp,
         departure: &Departure,
-        asked: Timestamp,
-        result: Result<TokenSet, TokenError>,
+        landed: Landed,
+        notes: Notes,
     ) -> Option<Result<Arc<Issued>, TokenError>> {
         let waited_for = self.wants(departure.id);
-        // The first to land wins: a flight that was given up on may still bring the only copy of the next refresh
-        // token, but not once something newer was issued.
+        self.note(now, notes);
+        let result = match landed {
+            Landed::Refreshed(result) => result,
+            Landed::Looked(Look::Newer(obtained)) => Ok(obtained),
+            Landed::Looked(look) => {
+                if matches!(look, Look::Changed) && self.is_denied() {
+                    // The failure was about another record.
+                    self.set_failure(None);
+                }
+                self.flight.take_if(|flight| flight.id == departure.id);
+                return None;
+            }
+            Landed::Saved(result) => {
+                self.saved(now, result);
+                self.flight.take_if(|flight| flight.id == departure.id);
+                return None;
+            }
+        };
+        // A flight that was given up on may still bring the only copy of the next refresh token, but not once something newer
+        // was issued, and not for another session.
         let result = match result {
-            Ok(tokens) if departure.parent == self.generation => Ok(tokens),
+            Ok(obtained) if departure.epoch == self.epoch && Some(obtained.id) > self.set => {
+                Ok(obtained)
+            }
             Err(error) if waited_for => Err(error),
             superseded => {
                 self.discarded.extend(superseded.err());
@@ -501,20 +608,19 @@ impl State {
         };
         self.flight = None;
         match result {
-            Err(error) if departure.only_looks => {
-                // Nothing was tried, so that nothing has failed. Whoever waits asks again.
-                self.discarded.push(error);
-                None
-            }
-            Ok(tokens) => {
-                let is_of_another = self.current.as_ref().is_some_and(|current| {
-                    current.tokens.is_of_another_login(&tokens) || self.is_logged_out(now)
-                });
+            Ok(obtained) => {
+                let is_of_another = self.current.is_some()
+                    && (obtained.is_of_other_login || self.is_logged_out(now));
                 if is_of_another || !self.session.has_begun() {
                     self.begin_session();
                 }
                 self.set_failure(None);
+                if obtained.is_adopted {
+                    self.news.push(Event::FoundInStore);
+                }
+                let Obtained { id, tokens, asked, .. } = obtained;
                 let issued = self.issue(now, asked, tokens, true);
+                self.set = Some(id);
                 self.news.push(Event::Refreshed {
                     generation: issued.generation.0,
                     usable_for: issued.expired.left(now),
@@ -531,6 +637,32 @@ impl State {
                 let (current, target) = (self.generation, departure.target);
                 self.with_evidence(|evidence| evidence.refresh_failed(now, current, target));
                 Some(Err(error))
+            }
+        }
+    }
+
+    /// Notes what a flight has to report besides its result.
+    fn note(&mut self, now: Timestamp, notes: Notes) {
+        if notes.is_saved {
+            self.saved(now, Ok(true));
+        }
+        if let Some(error) = notes.unsaved {
+            self.unsaved = Some(Deadline::monotonic(now, SAVE_FIRST));
+            self.news.push(Event::Unsaved { error });
+        }
+    }
+
+    pub(super) fn saved(&mut self, now: Timestamp, result: Result<bool, TokenError>) {
+        match result {
+            Ok(is_saved) => {
+                if is_saved {
+                    self.news.push(Event::Saved);
+                }
+                self.unsaved = None;
+            }
+            Err(error) => {
+                self.unsaved = Some(Deadline::monotonic(now, SAVE_AGAIN));
+                self.discarded.push(error);
             }
         }
     }
@@ -556,7 +688,7 @@ impl State {
             }
         };
         let expired = expiry
-            .before(lifetime.map_or(Duration::ZERO, |lifetime| self.timing.leeway_of(lifetime)));
+            .before(lifetime.map_or(Duration::ZERO, |lifetime| self.timing.leeway().of(lifetime)));
         let stale = match (tokens.refresh_in(), lifetime) {
             // Whatever a server says, it does not want to be asked again at once.
             (Some(after), _) => {
@@ -568,14 +700,14 @@ impl State {
             }
             (None, None) => Deadline::NEVER,
         };
-        let (stale, expired) = match is_obtained && self.is_over(now, &tokens, expired) {
+        let (stale, expired, ends) = match is_obtained && self.is_over(now, &tokens, expired) {
             // To obtain another would bring one like it. A server that rejects it is the judge.
             true => {
                 let after = tokens.refresh_in().unwrap_or_default();
                 let after = after.clamp(REFRESH_IN_MIN, LIFETIME_MAX);
-                (Deadline::monotonic(now, after), Deadline::NEVER)
+                (Deadline::monotonic(now, after), Deadline::NEVER, expiry)
             }
-            false => (stale, expired),
+            false => (stale, expired, expiry),
         };
         let issued = Arc::new(Issued {
             tokens,
@@ -583,6 +715,7 @@ impl State {
             session: self.session,
             stale: stale.or_earlier(expired),
             expired,
+            ends,
             witness: Witness::new(),
         });
         self.evidence.token_issued();
@@ -628,7 +761,7 @@ impl State {
             _ => Deadline::NEVER,
         };
         // Each look at a store that has nothing new is no news.
-        let is_news = was_probe || !(self.keeps && error.is_refusal() && self.is_denied());
+        let is_news = was_probe || !(self.has_store && error.is_refusal() && self.is_denied());
         self.set_failure(Some(Failure {
             error: error.clone(),
             streak,
@@ -644,7 +777,7 @@ impl State {
         if !is_probed {
             return error;
         }
-        if self.keeps && error.is_denied() {
+        if self.has_store && error.is_denied() {
             retry_in = probe.left(now);
         }
         error.with_next(NextAttempt { is_remembered: false, after: retry_in })
@@ -653,7 +786,7 @@ impl State {
     /// How long the source is left alone behind a token that works, and if requests need one.
     fn pauses(&mut self, error: &TokenError, streak: u32) -> (Option<Duration>, Option<Duration>) {
         if error.is_refusal() {
-            let pause = match self.keeps {
+            let pause = match self.has_store {
                 true => Some(LOOK_AGAIN),
                 false => self.is_probed(error).then_some(PROBE),
             };
@@ -684,6 +817,12 @@ impl State {
 
     /// Ends the backoffs: the input of the source has changed, so that its last answer proves nothing.
     pub(super) fn source_changed(&mut self) {
+        self.ask_at_once();
+        let backoff = self.timing.rejection_backoff;
+        self.with_evidence(|evidence| *evidence = Evidence::new(backoff));
+    }
+
+    fn ask_at_once(&mut self) {
         if let Some(failure) = &mut self.failure {
             failure.until = Deadline::PAST;
             failure.until_if_needed = Deadline::PAST;
@@ -711,10 +850,17 @@ impl State {
     // ===== what the application does itself =====
 
     /// The application logs in (with tokens) or out (with none): seen at once, by everybody.
-    pub(super) fn adopt(&mut self, now: Timestamp, tokens: Option<TokenSet>) -> Adoption {
+    pub(super) fn adopt(
+        &mut self,
+        now: Timestamp,
+        set: SetId,
+        tokens: Option<TokenSet>,
+    ) -> Adoption {
         // What it would wait for must not be lost already.
         self.give_up_on_lost(now);
         self.epoch += 1;
+        self.set = Some(set);
+        self.unsaved = None;
         self.set_failure(None);
         self.evidence = Evidence::new(self.timing.rejection_backoff);
         if let Some(tokens) = tokens {
@@ -728,7 +874,7 @@ impl State {
             self.current = None;
             self.news.push(Event::LoggedOut);
         }
-        Adoption { id: self.occupy(now, FlightKind::Adopting), epoch: self.epoch }
+        Adoption { id: self.occupy(now, FlightKind::Adopting), set, epoch: self.epoch }
     }
 
     /// The token set that is issued next is the first of its session.
@@ -823,7 +969,7 @@ impl State {
 
     /// Returns the current token unless it has expired, also if a refresh is due.
     pub(super) fn usable(&self, now: Timestamp) -> Option<Arc<Issued>> {
-        self.current.clone().filter(|current| !current.is_expired(now))
+        self.current.clone().filter(|current| !self.is_used_up(current, now))
     }
 
     pub(super) fn flight_id(&self) -> Option<FlightId> {
@@ -856,7 +1002,7 @@ impl State {
     /// Returns whether there is nothing left of the session: the token is used up, and the grant is gone.
     fn is_logged_out(&self, now: Timestamp) -> bool {
         let current = self.current.as_ref();
-        self.is_denied() && current.is_none_or(|current| current.is_expired(now))
+        self.is_denied() && current.is_none_or(|current| self.is_used_up(current, now))
     }
 
     /// The token that requests may use without asking, and until when there is nothing to decide.
@@ -870,11 +1016,21 @@ impl State {
                 return None;
             }
             (Some(flight), _) => flight.lost,
-            (None, Some(_)) if self.holds_back(now) => Deadline::NEVER,
-            (None, Some(failure)) if !failure.until.has_come(now) => failure.until,
-            (None, _) => current.stale,
+            (None, _) => {
+                let refresh = self.next_refresh(current, now);
+                self.unsaved.map_or(refresh, |unsaved| refresh.or_earlier(unsaved))
+            }
         };
-        Some((current, quiet_until.or_earlier(current.expired)))
+        Some((current, quiet_until.or_earlier(self.end_of(current))))
+    }
+
+    /// Returns when the next refresh behind the requests is due.
+    fn next_refresh(&self, current: &Issued, now: Timestamp) -> Deadline {
+        match &self.failure {
+            Some(_) if self.holds_back(now) => self.held_back_until(current),
+            Some(failure) if !failure.until.has_come(now) => failure.until,
+            _ => current.stale,
+        }
     }
 
     /// Returns whether a flight was declared lost since the last call.
@@ -896,11 +1052,13 @@ impl State {
     fn asked_again_in(&self, now: Timestamp) -> Option<Duration> {
         let failure = self.failure.as_ref()?;
         let if_needed = failure.until_if_needed.left(now);
-        let Some(current) = self.current.as_ref().filter(|current| !current.is_expired(now)) else {
+        let Some(current) = self.current.as_ref().filter(|current| !self.is_used_up(current, now))
+        else {
             return if_needed;
         };
         // Requests need another token once this one has expired.
-        let once_expired = match (current.expired.left(now), if_needed) {
+        let end = if self.is_ambiguous() { self.held_back_until(current) } else { current.expired };
+        let once_expired = match (end.left(now), if_needed) {
             (Some(expired), Some(if_needed)) => Some(max(expired, if_needed)),
             _ => None,
         };
@@ -927,7 +1085,7 @@ impl State {
             rejection_backoff: self
                 .current
                 .as_ref()
-                .filter(|current| !current.is_expired(now))
+                .filter(|current| !self.is_used_up(current, now))
                 .and_then(|_| self.evidence.longest_left(now)),
         }
     }
@@ -967,6 +1125,9 @@ mod tests {
 
     use super::super::policy::RefreshPolicy;
     use super::*;
+    use crate::clock::SystemClock;
+    use crate::grant::{Keeper, Leeway};
+    use crate::source::{StaticToken, TokenSource as _};
     use crate::token::TokenSet;
 
     /// What can happen to the credentials.
@@ -989,7 +1150,7 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Landing {
-        Tokens { lifetime: Option<u64> },
+        Tokens { lifetime: Option<u64>, is_of_other_login: bool },
         Transient,
         Ambiguous,
         Denied,
@@ -1006,7 +1167,9 @@ mod tests {
             ])
         };
         let landing = prop_oneof![
-            4 => lifetime().prop_map(|lifetime| Landing::Tokens { lifetime }),
+            4 => (lifetime(), proptest::bool::weighted(0.1)).prop_map(
+                |(lifetime, is_of_other_login)| Landing::Tokens { lifetime, is_of_other_login }
+            ),
             1 => Just(Landing::Transient),
             1 => Just(Landing::Ambiguous),
             1 => Just(Landing::Denied),
@@ -1034,6 +1197,8 @@ mod tests {
     /// Drives a state through steps, and checks after each what must always hold.
     struct Model {
         state: State,
+        /// Numbers the token sets.
+        keeper: Keeper,
         monotonic: Duration,
         wall: Duration,
         flying: Vec<(Departure, Timestamp)>,
@@ -1053,6 +1218,12 @@ mod tests {
             Self {
                 // Half of the cases have a store.
                 state: State::new(policy.timing, seed, seed.is_multiple_of(2)),
+                keeper: Keeper::new(
+                    StaticToken::new("t".parse().unwrap()).boxed(),
+                    None,
+                    Leeway(Duration::ZERO),
+                    Arc::new(SystemClock),
+                ),
                 monotonic: Duration::from_secs(1000),
                 wall: Duration::from_secs(1_700_000_000),
                 flying: Vec::new(),
@@ -1081,7 +1252,8 @@ mod tests {
                 Decision::Use(issued) => self.usable(&issued, newer_than),
                 Decision::UseAndStart(issued, departure) => {
                     self.usable(&issued, newer_than);
-                    assert!(issued.is_stale(now), "renewed before it was stale");
+                    let is_refresh = departure.errand == Errand::Refresh;
+                    assert!(!is_refresh || issued.is_stale(now), "refreshed before it was stale");
                     self.departed(departure);
                 }
                 Decision::Start(departure) => self.departed(departure),
@@ -1096,7 +1268,13 @@ mod tests {
         }
 
         fn usable(&self, issued: &Issued, newer_than: Option<Generation>) {
-            assert!(!issued.is_expired(self.now()), "an expired token is used");
+            // One that had expired on arrival is used until a server rejects it.
+            let has_ended = issued.expired != Deadline::NEVER && issued.ends.has_come(self.now());
+            assert!(!has_ended, "a token that has ended is used");
+            assert!(
+                self.state.has_failed() || !issued.is_expired(self.now()),
+                "an expired token is used although no refresh has failed"
+            );
             assert_eq!(issued.generation, self.newest, "an old token is used");
             assert!(
                 newer_than.is_none_or(|old| issued.generation > old),
@@ -1109,6 +1287,32 @@ mod tests {
             assert_eq!(departure.parent, self.newest);
             self.occupied.push((departure.id, self.monotonic));
             self.flying.push((departure, self.now()));
+        }
+
+        /// Returns what the ledger hands out.
+        fn obtained(&self, tokens: TokenSet, asked: Timestamp) -> Obtained {
+            let id = self.keeper.new_id();
+            Obtained { id, tokens, asked, is_adopted: false, is_of_other_login: false }
+        }
+
+        /// Ends a flight, with the result that its errand has.
+        fn land_at(
+            &mut self,
+            departure: &Departure,
+            result: Result<Obtained, TokenError>,
+        ) -> Option<Result<Arc<Issued>, TokenError>> {
+            let landed = match (departure.errand, result) {
+                (Errand::Refresh, result) => Landed::Refreshed(result),
+                (Errand::Look, Ok(obtained)) => Landed::Looked(Look::Newer(obtained)),
+                (Errand::Look, Err(_)) => Landed::Looked(Look::Nothing),
+                (Errand::Save, result) => Landed::Saved(result.map(|_| true)),
+            };
+            self.state.land(self.now(), departure, landed, Notes::default())
+        }
+
+        fn log_in(&mut self, tokens: Option<TokenSet>) -> Adoption {
+            let id = self.keeper.new_id();
+            self.state.adopt(self.now(), id, tokens)
         }
 
         fn apply(&mut self, step: Step) {
@@ -1135,7 +1339,7 @@ mod tests {
                     }
                     if let Decision::Refuse(error) = &decision {
                         assert!(error.is_remembered());
-                        let only_looks = self.state.keeps && error.is_denied();
+                        let only_looks = self.state.has_store && error.is_denied();
                         let backoff = self.state.view(now).backoff;
                         assert!(only_looks || error.asked_again_in() == backoff);
                         let is_short = error.asked_again_in().is_some_and(|it| it <= OUTAGE_PAUSE);
@@ -1168,23 +1372,33 @@ mod tests {
                 Step::Land { which, result } if which < self.flying.len() => {
                     let (departure, asked) = self.flying.remove(which);
                     let result = match result {
-                        Landing::Tokens { lifetime } => Ok(Self::tokens(lifetime)),
+                        Landing::Tokens { lifetime, is_of_other_login } => Ok(Obtained {
+                            is_of_other_login,
+                            ..self.obtained(Self::tokens(lifetime), asked)
+                        }),
                         Landing::Transient => Err(TokenError::transient("x")),
                         Landing::Ambiguous => Err(TokenError::ambiguous("x")),
                         Landing::Denied => Err(TokenError::denied("x")),
                         Landing::Misconfigured => Err(TokenError::misconfigured("x")),
                     };
-                    let landed = self.state.land(now, &departure, asked, result);
-                    let is_current = departure.parent == self.newest;
+                    let landed = self.land_at(&departure, result);
                     match landed {
                         Some(Ok(issued)) => {
-                            assert!(is_current, "an old flight was published");
+                            assert!(
+                                departure.epoch == self.state.epoch,
+                                "a flight from before a log-in was published"
+                            );
                             assert!(issued.generation > self.newest);
                             assert!(!issued.is_expired(now), "over on arrival, and not used");
                             self.newest = issued.generation;
                         }
-                        Some(Err(_)) => assert!(is_current && before == Some(departure.id)),
-                        None if departure.only_looks => assert!(!self.state.wants(departure.id)),
+                        Some(Err(_)) => {
+                            assert_eq!(departure.parent, self.newest);
+                            assert_eq!(before, Some(departure.id));
+                        }
+                        None if departure.errand != Errand::Refresh => {
+                            assert!(!self.state.wants(departure.id));
+                        }
                         None => assert_eq!(
                             self.state.flight_id(),
                             before,
@@ -1194,7 +1408,7 @@ mod tests {
                 }
                 Step::Replace { lifetime } => {
                     let waits = self.state.session_of_new_request(now);
-                    let adoption = self.state.adopt(now, Some(Self::tokens(lifetime)));
+                    let adoption = self.log_in(Some(Self::tokens(lifetime)));
                     self.adopted(adoption);
                     assert!(self.state.current.is_some());
                     // A request of the last user is not sent for the next one.
@@ -1202,7 +1416,7 @@ mod tests {
                     assert_eq!(self.state.session() > waits, is_of_last);
                 }
                 Step::Forget => {
-                    let adoption = self.state.adopt(now, None);
+                    let adoption = self.log_in(None);
                     self.adopted(adoption);
                     assert!(self.state.current.is_none());
                 }
@@ -1250,8 +1464,8 @@ mod tests {
             if let Some((issued, until)) = self.state.published(now) {
                 assert_eq!(issued.generation, self.newest);
                 assert!(
-                    until.has_come(now) || !issued.is_expired(now),
-                    "an expired token is published"
+                    until.has_come(now) || !self.state.is_used_up(issued, now),
+                    "a token that is used up is published"
                 );
             }
             let session = self.state.session();
@@ -1264,7 +1478,7 @@ mod tests {
             let view = self.state.view(now);
             assert!(
                 view.rejection_backoff.is_none()
-                    || view.current.is_some_and(|current| !current.is_expired(now))
+                    || view.current.is_some_and(|current| !self.state.is_used_up(&current, now))
             );
             // Whoever is told to wait is waiting for something that somebody will end.
             if let Some(id) = self.state.flight_id() {
@@ -1295,9 +1509,8 @@ mod tests {
             for step in steps {
                 model.apply(step);
             }
-            let now = model.now();
-            model.state.adopt(now, Some(Model::tokens(Some(3_600_000))));
-            prop_assert!(matches!(model.state.token(now), Decision::Use(_)));
+            model.log_in(Some(Model::tokens(Some(3_600_000))));
+            prop_assert!(matches!(model.token(), Decision::Use(_)));
         }
 
         #[test]
@@ -1309,7 +1522,7 @@ mod tests {
                 let Decision::Start(departure) = model.state.token(now) else {
                     panic!("not asked again");
                 };
-                model.state.land(now, &departure, now, Err(TokenError::transient("x")));
+                model.land(&departure, Err(TokenError::transient("x")));
                 model.apply(Step::Pass { milliseconds: 5000 });
             }
         }
@@ -1327,7 +1540,7 @@ mod tests {
         fn logged_in(tokens: impl Into<TokenSet>, timeout: Duration) -> Self {
             let policy = RefreshPolicy::default().jitter(Duration::ZERO).timeout(timeout);
             let mut model = Self::with_policy(&policy, 1);
-            let adoption = model.state.adopt(model.now(), Some(tokens.into()));
+            let adoption = model.log_in(Some(tokens.into()));
             model.state.adopted(adoption);
             model.state.take_news();
             model
@@ -1350,8 +1563,8 @@ mod tests {
         }
 
         fn land(&mut self, departure: &Departure, result: Result<TokenSet, TokenError>) {
-            let now = self.now();
-            self.state.land(now, departure, now, result);
+            let result = result.map(|tokens| self.obtained(tokens, self.now()));
+            self.land_at(departure, result);
         }
 
         /// Rejects the current token, refreshes it, and rejects the new one too. Returns the backoff.
@@ -1409,7 +1622,8 @@ mod tests {
         let Decision::Start(departure) = model.token() else { panic!("there is a token") };
         model.pass(Duration::from_secs(20));
         let tokens = of_an_hour().with_refresh_in(Duration::from_secs(60));
-        model.state.land(model.now(), &departure, asked, Ok(tokens));
+        let obtained = model.obtained(tokens, asked);
+        model.land_at(&departure, Ok(obtained));
         model.pass(Duration::from_secs(39));
         assert!(matches!(model.token(), Decision::Use(_)));
         model.pass(Duration::from_secs(1));
@@ -1422,12 +1636,78 @@ mod tests {
         model.pass(STALE);
         let Decision::UseAndStart(issued, departure) = model.token() else { panic!("not stale") };
         model.land(&departure, Err(TokenError::ambiguous("cut")));
-        assert_eq!(model.published_until(), issued.expired);
+        assert!(!model.published_until().or_earlier(issued.expired).has_come(model.now()));
         while !issued.is_expired(model.now()) {
             assert!(matches!(model.token(), Decision::Use(_)));
             model.pass(Duration::from_secs(10));
         }
+        model.pass(issued.ends.left(model.now()).unwrap());
         assert!(matches!(model.token(), Decision::Start(_)));
+    }
+
+    #[test]
+    fn after_an_unknown_outcome_the_leeway_does_not_count() {
+        for has_store in [false, true] {
+            let policy = RefreshPolicy::default()
+                .jitter(Duration::ZERO)
+                .refresh_ahead(Duration::from_secs(100))
+                .leeway(Duration::from_secs(60));
+            let mut model = Model::with_policy(&policy, 1);
+            model.state.has_store = has_store;
+            let tokens = TokenSet::bearer("t").unwrap().with_expires_in(Duration::from_secs(600));
+            let adoption = model.log_in(Some(tokens));
+            model.state.adopted(adoption);
+
+            model.pass(Duration::from_secs(500));
+            let Decision::UseAndStart(_, lost) = model.token() else { panic!("not stale") };
+            model.land(&lost, Err(TokenError::ambiguous("cut")));
+            assert!(!lost.wish.may_risk);
+            for second in 500..600 {
+                // In the leeway requests go on with the token, and a refresh behind them may send again if no store shares it.
+                match model.token() {
+                    Decision::Use(_) => {}
+                    Decision::UseAndStart(_, again) => {
+                        assert!(second >= 540 && again.wish.may_risk && !has_store, "{second}");
+                        model.land(&again, Err(TokenError::ambiguous("cut")));
+                    }
+                    decision => panic!("{has_store} {second}: {decision:?}"),
+                }
+                model.pass(Duration::from_secs(1));
+            }
+            model.pass(Duration::from_secs(60));
+            let decision = model.token();
+            assert!(matches!(decision, Decision::Start(again) if again.wish.may_risk));
+        }
+    }
+
+    /// S15
+    #[test]
+    fn refresh_that_was_given_up_on_is_used_until_the_later_one_lands() {
+        for is_first_first in [true, false] {
+            let mut model = Model::steady();
+            let Decision::Start(first) = model.token() else { panic!("there is a token") };
+            model.pass(RefreshPolicy::default().timing.timeout * LOST_AFTER);
+            let Decision::Start(second) = model.token() else { panic!("not given up on") };
+            let tokens =
+                |name| TokenSet::bearer(name).unwrap().with_expires_in(Duration::from_secs(3600));
+            if is_first_first {
+                model.land(&first, Ok(tokens("first")));
+                assert!(matches!(model.token(), Decision::Use(_)));
+            }
+            model.land(&second, Ok(tokens("second")));
+            let Decision::Use(issued) = model.token() else { panic!("no token") };
+            assert_eq!(issued.tokens.access_token().expose_secret(), "second");
+        }
+    }
+
+    #[test]
+    fn set_that_the_ledger_handed_out_before_the_current_one_is_not_used() {
+        let mut model = Model::steady();
+        let Decision::Start(departure) = model.token() else { panic!("there is a token") };
+        let earlier = model.obtained(of_an_hour(), model.now());
+        let later = model.obtained(of_an_hour(), model.now());
+        assert!(model.land_at(&departure, Ok(later)).is_some());
+        assert!(model.land_at(&departure, Ok(earlier)).is_none());
     }
 
     #[test]
@@ -1505,6 +1785,7 @@ mod tests {
             assert!(matches!(forced, Decision::Refuse(error) if error.is_ambiguous()));
             model.pass(Duration::from_secs(10));
         }
+        model.pass(issued.ends.left(model.now()).unwrap());
         assert!(matches!(model.token(), Decision::Start(_)));
     }
 
@@ -1551,7 +1832,7 @@ mod tests {
 
     fn with_a_store() -> Model {
         let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
-        model.state.keeps = true;
+        model.state.has_store = true;
         model
     }
 
@@ -1577,7 +1858,7 @@ mod tests {
         assert!(rejection_backoff.is_some());
 
         let look = model.reject();
-        assert!(look.only_looks);
+        assert_eq!(look.errand, Errand::Look);
         model.land(&look, Err(TokenError::transient("nothing newer")));
         assert_eq!(model.rejection_backoff(), rejection_backoff);
         assert!(model.state.view(model.now()).error.is_none());
@@ -1589,7 +1870,7 @@ mod tests {
         model.state.current.as_ref().unwrap().accepted(of(2));
         model.pass(LOOK_AGAIN);
         let look = model.reject();
-        assert!(look.only_looks);
+        assert_eq!(look.errand, Errand::Look);
         model.land(&look, Ok(of_an_hour()));
         model.state.retry_accepted(model.now(), of(1));
         assert_eq!(model.rejection_backoff(), None);
@@ -1604,7 +1885,7 @@ mod tests {
 
         let forced = |model: &mut Model| model.state.forced(model.now(), model.state.generation());
         let Decision::Start(look) = forced(&mut model) else { panic!("not looked at") };
-        assert!(look.only_looks);
+        assert_eq!(look.errand, Errand::Look);
         model.land(&look, Err(TokenError::transient("nothing newer")));
         // What is known is what it was.
         let refused = forced(&mut model);

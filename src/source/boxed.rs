@@ -57,14 +57,6 @@ impl TokenSource for BoxTokenSource {
         self.source.dyn_fetch(renewal).await
     }
 
-    async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
-        self.source.dyn_adopt(tokens).await
-    }
-
-    async fn settle(&self) -> Result<(), TokenError> {
-        self.source.dyn_settle().await
-    }
-
     fn info(&self) -> SourceInfo {
         self.source.dyn_info()
     }
@@ -77,30 +69,18 @@ impl fmt::Debug for BoxTokenSource {
     }
 }
 
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, TokenError>> + Send + 'a>>;
+type BoxFuture<'a> = Pin<Box<dyn Future<Output = Result<TokenSet, TokenError>> + Send + 'a>>;
 
 /// [`TokenSource`] with boxed futures, for a trait object.
 trait DynTokenSource: Send + Sync {
-    fn dyn_fetch(&self, renewal: Renewal) -> BoxFuture<'_, TokenSet>;
-
-    fn dyn_adopt<'a>(&'a self, tokens: Option<&'a TokenSet>) -> BoxFuture<'a, ()>;
-
-    fn dyn_settle(&self) -> BoxFuture<'_, ()>;
+    fn dyn_fetch(&self, renewal: Renewal) -> BoxFuture<'_>;
 
     fn dyn_info(&self) -> SourceInfo;
 }
 
 impl<S: TokenSource> DynTokenSource for S {
-    fn dyn_fetch(&self, renewal: Renewal) -> BoxFuture<'_, TokenSet> {
+    fn dyn_fetch(&self, renewal: Renewal) -> BoxFuture<'_> {
         Box::pin(self.fetch(renewal))
-    }
-
-    fn dyn_adopt<'a>(&'a self, tokens: Option<&'a TokenSet>) -> BoxFuture<'a, ()> {
-        Box::pin(self.adopt(tokens))
-    }
-
-    fn dyn_settle(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.settle())
     }
 
     fn dyn_info(&self) -> SourceInfo {
@@ -111,17 +91,11 @@ impl<S: TokenSource> DynTokenSource for S {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::testing::{Adopted, tokens};
+    use crate::source::testing::tokens;
     use crate::source::{Cause, source_fn};
 
     #[tokio::test]
-    async fn boxed_source_fetches_and_adopts_as_the_source_itself() {
-        let adopted = Adopted::default();
-        let boxed = adopted.clone().boxed();
-        boxed.adopt(Some(&tokens("a"))).await.unwrap();
-        boxed.adopt(None).await.unwrap();
-        assert_eq!(adopted.seen(), ["a", "none"]);
-
+    async fn boxed_source_fetches_as_the_source_itself() {
         let boxed = source_fn(|_| async { Ok(tokens("b")) }).boxed();
         let fetched = boxed.clone().fetch(Renewal::new(Cause::Missing)).await;
         assert_eq!(fetched.unwrap().access_token().expose_secret(), "b");

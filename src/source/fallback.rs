@@ -60,35 +60,19 @@ impl<A, B> Fallback<A, B> {
 
 impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
-        // A source without a store would send a request instead of a look.
-        if renewal.only_looks() && !self.first.info().keeps {
-            return self.second.fetch(renewal).await;
-        }
         self.asked_second.store(false, Ordering::Relaxed);
         let denial = match self.first.fetch(renewal.clone()).await {
             Err(error) if error.is_refusal() => error,
             other => return other,
         };
         self.asked_second.store(true, Ordering::Relaxed);
-        self.second.fetch(renewal).await.map_err(|error| {
+        let result = self.second.fetch(renewal).await;
+        result.map(TokenSet::beginning_session).map_err(|error| {
             // The first source may have sent a request, and will send another.
             let is_asked_again = error.is_unsent() && !self.first.info().remembers_refusals;
             let error = FallbackError { denial, error }.into_token_error();
             if is_asked_again { error.into_sent() } else { error }
         })
-    }
-
-    /// Notifies both sources, also if the first fails, and returns the first error.
-    async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
-        let first = self.first.adopt(tokens).await;
-        let second = self.second.adopt(tokens).await;
-        first.and(second)
-    }
-
-    async fn settle(&self) -> Result<(), TokenError> {
-        let first = self.first.settle().await;
-        let second = self.second.settle().await;
-        first.and(second)
     }
 
     /// Returns the facts of the first source, and what follows from the second.
@@ -103,7 +87,6 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
             Watch::new(move || asked_second.load(Ordering::Relaxed) && second.has_changed())
         });
         SourceInfo {
-            keeps: first.keeps || second.keeps,
             watch: first.watch.or(watch_second),
             fresh_proof,
             remembers_refusals: first.remembers_refusals && second.remembers_refusals,
@@ -186,7 +169,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::source::testing::{Adopted, tokens};
+    use crate::source::testing::tokens;
     use crate::source::{Cause, source_fn};
 
     fn failing(error: TokenError) -> impl TokenSource {
@@ -260,17 +243,5 @@ mod tests {
             assert_eq!(error.is_misconfigured(), error.is_misconfigured());
             assert_eq!(error.is_denied(), error.is_denied());
         }
-    }
-
-    #[tokio::test]
-    async fn both_sources_adopt_even_if_the_first_fails() {
-        let (first, second) = (Adopted::failing(), Adopted::default());
-        let source = first.clone().or_else(second.clone());
-        assert!(source.adopt(None).await.is_err());
-        assert_eq!((first.seen(), second.seen()), (vec!["none".into()], vec!["none".into()]));
-
-        let source = second.clone().or_else(first);
-        assert!(source.adopt(Some(&tokens("a"))).await.is_err());
-        assert_eq!(second.seen(), ["none", "a"]);
     }
 }

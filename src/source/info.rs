@@ -32,15 +32,12 @@ use crate::token::RefreshToken;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-#[cfg_attr(not(feature = "store"), allow(dead_code, reason = "only a store asks"))]
 pub struct SourceInfo {
     pub(crate) token_endpoint: Option<String>,
     pub(crate) client_id: Option<String>,
     pub(crate) refresh_token: Option<RefreshToken>,
     pub(crate) rotates: bool,
     pub(crate) reuse_grace: Option<Duration>,
-    /// Whether the source has a store in which other processes may save tokens.
-    pub(crate) keeps: bool,
     /// Detects a change of the source's input, which ends the backoff after a failure.
     pub(crate) watch: Option<Watch>,
     pub(crate) fresh_proof: bool,
@@ -65,7 +62,6 @@ impl SourceInfo {
             refresh_token: None,
             rotates: true,
             reuse_grace: None,
-            keeps: false,
             watch: None,
             fresh_proof: false,
             remembers_refusals: false,
@@ -84,9 +80,10 @@ impl SourceInfo {
         self
     }
 
-    /// Sets the refresh token that the source was configured with and sends if there is no previous one.
+    /// Sets the refresh token that the source is configured with.
     ///
-    /// Such a source must heed [`Renewal::is_seed_spent`](super::Renewal::is_seed_spent).
+    /// It has its turn once: it is [the one to send](super::Renewal::refresh_token) until there is a token set, or until the
+    /// application logs in or out.
     pub fn refresh_token(mut self, refresh_token: impl Into<RefreshToken>) -> Self {
         self.refresh_token =
             Some(refresh_token.into()).filter(|token| !token.expose_secret().is_empty());
@@ -141,13 +138,6 @@ impl SourceInfo {
     #[cfg(feature = "oauth2")]
     pub(crate) fn remembering_refusals(mut self) -> Self {
         self.remembers_refusals = true;
-        self
-    }
-
-    /// Sets that the source has a store in which other processes may save tokens.
-    #[cfg(feature = "store")]
-    pub(crate) fn keeping(mut self) -> Self {
-        self.keeps = true;
         self
     }
 

@@ -11,7 +11,7 @@ use crate::error::{BoxError, TokenError};
 /// | kind | meaning | effect |
 /// |---|---|---|
 /// | [held](Self::held) | another process or task holds the lock | nothing is sent; another attempt follows later |
-/// | [unavailable](Self::unavailable) | the store is down or full | see [`StoreDown`](super::StoreDown) |
+/// | [unavailable](Self::unavailable) | the store is down or full | see [`OnUnavailable`](crate::OnUnavailable) |
 /// | [conflict](Self::conflict) | the store has another record than the one to be replaced | the record is loaded, and the decision made again |
 /// | [unreadable](Self::unreadable) | the record cannot be parsed | the refresh fails, and the record stays unchanged |
 /// | [misconfigured](Self::misconfigured) | the configuration must be corrected | the refresh fails |

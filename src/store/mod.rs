@@ -1,32 +1,37 @@
-//! Where token sets are kept: across restarts, processes and machines.
+//! Stores that keep token sets across restarts, processes and machines.
 //!
-//! Most servers let a client spend a refresh token once, and hand out the next one with the answer. Whoever sends the old one
-//! again looks like a thief, and the server ends the session: a human must log in. So a program that restarts must have
-//! written down the newest refresh token before it used what came with it, and programs that share one must take turns.
-//! [`Stored`] does both, around any [`TokenSource`](crate::TokenSource), with a [`TokenStore`] to keep the tokens in:
+//! Most servers let a client send a refresh token once, and return the next one with the answer. To the server, a client that
+//! sends the old one again looks like a thief, and it ends the session: the user must log in. A program that restarts must
+//! therefore have saved the newest refresh token before it used what came with it, and programs that share one must take turns.
+//!
+//! [`Credentials`](crate::Credentials) keep a *ledger* of their grant: the current token set, and what has become of each refresh
+//! token. It is in memory, and decides what is sent. Add a store with
+//! [`CredentialsBuilder::store`](crate::CredentialsBuilder::store) to save the ledger and to share it:
 //!
 //! ```no_run
 //! # #[cfg(all(feature = "file-store", feature = "oauth2"))]
 //! # async fn example(http: tower::util::BoxCloneService<http::Request<http_body_util::Full<bytes::Bytes>>, http::Response<http_body_util::Full<bytes::Bytes>>, tower_refresh::BoxError>) -> Result<(), tower_refresh::BoxError> {
 //! use tower::ServiceBuilder;
 //! use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
-//! use tower_refresh::store::{FileStore, Stored};
+//! use tower_refresh::store::FileStore;
 //! use tower_refresh::{Credentials, RefreshLayer};
 //!
 //! let endpoint = TokenEndpoint::new(http.clone(), "https://auth.example.com/oauth2/token")?
 //!     .client_auth(ClientAuth::basic("my-client", std::env::var("CLIENT_SECRET")?));
-//! // Sent once, at the very first start. From then on the store knows better.
+//! // Sent once, at the first start. Later refresh tokens come from the store.
 //! let grant = RefreshTokenGrant::new(endpoint, std::env::var("REFRESH_TOKEN")?);
 //!
-//! let store = FileStore::new("/var/lib/my-program/tokens.json");
-//! let credentials = Credentials::new(Stored::new(grant, store).name("my-program"));
+//! let credentials = Credentials::builder(grant)
+//!     .store(FileStore::new("/var/lib/my-program/tokens.json"))
+//!     .name("my-program")
+//!     .build();
 //! let client = ServiceBuilder::new()
 //!     .layer(RefreshLayer::new(credentials.clone()).origin("https://api.example.com")?)
 //!     .service(http);
 //!
 //! // …requests…
 //!
-//! // Before the program ends: an error here is a token that only this process has.
+//! // Before the program ends. An error here means that a token set exists only in this process.
 //! credentials.flush().await?;
 //! # Ok(())
 //! # }
@@ -34,93 +39,102 @@
 //!
 //! # Which store
 //!
-//! | store | who shares it | survives |
+//! | Store | Shared by | Survives |
 //! |---|---|---|
 //! | [`MemoryStore`] | one process | nothing; for tests |
 //! | `FileStore` (feature `file-store`) | the processes of one machine, on a local file system | a crash of the program |
-//! | `RedisStore` (feature `redis`) | a fleet | what the server's set-up survives |
-//! | `EncryptedStore` (feature `encrypted-store`), over any of them | as the store under it | as the store under it; nobody reads the tokens without the key |
-//! | one of your own ([`TokenStore`]) | | |
+//! | `RedisStore` (feature `redis`) | a fleet | what the configuration of the server survives |
+//! | `EncryptedStore` (feature `encrypted-store`), around any of them | as the inner store | as the inner store; the tokens cannot be read without the key |
+//! | your own ([`TokenStore`]) | | |
 //!
 //! One store holds one grant: one log-in of one user at one server. A program with many of them has as many files or keys.
-//! Programs that do not share a refresh token need not share a store. Without one, a restart sends the configured refresh
+//! Programs that do not share a refresh token need not share a store. Without a store, a restart sends the configured refresh
 //! token again, which is right only if the server does not rotate.
 //!
 //! # What happens in a refresh
 //!
-//! 1. **Look.** If somebody else has stored a newer token set, it is used, and nothing is sent.
-//! 2. **Lock.** One of all who share the store goes on; the others wait, and then find what it has stored.
-//! 3. **Load**, and look once more.
-//! 4. **Write down the intent**: which refresh token is about to be sent (a keyed fingerprint of it), when, and how often
-//!    it was sent before.
-//! 5. **Look at the lock once more.** If it was lost, nothing is sent, and the intent is taken back.
+//! 1. **Load.** If another process has stored a newer token set that works, it is used, and nothing is sent.
+//! 2. **Lock.** One process of all that share the store continues. The others wait, and then find what it has stored.
+//! 3. **Load** again, and check once more.
+//! 4. **Save the intent**: which refresh token is about to be sent (a keyed fingerprint of it), when, and how often it was
+//!    sent before.
+//! 5. **Check the lock.** If it was lost, nothing is sent, and the intent is taken back.
 //! 6. **Send.**
-//! 7. **Save** the new token set in place of the one that it came of, and with it the end of the intent.
-//! 8. Only then anybody uses it.
+//! 7. **Save** the new token set together with the end of the intent.
+//! 8. Only then is the new token used.
+//!
+//! Without a store the steps are the same on the ledger in memory, except that no lock is needed.
 //!
 //! # What is promised
 //!
-//! - A refresh token that may rotate is sent once, by one of all who share the store, unless an answer was lost.
+//! With a store and without one:
+//!
+//! - **A refresh token that may rotate is sent once**, unless an answer was lost.
+//! - **An unknown outcome is never hidden.** If no answer comes, the refresh token may be spent. The error is
+//!   [ambiguous](crate::TokenError::is_ambiguous). The access token is used until it expires, and nothing is sent. Then the refresh
+//!   token is sent once more: either that works, or the server refuses it, and the error reports both. If no answer comes again,
+//!   further attempts are one minute apart, then two, and at most a quarter of an hour. If the server is known to accept a refresh
+//!   token again (`reuse_grace` in the dialect), it is asked again at once, one time, within that window.
+//! - **A refresh token that the server has refused or replaced is not sent again**, although a log-in brings it. A configured
+//!   refresh token has its turn once.
+//! - **A session that has ended does not come back.** [`replace`](crate::Credentials::replace) and
+//!   [`forget`](crate::Credentials::forget) begin a new session. The result of a refresh of an earlier session is not used. The tokens
+//!   of a fallback source ([`or_else`](crate::TokenSource::or_else)) begin a new session too.
+//! - **Two late answers are ordered by when they were asked for**: the later one is used, also if it arrives first.
+//!
+//! With a store, also across restarts and processes:
+//!
 //! - Wherever a process is killed, the next start finds a whole record. A token set that was saved is not lost.
-//! - If a process ends between steps 4 and 7, or no answer comes, the intent stays **open**: nobody knows whether the refresh
-//!   token is spent. Whoever finds it says so ([`Event::OutcomeUnknown`](crate::Event::OutcomeUnknown), or an
-//!   [ambiguous](crate::TokenError::is_ambiguous) error). The access token is used to its end, and nothing is sent. Then the
-//!   refresh token is sent once more, by one for all: either that works, or the server refuses it, and the error says what is
-//!   known. If no answer comes again, the next attempts are a minute apart, then two, at last a quarter of an hour.
-//!   A server that is known to bear it (`reuse_grace` in the dialect) is asked again at once, one time, in its window.
-//! - If the store is down, at the start or later, nothing is sent, and the access token is used as long as it works. Where the
-//!   server does not rotate, and where it is [told to](StoreDown::Serve), `Stored` goes on with what it has in memory. A lock that
-//!   somebody else holds is no store that is down: nothing is sent without it.
-//! - A token set that could not be saved is used, kept in memory, and saved as soon as the store takes it;
+//! - If a process ends between steps 4 and 7, the intent stays **open**. The process that finds it reports that
+//!   ([`Event::OutcomeUnknown`](crate::Event::OutcomeUnknown)), and one process, for all, sends the refresh token once more after the
+//!   access token has expired.
+//! - While the store is unavailable, nothing is sent, and the access token is used until it expires. If the server does not
+//!   rotate, or with [`OnUnavailable::Continue`](crate::OnUnavailable::Continue), the credentials go on with what is in memory. Lock
+//!   contention is not an outage: without the lock, nothing is sent.
+//! - A token set that could not be saved is used, kept in memory, and saved as soon as the store is available.
 //!   [`Event::Unsaved`](crate::Event::Unsaved) and [`Credentials::flush`](crate::Credentials::flush) report it.
-//! - The successor of what is stored is always saved, whoever brings it: also by a process that was suspended and lost its lock
-//!   meanwhile.
-//! - [`replace`](crate::Credentials::replace) and [`forget`](crate::Credentials::forget) reach the store at once and begin a new
-//!   session. What a refresh of the last one brings afterwards, here or elsewhere, is not saved. Others who share the store
-//!   learn of it with their next refresh, and use the access token that they have until then.
-//! - A refresh token that the server refused, or that another one took the place of, is not sent again, whoever brings it: not
-//!   by a restart, not by an old configuration. A configured refresh token has its turn once; a *different* one in the
-//!   configuration takes the place of what is stored, since a human has logged in.
-//! - What is stored is bound to the origin of the token endpoint, the client id and the [name](Stored::name): with an edited
-//!   configuration nothing is sent, and nothing is changed. An `EncryptedStore` record is also bound to its
-//!   [place](TokenStore::place), so that two records cannot be swapped.
+//! - The successor of what is stored is always saved, also by a process that was suspended and has lost its lock.
+//! - `replace` and `forget` are saved at once. Other processes learn of them with their next refresh, and use their access token
+//!   until then.
+//! - A *different* configured refresh token replaces what is stored, because the user has logged in again. One that had its turn
+//!   does not, so that neither a restart nor an old configuration sends it.
+//! - A record is bound to the origin of the token endpoint, the client id and the
+//!   [name](crate::CredentialsBuilder::name). With another configuration nothing is sent and nothing is changed. An `EncryptedStore`
+//!   record is also bound to its [place](TokenStore::place), so that two records cannot be swapped.
 //! - A `FileStore` does not use a record that another user owns or can write.
-//! - A record that cannot be understood (torn, of something else, of a later version) is left as it is, and no refresh token is
-//!   sent, not even a configured one: it may be spent. The access token is used as long as it works; then the error, a
-//!   [misconfigured](crate::TokenError::is_misconfigured) one, says where the record is. Once somebody has put a good one in its
-//!   place, it goes on from there.
+//! - A record that cannot be parsed (cut short, of another program, of a later version) is left unchanged, and no refresh token is
+//!   sent, not even a configured one, because it may be spent. The access token is used until it expires. Then the error is
+//!   [misconfigured](crate::TokenError::is_misconfigured) and names the record. Once a valid record is in its place, the
+//!   credentials continue from there.
 //!
-//! # What nobody can promise
+//! # Limits
 //!
-//! - Between the last look at the lock (5) and the sending (6) a process can be suspended for so long that its lease is over. If
-//!   somebody else has sent the same refresh token meanwhile, the server sees it twice. It takes a suspension of more than the
-//!   lease within a few microseconds, and can happen only where the lock is a lease.
-//! - A request may be sent and its answer never come. That is what the open intent is for; it cannot be undone.
-//! - A store that loses what it has confirmed (a disk that lies, a failover of Redis, a backup that was put back) loses it for
-//!   us as well. Where that can be noticed, it counts as an open intent.
-//! - Configured refresh tokens have no order. One that the store has not seen is taken for a newer one, once, whoever brings it
-//!   first, and ends the session that is stored, even if it is of no use: let no process start with an older configuration after
-//!   one with a newer has, nor with a wrong one.
-//! - If a store comes back empty, the first process that asks stores what it has. If another has a newer set, it stores that as
-//!   soon as it asks; if it does not until the access token of the first is used up, the first sends the older refresh token, as
-//!   one that may have been spent.
-//! - A token set that could not be saved is in one process. If that one then has no requests, so that it never tries again,
-//!   another may find the open intent, and send the refresh token once more.
-//! - Wall clocks are compared: an access token that another machine obtained is used as long as this machine's clock says, and
-//!   the later of two log-ins is the one with the later time of day, if one of them could not be stored when it happened.
+//! - Between the check of the lock (5) and the sending (6) a process can be suspended for longer than its lease. If another process
+//!   sends the same refresh token meanwhile, the server sees it twice. It takes a suspension of that length within a few
+//!   microseconds, and can happen only with a lock that is a lease.
+//! - Two credentials over clones of one grant have two ledgers, which do not know of each other. Share the credentials, or a store.
+//! - A store that loses what it has confirmed (a disk that reports success too early, a failover of Redis, a restored backup)
+//!   loses it for the ledger as well. Where that can be detected, it counts as an open intent.
+//! - Configured refresh tokens have no order. One that the store has not seen counts as newer, once, and ends the stored session,
+//!   even if it is invalid. Start no process with an older configuration after one with a newer, nor with a wrong one.
+//! - If a store comes back empty, the first process that needs a token stores what it has. Another one that has a newer set
+//!   stores that with its next refresh. If that comes after the access token of the first has expired, the first sends the older
+//!   refresh token, as one that may be spent.
+//! - A token set that could not be saved is in one process. If that process has no more requests, so that it does not try again,
+//!   another one may find the open intent and send the refresh token once more.
+//! - Wall clocks are compared: an access token from another machine is used for as long as the clock of this one allows, and of
+//!   two log-ins that could not be saved at once, the one with the later time of day is the later.
 
+mod backing;
 #[cfg(feature = "encrypted-store")]
 mod encrypted;
 mod error;
 #[cfg(feature = "file-store")]
 mod file;
+mod format;
 mod memory;
-mod plan;
-mod recollection;
-mod record;
 #[cfg(feature = "redis")]
 mod redis;
-mod stored;
 
 use std::future::Future;
 use std::time::Duration;
@@ -132,33 +146,38 @@ pub use self::error::{StoreError, StoreErrorKind};
 #[cfg(feature = "file-store")]
 #[cfg_attr(docsrs, doc(cfg(feature = "file-store")))]
 pub use self::file::{FileLock, FileStore};
+pub use self::format::StoredTokens;
 pub use self::memory::{MemoryLock, MemoryStore};
-pub use self::record::{Binding, StoredTokens, WriteId};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisLock, RedisStore};
-pub use self::stored::{StoreDown, Stored};
+pub use crate::grant::record::{Binding, WriteId};
+
+/// Gives a store to the ledger.
+pub(crate) fn backing(store: impl TokenStore) -> Box<dyn crate::grant::backing::Backing> {
+    Box::new(self::backing::Backed(store))
+}
 
 /// Keeps the token set of one grant across restarts, processes or machines.
 ///
-/// A store does three things, and decides nothing: it locks, it loads, and it saves if what is stored is still what the
-/// save was made for. What to save, and when a token may be spent, is for [`Stored`], so that it is the same for every
-/// store.
+/// A store does three things, and decides nothing: it locks, it loads, and it saves a record if the stored one is still the
+/// one to be replaced. What is saved, and when a token may be sent, is decided by the ledger of the
+/// [`Credentials`](crate::Credentials), so that it is the same for every store.
 ///
 /// # The laws
 ///
 /// 1. **One row and one lock for a grant.** All who share the grant share both.
 /// 2. **The lock is exclusive.** As long as one [`StoreLock`] is held, [`lock`](Self::lock) gives no other. It ends with
 ///    [`release`](StoreLock::release), when it is dropped, and with the process that held it; not necessarily at once.
-/// 3. **A lock can be lost**, where it is a lease. [`is_held`](StoreLock::is_held) asks whoever decides, not a memory.
+/// 3. **A lock can be lost**, where it is a lease. [`is_held`](StoreLock::is_held) asks the storage and remembers nothing.
 /// 4. **A save compares and swaps**, in one step that nothing comes between, whether the lock is held or not. It counts if
 ///    the [write id](StoredTokens::write_id) of what is stored is `replaces` (none: if nothing is stored). If it is
 ///    already the record's own, the save has counted before, and that is no error. Otherwise it is a
 ///    [conflict](StoreError::conflict), and nothing changes.
-/// 5. **A save is whole or not at all**, whatever is killed in the middle; and once it has returned, what is saved is as
-///    durable as the store can make it.
+/// 5. **A save is whole or not at all**, also if the process is killed during it. Once it has returned, the record is as durable as
+///    the store can make it.
 /// 6. **A load sees a whole record**, the last that was saved, with the lock or without it.
-/// 7. **What cannot be understood is left as it is**: [unreadable](StoreError::unreadable), and no save replaces it.
+/// 7. **A record that cannot be parsed is left unchanged**: it is [unreadable](StoreError::unreadable), and no save replaces it.
 /// 8. **A record with an [open intent](StoredTokens::has_open_intent) is followed by a larger one**, after a refresh token was
 ///    spent. A store that can run full fails the first of the two if the second will not fit.
 ///
@@ -167,16 +186,16 @@ pub use self::stored::{StoreDown, Stored};
 ///
 /// # Cancel safety
 ///
-/// A future that is dropped leaves the store as it was or as it was to be, and no lock held.
+/// Dropping a future leaves the record unchanged or saved, and no lock held.
 pub trait TokenStore: Send + Sync + 'static {
     /// The lock, while it is held.
     type Lock: StoreLock;
 
-    /// Takes the lock, at once if it is free, and else as soon as it is.
+    /// Takes the lock. Waits until it is free.
     ///
     /// # Errors
     ///
-    /// [Held](StoreError::held) if it was not to be had within `wait`; others if that cannot be known.
+    /// [Held](StoreError::held) if another process still holds it after `wait`; other errors if that cannot be known.
     fn lock(&self, wait: Duration) -> impl Future<Output = Result<Self::Lock, StoreError>> + Send;
 
     /// Returns what is stored, or none if nothing is.
@@ -187,7 +206,7 @@ pub trait TokenStore: Send + Sync + 'static {
     /// [misconfigured](StoreError::misconfigured).
     fn load(&self) -> impl Future<Output = Result<Option<StoredTokens>, StoreError>> + Send;
 
-    /// Saves a record in place of the one that `replaces` names.
+    /// Replaces the record that `replaces` names by this one.
     ///
     /// # Errors
     ///
@@ -223,6 +242,6 @@ pub trait StoreLock: Send + Sync + 'static {
     /// If that cannot be known; the lock then counts as lost.
     fn is_held(&self) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Lets go of the lock. One that is dropped instead may stay locked for a while.
+    /// Releases the lock. One that is dropped instead may stay locked for a while.
     fn release(self) -> impl Future<Output = ()> + Send;
 }

@@ -9,6 +9,4 @@ pub use self::access_token::AccessToken;
 pub use self::refresh_token::RefreshToken;
 pub(crate) use self::secret::Secret;
 pub(crate) use self::token_set::Expiry;
-#[cfg(feature = "store")]
-pub(crate) use self::token_set::StoredAs;
 pub use self::token_set::TokenSet;

@@ -41,19 +41,8 @@ struct Inner {
     scope: Option<Arc<str>>,
     id_token: Option<Secret>,
     extra: BTreeMap<Box<str>, Secret>,
-    #[cfg(feature = "store")]
-    stored_as: Option<StoredAs>,
-    /// Whether another process has logged in since the previous set, if the epoch does not show that.
-    #[cfg(feature = "store")]
+    /// Whether it was issued for a log-in, rather than as the successor of another set.
     begins_session: bool,
-}
-
-/// The place of a token set among all that a store has had.
-#[cfg(feature = "store")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct StoredAs {
-    pub(crate) epoch: u64,
-    pub(crate) revision: u64,
 }
 
 /// The expiry of an access token, as the source stated it.
@@ -107,9 +96,6 @@ impl TokenSet {
                 scope: None,
                 id_token: None,
                 extra: BTreeMap::new(),
-                #[cfg(feature = "store")]
-                stored_as: None,
-                #[cfg(feature = "store")]
                 begins_session: false,
             }),
         }
@@ -191,16 +177,21 @@ impl TokenSet {
         self
     }
 
-    #[cfg(feature = "store")]
-    pub(crate) fn with_stored_as(mut self, stored_as: StoredAs) -> Self {
-        self.edit().stored_as = Some(stored_as);
+    /// Removes the time at which the refresh token expires, which was that of another one.
+    pub(crate) fn without_refresh_token_expiry(mut self) -> Self {
+        self.edit().refresh_token_expires_at = None;
         self
     }
 
-    #[cfg(feature = "store")]
+    /// Marks the set as issued for a log-in, rather than as the successor of another set.
     pub(crate) fn beginning_session(mut self) -> Self {
         self.edit().begins_session = true;
         self
+    }
+
+    /// Returns whether it is marked so, and removes the mark, which a source may have copied.
+    pub(crate) fn take_begins_session(&mut self) -> bool {
+        self.inner.begins_session && std::mem::take(&mut self.edit().begins_session)
     }
 
     fn edit(&mut self) -> &mut Inner {
@@ -272,42 +263,6 @@ impl TokenSet {
             Expiry::In(lifetime) => Some(lifetime),
             Expiry::At(at) => Some(at.saturating_sub(since_epoch(wall))),
         }
-    }
-
-    #[cfg(feature = "store")]
-    pub(crate) fn stored_as(&self) -> Option<StoredAs> {
-        self.inner.stored_as
-    }
-
-    /// Returns whether this is a clone of the other.
-    #[cfg(feature = "store")]
-    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
-    }
-
-    /// Returns whether another process has logged in or out between the two sets, as far as a store knows.
-    pub(crate) fn is_of_another_login(&self, other: &Self) -> bool {
-        #[cfg(feature = "store")]
-        return match (self.inner.stored_as, other.inner.stored_as) {
-            (Some(one), Some(other)) => one.epoch != other.epoch,
-            _ => other.inner.begins_session,
-        };
-        #[cfg(not(feature = "store"))]
-        {
-            let _ = other;
-            false
-        }
-    }
-
-    /// Forgets where an earlier session stored the set: the application logs in with it.
-    pub(crate) fn brought(self) -> Self {
-        #[cfg(feature = "store")]
-        if self.inner.stored_as.is_some() || self.inner.begins_session {
-            let inner =
-                Inner { stored_as: None, begins_session: false, ..Inner::clone(&self.inner) };
-            return Self { inner: Arc::new(inner) };
-        }
-        self
     }
 
     pub(crate) fn expiry(&self) -> Option<Expiry> {

@@ -12,8 +12,8 @@ use tower::buffer::BufferLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
-use tower_refresh::store::{MemoryStore, Stored, TokenStore as _};
-use tower_refresh::testing::{AuthorizationServer, Fault, ResponseBody, TokioClock};
+use tower_refresh::store::{MemoryStore, TokenStore as _};
+use tower_refresh::testing::{AuthorizationServer, Fault, ResponseBody};
 use tower_refresh::{Credentials, RefreshLayer, TokenError, TokenSource, source_fn};
 
 use crate::harness::{HOUR, policy};
@@ -44,10 +44,10 @@ async fn token_endpoint_behind_its_own_layer_is_misconfigured_at_once() {
                 };
             let store = MemoryStore::new();
             let source = match is_stored {
-                true => Stored::new(grant, store.clone()).clock(TokioClock::new()).boxed(),
-                false => grant,
+                true => Credentials::builder(grant).store(store.clone()),
+                false => Credentials::builder(grant),
             };
-            let credentials = Credentials::with_policy(source, policy());
+            let credentials = source.policy(policy()).build();
             let layer = RefreshLayer::new(credentials.clone()).origin("https://as.test").unwrap();
             let client = ServiceBuilder::new().layer(layer).service(server.token_service());
             slot.set(BoxCloneSyncService::new(client)).ok().unwrap();
@@ -153,8 +153,10 @@ async fn layer_beneath_that_refuses_keeps_its_kind_and_spends_nothing() {
             let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
             let store = MemoryStore::new();
             let log_in = source_fn(|_| async { Err(TokenError::denied("wrong password")) });
-            let stored = Stored::new(grant.or_else(log_in), store.clone()).clock(TokioClock::new());
-            let credentials = Credentials::with_policy(stored, policy());
+            let credentials = Credentials::builder(grant.or_else(log_in))
+                .store(store.clone())
+                .policy(policy())
+                .build();
             let error = credentials.token().await.unwrap_err();
             assert!(is_kind(&error), "{error}");
             assert!(error.to_string().contains("log in over there"), "{error}");

@@ -12,9 +12,11 @@ use tokio::task::yield_now;
 use tokio::time::{advance, sleep};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
-use tower_refresh::store::{MemoryStore, Stored, TokenStore as _};
+use tower_refresh::store::{MemoryStore, TokenStore as _};
 use tower_refresh::testing::{AuthorizationServer, TokioClock};
-use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource, source_fn};
+use tower_refresh::{
+    Credentials, CredentialsBuilder, RefreshPolicy, TokenError, TokenSet, source_fn,
+};
 
 use crate::harness::{HOUR, SECOND};
 
@@ -30,8 +32,8 @@ async fn answer_that_arrived_while_the_process_was_stopped_is_used() {
             );
             let store = MemoryStore::new();
             let source = match is_stored {
-                true => Stored::new(grant, store.clone()).clock(TokioClock::new()).boxed(),
-                false => grant.boxed(),
+                true => Credentials::builder(grant).store(store.clone()),
+                false => Credentials::builder(grant),
             };
             let outcome = stopped(source, 10 * SECOND).await;
             assert!(outcome.is_ok(), "{head} {body} {is_stored}: {outcome:?}");
@@ -57,7 +59,7 @@ async fn response_to_a_stopped_process_with_a_store_is_used() {
         TokenSet::bearer("late")
     });
     let store = MemoryStore::new();
-    let tokens = stopped(Stored::new(source, store.clone()), HOUR).await.unwrap();
+    let tokens = stopped(Credentials::builder(source).store(store.clone()), HOUR).await.unwrap();
     assert_eq!(tokens.access_token().expose_secret(), "late");
     assert!(store.load().await.unwrap().is_some());
 }
@@ -69,15 +71,18 @@ async fn response_missing_after_a_stop_is_lost_within_a_bound() {
     server.token_faults().always(tower_refresh::testing::Fault::hang());
     let endpoint = endpoint(&server, 0, 0).timeout(2 * SECOND);
     let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
-    let outcome = tokio::time::timeout(HOUR + 60 * SECOND, stopped(grant, HOUR)).await;
+    let outcome =
+        tokio::time::timeout(HOUR + 60 * SECOND, stopped(Credentials::builder(grant), HOUR)).await;
     let error = outcome.unwrap().unwrap_err();
     assert!(error.is_ambiguous(), "{error}");
     assert!(error.to_string().contains("https://as.test took longer than 2s"), "{error}");
 }
 
 /// Fetches, and stops all tasks for a time during the fetch.
-async fn stopped(source: impl TokenSource, time: Duration) -> Result<TokenSet, TokenError> {
-    let fetch = tokio::spawn(async move { source.fetch(Renewal::new(Cause::Missing)).await });
+async fn stopped(source: CredentialsBuilder, time: Duration) -> Result<TokenSet, TokenError> {
+    let policy = RefreshPolicy::default().timeout(2 * HOUR);
+    let credentials = source.policy(policy).clock(TokioClock::new()).build();
+    let fetch = tokio::spawn(async move { credentials.token().await });
     for _ in 0..100 {
         yield_now().await;
     }

@@ -146,18 +146,12 @@ impl<L: StoreLock> StoreLock for SteppedLock<L> {
 pub struct SteppedSource<S> {
     pub source: S,
     pub steps: Steps,
-    /// The number of the configured refresh token.
-    pub configured: u64,
     pub reporter: Reporter,
 }
 
 impl<S: TokenSource> TokenSource for SteppedSource<S> {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
-        let previous = renewal.previous().and_then(TokenSet::refresh_token);
-        let number = match previous {
-            Some(token) => Some(number_of(token.expose_secret())),
-            None => Some(self.configured).filter(|_| !renewal.is_seed_spent()),
-        };
+        let number = renewal.refresh_token().ok().map(|token| number_of(token.expose_secret()));
         if let Some(number) = number {
             // Pending reports come first.
             for _ in 0..4 {
@@ -171,10 +165,6 @@ impl<S: TokenSource> TokenSource for SteppedSource<S> {
             self.steps.reach("after the answer");
         }
         answer
-    }
-
-    async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
-        self.source.adopt(tokens).await
     }
 
     fn info(&self) -> SourceInfo {

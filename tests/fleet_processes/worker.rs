@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{ClientAuth, Dialect, RefreshTokenGrant, TokenEndpoint};
-use tower_refresh::store::Stored;
 use tower_refresh::{Credentials, Event, RefreshLayer, RefreshPolicy, TokenError, TokenSet};
 
 use crate::place::Place;
@@ -140,16 +139,18 @@ fn credentials(orders: &Orders, reporter: &Reporter) -> Credentials {
     let source = SteppedSource {
         source: RefreshTokenGrant::new(endpoint, orders.refresh_token.as_str()),
         steps: steps.clone(),
-        configured: number_of(&orders.refresh_token),
         reporter: reporter.clone(),
     };
     let store = SteppedStore { store: orders.place.store(), steps };
-    let stored = Stored::new(source, store).lock_wait(Duration::from_millis(orders.lock_wait_ms));
     let (first, most) = orders.backoff_ms;
     let policy = RefreshPolicy::default()
         .timeout(Duration::from_millis(orders.timeout_ms))
         .backoff(Duration::from_millis(first), Duration::from_millis(most));
-    Credentials::with_policy(stored, policy)
+    Credentials::builder(source)
+        .store(store)
+        .lock_timeout(Duration::from_millis(orders.lock_wait_ms))
+        .policy(policy)
+        .build()
 }
 
 #[derive(Clone, Default)]

@@ -40,13 +40,11 @@ pub fn tokens(token: &str) -> TokenSet {
 #[derive(Clone, Debug)]
 pub struct Puppet {
     asked: mpsc::UnboundedSender<Asked>,
-    adopted: mpsc::UnboundedSender<Option<TokenSet>>,
 }
 
 #[derive(Debug)]
 pub struct Strings {
     asked: mpsc::UnboundedReceiver<Asked>,
-    pub adopted: mpsc::UnboundedReceiver<Option<TokenSet>>,
 }
 
 #[derive(Debug)]
@@ -57,8 +55,7 @@ pub struct Asked {
 
 pub fn puppet() -> (Puppet, Strings) {
     let (asked, asked_receiver) = mpsc::unbounded_channel();
-    let (adopted, adopted_receiver) = mpsc::unbounded_channel();
-    (Puppet { asked, adopted }, Strings { asked: asked_receiver, adopted: adopted_receiver })
+    (Puppet { asked }, Strings { asked: asked_receiver })
 }
 
 impl TokenSource for Puppet {
@@ -69,11 +66,6 @@ impl TokenSource for Puppet {
             Ok(answer) => answer,
             Err(_) => pending().await,
         }
-    }
-
-    async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
-        let _ = self.adopted.send(tokens.cloned());
-        Ok(())
     }
 }
 

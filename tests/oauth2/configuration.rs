@@ -335,9 +335,10 @@ async fn every_part_of_the_previous_set_can_be_a_parameter() {
         .with_scope("s1 s2")
         .with_extra("device", "d1")
         .with_extra("deep", "e1");
-    grant.fetch(after(&previous)).await.unwrap();
+    grant.fetch(after(&previous).with_refresh_token("r1")).await.unwrap();
     // Fields that the previous set does not have are omitted.
-    grant.fetch(after(&TokenSet::bearer("a1").unwrap())).await.unwrap();
+    let bare = TokenSet::bearer("a1").unwrap();
+    grant.fetch(after(&bare).with_refresh_token("r1")).await.unwrap();
     let first = "grant_type=refresh_token&refresh_token=r1&a=a1";
     assert_eq!(
         log.bodies(),
@@ -421,7 +422,7 @@ async fn extra_field_that_is_too_long_is_left_out() {
 #[cfg(feature = "store")]
 #[tokio::test]
 async fn extra_fields_are_kept_in_a_store() {
-    use tower_refresh::store::{MemoryStore, Stored};
+    use tower_refresh::store::MemoryStore;
 
     let url = r#"{"access_token":"a","refresh_token":"r2","expires_in":3600,"instance_url":"https://eu7.example.com"}"#;
     let renewed = r#"{"access_token":"b","refresh_token":"r3","expires_in":3600}"#;
@@ -429,7 +430,7 @@ async fn extra_fields_are_kept_in_a_store() {
     let store = MemoryStore::new();
     let start = || {
         let grant = RefreshTokenGrant::new(endpoint.clone(), "r");
-        Credentials::new(Stored::new(grant, store.clone()))
+        Credentials::builder(grant).store(store.clone()).build()
     };
     start().token().await.unwrap();
     // As after a restart.
@@ -639,12 +640,12 @@ async fn refresh_token_with_a_line_break_is_not_sent() {
 
 /// Fault B10.
 #[tokio::test]
-async fn replace_reports_a_refresh_token_with_a_line_break() {
+async fn refresh_token_with_a_line_break_of_a_log_in_is_not_sent() {
     for bad in INVISIBLE {
         let (endpoint, log) = in_dialect("{}", []);
         let credentials = Credentials::new(RefreshTokenGrant::new(endpoint, "r"));
         let brought = TokenSet::bearer("a").unwrap().with_refresh_token(bad);
-        assert_refused(credentials.replace(brought).await, &log, "refresh_token");
+        credentials.replace(brought).await.unwrap();
         assert_refused(credentials.renew().await, &log, "refresh_token");
     }
 }
@@ -653,13 +654,13 @@ async fn replace_reports_a_refresh_token_with_a_line_break() {
 #[cfg(feature = "store")]
 #[tokio::test]
 async fn corrected_refresh_token_is_sent_from_a_store() {
-    use tower_refresh::store::{MemoryStore, Stored};
+    use tower_refresh::store::MemoryStore;
 
     let (endpoint, log) = in_dialect("{}", [json(KEPT)]);
     let store = MemoryStore::new();
     let start = |token: &str| {
         let grant = RefreshTokenGrant::new(endpoint.clone(), token);
-        Credentials::new(Stored::new(grant, store.clone()))
+        Credentials::builder(grant).store(store.clone()).build()
     };
     assert_refused(start("first\n").token().await, &log, "refresh_token");
     start("first").token().await.unwrap();

@@ -7,7 +7,10 @@ use tower_refresh::oauth2::{
     Authentication, ClientAuth, ClientCredentialsGrant, Dialect, Grant, RefreshTokenGrant,
     TokenEndpoint,
 };
-use tower_refresh::{BoxTokenSource, Cause, Credentials, Renewal, TokenSet, TokenSource};
+use tower_refresh::store::MemoryStore;
+use tower_refresh::{
+    BoxTokenSource, Cause, Credentials, RefreshPolicy, Renewal, TokenError, TokenSet, TokenSource,
+};
 
 use crate::scripted::{
     Log, Manual, Reply, START, answer, answer_with, endpoint, json, refused, reset,
@@ -24,6 +27,48 @@ fn after(previous: &TokenSet) -> Renewal {
 fn grant(replies: impl IntoIterator<Item = Reply>) -> (RefreshTokenGrant, Log) {
     let (endpoint, log) = endpoint(replies);
     (RefreshTokenGrant::new(endpoint, "first"), log)
+}
+
+/// Credentials over the grant, which decide what it sends; with a store and without.
+struct Client {
+    credentials: Credentials,
+    log: Log,
+    clock: Manual,
+}
+
+fn clients<const N: usize>(replies: impl Fn() -> [Reply; N]) -> [Client; 2] {
+    clients_in(&Dialect::rfc6749(), replies)
+}
+
+fn clients_in<const N: usize>(dialect: &Dialect, replies: impl Fn() -> [Reply; N]) -> [Client; 2] {
+    [false, true].map(|has_store| {
+        let clock = Manual::new();
+        let (endpoint, log) = endpoint(replies());
+        let endpoint = endpoint.dialect(dialect.clone()).clock(clock.clone());
+        let grant = RefreshTokenGrant::new(endpoint, "first");
+        Client { credentials: credentials(grant, has_store, &clock), log, clock }
+    })
+}
+
+fn credentials(source: impl TokenSource, has_store: bool, clock: &Manual) -> Credentials {
+    let policy = RefreshPolicy::default().timeout(LOST / 10).clock(clock.clone());
+    let builder = Credentials::builder(source).policy(policy);
+    match has_store {
+        true => builder.store(MemoryStore::new()).build(),
+        false => builder.build(),
+    }
+}
+
+impl Client {
+    /// Asks once more, when every pause after a failure is over.
+    async fn next(&self) -> Result<TokenSet, TokenError> {
+        self.clock.advance(Duration::from_secs(3600));
+        self.credentials.renew().await
+    }
+}
+
+fn brought(refresh_token: &str) -> TokenSet {
+    TokenSet::bearer("a").unwrap().with_refresh_token(refresh_token)
 }
 
 fn sent(token: &str) -> String {
@@ -43,98 +88,116 @@ async fn previous_refresh_token_is_sent_rather_than_the_configured() {
 }
 
 #[tokio::test]
-async fn a_configured_token_that_was_rotated_is_never_sent_again() {
-    let (grant, log) = grant([json(ROTATED)]);
-    grant.fetch(missing()).await.unwrap();
-    let stale = TokenSet::bearer("a").unwrap().with_refresh_token("first");
-    for renewal in [missing(), after(&stale)] {
-        let error = grant.fetch(renewal).await.unwrap_err();
-        assert!(error.is_denied());
-        assert!(error.to_string().contains("log in"), "{error}");
+async fn configured_token_that_was_rotated_is_never_sent_again() {
+    for client in clients(|| [json(ROTATED)]) {
+        client.credentials.token().await.unwrap();
+        let error = client.credentials.replace(brought("first")).await.unwrap_err();
+        assert!(error.is_denied() && error.to_string().contains("log in"), "{error}");
+        client.credentials.forget().await.unwrap();
+        for _ in 0..2 {
+            let error = client.next().await.unwrap_err();
+            assert!(error.is_denied() && error.to_string().contains("log in"), "{error}");
+        }
+        assert_eq!(client.log.bodies(), [sent("first")]);
     }
-    assert_eq!(log.len(), 1);
 }
 
 #[tokio::test]
 async fn configured_token_that_the_server_kept_may_be_sent_again() {
     let same = r#"{"access_token":"a","refresh_token":"first"}"#;
-    let (grant, log) = grant([json(same), json(KEPT), json(KEPT)]);
-    for attempts in 1..=3 {
-        grant.fetch(missing()).await.unwrap();
-        assert_eq!(log.len(), attempts);
-    }
-}
-
-#[tokio::test]
-async fn a_configured_token_that_was_denied_is_never_sent_again() {
-    let (grant, log) = grant([answer(400, r#"{"error":"invalid_grant"}"#)]);
-    assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
-    assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
-    assert_eq!(log.len(), 1);
-}
-
-#[tokio::test]
-async fn a_configured_token_is_not_sent_after_logging_in_or_out() {
-    let other = TokenSet::bearer("a").unwrap().with_refresh_token("other");
-    for adopted in [None, Some(&other)] {
-        let (grant, log) = grant([json(KEPT)]);
-        grant.adopt(adopted).await.unwrap();
-        let error = grant.fetch(missing()).await.unwrap_err();
-        assert!(error.is_denied());
-        assert!(error.to_string().contains("log in"), "{error}");
-        assert_eq!(log.len(), 0);
-
-        grant.fetch(after(&other)).await.unwrap();
-        assert_eq!(log.bodies(), [sent("other")]);
-    }
-}
-
-#[tokio::test]
-async fn log_in_with_the_configured_token_works_if_it_was_never_sent() {
-    let brought = TokenSet::bearer("a").unwrap().with_refresh_token("first");
-    let (never_sent, log) = grant([json(KEPT)]);
-    never_sent.adopt(None).await.unwrap();
-    never_sent.adopt(Some(&brought)).await.unwrap();
-    never_sent.fetch(after(&brought)).await.unwrap();
-    assert_eq!(log.bodies(), [sent("first")]);
-
-    for answer in [answer(400, r#"{"error":"invalid_grant"}"#), json(ROTATED)] {
-        let (spent, log) = grant([answer, json(KEPT)]);
-        let _ = spent.fetch(missing()).await;
-        for adopted in [Some(&brought), None, Some(&brought)] {
-            spent.adopt(adopted).await.unwrap();
-            assert!(spent.fetch(after(&brought)).await.unwrap_err().is_denied());
-            assert!(spent.fetch(missing()).await.unwrap_err().is_denied());
+    for client in clients(|| [json(same), json(KEPT), json(KEPT)]) {
+        for attempts in 1..=3 {
+            client.next().await.unwrap();
+            assert_eq!(client.log.bodies(), vec![sent("first"); attempts]);
         }
-        assert_eq!(log.len(), 1);
     }
 }
 
 #[tokio::test]
-async fn denied_refresh_token_is_not_sent_again_from_any_origin() {
+async fn configured_token_that_was_denied_is_never_sent_again() {
+    for client in clients(|| [answer(400, r#"{"error":"invalid_grant"}"#)]) {
+        assert!(client.credentials.token().await.unwrap_err().is_denied());
+        for _ in 0..3 {
+            assert!(client.next().await.unwrap_err().is_denied());
+            assert!(client.credentials.token().await.unwrap_err().is_denied());
+        }
+        assert_eq!(client.log.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn configured_token_is_not_sent_after_logging_in_or_out() {
+    for client in clients(|| [json(KEPT)]) {
+        client.credentials.forget().await.unwrap();
+        for _ in 0..2 {
+            let error = client.next().await.unwrap_err();
+            assert!(error.is_denied() && error.to_string().contains("log in"), "{error}");
+        }
+        assert_eq!(client.log.len(), 0);
+
+        client.credentials.replace(brought("other")).await.unwrap();
+        client.next().await.unwrap();
+        assert_eq!(client.log.bodies(), [sent("other")]);
+    }
+}
+
+#[tokio::test]
+async fn application_may_bring_the_configured_token_if_it_was_never_sent() {
+    for client in clients(|| [json(KEPT)]) {
+        client.credentials.forget().await.unwrap();
+        client.credentials.replace(brought("first")).await.unwrap();
+        client.next().await.unwrap();
+        assert_eq!(client.log.bodies(), [sent("first")]);
+    }
+    for client in clients(|| [answer(400, r#"{"error":"invalid_grant"}"#), json(KEPT)]) {
+        assert!(client.credentials.token().await.unwrap_err().is_denied());
+        for _ in 0..2 {
+            // At the latest after the end of its session it is refused at once.
+            let _ = client.credentials.replace(brought("first")).await;
+            assert!(client.next().await.unwrap_err().is_denied());
+            client.credentials.forget().await.unwrap();
+            assert!(client.next().await.unwrap_err().is_denied());
+        }
+        assert_eq!(client.log.len(), 1);
+    }
+    for client in clients(|| [json(ROTATED), json(KEPT)]) {
+        client.credentials.token().await.unwrap();
+        for _ in 0..2 {
+            client.credentials.forget().await.unwrap();
+            assert!(client.next().await.unwrap_err().is_denied());
+            assert!(client.credentials.replace(brought("first")).await.unwrap_err().is_denied());
+            assert!(client.next().await.unwrap_err().is_denied());
+        }
+        assert_eq!(client.log.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn refresh_token_that_was_denied_is_not_sent_again_although_it_is_brought_again() {
     let invalid_grant = || answer(400, r#"{"error":"invalid_grant"}"#);
-    let (grant, log) = grant([invalid_grant(), json(KEPT), json(KEPT)]);
-    let brought = TokenSet::bearer("a").unwrap().with_refresh_token("brought");
-    for _ in 0..2 {
-        grant.adopt(Some(&brought)).await.unwrap();
-        let error = grant.fetch(after(&brought)).await.unwrap_err();
-        assert!(error.is_denied());
-        assert_eq!(log.len(), 1);
+    for client in clients(|| [invalid_grant(), json(KEPT), json(KEPT)]) {
+        for _ in 0..2 {
+            client.credentials.replace(brought("brought")).await.unwrap();
+            assert!(client.next().await.unwrap_err().is_denied());
+            assert_eq!(client.log.len(), 1);
+        }
+        client.credentials.replace(brought("other")).await.unwrap();
+        client.next().await.unwrap();
+        // Its session is over.
+        assert!(client.credentials.replace(brought("brought")).await.unwrap_err().is_denied());
+        assert_eq!(client.log.bodies(), [sent("brought"), sent("other")]);
     }
-    let other = TokenSet::bearer("a").unwrap().with_refresh_token("other");
-    grant.fetch(after(&other)).await.unwrap();
-    assert!(grant.fetch(after(&brought)).await.unwrap_err().is_denied());
-    assert_eq!(log.bodies(), [sent("brought"), sent("other")]);
 }
 
 #[tokio::test]
-async fn leftover_refresh_token_that_was_denied_is_not_sent_again() {
-    let denied = answer(400, r#"{"error":"invalid_grant"}"#);
-    let (grant, log) = grant([json(r#"{"refresh_token":"second"}"#), denied, json(KEPT)]);
-    for _ in 0..4 {
-        assert!(grant.fetch(missing()).await.is_err());
+async fn refresh_token_that_was_left_over_and_then_denied_is_not_sent_again() {
+    let denied = || answer(400, r#"{"error":"invalid_grant"}"#);
+    for client in clients(|| [json(r#"{"refresh_token":"second"}"#), denied(), json(KEPT)]) {
+        for _ in 0..4 {
+            assert!(client.next().await.is_err());
+        }
+        assert_eq!(client.log.bodies(), [sent("first"), sent("second")]);
     }
-    assert_eq!(log.bodies(), [sent("first"), sent("second")]);
 }
 
 #[tokio::test]
@@ -155,42 +218,48 @@ async fn refresh_token_of_an_otherwise_useless_response_is_sent_next() {
     ];
     for first in unusable {
         for second in unusable {
-            let (grant, log) = grant([
-                json(&first.replace("NEXT", "second")),
-                json(&second.replace("NEXT", "third")),
-                json(r#"{"access_token":"a","refresh_token":"fourth"}"#),
-                json(KEPT),
-            ]);
-            for _ in 0..2 {
-                // The fate of the refresh token is known, so that the outcome is not ambiguous.
-                assert!(!grant.fetch(missing()).await.unwrap_err().is_ambiguous());
+            for client in clients(|| {
+                [
+                    json(&first.replace("NEXT", "second")),
+                    json(&second.replace("NEXT", "third")),
+                    json(r#"{"access_token":"a","refresh_token":"fourth"}"#),
+                    json(KEPT),
+                ]
+            }) {
+                for _ in 0..2 {
+                    // The outcome for the refresh token is known, so that nothing is ambiguous.
+                    assert!(!client.next().await.unwrap_err().is_ambiguous());
+                }
+                for _ in 0..2 {
+                    client.next().await.unwrap();
+                }
+                let all = ["first", "second", "third", "fourth"];
+                assert_eq!(client.log.bodies(), all.map(sent));
             }
-            let tokens = grant.fetch(missing()).await.unwrap();
-            grant.fetch(after(&tokens)).await.unwrap();
-            let all = ["first", "second", "third", "fourth"];
-            assert_eq!(log.bodies(), all.map(sent));
         }
     }
 }
 
 #[tokio::test]
-async fn leftover_refresh_token_is_not_sent_after_a_log_out() {
-    let (grant, log) = grant([json(r#"{"refresh_token":"second"}"#)]);
-    assert!(grant.fetch(missing()).await.is_err());
-    grant.adopt(None).await.unwrap();
-    assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
-    assert_eq!(log.len(), 1);
+async fn refresh_token_that_was_left_over_is_not_sent_after_logging_out() {
+    for client in clients(|| [json(r#"{"refresh_token":"second"}"#)]) {
+        assert!(client.credentials.token().await.is_err());
+        client.credentials.forget().await.unwrap();
+        assert!(client.next().await.unwrap_err().is_denied());
+        assert_eq!(client.log.len(), 1);
+    }
 }
 
 #[tokio::test]
-async fn lost_configured_token_is_sent_again_only_when_asked() {
-    let (grant, log) = grant([reset(), answer(502, ""), json(ROTATED)]);
-    for attempts in [1, 2] {
-        assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
-        assert_eq!(log.len(), attempts);
+async fn after_a_lost_answer_the_configured_token_is_sent_again_for_the_next_request_only() {
+    for client in clients(|| [reset(), answer(502, ""), json(ROTATED)]) {
+        for attempts in [1, 2] {
+            assert!(client.next().await.unwrap_err().is_ambiguous());
+            assert_eq!(client.log.len(), attempts);
+        }
+        client.next().await.unwrap();
+        assert_eq!(client.log.bodies(), [sent("first"), sent("first"), sent("first")]);
     }
-    grant.fetch(missing()).await.unwrap();
-    assert_eq!(log.bodies(), [sent("first"), sent("first"), sent("first")]);
 }
 
 /// S2
@@ -260,194 +329,264 @@ async fn to_log_in_again_keeps_nothing_of_the_old_session() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_was_left_over_is_spent_once() {
-    let (grant, log) = grant([
-        json(r#"{"refresh_token":"second"}"#),
-        json(r#"{"access_token":"a","refresh_token":"third"}"#),
-        json(KEPT),
-    ]);
-    assert!(grant.fetch(missing()).await.is_err());
-    let clone = grant.clone();
-    grant.fetch(missing()).await.unwrap();
-    // A token set without the third has no refresh token.
-    for grant in [grant, clone] {
-        assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
+async fn refresh_token_that_was_left_over_is_spent_once() {
+    for client in clients(|| {
+        [
+            json(r#"{"refresh_token":"second"}"#),
+            json(r#"{"access_token":"a","refresh_token":"third"}"#),
+            json(KEPT),
+        ]
+    }) {
+        assert!(client.next().await.is_err());
+        client.next().await.unwrap();
+        client.credentials.forget().await.unwrap();
+        for spent in ["first", "second"] {
+            let error = client.credentials.replace(brought(spent)).await.unwrap_err();
+            assert!(error.is_denied(), "{error}");
+            assert!(client.next().await.unwrap_err().is_denied());
+        }
+        assert_eq!(client.log.bodies(), [sent("first"), sent("second")]);
     }
-    assert_eq!(log.bodies(), [sent("first"), sent("second")]);
 }
 
 #[tokio::test]
-async fn configured_token_replaced_by_a_useless_response_is_not_sent() {
-    let (grant, log) = grant([json(r#"{"refresh_token":"second"}"#), json(KEPT)]);
-    assert!(grant.fetch(missing()).await.is_err());
-    let brought = TokenSet::bearer("a").unwrap().with_refresh_token("first");
-    grant.adopt(Some(&brought)).await.unwrap();
-    assert!(grant.fetch(after(&brought)).await.unwrap_err().is_denied());
-    assert_eq!(log.bodies(), [sent("first")]);
+async fn configured_token_that_an_answer_of_no_other_use_replaced_is_not_sent_again() {
+    for client in clients(|| [json(r#"{"refresh_token":"second"}"#), json(KEPT)]) {
+        assert!(client.credentials.token().await.is_err());
+        assert!(client.credentials.replace(brought("first")).await.unwrap_err().is_denied());
+        // The session that is recorded goes on.
+        client.next().await.unwrap();
+        assert_eq!(client.log.bodies(), [sent("first"), sent("second")]);
+    }
 }
 
 #[tokio::test]
 async fn leftover_refresh_token_does_not_inherit_an_older_expiry() {
-    let (endpoint, log) = endpoint([json(r#"{"refresh_token":"second"}"#), json(KEPT)]);
-    let clock = Manual::new();
-    let grant = RefreshTokenGrant::new(endpoint.clock(clock.clone()), "");
-    let previous = TokenSet::bearer("a")
-        .unwrap()
-        .with_refresh_token("first")
-        .with_refresh_token_expires_at(UNIX_EPOCH + Duration::from_secs(START + 60));
-    assert!(grant.fetch(after(&previous)).await.is_err());
-    clock.advance(Duration::from_secs(600));
-    let tokens = grant.fetch(after(&previous)).await.unwrap();
-    assert_eq!(log.bodies(), [sent("first"), sent("second")]);
-    assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "second");
-    assert_eq!(tokens.refresh_token_expires_at(), None);
+    for has_store in [false, true] {
+        let (endpoint, log) = endpoint([json(r#"{"refresh_token":"second"}"#), json(KEPT)]);
+        let clock = Manual::new();
+        let grant = RefreshTokenGrant::new(endpoint.clock(clock.clone()), "");
+        let client = Client { credentials: credentials(grant, has_store, &clock), log, clock };
+        let previous = TokenSet::bearer("a")
+            .unwrap()
+            .with_refresh_token("first")
+            .with_refresh_token_expires_at(UNIX_EPOCH + Duration::from_secs(START + 60));
+        client.credentials.replace(previous).await.unwrap();
+        assert!(client.credentials.renew().await.is_err());
+        let tokens = client.next().await.unwrap();
+        assert_eq!(client.log.bodies(), [sent("first"), sent("second")]);
+        assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "second");
+        assert_eq!(tokens.refresh_token_expires_at(), None);
+    }
 }
 
 // ===== Two at a time =====
 
+/// How long a refresh without an answer is waited for.
+const LOST: Duration = Duration::from_secs(50);
+
+/// S14
 #[tokio::test]
-async fn clones_of_a_grant_do_not_send_one_refresh_token_at_once() {
-    let (grant, log) = grant([Reply::Hang, json(ROTATED)]);
-    let clone = grant.clone();
-    let mut sending = task::spawn(grant.fetch(missing()));
-    assert_pending!(sending.poll());
-    let error = clone.fetch(missing()).await.unwrap_err();
-    assert!(error.is_ambiguous(), "{error}");
-    assert_eq!(log.len(), 1);
+async fn concurrent_refreshes_send_a_refresh_token_once() {
+    for client in clients(|| [json(ROTATED)]) {
+        let all = (0..50).map(|_| client.credentials.token());
+        let all = futures_util::future::join_all(all).await;
+        assert!(all.into_iter().all(|tokens| tokens.is_ok()));
+        assert_eq!(client.log.bodies(), [sent("first")]);
+    }
+}
+
+/// S14
+#[tokio::test]
+async fn refresh_token_that_is_still_being_sent_is_not_sent_by_another_refresh() {
+    // With a store, the refresh holds its lock.
+    let [client, _] = clients(|| [Reply::Hang, json(ROTATED), json(KEPT)]);
+    let mut waiting = task::spawn(client.credentials.token());
+    assert_pending!(waiting.poll());
+    sent_so_far(&client, 1).await;
+    client.clock.advance(LOST);
+    for _ in 0..3 {
+        let error = client.credentials.token().await.unwrap_err();
+        assert!(error.is_ambiguous(), "{error}");
+        client.clock.advance(Duration::from_secs(60));
+    }
+    assert_eq!(client.log.bodies(), [sent("first")]);
 
     // A different token does not wait.
-    let other = TokenSet::bearer("a").unwrap().with_refresh_token("other");
-    clone.fetch(after(&other)).await.unwrap();
-    assert_eq!(log.bodies(), [sent("first"), sent("other")]);
+    client.credentials.replace(brought("other")).await.unwrap();
+    client.next().await.unwrap();
+    assert_eq!(client.log.bodies(), [sent("first"), sent("other")]);
 }
 
-#[tokio::test]
-async fn refresh_token_may_be_sent_again_once_no_request_sends_it() {
-    let (grant, log) = grant([Reply::Hang, json(KEPT), json(KEPT)]);
-    let mut sending = task::spawn(grant.fetch(missing()));
-    assert_pending!(sending.poll());
-    drop(sending);
-    for _ in 0..2 {
-        grant.fetch(missing()).await.unwrap();
+#[test]
+fn refresh_token_may_be_sent_again_once_its_first_refresh_is_gone() {
+    for client in clients(|| [Reply::Hang, json(KEPT), json(KEPT)]) {
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_time().start_paused(true).build().unwrap()
+        };
+        // The runtime ends during the refresh.
+        runtime().block_on(async {
+            let mut waiting = task::spawn(client.credentials.token());
+            assert_pending!(waiting.poll());
+            sent_so_far(&client, 1).await;
+        });
+        runtime().block_on(async {
+            for _ in 0..2 {
+                client.next().await.unwrap();
+            }
+        });
+        assert_eq!(client.log.len(), 3);
     }
-    assert_eq!(log.len(), 3);
 }
 
 #[tokio::test]
-async fn permanent_refresh_token_may_be_sent_by_two_at_once() {
-    let (endpoint, log) = endpoint([Reply::Hang, json(KEPT)]);
+async fn refresh_token_that_is_never_replaced_may_be_sent_while_it_is_being_sent() {
     let mut dialect = Dialect::rfc6749();
     dialect.rotates = false;
-    let grant = RefreshTokenGrant::new(endpoint.dialect(dialect), "first");
-    let clone = grant.clone();
-    let mut sending = task::spawn(grant.fetch(missing()));
-    assert_pending!(sending.poll());
-    clone.fetch(missing()).await.unwrap();
-    assert_eq!(log.bodies(), [sent("first"), sent("first")]);
+    let [client, _] = clients_in(&dialect, || [Reply::Hang, json(KEPT)]);
+    let mut waiting = task::spawn(client.credentials.token());
+    assert_pending!(waiting.poll());
+    sent_so_far(&client, 1).await;
+    client.clock.advance(LOST);
+    client.credentials.token().await.unwrap();
+    assert_eq!(client.log.bodies(), [sent("first"), sent("first")]);
+}
+
+/// Lets the refresh go on until so many token requests are sent.
+async fn sent_so_far(client: &Client, requests: usize) {
+    while client.log.len() < requests {
+        tokio::task::yield_now().await;
+    }
 }
 
 // ===== The grace window =====
 
-fn graceful(replies: impl IntoIterator<Item = Reply>) -> (RefreshTokenGrant, Log, Manual) {
-    let clock = Manual::new();
+fn graceful<const N: usize>(window: u64, replies: impl Fn() -> [Reply; N]) -> [Client; 2] {
     let mut dialect = Dialect::rfc6749();
-    dialect.reuse_grace = Some(Duration::from_secs(30));
-    let (endpoint, log) = endpoint(replies);
-    let endpoint = endpoint.dialect(dialect).clock(clock.clone());
-    (RefreshTokenGrant::new(endpoint, "first"), log, clock)
+    dialect.reuse_grace = Some(Duration::from_secs(window));
+    clients_in(&dialect, replies)
 }
 
 #[tokio::test]
 async fn lost_response_is_requested_once_more_in_the_grace_window() {
-    let (grant, log, _) = graceful([reset(), json(ROTATED)]);
-    assert!(grant.fetch(missing()).await.is_ok());
-    assert_eq!(log.bodies(), [sent("first"), sent("first")]);
-
-    let (grant, log, _) = graceful([reset(), answer(502, ""), json(ROTATED)]);
-    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
-    assert_eq!(log.len(), 2);
-}
-
-#[tokio::test]
-async fn the_grace_window_begins_with_the_first_sending() {
-    let (grant, log, clock) = graceful([reset(), reset(), reset(), reset(), json(KEPT)]);
-    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
-    assert_eq!(log.len(), 2);
-    // Inside the window, but the request was already repeated.
-    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
-    assert_eq!(log.len(), 3);
-    clock.advance(Duration::from_secs(31));
-    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
-    assert_eq!(log.len(), 4);
-}
-
-#[tokio::test]
-async fn an_attempt_that_did_not_count_opens_no_second_grace_window() {
-    let (grant, log, _) = graceful([reset(), reset(), refused(), reset(), json(KEPT)]);
-    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
-    assert!(grant.fetch(missing()).await.unwrap_err().is_transient());
-    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
-    assert_eq!(log.len(), 4);
-}
-
-#[tokio::test]
-async fn machine_suspended_past_the_grace_window_does_not_ask_again() {
-    let (endpoint, log) = endpoint([reset(), json(KEPT)]);
-    let clock = Manual::new();
-    let mut dialect = Dialect::rfc6749();
-    dialect.reuse_grace = Some(Duration::from_secs(30));
-    let asleep = clock.clone();
-    let endpoint =
-        endpoint.dialect(dialect).clock(clock).client_auth(ClientAuth::custom(move || {
-            asleep.advance(Duration::from_secs(31));
-            std::future::ready(Ok(Authentication::new()))
-        }));
-    let grant = RefreshTokenGrant::new(endpoint, "first");
-    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
-    assert_eq!(log.len(), 1);
-}
-
-#[tokio::test]
-async fn what_was_not_sent_does_not_open_the_grace_window() {
-    let (grant, log, clock) = graceful([refused(), reset(), json(KEPT)]);
-    assert!(grant.fetch(missing()).await.unwrap_err().is_transient());
-    clock.advance(Duration::from_secs(31));
-    assert!(grant.fetch(missing()).await.is_ok());
-    assert_eq!(log.len(), 3);
-}
-
-#[tokio::test]
-async fn unsent_second_request_leaves_the_first_outcome_unknown() {
-    for second in [refused(), answer_with(429, &[("retry-after", "7")], "")] {
-        let is_answer = matches!(second, Reply::Answer(_));
-        let (grant, _, _) = graceful([reset(), second]);
-        let error = grant.fetch(missing()).await.unwrap_err();
-        assert!(error.is_ambiguous(), "{error}");
-        assert_eq!(error.retry_after().is_some(), is_answer);
-        let shown = error.to_string();
-        assert!(shown.contains("connection reset; when sent again, "), "{shown}");
+    for client in graceful(30, || [reset(), json(ROTATED)]) {
+        assert!(client.credentials.token().await.is_ok());
+        assert_eq!(client.log.bodies(), [sent("first"), sent("first")]);
     }
-    let (grant, _, _) = graceful([reset(), answer(400, r#"{"error":"invalid_grant"}"#)]);
-    assert!(grant.fetch(missing()).await.unwrap_err().is_denied());
+    for client in graceful(30, || [reset(), answer(502, ""), json(ROTATED)]) {
+        assert!(client.credentials.token().await.unwrap_err().is_ambiguous());
+        assert_eq!(client.log.len(), 2);
+    }
 }
 
 #[tokio::test]
-async fn unknown_code_of_a_second_request_leaves_the_outcome_unknown() {
-    let (grant, log, _) = graceful([reset(), answer(400, r#"{"error":"token_already_used"}"#)]);
-    let error = grant.fetch(missing()).await.unwrap_err();
-    assert!(error.is_ambiguous(), "{error}");
-    assert_eq!(error.code(), Some("token_already_used"));
-    assert_eq!(log.len(), 2);
+async fn grace_window_begins_with_the_first_sending() {
+    for client in graceful(3600, || [reset(), reset(), reset(), reset(), json(KEPT)]) {
+        assert!(client.credentials.token().await.unwrap_err().is_ambiguous());
+        assert_eq!(client.log.len(), 2);
+        // Inside, but it was asked again already: after a pause, one time.
+        client.clock.advance(Duration::from_secs(59));
+        assert!(client.credentials.renew().await.unwrap_err().is_ambiguous());
+        assert_eq!(client.log.len(), 2);
+        client.clock.advance(Duration::from_secs(60));
+        assert!(client.credentials.renew().await.unwrap_err().is_ambiguous());
+        assert_eq!(client.log.len(), 3);
+        assert!(client.next().await.unwrap_err().is_ambiguous());
+        assert_eq!(client.log.len(), 4);
+    }
+}
+
+#[tokio::test]
+async fn attempt_that_did_not_count_opens_no_second_grace_window() {
+    for client in graceful(3600, || [reset(), reset(), refused(), reset(), json(KEPT)]) {
+        assert!(client.credentials.token().await.unwrap_err().is_ambiguous());
+        assert_eq!(client.log.len(), 2);
+        client.clock.advance(Duration::from_secs(120));
+        assert!(client.credentials.renew().await.unwrap_err().is_transient());
+        client.clock.advance(Duration::from_secs(120));
+        assert!(client.credentials.renew().await.unwrap_err().is_ambiguous());
+        assert_eq!(client.log.len(), 4);
+    }
+}
+
+#[tokio::test]
+async fn machine_that_slept_through_the_grace_window_does_not_ask_again() {
+    for has_store in [false, true] {
+        let (endpoint, log) = endpoint([reset(), json(KEPT)]);
+        let clock = Manual::new();
+        let mut dialect = Dialect::rfc6749();
+        dialect.reuse_grace = Some(Duration::from_secs(30));
+        let asleep = clock.clone();
+        let endpoint = endpoint.dialect(dialect).clock(clock.clone()).client_auth(
+            ClientAuth::custom(move || {
+                asleep.advance(Duration::from_secs(31));
+                std::future::ready(Ok(Authentication::new()))
+            }),
+        );
+        let credentials = credentials(RefreshTokenGrant::new(endpoint, "first"), has_store, &clock);
+        assert!(credentials.token().await.unwrap_err().is_ambiguous());
+        assert_eq!(log.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn request_that_was_not_sent_does_not_open_the_grace_window() {
+    for client in graceful(30, || [refused(), reset(), json(KEPT)]) {
+        assert!(client.credentials.token().await.unwrap_err().is_transient());
+        client.clock.advance(Duration::from_secs(31));
+        assert!(client.credentials.token().await.is_ok());
+        assert_eq!(client.log.len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn second_request_that_does_not_count_leaves_the_first_outcome_unknown() {
+    let too_many = || answer_with(429, &[("retry-after", "7")], "");
+    for (second, is_answer) in [(refused as fn() -> Reply, false), (too_many, true)] {
+        for client in graceful(30, || [reset(), second()]) {
+            let error = client.credentials.token().await.unwrap_err();
+            assert!(error.is_ambiguous(), "{error}");
+            assert_eq!(error.retry_after().is_some(), is_answer);
+            let shown = error.to_string();
+            assert!(shown.contains("connection reset; when sent again, "), "{shown}");
+        }
+    }
+    for client in graceful(30, || [reset(), answer(400, r#"{"error":"invalid_grant"}"#)]) {
+        assert!(client.credentials.token().await.unwrap_err().is_denied());
+    }
+}
+
+#[tokio::test]
+async fn unknown_code_from_the_second_request_leaves_the_first_outcome_unknown() {
+    for client in graceful(30, || [reset(), answer(400, r#"{"error":"token_already_used"}"#)]) {
+        let error = client.credentials.token().await.unwrap_err();
+        assert!(error.is_ambiguous(), "{error}");
+        assert_eq!(error.code(), Some("token_already_used"));
+        assert_eq!(client.log.len(), 2);
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_grace_window_leaves_time_for_a_second_request() {
-    let (grant, log, _) = graceful([Reply::Hang, Reply::Hang]);
-    let start = tokio::time::sleep(Duration::ZERO).deadline();
-    assert!(grant.fetch(missing()).await.unwrap_err().is_ambiguous());
-    let took = tokio::time::sleep(Duration::ZERO).deadline() - start;
-    assert!(took < Duration::from_secs(30), "{took:?}");
-    assert_eq!(log.len(), 2);
+async fn grace_window_leaves_time_for_a_second_request() {
+    for has_store in [false, true] {
+        let (endpoint, log) = endpoint([Reply::Hang, Reply::Hang]);
+        let mut dialect = Dialect::rfc6749();
+        dialect.reuse_grace = Some(Duration::from_secs(30));
+        let clock = tower_refresh::testing::TokioClock::new();
+        let grant = RefreshTokenGrant::new(endpoint.dialect(dialect).clock(clock.clone()), "first");
+        let policy = RefreshPolicy::default().clock(clock);
+        let builder = Credentials::builder(grant).policy(policy);
+        let credentials = match has_store {
+            true => builder.store(MemoryStore::new()).build(),
+            false => builder.build(),
+        };
+        let start = tokio::time::Instant::now();
+        assert!(credentials.token().await.unwrap_err().is_ambiguous());
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(30), "{took:?}");
+        assert_eq!(log.len(), 2);
+    }
 }
 
 // ===== repetition after a denial =====

@@ -28,7 +28,7 @@ use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_http::follow_redirect::policy::clone_body_fn;
 use tower_refresh::oauth2::{BodyFormat, Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::reqwest::ReqwestService;
-use tower_refresh::store::{MemoryStore, Stored, TokenStore as _};
+use tower_refresh::store::{MemoryStore, TokenStore as _};
 use tower_refresh::testing::{AuthorizationServer, Fault, ManualClock};
 use tower_refresh::{
     Cause, Credentials, RefreshPolicy, Renewal, TokenError, TokenSet, TokenSource,
@@ -70,9 +70,10 @@ async fn http_client_without_tls_is_misconfigured_and_opens_no_intent() {
     let error = refresh(endpoint.clone()).await;
     assert!(error.is_misconfigured() && error.to_string().contains("TLS"), "{error}");
     let store = MemoryStore::new();
-    let stored = Stored::new(RefreshTokenGrant::new(endpoint, "refresh"), store.clone());
+    let clock = ManualClock::new();
+    let credentials = stored(RefreshTokenGrant::new(endpoint, "refresh"), &store, &clock);
     for _ in 0..3 {
-        let error = fetch(&stored).await.unwrap_err();
+        let error = credentials.renew().await.unwrap_err();
         assert!(error.is_misconfigured(), "{error}");
         let record = store.load().await.unwrap();
         assert!(record.is_none_or(|record| !record.has_open_intent()), "{error}");
@@ -124,13 +125,16 @@ async fn first_request_after_an_outage_of_the_name_service_succeeds() {
     let serving = server.serve().await.unwrap();
     let (endpoint, is_online) = behind_a_name_service(serving.address());
     let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
-    let stored = Stored::new(grant, MemoryStore::new());
+    let clock = ManualClock::new();
+    let credentials = stored(grant, &MemoryStore::new(), &clock);
     for _ in 0..20 {
-        let error = fetch(&stored).await.unwrap_err();
-        assert!(error.is_transient() && !error.to_string().contains("times"), "{error}");
+        let error = credentials.token().await.unwrap_err();
+        assert!(error.is_transient() && !error.is_remembered(), "{error}");
+        assert!(!error.to_string().contains("times"), "{error}");
+        clock.advance(PAUSE);
     }
     is_online.store(true, Ordering::Relaxed);
-    fetch(&stored).await.unwrap();
+    credentials.token().await.unwrap();
     let counters = server.counters();
     assert_eq!((counters.token_requests, counters.refresh_token_reuses), (1, 0));
 }
@@ -143,13 +147,11 @@ async fn first_token_after_an_outage_comes_within_a_second() {
         let serving = server.serve().await.unwrap();
         let (endpoint, is_online) = behind_a_name_service(serving.address());
         let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
-        let source = match with_store {
-            true => Stored::new(grant, MemoryStore::new()).boxed(),
-            false => grant.boxed(),
-        };
         let clock = ManualClock::new();
-        let policy = RefreshPolicy::default().clock(clock.clone());
-        let credentials = Credentials::with_policy(source, policy);
+        let credentials = match with_store {
+            true => stored(grant, &MemoryStore::new(), &clock),
+            false => Credentials::builder(grant).clock(clock.clone()).build(),
+        };
 
         let second = Duration::from_secs(1);
         for _ in 0..300 {
@@ -370,15 +372,25 @@ async fn check_offline(endpoint: TokenEndpoint) {
         assert!(error.is_transient(), "{is_empty}: {error}");
     }
     let store = MemoryStore::new();
-    let stored = Stored::new(RefreshTokenGrant::new(endpoint, "refresh"), store.clone());
+    let clock = ManualClock::new();
+    let credentials = stored(RefreshTokenGrant::new(endpoint, "refresh"), &store, &clock);
     for _ in 0..10 {
-        let error = fetch(&stored).await.unwrap_err();
-        assert!(error.is_transient(), "{error}");
+        let error = credentials.token().await.unwrap_err();
+        assert!(error.is_transient() && !error.is_remembered(), "{error}");
         assert!(!error.to_string().contains("times"), "{error}");
+        clock.advance(PAUSE);
         let record = store.load().await.unwrap();
         assert!(record.is_none_or(|record| !record.has_open_intent()), "{error}");
     }
 }
+
+fn stored(grant: RefreshTokenGrant, store: &MemoryStore, clock: &ManualClock) -> Credentials {
+    let policy = RefreshPolicy::default().clock(clock.clone()).timeout(Duration::from_secs(600));
+    Credentials::builder(grant).store(store.clone()).policy(policy).build()
+}
+
+/// After it, the token endpoint is asked again.
+const PAUSE: Duration = Duration::from_secs(6);
 
 async fn refresh(endpoint: TokenEndpoint) -> TokenError {
     fetch(&RefreshTokenGrant::new(endpoint, "refresh")).await.unwrap_err()

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
-use tower_refresh::store::{MemoryStore, Stored};
+use tower_refresh::store::MemoryStore;
 use tower_refresh::testing::ManualClock;
-use tower_refresh::{Clock, Credentials, RefreshPolicy, TokenSource as _};
+use tower_refresh::{Clock, Credentials};
 
 use crate::harness::{DAY, HOUR};
 
@@ -171,10 +171,10 @@ impl Server {
         });
         let endpoint = TokenEndpoint::new(http, "https://as.test/token").unwrap();
         let grant = RefreshTokenGrant::new(endpoint.clock(clock.clone()), "r0");
-        let source = match memory {
-            Some(memory) => Stored::new(grant, memory.clone()).clock(clock.clone()).boxed(),
-            None => grant.boxed(),
-        };
-        Credentials::with_policy(source, RefreshPolicy::default().clock(clock.clone()))
+        let builder = Credentials::builder(grant).clock(clock.clone());
+        match memory {
+            Some(memory) => builder.store(memory.clone()).build(),
+            None => builder.build(),
+        }
     }
 }

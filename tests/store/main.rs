@@ -8,6 +8,8 @@
 )]
 #![cfg_attr(not(feature = "full"), allow(dead_code, reason = "helpers of tests that were skipped"))]
 
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod earlier_versions;
 #[cfg(all(feature = "encrypted-store", feature = "testing"))]
 mod encrypted_store;
 #[cfg(all(unix, feature = "file-store"))]
@@ -22,6 +24,10 @@ mod folder;
 mod harness;
 #[cfg(all(feature = "store", feature = "testing"))]
 mod laws;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod ledger;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod scripted;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod stored;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]

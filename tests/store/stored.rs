@@ -6,11 +6,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::sleep;
 use tower_refresh::oauth2::{ClientCredentialsGrant, RefreshTokenGrant};
-use tower_refresh::store::Stored;
 use tower_refresh::testing::{Fault, Rotation};
 use tower_refresh::{Credentials, Event, TokenSet, TokenSource, source_fn};
 
-use crate::harness::{self, let_others_run, puppet};
+use crate::harness::{self, puppet};
 use crate::world::{MINUTE, SECOND, Skewed, Step, World, access, count, refresh};
 
 // ===== once =====
@@ -358,8 +357,8 @@ async fn clocks_that_differ_by_seconds_spend_nothing_twice() {
         };
         let endpoint = world.endpoint().clock(clock.clone());
         let grant = RefreshTokenGrant::new(endpoint, world.configured.clone());
-        let stored = Stored::new(grant, world.store()).clock(clock.clone());
-        Credentials::with_policy(stored, world.policy().clock(clock))
+        let policy = world.policy().clock(clock);
+        Credentials::builder(grant).store(world.store()).policy(policy).build()
     };
     let workers = [skewed(0, 0), skewed(4, 0), skewed(0, 4), skewed(2, 0)];
     for _ in 0..200 {
@@ -378,19 +377,19 @@ async fn clocks_that_differ_by_seconds_spend_nothing_twice() {
 #[tokio::test(start_paused = true)]
 async fn outer_source_gets_no_rejected_access_token_again() {
     let world = World::new();
-    let stored = Stored::new(world.grant(), world.store()).clock(world.clock.clone()).boxed();
+    let grant = world.grant();
     let bare = source_fn(move |renewal| {
-        let stored = stored.clone();
+        let grant = grant.clone();
         async move {
-            let tokens = stored.fetch(renewal).await?;
+            let tokens = grant.fetch(renewal).await?;
             TokenSet::bearer(access(&tokens))
         }
     });
-    let credentials = Credentials::with_policy(bare, world.policy());
-    let first = credentials.token().await.unwrap();
-    let second = credentials.renew().await.unwrap();
-    assert_ne!(access(&first), access(&second));
-    assert_eq!((world.requests(), world.reuses()), (2, 0));
+    let worker = world.worker_of(bare);
+    worker.token().await.unwrap();
+    // Its refresh token is lost, and the configured one is not sent twice.
+    assert!(worker.renew().await.unwrap_err().is_denied());
+    assert_eq!((world.requests(), world.reuses()), (1, 0));
 }
 
 // ===== two in one process =====
@@ -398,9 +397,8 @@ async fn outer_source_gets_no_rejected_access_token_again() {
 #[tokio::test(start_paused = true)]
 async fn two_credentials_over_one_stored_source_share_it() {
     let world = World::new();
-    let stored = Stored::new(world.grant(), world.store()).clock(world.clock.clone()).boxed();
-    let one = Credentials::with_policy(stored.clone(), world.policy());
-    let other = Credentials::with_policy(stored, world.policy());
+    let one = world.worker();
+    let other = world.worker();
     for round in 1..=5 {
         let (first, second) = tokio::join!(one.token(), other.token());
         assert_eq!(access(&first.unwrap()), access(&second.unwrap()));
@@ -421,8 +419,8 @@ async fn two_credentials_over_one_stored_source_share_it() {
 async fn lost_refresh_that_lands_late_is_saved_and_spends_nothing() {
     let world = World::new();
     let fast = || {
-        let stored = Stored::new(world.grant(), world.store()).clock(world.clock.clone());
-        Credentials::with_policy(stored, world.policy().timeout(SECOND))
+        let policy = world.policy().timeout(SECOND);
+        Credentials::builder(world.grant()).store(world.store()).policy(policy).build()
     };
     let worker = fast();
     let late = tower_refresh::testing::Fault::normal().delay(Duration::from_secs(20));
@@ -436,25 +434,4 @@ async fn lost_refresh_that_lands_late_is_saved_and_spends_nothing() {
     assert!(world.server.is_live(access(&token)));
     assert_eq!((world.requests(), world.reuses()), (1, 0));
     assert_eq!(access(&fast().token().await.unwrap()), access(&token));
-}
-
-#[tokio::test(start_paused = true)]
-async fn slow_save_is_not_overtaken_within_the_same_process() {
-    let world = World::new();
-    let store = world.store();
-    let stored = Stored::new(world.grant(), store.clone()).clock(world.clock.clone()).boxed();
-    let one = Credentials::with_policy(stored.clone(), world.policy());
-    let other = Credentials::with_policy(stored, world.policy());
-    let mut events = one.subscribe();
-    let paused = store.pause(Step::SaveTokens);
-    let asking = tokio::spawn(async move { one.token().await });
-    let go = paused.reached().await;
-    let adopted = other.token().await.unwrap();
-    go.send(()).unwrap();
-    assert_eq!(access(&asking.await.unwrap().unwrap()), access(&adopted));
-    assert_eq!(world.requests(), 1);
-    let_others_run().await;
-    while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.recv()) {
-        assert!(!matches!(event, Event::FoundInStore), "it is its own");
-    }
 }

@@ -8,9 +8,9 @@ use futures_util::future::join_all;
 use http::{HeaderValue, StatusCode, header};
 use tokio::sync::Notify;
 use tokio::time::sleep;
-use tower_refresh::store::{StoreDown, StoreError, Stored, StoredTokens};
+use tower_refresh::store::{StoreError, StoredTokens};
 use tower_refresh::testing::{Fault, Rotation};
-use tower_refresh::{Cause, Event, Renewal, TokenError, TokenSet, TokenSource as _, source_fn};
+use tower_refresh::{Credentials, Event, OnUnavailable, TokenError, TokenSet, source_fn};
 
 use crate::harness::{self, let_others_run, puppet};
 use crate::world::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
@@ -71,7 +71,7 @@ async fn kill_before_sending_delays_the_refresh_token_until_expiry() {
             worker.renew().await.unwrap_err()
         };
         assert!(error.is_ambiguous(), "{error}");
-        assert!(error.to_string().contains("nobody knows"), "{error}");
+        assert!(error.to_string().contains("the outcome is unknown"), "{error}");
     }
     assert_eq!(world.requests(), 1);
     sleep(MINUTE).await;
@@ -470,30 +470,36 @@ async fn unsaved_tokens_survive_an_older_refresh_that_was_overtaken() {
             if call == 1 {
                 late.notified().await;
             }
-            let set = TokenSet::bearer(format!("a{call}"))?.with_expires_in(MINUTE);
-            Ok(set.with_refresh_token(format!("r{call}")))
+            let set = TokenSet::bearer(format!("access-{call}"))?.with_expires_in(MINUTE);
+            Ok(set)
         }
     });
     let store = world.store();
-    let stored = Stored::new(source, store.clone()).clock(world.clock.clone()).boxed();
-    let renewal = |cause, previous: &TokenSet| Renewal::new(cause).with_previous(previous.clone());
-    let first = stored.fetch(Renewal::new(Cause::Missing)).await.unwrap();
+    // A refresh that is lost after ten timeouts, and whose lock has expired.
+    let policy = world.policy().timeout(3 * SECOND);
+    let credentials = Credentials::builder(source).store(store.clone()).policy(policy).build();
+    credentials.token().await.unwrap();
     let slow = tokio::spawn({
-        let (stored, renewal) = (stored.clone(), renewal(Cause::Forced, &first));
-        async move { stored.fetch(renewal).await }
+        let credentials = credentials.clone();
+        async move { credentials.renew().await }
     });
-    let_others_run().await;
+    sleep(31 * SECOND).await;
+    slow.await.unwrap().unwrap_err();
     store.expire_lock();
-    let second = stored.fetch(renewal(Cause::Rejected, &first)).await.unwrap();
+    sleep(MINUTE).await;
+    credentials.renew().await.unwrap_err();
+    sleep(4 * SECOND).await;
+    let second = credentials.renew().await.unwrap();
     for _ in 0..4 {
         store.order(Step::SaveTokens, Order::Fail);
     }
-    let third = stored.fetch(renewal(Cause::Forced, &second)).await.unwrap();
-    assert!(!world.json().await.contains(refresh(&third)));
+    let third = credentials.renew().await.unwrap();
+    assert_ne!(access(&second), access(&third));
+    assert!(!world.json().await.contains(access(&third)));
     answer.notify_one();
-    slow.await.unwrap().unwrap();
-    stored.settle().await.unwrap();
-    assert!(world.json().await.contains(refresh(&third)));
+    let_others_run().await;
+    credentials.flush().await.unwrap();
+    assert!(world.json().await.contains(access(&third)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -640,7 +646,8 @@ async fn with_the_store_down_a_source_that_does_not_rotate_goes_on() {
     worker.store.come_up();
     worker.flush().await.unwrap();
     assert_eq!(world.worker().access().await, worker.access().await);
-    let strict = world.worker_as(world.grant(), |stored| stored.store_down(StoreDown::Fail));
+    let strict =
+        world.worker_as(world.grant(), |stored| stored.on_unavailable(OnUnavailable::Fail));
     strict.store.go_down();
     assert!(is_store_down(&strict.token().await.unwrap_err()));
 }
@@ -654,7 +661,7 @@ async fn denied_token_is_not_sent_repeatedly_while_the_store_is_down() {
         async { Err(TokenError::denied("wrong password")) }
     });
     let world = World::new();
-    let worker = world.worker_as(source, |stored| stored.store_down(StoreDown::Serve));
+    let worker = world.worker_as(source, |stored| stored.on_unavailable(OnUnavailable::Continue));
     worker.store.go_down();
     for _ in 0..10 {
         assert!(worker.token().await.unwrap_err().is_denied());
@@ -762,14 +769,14 @@ async fn a_lock_that_others_hold_is_no_store_that_is_down() {
     let world = World::new();
     let holder = world.worker();
     let worker = world.worker_as(world.grant(), |stored| {
-        stored.store_down(StoreDown::Serve).lock_wait(Duration::from_secs(5))
+        stored.on_unavailable(OnUnavailable::Continue).lock_timeout(Duration::from_secs(5))
     });
     let paused = holder.store.pause(Step::IsHeld);
     tokio::spawn(async move { holder.token().await });
     let go = paused.reached().await;
     let error = worker.token().await.unwrap_err();
     assert!(error.is_transient() && !is_store_down(&error), "{error}");
-    assert!(error.to_string().contains("locked by another process"), "{error}");
+    assert!(error.to_string().contains("the store is locked"), "{error}");
     assert_eq!(world.requests(), 0);
     drop(go);
 }

@@ -8,8 +8,8 @@ use http_body_util::Full;
 use tokio::time::sleep;
 use tower::ServiceExt as _;
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
-use tower_refresh::store::{FileStore, StoreDown, Stored};
-use tower_refresh::{Credentials, Event, TokenError};
+use tower_refresh::store::FileStore;
+use tower_refresh::{Credentials, Event, OnUnavailable, TokenError};
 
 use crate::folder::Folder;
 use crate::world::{MINUTE, SECOND, URL, World, access, count};
@@ -18,14 +18,14 @@ use crate::world::{MINUTE, SECOND, URL, World, access, count};
 async fn unreadable_file_sends_nothing_and_is_left_unchanged() {
     let whole = {
         let (world, file) = (World::new(), File::new());
-        worker(&world, &file, StoreDown::Fail).token().await.unwrap();
+        worker(&world, &file, OnUnavailable::Fail).token().await.unwrap();
         fs::read(&file.path).unwrap()
     };
     let torn = &whole[..whole.len() / 2];
     for garbage in [b"", torn, b"sesame", br#"{"version": 9}"#] {
-        for store_down in [StoreDown::Fail, StoreDown::Serve] {
+        for on_unavailable in [OnUnavailable::Fail, OnUnavailable::Continue] {
             let (world, file) = (World::new(), File::new());
-            let credentials = worker(&world, &file, store_down);
+            let credentials = worker(&world, &file, on_unavailable);
             let token = credentials.token().await.unwrap();
             let good = fs::read(&file.path).unwrap();
 
@@ -36,7 +36,7 @@ async fn unreadable_file_sends_nothing_and_is_left_unchanged() {
             sleep(MINUTE).await;
             told(&credentials.token().await.unwrap_err(), &file);
             // A process that starts now does not send its configured token.
-            let other = worker(&world, &file, store_down);
+            let other = worker(&world, &file, on_unavailable);
             told(&other.token().await.unwrap_err(), &file);
             told(&other.replace(world.server.issue()).await.unwrap_err(), &file);
             told(&other.flush().await.unwrap_err(), &file);
@@ -68,8 +68,8 @@ async fn tokens_behind_a_corrupt_file_are_used_and_saved_later() {
         TokenEndpoint::new(client, URL).unwrap().clock(world.clock.clone())
     };
     let grant = RefreshTokenGrant::new(endpoint, world.configured.clone());
-    let stored = Stored::new(grant, FileStore::new(&file.path)).clock(world.clock.clone());
-    let credentials = Credentials::with_policy(stored, world.policy());
+    let builder = Credentials::builder(grant).store(FileStore::new(&file.path));
+    let credentials = builder.policy(world.policy()).build();
     let mut events = credentials.subscribe();
 
     let token = credentials.token().await.unwrap();
@@ -82,15 +82,14 @@ async fn tokens_behind_a_corrupt_file_are_used_and_saved_later() {
 
     fs::copy(&kept, &file.path).unwrap();
     credentials.flush().await.unwrap();
-    let other = worker(&world, &file, StoreDown::Fail);
+    let other = worker(&world, &file, OnUnavailable::Fail);
     assert_eq!(access(&other.token().await.unwrap()), access(&token));
     assert_eq!((world.requests(), world.reuses()), (1, 0));
 }
 
-fn worker(world: &World, file: &File, store_down: StoreDown) -> Credentials {
-    let stored = Stored::new(world.grant(), FileStore::new(&file.path));
-    let stored = stored.clock(world.clock.clone()).store_down(store_down);
-    Credentials::with_policy(stored, world.policy())
+fn worker(world: &World, file: &File, on_unavailable: OnUnavailable) -> Credentials {
+    let builder = Credentials::builder(world.grant()).store(FileStore::new(&file.path));
+    builder.policy(world.policy()).on_unavailable(on_unavailable).build()
 }
 
 /// The error is for an operator, and names the file and the remedy.

@@ -220,13 +220,7 @@ async fn a_log_in_around_the_store_is_stored_with_the_next_renewal() {
             .param("password", "pass")
     };
     world.server.revoke_refresh_token(world.configured.expose_secret());
-    let store = world.store();
-    let around = || {
-        tower_refresh::store::Stored::new(world.grant(), store.clone())
-            .clock(world.clock.clone())
-            .or_else(password())
-    };
-    let worker = tower_refresh::Credentials::with_policy(around(), world.policy());
+    let worker = world.worker_of(world.grant().or_else(password()));
     worker.token().await.unwrap();
     sleep(MINUTE).await;
     let second = worker.token().await.unwrap();

@@ -15,13 +15,12 @@ use tokio::time::sleep;
 use tower::ServiceExt as _;
 use tower_refresh::oauth2::{Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{
-    MemoryLock, MemoryStore, StoreDown, StoreError, StoreLock, Stored, StoredTokens, TokenStore,
-    WriteId,
+    MemoryLock, MemoryStore, StoreError, StoreLock, StoredTokens, TokenStore, WriteId,
 };
 use tower_refresh::testing::{AuthorizationServer, AuthorizationServerBuilder, TokioClock};
 use tower_refresh::{
-    BoxTokenSource, Clock, Credentials, Event, Events, RefreshPolicy, RefreshToken, Timestamp,
-    TokenSet, TokenSource,
+    Clock, Credentials, CredentialsBuilder, Event, Events, OnUnavailable, RefreshPolicy,
+    RefreshToken, Timestamp, TokenSet, TokenSource,
 };
 
 pub use crate::harness::{MINUTE, SECOND};
@@ -126,11 +125,11 @@ impl World {
     pub fn worker_as(
         &self,
         source: impl TokenSource,
-        set_up: impl FnOnce(Shared) -> Shared,
+        set_up: impl FnOnce(CredentialsBuilder) -> CredentialsBuilder,
     ) -> Worker {
         let store = self.store();
-        let stored = Stored::new(source.boxed(), store.clone()).clock(self.clock.clone());
-        let credentials = Credentials::with_policy(set_up(stored), self.policy());
+        let builder = Credentials::builder(source).store(store.clone()).policy(self.policy());
+        let credentials = set_up(builder).build();
         Worker { events: Arc::new(Mutex::new(credentials.subscribe())), credentials, store }
     }
 
@@ -140,7 +139,7 @@ impl World {
 
     /// Starts a worker that continues while the store is down.
     pub fn serving(&self) -> Worker {
-        self.worker_as(self.grant(), |stored| stored.store_down(StoreDown::Serve))
+        self.worker_as(self.grant(), |stored| stored.on_unavailable(OnUnavailable::Continue))
     }
 
     pub fn requests(&self) -> u64 {
@@ -168,8 +167,6 @@ impl World {
         }
     }
 }
-
-pub type Shared = Stored<BoxTokenSource, PuppetStore>;
 
 /// A process.
 #[derive(Clone)]

@@ -288,10 +288,6 @@ impl TokenEndpoint {
         self
     }
 
-    pub(super) fn now(&self) -> crate::clock::Timestamp {
-        self.clock.now()
-    }
-
     /// Returns the origin: scheme, host, and the port unless it is the default.
     fn origin(&self) -> String {
         let scheme = self.url.scheme_str().unwrap_or_default();

@@ -12,7 +12,7 @@ use chacha20poly1305::aead::AeadInOut as _;
 use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::store::record::SealedContent;
+use crate::store::format::SealedContent;
 use crate::store::{Binding, StoreError, StoredTokens};
 
 /// A key for an [`EncryptedStore`](super::EncryptedStore): 32 random bytes and an id.

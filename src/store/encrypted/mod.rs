@@ -8,7 +8,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 pub use self::key::EncryptionKey;
-use super::record::{Body, SealedContent};
+use super::format::{Body, SealedContent};
 use super::{StoreError, StoredTokens, TokenStore, WriteId};
 
 /// A [`TokenStore`] that encrypts the records of another store.
@@ -43,7 +43,7 @@ use super::{StoreError, StoredTokens, TokenStore, WriteId};
 /// A record that was moved to another place is unreadable as well, so that the records of two users cannot be swapped. The
 /// place is the key of a `RedisStore`, and the file name of a `FileStore` unless you set one. A `MemoryStore` has no place.
 /// Files of the same name in different folders share one place, and so do equal keys in different Redis databases. Set
-/// `FileStore::with_place`, or give each grant a [name](super::Stored::name), which is part of the `Binding`.
+/// `FileStore::with_place`, or give each grant a [name](crate::CredentialsBuilder::name), which is part of the `Binding`.
 ///
 /// # Limits
 ///

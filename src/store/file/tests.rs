@@ -14,6 +14,7 @@ use super::place::network_by_magic;
 use super::reserve::{LEAST_ROOM, fill_with_zeros};
 use super::write::replace;
 use super::*;
+use crate::grant::record::Record;
 use crate::store::Binding;
 
 /// A folder that is removed after its test.
@@ -59,7 +60,7 @@ async fn fields_of_another_version_survive_a_save() {
     fs::write(&path, THEIRS).unwrap();
     let store = FileStore::new(&path);
     let theirs = store.load().await.unwrap().unwrap();
-    let ours = theirs.next();
+    let ours = StoredTokens::of(&theirs.to_record().unwrap().next());
     store.save(&ours, Some(theirs.write_id())).await.unwrap();
 
     let mut written: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -204,9 +205,11 @@ async fn links_to_foreign_files_are_not_written_to() {
             plant(&victim, &planted);
             let store = FileStore::new(&path);
             let before = store.load().await.unwrap();
-            let record = before
-                .as_ref()
-                .map_or_else(|| StoredTokens::new(Binding::default()), |record| record.next());
+            let record = before.as_ref().map_or_else(
+                || Record::new(Binding::default()),
+                |before| before.to_record().unwrap().next(),
+            );
+            let record = StoredTokens::of(&record);
             store.save(&record, before.map(|before| before.write_id())).await.unwrap();
             assert_eq!(fs::read(&victim).unwrap(), b"not yours");
             assert!(fs::symlink_metadata(&planted).is_err(), "{planted:?}");

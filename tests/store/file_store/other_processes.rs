@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use tower_refresh::store::{FileStore, StoreLock as _, Stored, TokenStore as _};
+use tower_refresh::store::{FileStore, StoreLock as _, TokenStore as _};
 use tower_refresh::{Credentials, TokenSet, source_fn};
 
 use super::support::{id, intent, record, record_of_length, skipped};
@@ -470,7 +470,7 @@ async fn refresh_on_a_full_disk(store: FileStore, path: &Path) {
         let tokens = TokenSet::bearer(format!("access-{number}"));
         async move { Ok(tokens?.with_refresh_token(format!("refresh-{number}"))) }
     });
-    let credentials = Credentials::new(Stored::new(source, store));
+    let credentials = Credentials::builder(source).store(store).build();
     credentials.token().await.unwrap();
     assert_eq!(sent.load(Ordering::Relaxed), 1);
 

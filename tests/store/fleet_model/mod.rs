@@ -1,5 +1,5 @@
-//! A model of a fleet that shares a store: its promises hold while workers are killed and frozen, responses and locks are
-//! lost, and the store is slow or down, in random order.
+//! A fleet of workers that share a store, with random kills, freezes, delays, losses and outages in any order: the promises of
+//! the ledger hold.
 //!
 //! It runs in tokio's paused time on one thread, so that a case can be repeated. `PROPTEST_CASES` sets the number of cases.
 #![allow(
@@ -23,11 +23,10 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep};
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{Dialect, RefreshTokenGrant, TokenEndpoint};
-use tower_refresh::store::{StoreDown, Stored};
 use tower_refresh::testing::{AuthorizationServer, Fault, Rotation, TokioClock};
 use tower_refresh::{
-    Clock, Credentials, Event, Events, RefreshLayer, RefreshPolicy, Renewal, SourceInfo, Timestamp,
-    TokenError, TokenSet, TokenSource, TokenStatus,
+    Clock, Credentials, Event, Events, OnUnavailable, RefreshLayer, RefreshPolicy, Renewal,
+    SourceInfo, Timestamp, TokenError, TokenSet, TokenSource, TokenStatus,
 };
 use world::{Blow, Class, Health, Life, Network, OpFault, Point, Storage, Trap, View, World};
 
@@ -38,7 +37,7 @@ struct Case {
     workers: usize,
     mode: Mode,
     lifetime: Duration,
-    store_down: Option<StoreDown>,
+    on_unavailable: Option<OnUnavailable>,
     /// The differences between the clocks of the workers.
     skew_ms: u64,
     steps: Vec<Step>,
@@ -108,19 +107,19 @@ fn case(class: Class) -> impl Strategy<Value = Case> {
         1 => Just(Mode::NeverUnknown),
     ];
     let lifetime = prop_oneof![Just(60), Just(5), Just(3600)].prop_map(Duration::from_secs);
-    let store_down = prop_oneof![
+    let on_unavailable = prop_oneof![
         6 => Just(None),
-        1 => Just(Some(StoreDown::Fail)),
-        1 => Just((class != Class::Gentle).then_some(StoreDown::Serve)),
+        1 => Just(Some(OnUnavailable::Fail)),
+        1 => Just((class != Class::Gentle).then_some(OnUnavailable::Continue)),
     ];
     let skew = prop_oneof![4 => Just(0), 1 => Just(500_u64)];
     let steps = prop::collection::vec(step(class), 1..40);
-    (2..=5_usize, mode, lifetime, store_down, skew, steps).prop_map(
-        |(workers, mode, lifetime, store_down, skew_ms, steps)| Case {
+    (2..=5_usize, mode, lifetime, on_unavailable, skew, steps).prop_map(
+        |(workers, mode, lifetime, on_unavailable, skew_ms, steps)| Case {
             workers,
             mode,
             lifetime,
-            store_down,
+            on_unavailable,
             // Clocks that differ by more than a token lifetime are out of scope.
             skew_ms: if lifetime < Duration::from_secs(60) { 0 } else { skew_ms },
             steps,
@@ -230,59 +229,79 @@ struct Worker {
     credentials: Credentials,
     events: Events,
     configured: String,
+    /// Whether it goes on with what is in memory while the store is unavailable.
+    continues: bool,
 }
 
-/// The tasks of one process, which stop with it.
+/// The grant of one process, which stands still with it.
 struct Process {
     life: Life,
-    stored: Stored<RefreshTokenGrant, Storage>,
-    serves: bool,
+    grant: RefreshTokenGrant,
 }
 
 impl TokenSource for Process {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
         let world = &self.life.world;
-        let epoch = world.state().epoch();
-        let failures = world.failures();
-        let outcome = self.life.run(self.stored.fetch(renewal)).await;
+        let outcome = self.life.run(self.grant.fetch(renewal)).await;
         match &outcome {
             Ok(tokens) => {
                 let access = tokens.access_token().expose_secret();
                 world.log(format!("{} fetched {}", self.life.id, world::short(access)));
-                let state = world.state();
-                let is_old = state
-                    .epochs_of(access)
-                    .is_some_and(|epochs| epochs.iter().all(|of| *of < epoch));
-                if is_old && state.class != Class::Forgetful && !self.serves {
-                    drop(state);
-                    world.violation(format!(
-                        "{} was given {} although session {epoch} had begun",
-                        self.life.id,
-                        world::short(access)
-                    ));
-                }
             }
             Err(error) => {
                 world.log(format!("{} fetched nothing: {error}", self.life.id));
-                look_for_secrets(world, &error);
-                if failures == world.failures() {
-                    world.check_taken_back(self.life.id);
-                }
+                look_for_secrets(world, error);
             }
         }
         outcome
     }
 
-    async fn adopt(&self, tokens: Option<&TokenSet>) -> Result<(), TokenError> {
-        self.life.run(self.stored.adopt(tokens)).await
-    }
-
-    async fn settle(&self) -> Result<(), TokenError> {
-        self.life.run(self.stored.settle()).await
-    }
-
     fn info(&self) -> SourceInfo {
-        self.stored.info()
+        self.grant.info()
+    }
+}
+
+/// What is known before a worker asks its credentials for a newer token.
+struct Asked {
+    epoch: u64,
+    failures: u64,
+    /// Whether a refresh is under way, which may have begun before.
+    has_joined: bool,
+}
+
+impl Asked {
+    fn now(world: &World, credentials: &Credentials) -> Self {
+        let epoch = world.state().epoch();
+        let failures = world.failures();
+        Self { epoch, failures, has_joined: credentials.status().refreshing }
+    }
+
+    /// Checks the result of a refresh that this call has started.
+    fn check(&self, life: &Life, outcome: &Result<TokenSet, TokenError>, continues: bool) {
+        let world = &life.world;
+        if self.has_joined {
+            return;
+        }
+        match outcome {
+            Ok(tokens) => {
+                let access = tokens.access_token().expose_secret();
+                let state = world.state();
+                let is_old = state
+                    .epochs_of(access)
+                    .is_some_and(|epochs| epochs.iter().all(|of| *of < self.epoch));
+                if is_old && state.class != Class::Forgetful && !continues {
+                    drop(state);
+                    world.violation(format!(
+                        "{} was given {} although session {} had begun",
+                        life.id,
+                        world::short(access),
+                        self.epoch
+                    ));
+                }
+            }
+            Err(_) if self.failures == world.failures() => world.check_taken_back(life.id),
+            Err(_) => {}
+        }
     }
 }
 
@@ -346,7 +365,8 @@ impl Fleet {
             .access_token_lifetime(case.lifetime)
             .clock(clock.clone())
             .build();
-        let counts = case.mode != Mode::Never && case.store_down != Some(StoreDown::Serve);
+        let counts =
+            case.mode != Mode::Never && case.on_unavailable != Some(OnUnavailable::Continue);
         let world = World::new(class, counts, server.clone());
         let mut fleet = Self {
             clock,
@@ -393,13 +413,9 @@ impl Fleet {
             .dialect(dialect)
             .clock(clock.clone());
         let grant = RefreshTokenGrant::new(endpoint, configured.clone());
-        let mut stored = Stored::new(grant, Storage(life.clone())).clock(clock.clone());
-        if let Some(store_down) = self.case.store_down {
-            stored = stored.store_down(store_down);
-        }
-        let serves = self.case.store_down == Some(StoreDown::Serve)
-            || self.case.mode == Mode::Never && self.case.store_down.is_none();
-        let process = Process { life: life.clone(), stored, serves };
+        let continues = self.case.on_unavailable == Some(OnUnavailable::Continue)
+            || self.case.mode == Mode::Never && self.case.on_unavailable.is_none();
+        let process = Process { life: life.clone(), grant };
         // Not random, so that a case can be repeated.
         let millisecond = Duration::from_millis(1);
         let policy = RefreshPolicy::default()
@@ -407,9 +423,13 @@ impl Fleet {
             .jitter(Duration::ZERO)
             .backoff(millisecond, millisecond)
             .clock(clock);
-        let credentials = Credentials::with_policy(process, policy);
+        let mut builder = Credentials::builder(process).store(Storage(life.clone())).policy(policy);
+        if let Some(on_unavailable) = self.case.on_unavailable {
+            builder = builder.on_unavailable(on_unavailable);
+        }
+        let credentials = builder.build();
         let events = credentials.subscribe();
-        Worker { life, credentials, events, configured }
+        Worker { life, credentials, events, configured, continues }
     }
 
     async fn step(&mut self, step: Step) {
@@ -487,18 +507,19 @@ impl Fleet {
     }
 
     fn ask(&mut self, worker: usize, wish: Wish) {
-        let Worker { life, credentials, .. } = &self.workers[worker];
+        let Worker { life, credentials, continues, .. } = &self.workers[worker];
         if life.health() == Health::Dead {
             return;
         }
-        let (life, credentials) = (life.clone(), credentials.clone());
+        let (life, credentials, continues) = (life.clone(), credentials.clone(), *continues);
         let server = self.server.clone();
         let what = format!("{wish:?} of {}", life.id);
         let (asking, name) = (life.clone(), what.clone());
         let began = (Instant::now(), life.frozen_for());
         let task = tokio::spawn(async move {
             let world = asking.world.clone();
-            let (outcome, limit) = asking.run(wished(&asking, credentials, server, wish)).await;
+            let (outcome, limit) =
+                asking.run(wished(&asking, credentials, server, wish, continues)).await;
             let took = asking.awake_since(began.0, began.1);
             if took > limit {
                 world.violation(format!("{name} took {took:?}"));
@@ -665,7 +686,12 @@ impl Fleet {
                 }
             }
         } else {
-            if errors.len() != answers.len() {
+            // A token that was over on arrival is used until a server rejects it.
+            let endless = self.workers.iter().filter(|worker| {
+                let status = worker.credentials.status();
+                status.generation.is_some() && status.usable_for.is_none()
+            });
+            if errors.len() + endless.count() < answers.len() {
                 self.world.violation("a worker has an impossible token");
             }
             if after.token_requests != before.token_requests {
@@ -723,6 +749,7 @@ async fn wished(
     credentials: Credentials,
     server: AuthorizationServer,
     wish: Wish,
+    continues: bool,
 ) -> (String, Duration) {
     let world = &life.world;
     let limit = TIMEOUT + Duration::from_millis(100);
@@ -735,15 +762,24 @@ async fn wished(
     };
     match wish {
         Wish::Token => {
-            let works =
-                matches!(credentials.status().token, TokenStatus::Fresh | TokenStatus::Stale);
+            let token = credentials.status().token;
+            let works = matches!(token, TokenStatus::Fresh | TokenStatus::Stale);
+            let asked = Asked::now(world, &credentials);
             let outcome = credentials.token().await;
+            if matches!(token, TokenStatus::Missing | TokenStatus::Expired) {
+                asked.check(life, &outcome, continues);
+            }
             if let (true, Err(error)) = (works, &outcome) {
                 world.violation(format!("a token that works was not served: {error}"));
             }
             (shown(outcome), limit)
         }
-        Wish::Renew => (shown(credentials.renew().await), limit),
+        Wish::Renew => {
+            let asked = Asked::now(world, &credentials);
+            let outcome = credentials.renew().await;
+            asked.check(life, &outcome, continues);
+            (shown(outcome), limit)
+        }
         Wish::Request => {
             let client = ServiceBuilder::new()
                 .layer(RefreshLayer::new(credentials).origin("https://api.test").unwrap())
@@ -870,7 +906,7 @@ fn found(class: Class, workers: usize, steps: impl Into<Vec<Step>>) {
         workers,
         mode: Mode::Strict,
         lifetime: Duration::from_secs(60),
-        store_down: None,
+        on_unavailable: None,
         skew_ms: 0,
         steps: steps.into(),
     };

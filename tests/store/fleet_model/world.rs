@@ -686,9 +686,18 @@ impl Life {
         }
         life.health = Health::Frozen;
         life.frozen_since = Some(Instant::now());
+        let is_gentle = state.class == Class::Gentle;
         drop(state);
         self.world.log(format!("{} frozen", self.id));
         self.lease();
+        if is_gentle {
+            // The time limit of a fetch passes in here, although the process is frozen, and its answer is then lost.
+            let this = self.clone();
+            tokio::spawn(async move {
+                sleep(LONGEST_GENTLE_FREEZE).await;
+                this.thaw();
+            });
+        }
     }
 
     pub fn thaw(&self) {
@@ -757,6 +766,8 @@ impl Life {
 
 const LEASE: Duration = Duration::from_secs(15);
 
+const LONGEST_GENTLE_FREEZE: Duration = Duration::from_secs(200);
+
 // ===== the store =====
 
 /// The shared store, as one worker sees it. Operations continue when the process that began them is killed or frozen.
@@ -765,6 +776,13 @@ pub struct Storage(pub Life);
 
 impl Storage {
     async fn operate<T: Send + 'static>(
+        &self,
+        effect: impl FnOnce(&Life) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.0.run(self.operation(effect)).await
+    }
+
+    async fn operation<T: Send + 'static>(
         &self,
         effect: impl FnOnce(&Life) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -834,7 +852,7 @@ impl TokenStore for Storage {
                 }
             }
         });
-        match taken.await {
+        match self.0.run(taken).await {
             Ok(lock) => {
                 self.0.event(Point::Locked);
                 // The answer may be late.
@@ -896,20 +914,36 @@ impl StoreLock for Lock {
     async fn release(self) {}
 }
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let Ok(mut state) = self.life.world.shared.state.lock() else {
+impl Lock {
+    fn free(life: &Life, id: u64) {
+        let Ok(mut state) = life.world.shared.state.lock() else {
             return;
         };
-        let proc = &mut state.procs[self.life.id];
-        if proc.health == Health::Dead {
-            return;
-        }
-        proc.looked = None;
-        if state.lock == Some((self.id, self.life.id)) {
+        state.procs[life.id].looked = None;
+        if state.lock == Some((id, life.id)) {
             state.lock = None;
             drop(state);
-            self.life.world.shared.freed.notify_waiters();
+            life.world.shared.freed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let health = match self.life.world.shared.state.lock() {
+            Ok(state) => state.procs[self.life.id].health,
+            Err(_) => return,
+        };
+        match health {
+            Health::Dead => {}
+            Health::Running => Self::free(&self.life, self.id),
+            // A process that is frozen releases nothing before it goes on.
+            Health::Frozen => {
+                let (life, id) = (self.life.clone(), self.id);
+                if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                    runtime.spawn(async move { life.run(async { Self::free(&life, id) }).await });
+                }
+            }
         }
     }
 }

@@ -1,27 +1,25 @@
-//! What is stored: one record for each grant.
+//! The stored form of a record: the format that stores read and write.
 //!
-//! All of it is plain data, and every decision about it is made elsewhere (`plan.rs`). Times are those of the wall clock, in
-//! milliseconds since 1970, since whoever reads them may be another machine.
+//! The ledger decides with a [`Record`]; this file converts. The names of the fields are those of format 1.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, SystemTime};
+#[cfg(feature = "testing")]
+use std::time::SystemTime;
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::error::StoreError;
-use crate::clock::since_epoch;
-use crate::token::{AccessToken, Expiry, RefreshToken, Secret, TokenSet};
+use crate::grant::record::{
+    Binding, Current, Fields, Fingerprint, FingerprintKey, Record, Sent, UnknownFields, WriteId,
+    milliseconds_at, time_of_day,
+};
+use crate::token::{AccessToken, Secret, TokenSet};
 
 /// The format that this version of the crate writes, and the newest that it reads.
 const FORMAT: u32 = 1;
-
-/// How many configured refresh tokens, and how many spent ones, are remembered.
-const REMEMBERED_MAX: usize = 64;
 
 /// What a [`TokenStore`](super::TokenStore) keeps: the token set of one grant, and what is known about its refresh token.
 ///
@@ -30,9 +28,8 @@ const REMEMBERED_MAX: usize = 64;
 ///
 /// # Versions
 ///
-/// A record says which format it has. One that is newer than this version of the crate is
-/// [unreadable](StoreError::unreadable), and left as it is. Fields that this version does not know, in a format that it does,
-/// are kept.
+/// A record contains the number of its format. One that is newer than this version of the crate is
+/// [unreadable](StoreError::unreadable) and is left unchanged. Unknown fields in a known format are kept.
 ///
 /// # Secrets
 ///
@@ -48,14 +45,14 @@ pub struct StoredTokens {
     pub(super) revision: u64,
     pub(super) binding: Binding,
     pub(super) body: Body,
-    /// Whether the store says that what was written last may be lost. Of this reading, and never written.
+    /// Whether the store reports that its last writes may be lost. Never written.
     #[serde(skip)]
     pub(super) is_doubted: bool,
     #[serde(flatten)]
     other: BTreeMap<String, serde_json::Value>,
 }
 
-/// What is secret of a record.
+/// The secret part of a record.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Body {
@@ -80,26 +77,29 @@ pub(super) struct SealedContent {
 /// What is stored about a grant, in the clear.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Content {
-    /// What fingerprints are made with: they tell nothing to whoever has not got the record.
+    /// The key of the fingerprints, which reveal nothing without the record.
     pub(super) fingerprint_key: FingerprintKey,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) tokens: Option<StoredSet>,
-    /// When the application last logged in or out itself.
+    /// When the application last logged in or out.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) session_began_ms: u64,
-    /// The application logged out: that there are no tokens is how it is to be.
+    /// The epoch of the last log-in or log-out by the application, if a fallback source has logged in since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    login_epoch: Option<u64>,
+    /// The application has logged out.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) is_forgotten: bool,
-    /// The refresh token that was last sent, as long as it is not known what became of it.
+    /// The refresh token whose outcome is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) intent: Option<Intent>,
     /// The refresh token that the token endpoint refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) denied: Option<Fingerprint>,
-    /// The configured refresh tokens that had their turn, the latest last: none of them is sent in place of what is stored.
+    /// The first refresh token of each session: configured ones that had their turn, the latest last, and those of log-ins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) seen: Vec<Fingerprint>,
-    /// The refresh tokens that others took the place of, the latest last: whoever brings one of them back, it is not sent.
+    /// The refresh tokens that the server has replaced, the latest last. They are not sent again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) spent: Vec<Fingerprint>,
     #[serde(flatten)]
@@ -126,74 +126,27 @@ pub(super) struct StoredSet {
     /// Further fields of the answer.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     extra: BTreeMap<String, Sensitive>,
-    /// The revision that the access token came with, if the refresh token is newer.
+    /// The revision that the access token was issued with, if the refresh token is newer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     access_revision: Option<u64>,
     #[serde(flatten)]
     other: BTreeMap<String, serde_json::Value>,
 }
 
-/// That a refresh token is about to be sent, or was and nobody knows what became of it.
+/// A refresh token that is about to be sent, or was sent without a known outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Intent {
-    /// Of the refresh token.
+    /// Identifies the refresh token.
     pub(super) token: Fingerprint,
-    /// Who wrote it.
+    /// The write that recorded the last attempt.
     pub(super) by: WriteId,
-    /// How often the token was sent, or may have been. Zero: what was written about it may be lost.
+    /// Zero if the store may have lost what was written about the token.
     pub(super) attempt: u32,
     pub(super) first_sent_ms: u64,
     pub(super) last_sent_ms: u64,
 }
 
-/// What a record belongs to: the token endpoint, the client, and the name of the credential.
-///
-/// A record that is bound to something else is never used, so that an edited configuration does not send one server's
-/// refresh token to another.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Binding {
-    /// The origin of the token endpoint, such as `https://as.example.com`; empty if the source does not say.
-    #[serde(default)]
-    pub token_endpoint: String,
-    /// The client id; empty if the source does not say.
-    #[serde(default)]
-    pub client_id: String,
-    /// The name of the credential.
-    #[serde(default)]
-    pub name: String,
-}
-
 impl StoredTokens {
-    /// Makes a record for nothing yet.
-    pub(super) fn new(binding: Binding) -> Self {
-        Self {
-            version: FORMAT,
-            write_id: WriteId::random(),
-            epoch: 1,
-            revision: 0,
-            binding,
-            body: Body::Plain(Box::new(Content {
-                fingerprint_key: FingerprintKey::random(),
-                tokens: None,
-                session_began_ms: 0,
-                is_forgotten: false,
-                intent: None,
-                denied: None,
-                seen: Vec::new(),
-                spent: Vec::new(),
-                other: BTreeMap::new(),
-            })),
-            is_doubted: false,
-            other: BTreeMap::new(),
-        }
-    }
-
-    /// Returns this record as it is to be written next, under a write id of its own.
-    pub(super) fn next(&self) -> Self {
-        Self { write_id: WriteId::random(), is_doubted: false, ..self.clone() }
-    }
-
     /// Returns the id of the write that made it, which no other write has.
     pub fn write_id(&self) -> WriteId {
         self.write_id
@@ -224,10 +177,10 @@ impl StoredTokens {
         }
     }
 
-    /// Says of a record that was loaded that what was written after it may be lost: the store has restarted or failed over.
+    /// Marks a record that was loaded: what was written after it may be lost, because the store has restarted or failed over.
     ///
-    /// Its refresh token then counts as one that may have been spent: the access token is used to its end before anything is
-    /// sent. A store that cannot lose what it saved never says so.
+    /// Its refresh token then counts as one that may be spent: the access token is used until it expires before anything is
+    /// sent. A store that cannot lose a confirmed save does not use this.
     #[must_use]
     pub fn doubted(mut self) -> Self {
         self.is_doubted = true;
@@ -281,7 +234,7 @@ impl StoredTokens {
         }
         serde_json::from_slice(json).map_err(|error| {
             StoreError::unreadable(format!(
-                "it says that it is a record of tower-refresh, and is not a whole one ({})",
+                "it is a record of tower-refresh, and is not a whole one ({})",
                 place(&error)
             ))
         })
@@ -290,21 +243,16 @@ impl StoredTokens {
     /// Makes a record as a test of a store needs one, to follow this one or to be the first.
     #[cfg(feature = "testing")]
     pub(crate) fn example(after: Option<&Self>, tokens: &TokenSet, has_open_intent: bool) -> Self {
-        let mut record = after.map_or_else(|| Self::new(Binding::default()), Self::next);
+        let after = after.and_then(|after| after.to_record().ok());
+        let mut record =
+            after.map_or_else(|| Record::new(Binding::default()), |after| after.next());
         record.revision += 1;
-        let write_id = record.write_id;
-        if let Body::Plain(content) = &mut record.body {
-            let set = StoredSet::new(tokens, SystemTime::UNIX_EPOCH);
-            content.intent = set.refresh_token().filter(|_| has_open_intent).map(|token| Intent {
-                token: content.fingerprint(&token),
-                by: write_id,
-                attempt: 1,
-                first_sent_ms: 0,
-                last_sent_ms: 0,
-            });
-            content.tokens = Some(set);
+        record.current = Some(Current::new(tokens.clone(), SystemTime::UNIX_EPOCH));
+        record.sent = None;
+        if let Some(token) = tokens.refresh_token().filter(|_| has_open_intent) {
+            record.send(token, SystemTime::UNIX_EPOCH);
         }
-        record
+        Self::of(&record)
     }
 
     #[cfg(feature = "encrypted-store")]
@@ -323,7 +271,7 @@ impl StoredTokens {
             binding: self.binding.clone(),
             body: Body::Sealed(Box::new(content)),
             is_doubted: false,
-            // Nobody knows whether these are secret.
+            // They may be secret.
             other: BTreeMap::new(),
         }
     }
@@ -336,15 +284,6 @@ impl StoredTokens {
                 "it is encrypted with the key `{}`: wrap the store in `EncryptedStore`",
                 sealed.key_id
             ))),
-        }
-    }
-
-    /// Returns the content in the clear, to be changed.
-    pub(super) fn content_mut(&mut self) -> Result<&mut Content, StoreError> {
-        self.content()?;
-        match &mut self.body {
-            Body::Plain(content) => Ok(content),
-            Body::Sealed(_) => Err(StoreError::unreadable("it is encrypted")),
         }
     }
 }
@@ -386,115 +325,105 @@ fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
-// ===== impl Content =====
+// ===== to and from a record =====
 
-impl Content {
-    pub(super) fn fingerprint(&self, token: &RefreshToken) -> Fingerprint {
-        self.fingerprint_key.of(token)
+impl StoredTokens {
+    /// Returns the record of the ledger.
+    pub(super) fn to_record(&self) -> Result<Record, StoreError> {
+        let content = self.content()?;
+        Ok(Record {
+            write_id: self.write_id,
+            epoch: self.epoch,
+            login_epoch: content.login_epoch.unwrap_or(self.epoch),
+            revision: self.revision,
+            binding: self.binding.clone(),
+            current: content.tokens.as_ref().map(StoredSet::to_current).transpose()?,
+            login_ms: content.session_began_ms,
+            is_logged_out: content.is_forgotten,
+            sent: content.intent.as_ref().map(|intent| Sent {
+                token: intent.token,
+                by: intent.by,
+                attempts: intent.attempt,
+                first_ms: intent.first_sent_ms,
+                last_ms: intent.last_sent_ms,
+            }),
+            refused: content.denied,
+            firsts: content.seen.clone(),
+            superseded: content.spent.clone(),
+            key: content.fingerprint_key,
+            is_doubted: self.is_doubted,
+            unknown: UnknownFields {
+                record: self.other.clone(),
+                content: content.other.clone(),
+                tokens: content.tokens.as_ref().map(|set| set.other.clone()).unwrap_or_default(),
+            },
+        })
     }
 
-    /// Returns whether this configured refresh token has had its turn, or has it now.
-    pub(super) fn has_seen(&self, configured: &RefreshToken) -> bool {
-        let current = self.tokens.as_ref().and_then(StoredSet::refresh_token);
-        let fingerprint = self.fingerprint(configured);
-        self.seen.contains(&fingerprint)
-            || self.spent.contains(&fingerprint)
-            || current.is_some_and(|token| self.fingerprint(&token) == fingerprint)
-    }
-
-    /// Remembers that a configured refresh token has its turn.
-    pub(super) fn see(&mut self, configured: &RefreshToken) {
-        remember(&mut self.seen, self.fingerprint_key.of(configured));
-    }
-
-    /// Remembers that a configured refresh token had its turn without ever being sent: the latest is still the latest.
-    pub(super) fn pass_over(&mut self, configured: &RefreshToken) {
-        let latest = self.seen.pop();
-        self.see(configured);
-        self.seen.extend(latest);
-    }
-
-    /// Remembers that another refresh token took the place of this one.
-    pub(super) fn spend(&mut self, token: &RefreshToken) {
-        self.spend_fingerprint(self.fingerprint_key.of(token));
-    }
-
-    pub(super) fn spend_fingerprint(&mut self, token: Fingerprint) {
-        remember(&mut self.spent, token);
+    /// Returns the stored form of a record.
+    pub(super) fn of(record: &Record) -> Self {
+        let unknown = &record.unknown;
+        Self {
+            version: FORMAT,
+            write_id: record.write_id,
+            epoch: record.epoch,
+            revision: record.revision,
+            binding: record.binding.clone(),
+            body: Body::Plain(Box::new(Content {
+                fingerprint_key: record.key,
+                tokens: record
+                    .current
+                    .as_ref()
+                    .map(|current| StoredSet::of(current, unknown.tokens.clone())),
+                session_began_ms: record.login_ms,
+                login_epoch: Some(record.login_epoch).filter(|epoch| *epoch != record.epoch),
+                is_forgotten: record.is_logged_out,
+                intent: record.sent.as_ref().map(|sent| Intent {
+                    token: sent.token,
+                    by: sent.by,
+                    attempt: sent.attempts,
+                    first_sent_ms: sent.first_ms,
+                    last_sent_ms: sent.last_ms,
+                }),
+                denied: record.refused,
+                seen: record.firsts.clone(),
+                spent: record.superseded.clone(),
+                other: unknown.content.clone(),
+            })),
+            is_doubted: false,
+            other: unknown.record.clone(),
+        }
     }
 }
-
-fn remember(fingerprints: &mut Vec<Fingerprint>, fingerprint: Fingerprint) {
-    fingerprints.retain(|known| *known != fingerprint);
-    fingerprints.push(fingerprint);
-    if fingerprints.len() > REMEMBERED_MAX {
-        fingerprints.remove(0);
-    }
-}
-
-// ===== impl StoredSet =====
 
 impl StoredSet {
-    /// Makes one of a token set that was asked for at this time of day.
-    pub(super) fn new(tokens: &TokenSet, asked: SystemTime) -> Self {
-        let asked = since_epoch(asked);
+    fn of(current: &Current, other: Fields) -> Self {
+        let tokens = &current.tokens;
+        let sensitive = |secret: &str| Sensitive(Secret::new(secret));
         Self {
-            access_token: Sensitive(Secret::new(tokens.access_token().expose_secret())),
-            received_at_ms: milliseconds(asked),
-            expires_at_ms: tokens.expiry().map(|expiry| {
-                milliseconds(match expiry {
-                    Expiry::In(lifetime) => asked.saturating_add(lifetime),
-                    Expiry::At(at) => at,
-                })
-            }),
-            refresh_at_ms: tokens
-                .refresh_in()
-                .map(|after| milliseconds(asked.saturating_add(after))),
-            refresh_token: tokens
-                .refresh_token()
-                .map(|token| Sensitive(Secret::new(token.expose_secret()))),
-            refresh_token_expires_at_ms: tokens
-                .refresh_token_expires_at()
-                .map(|at| milliseconds(since_epoch(at))),
+            access_token: sensitive(tokens.access_token().expose_secret()),
+            received_at_ms: current.received_ms,
+            expires_at_ms: current.expires_at_ms,
+            refresh_at_ms: current.refresh_at_ms,
+            refresh_token: tokens.refresh_token().map(|token| sensitive(token.expose_secret())),
+            refresh_token_expires_at_ms: tokens.refresh_token_expires_at().map(milliseconds_at),
             scope: tokens.scope().map(str::to_owned),
-            id_token: tokens.id_token().map(|token| Sensitive(Secret::new(token))),
+            id_token: tokens.id_token().map(sensitive),
             extra: tokens
                 .extras()
-                .map(|(name, value)| (name.to_owned(), Sensitive(Secret::new(value))))
+                .map(|(name, value)| (name.to_owned(), sensitive(value)))
                 .collect(),
-            access_revision: None,
-            other: BTreeMap::new(),
+            access_revision: current.access_revision,
+            other,
         }
     }
 
-    /// Makes one of a refresh token alone: its access token has expired before anybody could use it.
-    pub(super) fn without_access(
-        refresh_token: &RefreshToken,
-        now: SystemTime,
-    ) -> Result<Self, StoreError> {
-        let tokens = TokenSet::bearer("none")
-            .map_err(|error| StoreError::unreadable(error.get_ref().to_string()))?
-            .with_expires_in(Duration::ZERO)
-            .with_refresh_token(refresh_token.clone());
-        Ok(Self::new(&tokens, now))
-    }
-
-    /// Returns the set that takes the place of this one, with what this version of the crate does not know.
-    pub(super) fn followed_by(self, tokens: &TokenSet, asked: SystemTime) -> Self {
-        Self { other: self.other, ..Self::new(tokens, asked) }
-    }
-
-    /// Returns the token set, as it is to be used at this time of day.
-    pub(super) fn tokens(&self, now: SystemTime) -> Result<TokenSet, StoreError> {
+    fn to_current(&self) -> Result<Current, StoreError> {
         let access_token = AccessToken::new(self.access_token.0.expose())
             .map_err(|error| StoreError::unreadable(error.get_ref().to_string()))?;
         let mut tokens = TokenSet::new(access_token);
         if let Some(at) = self.expires_at_ms {
             tokens = tokens.with_expires_at(time_of_day(at));
-        }
-        if let Some(at) = self.refresh_at_ms {
-            let left = Duration::from_millis(at).saturating_sub(since_epoch(now));
-            tokens = tokens.with_refresh_in(left);
         }
         if let Some(token) = &self.refresh_token {
             tokens = tokens.with_refresh_token(token.0.expose());
@@ -511,122 +440,15 @@ impl StoredSet {
         for (name, value) in &self.extra {
             tokens = tokens.with_extra(name, value.0.expose());
         }
-        Ok(tokens)
-    }
-
-    /// Returns whether it was made of this token set.
-    pub(super) fn is(&self, tokens: &TokenSet) -> bool {
-        self.access_token.0.expose() == tokens.access_token().expose_secret()
-            && self.refresh_token().as_ref().map(RefreshToken::expose_secret)
-                == tokens.refresh_token().map(RefreshToken::expose_secret)
-    }
-
-    pub(super) fn refresh_token(&self) -> Option<RefreshToken> {
-        self.refresh_token.as_ref().map(|token| RefreshToken::new(token.0.expose()))
-    }
-
-    /// Returns the revision that the access token came with, in a record of this revision.
-    pub(super) fn access_revision(&self, revision: u64) -> u64 {
-        // One that was edited would be newer than any that anybody has, and be handed out again and again.
-        self.access_revision.map_or(revision, |access| access.min(revision))
-    }
-
-    /// Puts another refresh token in place of the one that it has had until this revision.
-    pub(super) fn set_refresh_token(&mut self, token: &RefreshToken, until: u64) {
-        self.access_revision.get_or_insert(until);
-        self.refresh_token = Some(Sensitive(Secret::new(token.expose_secret())));
-        self.refresh_token_expires_at_ms = None;
-    }
-
-    /// Returns how much longer the access token works, and whether that is known at all.
-    pub(super) fn left(&self, now: SystemTime) -> Option<Duration> {
-        let expires_at = Duration::from_millis(self.expires_at_ms?);
-        Some(expires_at.saturating_sub(since_epoch(now)))
-    }
-
-    /// Returns whether most of its lifetime is still to come.
-    pub(super) fn is_young(&self, now: SystemTime) -> bool {
-        match (self.left(now), self.lifetime()) {
-            (Some(left), Some(lifetime)) => left > lifetime / 4,
-            _ => true,
-        }
-    }
-
-    /// Returns how long the access token was to work when it was received, if that is known.
-    pub(super) fn lifetime(&self) -> Option<Duration> {
-        Some(Duration::from_millis(self.expires_at_ms?.saturating_sub(self.received_at_ms)))
+        Ok(Current {
+            tokens,
+            received_ms: self.received_at_ms,
+            expires_at_ms: self.expires_at_ms,
+            refresh_at_ms: self.refresh_at_ms,
+            access_revision: self.access_revision,
+        })
     }
 }
-
-fn milliseconds(since_epoch: Duration) -> u64 {
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
-}
-
-pub(super) fn milliseconds_at(at: SystemTime) -> u64 {
-    milliseconds(since_epoch(at))
-}
-
-/// A time that does not fit is as good as never, and far enough away is the same.
-pub(super) fn time_of_day(milliseconds: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH
-        .checked_add(Duration::from_millis(milliseconds))
-        .unwrap_or(SystemTime::UNIX_EPOCH + FAR_AWAY)
-}
-
-const FAR_AWAY: Duration = Duration::from_secs(1000 * 365 * 86400);
-
-// ===== ids, fingerprints, secrets =====
-
-/// The id of one write, which no other write has.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct WriteId([u8; 16]);
-
-impl WriteId {
-    pub(crate) fn random() -> Self {
-        Self(random())
-    }
-
-    #[cfg(feature = "encrypted-store")]
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Display for WriteId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl fmt::Debug for WriteId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WriteId({self})")
-    }
-}
-
-/// What fingerprints are made with; of one record and all that follow it.
-#[derive(Clone, Copy)]
-pub(super) struct FingerprintKey([u8; 16]);
-
-impl FingerprintKey {
-    fn random() -> Self {
-        Self(random())
-    }
-
-    fn of(&self, token: &RefreshToken) -> Fingerprint {
-        let mut fingerprint = [0; 16];
-        // A key of any length will do for HMAC.
-        if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) {
-            mac.update(token.expose_secret().as_bytes());
-            fingerprint.copy_from_slice(&mac.finalize().into_bytes()[..16]);
-        }
-        Fingerprint(fingerprint)
-    }
-}
-
-/// Tells a refresh token from another without telling what it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint([u8; 16]);
 
 macro_rules! serde_as_hex {
     ($($type:ident),*) => {$(
@@ -648,13 +470,7 @@ macro_rules! serde_as_hex {
 serde_as_hex!(WriteId, FingerprintKey, Fingerprint);
 
 fn hex(bytes: &[u8; 16]) -> String {
-    use fmt::Write as _;
-
-    bytes.iter().fold(String::with_capacity(32), |mut hex, byte| {
-        // To write into a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    WriteId(*bytes).to_string()
 }
 
 fn unhex(hex: &str) -> Option<[u8; 16]> {
@@ -662,20 +478,6 @@ fn unhex(hex: &str) -> Option<[u8; 16]> {
         return None;
     }
     u128::from_str_radix(hex, 16).ok().map(u128::to_be_bytes)
-}
-
-/// Bytes that nobody else has.
-fn random() -> [u8; 16] {
-    use std::hash::{BuildHasher as _, RandomState};
-
-    let mut bytes = [0; 16];
-    if getrandom::fill(&mut bytes).is_err() {
-        // The system has none to give. These need to differ from all others, not to be unpredictable.
-        let halves = [0_u64, 1].map(|half| RandomState::new().hash_one(half).to_be_bytes());
-        bytes[..8].copy_from_slice(&halves[0]);
-        bytes[8..].copy_from_slice(&halves[1]);
-    }
-    bytes
 }
 
 /// A secret that serde writes and reads.
@@ -696,11 +498,14 @@ impl<'de> Deserialize<'de> for Sensitive {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::grant::record::Fate;
+    use crate::token::RefreshToken;
 
     fn record() -> StoredTokens {
-        let mut record =
-            StoredTokens::new(Binding { name: "compass".into(), ..Binding::default() });
+        let mut record = Record::new(Binding { name: "compass".into(), ..Binding::default() });
         let tokens = TokenSet::bearer("sesame-access")
             .unwrap()
             .with_expires_in(Duration::from_secs(60))
@@ -709,9 +514,12 @@ mod tests {
             .with_scope("a b")
             .with_id_token("sesame-id")
             .with_extra("instance_url", "https://sesame-host");
-        record.content_mut().unwrap().tokens =
-            Some(StoredSet::new(&tokens, time_of_day(1_000_000)));
-        record
+        record.current = Some(Current::new(tokens, time_of_day(1_000_000)));
+        StoredTokens::of(&record)
+    }
+
+    fn tokens_at(stored: &StoredTokens, milliseconds: u64) -> TokenSet {
+        stored.to_record().unwrap().current.unwrap().tokens_at(time_of_day(milliseconds))
     }
 
     fn json(record: &StoredTokens) -> serde_json::Value {
@@ -726,11 +534,11 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written() {
+    fn record_is_read_unchanged() {
         let record = record();
         let read = StoredTokens::from_json(&record.to_json().unwrap()).unwrap();
         assert_eq!(json(&read), json(&record));
-        let tokens = read.tokens(time_of_day(1_000_000)).unwrap().unwrap();
+        let tokens = tokens_at(&read, 1_000_000);
         assert_eq!(tokens.access_token().expose_secret(), "sesame-access");
         assert_eq!(tokens.refresh_token().unwrap().expose_secret(), "sesame-refresh");
         assert_eq!(tokens.refresh_token_expires_at(), Some(time_of_day(5_000_000)));
@@ -742,27 +550,26 @@ mod tests {
 
     /// Fault C22.
     #[test]
-    fn a_record_without_extra_fields_is_read_and_written_without() {
+    fn record_without_extra_fields_is_read_and_written_without() {
         let mut before = json(&record());
         before["body"]["plain"]["tokens"].as_object_mut().unwrap().remove("extra").unwrap();
         let read = StoredTokens::from_json(before.to_string().as_bytes()).unwrap();
-        assert_eq!(read.tokens(time_of_day(0)).unwrap().unwrap().extra("instance_url"), None);
+        assert_eq!(tokens_at(&read, 0).extra("instance_url"), None);
         assert_eq!(json(&read), before);
     }
 
     #[test]
-    fn whatever_a_later_version_adds_is_kept_over_a_refresh() {
+    fn fields_of_a_later_version_are_kept_over_a_refresh() {
         let mut added = json(&record());
         added["later"] = 1.into();
         added["body"]["plain"]["later"] = "2".into();
         added["body"]["plain"]["tokens"]["later"] = serde_json::json!({ "deep": [3] });
         let read = StoredTokens::from_json(added.to_string().as_bytes()).unwrap();
 
-        let mut next = read.next();
+        let mut next = read.to_record().unwrap().next();
         let tokens = TokenSet::bearer("next").unwrap();
-        let content = next.content_mut().unwrap();
-        let set = content.tokens.take().unwrap().followed_by(&tokens, time_of_day(2));
-        content.tokens = Some(set);
+        next.succeed(Current::new(tokens, time_of_day(2)), 2);
+        let next = StoredTokens::of(&next);
         let written = json(&next);
         assert_eq!(written["later"], 1);
         assert_eq!(written["body"]["plain"]["later"], "2");
@@ -772,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_says_why_and_shows_nothing() {
+    fn unreadable_record_is_reported_without_its_content() {
         let whole = record().to_json().unwrap();
         for length in 0..whole.len() - 2 {
             let why = unreadable(&whole[..length]);
@@ -790,7 +597,7 @@ mod tests {
         }
         assert!(unreadable(b"{\"version\":1,\"write_id\":\"sesame\"}").contains("not a whole one"));
 
-        // Of another shape altogether, perhaps.
+        // Its other fields may have any shape.
         let later = unreadable(b"{\"version\":2,\"sesame\":\"sesame\"}");
         assert!(
             later.contains("format 2, and this one knows 1") && later.contains("upgrade"),
@@ -803,48 +610,67 @@ mod tests {
     }
 
     #[test]
-    fn no_debug_shows_a_secret() {
+    fn debug_shows_no_secret() {
         let record = record();
         assert!(!format!("{record:?}").contains("sesame"));
     }
 
     #[test]
-    fn a_fingerprint_tells_tokens_apart_within_one_record_only() {
-        let (one, other) = (record(), record());
-        let token = RefreshToken::new("sesame");
-        let fingerprint = |record: &StoredTokens, token: &RefreshToken| {
-            record.content().unwrap().fingerprint(token)
+    fn every_fact_of_a_record_is_written_and_read() {
+        let mut record = record().to_record().unwrap();
+        let configured = RefreshToken::new("configured");
+        (record.epoch, record.login_epoch, record.revision) = (7, 5, 9);
+        (record.login_ms, record.is_logged_out) = (1_234, true);
+        record.see(&configured);
+        record.supersede(record.key.of(&RefreshToken::new("spent")));
+        record.refused = Some(record.key.of(&RefreshToken::new("refused")));
+        record.send(&RefreshToken::new("sesame-refresh"), time_of_day(3_000));
+        let json = StoredTokens::of(&record).to_json().unwrap();
+        let read = StoredTokens::from_json(&json).unwrap().to_record().unwrap();
+        assert_eq!(read.position(), record.position());
+        assert_eq!((read.login_epoch, read.login_ms, read.is_logged_out), (5, 1_234, true));
+        assert!(read.has_seen(&configured) && read.is_latest_configured(&configured));
+        assert_eq!(read.fate(&RefreshToken::new("spent")), Fate::Superseded);
+        assert_eq!(read.fate(&RefreshToken::new("refused")), Fate::Refused);
+        let sent = record.sent.as_ref().unwrap();
+        assert_eq!((sent.attempts, sent.first_ms, sent.last_ms), (1, 3_000, 3_000));
+        assert_eq!(read.fate(&RefreshToken::new("sesame-refresh")), Fate::Sent(sent));
+        assert_eq!(StoredTokens::of(&read).to_json().unwrap(), json);
+    }
+
+    #[test]
+    fn login_epoch_is_written_only_after_a_login_by_a_fallback_source() {
+        let mut record = record().to_record().unwrap();
+        let epoch_of = |record: &Record| {
+            json(&StoredTokens::of(record))["body"]["plain"].get("login_epoch").cloned()
         };
-        assert_eq!(fingerprint(&one, &token), fingerprint(&one.next(), &token));
-        assert_ne!(fingerprint(&one, &token), fingerprint(&one, &RefreshToken::new("sesam")));
-        assert_ne!(fingerprint(&one, &token), fingerprint(&other, &token));
+        assert_eq!(epoch_of(&record), None);
+        record.epoch += 1;
+        assert_eq!(epoch_of(&record), Some(1.into()));
+        record.end_session();
+        assert_eq!(epoch_of(&record), None);
+        assert_eq!(StoredTokens::of(&record).to_record().unwrap().login_epoch, 3);
     }
 
     #[test]
-    fn only_so_many_tokens_are_remembered_and_the_latest_of_them() {
-        let mut record = record();
-        let content = record.content_mut().unwrap();
-        let token = |number: usize| RefreshToken::new(format!("r{number}"));
-        for number in 0..=REMEMBERED_MAX {
-            content.see(&token(number));
-            content.spend(&token(number));
-        }
-        assert_eq!((content.seen.len(), content.spent.len()), (REMEMBERED_MAX, REMEMBERED_MAX));
-        assert!(!content.has_seen(&token(0)) && content.has_seen(&token(1)));
-        assert_eq!(content.seen.last(), Some(&content.fingerprint(&token(REMEMBERED_MAX))));
+    fn doubt_of_a_store_is_read_and_not_written() {
+        let doubted = record().doubted();
+        assert!(doubted.to_record().unwrap().is_doubted);
+        let read = StoredTokens::from_json(&doubted.to_json().unwrap()).unwrap();
+        assert!(!read.to_record().unwrap().is_doubted);
     }
 
     #[test]
-    fn no_access_token_is_newer_than_its_record() {
+    fn access_token_is_not_newer_than_its_record() {
         let mut edited = json(&record());
         edited["body"]["plain"]["tokens"]["access_revision"] = u64::MAX.into();
         let read = StoredTokens::from_json(edited.to_string().as_bytes()).unwrap();
-        let content = read.content().unwrap();
-        assert_eq!(content.tokens.as_ref().unwrap().access_revision(3), 3);
+        let record = read.to_record().unwrap();
+        assert_eq!(record.access_position(), record.position());
     }
 
     #[test]
-    fn times_that_do_not_fit_are_far_away_and_no_panic() {
+    fn times_that_do_not_fit_are_far_away() {
         let mut edited = json(&record());
         for name in
             ["expires_at_ms", "refresh_at_ms", "refresh_token_expires_at_ms", "received_at_ms"]
@@ -853,7 +679,7 @@ mod tests {
         }
         let read = StoredTokens::from_json(edited.to_string().as_bytes()).unwrap();
         let now = time_of_day(1_000_000);
-        let tokens = read.tokens(now).unwrap().unwrap();
+        let tokens = tokens_at(&read, 1_000_000);
         assert!(tokens.lifetime_at(now).unwrap() > Duration::from_secs(86400 * 365));
         assert_eq!(tokens.refresh_token_expires_at(), Some(time_of_day(u64::MAX)));
     }

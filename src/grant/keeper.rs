@@ -1,0 +1,344 @@
+//! Carries out what [`plan`](super::plan) decides: the only code that calls a source or a store.
+//!
+//! Each refresh makes the same steps, with a store and without one:
+//!
+//! lock → load → use what is newer, or write the attempt → check the lock → send → write the outcome → hand it out
+//!
+//! Without a store, the ledger in memory is the record, and a write is a compare-and-swap on it. While a store is unavailable and
+//! the program is configured to go on, the steps are made on the ledger too, and it is written to the store later.
+//!
+//! Invariants:
+//!
+//! - A token set that the source has returned is in the ledger before anything is awaited, and stays there until it is
+//!   saved.
+//! - Nothing is sent unless the attempt is written and the lock was still held after that. A process that is suspended between that
+//!   check and the sending can outlive its lease; nothing can close that gap.
+//! - The ledger's lock is held for a moment and never across an await. A future that is dropped in the middle leaves an attempt
+//!   with an unknown outcome or an unsaved set in the ledger, where the next refresh finds it.
+
+use std::future::Future;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::backing::{Backing, BackingLock, Failure};
+use super::ledger::{Due, Ledger, Set, SetId};
+use super::plan::{self, Leeway, Plan, Setup, Wish};
+use super::record::{Binding, Record, WriteId};
+use super::refresh::Refresh;
+use crate::clock::{Clock, Timestamp};
+use crate::error::TokenError;
+use crate::limit::Limit;
+use crate::source::{BoxTokenSource, Renewal, TokenSource as _};
+use crate::token::TokenSet;
+
+/// The ledger of one grant, and the ways to change it.
+pub(crate) struct Keeper {
+    source: BoxTokenSource,
+    store: Option<Store>,
+    leeway: Leeway,
+    clock: Arc<dyn Clock>,
+    #[expect(clippy::disallowed_types, reason = "held for a moment, and never across an await")]
+    ledger: std::sync::Mutex<Ledger>,
+}
+
+/// A store and how to use it.
+pub(crate) struct Store {
+    pub(crate) backing: Box<dyn Backing>,
+    pub(crate) name: String,
+    pub(crate) lock_timeout: Duration,
+    /// Whether to go on without the store while it is unavailable; `None` if that depends on whether the server rotates.
+    pub(crate) goes_on: Option<bool>,
+}
+
+/// A token set for the credentials.
+#[derive(Clone, Debug)]
+pub(crate) struct Obtained {
+    pub(crate) id: SetId,
+    pub(crate) tokens: TokenSet,
+    /// When it was asked for.
+    pub(crate) asked: Timestamp,
+    /// Whether it was found in the store.
+    pub(crate) is_adopted: bool,
+    /// Whether the application has logged in or out, here or elsewhere, since the set that the credentials have.
+    pub(crate) is_of_other_login: bool,
+}
+
+/// What a refresh has to report besides its result.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// The token set could not be saved.
+    pub(crate) unsaved: Option<TokenError>,
+    /// What was unsaved before is saved.
+    pub(crate) is_saved: bool,
+}
+
+/// What a look at the store has found.
+#[derive(Debug)]
+pub(crate) enum Look {
+    Newer(Obtained),
+    /// The record has changed since the source last refused. If it has, a refresh may succeed now.
+    Changed,
+    Nothing,
+}
+
+/// How the record is read and written.
+#[derive(Clone, Copy)]
+pub(super) enum Access<'a> {
+    /// In memory: there is no store.
+    Memory,
+    /// In memory, because the store is unavailable.
+    Offline(&'a TokenError),
+    /// In the store, with its lock if anything may be sent.
+    Stored(&'a Store, Option<&'a dyn BackingLock>),
+}
+
+impl Keeper {
+    pub(crate) fn new(
+        source: BoxTokenSource,
+        store: Option<Store>,
+        leeway: Leeway,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            source,
+            store,
+            leeway,
+            clock,
+            #[expect(clippy::disallowed_types, reason = "see the field")]
+            ledger: std::sync::Mutex::default(),
+        }
+    }
+
+    /// Returns whether others can bring tokens.
+    pub(crate) fn has_store(&self) -> bool {
+        self.store.is_some()
+    }
+
+    pub(crate) fn new_id(&self) -> SetId {
+        self.with(Ledger::new_id)
+    }
+
+    // ===== what the credentials ask for =====
+
+    /// Obtains a newer token set than the credentials have.
+    ///
+    /// `renewal` has the cause and the challenge. What is sent is decided here.
+    ///
+    /// `on_unknown` is called before anything is sent if another process has left an attempt with an unknown outcome.
+    pub(crate) async fn refresh(
+        &self,
+        wish: Wish,
+        renewal: Renewal,
+        on_unknown: &(dyn Fn(TokenError) + Sync),
+    ) -> (Result<Obtained, TokenError>, Notes) {
+        let mut notes = Notes::default();
+        let refresh = Refresh { keeper: self, setup: self.setup(), wish, renewal, on_unknown };
+        let result =
+            refresh.run(self.store.as_ref(), &mut notes).await.map_err(Failure::into_error);
+        if result.as_ref().is_err_and(TokenError::is_denied) {
+            self.with(|ledger| ledger.refused_at = ledger.record.as_ref().map(Record::position));
+        }
+        (result, notes)
+    }
+
+    /// Looks for what others have stored. Sends nothing.
+    pub(crate) async fn look(&self, wish: Wish) -> (Look, Notes) {
+        let mut notes = Notes::default();
+        let Some(store) = &self.store else { return (Look::Nothing, notes) };
+        let setup = self.setup();
+        let Ok(record) = self.load(Access::Stored(store, None), &setup, &mut notes).await else {
+            return (Look::Nothing, notes);
+        };
+        let look = match self.plan(record.as_ref(), &wish, &setup) {
+            Plan::Use(set) => Look::Newer(self.hand_out(set, None, &wish)),
+            _ if record.as_ref().map(Record::position) != self.with(|ledger| ledger.refused_at) => {
+                Look::Changed
+            }
+            _ => Look::Nothing,
+        };
+        (look, notes)
+    }
+
+    /// Saves what could not be saved before. Returns whether that was a token set.
+    pub(crate) async fn save(&self) -> Result<bool, TokenError> {
+        let is_due = self.with(|ledger| ledger.unsaved.is_some() || ledger.not_made.is_some());
+        let Some(store) = self.store.as_ref().filter(|_| is_due) else { return Ok(false) };
+        let mut notes = Notes::default();
+        match self.load(Access::Stored(store, None), &self.setup(), &mut notes).await {
+            Ok(_) => Ok(notes.is_saved),
+            Err(failure) => Err(failure.into_error()),
+        }
+    }
+
+    /// Begins a new session with these tokens, or without any.
+    ///
+    /// # Errors
+    ///
+    /// [Denied](TokenError::is_denied) if the refresh token is superseded. Otherwise the session has begun, and could not be
+    /// saved.
+    pub(crate) async fn log_in(
+        &self,
+        id: SetId,
+        tokens: Option<TokenSet>,
+    ) -> Result<(), TokenError> {
+        let setup = self.setup();
+        let now = self.clock.now().wall();
+        self.with(|ledger| {
+            let record = ledger.record.as_ref();
+            // A store may have the successor of such a token, and it must not be lost.
+            let is_saved = self.store.is_some() && plan::is_brought_back(record, tokens.as_ref());
+            let next = (!is_saved).then(|| plan::log_in(record, tokens, now, &setup));
+            ledger.begin_session(id, next);
+            if self.store.is_none() {
+                ledger.unsaved = None;
+            }
+        });
+        let is_overtaken = || self.with(|ledger| ledger.is_overtaken(id));
+        if let Some(store) = self.store.as_ref().filter(|_| !is_overtaken())
+            && let Err(failure) =
+                self.load(Access::Stored(store, None), &setup, &mut Notes::default()).await
+        {
+            self.with(Ledger::session_is_late);
+            return Err(failure.into_error());
+        }
+        match is_overtaken() {
+            false => Ok(()),
+            true => Err(TokenError::denied(
+                "the server has replaced this refresh token before, so that it was not stored; the user must log in again",
+            )),
+        }
+    }
+
+    // ===== the record =====
+
+    /// Loads the record, once it contains what this process knows.
+    pub(super) async fn load(
+        &self,
+        access: Access<'_>,
+        setup: &Setup,
+        notes: &mut Notes,
+    ) -> Result<Option<Record>, Failure> {
+        for _ in 0..ROUNDS {
+            let (record, due, of) = match access {
+                Access::Stored(..) => {
+                    let record = self.read(access).await?;
+                    // At once, while what it is decided about is still what the ledger contains.
+                    self.with(|ledger| {
+                        let due = plan::due(record.as_ref(), ledger, setup)?;
+                        let of = ledger.write_id();
+                        notes.is_saved |= ledger.settle(&due, record.as_ref());
+                        Ok::<_, Failure>((record, due, of))
+                    })?
+                }
+                Access::Memory | Access::Offline(_) => self.with(|ledger| {
+                    let record = ledger.record.clone();
+                    let due = record.as_ref().map(|record| plan::upkeep(record, ledger, setup));
+                    (record, due.unwrap_or(Due::Nothing), ledger.write_id())
+                }),
+            };
+            let next = match &due {
+                Due::Nothing => return Ok(record),
+                Due::Saved | Due::Overtaken => continue,
+                Due::Save(next) | Due::Write(next) => next,
+            };
+            match self.write(access, next, record.map(|record| record.write_id)).await {
+                Ok(()) => notes.is_saved |= self.with(|ledger| ledger.written(&due, of)),
+                Err(Failure::Conflict) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(Failure::Conflict)
+    }
+
+    /// Writes a record in the place of another one.
+    pub(super) async fn write(
+        &self,
+        access: Access<'_>,
+        record: &Record,
+        replaces: Option<WriteId>,
+    ) -> Result<(), Failure> {
+        if let Access::Stored(store, _) = access {
+            return answered(store.backing.save(record, replaces)).await;
+        }
+        self.with(|ledger| match ledger.write_id() == replaces {
+            true => {
+                ledger.record = Some(record.clone());
+                Ok(())
+            }
+            false => Err(Failure::Conflict),
+        })
+    }
+
+    /// Reads the record.
+    pub(super) async fn read(&self, access: Access<'_>) -> Result<Option<Record>, Failure> {
+        match access {
+            Access::Stored(store, _) => answered(store.backing.load()).await,
+            Access::Memory | Access::Offline(_) => Ok(self.with(|ledger| ledger.record.clone())),
+        }
+    }
+
+    pub(super) fn plan(&self, record: Option<&Record>, wish: &Wish, setup: &Setup) -> Plan {
+        let now = self.now().wall();
+        self.with(|ledger| plan::plan(record, ledger, wish, setup, now))
+    }
+
+    /// Hands out a set to the credentials. `asked` if it was obtained just now.
+    pub(super) fn hand_out(&self, set: Set, asked: Option<Timestamp>, wish: &Wish) -> Obtained {
+        let is_adopted = asked.is_none();
+        let (id, is_of_other_login) = self.with(|ledger| {
+            let last = ledger.held.filter(|held| wish.has == Some(held.id));
+            let is_of_other_login = last.is_some_and(|last| last.login_epoch != set.login_epoch);
+            (ledger.hand_out(&set, is_adopted), is_of_other_login)
+        });
+        let asked = asked.unwrap_or_else(|| self.now());
+        Obtained { id, tokens: set.tokens, asked, is_adopted, is_of_other_login }
+    }
+
+    pub(super) async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+        self.source.fetch(renewal).await
+    }
+
+    fn setup(&self) -> Setup {
+        let info = self.source.info();
+        let name = self.store.as_ref().map(|store| store.name.clone());
+        Setup {
+            binding: Binding {
+                token_endpoint: info.token_endpoint.unwrap_or_default(),
+                client_id: info.client_id.unwrap_or_default(),
+                name: name.unwrap_or_default(),
+            },
+            configured: info.refresh_token,
+            rotates: info.rotates,
+            reuse_grace: info.reuse_grace,
+            leeway: self.leeway,
+            store: self.store.as_ref().map(|store| store.backing.describe()).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now().bounded()
+    }
+
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Ledger) -> T) -> T {
+        f(&mut self.ledger.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Awaits the store. One that does not answer is unavailable, and the step may be made nevertheless.
+pub(super) async fn answered<T>(
+    step: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    Limit::after(STORE_LIMIT).run(step).await.unwrap_or_else(|| Err(no_answer()))
+}
+
+pub(super) fn no_answer() -> Failure {
+    Failure::Unavailable(TokenError::unsent(format!(
+        "the store did not answer within {STORE_LIMIT:?}"
+    )))
+}
+
+/// How long the store may take for one step, the wait for the lock not counted.
+pub(super) const STORE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often the record may change during one refresh.
+pub(super) const ROUNDS: usize = 16;

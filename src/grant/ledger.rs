@@ -1,0 +1,242 @@
+//! What one process knows about a grant. Without a store, that is all there is.
+//!
+//! It is behind a lock that is held for a moment, and each method leaves it whole.
+
+use super::record::{Position, Record, Sent, WriteId};
+use crate::token::{RefreshToken, TokenSet};
+
+/// What one process knows about the grant. Without a store, that is all there is.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// The newest record that this process has read or made, unsaved changes included.
+    pub(super) record: Option<Record>,
+    pub(super) unsaved: Option<Unsaved>,
+    /// An attempt that was recorded and not made, and the attempts before it: to be taken back.
+    pub(super) not_made: Option<(WriteId, Option<Sent>)>,
+    /// The attempt that this process is making.
+    pub(super) sending: Option<WriteId>,
+    /// The last attempt that this process has recorded.
+    pub(super) ours: Option<WriteId>,
+    /// The token set that this process has.
+    pub(super) held: Option<Held>,
+    pub(super) last_id: u64,
+    /// The record after the source has refused, and the attempt of another process that was reported last.
+    pub(super) refused_at: Option<Position>,
+    pub(super) reported: Option<WriteId>,
+    /// Whether the application has logged in or out in this process, so that the configured refresh token is out of date.
+    pub(super) has_logged: bool,
+}
+
+/// A change that the store does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unsaved {
+    /// The current token set is a successor of the one with this revision, which was saved.
+    Successor { of: u64 },
+    /// The session.
+    Session(Begun),
+    /// An attempt to spend the refresh token.
+    Attempt,
+}
+
+/// How an unsaved session began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// The application logs in or out at this moment.
+    Now,
+    /// The application logged in or out, and that could not be saved then. Others may have done so since.
+    Late,
+    /// The configured refresh token was sent while the store was unavailable.
+    Configured,
+}
+
+/// Identifies a token set within this process. Later ones have higher ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SetId(pub(super) u64);
+
+/// Which of all token sets the credentials have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) id: SetId,
+    pub(super) position: Position,
+    /// [`Record::login_epoch`] of its session.
+    pub(super) login_epoch: u64,
+}
+
+/// What the store must be given before anything else, so that it has what this process knows.
+#[derive(Debug)]
+pub(super) enum Due {
+    Nothing,
+    /// The change that is unsaved.
+    Save(Record),
+    Write(Record),
+    /// Nothing: the unsaved change was saved after all, although the store returned an error.
+    Saved,
+    /// Nothing: something newer has overtaken the unsaved change.
+    Overtaken,
+}
+
+/// A token set and its place in the ledger.
+#[derive(Clone, Debug)]
+pub(super) struct Set {
+    pub(super) tokens: TokenSet,
+    pub(super) position: Position,
+    /// [`Record::login_epoch`] of its session.
+    pub(super) login_epoch: u64,
+}
+
+impl Set {
+    pub(super) fn of(record: &Record, tokens: TokenSet) -> Self {
+        Self { tokens, position: record.position(), login_epoch: record.login_epoch }
+    }
+}
+
+impl Ledger {
+    pub(super) fn new_id(&mut self) -> SetId {
+        self.last_id += 1;
+        SetId(self.last_id)
+    }
+
+    /// Begins the session of a log-in or log-out with this record; `None` if the refresh token is superseded.
+    pub(super) fn begin_session(&mut self, id: SetId, next: Option<Record>) {
+        self.has_logged = true;
+        let position = next.as_ref().map_or(OVERTAKEN, Record::position);
+        let login_epoch = next.as_ref().map_or(0, |next| next.login_epoch);
+        self.held = Some(Held { id, position, login_epoch });
+        if let Some(next) = next {
+            self.record = Some(next);
+            self.unsaved = Some(Unsaved::Session(Begun::Now));
+            self.refused_at = None;
+        }
+    }
+
+    /// Notes that the session could not be saved when it began.
+    pub(super) fn session_is_late(&mut self) {
+        if self.unsaved == Some(Unsaved::Session(Begun::Now)) {
+            self.unsaved = Some(Unsaved::Session(Begun::Late));
+        }
+    }
+
+    pub(super) fn write_id(&self) -> Option<WriteId> {
+        self.record.as_ref().map(|record| record.write_id)
+    }
+
+    /// Returns whether something newer was stored in the place of this set.
+    pub(super) fn is_overtaken(&self, id: SetId) -> bool {
+        self.held.is_some_and(|held| held.id == id && held.position == OVERTAKEN)
+    }
+
+    /// Hands out a set: the credentials have it from now on.
+    pub(super) fn hand_out(&mut self, set: &Set, is_adopted: bool) -> SetId {
+        let id = match self.held {
+            Some(held) if is_adopted && held.position == set.position => held.id,
+            _ => self.new_id(),
+        };
+        self.held = Some(Held { id, position: set.position, login_epoch: set.login_epoch });
+        id
+    }
+
+    /// Remembers a record with a set that is not saved yet, unless a newer one is known.
+    pub(super) fn hold(&mut self, next: &Record, parent: Position) {
+        if self.record.as_ref().is_none_or(|known| known.position() < next.position()) {
+            self.record = Some(next.clone());
+            self.unsaved = Some(match self.unsaved {
+                Some(unsaved @ (Unsaved::Session(_) | Unsaved::Successor { .. })) => unsaved,
+                _ if parent.revision == 0 => Unsaved::Session(Begun::Configured),
+                _ => Unsaved::Successor { of: parent.revision },
+            });
+            self.refused_at = None;
+        }
+    }
+
+    /// Notes that this record is saved, with its token set.
+    pub(super) fn saved(&mut self, record: &Record) {
+        if self.record.as_ref().is_none_or(|known| known.position() <= record.position()) {
+            self.record = Some(record.clone());
+            self.unsaved = None;
+            self.refused_at = None;
+        }
+    }
+
+    /// Gives up the set of a record that something else was stored in place of.
+    pub(super) fn give_up(&mut self, record: &Record) {
+        if self.write_id() == Some(record.write_id) {
+            self.unsaved = None;
+        }
+    }
+
+    /// Notes an attempt that is written to the store.
+    pub(super) fn attempted(&mut self, record: &Record) {
+        if self.record.as_ref().is_none_or(|known| known.position() == record.position()) {
+            self.record = Some(record.clone());
+        }
+    }
+
+    /// Notes that an attempt was not made, or was not counted.
+    pub(super) fn take_back(&mut self, by: WriteId, before: Option<Sent>) {
+        if let Some(record) = &self.record
+            && record.sent.as_ref().is_some_and(|sent| sent.by == by)
+        {
+            let mut next = record.next();
+            next.sent.clone_from(&before);
+            self.record = Some(next);
+            self.unsaved.take_if(|unsaved| *unsaved == Unsaved::Attempt);
+        }
+        self.not_made = Some((by, before));
+    }
+
+    /// Notes that the server has refused the refresh token of this record.
+    pub(super) fn refused(&mut self, record: &Record, token: &RefreshToken) {
+        match &self.record {
+            Some(known) if known.position() != record.position() => {}
+            Some(known) => self.record = Some(known.refuse(token)),
+            None => self.record = Some(record.refuse(token)),
+        }
+        self.unsaved.take_if(|unsaved| *unsaved == Unsaved::Attempt);
+    }
+
+    /// Notes what was decided about a record that was loaded. Returns whether something that was unsaved is now known to be saved.
+    pub(super) fn settle(&mut self, due: &Due, stored: Option<&Record>) -> bool {
+        let is_saved = match due {
+            Due::Save(_) | Due::Write(_) => return false,
+            Due::Nothing => false,
+            Due::Saved => true,
+            Due::Overtaken => {
+                if let (Some(held), Some(known)) = (&mut self.held, &self.record)
+                    && held.position == known.position()
+                {
+                    *held = Held { id: held.id, position: OVERTAKEN, login_epoch: 0 };
+                }
+                false
+            }
+        };
+        self.unsaved = None;
+        self.not_made = None;
+        self.record = stored.cloned();
+        is_saved
+    }
+
+    /// Notes that a record was written. `of` is the write id of the ledger's record when that was decided.
+    pub(super) fn written(&mut self, due: &Due, of: Option<WriteId>) -> bool {
+        let (next, is_save) = match due {
+            Due::Save(next) => (next, true),
+            Due::Write(next) => (next, false),
+            Due::Nothing | Due::Saved | Due::Overtaken => return false,
+        };
+        let known = self.record.as_ref();
+        if known.map(|known| known.write_id) != of || !is_save && self.unsaved.is_some() {
+            // The ledger has changed meanwhile, or still has something to save.
+            return false;
+        }
+        if let (true, Some(held), Some(known)) = (is_save, &mut self.held, known)
+            && held.position == known.position()
+        {
+            *held = Held { id: held.id, position: next.position(), login_epoch: next.login_epoch };
+        }
+        self.record = Some(next.clone());
+        self.not_made = None;
+        matches!(self.unsaved.take(), Some(Unsaved::Session(_) | Unsaved::Successor { .. }))
+    }
+}
+
+/// The position of a set that something else was stored in place of.
+const OVERTAKEN: Position = Position { epoch: 0, revision: 0 };

@@ -1,0 +1,12 @@
+//! The ledger of one grant: what is known about it, and the only code that calls a source or a store.
+
+pub(crate) mod backing;
+mod keeper;
+mod ledger;
+mod plan;
+pub(crate) mod record;
+mod refresh;
+
+pub(crate) use self::keeper::{Keeper, Look, Notes, Obtained, Store};
+pub(crate) use self::ledger::SetId;
+pub(crate) use self::plan::{Leeway, Wish};

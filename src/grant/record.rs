@@ -1,0 +1,478 @@
+//! What is known about one grant: the current token set, and the fate of each refresh token.
+//!
+//! Plain data with the rules for changing it. [`plan`](super::plan) decides which change to make. Times of day are milliseconds since
+//! 1970, because a store shares them with other machines.
+
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::{Duration, SystemTime};
+
+use crate::clock::since_epoch;
+use crate::token::{Expiry, RefreshToken, TokenSet};
+
+/// The number of refresh tokens that are remembered in each list of a [`Record`].
+const REMEMBERED_MAX: usize = 64;
+
+/// Everything that is known about one grant.
+///
+/// A refresh token has exactly one [`Fate`]. Revisions grow with each token set, epochs with each session.
+#[derive(Clone)]
+pub(crate) struct Record {
+    pub(crate) write_id: WriteId,
+    /// The number of the session: grows with each log-in and log-out, and with each log-in by a fallback source.
+    pub(crate) epoch: u64,
+    /// The epoch of the last log-in or log-out by a user, rather than by a fallback source.
+    pub(crate) login_epoch: u64,
+    /// The number of the token set, over all epochs.
+    pub(crate) revision: u64,
+    pub(crate) binding: Binding,
+    pub(crate) current: Option<Current>,
+    /// When the application last logged in or out; zero if it never has. Each log-in and log-out has a later time than the last.
+    pub(crate) login_ms: u64,
+    /// The application has logged out, and the configured refresh token is not to be sent.
+    pub(crate) is_logged_out: bool,
+    /// The refresh token whose outcome is unknown.
+    pub(crate) sent: Option<Sent>,
+    /// The refresh token that the server has refused.
+    pub(crate) refused: Option<Fingerprint>,
+    /// The first refresh token of each session: configured ones that had their turn, the latest last, and those of log-ins.
+    pub(crate) firsts: Vec<Fingerprint>,
+    /// Refresh tokens that the server has replaced, the latest last. Those in `firsts` stay however many follow.
+    pub(crate) superseded: Vec<Fingerprint>,
+    pub(crate) key: FingerprintKey,
+    /// A store reports that what was written after this record may be lost. Never written.
+    pub(crate) is_doubted: bool,
+    /// Fields that a later version of the crate has added, to be written unchanged.
+    #[cfg(feature = "store")]
+    pub(crate) unknown: UnknownFields,
+}
+
+/// Fields of a stored record that this version does not know.
+#[cfg(feature = "store")]
+#[derive(Clone, Default)]
+pub(crate) struct UnknownFields {
+    pub(crate) record: Fields,
+    pub(crate) content: Fields,
+    pub(crate) tokens: Fields,
+}
+
+#[cfg(feature = "store")]
+pub(crate) type Fields = std::collections::BTreeMap<String, serde_json::Value>;
+
+/// Which of all token sets of a grant: the epoch, then the revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Position {
+    pub(crate) epoch: u64,
+    pub(crate) revision: u64,
+}
+
+/// What has become of a refresh token.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Fate<'a> {
+    Unused,
+    /// It was sent, or is about to be, and the outcome is unknown.
+    Sent(&'a Sent),
+    /// The server refused it.
+    Refused,
+    /// The server issued another one instead.
+    Superseded,
+}
+
+/// The attempts to spend a refresh token whose outcome is unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) token: Fingerprint,
+    /// The write that recorded the last attempt.
+    pub(crate) by: WriteId,
+    /// Zero if the store has lost what was written about the token.
+    pub(crate) attempts: u32,
+    pub(crate) first_ms: u64,
+    pub(crate) last_ms: u64,
+}
+
+/// The current token set, with the times of day that its lifetimes end.
+#[derive(Clone, Debug)]
+pub(crate) struct Current {
+    pub(crate) tokens: TokenSet,
+    pub(crate) received_ms: u64,
+    pub(crate) expires_at_ms: Option<u64>,
+    pub(crate) refresh_at_ms: Option<u64>,
+    /// The revision that the access token was issued with, if the refresh token is newer.
+    pub(crate) access_revision: Option<u64>,
+}
+
+/// What a record belongs to: the token endpoint, the client, and the name of the credentials.
+///
+/// A record with another binding is never used, so that an edited configuration cannot send the refresh token of one server to
+/// another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "store", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Binding {
+    /// The origin of the token endpoint, such as `https://as.example.com`; empty if the source does not report it.
+    #[cfg_attr(feature = "store", serde(default))]
+    pub token_endpoint: String,
+    /// The client id; empty if the source does not report it.
+    #[cfg_attr(feature = "store", serde(default))]
+    pub client_id: String,
+    /// The name of the credentials.
+    #[cfg_attr(feature = "store", serde(default))]
+    pub name: String,
+}
+
+impl Record {
+    /// Creates the first record of a grant.
+    pub(crate) fn new(binding: Binding) -> Self {
+        Self {
+            write_id: WriteId::random(),
+            epoch: 1,
+            login_epoch: 1,
+            revision: 0,
+            binding,
+            current: None,
+            login_ms: 0,
+            is_logged_out: false,
+            sent: None,
+            refused: None,
+            firsts: Vec::new(),
+            superseded: Vec::new(),
+            key: FingerprintKey(random()),
+            is_doubted: false,
+            #[cfg(feature = "store")]
+            unknown: UnknownFields::default(),
+        }
+    }
+
+    /// Returns this record as it is to be written next, under a write id of its own.
+    pub(crate) fn next(&self) -> Self {
+        Self { write_id: WriteId::random(), is_doubted: false, ..self.clone() }
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        Position { epoch: self.epoch, revision: self.revision }
+    }
+
+    /// Returns the position that the access token was issued with.
+    pub(crate) fn access_position(&self) -> Position {
+        let access = self.current.as_ref().and_then(|current| current.access_revision);
+        // An edited record must not look newer than itself: it would be handed out again and again.
+        Position {
+            revision: access.map_or(self.revision, |access| access.min(self.revision)),
+            ..self.position()
+        }
+    }
+
+    pub(crate) fn refresh_token(&self) -> Option<&RefreshToken> {
+        self.current.as_ref()?.tokens.refresh_token()
+    }
+
+    pub(crate) fn fate(&self, token: &RefreshToken) -> Fate<'_> {
+        let token = self.key.of(token);
+        if self.refused == Some(token) {
+            return Fate::Refused;
+        }
+        if self.superseded.contains(&token) {
+            return Fate::Superseded;
+        }
+        match &self.sent {
+            Some(sent) if sent.token == token => Fate::Sent(sent),
+            _ => Fate::Unused,
+        }
+    }
+
+    /// Returns whether this configured refresh token has had its turn, or has it now.
+    pub(crate) fn has_seen(&self, configured: &RefreshToken) -> bool {
+        let token = self.key.of(configured);
+        self.firsts.contains(&token)
+            || self.superseded.contains(&token)
+            || self.refresh_token().is_some_and(|current| self.key.of(current) == token)
+    }
+
+    /// Returns whether this is the configured refresh token whose turn came last.
+    pub(crate) fn is_latest_configured(&self, configured: &RefreshToken) -> bool {
+        self.firsts.last() == Some(&self.key.of(configured))
+    }
+
+    // ===== changes =====
+
+    /// Records that a configured refresh token has its turn.
+    pub(crate) fn see(&mut self, configured: &RefreshToken) {
+        remember(&mut self.firsts, self.key.of(configured), &[]);
+    }
+
+    /// Records a first refresh token that is not the configured one, or has had its turn without being sent.
+    pub(crate) fn see_before_latest(&mut self, token: &RefreshToken) {
+        let token = self.key.of(token);
+        match self.firsts.pop() {
+            Some(latest) if latest != token => {
+                remember(&mut self.firsts, token, &[]);
+                self.firsts.push(latest);
+            }
+            _ => self.firsts.push(token),
+        }
+    }
+
+    /// Records that the server has replaced this refresh token.
+    pub(crate) fn supersede(&mut self, token: Fingerprint) {
+        remember(&mut self.superseded, token, &self.firsts);
+    }
+
+    /// Records an attempt to spend a refresh token.
+    pub(crate) fn send(&mut self, token: &RefreshToken, now: SystemTime) {
+        let now_ms = milliseconds_at(now);
+        let token = self.key.of(token);
+        let before = self.sent.take().filter(|sent| sent.token == token);
+        self.sent = Some(Sent {
+            token,
+            by: self.write_id,
+            attempts: before.as_ref().map_or(0, |sent| sent.attempts).saturating_add(1),
+            first_ms: before.filter(|sent| sent.attempts > 0).map_or(now_ms, |sent| sent.first_ms),
+            last_ms: now_ms,
+        });
+    }
+
+    /// Records that what was written about a refresh token may be lost.
+    pub(crate) fn doubt(&mut self, token: &RefreshToken) {
+        let token = self.key.of(token);
+        self.sent = Some(Sent { token, by: self.write_id, attempts: 0, first_ms: 0, last_ms: 0 });
+    }
+
+    /// Puts a token set in the place of the current one, whose refresh token was spent for it.
+    pub(crate) fn succeed(&mut self, current: Current, revision: u64) {
+        if let Some(issued) = current.tokens.refresh_token().map(|token| self.key.of(token)) {
+            if let Some(spent) = self.last_refresh_token().filter(|spent| *spent != issued) {
+                self.supersede(spent);
+            }
+            // Some servers issue a refresh token again.
+            self.superseded.retain(|superseded| *superseded != issued);
+        }
+        self.revision = revision;
+        self.sent = None;
+        self.refused = None;
+        self.is_logged_out = false;
+        self.current = Some(current);
+    }
+
+    /// Puts a refresh token in the place of the current one. The access token stays.
+    pub(crate) fn replace_refresh_token(&mut self, successor: &RefreshToken, current: Current) {
+        if let Some(spent) = self.last_refresh_token() {
+            self.supersede(spent);
+        }
+        let until = self.revision;
+        self.revision = self.revision.saturating_add(1);
+        self.sent = None;
+        self.refused = None;
+        self.current = Some(match self.current.take() {
+            None => current,
+            Some(last) => Current {
+                tokens: last
+                    .tokens
+                    .clone()
+                    .with_refresh_token(successor.clone())
+                    .without_refresh_token_expiry(),
+                access_revision: last.access_revision.or(Some(until)),
+                ..last
+            },
+        });
+    }
+
+    /// Returns the refresh token of the current set, or at first the configured one.
+    fn last_refresh_token(&self) -> Option<Fingerprint> {
+        match &self.current {
+            Some(current) => current.tokens.refresh_token().map(|token| self.key.of(token)),
+            None if self.revision == 0 => self.firsts.last().copied(),
+            None => self.sent.as_ref().map(|sent| sent.token),
+        }
+    }
+
+    /// Returns the record after the server has refused this refresh token.
+    pub(crate) fn refuse(&self, token: &RefreshToken) -> Self {
+        let mut next = self.next();
+        next.sent = None;
+        next.refused = Some(next.key.of(token));
+        next
+    }
+
+    /// Ends the session: nothing that is known about it holds for the next.
+    pub(crate) fn end_session(&mut self) {
+        self.epoch = self.epoch.saturating_add(1);
+        self.login_epoch = self.epoch;
+        self.current = None;
+        self.is_logged_out = false;
+        self.sent = None;
+        self.refused = None;
+    }
+}
+
+fn remember(list: &mut Vec<Fingerprint>, token: Fingerprint, kept: &[Fingerprint]) {
+    list.retain(|known| *known != token);
+    list.push(token);
+    let mut evictable = list.iter().filter(|known| !kept.contains(known));
+    if evictable.clone().count() > REMEMBERED_MAX
+        && let Some(oldest) = evictable.next().copied()
+    {
+        list.retain(|known| *known != oldest);
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("write_id", &self.write_id)
+            .field("position", &self.position())
+            .field("sent", &self.sent)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Current {
+    /// Records a token set that was asked for at this time of day.
+    pub(crate) fn new(tokens: TokenSet, asked: SystemTime) -> Self {
+        let asked = since_epoch(asked);
+        let expires_at = tokens.expiry().map(|expiry| match expiry {
+            Expiry::In(lifetime) => asked.saturating_add(lifetime),
+            Expiry::At(at) => at,
+        });
+        let refresh_at = tokens.refresh_in().map(|after| asked.saturating_add(after));
+        Self {
+            tokens,
+            received_ms: milliseconds(asked),
+            expires_at_ms: expires_at.map(milliseconds),
+            refresh_at_ms: refresh_at.map(milliseconds),
+            access_revision: None,
+        }
+    }
+
+    /// Returns the token set with the lifetimes that are left at this time of day.
+    pub(crate) fn tokens_at(&self, now: SystemTime) -> TokenSet {
+        let mut tokens = self.tokens.clone();
+        if let Some(at) = self.expires_at_ms {
+            tokens = tokens.with_expires_at(time_of_day(at));
+        }
+        if let Some(at) = self.refresh_at_ms {
+            tokens =
+                tokens.with_refresh_in(Duration::from_millis(at).saturating_sub(since_epoch(now)));
+        }
+        tokens
+    }
+
+    /// Returns whether both are the same tokens.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let refresh_token = |current: &Self| {
+            current.tokens.refresh_token().map(|token| token.expose_secret().to_owned())
+        };
+        self.tokens.access_token().expose_secret() == other.tokens.access_token().expose_secret()
+            && refresh_token(self) == refresh_token(other)
+    }
+
+    /// Returns the time until the access token expires, if that is known.
+    pub(crate) fn left(&self, now: SystemTime) -> Option<Duration> {
+        Some(Duration::from_millis(self.expires_at_ms?).saturating_sub(since_epoch(now)))
+    }
+
+    /// Returns the lifetime that the access token was issued with, if that is known.
+    pub(crate) fn lifetime(&self) -> Option<Duration> {
+        Some(Duration::from_millis(self.expires_at_ms?.saturating_sub(self.received_ms)))
+    }
+}
+
+// ===== times, ids, fingerprints =====
+
+fn milliseconds(since_epoch: Duration) -> u64 {
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn milliseconds_at(at: SystemTime) -> u64 {
+    milliseconds(since_epoch(at))
+}
+
+/// Returns a time of day; a very late one for a number that does not fit.
+pub(crate) fn time_of_day(milliseconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH
+        .checked_add(Duration::from_millis(milliseconds))
+        .unwrap_or(SystemTime::UNIX_EPOCH + FAR_AWAY)
+}
+
+const FAR_AWAY: Duration = Duration::from_secs(1000 * 365 * 86400);
+
+/// The id of one write, which no other write has.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WriteId(pub(crate) [u8; 16]);
+
+impl WriteId {
+    pub(crate) fn random() -> Self {
+        Self(random())
+    }
+
+    #[cfg(feature = "encrypted-store")]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for WriteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for WriteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WriteId({self})")
+    }
+}
+
+/// The key of the fingerprints in one record and all that follow it.
+#[derive(Clone, Copy)]
+pub(crate) struct FingerprintKey(pub(crate) [u8; 16]);
+
+/// Identifies a refresh token without revealing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fingerprint(pub(crate) [u8; 16]);
+
+impl FingerprintKey {
+    /// HMAC-SHA-256, since a store makes fingerprints readable to others.
+    #[cfg(feature = "store")]
+    pub(crate) fn of(&self, token: &RefreshToken) -> Fingerprint {
+        use hmac::{KeyInit as _, Mac as _};
+
+        let mut fingerprint = [0; 16];
+        // A key of any length is valid for HMAC.
+        if let Ok(mut mac) = hmac::Hmac::<sha2::Sha256>::new_from_slice(&self.0) {
+            mac.update(token.expose_secret().as_bytes());
+            fingerprint.copy_from_slice(&mac.finalize().into_bytes()[..16]);
+        }
+        Fingerprint(fingerprint)
+    }
+
+    /// A keyed hash, since fingerprints stay in memory.
+    #[cfg(not(feature = "store"))]
+    pub(crate) fn of(&self, token: &RefreshToken) -> Fingerprint {
+        use std::hash::Hasher as _;
+
+        static KEYS: std::sync::OnceLock<[RandomState; 2]> = std::sync::OnceLock::new();
+        let keys = KEYS.get_or_init(|| [RandomState::new(), RandomState::new()]);
+        let mut fingerprint = [0; 16];
+        for (half, key) in fingerprint.chunks_exact_mut(8).zip(keys) {
+            let mut hasher = key.build_hasher();
+            hasher.write(&self.0);
+            hasher.write(token.expose_secret().as_bytes());
+            half.copy_from_slice(&hasher.finish().to_be_bytes());
+        }
+        Fingerprint(fingerprint)
+    }
+}
+
+/// Returns bytes that no other call returns.
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    #[cfg(feature = "store")]
+    if getrandom::fill(&mut bytes).is_ok() {
+        return bytes;
+    }
+    // Unique is enough: nothing relies on the bytes being unpredictable.
+    let halves = [0_u64, 1].map(|half| RandomState::new().hash_one(half).to_be_bytes());
+    bytes[..8].copy_from_slice(&halves[0]);
+    bytes[8..].copy_from_slice(&halves[1]);
+    bytes
+}

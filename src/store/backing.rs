@@ -1,0 +1,62 @@
+//! A store as the ledger's keeper sees it.
+
+use std::time::Duration;
+
+use super::{StoreError, StoreLock, StoredTokens, TokenStore};
+use crate::grant::backing::{Backing, BackingLock, BoxFuture, Failure};
+use crate::grant::record::{Record, WriteId};
+
+/// Gives any [`TokenStore`] to the keeper, which has records rather than their stored form.
+pub(crate) struct Backed<T>(pub(crate) T);
+
+impl<T: TokenStore> Backing for Backed<T> {
+    fn lock(&self, wait: Duration) -> BoxFuture<'_, Result<Box<dyn BackingLock>, Failure>> {
+        Box::pin(async move {
+            let lock = self.0.lock(wait).await?;
+            Ok(Box::new(Held(lock)) as Box<dyn BackingLock>)
+        })
+    }
+
+    fn load(&self) -> BoxFuture<'_, Result<Option<Record>, Failure>> {
+        Box::pin(async move {
+            let stored = self.0.load().await?;
+            Ok(stored.map(|stored| stored.to_record()).transpose()?)
+        })
+    }
+
+    fn save<'a>(
+        &'a self,
+        record: &'a Record,
+        replaces: Option<WriteId>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move { Ok(self.0.save(&StoredTokens::of(record), replaces).await?) })
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+struct Held<L>(L);
+
+impl<L: StoreLock> BackingLock for Held<L> {
+    fn is_held(&self) -> BoxFuture<'_, Result<bool, Failure>> {
+        Box::pin(async move { Ok(self.0.is_held().await?) })
+    }
+
+    fn release(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(self.0.release())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        if error.is_conflict() {
+            Self::Conflict
+        } else if error.is_unavailable() {
+            Self::Unavailable(error.into())
+        } else {
+            Self::Failed(error.into())
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The ledger of one grant decides which refresh token is sent, with a store and without one.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+#![allow(clippy::disallowed_types, reason = "a lock between a test and its server")]
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::header::AUTHORIZATION;
+use http::{Request, Response};
+use http_body_util::Full;
+use tokio_test::{assert_pending, task};
+use tower::{ServiceBuilder, ServiceExt as _};
+use tower_refresh::store::{MemoryStore, TokenStore as _};
+use tower_refresh::testing::ManualClock;
+use tower_refresh::{Credentials, RefreshLayer, RefreshPolicy, TokenSet, TokenSource, source_fn};
+
+use crate::scripted::{Scripted, issued, refused};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn build(source: impl TokenSource, policy: RefreshPolicy, has_store: bool) -> Credentials {
+    let builder = Credentials::builder(source).policy(policy);
+    match has_store {
+        true => builder.store(MemoryStore::new()).build(),
+        false => builder.build(),
+    }
+}
+
+fn brought(refresh_token: &str) -> TokenSet {
+    TokenSet::bearer("brought").unwrap().with_refresh_token(refresh_token)
+}
+
+/// An API that accepts every token and keeps it.
+#[derive(Clone, Default)]
+struct Api(Arc<Mutex<Vec<String>>>);
+
+impl Api {
+    async fn get(&self, credentials: &Credentials) -> Result<(), tower_refresh::BoxError> {
+        let seen = Arc::clone(&self.0);
+        let api = tower::service_fn(move |request: Request<Full<Bytes>>| {
+            let token = request.headers()[AUTHORIZATION].to_str().unwrap().to_owned();
+            seen.lock().unwrap().push(token.trim_start_matches("Bearer ").to_owned());
+            async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
+        });
+        let client = ServiceBuilder::new()
+            .layer(RefreshLayer::new(credentials.clone()).origin("https://api.test")?)
+            .service(api);
+        client.oneshot(Request::get("https://api.test/").body(Full::default())?).await?;
+        Ok(())
+    }
+
+    fn last(&self) -> String {
+        self.0.lock().unwrap().last().cloned().unwrap_or_default()
+    }
+}
+
+/// The leeway is no reason to send a refresh token whose outcome is unknown, or to send no requests.
+#[tokio::test]
+async fn after_a_lost_answer_requests_are_sent_within_the_leeway() {
+    for has_store in [false, true] {
+        let server = Scripted::default();
+        let clock = ManualClock::new();
+        let policy = RefreshPolicy::default()
+            .leeway(60 * SECOND)
+            .refresh_ahead(100 * SECOND)
+            .jitter(Duration::ZERO)
+            .clock(clock.clone());
+        let credentials = build(server.grant(&clock, "first"), policy, has_store);
+        let api = Api::default();
+        server.answers(issued(1, 600));
+        api.get(&credentials).await.unwrap();
+
+        clock.advance(500 * SECOND);
+        server.loses_an_answer();
+        api.get(&credentials).await.unwrap();
+        credentials.flush().await.unwrap();
+        assert_eq!(server.sent(), ["first", "refresh-1"]);
+        assert!(credentials.status().error.is_some_and(|error| error.is_ambiguous()));
+
+        for second in 501..600 {
+            clock.advance(SECOND);
+            api.get(&credentials).await.unwrap();
+            credentials.flush().await.unwrap();
+            assert_eq!(api.last(), "access-1", "{has_store} {second}");
+            assert_eq!(server.sent().len(), 2, "{has_store} {second}");
+        }
+        clock.advance(SECOND);
+        server.answers(issued(2, 600));
+        api.get(&credentials).await.unwrap();
+        assert_eq!(api.last(), "access-2");
+        assert_eq!(server.sent(), ["first", "refresh-1", "refresh-1"]);
+    }
+}
+
+/// S10
+#[tokio::test]
+async fn first_refresh_tokens_are_not_sent_again_after_many_rotations() {
+    for has_store in [false, true] {
+        let server = Scripted::default();
+        let clock = ManualClock::new();
+        let store = MemoryStore::new();
+        let start = |configured: &str| {
+            let builder =
+                Credentials::builder(server.grant(&clock, configured)).clock(clock.clone());
+            match has_store {
+                true => builder.store(store.clone()).build(),
+                false => builder.build(),
+            }
+        };
+        let credentials = start("configured");
+        let rotate = async |numbers: std::ops::RangeInclusive<u32>| {
+            for number in numbers {
+                server.answers(issued(number, 3600));
+                credentials.renew().await.unwrap();
+            }
+        };
+        rotate(1..=70).await;
+        assert!(credentials.replace(brought("configured")).await.unwrap_err().is_denied());
+        credentials.replace(brought("login")).await.unwrap();
+        rotate(101..=170).await;
+        for first in ["configured", "login"] {
+            let error = credentials.replace(brought(first)).await.unwrap_err();
+            assert!(error.is_denied(), "{error}");
+            let _ = credentials.renew().await.is_err();
+            clock.advance(SECOND * 3600);
+        }
+        if has_store {
+            for first in ["configured", "login"] {
+                server.answers(issued(200, 1));
+                let _ = start(first).token().await;
+            }
+            let size = store.load().await.unwrap().unwrap().to_json().unwrap().len();
+            assert!(size < 10_000, "{size}");
+        }
+        for first in ["configured", "login"] {
+            let times = server.sent().into_iter().filter(|sent| sent == first).count();
+            assert_eq!(times, 1, "{has_store} {first}");
+        }
+    }
+}
+
+/// S15
+#[tokio::test]
+async fn of_two_late_answers_the_one_that_was_asked_for_later_is_used() {
+    for is_first_first in [true, false] {
+        let server = Scripted::default();
+        let clock = ManualClock::new();
+        let policy = RefreshPolicy::default().clock(clock.clone());
+        let credentials = build(server.grant(&clock, "first"), policy, false);
+        let answers = [server.answers_later(), server.answers_later()];
+        let mut waiting = [1, 2].map(|_| None);
+        for (number, waiting) in waiting.iter_mut().enumerate() {
+            let waiting = waiting.insert(task::spawn(credentials.token()));
+            assert_pending!(waiting.poll());
+            while server.sent().len() <= number {
+                tokio::task::yield_now().await;
+            }
+            // Longer than ten timeouts.
+            clock.advance(301 * SECOND);
+        }
+        assert_eq!(server.sent(), ["first", "first"]);
+
+        let mut answers = answers.into_iter().zip([1, 2]).collect::<Vec<_>>();
+        if !is_first_first {
+            answers.reverse();
+        }
+        for (answer, number) in answers {
+            answer.send(issued(number, 36000)).unwrap();
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let tokens = credentials.token().await.unwrap();
+        assert_eq!(tokens.access_token().expose_secret(), "access-2", "{is_first_first}");
+        server.answers(issued(3, 3600));
+        credentials.renew().await.unwrap();
+        assert_eq!(server.sent(), ["first", "first", "refresh-2"], "{is_first_first}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_a_fallback_begin_a_session_and_are_stored() {
+    let server = Scripted::default();
+    let clock = ManualClock::new();
+    let store = MemoryStore::new();
+    let api = Api::default();
+    let start = || {
+        let log_in = source_fn(|_| async {
+            Ok(TokenSet::bearer("logged-in")?
+                .with_expires_in(600 * SECOND)
+                .with_refresh_token("login"))
+        });
+        Credentials::builder(server.grant(&clock, "first").or_else(log_in))
+            .store(store.clone())
+            .clock(clock.clone())
+            .build()
+    };
+    let credentials = start();
+    server.answers(issued(1, 600));
+    api.get(&credentials).await.unwrap();
+    let epoch = async || store.load().await.unwrap().unwrap().epoch();
+    assert_eq!(epoch().await, 1);
+
+    clock.advance(600 * SECOND);
+    server.answers(refused());
+    // The requests that wait are served.
+    let all = join_all((0..20).map(|_| api.get(&credentials))).await;
+    assert!(all.into_iter().all(|served| served.is_ok()));
+    assert_eq!(api.last(), "logged-in");
+    assert_eq!(server.sent(), ["first", "refresh-1"]);
+    assert_eq!(epoch().await, 2);
+
+    // As after a restart.
+    let restarted = start();
+    let tokens = restarted.token().await.unwrap();
+    assert_eq!(tokens.access_token().expose_secret(), "logged-in");
+    server.answers(issued(3, 600));
+    restarted.renew().await.unwrap();
+    assert_eq!(server.sent(), ["first", "refresh-1", "login"]);
+    assert_eq!(epoch().await, 2);
+    // The refused one is not sent again, although its session has ended.
+    assert!(restarted.replace(brought("refresh-1")).await.unwrap_err().is_denied());
+}
