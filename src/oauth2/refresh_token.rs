@@ -18,7 +18,7 @@ use crate::token::{RefreshToken, TokenSet};
 /// that one refresh token is spent once. Share the credentials rather than clones of the grant: two credentials do not know of
 /// each other.
 ///
-/// What an answer leaves out is kept from before: the refresh token, the scope, the id token, and
+/// Fields that an answer leaves out keep their last value: the refresh token, the scope, the id token, and
 /// [extra fields](super::Fields::extra).
 ///
 /// # Examples

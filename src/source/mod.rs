@@ -48,7 +48,7 @@ use crate::token::TokenSet;
     note = "a closure is a token source if it returns such a future: `source_fn(|renewal| async move {{ .. }})`"
 )]
 pub trait TokenSource: Send + Sync + 'static {
-    /// Obtains a new token set in place of the one in `renewal`.
+    /// Obtains a new token set to replace the one in `renewal`.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ pub trait TokenSource: Send + Sync + 'static {
     /// five minutes.
     fn fetch(&self, renewal: Renewal) -> impl Future<Output = Result<TokenSet, TokenError>> + Send;
 
-    /// Returns facts about this source, for the credentials and for a store; none by default, as for a closure.
+    /// Returns facts about this source, for the credentials and for a store. A closure has none, which is the default.
     ///
     /// A source that passes a renewal on to another passes that one's on as well.
     fn info(&self) -> SourceInfo {
@@ -129,7 +129,7 @@ where
 
 #[cfg(test)]
 mod testing {
-    //! What the tests of the sources share.
+    //! Shared by the tests of the sources.
 
     use std::sync::Arc;
 

@@ -161,8 +161,8 @@ pub(crate) fn backing(store: impl TokenStore) -> Box<dyn crate::grant::backing::
 /// Keeps the token set of one grant across restarts, processes or machines.
 ///
 /// A store does three things, and decides nothing: it locks, it loads, and it saves a record if the stored one is still the
-/// one to be replaced. What is saved, and when a token may be sent, is decided by the ledger of the
-/// [`Credentials`](crate::Credentials), so that it is the same for every store.
+/// one to be replaced. The ledger of the [`Credentials`](crate::Credentials) decides what is saved and when a token may be sent, so
+/// that the rules are the same for every store.
 ///
 /// # The laws
 ///
@@ -218,12 +218,12 @@ pub trait TokenStore: Send + Sync + 'static {
         replaces: Option<WriteId>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Returns what messages call this store, such as `the file /var/lib/compass/tokens.json`; no secret.
+    /// Returns the name of this store in messages, such as `the file /var/lib/compass/tokens.json`, without a secret.
     fn describe(&self) -> String {
         "the store".into()
     }
 
-    /// Returns the name of the record's place within the storage, such as a key or a file name; no secret.
+    /// Returns the name of the record's place within the storage, such as a key or a file name, without a secret.
     ///
     /// An `EncryptedStore` binds each record to its place, so that two records cannot be swapped. The name must be the same in
     /// every process that shares the record, and after a restart. It is stored in the clear. A store around another one

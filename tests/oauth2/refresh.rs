@@ -29,7 +29,7 @@ fn grant(replies: impl IntoIterator<Item = Reply>) -> (RefreshTokenGrant, Log) {
     (RefreshTokenGrant::new(endpoint, "first"), log)
 }
 
-/// Credentials over the grant, which decide what it sends; with a store and without.
+/// Credentials over the grant, which decide what it sends, with a store and without.
 struct Client {
     credentials: Credentials,
     log: Log,
