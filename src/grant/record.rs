@@ -105,6 +105,20 @@ pub(crate) struct Current {
 ///
 /// A record with another binding is never used, so that an edited configuration cannot send the refresh token of one server to
 /// another.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "store")]
+/// # fn example() {
+/// use tower_refresh::store::{Binding, StoredTokens};
+///
+/// fn is_of_billing(record: &StoredTokens) -> bool {
+///     let binding: &Binding = record.binding();
+///     binding.name == "billing"
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "store", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -396,6 +410,23 @@ pub(crate) fn time_of_day(milliseconds: u64) -> SystemTime {
 const FAR_AWAY: Duration = Duration::from_secs(1000 * 365 * 86400);
 
 /// The id of one write, which no other write has.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "store")]
+/// # fn example() {
+/// use tower_refresh::store::{StoreError, StoredTokens, WriteId};
+///
+/// /// The condition of a save.
+/// fn compare(stored: Option<&StoredTokens>, replaces: Option<WriteId>) -> Result<(), StoreError> {
+///     match stored.map(StoredTokens::write_id) == replaces {
+///         true => Ok(()),
+///         false => Err(StoreError::conflict()),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WriteId(pub(crate) [u8; 16]);
 

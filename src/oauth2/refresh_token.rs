@@ -56,6 +56,17 @@ impl RefreshTokenGrant {
     /// Creates a source from an endpoint and the refresh token to begin with.
     ///
     /// If `refresh_token` is empty, no request is made until [`Credentials::replace`](crate::Credentials::replace) brings one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+    ///
+    /// /// Sends nothing until the user has logged in.
+    /// fn logged_out(endpoint: TokenEndpoint) -> RefreshTokenGrant {
+    ///     RefreshTokenGrant::new(endpoint, "")
+    /// }
+    /// ```
     pub fn new(endpoint: TokenEndpoint, refresh_token: impl Into<RefreshToken>) -> Self {
         Self {
             request: TokenRequest::new(endpoint, "refresh_token"),

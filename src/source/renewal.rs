@@ -41,6 +41,16 @@ pub struct Renewal {
 
 impl Renewal {
     /// Creates a renewal, for the test of a source.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Cause, Renewal};
+    ///
+    /// let renewal = Renewal::new(Cause::Missing);
+    /// assert!(renewal.previous().is_none());
+    /// assert!(renewal.refresh_token().unwrap_err().is_denied());
+    /// ```
     pub fn new(cause: Cause) -> Self {
         Self {
             cause,

@@ -34,6 +34,24 @@ const FORMAT: u32 = 1;
 /// # Secrets
 ///
 /// It contains the tokens in the clear, unless it is under an `EncryptedStore`. `Debug` shows none of them.
+///
+/// # Examples
+///
+/// A store that keeps bytes:
+///
+/// ```
+/// use tower_refresh::store::{StoreError, StoredTokens};
+///
+/// fn write(record: &StoredTokens, row: &mut Vec<u8>) -> Result<(), StoreError> {
+///     row.clear();
+///     row.extend_from_slice(&record.to_json()?);
+///     Ok(())
+/// }
+///
+/// fn read(row: &[u8]) -> Result<StoredTokens, StoreError> {
+///     StoredTokens::from_json(row)
+/// }
+/// ```
 #[derive(Clone, Serialize, Deserialize)]
 pub struct StoredTokens {
     #[serde(deserialize_with = "known_format")]
@@ -204,8 +222,16 @@ impl StoredTokens {
     ///
     /// # Errors
     ///
-    /// [Unreadable](StoreError::unreadable), with what is wrong and no word of the content: it is empty, cut short, something
-    /// else, or written by a later version of this crate.
+    /// [Unreadable](StoreError::unreadable) if the JSON is empty, cut short, not a record, or written by a later version of this
+    /// crate. The error contains nothing of the JSON.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoredTokens;
+    ///
+    /// assert!(StoredTokens::from_json(b"{}").unwrap_err().is_unreadable());
+    /// ```
     pub fn from_json(json: &[u8]) -> Result<Self, StoreError> {
         #[derive(Deserialize)]
         struct Head {

@@ -1,12 +1,12 @@
 //! Stores that keep token sets across restarts, processes and machines.
 //!
-//! Most servers let a client send a refresh token once, and return the next one with the answer. To the server, a client that
-//! sends the old one again looks like a thief, and it ends the session: the user must log in. A program that restarts must
-//! therefore have saved the newest refresh token before it used what came with it, and programs that share one must take turns.
+//! Most servers accept a refresh token once, and return the next one with the answer. If a client sends the old one again, the
+//! server takes it for stolen and ends the session: the user must log in. A program that restarts must therefore save the newest
+//! refresh token before it uses the access token that came with it, and programs that share a refresh token must take turns.
 //!
-//! [`Credentials`](crate::Credentials) keep a *ledger* of their grant: the current token set, and what has become of each refresh
-//! token. It is in memory, and decides what is sent. Add a store with
-//! [`CredentialsBuilder::store`](crate::CredentialsBuilder::store) to save the ledger and to share it:
+//! [`Credentials`](crate::Credentials) keep a *ledger* of their grant: the current token set, and the fate of each refresh token. It
+//! is in memory, and decides what is sent. Add a store with [`CredentialsBuilder::store`](crate::CredentialsBuilder::store) to save the
+//! ledger and to share it:
 //!
 //! ```no_run
 //! # #[cfg(all(feature = "file-store", feature = "oauth2"))]
@@ -31,7 +31,7 @@
 //!
 //! // …requests…
 //!
-//! // Before the program ends. An error here means that a token set exists only in this process.
+//! // Before the program ends. An error means that a token set is not saved.
 //! credentials.flush().await?;
 //! # Ok(())
 //! # }
@@ -43,18 +43,18 @@
 //! |---|---|---|
 //! | [`MemoryStore`] | one process | nothing; for tests |
 //! | `FileStore` (feature `file-store`) | the processes of one machine, on a local file system | a crash of the program |
-//! | `RedisStore` (feature `redis`) | a fleet | what the configuration of the server survives |
+//! | `RedisStore` (feature `redis`) | several machines | as much as the configuration of the server |
 //! | `EncryptedStore` (feature `encrypted-store`), around any of them | as the inner store | as the inner store; the tokens cannot be read without the key |
 //! | your own ([`TokenStore`]) | | |
 //!
-//! One store holds one grant: one log-in of one user at one server. A program with many of them has as many files or keys.
-//! Programs that do not share a refresh token need not share a store. Without a store, a restart sends the configured refresh
-//! token again, which is right only if the server does not rotate.
+//! One store contains one grant: one log-in of one user at one server. A program with many grants has as many files or keys.
+//! Programs with different refresh tokens use different stores. Without a store, a restart sends the configured refresh token again,
+//! which is correct only if the server does not replace refresh tokens.
 //!
-//! # What happens in a refresh
+//! # Steps of a refresh
 //!
 //! 1. **Load.** If another process has stored a newer token set that works, it is used, and nothing is sent.
-//! 2. **Lock.** One process of all that share the store continues. The others wait, and then find what it has stored.
+//! 2. **Lock.** One process of all that share the store continues. The others wait, and then find the set that it has stored.
 //! 3. **Load** again, and check once more.
 //! 4. **Save the intent**: which refresh token is about to be sent (a keyed fingerprint of it), when, and how often it was
 //!    sent before.
@@ -65,7 +65,7 @@
 //!
 //! Without a store the steps are the same on the ledger in memory, except that no lock is needed.
 //!
-//! # What is promised
+//! # Guarantees
 //!
 //! With a store and without one:
 //!
@@ -110,20 +110,20 @@
 //! # Limits
 //!
 //! - Between the check of the lock (5) and the sending (6) a process can be suspended for longer than its lease. If another process
-//!   sends the same refresh token meanwhile, the server sees it twice. It takes a suspension of that length within a few
-//!   microseconds, and can happen only with a lock that is a lease.
+//!   sends the same refresh token meanwhile, the server sees it twice. The suspension must begin within a few microseconds, and the
+//!   lock must be a lease, such as that of Redis.
 //! - Two credentials over clones of one grant have two ledgers, which do not know of each other. Share the credentials, or a store.
-//! - A store that loses what it has confirmed (a disk that reports success too early, a failover of Redis, a restored backup)
-//!   loses it for the ledger as well. Where that can be detected, it counts as an open intent.
+//! - A store can lose a confirmed save: a disk that reports success too early, a failover of Redis, a restored backup. The ledger
+//!   loses it too. Where the loss can be detected, it counts as an open intent.
 //! - Configured refresh tokens have no order. One that the store has not seen counts as newer, once, and ends the stored session,
-//!   even if it is invalid. Start no process with an older configuration after one with a newer, nor with a wrong one.
-//! - If a store comes back empty, the first process that needs a token stores what it has. Another one that has a newer set
-//!   stores that with its next refresh. If that comes after the access token of the first has expired, the first sends the older
-//!   refresh token, as one that may be spent.
-//! - A token set that could not be saved is in one process. If that process has no more requests, so that it does not try again,
-//!   another one may find the open intent and send the refresh token once more.
-//! - Wall clocks are compared: an access token from another machine is used for as long as the clock of this one allows, and of
-//!   two log-ins that could not be saved at once, the one with the later time of day is the later.
+//!   even if it is invalid. Start no process with an older or a wrong configuration.
+//! - If a store comes back empty, the first process that needs a token saves its token set. A process with a newer set saves that
+//!   with its next refresh. If the access token of the first process expires before that, it sends the older refresh token, as one
+//!   that may be spent.
+//! - A token set that could not be saved exists in one process. If that process has no more requests, it does not try again, and
+//!   another process may find the open intent and send the refresh token once more.
+//! - Wall clocks are compared. An access token from another machine is used until it expires by the clock of this one. If two
+//!   log-ins could not be saved at once, the one with the later time of day counts as the later.
 
 mod backing;
 #[cfg(feature = "encrypted-store")]
@@ -166,39 +166,79 @@ pub(crate) fn backing(store: impl TokenStore) -> Box<dyn crate::grant::backing::
 ///
 /// # The laws
 ///
-/// 1. **One row and one lock for a grant.** All who share the grant share both.
-/// 2. **The lock is exclusive.** As long as one [`StoreLock`] is held, [`lock`](Self::lock) gives no other. It ends with
-///    [`release`](StoreLock::release), when it is dropped, and with the process that held it; not necessarily at once.
-/// 3. **A lock can be lost**, where it is a lease. [`is_held`](StoreLock::is_held) asks the storage and remembers nothing.
-/// 4. **A save compares and swaps**, in one step that nothing comes between, whether the lock is held or not. It counts if
-///    the [write id](StoredTokens::write_id) of what is stored is `replaces` (none: if nothing is stored). If it is
-///    already the record's own, the save has counted before, and that is no error. Otherwise it is a
+/// 1. **One record and one lock per grant.** All processes that share the grant share both.
+/// 2. **The lock is exclusive.** While one [`StoreLock`] is held, [`lock`](Self::lock) returns no other. The lock is free again some
+///    time after [`release`](StoreLock::release), after it was dropped, or after its process has ended.
+/// 3. **A lock can be lost** if it is a lease. [`is_held`](StoreLock::is_held) asks the storage and remembers nothing.
+/// 4. **A save compares and swaps** in one atomic step, whether the lock is held or not. It replaces the stored record if that has
+///    the [write id](StoredTokens::write_id) `replaces`, or if nothing is stored and `replaces` is `None`. If the stored record already
+///    has the new write id, an earlier attempt has succeeded, and the save succeeds too. Otherwise it is a
 ///    [conflict](StoreError::conflict), and nothing changes.
-/// 5. **A save is whole or not at all**, also if the process is killed during it. Once it has returned, the record is as durable as
-///    the store can make it.
-/// 6. **A load sees a whole record**, the last that was saved, with the lock or without it.
+/// 5. **A save is atomic**, also if the process is killed during it. Once it has returned, the record is as durable as the store can
+///    make it.
+/// 6. **A load returns a whole record**, the last one that was saved, with the lock or without it.
 /// 7. **A record that cannot be parsed is left unchanged**: it is [unreadable](StoreError::unreadable), and no save replaces it.
 /// 8. **A record with an [open intent](StoredTokens::has_open_intent) is followed by a larger one**, after a refresh token was
 ///    spent. A store that can run full fails the first of the two if the second will not fit.
 ///
-/// `testing::store_laws` (feature `testing`) tests all of them that can be tested from outside, and its documentation is
-/// about writing a store of one's own, with a complete one.
+/// `testing::store_laws` (feature `testing`) tests all laws that can be tested from outside. Its documentation explains how to
+/// write a store, with a complete one.
 ///
 /// # Cancel safety
 ///
 /// Dropping a future leaves the record unchanged or saved, and no lock held.
+///
+/// # Examples
+///
+/// A store around another one, which counts the saves:
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::time::Duration;
+/// use tower_refresh::store::{StoreError, StoredTokens, TokenStore, WriteId};
+///
+/// struct Counted<S> {
+///     store: S,
+///     saves: AtomicU64,
+/// }
+///
+/// impl<S: TokenStore> TokenStore for Counted<S> {
+///     type Lock = S::Lock;
+///
+///     async fn lock(&self, wait: Duration) -> Result<S::Lock, StoreError> {
+///         self.store.lock(wait).await
+///     }
+///
+///     async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
+///         self.store.load().await
+///     }
+///
+///     async fn save(&self, record: &StoredTokens, replaces: Option<WriteId>) -> Result<(), StoreError> {
+///         self.saves.fetch_add(1, Ordering::Relaxed);
+///         self.store.save(record, replaces).await
+///     }
+///
+///     fn describe(&self) -> String {
+///         self.store.describe()
+///     }
+///
+///     fn place(&self) -> String {
+///         self.store.place()
+///     }
+/// }
+/// ```
 pub trait TokenStore: Send + Sync + 'static {
     /// The lock, while it is held.
     type Lock: StoreLock;
 
-    /// Takes the lock. Waits until it is free.
+    /// Takes the lock. Waits until it is free, for `wait` at most.
     ///
     /// # Errors
     ///
-    /// [Held](StoreError::held) if another process still holds it after `wait`; other errors if that cannot be known.
+    /// [Held](StoreError::held) if another process still holds it after `wait`. Any other error if the storage does not answer.
     fn lock(&self, wait: Duration) -> impl Future<Output = Result<Self::Lock, StoreError>> + Send;
 
-    /// Returns what is stored, or none if nothing is.
+    /// Returns the stored record, or `None` if nothing is stored.
     ///
     /// # Errors
     ///
@@ -206,12 +246,12 @@ pub trait TokenStore: Send + Sync + 'static {
     /// [misconfigured](StoreError::misconfigured).
     fn load(&self) -> impl Future<Output = Result<Option<StoredTokens>, StoreError>> + Send;
 
-    /// Replaces the record that `replaces` names by this one.
+    /// Replaces the record with the write id `replaces` by this one. With `None`, saves the first record.
     ///
     /// # Errors
     ///
-    /// [Conflict](StoreError::conflict) if something else is stored. After any other error it is not known whether the save
-    /// counted; to save the same record again is harmless.
+    /// [Conflict](StoreError::conflict) if another record is stored. After any other error the outcome of the save is unknown.
+    /// Saving the same record again is harmless.
     fn save(
         &self,
         record: &StoredTokens,
@@ -234,14 +274,35 @@ pub trait TokenStore: Send + Sync + 'static {
 }
 
 /// The lock of a [`TokenStore`], held until it is released, dropped or lost.
+///
+/// # Examples
+///
+/// A lock within one process, which cannot be lost:
+///
+/// ```
+/// use tokio::sync::OwnedMutexGuard;
+/// use tower_refresh::store::{StoreError, StoreLock};
+///
+/// struct Guard(OwnedMutexGuard<()>);
+///
+/// impl StoreLock for Guard {
+///     async fn is_held(&self) -> Result<bool, StoreError> {
+///         Ok(true)
+///     }
+///
+///     async fn release(self) {
+///         drop(self.0);
+///     }
+/// }
+/// ```
 pub trait StoreLock: Send + Sync + 'static {
-    /// Asks whether the lock is still held.
+    /// Returns whether the lock is still held, as the storage reports it.
     ///
     /// # Errors
     ///
-    /// If that cannot be known; the lock then counts as lost.
+    /// If the storage does not answer. The lock then counts as lost.
     fn is_held(&self) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Releases the lock. One that is dropped instead may stay locked for a while.
+    /// Releases the lock. A lock that is dropped instead may stay locked for a while.
     fn release(self) -> impl Future<Output = ()> + Send;
 }
