@@ -255,8 +255,9 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// - A [denied](TokenError::is_denied) error if the server has replaced this refresh token before: it is not recorded and not
-    ///   sent. The access token is used nevertheless.
+    /// - With a store, a [denied](TokenError::is_denied) error if the server has replaced this refresh token before. It is not stored,
+    ///   because the store has its successor. The access token is used nevertheless. (A spent refresh token is not sent without
+    ///   a store either: the next refresh is denied.)
     /// - With a store, the error of the store. The token set is used nevertheless, and saved later.
     /// - A [misconfigured](TokenError::is_misconfigured) error if there is no tokio runtime, or if the source itself calls this.
     ///   Nothing is replaced.

@@ -640,12 +640,12 @@ async fn refresh_token_with_a_line_break_is_not_sent() {
 
 /// Fault B10.
 #[tokio::test]
-async fn refresh_token_with_a_line_break_of_a_log_in_is_not_sent() {
+async fn log_in_reports_a_refresh_token_with_a_line_break() {
     for bad in INVISIBLE {
         let (endpoint, log) = in_dialect("{}", []);
         let credentials = Credentials::new(RefreshTokenGrant::new(endpoint, "r"));
         let brought = TokenSet::bearer("a").unwrap().with_refresh_token(bad);
-        credentials.replace(brought).await.unwrap();
+        assert_refused(credentials.replace(brought).await, &log, "refresh_token");
         assert_refused(credentials.renew().await, &log, "refresh_token");
     }
 }

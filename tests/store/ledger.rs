@@ -57,7 +57,7 @@ impl Api {
     }
 }
 
-/// The leeway is no reason to send a refresh token whose outcome is unknown, or to send no requests.
+/// While an outcome is unknown, requests go on with a token within its leeway, and a shared refresh token is not sent again.
 #[tokio::test]
 async fn after_a_lost_answer_requests_are_sent_within_the_leeway() {
     for has_store in [false, true] {
@@ -80,18 +80,24 @@ async fn after_a_lost_answer_requests_are_sent_within_the_leeway() {
         assert_eq!(server.sent(), ["first", "refresh-1"]);
         assert!(credentials.status().error.is_some_and(|error| error.is_ambiguous()));
 
+        if !has_store {
+            // Within the leeway it may be sent once more behind the requests, since no store shares it.
+            server.loses_an_answer();
+        }
         for second in 501..600 {
             clock.advance(SECOND);
             api.get(&credentials).await.unwrap();
             credentials.flush().await.unwrap();
             assert_eq!(api.last(), "access-1", "{has_store} {second}");
-            assert_eq!(server.sent().len(), 2, "{has_store} {second}");
+            let is_again = second >= 540 && !has_store;
+            assert_eq!(server.sent().len(), 2 + usize::from(is_again), "{has_store} {second}");
         }
-        clock.advance(SECOND);
+        clock.advance(120 * SECOND);
         server.answers(issued(2, 600));
         api.get(&credentials).await.unwrap();
         assert_eq!(api.last(), "access-2");
-        assert_eq!(server.sent(), ["first", "refresh-1", "refresh-1"]);
+        assert_eq!(server.sent().len(), if has_store { 3 } else { 4 });
+        assert!(server.sent()[1..].iter().all(|sent| sent == "refresh-1"));
     }
 }
 
@@ -118,13 +124,14 @@ async fn first_refresh_tokens_are_not_sent_again_after_many_rotations() {
             }
         };
         rotate(1..=70).await;
-        assert!(credentials.replace(brought("configured")).await.unwrap_err().is_denied());
+        assert_eq!(credentials.replace(brought("configured")).await.is_err(), has_store);
         credentials.replace(brought("login")).await.unwrap();
         rotate(101..=170).await;
         for first in ["configured", "login"] {
-            let error = credentials.replace(brought(first)).await.unwrap_err();
-            assert!(error.is_denied(), "{error}");
-            let _ = credentials.renew().await.is_err();
+            assert_eq!(credentials.replace(brought(first)).await.is_err(), has_store);
+            // With a store, the session that is stored goes on.
+            server.answers(issued(180, 3600));
+            assert_eq!(credentials.renew().await.is_ok(), has_store);
             clock.advance(SECOND * 3600);
         }
         if has_store {
