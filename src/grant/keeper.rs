@@ -242,8 +242,14 @@ impl Keeper {
                     // At once, while what it is decided about is still what the ledger contains.
                     self.with(|ledger| {
                         let due = plan::due(record.as_ref(), ledger, setup)?;
-                        let of = ledger.write_id();
+                        if ledger.record.is_none() {
+                            // What is due may not be written, and the record must be known nevertheless.
+                            ledger.record = record
+                                .clone()
+                                .map(|record| Record { binding: setup.binding.clone(), ..record });
+                        }
                         notes.is_saved |= ledger.settle(&due, record.as_ref());
+                        let of = ledger.write_id();
                         Ok::<_, Failure>((record, due, of))
                     })?
                 }
