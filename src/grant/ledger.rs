@@ -213,10 +213,11 @@ impl Ledger {
             };
             *held = Held { id: held.id, position, login_epoch };
         }
-        self.unsaved = None;
+        let unsaved = self.unsaved.take();
         self.not_made = None;
         self.record = stored.cloned();
-        matches!(due, Due::Saved)
+        // An attempt is no token set.
+        matches!(due, Due::Saved) && unsaved != Some(Unsaved::Attempt)
     }
 
     /// Notes that a record was written. `of` is the write id of the ledger's record when that was decided.
