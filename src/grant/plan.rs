@@ -167,17 +167,17 @@ fn due_unsaved(stored: &Record, known: &Record, ledger: &Ledger, setup: &Setup) 
             } else if is_overtaken || is_followed {
                 Due::Overtaken
             } else {
-                Due::Save(begin_session(Some(stored), known, begun, setup))
+                Due::Save(with_fates(begin_session(Some(stored), known, begun, setup), known))
             }
         }
         Some(Unsaved::Successor { of }) if known.position() > stored.position() => {
             let is_parent = stored.revision == of;
             Due::Save(match &known.current {
                 Some(current) if is_parent && stored.epoch == known.epoch => {
-                    succeed(stored, current.clone(), known.revision)
+                    with_fates(succeed(stored, current.clone(), known.revision), known)
                 }
                 Some(current) if is_parent && stored.epoch.saturating_add(1) == known.epoch => {
-                    log_in_by_source(stored, current.clone())
+                    with_fates(log_in_by_source(stored, current.clone()), known)
                 }
                 _ => restore(known, setup),
             })
@@ -240,6 +240,24 @@ fn still_doubted(mut next: Record, stored: &Record, setup: &Setup) -> Record {
         && let Some(token) = sendable(&next, setup).cloned()
     {
         next.doubt(&token);
+    }
+    next
+}
+
+/// Returns a record that has the token set of another one, with what that one knows of refresh tokens.
+fn with_fates(mut next: Record, known: &Record) -> Record {
+    // Fingerprints with another key cannot be compared.
+    if next.key == known.key {
+        next.know(&known.firsts, &known.superseded);
+    }
+    if let Some(token) = next.refresh_token().cloned() {
+        match known.fate(&token) {
+            Fate::Sent(sent) => {
+                next.sent = Some(Sent { token: next.key.of(&token), ..sent.clone() });
+            }
+            Fate::Refused => return next.refuse(&token),
+            Fate::Unused | Fate::Superseded => {}
+        }
     }
     next
 }

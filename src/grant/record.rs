@@ -211,7 +211,10 @@ impl Record {
 
     /// Records a first refresh token that is not the configured one, or has had its turn without being sent.
     pub(crate) fn see_before_latest(&mut self, token: &RefreshToken) {
-        let token = self.key.of(token);
+        self.add_first(self.key.of(token));
+    }
+
+    fn add_first(&mut self, token: Fingerprint) {
         match self.firsts.pop() {
             Some(latest) if latest != token => {
                 remember(&mut self.firsts, token, &[]);
@@ -224,6 +227,21 @@ impl Record {
     /// Records that the server has replaced this refresh token.
     pub(crate) fn supersede(&mut self, token: Fingerprint) {
         remember(&mut self.superseded, token, &self.firsts);
+    }
+
+    /// Adds what another record with the same key knows of earlier refresh tokens.
+    pub(crate) fn know(&mut self, firsts: &[Fingerprint], superseded: &[Fingerprint]) {
+        for first in firsts {
+            if !self.firsts.contains(first) {
+                self.add_first(*first);
+            }
+        }
+        let current = self.refresh_token().map(|token| self.key.of(token));
+        for token in superseded {
+            if Some(*token) != current && !self.superseded.contains(token) {
+                self.supersede(*token);
+            }
+        }
     }
 
     /// Records an attempt to spend a refresh token.

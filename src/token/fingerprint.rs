@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use super::RefreshToken;
 
 /// The key of the fingerprints in one record and all that follow it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FingerprintKey(pub(crate) [u8; 16]);
 
 /// Identifies a refresh token without revealing it.
