@@ -27,8 +27,8 @@ use hyper_util::rt::TokioExecutor;
 use tokio::time::{advance, sleep};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{
-    Authentication, BodyFormat, ClientAuth, ClientCredentialsGrant, Dialect, Grant,
-    RefreshTokenGrant, Revocation, TokenEndpoint,
+    AuthParams, BodyFormat, ClientAuth, ClientCredentialsGrant, Dialect, Grant, RefreshTokenGrant,
+    Revocation, TokenEndpoint,
 };
 use tower_refresh::testing::{AuthorizationServer, Fault, ManualClock, TokioClock};
 use tower_refresh::{
@@ -177,7 +177,7 @@ fn settings(paper: &mut Paper) {
         paper.error("TokenEndpoint::new", &TokenEndpoint::new(http, &wrong).unwrap_err());
         paper.error("TokenEndpoint::with_url", &endpoint().with_url(&wrong).unwrap_err());
     }
-    paper.debug("Authentication", &authentication());
+    paper.debug("AuthParams", &authentication());
 
     let refresh = RefreshTokenGrant::new(endpoint(), REFRESH).param("extra", PASSWORD);
     paper.debug("RefreshTokenGrant", &refresh);
@@ -238,8 +238,8 @@ fn settings(paper: &mut Paper) {
     paper.debug("Timestamp", &ManualClock::new().now());
 }
 
-fn authentication() -> Authentication {
-    Authentication::new()
+fn authentication() -> AuthParams {
+    AuthParams::new()
         .param("client_assertion", ASSERTION)
         .header(HeaderName::from_static("x-client"), HeaderValue::from_static(HEADER))
 }

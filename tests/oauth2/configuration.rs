@@ -9,8 +9,8 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 use tower_refresh::oauth2::{
-    Authentication, ClientAuth, ClientCredentialsGrant, Dialect, Grant, RefreshTokenGrant,
-    Revocation, TokenEndpoint,
+    AuthParams, ClientAuth, ClientCredentialsGrant, Dialect, Grant, RefreshTokenGrant, Revocation,
+    TokenEndpoint,
 };
 use tower_refresh::{Cause, Challenge, Credentials, Renewal, TokenError, TokenSet, TokenSource};
 
@@ -692,7 +692,7 @@ async fn client_credentials_with_a_line_break_are_not_sent() {
 }
 
 fn custom(name: &'static str, value: &'static str) -> ClientAuth {
-    ClientAuth::custom(move || async move { Ok(Authentication::new().param(name, value)) })
+    ClientAuth::custom(move || async move { Ok(AuthParams::new().param(name, value)) })
 }
 
 /// Fault B10: in each kind of body, and under the names of the server.

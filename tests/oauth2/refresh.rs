@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use tokio_test::{assert_pending, task};
 use tower_refresh::oauth2::{
-    Authentication, ClientAuth, ClientCredentialsGrant, Dialect, Grant, RefreshTokenGrant,
+    AuthParams, ClientAuth, ClientCredentialsGrant, Dialect, Grant, RefreshTokenGrant,
     TokenEndpoint,
 };
 use tower_refresh::store::MemoryStore;
@@ -539,7 +539,7 @@ async fn machine_that_slept_through_the_grace_window_does_not_ask_again() {
         let endpoint = endpoint.dialect(dialect).clock(clock.clone()).client_auth(
             ClientAuth::custom(move || {
                 asleep.advance(Duration::from_secs(31));
-                std::future::ready(Ok(Authentication::new()))
+                std::future::ready(Ok(AuthParams::new()))
             }),
         );
         let credentials = credentials(RefreshTokenGrant::new(endpoint, "first"), has_store, &clock);
