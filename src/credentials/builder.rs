@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 
 use super::{Credentials, RefreshPolicy};
 use crate::clock::Clock;
+#[cfg(feature = "store")]
 use crate::grant::Store;
 use crate::source::BoxTokenSource;
 

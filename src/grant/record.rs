@@ -108,6 +108,7 @@ pub(crate) struct Current {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "store", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[cfg_attr(not(feature = "store"), allow(unreachable_pub, reason = "public with a store"))]
 pub struct Binding {
     /// The origin of the token endpoint, such as `https://as.example.com`; empty if the source does not report it.
     #[cfg_attr(feature = "store", serde(default))]
@@ -424,6 +425,7 @@ const FAR_AWAY: Duration = Duration::from_secs(1000 * 365 * 86400);
 
 /// The id of one write, which no other write has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(not(feature = "store"), allow(unreachable_pub, reason = "public with a store"))]
 pub struct WriteId(pub(crate) [u8; 16]);
 
 impl WriteId {
