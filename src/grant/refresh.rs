@@ -148,7 +148,7 @@ impl Refresh<'_> {
             Err(error) => error,
         };
         if let Some(successor) = renewal.successor() {
-            self.keep_successor(access, &base, successor, notes).await;
+            self.keep_successor(access, base, successor, notes).await;
             // The outcome for the refresh token is known, although the answer is of no use.
             let is_unknown = error.is_ambiguous();
             return Err(if is_unknown { error.into_transient() } else { error }.into());
@@ -208,11 +208,14 @@ impl Refresh<'_> {
         let current = Current::new(tokens.clone(), asked.wall());
         let fetched = Fetched { current, asked, parent: base.record.position(), is_login };
         let mut next = fetched.after(&base.record);
-        self.hold(access, &next, fetched.parent);
         let saved = match access {
-            Access::Offline(error) => Err(Failure::Unavailable(error.clone())),
+            Access::Offline(error) => match self.hold(&mut next, &fetched) {
+                Succession::Write => Err(Failure::Unavailable(error.clone())),
+                overtaken => Ok(overtaken),
+            },
             Access::Memory => self.save_successor(access, base.replaces, &mut next, &fetched).await,
             Access::Stored(..) => {
+                self.keeper.with(|ledger| ledger.hold(&next, fetched.parent));
                 let saving = self.save_successor(access, base.replaces, &mut next, &fetched);
                 timeout(SAVE_LIMIT, saving).await.unwrap_or_else(|_| Err(no_answer()))
             }
@@ -228,11 +231,18 @@ impl Refresh<'_> {
         Ok(Step::Done(self.keeper.hand_out(Set::of(&next, tokens), Some(asked), &self.wish)))
     }
 
-    /// Keeps in memory what is about to be saved.
-    fn hold(&self, access: Access<'_>, next: &Record, parent: Position) {
-        if !matches!(access, Access::Memory) {
-            self.keeper.with(|ledger| ledger.hold(next, parent));
-        }
+    /// Keeps in memory what cannot be saved now, unless something better is known.
+    fn hold(&self, next: &mut Record, fetched: &Fetched) -> Succession {
+        self.keeper.with(|ledger| {
+            if let Some(known) = &ledger.record {
+                match plan::succession(known, fetched.parent, fetched.asked.wall()) {
+                    Succession::Write => *next = fetched.after(known),
+                    overtaken => return overtaken,
+                }
+            }
+            ledger.hold(next, fetched.parent);
+            Succession::Write
+        })
     }
 
     /// Saves the successor of what was stored, unless something better is stored meanwhile. `next` is then what was saved.
@@ -286,16 +296,33 @@ impl Refresh<'_> {
     async fn keep_successor(
         &self,
         access: Access<'_>,
-        base: &Base,
+        mut base: Base,
         successor: &RefreshToken,
         notes: &mut Notes,
     ) {
         let now = self.keeper.now().wall();
-        let Ok(next) = plan::replace_refresh_token(&base.record, successor, now) else { return };
-        self.hold(access, &next, base.record.position());
-        match self.keeper.write(access, &next, base.replaces).await {
-            Ok(()) => self.keeper.with(|ledger| ledger.saved(&next)),
-            Err(failure) => notes.unsaved = Some(failure.into_error()),
+        let parent = base.record.position();
+        for _ in 0..ROUNDS {
+            let Ok(next) = plan::replace_refresh_token(&base.record, successor, now) else {
+                return;
+            };
+            if !matches!(access, Access::Memory) {
+                self.keeper.with(|ledger| ledger.hold(&next, parent));
+            }
+            if let Access::Offline(error) = access {
+                notes.unsaved = Some(error.clone());
+                return;
+            }
+            match self.keeper.write(access, &next, base.replaces).await {
+                Ok(()) => return self.keeper.with(|ledger| ledger.saved(&next)),
+                // Another refresh may be sending the refresh token that is replaced.
+                Err(Failure::Conflict) => match (access, self.keeper.read(access).await) {
+                    (_, Ok(Some(now))) if now.position() == parent => base = Base::of(now),
+                    (Access::Memory, _) => return,
+                    _ => return notes.unsaved = Some(Failure::Conflict.into_error()),
+                },
+                Err(failure) => return notes.unsaved = Some(failure.into_error()),
+            }
         }
     }
 

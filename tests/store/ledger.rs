@@ -7,17 +7,23 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use http_body_util::Full;
+use tokio::sync::oneshot;
 use tokio_test::{assert_pending, task};
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::store::{MemoryStore, TokenStore as _};
 use tower_refresh::testing::ManualClock;
-use tower_refresh::{Credentials, RefreshLayer, RefreshPolicy, TokenSet, TokenSource, source_fn};
+use tower_refresh::{
+    Credentials, Event, OnUnavailable, RefreshLayer, RefreshPolicy, TokenSet, TokenSource,
+    source_fn,
+};
 
-use crate::scripted::{Scripted, issued, refused};
+use crate::scripted::{Answer, Scripted, issued, refused};
+use crate::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -149,42 +155,81 @@ async fn first_refresh_tokens_are_not_sent_again_after_many_rotations() {
     }
 }
 
+/// Starts two refreshes, of which the first is declared lost. Returns the ways to answer them.
+async fn two_late(
+    server: &Scripted,
+    clock: &ManualClock,
+    credentials: &Credentials,
+) -> [oneshot::Sender<Answer>; 2] {
+    let answers = [server.answers_later(), server.answers_later()];
+    let mut waiting = [1, 2].map(|_| None);
+    for (number, waiting) in waiting.iter_mut().enumerate() {
+        let waiting = waiting.insert(task::spawn(credentials.token()));
+        assert_pending!(waiting.poll());
+        while server.sent().len() <= number {
+            tokio::task::yield_now().await;
+        }
+        // Longer than ten timeouts.
+        clock.advance(301 * SECOND);
+    }
+    assert_eq!(server.sent(), ["first", "first"]);
+    answers
+}
+
+async fn answer(late: oneshot::Sender<Answer>, answer: Answer) {
+    late.send(answer).unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// S15
 #[tokio::test]
 async fn of_two_late_answers_the_one_that_was_asked_for_later_is_used() {
-    for is_first_first in [true, false] {
+    for (is_first_first, is_offline) in [(true, false), (false, false), (true, true), (false, true)]
+    {
         let server = Scripted::default();
         let clock = ManualClock::new();
-        let policy = RefreshPolicy::default().clock(clock.clone());
-        let credentials = build(server.grant(&clock, "first"), policy, false);
-        let answers = [server.answers_later(), server.answers_later()];
-        let mut waiting = [1, 2].map(|_| None);
-        for (number, waiting) in waiting.iter_mut().enumerate() {
-            let waiting = waiting.insert(task::spawn(credentials.token()));
-            assert_pending!(waiting.poll());
-            while server.sent().len() <= number {
-                tokio::task::yield_now().await;
-            }
-            // Longer than ten timeouts.
-            clock.advance(301 * SECOND);
-        }
-        assert_eq!(server.sent(), ["first", "first"]);
-
+        let builder = Credentials::builder(server.grant(&clock, "first")).clock(clock.clone());
+        let credentials = if is_offline {
+            let store = World::new().store();
+            store.go_down();
+            builder.store(store).on_unavailable(OnUnavailable::Continue).build()
+        } else {
+            builder.build()
+        };
+        let answers = two_late(&server, &clock, &credentials).await;
         let mut answers = answers.into_iter().zip([1, 2]).collect::<Vec<_>>();
         if !is_first_first {
             answers.reverse();
         }
-        for (answer, number) in answers {
-            answer.send(issued(number, 36000)).unwrap();
-            for _ in 0..100 {
-                tokio::task::yield_now().await;
-            }
+        for (late, number) in answers {
+            answer(late, issued(number, 36000)).await;
         }
         let tokens = credentials.token().await.unwrap();
-        assert_eq!(tokens.access_token().expose_secret(), "access-2", "{is_first_first}");
+        let case = (is_first_first, is_offline);
+        assert_eq!(tokens.access_token().expose_secret(), "access-2", "{case:?}");
         server.answers(issued(3, 3600));
         credentials.renew().await.unwrap();
-        assert_eq!(server.sent(), ["first", "first", "refresh-2"], "{is_first_first}");
+        assert_eq!(server.sent(), ["first", "first", "refresh-2"], "{case:?}");
+    }
+}
+
+#[tokio::test]
+async fn refresh_token_of_a_late_useless_answer_is_kept() {
+    let server = Scripted::default();
+    let clock = ManualClock::new();
+    let policy = RefreshPolicy::default().clock(clock.clone());
+    let credentials = build(server.grant(&clock, "first"), policy, false);
+    let mut events = credentials.subscribe();
+    let [first, second] = two_late(&server, &clock, &credentials).await;
+    answer(first, (200, r#"{"refresh_token":"refresh-1"}"#.to_owned())).await;
+    server.answers(issued(3, 3600));
+    answer(second, refused()).await;
+    credentials.token().await.unwrap();
+    assert_eq!(server.sent(), ["first", "first", "refresh-1"]);
+    while let Some(Some(event)) = events.recv().now_or_never() {
+        assert!(!matches!(event, Event::Unsaved { .. }), "there is no store");
     }
 }
 
