@@ -145,7 +145,8 @@ fn due_unsaved(stored: &Record, known: &Record, ledger: &Ledger, setup: &Setup) 
     let is_followed = known.refresh_token().is_some_and(is_spent);
     let is_stored = match (&known.current, &stored.current) {
         (Some(known), Some(stored)) => known.is(stored),
-        (known, stored) => known.is_none() && stored.is_none(),
+        (None, None) => known.is_logged_out == stored.is_logged_out,
+        _ => false,
     };
     match ledger.unsaved {
         Some(Unsaved::Session(begun)) => {
@@ -160,8 +161,8 @@ fn due_unsaved(stored: &Record, known: &Record, ledger: &Ledger, setup: &Setup) 
                             && setup.configured.as_ref().is_some_and(|token| stored.has_seen(token))
                 }
             };
-            let is_login = begun != Begun::Configured && stored.login_ms >= known.login_ms;
-            if is_login && is_stored || begun == Begun::Late && is_followed && !is_overtaken {
+            let is_saved = is_stored && stored.login_ms >= known.login_ms;
+            if begun == Begun::Late && (is_saved || is_followed && !is_overtaken) {
                 // The save has counted, although the store returned an error.
                 Due::Saved
             } else if is_overtaken || is_followed {
