@@ -66,7 +66,7 @@ use crate::token::TokenSet;
 ///   used.
 /// - A refresh runs in a task of its own. Dropping the futures that wait for it does not stop it, and its result is used.
 /// - A token that still works is used until it expires, also if its refresh fails.
-/// - A request belongs to one session. After a [log-in](Self::replace) or a [log-out](Self::forget), no request of the session
+/// - A request belongs to one session. After a [log-in](Self::log_in) or a [log-out](Self::log_out), no request of the session
 ///   before is sent, or sent again, with the new token. It returns the rejection, or a [denied](TokenError::is_denied) error if it
 ///   was never sent. A request that is made while there is no session waits for the next one. There is no session before the first
 ///   token, after a log-out, and after the token has expired and the grant is denied.
@@ -199,11 +199,39 @@ impl Credentials {
     /// # Cancel safety
     ///
     /// Dropping this future does not stop the refresh. Its result is used.
-    pub async fn token(&self) -> Result<TokenSet, TokenError> {
+    #[doc(alias = "token")]
+    pub async fn tokens(&self) -> Result<TokenSet, TokenError> {
         if let Some(issued) = self.fresh() {
             return Ok(issued.tokens.clone());
         }
         self.wait_for(Want::Token).await
+    }
+
+    /// Returns the current token set without waiting and without starting a refresh.
+    ///
+    /// `None` if there is no token set, if it has expired, or if a server has rejected it and its replacement is in flight. A
+    /// fresh token set is returned without taking a lock.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_refresh::TokenError> {
+    /// use tower_refresh::{Credentials, StaticToken};
+    ///
+    /// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
+    /// assert!(credentials.current().is_none());
+    /// credentials.warm_up().await?;
+    /// assert!(credentials.current().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn current(&self) -> Option<TokenSet> {
+        let issued = self.fresh().or_else(|| {
+            let now = self.now();
+            self.lock().state.current(now)
+        });
+        issued.map(|issued| issued.tokens.clone())
     }
 
     /// Obtains a newer token set than the current one.
@@ -215,12 +243,13 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// As [`token`](Self::token).
+    /// As [`tokens`](Self::tokens).
     ///
     /// # Cancel safety
     ///
-    /// As [`token`](Self::token).
-    pub async fn renew(&self) -> Result<TokenSet, TokenError> {
+    /// As [`tokens`](Self::tokens).
+    #[doc(alias("renew", "force"))]
+    pub async fn refresh(&self) -> Result<TokenSet, TokenError> {
         let generation = self.lock().state.generation();
         self.wait_for(Want::NewerThan(generation)).await
     }
@@ -239,13 +268,14 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// As [`token`](Self::token).
+    /// As [`tokens`](Self::tokens).
     ///
     /// # Cancel safety
     ///
-    /// As [`token`](Self::token).
-    pub async fn prime(&self) -> Result<(), TokenError> {
-        self.token().await.map(drop)
+    /// As [`tokens`](Self::tokens).
+    #[doc(alias("prime", "preload"))]
+    pub async fn warm_up(&self) -> Result<(), TokenError> {
+        self.tokens().await.map(drop)
     }
 
     /// Replaces the current tokens, for example after the user has logged in.
@@ -267,8 +297,9 @@ impl Credentials {
     /// # Cancel safety
     ///
     /// After the first poll, dropping this future does not stop it.
-    pub async fn replace(&self, tokens: impl Into<TokenSet>) -> Result<(), TokenError> {
-        self.adopt(Some(tokens.into())).await
+    #[doc(alias("replace", "set", "login"))]
+    pub async fn log_in(&self, tokens: TokenSet) -> Result<(), TokenError> {
+        self.adopt(Some(tokens)).await
     }
 
     /// Removes the tokens, for example after the user has logged out.
@@ -278,12 +309,13 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// As [`replace`](Self::replace).
+    /// As [`log_in`](Self::log_in).
     ///
     /// # Cancel safety
     ///
-    /// As [`replace`](Self::replace).
-    pub async fn forget(&self) -> Result<(), TokenError> {
+    /// As [`log_in`](Self::log_in).
+    #[doc(alias("forget", "clear", "logout"))]
+    pub async fn log_out(&self) -> Result<(), TokenError> {
         self.adopt(None).await
     }
 
@@ -711,7 +743,7 @@ mod tests {
     fn request_with_a_fresh_token_takes_no_lock() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let credentials = Credentials::new(|_: Renewal| async { TokenSet::bearer("t") });
-        runtime.block_on(credentials.prime()).unwrap();
+        runtime.block_on(credentials.warm_up()).unwrap();
         let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test").unwrap();
         let client =
             ServiceBuilder::new().layer(layer).service_fn(|_: Request<Full<Bytes>>| async {
@@ -747,7 +779,7 @@ mod tests {
             assert!(gate_is_right());
             waiting.await.unwrap();
             assert!(!gate_is_right());
-            credentials.forget().await.unwrap();
+            credentials.log_out().await.unwrap();
             assert!(!gate_is_right());
         });
     }

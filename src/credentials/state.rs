@@ -4,7 +4,7 @@
 //!
 //! - There is at most one flight whose landing is waited for, and a token set is issued only in place of the generation
 //!   that its flight departed from. Whatever lands otherwise changes nothing.
-//! - Generations only grow, over `replace` and `forget` too, so that "newer than" needs no second thought.
+//! - Generations only grow, over `log_in` and `log_out` too, so that "newer than" needs no second thought.
 //! - Whether a token has expired is for either clock to say. How long something takes is for the monotonic clock alone:
 //!   a step of the wall clock must not make a flight look lost, and a second one spend the refresh token again.
 //! - A failure never displaces a token that still works.
@@ -51,7 +51,7 @@ pub(super) struct State {
     dice: Dice,
     /// This instance's share of the refresh-ahead's jitter, drawn once.
     share: f64,
-    /// Begun anew by `replace` and `forget`.
+    /// Begun anew by `log_in` and `log_out`.
     epoch: u64,
     session: Session,
     /// The first generation of the session.
@@ -970,6 +970,12 @@ impl State {
     /// Returns the current token unless it has expired, also if a refresh is due.
     pub(super) fn usable(&self, now: Timestamp) -> Option<Arc<Issued>> {
         self.current.clone().filter(|current| !self.is_used_up(current, now))
+    }
+
+    /// Returns the token that a request would use now without waiting, fresh or stale.
+    pub(super) fn current(&self, now: Timestamp) -> Option<Arc<Issued>> {
+        let (current, _) = self.published(now)?;
+        (!self.is_used_up(current, now)).then(|| Arc::clone(current))
     }
 
     pub(super) fn flight_id(&self) -> Option<FlightId> {

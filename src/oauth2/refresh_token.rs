@@ -34,7 +34,7 @@ use crate::token::{RefreshToken, TokenSet};
 /// # A refresh token is spent once
 ///
 /// The configured refresh token is not sent again once the server has replaced or refused it, nor after the application
-/// logged in or out ([`Credentials::replace`](crate::Credentials::replace), [`forget`](crate::Credentials::forget)). The user
+/// logged in or out ([`Credentials::log_in`](crate::Credentials::log_in), [`log_out`](crate::Credentials::log_out)). The user
 /// must then log in, and the error is [denied](TokenError::is_denied). After a restart the configured token is sent again
 /// unless a [store](crate::store) has recorded its fate.
 ///
@@ -88,7 +88,7 @@ pub struct RefreshTokenGrant {
 impl RefreshTokenGrant {
     /// Creates a source from an endpoint and the refresh token to begin with.
     ///
-    /// If `refresh_token` is empty, no request is made until [`Credentials::replace`](crate::Credentials::replace) brings one.
+    /// If `refresh_token` is empty, no request is made until [`Credentials::log_in`](crate::Credentials::log_in) brings one.
     pub fn new(endpoint: TokenEndpoint, refresh_token: impl Into<RefreshToken>) -> Self {
         Self {
             request: TokenRequest::new(endpoint, "refresh_token"),

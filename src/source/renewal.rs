@@ -94,7 +94,7 @@ impl Renewal {
         self.cause
     }
 
-    /// Returns the token set to be renewed; `None` at first, and after [`Credentials::forget`](crate::Credentials::forget).
+    /// Returns the token set to be renewed; `None` at first, and after [`Credentials::log_out`](crate::Credentials::log_out).
     pub fn previous(&self) -> Option<&TokenSet> {
         self.previous.as_ref()
     }

@@ -432,12 +432,12 @@ async fn extra_fields_are_kept_in_a_store() {
         let grant = RefreshTokenGrant::new(endpoint.clone(), "r");
         Credentials::builder(grant).store(store.clone()).build()
     };
-    start().token().await.unwrap();
+    start().tokens().await.unwrap();
     // As after a restart.
     let credentials = start();
-    let stored = credentials.token().await.unwrap();
+    let stored = credentials.tokens().await.unwrap();
     assert_eq!(log.len(), 1);
-    let renewed = credentials.renew().await.unwrap();
+    let renewed = credentials.refresh().await.unwrap();
     for (tokens, token) in [(stored, "a"), (renewed, "b")] {
         assert_eq!(tokens.access_token().expose_secret(), token);
         assert_eq!(tokens.extra("instance_url"), Some("https://eu7.example.com"));
@@ -645,8 +645,8 @@ async fn log_in_reports_a_refresh_token_with_a_line_break() {
         let (endpoint, log) = in_dialect("{}", []);
         let credentials = Credentials::new(RefreshTokenGrant::new(endpoint, "r"));
         let brought = TokenSet::bearer("a").unwrap().with_refresh_token(bad);
-        assert_refused(credentials.replace(brought).await, &log, "refresh_token");
-        assert_refused(credentials.renew().await, &log, "refresh_token");
+        assert_refused(credentials.log_in(brought).await, &log, "refresh_token");
+        assert_refused(credentials.refresh().await, &log, "refresh_token");
     }
 }
 
@@ -662,8 +662,8 @@ async fn corrected_refresh_token_is_sent_from_a_store() {
         let grant = RefreshTokenGrant::new(endpoint.clone(), token);
         Credentials::builder(grant).store(store.clone()).build()
     };
-    assert_refused(start("first\n").token().await, &log, "refresh_token");
-    start("first").token().await.unwrap();
+    assert_refused(start("first\n").tokens().await, &log, "refresh_token");
+    start("first").tokens().await.unwrap();
     assert_eq!(log.bodies(), ["grant_type=refresh_token&refresh_token=first"]);
 }
 

@@ -16,12 +16,12 @@ fn lost() -> Fault {
 #[tokio::test(start_paused = true)]
 async fn the_stored_refresh_token_is_sent_although_the_record_cannot_be_written() {
     let world = World::new();
-    world.worker().token().await.unwrap();
+    world.worker().tokens().await.unwrap();
     sleep(MINUTE).await;
     world.backing.doubt();
     let worker = world.serving();
     worker.store.order(Step::SaveIntent, Order::Fail);
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     assert_eq!(world.reuses(), 0);
 }
 
@@ -31,21 +31,21 @@ async fn attempt_after_a_rotation_without_the_store_is_recorded() {
         let world = World::new();
         let worker = world.serving();
         if has_first {
-            worker.token().await.unwrap();
+            worker.tokens().await.unwrap();
         }
         worker.store.go_down();
-        worker.renew().await.unwrap();
+        worker.refresh().await.unwrap();
         world.server.token_faults().once(lost());
-        assert!(worker.renew().await.unwrap_err().is_ambiguous());
+        assert!(worker.refresh().await.unwrap_err().is_ambiguous());
         worker.store.come_up();
         worker.flush().await.unwrap();
         assert!(world.has_open_intent().await, "{has_first}");
         let sent = world.requests();
-        assert!(world.worker().renew().await.is_ok());
-        assert!(world.worker().renew().await.is_ok());
+        assert!(world.worker().refresh().await.is_ok());
+        assert!(world.worker().refresh().await.is_ok());
         let other = world.worker();
-        other.token().await.unwrap();
-        assert!(other.renew().await.unwrap_err().is_ambiguous());
+        other.tokens().await.unwrap();
+        assert!(other.refresh().await.unwrap_err().is_ambiguous());
         assert_eq!(world.requests(), sent);
     }
 }
@@ -54,11 +54,11 @@ async fn attempt_after_a_rotation_without_the_store_is_recorded() {
 async fn attempt_after_a_log_in_without_the_store_is_recorded() {
     let world = World::new();
     let worker = world.serving();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     worker.store.go_down();
-    worker.replace(world.server.issue()).await.unwrap_err();
+    worker.log_in(world.server.issue()).await.unwrap_err();
     world.server.token_faults().once(lost());
-    assert!(worker.renew().await.unwrap_err().is_ambiguous());
+    assert!(worker.refresh().await.unwrap_err().is_ambiguous());
     worker.store.come_up();
     worker.flush().await.unwrap();
     assert!(world.has_open_intent().await);
@@ -70,19 +70,19 @@ async fn refusal_after_a_rotation_without_the_store_is_recorded() {
         let world = World::new();
         let worker = world.serving();
         if has_first {
-            worker.token().await.unwrap();
+            worker.tokens().await.unwrap();
         }
         worker.store.go_down();
-        worker.renew().await.unwrap();
+        worker.refresh().await.unwrap();
         world.server.token_faults().once(Fault::oauth_error("invalid_grant"));
-        assert!(worker.renew().await.unwrap_err().is_denied());
+        assert!(worker.refresh().await.unwrap_err().is_denied());
         worker.store.come_up();
         worker.flush().await.unwrap();
         sleep(MINUTE).await;
         let sent = world.requests();
-        assert!(world.worker().token().await.unwrap_err().is_denied());
+        assert!(world.worker().tokens().await.unwrap_err().is_denied());
         for _ in 0..10 {
-            assert!(worker.token().await.unwrap_err().is_denied());
+            assert!(worker.tokens().await.unwrap_err().is_denied());
             sleep(6 * SECOND).await;
         }
         assert_eq!(world.requests(), sent, "{has_first}");
@@ -93,16 +93,16 @@ async fn refusal_after_a_rotation_without_the_store_is_recorded() {
 async fn refresh_tokens_replaced_without_the_store_are_not_sent_again() {
     let world = World::new();
     let worker = world.serving();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     worker.store.go_down();
-    let between = worker.renew().await.unwrap();
-    worker.renew().await.unwrap();
+    let between = worker.refresh().await.unwrap();
+    worker.refresh().await.unwrap();
     worker.store.come_up();
     worker.flush().await.unwrap();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     // The application brings an old one back.
-    assert!(worker.replace(between.clone()).await.unwrap_err().is_denied());
-    let _ = worker.renew().await;
+    assert!(worker.log_in(between.clone()).await.unwrap_err().is_denied());
+    let _ = worker.refresh().await;
     assert_eq!(world.reuses(), 0);
     assert_eq!(world.server.refresh_token_uses(refresh(&between)), 1);
 }
@@ -111,15 +111,15 @@ async fn refresh_tokens_replaced_without_the_store_are_not_sent_again() {
 async fn refresh_tokens_of_an_unsaved_log_in_are_not_sent_again() {
     let world = World::new();
     let worker = world.serving();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     worker.store.go_down();
     let session = world.server.issue();
-    worker.replace(session.clone()).await.unwrap_err();
-    worker.renew().await.unwrap();
+    worker.log_in(session.clone()).await.unwrap_err();
+    worker.refresh().await.unwrap();
     worker.store.come_up();
     worker.flush().await.unwrap();
-    assert!(worker.replace(session.clone()).await.unwrap_err().is_denied());
-    let _ = worker.renew().await;
+    assert!(worker.log_in(session.clone()).await.unwrap_err().is_denied());
+    let _ = worker.refresh().await;
     assert_eq!(world.reuses(), 0);
 }
 
@@ -127,12 +127,12 @@ async fn refresh_tokens_of_an_unsaved_log_in_are_not_sent_again() {
 async fn an_attempt_that_was_overtaken_is_no_saved_token_set() {
     let world = World::new();
     let [worker, other] = [world.serving(), world.worker()];
-    worker.token().await.unwrap();
-    other.token().await.unwrap();
+    worker.tokens().await.unwrap();
+    other.tokens().await.unwrap();
     worker.store.go_down();
     world.server.token_faults().once(Fault::drop_connection());
-    worker.renew().await.unwrap_err();
-    other.renew().await.unwrap();
+    worker.refresh().await.unwrap_err();
+    other.refresh().await.unwrap();
     worker.store.come_up();
     worker.flush().await.unwrap();
     let events = worker.events();
@@ -164,9 +164,9 @@ async fn first_refresh_token_of_a_useless_answer_is_kept() {
             })),
         };
         let credentials = builder.policy(world.policy()).build();
-        credentials.token().await.unwrap_err();
+        credentials.tokens().await.unwrap_err();
         sleep(MINUTE).await;
-        credentials.token().await.unwrap();
+        credentials.tokens().await.unwrap();
         assert_eq!(world.server.refresh_token_uses(refresh(&successor)), 1, "{has_facts}");
     }
 }
@@ -177,11 +177,11 @@ async fn rotations_during_an_outage_are_all_in_the_record_in_the_end() {
         let world = World::new();
         let worker =
             world.worker_as(world.grant(), |stored| stored.on_unavailable(OnUnavailable::Continue));
-        worker.token().await.unwrap();
+        worker.tokens().await.unwrap();
         worker.store.go_down();
         let mut last = String::new();
         for _ in 0..times {
-            last = access(&worker.renew().await.unwrap()).to_owned();
+            last = access(&worker.refresh().await.unwrap()).to_owned();
         }
         worker.store.come_up();
         sleep(Duration::from_secs(6)).await;

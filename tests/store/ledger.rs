@@ -126,24 +126,24 @@ async fn first_refresh_tokens_are_not_sent_again_after_many_rotations() {
         let rotate = async |numbers: std::ops::RangeInclusive<u32>| {
             for number in numbers {
                 server.answers(issued(number, 3600));
-                credentials.renew().await.unwrap();
+                credentials.refresh().await.unwrap();
             }
         };
         rotate(1..=70).await;
-        assert_eq!(credentials.replace(brought("configured")).await.is_err(), has_store);
-        credentials.replace(brought("login")).await.unwrap();
+        assert_eq!(credentials.log_in(brought("configured")).await.is_err(), has_store);
+        credentials.log_in(brought("login")).await.unwrap();
         rotate(101..=170).await;
         for first in ["configured", "login"] {
-            assert_eq!(credentials.replace(brought(first)).await.is_err(), has_store);
+            assert_eq!(credentials.log_in(brought(first)).await.is_err(), has_store);
             // With a store, the session that is stored goes on.
             server.answers(issued(180, 3600));
-            assert_eq!(credentials.renew().await.is_ok(), has_store);
+            assert_eq!(credentials.refresh().await.is_ok(), has_store);
             clock.advance(SECOND * 3600);
         }
         if has_store {
             for first in ["configured", "login"] {
                 server.answers(issued(200, 1));
-                let _ = start(first).token().await;
+                let _ = start(first).tokens().await;
             }
             let size = store.load().await.unwrap().unwrap().to_json().unwrap().len();
             assert!(size < 10_000, "{size}");
@@ -164,7 +164,7 @@ async fn two_late(
     let answers = [server.answers_later(), server.answers_later()];
     let mut waiting = [1, 2].map(|_| None);
     for (number, waiting) in waiting.iter_mut().enumerate() {
-        let waiting = waiting.insert(task::spawn(credentials.token()));
+        let waiting = waiting.insert(task::spawn(credentials.tokens()));
         assert_pending!(waiting.poll());
         while server.sent().len() <= number {
             tokio::task::yield_now().await;
@@ -206,11 +206,11 @@ async fn of_two_late_answers_the_one_that_was_asked_for_later_is_used() {
         for (late, number) in answers {
             answer(late, issued(number, 36000)).await;
         }
-        let tokens = credentials.token().await.unwrap();
+        let tokens = credentials.tokens().await.unwrap();
         let case = (is_first_first, is_offline);
         assert_eq!(tokens.access_token().expose_secret(), "access-2", "{case:?}");
         server.answers(issued(3, 3600));
-        credentials.renew().await.unwrap();
+        credentials.refresh().await.unwrap();
         assert_eq!(server.sent(), ["first", "first", "refresh-2"], "{case:?}");
     }
 }
@@ -226,7 +226,7 @@ async fn refresh_token_of_a_late_useless_answer_is_kept() {
     answer(first, (200, r#"{"refresh_token":"refresh-1"}"#.to_owned())).await;
     server.answers(issued(3, 3600));
     answer(second, refused()).await;
-    credentials.token().await.unwrap();
+    credentials.tokens().await.unwrap();
     assert_eq!(server.sent(), ["first", "first", "refresh-1"]);
     while let Some(Some(event)) = events.recv().now_or_never() {
         assert!(!matches!(event, Event::Unsaved { .. }), "there is no store");
@@ -267,12 +267,12 @@ async fn tokens_of_a_fallback_begin_a_session_and_are_stored() {
 
     // As after a restart.
     let restarted = start();
-    let tokens = restarted.token().await.unwrap();
+    let tokens = restarted.tokens().await.unwrap();
     assert_eq!(tokens.access_token().expose_secret(), "logged-in");
     server.answers(issued(3, 600));
-    restarted.renew().await.unwrap();
+    restarted.refresh().await.unwrap();
     assert_eq!(server.sent(), ["first", "refresh-1", "login"]);
     assert_eq!(epoch().await, 2);
     // The refused one is not sent again, although its session has ended.
-    assert!(restarted.replace(brought("refresh-1")).await.unwrap_err().is_denied());
+    assert!(restarted.log_in(brought("refresh-1")).await.unwrap_err().is_denied());
 }

@@ -555,8 +555,8 @@ impl Fleet {
                     (life.adoptions, state.history.len())
                 };
                 let outcome = match tokens.clone() {
-                    Some(tokens) => credentials.replace(tokens).await,
-                    None => credentials.forget().await,
+                    Some(tokens) => credentials.log_in(tokens).await,
+                    None => credentials.log_out().await,
                 };
                 (outcome, number, from)
             };
@@ -725,7 +725,7 @@ impl Fleet {
     }
 
     async fn all_ask(&self) -> Vec<Result<TokenSet, TokenError>> {
-        let answers = join_all(self.workers.iter().map(|worker| worker.credentials.token())).await;
+        let answers = join_all(self.workers.iter().map(|worker| worker.credentials.tokens())).await;
         for (worker, answer) in self.workers.iter().zip(&answers) {
             match answer {
                 Ok(tokens) => {
@@ -772,7 +772,7 @@ async fn wished(
             let token = credentials.status().token;
             let works = matches!(token, TokenStatus::Fresh | TokenStatus::Stale);
             let asked = Asked::now(life, &credentials);
-            let outcome = credentials.token().await;
+            let outcome = credentials.tokens().await;
             if matches!(token, TokenStatus::Missing | TokenStatus::Expired) {
                 asked.check(life, &outcome, continues);
             }
@@ -783,7 +783,7 @@ async fn wished(
         }
         Wish::Renew => {
             let asked = Asked::now(life, &credentials);
-            let outcome = credentials.renew().await;
+            let outcome = credentials.refresh().await;
             asked.check(life, &outcome, continues);
             (shown(outcome), limit)
         }
