@@ -178,6 +178,7 @@ mod attempt;
 mod classify;
 mod clock;
 mod config;
+#[path = "credentials/handle.rs"]
 mod credentials;
 mod drain;
 mod error;
