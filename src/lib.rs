@@ -178,7 +178,6 @@ mod attempt;
 mod classify;
 mod clock;
 mod config;
-#[path = "credentials/handle.rs"]
 mod credentials;
 mod drain;
 mod error;

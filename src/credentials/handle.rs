@@ -1,18 +1,4 @@
-//! The current token set, and the refresh that obtains the next one.
-
-mod builder;
-mod event;
-mod evidence;
-mod flight;
-mod generation;
-mod into;
-mod jitter;
-mod policy;
-#[cfg(feature = "serde")]
-mod seconds;
-mod session;
-mod state;
-mod status;
+//! The handle that all users of one grant share.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -27,15 +13,13 @@ use tokio::runtime::Handle;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Sleep;
 
-pub use self::builder::{CredentialsBuilder, OnUnavailable};
-pub use self::event::{Event, Events};
-pub(crate) use self::flight::{Answer, Waiting, Want};
-use self::flight::{Gate, Outcome, Turn};
-pub use self::into::IntoCredentials;
-pub use self::policy::RefreshPolicy;
-pub(crate) use self::state::Issued;
-use self::state::{Adoption, Decision, Departure, FlightId, Landed, State};
-pub use self::status::{Status, TokenStatus};
+use super::builder::CredentialsBuilder;
+use super::event::{self, Event, Events};
+use super::flight::{self, Answer, Gate, Outcome, Turn, Waiting, Want};
+use super::policy::RefreshPolicy;
+use super::session;
+use super::state::{Adoption, Decision, Departure, FlightId, Issued, Landed, State};
+use super::status::{Status, TokenStatus};
 use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
 use crate::grant::{Keeper, Notes, Store};
@@ -101,7 +85,7 @@ struct Shared {
     working: watch::Sender<usize>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     state: State,
     /// Present exactly while the state has a flight or an adoption, and of the same id.
     gate: Option<Gate>,
@@ -152,7 +136,11 @@ impl Credentials {
         CredentialsBuilder::new(source.boxed())
     }
 
-    fn from_parts(source: BoxTokenSource, store: Option<Store>, policy: RefreshPolicy) -> Self {
+    pub(super) fn from_parts(
+        source: BoxTokenSource,
+        store: Option<Store>,
+        policy: RefreshPolicy,
+    ) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(0);
 
         let id = IDS.fetch_add(1, Ordering::Relaxed);
@@ -254,7 +242,7 @@ impl Credentials {
         self.wait_for(Want::NewerThan(generation)).await
     }
 
-    async fn wait_for(&self, want: Want) -> Result<TokenSet, TokenError> {
+    pub(super) async fn wait_for(&self, want: Want) -> Result<TokenSet, TokenError> {
         match self.ask(want) {
             Answer::Use(issued) => Ok(issued.tokens.clone()),
             Answer::Wait(waiting) => waiting.await.map(|issued| issued.tokens.clone()),
@@ -412,7 +400,7 @@ impl Credentials {
     }
 
     /// Returns the current token unless it has expired, fresh or stale.
-    fn usable(&self) -> Option<Arc<Issued>> {
+    pub(super) fn usable(&self) -> Option<Arc<Issued>> {
         let now = self.now();
         self.lock().state.usable(now)
     }
@@ -424,7 +412,7 @@ impl Credentials {
     }
 
     /// Returns the number of the current session.
-    fn epoch(&self) -> u64 {
+    pub(super) fn epoch(&self) -> u64 {
         self.lock().state.epoch()
     }
 
@@ -525,7 +513,7 @@ impl Credentials {
         self.timer(duration).map(Box::pin)
     }
 
-    fn timer(&self, duration: Duration) -> Option<Sleep> {
+    pub(super) fn timer(&self, duration: Duration) -> Option<Sleep> {
         let runtime = Handle::try_current().or_else(|_| self.runtime()).ok()?;
         let _context = runtime.enter();
         Some(tokio::time::sleep(duration))
@@ -557,11 +545,11 @@ impl Credentials {
 
     // ===== for flights =====
 
-    fn wants(&self, id: FlightId) -> bool {
+    pub(super) fn wants(&self, id: FlightId) -> bool {
         self.lock().state.wants(id)
     }
 
-    fn land(&self, departure: &Departure, landed: Landed, notes: Notes) {
+    pub(super) fn land(&self, departure: &Departure, landed: Landed, notes: Notes) {
         self.decide(
             |state, now| {
                 let outcome = state.land(now, departure, landed, notes);
@@ -571,33 +559,33 @@ impl Credentials {
         );
     }
 
-    fn report(&self, event: Event) {
+    pub(super) fn report(&self, event: Event) {
         event.trace();
         // To have no subscriber is not an error.
         let _ = self.shared.events.send(event);
     }
 
     /// Saves what is in memory only, and reports that it is saved.
-    async fn save(&self) -> Result<(), TokenError> {
+    pub(super) async fn save(&self) -> Result<(), TokenError> {
         let is_saved = self.keeper().save().await?;
         self.decide(|state, now| (state.saved(now, Ok(is_saved)), None), |_, ()| ());
         Ok(())
     }
 
-    fn has_last_word(&self, adoption: Adoption) -> bool {
+    pub(super) fn has_last_word(&self, adoption: Adoption) -> bool {
         self.lock().state.has_last_word(adoption)
     }
 
     /// Takes the source from a flight that has held it for too long.
-    fn take_turn(&self) -> Turn {
+    pub(super) fn take_turn(&self) -> Turn {
         self.decide(|state, _| (state.give_up_on_turn(), None), |inner, ()| Arc::clone(&inner.turn))
     }
 
-    fn adopted(&self, adoption: Adoption) {
+    pub(super) fn adopted(&self, adoption: Adoption) {
         self.decide(|state, _| (state.adopted(adoption), None), |_, ()| ());
     }
 
-    fn working(&self, change: isize) {
+    pub(super) fn working(&self, change: isize) {
         self.shared.working.send_modify(|working| *working = working.saturating_add_signed(change));
     }
 
@@ -607,7 +595,7 @@ impl Credentials {
     ///
     /// `decide` also returns the outcome for the waiters of a flight that is over. `take` then picks the values that the caller needs
     /// from the new state.
-    fn decide<T, U>(
+    pub(super) fn decide<T, U>(
         &self,
         decide: impl FnOnce(&mut State, Timestamp) -> (T, Option<Outcome>),
         take: impl FnOnce(&Inner, T) -> U,
@@ -646,7 +634,7 @@ impl Credentials {
         taken
     }
 
-    fn publish(&self, state: &State, now: Timestamp) {
+    pub(super) fn publish(&self, state: &State, now: Timestamp) {
         let published = self.shared.published.load();
         // After a failure, each request checks the source's input for a change.
         let watches = self.shared.watch.is_some() && state.has_failed();
@@ -665,29 +653,29 @@ impl Credentials {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         // Nothing that can panic runs under the lock, and the state is consistent between two decisions.
         self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.shared.policy.clock.now().bounded()
     }
 
-    fn id(&self) -> u64 {
+    pub(super) fn id(&self) -> u64 {
         self.shared.id
     }
 
-    fn keeper(&self) -> &Keeper {
+    pub(super) fn keeper(&self) -> &Keeper {
         &self.shared.keeper
     }
 
-    fn timeout(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         self.shared.policy.timing.timeout
     }
 
     /// Returns the runtime that refreshes run on.
-    fn runtime(&self) -> Result<Handle, TokenError> {
+    pub(super) fn runtime(&self) -> Result<Handle, TokenError> {
         if let Some(runtime) = &self.shared.policy.runtime {
             return Ok(runtime.clone());
         }
@@ -698,7 +686,7 @@ impl Credentials {
         })
     }
 
-    fn refuse_recursion(&self) -> Result<(), TokenError> {
+    pub(super) fn refuse_recursion(&self) -> Result<(), TokenError> {
         match FetchedFor::current_includes(self.shared.id) {
             true => Err(recursion()),
             false => Ok(()),
