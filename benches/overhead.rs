@@ -79,7 +79,7 @@ fn refresh() -> RefreshLayer {
         TokenSet::bearer(TOKEN).map(|tokens| tokens.with_expires_in(Duration::from_secs(3600)))
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(credentials.prime()).expect("a token");
+    runtime.expect("a runtime").block_on(credentials.warm_up()).expect("a token");
     RefreshLayer::new(credentials).origin("https://api.example.com").expect("a valid origin")
 }
 

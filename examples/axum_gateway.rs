@@ -13,7 +13,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use bytes::Bytes;
-use futures_util::{FutureExt as _, stream};
+use futures_util::stream;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -203,7 +203,7 @@ async fn main() -> Result<(), BoxError> {
     println!("a note, requested before the shutdown: {status}, complete: {whole}");
     gateway.await??;
     // This refresh token is valid for the next start of the process.
-    let tokens = credentials.token().now_or_never().transpose()?;
+    let tokens = credentials.current();
     let kept = tokens.as_ref().and_then(|tokens| tokens.refresh_token());
     let kept = kept.is_some_and(|it| server.is_unspent(it.expose_secret()));
     println!("the last refresh token is unspent: {kept}");

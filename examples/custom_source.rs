@@ -117,7 +117,7 @@ async fn main() -> Result<(), BoxError> {
         }
         server.revoke_all_access_tokens();
     }
-    credentials.forget().await?;
+    credentials.log_out().await?;
     source.log_out().await?;
     println!("metadata server: {} log-out received", metadata.log_outs());
 

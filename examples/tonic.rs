@@ -54,7 +54,7 @@ async fn main() -> Result<(), BoxError> {
     }
 
     // ===== the error without a token =====
-    credentials.forget().await?;
+    credentials.log_out().await?;
     match client.check(HealthCheckRequest::default()).await {
         Ok(_) => return Err("broken: a call was sent without a token".into()),
         Err(status) => println!("check: {:?}: {}", status.code(), status.message()),

@@ -256,14 +256,12 @@ impl TokenError {
     }
 
     /// Changes the kind to transient, once the outcome is known.
-    #[cfg(feature = "oauth2")]
     pub(crate) fn into_transient(mut self) -> Self {
         self.edit().kind = TokenErrorKind::Transient;
         self
     }
 
     /// Changes the kind to ambiguous: the error covers only a part of what was sent.
-    #[cfg(feature = "oauth2")]
     pub(crate) fn into_ambiguous(mut self) -> Self {
         let inner = self.edit();
         inner.kind = TokenErrorKind::Ambiguous;

@@ -118,9 +118,9 @@ async fn show(tokens: &Path) -> Result<(), BoxError> {
     // ===== a restart: the configured refresh token is spent, the file has the current one =====
     let grant = RefreshTokenGrant::new(endpoint, refresh_token);
     let restarted = Credentials::builder(grant).store(FileStore::new(tokens)).build();
-    restarted.token().await?;
+    restarted.tokens().await?;
     say(start, "after a restart, the tokens are read from the file");
-    restarted.renew().await?;
+    restarted.refresh().await?;
     say(start, "the token is refreshed");
 
     let counters = server.counters();

@@ -62,10 +62,10 @@ pub async fn run(options: Options) -> Result<(), BoxError> {
     let client = ServiceBuilder::new().layer(layer).service(api_http);
 
     let outcome = async {
-        let primed = credentials.prime().await;
+        let primed = credentials.warm_up().await;
         report_tokens(&mut events);
         primed?;
-        let tokens = credentials.token().await?;
+        let tokens = credentials.tokens().await?;
         match credentials.status().usable_for {
             Some(usable) => report("access token", format_args!("valid for {usable:.0?}")),
             None => report("access token", "of unknown lifetime, used until rejected"),

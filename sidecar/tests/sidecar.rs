@@ -732,7 +732,7 @@ async fn status_reports_the_state_of_the_token_without_the_token() {
     let before = status_of(&sidecar).await;
     assert_eq!(before["token"]["state"], "missing");
     sidecar.send(get("/")).await;
-    sidecar.credentials.renew().await.unwrap();
+    sidecar.credentials.refresh().await.unwrap();
     sidecar.ask("TRACE / HTTP/1.1\nhost: localhost").await;
 
     let answer = sidecar.send(get("/-/status")).await;

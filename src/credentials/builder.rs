@@ -5,10 +5,51 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::{Credentials, RefreshPolicy};
+use super::handle::Credentials;
+use super::policy::RefreshPolicy;
 use crate::clock::Clock;
+#[cfg(feature = "store")]
 use crate::grant::Store;
-use crate::source::BoxTokenSource;
+use crate::source::{BoxTokenSource, TokenSource};
+
+impl Credentials {
+    /// Creates credentials that obtain their tokens from `source`, with the default policy and no store.
+    ///
+    /// No token is requested until one is needed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Credentials, StaticToken};
+    ///
+    /// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
+    pub fn new(source: impl TokenSource) -> Self {
+        Self::builder(source).build()
+    }
+
+    /// Creates credentials that obtain their tokens from `source`, with a policy.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_refresh::{Credentials, RefreshPolicy, StaticToken};
+    ///
+    /// let policy = RefreshPolicy::default().timeout(Duration::from_secs(5));
+    /// let credentials = Credentials::with_policy(StaticToken::new("sesame".parse()?), policy);
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
+    pub fn with_policy(source: impl TokenSource, policy: RefreshPolicy) -> Self {
+        Self::builder(source).policy(policy).build()
+    }
+
+    /// Begins credentials that obtain their tokens from `source`.
+    pub fn builder(source: impl TokenSource) -> CredentialsBuilder {
+        CredentialsBuilder::new(source.boxed())
+    }
+}
 
 /// Builds [`Credentials`]: a source, and optionally a store, a policy, a clock and a runtime.
 ///

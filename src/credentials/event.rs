@@ -160,7 +160,7 @@ impl Event {
 /// # async fn main() -> Result<(), tower_refresh::TokenError> {
 /// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
 /// let mut events = credentials.subscribe();
-/// credentials.prime().await?;
+/// credentials.warm_up().await?;
 /// assert!(matches!(events.recv().await, Some(Event::RefreshStarted { .. })));
 /// assert!(matches!(events.recv().await, Some(Event::Refreshed { generation: 1, .. })));
 /// # Ok(())

@@ -1,6 +1,6 @@
 //! The conversion of a source into credentials.
 
-use super::Credentials;
+use super::handle::Credentials;
 use crate::source::TokenSource;
 
 /// A [`TokenSource`], or [`Credentials`] that several layers share.

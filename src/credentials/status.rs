@@ -21,7 +21,7 @@ use crate::error::TokenError;
 /// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
 /// assert_eq!(credentials.status().token, TokenStatus::Missing);
 ///
-/// credentials.prime().await?;
+/// credentials.warm_up().await?;
 /// assert_eq!(credentials.status().token, TokenStatus::Fresh);
 /// # Ok(())
 /// # }

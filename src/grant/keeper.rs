@@ -30,6 +30,7 @@ use crate::error::TokenError;
 use crate::limit::Limit;
 use crate::source::{BoxTokenSource, Renewal, TokenSource as _};
 use crate::token::TokenSet;
+use crate::token::characters::{self, is_invisible};
 
 /// The ledger of one grant, and the ways to change it.
 pub(crate) struct Keeper {
@@ -79,6 +80,19 @@ pub(crate) enum Look {
     /// The record has changed since the source last refused. If it has, a refresh may succeed now.
     Changed,
     Nothing,
+}
+
+/// A record that was loaded, or the first one.
+pub(super) struct Base {
+    pub(super) record: Record,
+    /// The write that the next one replaces.
+    pub(super) replaces: Option<WriteId>,
+}
+
+impl Base {
+    pub(super) fn of(record: Record) -> Self {
+        Self { replaces: Some(record.write_id), record }
+    }
 }
 
 /// How the record is read and written.
@@ -136,7 +150,7 @@ impl Keeper {
         let result =
             refresh.run(self.store.as_ref(), &mut notes).await.map_err(Failure::into_error);
         if result.as_ref().is_err_and(TokenError::is_denied) {
-            self.with(|ledger| ledger.refused_at = ledger.record.as_ref().map(Record::position));
+            self.with(|ledger| ledger.refused_at = Some(ledger.position()));
         }
         (result, notes)
     }
@@ -146,14 +160,13 @@ impl Keeper {
         let mut notes = Notes::default();
         let Some(store) = &self.store else { return (Look::Nothing, notes) };
         let setup = self.setup();
-        let Ok(record) = self.load(Access::Stored(store, None), &setup, &mut notes).await else {
+        let Ok(base) = self.load(Access::Stored(store, None), &setup, &mut notes).await else {
             return (Look::Nothing, notes);
         };
-        let look = match self.plan(record.as_ref(), &wish, &setup) {
+        let refused_at = self.with(|ledger| ledger.refused_at);
+        let look = match self.plan(&base.record, &wish, &setup) {
             Plan::Use(set) => Look::Newer(self.hand_out(set, None, &wish)),
-            _ if record.as_ref().map(Record::position) != self.with(|ledger| ledger.refused_at) => {
-                Look::Changed
-            }
+            _ if refused_at != Some(base.record.position()) => Look::Changed,
             _ => Look::Nothing,
         };
         (look, notes)
@@ -174,8 +187,8 @@ impl Keeper {
     ///
     /// # Errors
     ///
-    /// [Denied](TokenError::is_denied) if the refresh token is superseded. Otherwise the session has begun, and could not be
-    /// saved.
+    /// [Denied](TokenError::is_denied) if a store has the successor of the refresh token. Otherwise the session has begun, and could
+    /// not be saved, or has a refresh token that cannot be sent.
     pub(crate) async fn log_in(
         &self,
         id: SetId,
@@ -183,6 +196,7 @@ impl Keeper {
     ) -> Result<(), TokenError> {
         let setup = self.setup();
         let now = self.clock.now().wall();
+        let refresh_token = tokens.as_ref().and_then(TokenSet::refresh_token).cloned();
         self.with(|ledger| {
             let record = ledger.record.as_ref();
             // A store may have the successor of such a token, and it must not be lost.
@@ -202,7 +216,10 @@ impl Keeper {
             return Err(failure.into_error());
         }
         match is_overtaken() {
-            false => Ok(()),
+            // It would be an error when the token is sent, perhaps an hour later.
+            false => refresh_token.map_or(Ok(()), |token| {
+                characters::check("refresh_token", token.expose_secret(), is_invisible)
+            }),
             true => Err(TokenError::denied(
                 "the server has replaced this refresh token before, so that it was not stored; the user must log in again",
             )),
@@ -217,7 +234,7 @@ impl Keeper {
         access: Access<'_>,
         setup: &Setup,
         notes: &mut Notes,
-    ) -> Result<Option<Record>, Failure> {
+    ) -> Result<Base, Failure> {
         for _ in 0..ROUNDS {
             let (record, due, of) = match access {
                 Access::Stored(..) => {
@@ -225,8 +242,14 @@ impl Keeper {
                     // At once, while what it is decided about is still what the ledger contains.
                     self.with(|ledger| {
                         let due = plan::due(record.as_ref(), ledger, setup)?;
-                        let of = ledger.write_id();
+                        if ledger.record.is_none() {
+                            // The write that is due may fail, and the record must be known nevertheless.
+                            ledger.record = record
+                                .clone()
+                                .map(|record| Record { binding: setup.binding.clone(), ..record });
+                        }
                         notes.is_saved |= ledger.settle(&due, record.as_ref());
+                        let of = ledger.write_id();
                         Ok::<_, Failure>((record, due, of))
                     })?
                 }
@@ -237,7 +260,12 @@ impl Keeper {
                 }),
             };
             let next = match &due {
-                Due::Nothing => return Ok(record),
+                Due::Nothing => {
+                    return Ok(match record {
+                        Some(record) => Base::of(record),
+                        None => Base { record: plan::first(setup), replaces: None },
+                    });
+                }
                 Due::Saved | Due::Overtaken => continue,
                 Due::Save(next) | Due::Write(next) => next,
             };
@@ -277,7 +305,7 @@ impl Keeper {
         }
     }
 
-    pub(super) fn plan(&self, record: Option<&Record>, wish: &Wish, setup: &Setup) -> Plan {
+    pub(super) fn plan(&self, record: &Record, wish: &Wish, setup: &Setup) -> Plan {
         let now = self.now().wall();
         self.with(|ledger| plan::plan(record, ledger, wish, setup, now))
     }

@@ -116,6 +116,10 @@ impl Ledger {
         }
     }
 
+    pub(super) fn position(&self) -> Position {
+        self.record.as_ref().map_or(Position { epoch: 1, revision: 0 }, Record::position)
+    }
+
     pub(super) fn write_id(&self) -> Option<WriteId> {
         self.record.as_ref().map(|record| record.write_id)
     }
@@ -196,23 +200,24 @@ impl Ledger {
 
     /// Notes what was decided about a record that was loaded. Returns whether something that was unsaved is now known to be saved.
     pub(super) fn settle(&mut self, due: &Due, stored: Option<&Record>) -> bool {
-        let is_saved = match due {
-            Due::Save(_) | Due::Write(_) => return false,
-            Due::Nothing => false,
-            Due::Saved => true,
-            Due::Overtaken => {
-                if let (Some(held), Some(known)) = (&mut self.held, &self.record)
-                    && held.position == known.position()
-                {
-                    *held = Held { id: held.id, position: OVERTAKEN, login_epoch: 0 };
-                }
-                false
-            }
-        };
-        self.unsaved = None;
+        if matches!(due, Due::Save(_) | Due::Write(_)) {
+            return false;
+        }
+        if let (Some(held), Some(known)) = (&mut self.held, &self.record)
+            && held.position == known.position()
+        {
+            let (position, login_epoch) = match (due, stored) {
+                (Due::Overtaken, _) => (OVERTAKEN, 0),
+                (Due::Saved, Some(stored)) => (stored.position_of(known), stored.login_epoch),
+                _ => (held.position, held.login_epoch),
+            };
+            *held = Held { id: held.id, position, login_epoch };
+        }
+        let unsaved = self.unsaved.take();
         self.not_made = None;
         self.record = stored.cloned();
-        is_saved
+        // An attempt is no token set.
+        matches!(due, Due::Saved) && unsaved != Some(Unsaved::Attempt)
     }
 
     /// Notes that a record was written. `of` is the write id of the ledger's record when that was decided.

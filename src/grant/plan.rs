@@ -55,21 +55,20 @@ pub(crate) struct Wish {
 pub(super) enum Plan {
     /// Use the current token set.
     Use(Set),
-    /// Write the record, and then spend the refresh token.
-    Send(Box<Attempt>),
-    /// Ask the source. A refresh token that does not rotate may be sent with it, or else there is a reason for having none.
-    Ask { previous: Option<TokenSet>, refresh_token: Result<RefreshToken, Missing> },
+    /// Ask the source.
+    Ask(Box<Attempt>),
     /// Fail: no token can be obtained now.
     Fail(TokenError),
 }
 
-/// A refresh token that is about to be spent.
+/// The request to the source.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    /// The record to write first.
-    pub(super) record: Record,
+    /// The record to write first, if the source spends a refresh token.
+    pub(super) write: Option<Record>,
     pub(super) previous: Option<TokenSet>,
-    pub(super) refresh_token: RefreshToken,
+    /// The refresh token to send, or the reason for having none.
+    pub(super) refresh_token: Result<RefreshToken, Missing>,
     /// The attempts before this one.
     pub(super) before: Option<Sent>,
 }
@@ -142,6 +141,13 @@ pub(super) fn upkeep(stored: &Record, ledger: &Ledger, setup: &Setup) -> Due {
 }
 
 fn due_unsaved(stored: &Record, known: &Record, ledger: &Ledger, setup: &Setup) -> Due {
+    let is_spent = |token| stored.fate(token) == Fate::Superseded;
+    let is_followed = known.refresh_token().is_some_and(is_spent);
+    let is_stored = match (&known.current, &stored.current) {
+        (Some(known), Some(stored)) => known.is(stored),
+        (None, None) => known.is_logged_out == stored.is_logged_out,
+        _ => false,
+    };
     match ledger.unsaved {
         Some(Unsaved::Session(begun)) => {
             let is_overtaken = match begun {
@@ -155,50 +161,44 @@ fn due_unsaved(stored: &Record, known: &Record, ledger: &Ledger, setup: &Setup) 
                             && setup.configured.as_ref().is_some_and(|token| stored.has_seen(token))
                 }
             };
-            if is_overtaken
-                || known.refresh_token().is_some_and(|token| stored.fate(token) == Fate::Superseded)
-            {
-                return Due::Overtaken;
+            let is_saved = is_stored && stored.login_ms >= known.login_ms;
+            if begun == Begun::Late && (is_saved || is_followed && !is_overtaken) {
+                // The save has counted, although the store returned an error.
+                Due::Saved
+            } else if is_overtaken || is_followed {
+                Due::Overtaken
+            } else {
+                Due::Save(with_fates(begin_session(Some(stored), known, begun, setup), known))
             }
-            Due::Save(begin_session(Some(stored), known, begun, setup))
         }
         Some(Unsaved::Successor { of }) if known.position() > stored.position() => {
             let is_parent = stored.revision == of;
             Due::Save(match &known.current {
                 Some(current) if is_parent && stored.epoch == known.epoch => {
-                    succeed(stored, current.clone(), known.revision)
+                    with_fates(succeed(stored, current.clone(), known.revision), known)
                 }
                 Some(current) if is_parent && stored.epoch.saturating_add(1) == known.epoch => {
-                    log_in_by_source(stored, current.clone())
+                    with_fates(log_in_by_source(stored, current.clone()), known)
                 }
                 _ => restore(known, setup),
             })
         }
         Some(Unsaved::Successor { .. }) => {
-            let is_stored = known.position() == stored.position()
-                && known
-                    .current
-                    .as_ref()
-                    .zip(stored.current.as_ref())
-                    .is_some_and(|(known, stored)| known.is(stored));
-            let is_followed =
-                known.refresh_token().is_some_and(|token| stored.fate(token) == Fate::Superseded);
-            if is_stored || is_followed { Due::Saved } else { Due::Overtaken }
-        }
-        Some(Unsaved::Attempt) => {
-            match (&known.sent, sendable(known, setup), sendable(stored, setup)) {
-                (Some(sent), Some(token), Some(stored_token))
-                    if token.expose_secret() == stored_token.expose_secret()
-                        && known.fate(token) == Fate::Sent(sent)
-                        && stored.fate(token) == Fate::Unused =>
-                {
-                    let mut next = stored.next();
-                    next.sent = Some(Sent { token: stored.key.of(token), ..sent.clone() });
-                    Due::Save(next)
-                }
-                _ => Due::Saved,
+            match is_followed || is_stored && known.position() == stored.position() {
+                true => Due::Saved,
+                false => Due::Overtaken,
             }
         }
+        Some(Unsaved::Attempt) => match (&known.sent, sendable(stored, setup)) {
+            (Some(sent), Some(token))
+                if known.fate(token) == Fate::Sent(sent) && stored.fate(token) == Fate::Unused =>
+            {
+                let mut next = stored.next();
+                next.sent = Some(Sent { token: stored.key.of(token), ..sent.clone() });
+                Due::Save(next)
+            }
+            _ => Due::Saved,
+        },
         None if known.position() > stored.position() => Due::Write(restore(known, setup)),
         None => Due::Nothing,
     }
@@ -241,6 +241,24 @@ fn still_doubted(mut next: Record, stored: &Record, setup: &Setup) -> Record {
         && let Some(token) = sendable(&next, setup).cloned()
     {
         next.doubt(&token);
+    }
+    next
+}
+
+/// Returns a record that has the token set of another one, with what that one knows of refresh tokens.
+fn with_fates(mut next: Record, known: &Record) -> Record {
+    // Fingerprints with another key cannot be compared.
+    if next.key == known.key {
+        next.know(&known.firsts, &known.superseded);
+    }
+    if let Some(token) = next.refresh_token().cloned() {
+        match known.fate(&token) {
+            Fate::Sent(sent) => {
+                next.sent = Some(Sent { token: next.key.of(&token), ..sent.clone() });
+            }
+            Fate::Refused => return next.refuse(&token),
+            Fate::Unused | Fate::Superseded => {}
+        }
     }
     next
 }
@@ -304,6 +322,11 @@ fn begin_session(record: Option<&Record>, session: &Record, begun: Begun, setup:
     next.end_session();
     if goes_on {
         (next.epoch, next.login_epoch) = (epoch, login_epoch);
+        let spent = record.and_then(Record::refresh_token).map(|token| next.key.of(token));
+        let brought = session.refresh_token().map(|token| next.key.of(token));
+        if let Some(spent) = spent.filter(|spent| Some(*spent) != brought) {
+            next.supersede(spent);
+        }
     } else {
         next.login_ms = session.login_ms.max(next.login_ms.saturating_add(1));
     }
@@ -347,20 +370,12 @@ pub(super) fn log_in_by_source(record: &Record, current: Current) -> Record {
 
 /// Decides about a refresh. Nothing is [due].
 pub(super) fn plan(
-    record: Option<&Record>,
+    record: &Record,
     ledger: &Ledger,
     wish: &Wish,
     setup: &Setup,
     now: SystemTime,
 ) -> Plan {
-    let Some(record) = record else {
-        return match &setup.configured {
-            Some(configured) if setup.rotates => send(&first(setup), None, configured, None, now),
-            configured => {
-                Plan::Ask { previous: None, refresh_token: configured.clone().ok_or(Missing::None) }
-            }
-        };
-    };
     let has = ledger.held.filter(|held| wish.has == Some(held.id));
     let is_newer = has.is_none_or(|has| record.access_position() > has.position);
     let token = sendable(record, setup);
@@ -378,13 +393,13 @@ pub(super) fn plan(
             (_, true) => ask_without(Missing::LoggedOut),
             // It has had its turn: another one is being redeemed elsewhere, or the user logged in without any.
             (Some(_), false) => ask_without(Missing::Superseded),
-            (None, false) => Plan::Ask { previous, refresh_token: Err(Missing::None) },
+            (None, false) => ask(previous, Err(Missing::None)),
         };
     };
     let open = match fate {
         Fate::Refused => return ask_without(Missing::Refused),
         Fate::Superseded => return ask_without(Missing::Superseded),
-        _ if !setup.rotates => return Plan::Ask { previous, refresh_token: Ok(token.clone()) },
+        _ if !setup.rotates => return ask(previous, Ok(token.clone())),
         Fate::Unused => return send(record, previous, token, None, now),
         Fate::Sent(open) => open,
     };
@@ -421,7 +436,11 @@ pub(super) fn plan(
 }
 
 fn ask_without(why: Missing) -> Plan {
-    Plan::Ask { previous: None, refresh_token: Err(why) }
+    ask(None, Err(why))
+}
+
+fn ask(previous: Option<TokenSet>, refresh_token: Result<RefreshToken, Missing>) -> Plan {
+    Plan::Ask(Box::new(Attempt { write: None, previous, refresh_token, before: None }))
 }
 
 /// Returns the refresh token to send next: that of the current set, or at first the configured one.
@@ -439,17 +458,13 @@ fn send(
     record: &Record,
     previous: Option<TokenSet>,
     token: &RefreshToken,
-    open: Option<&Sent>,
+    before: Option<&Sent>,
     now: SystemTime,
 ) -> Plan {
     let mut next = record.next();
     next.send(token, now);
-    Plan::Send(Box::new(Attempt {
-        record: next,
-        previous,
-        refresh_token: token.clone(),
-        before: open.cloned(),
-    }))
+    let (write, before) = (Some(next), before.cloned());
+    Plan::Ask(Box::new(Attempt { write, previous, refresh_token: Ok(token.clone()), before }))
 }
 
 /// Returns whether the access token may still be used.
@@ -535,12 +550,7 @@ pub(super) enum Succession {
     Forked,
 }
 
-pub(super) fn succession(
-    stored: Option<&Record>,
-    parent: Position,
-    asked: SystemTime,
-) -> Succession {
-    let Some(stored) = stored else { return Succession::Write };
+pub(super) fn succession(stored: &Record, parent: Position, asked: SystemTime) -> Succession {
     let is_sibling = stored.revision == parent.revision.saturating_add(1);
     let asked_before = |current: &Current| current.received_ms < milliseconds_at(asked);
     if stored.epoch > parent.epoch {
@@ -551,6 +561,20 @@ pub(super) fn succession(
         Succession::Write
     } else {
         Succession::Forked
+    }
+}
+
+impl Succession {
+    /// Returns the error for a set that was not recorded, if the record has none that works.
+    pub(super) fn into_error(self) -> TokenError {
+        match self {
+            Self::Ended => TokenError::denied(
+                "the application has logged out meanwhile, here or in another process that shares the store",
+            ),
+            Self::Write | Self::Forked => {
+                TokenError::transient("another refresh was faster, and its token has expired")
+            }
+        }
     }
 }
 

@@ -4,10 +4,10 @@
 //! 1970, because a store shares them with other machines.
 
 use std::fmt;
-use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, SystemTime};
 
 use crate::clock::since_epoch;
+use crate::token::fingerprint::{Fingerprint, FingerprintKey, random};
 use crate::token::{Expiry, RefreshToken, TokenSet};
 
 /// The number of refresh tokens that are remembered in each list of a [`Record`].
@@ -122,6 +122,7 @@ pub(crate) struct Current {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "store", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[cfg_attr(not(feature = "store"), allow(unreachable_pub, reason = "public with a store"))]
 pub struct Binding {
     /// The origin of the token endpoint, such as `https://as.example.com`. Empty if the source does not report it.
     #[cfg_attr(feature = "store", serde(default))]
@@ -150,7 +151,7 @@ impl Record {
             refused: None,
             firsts: Vec::new(),
             superseded: Vec::new(),
-            key: FingerprintKey(random()),
+            key: FingerprintKey::random(),
             is_doubted: false,
             #[cfg(feature = "store")]
             unknown: UnknownFields::default(),
@@ -164,6 +165,15 @@ impl Record {
 
     pub(crate) fn position(&self) -> Position {
         Position { epoch: self.epoch, revision: self.revision }
+    }
+
+    /// Returns the position of the set of another record in this one, which has it or has had it.
+    pub(crate) fn position_of(&self, other: &Self) -> Position {
+        let is_current = self.current.as_ref().zip(other.current.as_ref());
+        match is_current.is_none_or(|(current, other)| current.is(other)) {
+            true => self.position(),
+            false => Position { revision: 0, ..self.position() },
+        }
     }
 
     /// Returns the position that the access token was issued with.
@@ -216,7 +226,10 @@ impl Record {
 
     /// Records a first refresh token that is not the configured one, or has had its turn without being sent.
     pub(crate) fn see_before_latest(&mut self, token: &RefreshToken) {
-        let token = self.key.of(token);
+        self.add_first(self.key.of(token));
+    }
+
+    fn add_first(&mut self, token: Fingerprint) {
         match self.firsts.pop() {
             Some(latest) if latest != token => {
                 remember(&mut self.firsts, token, &[]);
@@ -229,6 +242,21 @@ impl Record {
     /// Records that the server has replaced this refresh token.
     pub(crate) fn supersede(&mut self, token: Fingerprint) {
         remember(&mut self.superseded, token, &self.firsts);
+    }
+
+    /// Adds what another record with the same key knows of earlier refresh tokens.
+    pub(crate) fn know(&mut self, firsts: &[Fingerprint], superseded: &[Fingerprint]) {
+        for first in firsts {
+            if !self.firsts.contains(first) {
+                self.add_first(*first);
+            }
+        }
+        let current = self.refresh_token().map(|token| self.key.of(token));
+        for token in superseded {
+            if Some(*token) != current && !self.superseded.contains(token) {
+                self.supersede(*token);
+            }
+        }
     }
 
     /// Records an attempt to spend a refresh token.
@@ -390,7 +418,7 @@ impl Current {
     }
 }
 
-// ===== times, ids, fingerprints =====
+// ===== times and ids =====
 
 fn milliseconds(since_epoch: Duration) -> u64 {
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
@@ -428,6 +456,7 @@ const FAR_AWAY: Duration = Duration::from_secs(1000 * 365 * 86400);
 /// # }
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(not(feature = "store"), allow(unreachable_pub, reason = "public with a store"))]
 pub struct WriteId(pub(crate) [u8; 16]);
 
 impl WriteId {
@@ -451,59 +480,4 @@ impl fmt::Debug for WriteId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "WriteId({self})")
     }
-}
-
-/// The key of the fingerprints in one record and all that follow it.
-#[derive(Clone, Copy)]
-pub(crate) struct FingerprintKey(pub(crate) [u8; 16]);
-
-/// Identifies a refresh token without revealing it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fingerprint(pub(crate) [u8; 16]);
-
-impl FingerprintKey {
-    /// HMAC-SHA-256, since a store makes fingerprints readable to others.
-    #[cfg(feature = "store")]
-    pub(crate) fn of(&self, token: &RefreshToken) -> Fingerprint {
-        use hmac::{KeyInit as _, Mac as _};
-
-        let mut fingerprint = [0; 16];
-        // A key of any length is valid for HMAC.
-        if let Ok(mut mac) = hmac::Hmac::<sha2::Sha256>::new_from_slice(&self.0) {
-            mac.update(token.expose_secret().as_bytes());
-            fingerprint.copy_from_slice(&mac.finalize().into_bytes()[..16]);
-        }
-        Fingerprint(fingerprint)
-    }
-
-    /// A keyed hash, since fingerprints stay in memory.
-    #[cfg(not(feature = "store"))]
-    pub(crate) fn of(&self, token: &RefreshToken) -> Fingerprint {
-        use std::hash::Hasher as _;
-
-        static KEYS: std::sync::OnceLock<[RandomState; 2]> = std::sync::OnceLock::new();
-        let keys = KEYS.get_or_init(|| [RandomState::new(), RandomState::new()]);
-        let mut fingerprint = [0; 16];
-        for (half, key) in fingerprint.chunks_exact_mut(8).zip(keys) {
-            let mut hasher = key.build_hasher();
-            hasher.write(&self.0);
-            hasher.write(token.expose_secret().as_bytes());
-            half.copy_from_slice(&hasher.finish().to_be_bytes());
-        }
-        Fingerprint(fingerprint)
-    }
-}
-
-/// Returns bytes that no other call returns.
-fn random() -> [u8; 16] {
-    let mut bytes = [0; 16];
-    #[cfg(feature = "store")]
-    if getrandom::fill(&mut bytes).is_ok() {
-        return bytes;
-    }
-    // Unique is enough: nothing relies on the bytes being unpredictable.
-    let halves = [0_u64, 1].map(|half| RandomState::new().hash_one(half).to_be_bytes());
-    bytes[..8].copy_from_slice(&halves[0]);
-    bytes[8..].copy_from_slice(&halves[1]);
-    bytes
 }

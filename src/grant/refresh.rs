@@ -1,13 +1,12 @@
 //! One refresh, step by step.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
 use super::backing::Failure;
 use super::keeper::{
-    Access, Keeper, Notes, Obtained, ROUNDS, STORE_LIMIT, Store, answered, no_answer,
+    Access, Base, Keeper, Notes, Obtained, ROUNDS, STORE_LIMIT, Store, answered, no_answer,
 };
 use super::ledger::{Set, Unsaved};
 use super::plan::{self, Attempt, LONGEST_FETCH, Plan, Setup, Succession, Wish};
@@ -15,7 +14,7 @@ use super::record::{Current, Position, Record, Sent, WriteId};
 use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::limit::Limit;
-use crate::source::{FallbackError, Missing, Renewal};
+use crate::source::{FallbackError, Renewal};
 use crate::token::{RefreshToken, TokenSet};
 
 pub(super) struct Refresh<'a> {
@@ -58,10 +57,10 @@ impl Refresh<'_> {
     }
 
     async fn run_stored(&self, store: &Store, notes: &mut Notes) -> Result<Obtained, Failure> {
-        // ## Without the lock: what others have stored may be used by all. An attempt proves nothing here, since its process may be
-        // waiting for the answer.
-        let record = self.keeper.load(Access::Stored(store, None), &self.setup, notes).await?;
-        if let Plan::Use(set) = self.keeper.plan(record.as_ref(), &self.wish, &self.setup) {
+        // ## Without the lock: what others have stored may be used by all. An attempt proves nothing here, since its process may
+        // be waiting for the answer.
+        let base = self.keeper.load(Access::Stored(store, None), &self.setup, notes).await?;
+        if let Plan::Use(set) = self.keeper.plan(&base.record, &self.wish, &self.setup) {
             return Ok(self.keeper.hand_out(set, None, &self.wish));
         }
         let wait = store.lock_timeout;
@@ -76,16 +75,13 @@ impl Refresh<'_> {
     async fn steps(&self, access: Access<'_>, notes: &mut Notes) -> Result<Obtained, Failure> {
         let mut lost = None;
         for _ in 0..ROUNDS {
-            let record = self.keeper.load(access, &self.setup, notes).await?;
-            self.report_unknown(record.as_ref());
-            let step = match self.keeper.plan(record.as_ref(), &self.wish, &self.setup) {
+            let base = self.keeper.load(access, &self.setup, notes).await?;
+            self.report_unknown(&base.record);
+            let step = match self.keeper.plan(&base.record, &self.wish, &self.setup) {
                 Plan::Use(set) => return Ok(self.keeper.hand_out(set, None, &self.wish)),
                 Plan::Fail(error) => return Err(error.into()),
-                Plan::Ask { previous, refresh_token } => {
-                    self.ask(access, record, previous, refresh_token, notes).await?
-                }
-                Plan::Send(attempt) => {
-                    self.send(access, record, *attempt, lost.take(), notes).await?
+                Plan::Ask(attempt) => {
+                    self.attempt(access, base, *attempt, lost.take(), notes).await?
                 }
             };
             match step {
@@ -97,91 +93,72 @@ impl Refresh<'_> {
     }
 
     /// Reports an attempt that another process has left without a known outcome, once.
-    fn report_unknown(&self, record: Option<&Record>) {
-        let Some(sent) = record.and_then(|record| record.sent.as_ref()) else { return };
+    fn report_unknown(&self, record: &Record) {
+        let Some(sent) = &record.sent else { return };
         let is_news = self.keeper.with(|ledger| {
-            let is_news = ledger.ours != Some(sent.by) && ledger.reported != Some(sent.by);
-            ledger.reported = Some(sent.by);
-            is_news
+            let last = ledger.reported.replace(sent.by);
+            ledger.ours != Some(sent.by) && last != Some(sent.by)
         });
         if is_news {
             (self.on_unknown)(TokenError::ambiguous(sent.describe()));
         }
     }
 
-    /// Asks the source, and spends nothing.
-    async fn ask(
+    /// Asks the source. `lost` is the error of the attempt before this one, if it was made in this refresh.
+    async fn attempt(
         &self,
         access: Access<'_>,
-        record: Option<Record>,
-        previous: Option<TokenSet>,
-        refresh_token: Result<RefreshToken, Missing>,
-        notes: &mut Notes,
-    ) -> Result<Step, Failure> {
-        let asked = self.keeper.now();
-        let renewal = self.renewal.clone().of(previous, refresh_token);
-        let error = match self.fetch(access, renewal.clone()).await {
-            Ok(tokens) => return self.keep(access, record, tokens, asked, notes).await,
-            Err(error) => error,
-        };
-        if let Some(record) = record.as_ref().filter(|_| renewal.successor().is_some()) {
-            return Err(self.keep_successor(access, record, &renewal, error, notes).await.into());
-        }
-        if is_denial(&error) {
-            return self
-                .refused(access, record.as_ref(), renewal.refresh_token().ok(), None, error)
-                .await;
-        }
-        Err(error.into())
-    }
-
-    /// Spends a refresh token. `lost` is the error of the attempt before this one, if it was made in this refresh.
-    async fn send(
-        &self,
-        access: Access<'_>,
-        record: Option<Record>,
+        mut base: Base,
         attempt: Attempt,
         lost: Option<TokenError>,
         notes: &mut Notes,
     ) -> Result<Step, Failure> {
-        let Attempt { record: next, previous, refresh_token, before } = attempt;
-
-        // ## Not sent yet: an error is harmless.
-        match self.keeper.write(access, &next, record.map(|record| record.write_id)).await {
-            Ok(()) => {}
-            Err(Failure::Conflict) => return Ok(Step::Again(None)),
-            Err(failure) => {
-                // It may have been saved nevertheless.
-                self.keeper.with(|ledger| ledger.not_made = Some((next.write_id, before)));
-                return Err(failure);
+        let Attempt { write, previous, refresh_token, before } = attempt;
+        let mut sending = None;
+        if let Some(next) = write {
+            // ## Not sent yet: an error is harmless.
+            match self.keeper.write(access, &next, base.replaces).await {
+                Ok(()) => {}
+                Err(Failure::Conflict) => return Ok(Step::Again(None)),
+                Err(failure) => {
+                    // It may have been saved nevertheless.
+                    self.keeper.with(|ledger| ledger.not_made = Some((next.write_id, before)));
+                    return Err(failure);
+                }
+            }
+            sending = Some(Sending::begin(self.keeper, access, &next));
+            base = Base::of(next);
+            if let Access::Stored(_, Some(lock)) = access
+                && let held = answered(lock.is_held()).await
+                && !matches!(held, Ok(true))
+            {
+                self.take_back(access, &base.record, before).await;
+                return self.use_stored(access).await.ok_or_else(|| lock_lost(held.err()).into());
             }
         }
-        let sending = Sending::begin(self.keeper, access, &next);
-        if let Access::Stored(_, Some(lock)) = access {
-            let held = answered(lock.is_held()).await;
-            if !matches!(held, Ok(true)) {
-                self.take_back(access, &next, before).await;
-                return match self.use_stored(access).await {
-                    Some(step) => Ok(step),
-                    None => Err(lock_lost(held.err()).into()),
-                };
-            }
-        }
+        let is_counted = sending.is_some();
 
         // ## Sent: from here on the refresh token may be spent.
         let asked = self.keeper.now();
-        let renewal = self.renewal.clone().of(previous, Ok(refresh_token.clone()));
+        let renewal = self.renewal.clone().of(previous, refresh_token);
         let result = self.fetch(access, renewal.clone()).await;
         drop(sending);
         let error = match result {
-            Ok(tokens) => return self.keep(access, Some(next), tokens, asked, notes).await,
+            Ok(tokens) => return self.keep(access, base, tokens, asked, notes).await,
             Err(error) => error,
         };
-        if renewal.successor().is_some() {
-            return Err(self.keep_successor(access, &next, &renewal, error, notes).await.into());
+        if let Some(successor) = renewal.successor() {
+            self.keep_successor(access, base, successor, notes).await;
+            // The outcome for the refresh token is known, although the answer is of no use.
+            let is_unknown = error.is_ambiguous();
+            return Err(if is_unknown { error.into_transient() } else { error }.into());
         }
-        if is_denial(&error) && !is_for_now(&error) {
-            return self.refused(access, Some(&next), Some(&refresh_token), before, error).await;
+        if is_denial(&error) && !(is_counted && is_for_now(&error)) {
+            let token = renewal.refresh_token().ok();
+            return self.refused(access, &base.record, token, before, error).await;
+        }
+        if !is_counted {
+            return Err(error.into());
         }
         if error.is_ambiguous() {
             // A server that accepts a refresh token again is asked again at once, one time.
@@ -192,30 +169,28 @@ impl Refresh<'_> {
                 false => Err(error.into()),
             };
         }
-        self.take_back(access, &next, before).await;
+        self.take_back(access, &base.record, before).await;
         Err(match lost.filter(|_| !error.is_refusal()) {
             // This attempt was not counted, and the outcome of the one before is still unknown.
             Some(lost) => {
                 let both = format!("{}; when sent again, {}", lost.get_ref(), error.get_ref());
-                error.into_ambiguous().wrapped_as(both).into()
+                error.into_ambiguous().wrapped_as(both)
             }
-            None => error.into(),
-        })
+            None => error,
+        }
+        .into())
     }
 
     async fn fetch(&self, access: Access<'_>, renewal: Renewal) -> Result<TokenSet, TokenError> {
         let fetch = self.keeper.fetch(renewal);
-        match access {
-            // A source that never answers must not hold the lock forever.
-            Access::Stored(..) => {
-                Limit::after(LONGEST_FETCH).run(fetch).await.unwrap_or_else(|| {
-                    Err(TokenError::ambiguous(format!(
-                        "the source did not answer within {LONGEST_FETCH:?}"
-                    )))
-                })
-            }
-            Access::Memory | Access::Offline(_) => fetch.await,
+        if !matches!(access, Access::Stored(..)) {
+            return fetch.await;
         }
+        // A source that never answers must not hold the lock forever.
+        Limit::after(LONGEST_FETCH).run(fetch).await.unwrap_or_else(|| {
+            let limit = format!("the source did not answer within {LONGEST_FETCH:?}");
+            Err(TokenError::ambiguous(limit))
+        })
     }
 
     // ===== the outcome =====
@@ -224,85 +199,65 @@ impl Refresh<'_> {
     async fn keep(
         &self,
         access: Access<'_>,
-        record: Option<Record>,
+        base: Base,
         mut tokens: TokenSet,
         asked: Timestamp,
         notes: &mut Notes,
     ) -> Result<Step, Failure> {
-        let parent = record.as_ref().map_or(FIRST, Record::position);
         let is_login = tokens.take_begins_session();
-        let fetched = Fetched {
-            current: Current::new(tokens.clone(), asked.wall()),
-            asked,
-            parent,
-            is_login,
-        };
-        let next = self.follow(record.as_ref(), &fetched);
-        if !matches!(access, Access::Memory) {
-            self.keeper.with(|ledger| ledger.hold(&next, parent));
-        }
-        let set = |record: &Record| Set::of(record, tokens.clone());
-        if let Access::Offline(error) = access {
-            notes.unsaved = Some(error.clone());
-            return Ok(Step::Done(self.keeper.hand_out(set(&next), Some(asked), &self.wish)));
-        }
-        let replaces = record.map(|record| record.write_id);
-        let saving = self.save_successor(access, replaces, next.clone(), &fetched);
+        let current = Current::new(tokens.clone(), asked.wall());
+        let fetched = Fetched { current, asked, parent: base.record.position(), is_login };
+        let mut next = fetched.after(&base.record);
         let saved = match access {
+            Access::Offline(error) => match self.hold(&mut next, &fetched) {
+                Succession::Write => Err(Failure::Unavailable(error.clone())),
+                overtaken => Ok(overtaken),
+            },
+            Access::Memory => self.save_successor(access, base.replaces, &mut next, &fetched).await,
             Access::Stored(..) => {
+                self.keeper.with(|ledger| ledger.hold(&next, fetched.parent));
+                let saving = self.save_successor(access, base.replaces, &mut next, &fetched);
                 timeout(SAVE_LIMIT, saving).await.unwrap_or_else(|_| Err(no_answer()))
             }
-            Access::Memory | Access::Offline(_) => saving.await,
         };
         match saved {
-            Ok(Ok(saved)) => {
-                self.keeper.with(|ledger| ledger.saved(&saved));
-                Ok(Step::Done(self.keeper.hand_out(set(&saved), Some(asked), &self.wish)))
-            }
-            Ok(Err(overtaken)) => {
+            Ok(Succession::Write) => self.keeper.with(|ledger| ledger.saved(&next)),
+            Ok(overtaken) => {
                 self.keeper.with(|ledger| ledger.give_up(&next));
-                match self.use_stored(access).await {
-                    Some(step) => Ok(step),
-                    None if overtaken == Succession::Ended => Err(TokenError::denied(
-                        "the application has logged out meanwhile, here or in another process that shares the store",
-                    )
-                    .into()),
-                    None => Err(TokenError::transient(
-                        "another refresh was faster, and its token has expired",
-                    )
-                    .into()),
+                return self.use_stored(access).await.ok_or_else(|| overtaken.into_error().into());
+            }
+            Err(failure) => notes.unsaved = Some(failure.into_error()),
+        }
+        Ok(Step::Done(self.keeper.hand_out(Set::of(&next, tokens), Some(asked), &self.wish)))
+    }
+
+    /// Keeps in memory what cannot be saved now, unless something better is known.
+    fn hold(&self, next: &mut Record, fetched: &Fetched) -> Succession {
+        self.keeper.with(|ledger| {
+            if let Some(known) = &ledger.record {
+                match plan::succession(known, fetched.parent, fetched.asked.wall()) {
+                    Succession::Write => *next = fetched.after(known),
+                    overtaken => return overtaken,
                 }
             }
-            Err(failure) => {
-                notes.unsaved = Some(failure.into_error());
-                Ok(Step::Done(self.keeper.hand_out(set(&next), Some(asked), &self.wish)))
-            }
-        }
+            ledger.hold(next, fetched.parent);
+            Succession::Write
+        })
     }
 
-    /// Returns the record that follows this one.
-    fn follow(&self, record: Option<&Record>, fetched: &Fetched) -> Record {
-        let record = record.map_or_else(|| Cow::Owned(plan::first(&self.setup)), Cow::Borrowed);
-        let current = fetched.current.clone();
-        match fetched.is_login && record.revision > 0 {
-            true => plan::log_in_by_source(&record, current),
-            false => plan::succeed(&record, current, record.revision.saturating_add(1)),
-        }
-    }
-
-    /// Saves the successor of what was stored, unless something better is stored meanwhile. Returns what was saved.
+    /// Saves the successor of what was stored, unless something better is stored meanwhile. `next` is then what was saved.
     async fn save_successor(
         &self,
         access: Access<'_>,
         mut replaces: Option<WriteId>,
-        mut next: Record,
+        next: &mut Record,
         fetched: &Fetched,
-    ) -> Result<Result<Record, Succession>, Failure> {
+    ) -> Result<Succession, Failure> {
         let mut pauses = SAVE_PAUSES.iter();
         for _ in 0..ROUNDS {
             loop {
-                match self.keeper.write(access, &next, replaces).await {
-                    Ok(()) => return Ok(Ok(next)),
+                match self.keeper.write(access, next, replaces).await {
+                    Ok(()) => return Ok(Succession::Write),
                     Err(Failure::Conflict) => break,
                     // It may have been saved nevertheless; to save the same record again is harmless.
                     Err(failure) => sleep(*pauses.next().ok_or(failure)?).await,
@@ -314,79 +269,89 @@ impl Refresh<'_> {
                     Err(failure) => sleep(*pauses.next().ok_or(failure)?).await,
                 }
             };
-            if let Some(stored) = &stored
-                && stored.current.as_ref().is_some_and(|stored| stored.is(&fetched.current))
-            {
-                // Another task of this process found it unsaved and has saved it.
-                return Ok(Ok(stored.clone()));
-            }
-            match plan::succession(stored.as_ref(), fetched.parent, fetched.asked.wall()) {
-                Succession::Write => {}
-                overtaken => return Ok(Err(overtaken)),
-            }
             replaces = stored.as_ref().map(|stored| stored.write_id);
-            next = match stored {
+            *next = match stored {
                 // The store has lost the parent.
                 None => next.next(),
-                Some(stored) => self.follow(Some(&stored), fetched),
+                // Another task of this process found it unsaved and has saved it.
+                Some(stored)
+                    if stored.current.as_ref().is_some_and(|it| it.is(&fetched.current)) =>
+                {
+                    *next = stored;
+                    return Ok(Succession::Write);
+                }
+                Some(stored) => {
+                    let now = fetched.asked.wall();
+                    match plan::succession(&stored, fetched.parent, now) {
+                        Succession::Write => fetched.after(&stored),
+                        overtaken => return Ok(overtaken),
+                    }
+                }
             };
         }
         Err(Failure::Conflict)
     }
 
-    /// Records the refresh token of an answer that is of no other use. Returns the error to report.
+    /// Records the refresh token of an answer that is of no other use.
     async fn keep_successor(
         &self,
         access: Access<'_>,
-        record: &Record,
-        renewal: &Renewal,
-        error: TokenError,
+        mut base: Base,
+        successor: &RefreshToken,
         notes: &mut Notes,
-    ) -> TokenError {
-        // The outcome for the refresh token is known, although the answer is of no use.
-        let error = if error.is_ambiguous() { error.into_transient() } else { error };
+    ) {
         let now = self.keeper.now().wall();
-        let next = renewal
-            .successor()
-            .map(|successor| plan::replace_refresh_token(record, successor, now));
-        let Some(Ok(next)) = next else { return error };
-        if !matches!(access, Access::Memory) {
-            self.keeper.with(|ledger| ledger.hold(&next, record.position()));
+        let parent = base.record.position();
+        for _ in 0..ROUNDS {
+            let Ok(next) = plan::replace_refresh_token(&base.record, successor, now) else {
+                return;
+            };
+            if !matches!(access, Access::Memory) {
+                self.keeper.with(|ledger| ledger.hold(&next, parent));
+            }
+            if let Access::Offline(error) = access {
+                notes.unsaved = Some(error.clone());
+                return;
+            }
+            match self.keeper.write(access, &next, base.replaces).await {
+                Ok(()) => return self.keeper.with(|ledger| ledger.saved(&next)),
+                // Another refresh may be sending the refresh token that is replaced.
+                Err(Failure::Conflict) => match (access, self.keeper.read(access).await) {
+                    (_, Ok(Some(now))) if now.position() == parent => base = Base::of(now),
+                    (Access::Memory, _) => return,
+                    _ => return notes.unsaved = Some(Failure::Conflict.into_error()),
+                },
+                Err(failure) => return notes.unsaved = Some(failure.into_error()),
+            }
         }
-        match self.keeper.write(access, &next, Some(record.write_id)).await {
-            Ok(()) => self.keeper.with(|ledger| ledger.saved(&next)),
-            Err(failure) => notes.unsaved = Some(failure.into_error()),
-        }
-        error
     }
 
     /// Records a refusal. It is about what was sent, and not about what is stored now.
     async fn refused(
         &self,
         access: Access<'_>,
-        record: Option<&Record>,
+        record: &Record,
         token: Option<&RefreshToken>,
         before: Option<Sent>,
         error: TokenError,
     ) -> Result<Step, Failure> {
-        let position = record.map_or(FIRST, Record::position);
         if let Some(token) = token.filter(|_| !is_for_now(&error)) {
-            let record = record.map_or_else(|| Cow::Owned(plan::first(&self.setup)), Cow::Borrowed);
-            self.keeper.with(|ledger| ledger.refused(&record, token));
+            self.keeper.with(|ledger| ledger.refused(record, token));
         }
-        if let Ok(stored) = self.keeper.load(access, &self.setup, &mut Notes::default()).await {
-            if stored.as_ref().map_or(FIRST, Record::position) != position {
-                return Ok(Step::Again(None));
-            }
+        if let Ok(now) = self.keeper.load(access, &self.setup, &mut Notes::default()).await
+            && now.record.position() != record.position()
+        {
+            return Ok(Step::Again(None));
         }
         Err(match before.filter(|_| error.is_denied()) {
-            None => error.into(),
+            None => error,
             Some(before) => {
-                let both =
-                    format!("{}; refused afterwards: {}", before.describe(), error.get_ref());
-                error.wrapped_as(both).into()
+                let before = before.describe();
+                let both = format!("{before}; refused afterwards: {}", error.get_ref());
+                error.wrapped_as(both)
             }
-        })
+        }
+        .into())
     }
 
     /// Records that an attempt was not made, or was not counted.
@@ -398,10 +363,20 @@ impl Refresh<'_> {
 
     /// Returns what another refresh has stored meanwhile, if it is newer than what the credentials have.
     async fn use_stored(&self, access: Access<'_>) -> Option<Step> {
-        let record = self.keeper.read(access).await.ok()?;
-        match self.keeper.plan(record.as_ref(), &self.wish, &self.setup) {
+        let record = self.keeper.read(access).await.ok()??;
+        match self.keeper.plan(&record, &self.wish, &self.setup) {
             Plan::Use(set) => Some(Step::Done(self.keeper.hand_out(set, None, &self.wish))),
             _ => None,
+        }
+    }
+}
+
+impl Fetched {
+    /// Returns the record that follows this one.
+    fn after(&self, record: &Record) -> Record {
+        match self.is_login && record.revision > 0 {
+            true => plan::log_in_by_source(record, self.current.clone()),
+            false => plan::succeed(record, self.current.clone(), record.revision.saturating_add(1)),
         }
     }
 }
@@ -434,9 +409,6 @@ impl Drop for Sending<'_> {
         self.keeper.with(|ledger| ledger.sending.take_if(|by| *by == self.by));
     }
 }
-
-/// The position before the first token set.
-const FIRST: Position = Position { epoch: 1, revision: 0 };
 
 /// Returns whether the refresh token was refused, however another way to log in then ended.
 fn is_denial(error: &TokenError) -> bool {

@@ -67,7 +67,7 @@ enum Place {
     Post,
 }
 
-type Custom = dyn Fn() -> BoxFuture<'static, Result<Authentication, TokenError>> + Send + Sync;
+type Custom = dyn Fn() -> BoxFuture<'static, Result<AuthParams, TokenError>> + Send + Sync;
 
 impl ClientAuth {
     /// Sends the id and the secret in the `Authorization` header, each form-encoded first (RFC 6749 §2.3.1).
@@ -158,7 +158,7 @@ impl ClientAuth {
     /// # Examples
     ///
     /// ```
-    /// use tower_refresh::oauth2::{Authentication, ClientAuth};
+    /// use tower_refresh::oauth2::{AuthParams, ClientAuth};
     ///
     /// async fn sign() -> String {
     ///     // …ask the key service for a JWT…
@@ -166,7 +166,7 @@ impl ClientAuth {
     /// }
     ///
     /// let auth = ClientAuth::custom(|| async {
-    ///     Ok(Authentication::new()
+    ///     Ok(AuthParams::new()
     ///         .param("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
     ///         .param("client_assertion", sign().await))
     /// });
@@ -175,7 +175,7 @@ impl ClientAuth {
     pub fn custom<F, Fut>(f: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Authentication, TokenError>> + Send + 'static,
+        Fut: Future<Output = Result<AuthParams, TokenError>> + Send + 'static,
     {
         Self { method: Method::Custom(Arc::new(move || Box::pin(f()))) }
     }
@@ -218,8 +218,8 @@ impl ClientAuth {
     }
 
     /// Returns the headers and parameters of one request.
-    pub(super) async fn authenticate(&self) -> Result<Authentication, TokenError> {
-        let nothing = Authentication::new();
+    pub(super) async fn authenticate(&self) -> Result<AuthParams, TokenError> {
+        let nothing = AuthParams::new();
         match &self.method {
             Method::None => Ok(nothing),
             Method::Public { id } => Ok(nothing.param("client_id", id)),
@@ -250,28 +250,28 @@ impl fmt::Debug for ClientAuth {
 ///
 /// ```
 /// use http::HeaderValue;
-/// use tower_refresh::oauth2::Authentication;
+/// use tower_refresh::oauth2::AuthParams;
 ///
-/// let authentication = Authentication::new()
+/// let authentication = AuthParams::new()
 ///     .header(http::header::AUTHORIZATION, HeaderValue::from_static("Custom abc"))
 ///     .param("client_id", "my-client");
 /// ```
 #[derive(Clone, Default)]
-pub struct Authentication {
+pub struct AuthParams {
     pub(super) headers: HeaderMap,
     pub(super) parameters: Parameters,
     pub(super) secrets: Secrets,
 }
 
-impl Authentication {
+impl AuthParams {
     /// Creates an authentication without headers and parameters.
     ///
     /// # Examples
     ///
     /// ```
-    /// use tower_refresh::oauth2::Authentication;
+    /// use tower_refresh::oauth2::AuthParams;
     ///
-    /// let authentication = Authentication::new().param("client_id", "my-client");
+    /// let authentication = AuthParams::new().param("client_id", "my-client");
     /// ```
     pub fn new() -> Self {
         Self::default()
@@ -294,16 +294,16 @@ impl Authentication {
     }
 }
 
-impl fmt::Debug for Authentication {
+impl fmt::Debug for AuthParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authentication")
+        f.debug_struct("AuthParams")
             .field("headers", &self.headers)
             .field("parameters", &self.parameters)
             .finish()
     }
 }
 
-fn basic(id: &str, secret: &str, place: Place) -> Result<Authentication, TokenError> {
+fn basic(id: &str, secret: &str, place: Place) -> Result<AuthParams, TokenError> {
     check_characters("client_id", id)?;
     check_characters("client_secret", secret)?;
     // Three bytes for each byte, and a colon.
@@ -323,7 +323,7 @@ fn basic(id: &str, secret: &str, place: Place) -> Result<Authentication, TokenEr
     let mut value = wiped::text(SCHEME.len() + pair.len().div_ceil(3) * 4);
     value.push_str(SCHEME);
     STANDARD.encode_string(pair.as_bytes(), &mut value);
-    let mut authentication = Authentication::new();
+    let mut authentication = AuthParams::new();
     // A response may quote either. The pair itself is not added, since the id in it is no secret.
     authentication.secrets.add(secret);
     authentication.secrets.add(value.trim_start_matches(SCHEME));
@@ -368,7 +368,7 @@ mod tests {
             ClientAuth::basic_unencoded("id", "sesame"),
             ClientAuth::post("id", "sesame"),
             ClientAuth::custom(|| async {
-                Ok(Authentication::new()
+                Ok(AuthParams::new()
                     .param("client_assertion", "sesame")
                     .header(AUTHORIZATION, HeaderValue::from_static("sesame")))
             }),

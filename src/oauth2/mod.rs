@@ -235,7 +235,7 @@ mod scrub;
 mod token_request;
 mod wiped;
 
-pub use self::client_auth::{Authentication, ClientAuth};
+pub use self::client_auth::{AuthParams, ClientAuth};
 pub use self::client_credentials::ClientCredentialsGrant;
 pub use self::dialect::{BodyFormat, Dialect, Fields, LifetimeUnit, ParameterType, RequestMethod};
 pub use self::endpoint::TokenEndpoint;

@@ -6,7 +6,7 @@ use std::future::Future;
 use super::endpoint::TokenEndpoint;
 use super::request::{Parameters, from_previous};
 use super::response;
-use super::token_request::{TokenRequest, more};
+use super::token_request::{TokenRequest, setters};
 use crate::error::TokenError;
 use crate::source::{Missing, Renewal, SourceInfo, TokenSource};
 use crate::token::{RefreshToken, TokenSet};
@@ -34,7 +34,7 @@ use crate::token::{RefreshToken, TokenSet};
 /// # A refresh token is spent once
 ///
 /// The configured refresh token is not sent again once the server has replaced or refused it, nor after the application
-/// logged in or out ([`Credentials::replace`](crate::Credentials::replace), [`forget`](crate::Credentials::forget)). The user
+/// logged in or out ([`Credentials::log_in`](crate::Credentials::log_in), [`log_out`](crate::Credentials::log_out)). The user
 /// must then log in, and the error is [denied](TokenError::is_denied). After a restart the configured token is sent again
 /// unless a [store](crate::store) has recorded its fate.
 ///
@@ -46,6 +46,39 @@ use crate::token::{RefreshToken, TokenSet};
 ///
 /// A refresh token is sent after its [stated expiry](TokenSet::refresh_token_expires_at) as well. The server decides, so that
 /// a wrong clock does not log the user out.
+///
+/// # Claims of a challenge
+///
+/// Microsoft Entra rejects a token with `error="insufficient_claims"` if a new one must fulfil further claims, which the
+/// challenge contains in base64. They are sent with the refresh request. By default such a challenge starts no refresh, since
+/// the token is good and not enough: add [`Unauthorized::reject_error`](crate::Unauthorized::reject_error) to the layer.
+///
+/// ```
+/// use base64::Engine as _;
+/// use base64::engine::general_purpose::STANDARD;
+/// use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+/// use tower_refresh::{Challenge, RefreshLayer, Renewal, TokenError, Unauthorized};
+///
+/// fn claims(challenge: &Challenge) -> Result<Option<String>, TokenError> {
+///     if challenge.error() != Some("insufficient_claims") {
+///         return Ok(None);
+///     }
+///     let Some(claims) = challenge.param("claims") else { return Ok(None) };
+///     let claims = STANDARD.decode(claims).map_err(TokenError::misconfigured)?;
+///     String::from_utf8(claims).map(Some).map_err(TokenError::misconfigured)
+/// }
+///
+/// # fn example(endpoint: TokenEndpoint, refresh_token: String) -> Result<(), tower_refresh::BoxError> {
+/// let grant = RefreshTokenGrant::new(endpoint, refresh_token).params_with(|renewal: Renewal| async move {
+///     let claims = renewal.challenge().map(claims).transpose()?.flatten();
+///     Ok(claims.map(|claims| ("claims", claims)))
+/// });
+/// let layer = RefreshLayer::new(grant)
+///     .origin("https://graph.microsoft.com")?
+///     .classifier(Unauthorized::default().reject_error("insufficient_claims"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct RefreshTokenGrant {
     request: TokenRequest,
@@ -55,7 +88,7 @@ pub struct RefreshTokenGrant {
 impl RefreshTokenGrant {
     /// Creates a source from an endpoint and the refresh token to begin with.
     ///
-    /// If `refresh_token` is empty, no request is made until [`Credentials::replace`](crate::Credentials::replace) brings one.
+    /// If `refresh_token` is empty, no request is made until [`Credentials::log_in`](crate::Credentials::log_in) brings one.
     ///
     /// # Examples
     ///
@@ -74,78 +107,7 @@ impl RefreshTokenGrant {
         }
     }
 
-    /// Asks for a scope (RFC 6749 §3.3): words with spaces between them. By default none is named, and the scope stays
-    /// what it was.
-    #[must_use]
-    pub fn scope(mut self, scope: impl Into<String>) -> Self {
-        self.request.scope = Some(scope.into());
-        self
-    }
-
-    /// Asks for a token for a resource (RFC 8707). May be called several times.
-    #[must_use]
-    pub fn resource(mut self, resource: impl Into<String>) -> Self {
-        self.request.parameters.push("resource", resource);
-        self
-    }
-
-    /// Adds a parameter.
-    #[must_use]
-    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.request.parameters.push(name, value);
-        self
-    }
-
-    /// Asks a closure for more parameters, anew for each attempt.
-    ///
-    /// It is given the [`Renewal`]: the previous token set, why it is renewed, and the challenge of the response that
-    /// rejected it. The time it takes counts towards [`TokenEndpoint::timeout`]. A parameter that is set twice is an error,
-    /// and nothing is sent: the closure cannot replace the refresh token. Another call replaces the closure.
-    ///
-    /// # Examples
-    ///
-    /// Microsoft Entra rejects a token with `error="insufficient_claims"` if a new one must fulfil further claims, which the
-    /// challenge contains in base64. They are sent with the refresh request. By default such a challenge starts no refresh, since
-    /// the token is good and not enough: add [`Unauthorized::reject_error`](crate::Unauthorized::reject_error) to the layer.
-    ///
-    /// ```
-    /// use base64::Engine as _;
-    /// use base64::engine::general_purpose::STANDARD;
-    /// use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
-    /// use tower_refresh::{Challenge, RefreshLayer, Renewal, TokenError, Unauthorized};
-    ///
-    /// fn claims(challenge: &Challenge) -> Result<Option<String>, TokenError> {
-    ///     if challenge.error() != Some("insufficient_claims") {
-    ///         return Ok(None);
-    ///     }
-    ///     let Some(claims) = challenge.param("claims") else { return Ok(None) };
-    ///     let claims = STANDARD.decode(claims).map_err(TokenError::misconfigured)?;
-    ///     String::from_utf8(claims).map(Some).map_err(TokenError::misconfigured)
-    /// }
-    ///
-    /// # fn example(endpoint: TokenEndpoint, refresh_token: String) -> Result<(), tower_refresh::BoxError> {
-    /// let grant = RefreshTokenGrant::new(endpoint, refresh_token).params_with(|renewal: Renewal| async move {
-    ///     let claims = renewal.challenge().map(claims).transpose()?.flatten();
-    ///     Ok(claims.map(|claims| ("claims", claims)))
-    /// });
-    /// let layer = RefreshLayer::new(grant)
-    ///     .origin("https://graph.microsoft.com")?
-    ///     .classifier(Unauthorized::default().reject_error("insufficient_claims"));
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn params_with<F, Fut, P, N, V>(mut self, f: F) -> Self
-    where
-        F: Fn(Renewal) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<P, TokenError>> + Send + 'static,
-        P: IntoIterator<Item = (N, V)>,
-        N: Into<String>,
-        V: Into<String>,
-    {
-        self.request.more = Some(more(f));
-        self
-    }
+    setters!();
 
     /// Returns the refresh token to send.
     fn refresh_token<'a>(&'a self, renewal: &'a Renewal) -> Result<&'a RefreshToken, TokenError> {

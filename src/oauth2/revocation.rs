@@ -11,7 +11,7 @@ use crate::token::TokenSet;
 
 /// Revokes tokens (RFC 7009), for example when a user logs out.
 ///
-/// Call [`Credentials::forget`](crate::Credentials::forget) first, so that the tokens are not refreshed meanwhile.
+/// Call [`Credentials::log_out`](crate::Credentials::log_out) first, so that the tokens are not refreshed meanwhile.
 ///
 /// # Examples
 ///

@@ -26,7 +26,7 @@ use crate::token::TokenSet;
 /// let log_in = source_fn(|_| async { TokenSet::bearer("sesame") });
 ///
 /// let credentials = tower_refresh::Credentials::new(refresh.or_else(log_in));
-/// assert_eq!(credentials.token().await?.access_token().expose_secret(), "sesame");
+/// assert_eq!(credentials.tokens().await?.access_token().expose_secret(), "sesame");
 /// # Ok(())
 /// # }
 /// ```

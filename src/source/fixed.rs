@@ -7,7 +7,7 @@ use crate::token::{AccessToken, TokenSet};
 /// A source with one fixed token, such as an API key or a personal access token.
 ///
 /// The token never expires. If a server rejects it, the source is [denied](TokenError::is_denied) until the application provides a
-/// new token with [`Credentials::replace`](crate::Credentials::replace).
+/// new token with [`Credentials::log_in`](crate::Credentials::log_in).
 ///
 /// # Examples
 ///

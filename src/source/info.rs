@@ -108,7 +108,7 @@ impl SourceInfo {
     ///
     /// The next attempt may succeed after a [denial](crate::TokenError::is_denied), since a clock may have been set or a permission
     /// granted. The source is asked again every five minutes if requests need a token, and at once by
-    /// [`Credentials::renew`](crate::Credentials::renew). Leave it false for a fixed password, since servers lock the account, and
+    /// [`Credentials::refresh`](crate::Credentials::refresh). Leave it false for a fixed password, since servers lock the account, and
     /// for refresh tokens, which stay refused.
     ///
     /// # Examples

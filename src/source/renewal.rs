@@ -104,7 +104,7 @@ impl Renewal {
         self.cause
     }
 
-    /// Returns the previous token set, or `None` at first and after [`Credentials::forget`](crate::Credentials::forget).
+    /// Returns the previous token set, or `None` at first and after [`Credentials::log_out`](crate::Credentials::log_out).
     pub fn previous(&self) -> Option<&TokenSet> {
         self.previous.as_ref()
     }

@@ -13,9 +13,9 @@ use zeroize::Zeroizing;
 
 use super::error::StoreError;
 use crate::grant::record::{
-    Binding, Current, Fields, Fingerprint, FingerprintKey, Record, Sent, UnknownFields, WriteId,
-    milliseconds_at, time_of_day,
+    Binding, Current, Fields, Record, Sent, UnknownFields, WriteId, milliseconds_at, time_of_day,
 };
+use crate::token::fingerprint::{Fingerprint, FingerprintKey};
 use crate::token::{AccessToken, Secret, TokenSet};
 
 /// The format that this version of the crate writes, and the newest that it reads.

@@ -77,8 +77,8 @@
 //!   token again (`reuse_grace` in the dialect), it is asked again at once, one time, within that window.
 //! - **A refresh token that the server has refused or replaced is not sent again**, although a log-in brings it. A configured
 //!   refresh token has its turn once.
-//! - **A session that has ended does not come back.** [`replace`](crate::Credentials::replace) and
-//!   [`forget`](crate::Credentials::forget) begin a new session. The result of a refresh of an earlier session is not used. The tokens
+//! - **A session that has ended does not come back.** [`log_in`](crate::Credentials::log_in) and
+//!   [`log_out`](crate::Credentials::log_out) begin a new session. The result of a refresh of an earlier session is not used. The tokens
 //!   of a fallback source ([`or_else`](crate::TokenSource::or_else)) begin a new session too.
 //! - **Two late answers are ordered by when they were asked for**: the later one is used, also if it arrives first.
 //!
@@ -94,7 +94,7 @@
 //! - A token set that could not be saved is used, kept in memory, and saved as soon as the store is available.
 //!   [`Event::Unsaved`](crate::Event::Unsaved) and [`Credentials::flush`](crate::Credentials::flush) report it.
 //! - The successor of what is stored is always saved, also by a process that was suspended and has lost its lock.
-//! - `replace` and `forget` are saved at once. Other processes learn of them with their next refresh, and use their access token
+//! - `log_in` and `log_out` are saved at once. Other processes learn of them with their next refresh, and use their access token
 //!   until then.
 //! - A *different* configured refresh token replaces what is stored, because the user has logged in again. One that had its turn
 //!   does not, so that neither a restart nor an old configuration sends it.

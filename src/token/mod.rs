@@ -1,6 +1,8 @@
 //! Tokens: what a token set is.
 
 mod access_token;
+pub(crate) mod characters;
+pub(crate) mod fingerprint;
 mod refresh_token;
 mod secret;
 mod token_set;

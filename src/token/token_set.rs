@@ -12,7 +12,7 @@ use crate::error::TokenError;
 /// An access token and everything issued with it: expiry, refresh token, scope, id token and further fields.
 ///
 /// A [source](crate::TokenSource) returns one, and an application that has logged in passes one to
-/// [`Credentials::replace`](crate::Credentials::replace). Setters begin with `with_`. Cloning is cheap. `Debug` redacts all tokens.
+/// [`Credentials::log_in`](crate::Credentials::log_in). Setters begin with `with_`. Cloning is cheap. `Debug` redacts all tokens.
 ///
 /// # Examples
 ///
@@ -116,7 +116,7 @@ impl TokenSet {
     ///
     /// Prefer [`with_expires_in`](Self::with_expires_in) if both are known, since a time of day depends on the clock of the machine. A
     /// time in the past counts as a lifetime of zero. Such a token from the application
-    /// ([`Credentials::replace`](crate::Credentials::replace)) is refreshed before it is used.
+    /// ([`Credentials::log_in`](crate::Credentials::log_in)) is refreshed before it is used.
     #[must_use]
     pub fn with_expires_at(mut self, at: SystemTime) -> Self {
         self.edit().expiry = Some(Expiry::At(since_epoch(at)));

@@ -60,7 +60,7 @@ fn refresh() -> RefreshLayer {
         TokenSet::bearer("sesame").map(|tokens| tokens.with_expires_in(Duration::from_secs(3600)))
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(credentials.prime()).unwrap();
+    runtime.block_on(credentials.warm_up()).unwrap();
     RefreshLayer::new(credentials).origin("https://api.example.com").unwrap()
 }
 

@@ -58,7 +58,7 @@ impl TokenSource for Failing {
 /// Asks every 100 ms until there is a token. Returns how long that took.
 async fn time_to_token(credentials: &Credentials) -> Duration {
     let start = Instant::now();
-    while credentials.token().await.is_err() {
+    while credentials.tokens().await.is_err() {
         advance(TICK).await;
     }
     start.elapsed()
@@ -84,7 +84,7 @@ async fn first_token_after_an_outage_comes_within_the_short_backoff() {
             let credentials = Credentials::with_policy(source, policy());
             let start = Instant::now();
             while start.elapsed() < outage {
-                credentials.token().await.unwrap_err();
+                credentials.tokens().await.unwrap_err();
                 assert!(credentials.status().backoff.unwrap() <= longest);
                 advance(TICK).await;
             }
@@ -107,7 +107,7 @@ async fn outage_of_a_fallback_ends_within_the_short_backoff() {
     let credentials = Credentials::with_policy(grant.or_else(log_in), policy());
     let start = Instant::now();
     while start.elapsed() < 30 * MINUTE {
-        let error = credentials.token().await.unwrap_err();
+        let error = credentials.tokens().await.unwrap_err();
         assert!(error.is_transient() && error.code() == Some("busy"), "{error}");
         advance(TICK).await;
     }
@@ -129,7 +129,7 @@ async fn unread_token_file_ends_no_backoff_of_its_predecessor() {
             let file = TokenFile::new(folder.path("missing"));
             let credentials = Credentials::with_policy(first.or_else(file), policy());
             for _ in 0..100 {
-                credentials.token().await.unwrap_err();
+                credentials.tokens().await.unwrap_err();
             }
             assert_eq!(calls.load(Ordering::SeqCst), 1, "{error} {is_fresh}");
         }
@@ -150,10 +150,10 @@ async fn changed_token_file_ends_no_backoff_of_its_predecessor() {
     std::fs::write(&file, "{}").unwrap();
     let source = first.or_else(TokenFile::new(&file));
     let credentials = Credentials::with_policy(source, policy());
-    assert!(credentials.token().await.unwrap_err().is_misconfigured());
+    assert!(credentials.tokens().await.unwrap_err().is_misconfigured());
     std::fs::write(&file, "{ }").unwrap();
     for _ in 0..100 {
-        credentials.token().await.unwrap_err();
+        credentials.tokens().await.unwrap_err();
     }
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
@@ -179,10 +179,10 @@ async fn long_backoff_behind_a_token_ends_when_the_token_expires() {
         let (is_repaired, calls) = (Arc::clone(&source.is_repaired), Arc::clone(&source.calls));
         let policy = policy().backoff(Duration::from_secs(1), 10 * MINUTE);
         let credentials = Credentials::with_policy(source, policy);
-        credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
+        credentials.log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();
         advance(55 * MINUTE).await;
         for _ in 0..289 {
-            credentials.token().await.unwrap();
+            credentials.tokens().await.unwrap();
             credentials.flush().await.unwrap();
             advance(Duration::from_secs(1)).await;
         }
@@ -203,14 +203,14 @@ async fn backoff_that_the_server_asked_for_is_kept_during_an_outage() {
         let source = Failing::new(TokenError::transient("busy").with_retry_after(retry_after));
         let calls = Arc::clone(&source.calls);
         let credentials = Credentials::with_policy(source, policy());
-        credentials.token().await.unwrap_err();
+        credentials.tokens().await.unwrap_err();
         let kept = Duration::from_secs(kept);
         assert_eq!(credentials.status().backoff, Some(kept));
         advance(kept - TICK).await;
-        credentials.token().await.unwrap_err();
+        credentials.tokens().await.unwrap_err();
         assert_eq!(calls.load(Ordering::SeqCst), 1);
         advance(TICK).await;
-        credentials.token().await.unwrap_err();
+        credentials.tokens().await.unwrap_err();
         assert_eq!(calls.load(Ordering::SeqCst), 2);
     }
 }
@@ -222,7 +222,7 @@ async fn backoff_after_unknown_outcomes_still_grows() {
     let calls = Arc::clone(&source.calls);
     let credentials = Credentials::with_policy(source, policy());
     for _ in 0..600 {
-        credentials.token().await.unwrap_err();
+        credentials.tokens().await.unwrap_err();
         advance(Duration::from_secs(1)).await;
     }
     assert!(calls.load(Ordering::SeqCst) < 25, "{calls:?}");
@@ -244,23 +244,23 @@ async fn denied_fresh_proof_is_resent_in_five_minutes_or_on_demand() {
         let (is_repaired, calls) = (Arc::clone(&failing.is_repaired), Arc::clone(&failing.calls));
         let credentials = Credentials::with_policy(source(failing), policy());
         let mut events = credentials.subscribe();
-        let error = credentials.token().await.unwrap_err();
+        let error = credentials.tokens().await.unwrap_err();
         assert!(error.is_denied() && !error.is_remembered(), "{error}");
         assert_eq!(error.asked_again_in(), Some(5 * MINUTE));
         advance(MINUTE).await;
-        let error = credentials.token().await.unwrap_err();
+        let error = credentials.tokens().await.unwrap_err();
         assert!(error.is_remembered() && error.is_denied(), "{error}");
         assert_eq!(error.asked_again_in(), Some(4 * MINUTE));
         assert!(error.to_string().contains("is asked again in 240.0s"));
         assert_eq!(calls.load(Ordering::SeqCst), 1);
 
-        credentials.renew().await.unwrap_err();
+        credentials.refresh().await.unwrap_err();
         assert_eq!(calls.load(Ordering::SeqCst), 2);
         is_repaired.store(true, Ordering::SeqCst);
         advance(5 * MINUTE - TICK).await;
-        credentials.token().await.unwrap_err();
+        credentials.tokens().await.unwrap_err();
         advance(TICK).await;
-        credentials.token().await.unwrap();
+        credentials.tokens().await.unwrap();
         assert_eq!(calls.load(Ordering::SeqCst), 3);
         let mut retries = Vec::new();
         while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.recv()) {
@@ -286,13 +286,13 @@ async fn refused_grant_without_a_fresh_proof_is_not_sent_again() {
     ];
     for source in sources {
         let credentials = Credentials::with_policy(source, policy());
-        credentials.token().await.unwrap_err();
+        credentials.tokens().await.unwrap_err();
         for _ in 0..10 {
             advance(HOUR).await;
-            let error = credentials.token().await.unwrap_err();
+            let error = credentials.tokens().await.unwrap_err();
             assert!(error.is_remembered() && error.asked_again_in().is_none());
             assert!(error.to_string().contains("before the credentials change"), "{error}");
-            assert!(credentials.renew().await.unwrap_err().is_remembered());
+            assert!(credentials.refresh().await.unwrap_err().is_remembered());
         }
     }
     assert_eq!(calls.load(Ordering::SeqCst), 1);
@@ -304,13 +304,13 @@ async fn misconfigured_source_is_asked_at_once_by_renew() {
     let source = Failing::new(TokenError::misconfigured("no such client"));
     let (is_repaired, calls) = (Arc::clone(&source.is_repaired), Arc::clone(&source.calls));
     let credentials = Credentials::with_policy(source, policy());
-    let error = credentials.token().await.unwrap_err();
+    let error = credentials.tokens().await.unwrap_err();
     assert!(error.to_string().contains("is asked again in 300.0s"), "{error}");
-    credentials.token().await.unwrap_err();
+    credentials.tokens().await.unwrap_err();
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     is_repaired.store(true, Ordering::SeqCst);
-    credentials.renew().await.unwrap();
-    credentials.token().await.unwrap();
+    credentials.refresh().await.unwrap();
+    credentials.tokens().await.unwrap();
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
@@ -324,7 +324,7 @@ async fn conditional_denials_are_tried_again_after_five_minutes() {
         let calls = Arc::clone(&source.calls);
         let credentials = Credentials::with_policy(source, policy());
         for _ in 0..60 {
-            credentials.token().await.unwrap_err();
+            credentials.tokens().await.unwrap_err();
             advance(MINUTE).await;
         }
         assert_eq!(calls.load(Ordering::SeqCst), 12, "{code}");
@@ -342,12 +342,12 @@ async fn remembered_error_is_marked_and_keeps_the_original_cause() {
         .with_description("later")
         .with_retry_after(Duration::from_secs(30));
     let credentials = Credentials::with_policy(Failing::new(error.clone()), policy());
-    let first = credentials.token().await.unwrap_err();
+    let first = credentials.tokens().await.unwrap_err();
     assert!(!first.is_remembered());
     assert_eq!(first.to_string(), error.to_string());
 
     advance(Duration::from_secs(10)).await;
-    let remembered = credentials.token().await.unwrap_err();
+    let remembered = credentials.tokens().await.unwrap_err();
     assert!(remembered.is_remembered() && remembered.is_transient());
     assert_eq!(remembered.asked_again_in(), Some(Duration::from_secs(20)));
     assert_eq!(credentials.status().backoff, Some(Duration::from_secs(20)));
@@ -381,16 +381,16 @@ impl Error for Chain {
 #[tokio::test(start_paused = true)]
 async fn error_that_other_credentials_remember_is_not_remembered_here() {
     let others = Credentials::with_policy(Failing::new(TokenError::transient("a")), policy());
-    others.token().await.unwrap_err();
+    others.tokens().await.unwrap_err();
     let asked = others.clone();
     let source = source_fn(move |_| {
         let asked = asked.clone();
-        async move { asked.token().await }
+        async move { asked.tokens().await }
     });
     let credentials = Credentials::with_policy(source, policy());
-    let error = credentials.token().await.unwrap_err();
+    let error = credentials.tokens().await.unwrap_err();
     assert!(!error.is_remembered() && error.asked_again_in().is_none(), "{error}");
-    let error = credentials.token().await.unwrap_err();
+    let error = credentials.tokens().await.unwrap_err();
     assert!(error.is_remembered());
     assert_eq!(error.to_string().matches("asked again").count(), 1, "{error}");
 }
@@ -400,10 +400,10 @@ async fn error_that_other_credentials_remember_is_not_remembered_here() {
 async fn backoff_and_retry_in_after_an_unknown_outcome_last_until_the_token_expires() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let mut events = credentials.subscribe();
     advance(HOUR - 5 * MINUTE).await;
-    credentials.token().await.unwrap();
+    credentials.tokens().await.unwrap();
     strings.next().await.fail(TokenError::ambiguous("cut"));
     credentials.flush().await.unwrap();
 
@@ -415,11 +415,11 @@ async fn backoff_and_retry_in_after_an_unknown_outcome_last_until_the_token_expi
         }
     };
     assert_eq!(retry_in, Some(left));
-    let error = credentials.renew().await.unwrap_err();
+    let error = credentials.refresh().await.unwrap_err();
     assert_eq!(error.asked_again_in(), Some(left));
     assert!(error.is_ambiguous() && error.is_remembered());
     advance(left).await;
-    let mut waiting = task::spawn(credentials.token());
+    let mut waiting = task::spawn(credentials.tokens());
     assert_pending!(waiting.poll());
     strings.next().await.answer(tokens("new"));
     let_others_run().await;
@@ -447,7 +447,7 @@ async fn waiter_that_wakes_after_a_stop_gets_the_answer() {
         let credentials = Credentials::with_policy(source, policy());
         let waiting = tokio::spawn({
             let credentials = credentials.clone();
-            async move { credentials.token().await }
+            async move { credentials.tokens().await }
         });
         let_others_run().await;
         // Stopped for a minute; the waiter runs first.
@@ -462,11 +462,11 @@ async fn waiter_that_wakes_after_a_stop_gets_the_answer() {
 async fn refresh_that_was_stopped_for_an_hour_is_not_started_again() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let mut waiting = task::spawn(credentials.token());
+    let mut waiting = task::spawn(credentials.tokens());
     assert_pending!(waiting.poll());
     let flight = strings.next().await;
     advance(HOUR).await;
-    let mut later = task::spawn(credentials.token());
+    let mut later = task::spawn(credentials.tokens());
     assert_pending!(later.poll());
     let_others_run().await;
     assert_eq!(strings.count(), 0);
@@ -482,7 +482,7 @@ async fn refresh_that_was_stopped_for_an_hour_is_not_started_again() {
 async fn waiter_that_wakes_after_a_stop_gives_up_if_no_answer_comes() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let waiting = tokio::spawn(async move { credentials.token().await });
+    let waiting = tokio::spawn(async move { credentials.tokens().await });
     let _hung = strings.next().await;
     advance(HOUR).await;
     let start = Instant::now();

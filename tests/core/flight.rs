@@ -39,7 +39,7 @@ async fn stale_token_serves_a_thousand_requests_and_costs_one_fetch() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let client = client(layer, accept);
     advance(HOUR - Duration::from_secs(200)).await;
     assert_eq!(credentials.status().token, TokenStatus::Stale);
@@ -56,14 +56,44 @@ async fn stale_token_serves_a_thousand_requests_and_costs_one_fetch() {
     assert_eq!(strings.count(), 0);
     asked.answer(tokens("new").with_expires_in(HOUR));
     credentials.flush().await.unwrap();
-    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "new");
+    assert_eq!(credentials.tokens().await.unwrap().access_token().expose_secret(), "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn current_returns_a_token_that_may_be_used_and_starts_no_refresh() {
+    let (source, mut strings) = puppet();
+    let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
+    let credentials = layer.credentials().clone();
+    let current = || credentials.current().map(|set| set.access_token().expose_secret().to_owned());
+    assert_eq!(current(), None);
+
+    credentials.log_in(tokens("fresh").with_expires_in(HOUR)).await.unwrap();
+    assert_eq!(current().as_deref(), Some("fresh"));
+    advance(HOUR - Duration::from_secs(200)).await;
+    assert_eq!(credentials.status().token, TokenStatus::Stale);
+    assert_eq!(current().as_deref(), Some("fresh"));
+    advance(Duration::from_secs(200)).await;
+    assert_eq!(current(), None);
+
+    credentials.log_in(tokens("rejected").with_expires_in(HOUR)).await.unwrap();
+    let client = client(layer, |_, _| async { StatusCode::UNAUTHORIZED });
+    let mut rejected = task::spawn(client.oneshot(get("/")));
+    assert_pending!(rejected.poll());
+    assert_eq!(current(), None);
+    strings.next().await.answer(tokens("new").with_expires_in(HOUR));
+    assert_eq!(rejected.await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(current().as_deref(), Some("new"));
+
+    credentials.log_out().await.unwrap();
+    assert_eq!(current(), None);
+    assert_eq!(strings.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_backoff() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let waiting = join_all((0..100).map(|_| credentials.token()));
+    let waiting = join_all((0..100).map(|_| credentials.tokens()));
     let (errors, ()) = tokio::join!(waiting, async {
         strings.next().await.fail(TokenError::transient("overloaded"));
     });
@@ -74,7 +104,7 @@ async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_backoff() 
     assert_eq!(strings.count(), 0);
 
     // The remembered error is returned at once, and the source is not asked.
-    assert!(credentials.token().await.unwrap_err().is_transient());
+    assert!(credentials.tokens().await.unwrap_err().is_transient());
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert_eq!(strings.count(), 0);
     let backoff = credentials.status().backoff.unwrap();
@@ -84,7 +114,7 @@ async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_backoff() 
     );
 
     advance(backoff).await;
-    let (token, ()) = tokio::join!(credentials.token(), async {
+    let (token, ()) = tokio::join!(credentials.tokens(), async {
         strings.next().await.answer(tokens("t"));
     });
     assert_eq!(token.unwrap().access_token().expose_secret(), "t");
@@ -94,22 +124,22 @@ async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_backoff() 
 async fn failed_early_refresh_does_not_displace_a_working_token() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();
     advance(HOUR - Duration::from_secs(200)).await;
     for error in [
         TokenError::transient("later"),
         TokenError::misconfigured("mend me"),
         TokenError::ambiguous("who knows"),
     ] {
-        assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
+        assert_eq!(credentials.tokens().await.unwrap().access_token().expose_secret(), "old");
         strings.next().await.fail(error);
         credentials.flush().await.unwrap();
-        assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
+        assert_eq!(credentials.tokens().await.unwrap().access_token().expose_secret(), "old");
         let Some(backoff) = credentials.status().backoff else {
             break;
         };
         // Late enough for the next refresh, and still before expiry.
-        credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
+        credentials.log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();
         advance((HOUR - Duration::from_secs(200)).max(backoff)).await;
     }
 }
@@ -118,22 +148,22 @@ async fn failed_early_refresh_does_not_displace_a_working_token() {
 async fn after_an_unknown_outcome_one_attempt_follows_at_expiry() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();
     advance(HOUR - Duration::from_secs(300)).await;
-    credentials.token().await.unwrap();
+    credentials.tokens().await.unwrap();
     strings.next().await.fail(TokenError::ambiguous("the connection was cut"));
     credentials.flush().await.unwrap();
 
     for _ in 0..28 {
         advance(Duration::from_secs(10)).await;
-        assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "old");
-        assert!(credentials.renew().await.unwrap_err().is_ambiguous());
+        assert_eq!(credentials.tokens().await.unwrap().access_token().expose_secret(), "old");
+        assert!(credentials.refresh().await.unwrap_err().is_ambiguous());
     }
     credentials.flush().await.unwrap();
     assert_eq!(strings.count(), 0);
 
     advance(Duration::from_secs(30)).await;
-    let (token, ()) = tokio::join!(credentials.token(), async {
+    let (token, ()) = tokio::join!(credentials.tokens(), async {
         let asked = strings.next().await;
         assert_eq!(asked.renewal.cause(), Cause::Expired);
         asked.answer(tokens("new"));
@@ -145,13 +175,13 @@ async fn after_an_unknown_outcome_one_attempt_follows_at_expiry() {
 async fn after_an_unknown_outcome_a_token_without_expiry_may_be_renewed_again_after_the_backoff() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("old")).await.unwrap();
-    let (error, ()) = tokio::join!(credentials.renew(), async {
+    credentials.log_in(tokens("old")).await.unwrap();
+    let (error, ()) = tokio::join!(credentials.refresh(), async {
         strings.next().await.fail(TokenError::ambiguous("the connection was cut"));
     });
     assert!(error.unwrap_err().is_ambiguous());
     advance(credentials.status().backoff.unwrap()).await;
-    let (token, ()) = tokio::join!(credentials.renew(), async {
+    let (token, ()) = tokio::join!(credentials.refresh(), async {
         strings.next().await.answer(tokens("new"));
     });
     assert_eq!(token.unwrap().access_token().expose_secret(), "new");
@@ -161,17 +191,17 @@ async fn after_an_unknown_outcome_a_token_without_expiry_may_be_renewed_again_af
 async fn denied_stays_until_the_credentials_change() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let (error, ()) = tokio::join!(credentials.token(), async {
+    let (error, ()) = tokio::join!(credentials.tokens(), async {
         strings.next().await.fail(TokenError::denied("log in again").with_code("invalid_grant"));
     });
     assert_eq!(error.unwrap_err().code(), Some("invalid_grant"));
     advance(100 * 24 * HOUR).await;
-    assert!(credentials.token().await.unwrap_err().is_denied());
-    assert!(credentials.renew().await.unwrap_err().is_denied());
+    assert!(credentials.tokens().await.unwrap_err().is_denied());
+    assert!(credentials.refresh().await.unwrap_err().is_denied());
     assert_eq!(strings.count(), 0);
 
-    credentials.replace(tokens("new").with_expires_in(HOUR)).await.unwrap();
-    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "new");
+    credentials.log_in(tokens("new").with_expires_in(HOUR)).await.unwrap();
+    assert_eq!(credentials.tokens().await.unwrap().access_token().expose_secret(), "new");
     assert!(credentials.status().error.is_none());
 }
 
@@ -188,7 +218,7 @@ async fn the_backoff_grows_to_its_limit_and_survives_a_thousand_failures() {
     );
     let mut longest = Duration::ZERO;
     for call in 1..=1000 {
-        assert!(credentials.token().await.is_err());
+        assert!(credentials.tokens().await.is_err());
         assert_eq!(calls.load(Ordering::SeqCst), call);
         let backoff = credentials.status().backoff.unwrap();
         longest = longest.max(backoff);
@@ -223,7 +253,7 @@ async fn the_caller_that_started_a_flight_may_be_dropped_at_any_point() {
         }
         strings.next().await.answer(tokens("t"));
         credentials.flush().await.unwrap();
-        assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t");
+        assert_eq!(credentials.tokens().await.unwrap().access_token().expose_secret(), "t");
         assert_eq!(strings.count(), 0);
     }
 }
@@ -234,7 +264,7 @@ async fn refresh_without_callers_completes_and_its_token_is_used() {
     let credentials = Credentials::with_policy(source, policy());
     {
         let mut callers: Vec<_> =
-            (0..100).map(|_| task::spawn(async { credentials.token().await })).collect();
+            (0..100).map(|_| task::spawn(async { credentials.tokens().await })).collect();
         for caller in &mut callers {
             assert_pending!(caller.poll());
         }
@@ -242,7 +272,7 @@ async fn refresh_without_callers_completes_and_its_token_is_used() {
     }
     strings.next().await.answer(tokens("t"));
     credentials.flush().await.unwrap();
-    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t");
+    assert_eq!(credentials.tokens().await.unwrap().access_token().expose_secret(), "t");
     assert_eq!(strings.count(), 0);
 }
 
@@ -251,13 +281,13 @@ async fn waiter_times_out_and_the_late_token_is_still_used() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy().timeout(Duration::from_secs(3)));
     let start = Instant::now();
-    let error = credentials.token().await.unwrap_err();
+    let error = credentials.tokens().await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("3s"), "{error}");
     assert_eq!(start.elapsed(), Duration::from_secs(3));
 
     strings.next().await.answer(tokens("late"));
     credentials.flush().await.unwrap();
-    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "late");
+    assert_eq!(credentials.tokens().await.unwrap().access_token().expose_secret(), "late");
     assert_eq!(strings.count(), 0);
 }
 
@@ -266,15 +296,15 @@ async fn waiter_times_out_and_the_late_token_is_still_used() {
 async fn of_two_answers_after_a_lost_refresh_the_one_asked_for_later_is_kept() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy().timeout(Duration::from_secs(1)));
-    assert!(credentials.token().await.is_err());
+    assert!(credentials.tokens().await.is_err());
     let lost = strings.next().await;
     for _ in 0..9 {
-        assert!(credentials.token().await.is_err());
+        assert!(credentials.tokens().await.is_err());
         assert_eq!(strings.count(), 0);
     }
 
     // Ten timeouts have passed. The next request asks again, and does not wait for the lost refresh.
-    let mut next = task::spawn(async { credentials.token().await });
+    let mut next = task::spawn(async { credentials.tokens().await });
     assert_pending!(next.poll());
     let second = strings.next().await;
     lost.answer(tokens("first"));
@@ -282,7 +312,7 @@ async fn of_two_answers_after_a_lost_refresh_the_one_asked_for_later_is_kept() {
     assert_eq!(assert_ready!(next.poll()).unwrap().access_token().expose_secret(), "first");
     second.answer(tokens("second"));
     credentials.flush().await.unwrap();
-    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "second");
+    assert_eq!(credentials.tokens().await.unwrap().access_token().expose_secret(), "second");
 }
 
 // ===== sources that panic and runtimes that end =====
@@ -302,14 +332,14 @@ async fn a_source_that_panics_is_an_error_and_the_next_fetch_works() {
         policy(),
     );
     for _ in 0..2 {
-        let errors = join_all((0..10).map(|_| credentials.token())).await;
+        let errors = join_all((0..10).map(|_| credentials.tokens())).await;
         for error in errors {
             let error = error.unwrap_err();
             assert!(error.is_ambiguous() && error.to_string().contains("panicked"), "{error}");
         }
         advance(Duration::from_secs(60)).await;
     }
-    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t");
+    assert_eq!(credentials.tokens().await.unwrap().access_token().expose_secret(), "t");
 }
 
 #[test]
@@ -337,9 +367,9 @@ fn error_that_reads_the_credentials_on_drop_does_not_deadlock() {
         runtime.block_on(async {
             let source = |_: Renewal| async { Err::<TokenSet, _>(TokenError::transient(Curious)) };
             let credentials = CREDENTIALS.get_or_init(|| Credentials::new(source.boxed()));
-            assert!(credentials.token().await.is_err());
+            assert!(credentials.tokens().await.is_err());
             // The remembered error is dropped.
-            credentials.replace(tokens("t")).await.unwrap();
+            credentials.log_in(tokens("t")).await.unwrap();
         });
         done.send(())
     });
@@ -366,7 +396,7 @@ fn runtime_shutdown_during_a_refresh_is_an_error_not_a_hang() {
     );
 
     // The refresh runs on the first runtime, and its waiter on the second.
-    let mut waiting = pin!(credentials.token());
+    let mut waiting = pin!(credentials.tokens());
     first.block_on(poll_fn(|cx| {
         assert!(waiting.as_mut().poll(cx).is_pending());
         Poll::Ready(())
@@ -376,7 +406,7 @@ fn runtime_shutdown_during_a_refresh_is_an_error_not_a_hang() {
     let error = second.block_on(waiting).unwrap_err();
     assert!(error.is_ambiguous() && error.to_string().contains("shut down"), "{error}");
 
-    let token = second.block_on(credentials.token()).unwrap();
+    let token = second.block_on(credentials.tokens()).unwrap();
     assert_eq!(token.access_token().expose_secret(), "t");
 }
 
@@ -385,18 +415,18 @@ fn without_a_runtime_there_is_an_error_and_no_panic() {
     let credentials = Credentials::new(|_: Renewal| async { TokenSet::bearer("t") });
     let layer = RefreshLayer::new(credentials.clone());
     for _ in 0..2 {
-        let error = futures_executor(credentials.token()).unwrap_err();
+        let error = futures_executor(credentials.tokens()).unwrap_err();
         assert!(error.is_misconfigured() && error.to_string().contains("runtime"), "{error}");
         let error = futures_executor(client(layer.clone(), accept).oneshot(get("/"))).unwrap_err();
         assert!(error.downcast_ref::<TokenError>().unwrap().is_misconfigured());
-        assert!(futures_executor(credentials.replace(tokens("x"))).unwrap_err().is_misconfigured());
+        assert!(futures_executor(credentials.log_in(tokens("x"))).unwrap_err().is_misconfigured());
     }
 
     // It does not delay the next refresh, which has a runtime. A fresh token needs none.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    assert!(runtime.block_on(credentials.token()).is_ok());
+    assert!(runtime.block_on(credentials.tokens()).is_ok());
     drop(runtime);
-    assert!(futures_executor(credentials.token()).is_ok());
+    assert!(futures_executor(credentials.tokens()).is_ok());
     assert!(futures_executor(client(layer, accept).oneshot(get("/"))).is_ok());
 }
 
@@ -407,7 +437,7 @@ fn a_runtime_named_in_the_policy_serves_callers_without_one() {
     let policy = RefreshPolicy::default().runtime(runtime.handle().clone());
     let credentials =
         Credentials::with_policy(|_: Renewal| async { TokenSet::bearer("t") }, policy);
-    assert!(futures_executor(credentials.token()).is_ok());
+    assert!(futures_executor(credentials.tokens()).is_ok());
 }
 
 #[test]
@@ -421,7 +451,7 @@ fn refresh_on_an_unpolled_runtime_does_not_block_the_others() {
     let (source, mut strings) = puppet();
     let credentials = other.block_on(async { Credentials::with_policy(source, policy()) });
 
-    let mut starter = pin!(credentials.token());
+    let mut starter = pin!(credentials.tokens());
     idle.block_on(poll_fn(|cx| {
         assert!(starter.as_mut().poll(cx).is_pending());
         Poll::Ready(())
@@ -429,7 +459,7 @@ fn refresh_on_an_unpolled_runtime_does_not_block_the_others() {
     // The refresh runs on `idle`, which is not polled now.
     other.block_on(async {
         let start = Instant::now();
-        assert!(credentials.token().await.unwrap_err().is_transient());
+        assert!(credentials.tokens().await.unwrap_err().is_transient());
         assert_eq!(start.elapsed(), Duration::from_secs(30));
     });
     idle.block_on(async {
@@ -437,7 +467,7 @@ fn refresh_on_an_unpolled_runtime_does_not_block_the_others() {
         asked.answer(tokens("late"));
         credentials.flush().await.unwrap();
     });
-    let token = other.block_on(credentials.token()).unwrap();
+    let token = other.block_on(credentials.tokens()).unwrap();
     assert_eq!(token.access_token().expose_secret(), "late");
 }
 
@@ -454,7 +484,7 @@ fn waiter_times_out_although_the_runtime_is_not_polled() {
         let policy = policy().runtime(idle.handle().clone());
         let credentials = Credentials::with_policy(source, policy);
         let start = Instant::now();
-        let released = timeout(HOUR, credentials.token()).await.unwrap();
+        let released = timeout(HOUR, credentials.tokens()).await.unwrap();
         assert!(released.unwrap_err().is_transient());
         assert_eq!(start.elapsed(), Duration::from_secs(30));
     });
@@ -497,18 +527,18 @@ async fn two_credentials_that_wait_for_each_other_are_a_clear_error() {
     let first = Credentials::with_policy(
         move |_: Renewal| {
             let second = inside.get().cloned().unwrap();
-            async move { second.token().await }
+            async move { second.tokens().await }
         },
         policy(),
     );
     let back = first.clone();
     let source = tower_refresh::TokenSource::boxed(move |_: Renewal| {
         let first = back.clone();
-        async move { first.token().await }
+        async move { first.tokens().await }
     });
     second.set(Credentials::with_policy(source, policy())).ok().unwrap();
 
-    let error = first.token().await.unwrap_err();
+    let error = first.tokens().await.unwrap_err();
     assert!(error.to_string().contains("waits for its own token"), "{error}");
 }
 
@@ -541,11 +571,11 @@ async fn recursion_that_leaves_the_task_ends_at_the_timeout() {
 async fn waiting_for_credentials_inside_their_source_is_an_error() {
     type Call = fn(Credentials) -> BoxFuture<'static, Result<(), TokenError>>;
     let calls: [(&str, Call); 6] = [
-        ("token", |it| Box::pin(async move { it.token().await.map(drop) })),
-        ("renew", |it| Box::pin(async move { it.renew().await.map(drop) })),
-        ("prime", |it| Box::pin(async move { it.prime().await })),
-        ("replace", |it| Box::pin(async move { it.replace(tokens("t")).await })),
-        ("forget", |it| Box::pin(async move { it.forget().await })),
+        ("tokens", |it| Box::pin(async move { it.tokens().await.map(drop) })),
+        ("refresh", |it| Box::pin(async move { it.refresh().await.map(drop) })),
+        ("warm_up", |it| Box::pin(async move { it.warm_up().await })),
+        ("log_in", |it| Box::pin(async move { it.log_in(tokens("t")).await })),
+        ("log_out", |it| Box::pin(async move { it.log_out().await })),
         ("flush", |it| Box::pin(async move { it.flush().await })),
     ];
     for (name, call) in calls {
@@ -565,7 +595,7 @@ async fn waiting_for_credentials_inside_their_source_is_an_error() {
                 let inner = inner.clone();
                 let source = source_fn(move |_| {
                     let inner = inner.clone();
-                    async move { inner.token().await }
+                    async move { inner.tokens().await }
                 });
                 Credentials::with_policy(source.boxed(), policy())
             } else {
@@ -574,7 +604,7 @@ async fn waiting_for_credentials_inside_their_source_is_an_error() {
             outer.set(credentials.clone()).unwrap();
 
             let start = Instant::now();
-            timeout(HOUR, credentials.token()).await.unwrap().unwrap_err();
+            timeout(HOUR, credentials.tokens()).await.unwrap().unwrap_err();
             assert_eq!(start.elapsed(), Duration::ZERO, "{name}");
             let error = error.recv().await.unwrap().unwrap_err();
             assert!(error.is_misconfigured(), "{name}: {error}");
@@ -598,7 +628,7 @@ async fn flush_inside_any_source_is_an_error() {
         });
         slot.set(Credentials::with_policy(source.boxed(), policy())).unwrap();
     }
-    let fetched = join_all(slots.iter().map(|slot| slot.get().unwrap().token()));
+    let fetched = join_all(slots.iter().map(|slot| slot.get().unwrap().tokens()));
     for token in timeout(HOUR, fetched).await.unwrap() {
         assert!(token.unwrap_err().is_misconfigured());
     }
@@ -657,12 +687,12 @@ async fn use_at_random(credentials: Credentials, client: harness::Client, seed: 
         dice ^= dice >> 7;
         dice ^= dice << 17;
         match dice % 9 {
-            0 => drop(credentials.renew().await),
-            1 => drop(credentials.token().await),
-            2 => drop(credentials.replace(short_lived()).await),
-            3 => drop(credentials.forget().await),
+            0 => drop(credentials.refresh().await),
+            1 => drop(credentials.tokens().await),
+            2 => drop(credentials.log_in(short_lived()).await),
+            3 => drop(credentials.log_out().await),
             4 => poll_times(dice % 4, client.clone().oneshot(get("/"))).await,
-            5 => poll_times(1, credentials.replace(short_lived())).await,
+            5 => poll_times(1, credentials.log_in(short_lived())).await,
             _ => drop(client.clone().oneshot(get("/")).await),
         }
     }

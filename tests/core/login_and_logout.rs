@@ -18,14 +18,14 @@ use tower_refresh::{Cause, Credentials, RefreshLayer, TokenError, TokenStatus};
 use crate::harness::{HOUR, accept, client, get, let_others_run, policy, puppet, tokens};
 
 async fn current(credentials: &Credentials) -> String {
-    credentials.token().await.unwrap().access_token().expose_secret().to_owned()
+    credentials.tokens().await.unwrap().access_token().expose_secret().to_owned()
 }
 
 #[tokio::test(start_paused = true)]
 async fn replace_before_a_flight_spares_it() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("mine").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("mine").with_expires_in(HOUR)).await.unwrap();
     assert_eq!(current(&credentials).await, "mine");
     assert_eq!(strings.count(), 0);
 }
@@ -34,11 +34,11 @@ async fn replace_before_a_flight_spares_it() {
 async fn log_in_during_a_refresh_counts_at_once_and_discards_it() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let mut waiting = task::spawn(credentials.token());
+    let mut waiting = task::spawn(credentials.tokens());
     assert_pending!(waiting.poll());
     let flight = strings.next().await;
 
-    let mut replacing = task::spawn(credentials.replace(tokens("mine").with_expires_in(HOUR)));
+    let mut replacing = task::spawn(credentials.log_in(tokens("mine").with_expires_in(HOUR)));
     assert_pending!(replacing.poll());
     // Callers that waited for the refresh get the new token before the refresh ends, like all others.
     assert!(waiting.is_woken());
@@ -58,16 +58,16 @@ async fn log_in_during_a_refresh_counts_at_once_and_discards_it() {
 async fn forget_during_a_flight_brings_no_session_back() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("mine").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("mine").with_expires_in(HOUR)).await.unwrap();
     let renewing = tokio::spawn({
         let credentials = credentials.clone();
-        async move { credentials.renew().await }
+        async move { credentials.refresh().await }
     });
     let flight = strings.next().await;
 
     let forgetting = tokio::spawn({
         let credentials = credentials.clone();
-        async move { credentials.forget().await }
+        async move { credentials.log_out().await }
     });
     let_others_run().await;
     assert_eq!(credentials.status().token, TokenStatus::Missing);
@@ -80,20 +80,20 @@ async fn forget_during_a_flight_brings_no_session_back() {
     assert!(asked.renewal.previous().is_none());
     asked.fail(TokenError::denied("log in"));
     assert!(renewing.await.unwrap().unwrap_err().is_denied());
-    assert!(credentials.token().await.unwrap_err().is_denied());
+    assert!(credentials.tokens().await.unwrap_err().is_denied());
 }
 
 #[tokio::test(start_paused = true)]
 async fn forget_after_a_flight_leaves_nothing_of_it() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let (token, ()) = tokio::join!(credentials.token(), async {
+    let (token, ()) = tokio::join!(credentials.tokens(), async {
         strings.next().await.answer(tokens("t").with_expires_in(HOUR));
     });
     token.unwrap();
-    credentials.forget().await.unwrap();
+    credentials.log_out().await.unwrap();
     assert_eq!(credentials.status().token, TokenStatus::Missing);
-    let mut waiting = task::spawn(credentials.token());
+    let mut waiting = task::spawn(credentials.tokens());
     assert_pending!(waiting.poll());
     assert!(strings.next().await.renewal.previous().is_none());
 }
@@ -102,13 +102,13 @@ async fn forget_after_a_flight_leaves_nothing_of_it() {
 async fn last_of_several_log_ins_is_the_last_for_the_source_too() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let mut waiting = task::spawn(credentials.token());
+    let mut waiting = task::spawn(credentials.tokens());
     assert_pending!(waiting.poll());
     let flight = strings.next().await;
     let mut changes: Vec<_> = (0..5)
         .map(|n| {
             let credentials = credentials.clone();
-            task::spawn(async move { credentials.replace(tokens(&format!("m{n}"))).await })
+            task::spawn(async move { credentials.log_in(tokens(&format!("m{n}"))).await })
         })
         .collect();
     for change in &mut changes {
@@ -119,7 +119,7 @@ async fn last_of_several_log_ins_is_the_last_for_the_source_too() {
     for change in &mut changes {
         assert_ready!(change.poll()).unwrap();
     }
-    let mut renewing = task::spawn(credentials.renew());
+    let mut renewing = task::spawn(credentials.refresh());
     assert_pending!(renewing.poll());
     let renewal = strings.next().await.renewal;
     assert_eq!(renewal.previous().unwrap().access_token().expose_secret(), "m4");
@@ -131,11 +131,11 @@ async fn a_log_in_that_is_dropped_halfway_still_is_recorded() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     {
-        let mut replacing = task::spawn(credentials.replace(tokens("mine")));
+        let mut replacing = task::spawn(credentials.log_in(tokens("mine")));
         assert_pending!(replacing.poll());
     }
     credentials.flush().await.unwrap();
-    let mut renewing = task::spawn(credentials.renew());
+    let mut renewing = task::spawn(credentials.refresh());
     assert_pending!(renewing.poll());
     let renewal = strings.next().await.renewal;
     assert_eq!(renewal.previous().unwrap().access_token().expose_secret(), "mine");
@@ -145,16 +145,16 @@ async fn a_log_in_that_is_dropped_halfway_still_is_recorded() {
 async fn a_log_in_clears_both_backoffs_and_denial() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let (error, ()) = tokio::join!(credentials.token(), async {
+    let (error, ()) = tokio::join!(credentials.tokens(), async {
         strings.next().await.fail(TokenError::transient("x").with_retry_after(HOUR));
     });
     error.unwrap_err();
-    credentials.forget().await.unwrap();
+    credentials.log_out().await.unwrap();
     let status = credentials.status();
     assert!(
         status.error.is_none() && status.backoff.is_none() && status.rejection_backoff.is_none()
     );
-    let mut waiting = task::spawn(credentials.token());
+    let mut waiting = task::spawn(credentials.tokens());
     assert_pending!(waiting.poll());
     strings.next().await.answer(tokens("t"));
 }
@@ -165,13 +165,13 @@ async fn flush_waits_for_flights_without_callers() {
     let credentials = Credentials::with_policy(source, policy());
     timeout(Duration::ZERO, credentials.flush()).await.unwrap().unwrap();
     {
-        let mut waiting = task::spawn(credentials.token());
+        let mut waiting = task::spawn(credentials.tokens());
         assert_pending!(waiting.poll());
     }
     let flight = strings.next().await;
     let replacing = tokio::spawn({
         let credentials = credentials.clone();
-        async move { credentials.replace(tokens("mine")).await }
+        async move { credentials.log_in(tokens("mine")).await }
     });
     let start = Instant::now();
     assert!(timeout(Duration::from_secs(5), credentials.flush()).await.is_err());
@@ -190,7 +190,7 @@ async fn waiting_request_is_sent_with_the_token_of_a_log_in() {
     let client = client(layer, accept);
     let waiting = tokio::spawn(client.oneshot(get("/")));
     let _flight = strings.next().await;
-    let replacing = tokio::spawn(async move { credentials.replace(tokens("mine")).await });
+    let replacing = tokio::spawn(async move { credentials.log_in(tokens("mine")).await });
     assert_eq!(waiting.await.unwrap().unwrap().status(), http::StatusCode::OK);
     replacing.abort();
 }
@@ -199,11 +199,11 @@ async fn waiting_request_is_sent_with_the_token_of_a_log_in() {
 async fn token_that_landed_before_a_log_out_is_not_used_after_it() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let mut waiting = task::spawn(credentials.token());
+    let mut waiting = task::spawn(credentials.tokens());
     assert_pending!(waiting.poll());
     strings.next().await.answer(tokens("alice").with_expires_in(HOUR));
     credentials.flush().await.unwrap();
-    credentials.forget().await.unwrap();
+    credentials.log_out().await.unwrap();
     assert_pending!(waiting.poll());
     strings.next().await.answer(tokens("bob").with_expires_in(HOUR));
     let_others_run().await;
@@ -214,11 +214,11 @@ async fn token_that_landed_before_a_log_out_is_not_used_after_it() {
 async fn denial_that_landed_before_a_log_in_is_not_returned_after_it() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let mut waiting = task::spawn(credentials.token());
+    let mut waiting = task::spawn(credentials.tokens());
     assert_pending!(waiting.poll());
     strings.next().await.fail(TokenError::denied("log in"));
     credentials.flush().await.unwrap();
-    credentials.replace(tokens("mine").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("mine").with_expires_in(HOUR)).await.unwrap();
     assert_eq!(assert_ready!(waiting.poll()).unwrap().access_token().expose_secret(), "mine");
     assert_eq!(strings.count(), 0);
 }
@@ -227,9 +227,9 @@ async fn denial_that_landed_before_a_log_in_is_not_returned_after_it() {
 async fn a_flight_that_has_not_begun_is_not_flown_after_a_log_out() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let mut waiting = task::spawn(credentials.token());
+    let mut waiting = task::spawn(credentials.tokens());
     assert_pending!(waiting.poll());
-    let mut forgetting = task::spawn(credentials.forget());
+    let mut forgetting = task::spawn(credentials.log_out());
     assert_pending!(forgetting.poll());
     drop(waiting);
     let_others_run().await;
@@ -258,11 +258,11 @@ fn alice_is_rejected(
 }
 
 async fn log_out(credentials: &Credentials) {
-    credentials.forget().await.unwrap();
+    credentials.log_out().await.unwrap();
 }
 
 async fn log_in_as_bob(credentials: &Credentials) {
-    credentials.replace(tokens("bob").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("bob").with_expires_in(HOUR)).await.unwrap();
 }
 
 async fn log_out_and_in(credentials: &Credentials) {
@@ -291,7 +291,7 @@ async fn rejected_request_is_not_resent_across_a_login() {
         let sent = Arc::default();
         let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
         let credentials = layer.credentials().clone();
-        credentials.replace(tokens("alice").with_expires_in(HOUR)).await.unwrap();
+        credentials.log_in(tokens("alice").with_expires_in(HOUR)).await.unwrap();
         let request = tokio::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
         let_others_run().await;
         end(&credentials).await;
@@ -311,7 +311,7 @@ async fn rejected_request_that_waits_is_not_resent_across_a_login() {
         let sent = Arc::default();
         let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
         let credentials = layer.credentials().clone();
-        credentials.replace(tokens("alice").with_expires_in(HOUR)).await.unwrap();
+        credentials.log_in(tokens("alice").with_expires_in(HOUR)).await.unwrap();
         let request = tokio::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
         let flight = strings.next().await;
         let ended = tokio::spawn(async move { end(&credentials).await });
@@ -334,7 +334,7 @@ async fn request_that_waits_for_a_token_is_not_sent_across_a_login() {
         let sent = Arc::default();
         let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
         let credentials = layer.credentials().clone();
-        credentials.replace(tokens("alice").with_expires_in(HOUR)).await.unwrap();
+        credentials.log_in(tokens("alice").with_expires_in(HOUR)).await.unwrap();
         advance(HOUR).await;
         let request = tokio::spawn(client(layer, alice_is_rejected(&sent)).oneshot(get("/")));
         let flight = strings.next().await;
@@ -418,7 +418,7 @@ async fn rejected_request_is_not_resent_after_a_log_in_while_reading() {
             .origin("https://api.test")
             .unwrap();
         let credentials = layer.credentials().clone();
-        credentials.replace(tokens("alice").with_expires_in(HOUR)).await.unwrap();
+        credentials.log_in(tokens("alice").with_expires_in(HOUR)).await.unwrap();
         let api = tower::service_fn(move |_: http::Request<Full<Bytes>>| {
             counted.fetch_add(1, Ordering::SeqCst);
             // A body that does not end.
@@ -450,18 +450,18 @@ async fn request_made_while_logged_out_waits_for_the_next_login() {
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
     let client = client(layer, accept);
-    credentials.replace(tokens("alice").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("alice").with_expires_in(HOUR)).await.unwrap();
     for _ in 0..2 {
-        credentials.forget().await.unwrap();
+        credentials.log_out().await.unwrap();
     }
     let request = tokio::spawn(client.oneshot(get("/")));
     let flight = strings.next().await;
     let forgetting = tokio::spawn({
         let credentials = credentials.clone();
-        async move { credentials.forget().await }
+        async move { credentials.log_out().await }
     });
     let_others_run().await;
-    let replacing = tokio::spawn(async move { credentials.replace(tokens("bob")).await });
+    let replacing = tokio::spawn(async move { credentials.log_in(tokens("bob")).await });
     assert_eq!(request.await.unwrap().unwrap().status(), http::StatusCode::OK);
     flight.fail(TokenError::denied("log in"));
     replacing.await.unwrap().unwrap();
@@ -473,14 +473,14 @@ async fn request_made_while_logged_out_waits_for_the_next_login() {
 async fn callers_get_the_tokens_of_the_current_session() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("alice").with_expires_in(HOUR)).await.unwrap();
-    let mut renewing = task::spawn(credentials.renew());
+    credentials.log_in(tokens("alice").with_expires_in(HOUR)).await.unwrap();
+    let mut renewing = task::spawn(credentials.refresh());
     assert_pending!(renewing.poll());
     advance(HOUR).await;
-    let mut waiting = task::spawn(credentials.token());
+    let mut waiting = task::spawn(credentials.tokens());
     assert_pending!(waiting.poll());
     let _flight = strings.next().await;
-    let mut replacing = task::spawn(credentials.replace(tokens("bob").with_expires_in(HOUR)));
+    let mut replacing = task::spawn(credentials.log_in(tokens("bob").with_expires_in(HOUR)));
     assert_pending!(replacing.poll());
     for got in [assert_ready!(waiting.poll()), assert_ready!(renewing.poll())] {
         assert_eq!(got.unwrap().access_token().expose_secret(), "bob");
@@ -493,17 +493,17 @@ async fn callers_get_the_tokens_of_the_current_session() {
 async fn a_log_out_behind_a_lost_flight_reaches_the_source() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy().timeout(Duration::from_secs(1)));
-    let mut waiting = task::spawn(credentials.token());
+    let mut waiting = task::spawn(credentials.tokens());
     assert_pending!(waiting.poll());
     let flight = strings.next().await;
     let forgetting = tokio::spawn({
         let credentials = credentials.clone();
-        async move { credentials.forget().await }
+        async move { credentials.log_out().await }
     });
     let_others_run().await;
     drop(waiting);
     advance(Duration::from_secs(11)).await;
-    let mut other = task::spawn(credentials.token());
+    let mut other = task::spawn(credentials.tokens());
     assert_pending!(other.poll());
     let_others_run().await;
     flight.answer(tokens("late"));
@@ -514,10 +514,10 @@ async fn a_log_out_behind_a_lost_flight_reaches_the_source() {
 async fn a_log_in_behind_a_flight_that_hangs_ends_after_ten_timeouts() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.token().await.unwrap_err();
+    credentials.tokens().await.unwrap_err();
     let _hung = strings.next().await;
     let start = Instant::now();
-    let replacing = credentials.replace(tokens("mine"));
+    let replacing = credentials.log_in(tokens("mine"));
     timeout(HOUR, replacing).await.unwrap().unwrap();
     assert!(start.elapsed() <= Duration::from_secs(300), "{:?}", start.elapsed());
 }
@@ -526,11 +526,11 @@ async fn a_log_in_behind_a_flight_that_hangs_ends_after_ten_timeouts() {
 async fn log_in_behind_a_hanging_refresh_ends_despite_other_callers() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.token().await.unwrap_err();
+    credentials.tokens().await.unwrap_err();
     let _hung = strings.next().await;
     let replacing = tokio::spawn({
         let credentials = credentials.clone();
-        async move { credentials.replace(tokens("mine").with_expires_in(HOUR)).await }
+        async move { credentials.log_in(tokens("mine").with_expires_in(HOUR)).await }
     });
     let_others_run().await;
     for _ in 0..31 {
@@ -544,21 +544,21 @@ async fn log_in_behind_a_hanging_refresh_ends_despite_other_callers() {
 async fn log_out_behind_a_hanging_refresh_ends_after_ten_timeouts() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    let mut waiting = task::spawn(credentials.token());
+    let mut waiting = task::spawn(credentials.tokens());
     assert_pending!(waiting.poll());
     let _hung = strings.next().await;
     let forgetting = tokio::spawn({
         let credentials = credentials.clone();
-        async move { credentials.forget().await }
+        async move { credentials.log_out().await }
     });
     let_others_run().await;
     // Each request ends at its timeout, so that at most ten in a row fail.
     for _ in 0..10 {
         assert_eq!(strings.count(), 0);
-        credentials.token().await.unwrap_err();
+        credentials.tokens().await.unwrap_err();
         let_others_run().await;
     }
-    let (token, ()) = tokio::join!(credentials.token(), async {
+    let (token, ()) = tokio::join!(credentials.tokens(), async {
         strings.next().await.answer(tokens("new"));
     });
     assert_eq!(token.unwrap().access_token().expose_secret(), "new");

@@ -53,7 +53,7 @@ async fn token_endpoint_behind_its_own_layer_is_misconfigured_at_once() {
             slot.set(BoxCloneSyncService::new(client)).ok().unwrap();
 
             let start = Instant::now();
-            let error = credentials.token().await.unwrap_err();
+            let error = credentials.tokens().await.unwrap_err();
             assert!(error.is_misconfigured(), "{way:?} {is_stored}: {error}");
             assert!(
                 error.to_string().contains("must not pass through the RefreshLayer"),
@@ -84,7 +84,7 @@ async fn custom_source_behind_its_own_layer_and_a_buffer_is_refused() {
     slot.set(BoxCloneSyncService::new(client)).ok().unwrap();
 
     let start = Instant::now();
-    let error = credentials.token().await.unwrap_err();
+    let error = credentials.tokens().await.unwrap_err();
     assert!(error.to_string().contains("must not pass through the RefreshLayer"), "{error}");
     assert_eq!(start.elapsed(), std::time::Duration::ZERO);
 }
@@ -102,10 +102,10 @@ async fn rejected_token_request_does_not_wait_for_its_own_refresh() {
         let client = ServiceBuilder::new().layer(layer).service(server.token_service());
         slot.set(BoxCloneSyncService::new(client)).ok().unwrap();
 
-        credentials.replace(server.issue()).await.unwrap();
+        credentials.log_in(server.issue()).await.unwrap();
         server.token_faults().always(Fault::status(StatusCode::UNAUTHORIZED));
         let start = Instant::now();
-        assert!(credentials.renew().await.is_err());
+        assert!(credentials.refresh().await.is_err());
         assert_eq!(start.elapsed(), std::time::Duration::ZERO, "{way:?}");
         assert_eq!(server.counters().token_requests, 1, "{way:?}");
     }
@@ -157,14 +157,14 @@ async fn layer_beneath_that_refuses_keeps_its_kind_and_spends_nothing() {
                 .store(store.clone())
                 .policy(policy())
                 .build();
-            let error = credentials.token().await.unwrap_err();
+            let error = credentials.tokens().await.unwrap_err();
             assert!(is_kind(&error), "{error}");
             assert!(error.to_string().contains("log in over there"), "{error}");
             assert!(!store.load().await.unwrap().unwrap().has_open_intent());
 
             // The refresh token is unspent, and the source is asked again.
             tokio::time::advance(HOUR).await;
-            credentials.token().await.unwrap();
+            credentials.tokens().await.unwrap();
             assert_eq!(server.counters().refresh_token_reuses, 0);
         }
     }
@@ -182,7 +182,7 @@ async fn token_endpoint_behind_another_layer_gets_its_token() {
         .service(server.token_service());
     let endpoint = TokenEndpoint::new(http, URL).unwrap();
     let grant = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
-    Credentials::with_policy(grant, policy()).token().await.unwrap();
+    Credentials::with_policy(grant, policy()).tokens().await.unwrap();
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

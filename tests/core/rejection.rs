@@ -134,7 +134,7 @@ async fn server_that_revokes_previous_tokens_causes_no_storm() {
     });
     client.clone().oneshot(get("/")).await.unwrap();
     for _ in 0..20 {
-        credentials.renew().await.unwrap();
+        credentials.refresh().await.unwrap();
         let paths = ["/late", "/"].into_iter().cycle().take(50);
         let answers = join_all(paths.map(|path| client.clone().oneshot(get(path)))).await;
         assert!(answers.into_iter().all(|answer| answer.unwrap().status() == StatusCode::OK));
@@ -205,7 +205,7 @@ async fn a_second_rejection_reaches_the_caller() {
 async fn failed_refresh_after_a_rejection_returns_the_rejection() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
-    layer.credentials().replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
+    layer.credentials().log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let client = client(layer, |_, _| async { StatusCode::UNAUTHORIZED });
     let (answer, ()) = tokio::join!(client.clone().oneshot(get("/")), async {
         let asked = strings.next().await;
@@ -237,10 +237,10 @@ async fn a_late_rejection_of_an_older_token_does_not_renew_the_newer() {
             StatusCode::OK
         }
     });
-    credentials.prime().await.unwrap();
+    credentials.warm_up().await.unwrap();
     let late = tokio::spawn(client.oneshot(get("/")));
     sleep(Duration::from_secs(1)).await;
-    credentials.renew().await.unwrap();
+    credentials.refresh().await.unwrap();
     assert_eq!(late.await.unwrap().unwrap().status(), StatusCode::OK);
     assert_eq!(mint.calls(), 2);
 }
@@ -250,7 +250,7 @@ async fn new_requests_wait_while_a_rejected_token_is_refreshed() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let sent_old = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&sent_old);
     let client = client(layer, move |token, _| {
@@ -292,7 +292,7 @@ async fn source_receives_the_challenge_of_the_rejection() {
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()))
         .origin("https://api.test")
         .unwrap();
-    layer.credentials().replace(tokens("old")).await.unwrap();
+    layer.credentials().log_in(tokens("old")).await.unwrap();
     let api = tower::service_fn(|request: Request<Full<Bytes>>| async move {
         let mut response = Response::new(Full::<Bytes>::default());
         if token_of(&request) == Some("old") {
@@ -322,7 +322,7 @@ async fn late_challenge_for_an_older_token_is_not_passed_on() {
         .origin("https://api.test")
         .unwrap();
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let (renewed, answers) = (credentials.clone(), Arc::clone(&strings));
     let api = tower::service_fn(move |request: Request<Full<Bytes>>| {
         let (credentials, strings) = (renewed.clone(), Arc::clone(&answers));
@@ -330,7 +330,7 @@ async fn late_challenge_for_an_older_token_is_not_passed_on() {
             let mut response = Response::new(Full::<Bytes>::default());
             if token_of(&request) == Some("old") {
                 // By the time of the rejection there is another token, and it is stale.
-                let (other, ()) = tokio::join!(credentials.renew(), async {
+                let (other, ()) = tokio::join!(credentials.refresh(), async {
                     strings.lock().await.next().await.answer(tokens("other").with_expires_in(HOUR));
                 });
                 other.unwrap();
@@ -420,7 +420,7 @@ async fn a_rejection_during_an_early_renewal_makes_new_requests_wait() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();
     advance(HOUR - Duration::from_secs(200)).await;
     let client = client(layer, |token, _| async move {
         if token == "old" { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
@@ -441,7 +441,7 @@ async fn a_rejection_during_an_early_renewal_makes_new_requests_wait() {
 async fn an_unexpired_token_is_used_when_its_renewal_hangs() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
-    layer.credentials().replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
+    layer.credentials().log_in(tokens("t").with_expires_in(HOUR)).await.unwrap();
     let client = client(layer, |_, path| async move {
         if path == "/broken" { StatusCode::UNAUTHORIZED } else { StatusCode::OK }
     });
@@ -461,7 +461,7 @@ async fn refresh_failure_elsewhere_does_not_excuse_a_rejected_retry() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
-    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let client = client(layer, |token, _| async move {
         if token != "old" {
             sleep(Duration::from_secs(2)).await;
@@ -471,7 +471,7 @@ async fn refresh_failure_elsewhere_does_not_excuse_a_rejected_retry() {
     let request = tokio::spawn(client.oneshot(get("/")));
     strings.next().await.answer(tokens("new").with_expires_in(HOUR));
     harness::let_others_run().await;
-    let (renewed, ()) = tokio::join!(credentials.renew(), async {
+    let (renewed, ()) = tokio::join!(credentials.refresh(), async {
         strings.next().await.fail(TokenError::transient("x"));
     });
     renewed.unwrap_err();
@@ -489,7 +489,7 @@ where
 {
     let mint = Mint::new(lifetime);
     let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
-    layer.credentials().prime().await.unwrap();
+    layer.credentials().warm_up().await.unwrap();
     let client = client(layer, answer);
     let mut requests = Vec::new();
     for number in 0..1000 {
@@ -585,7 +585,7 @@ fn endless_rejection_is_abandoned_on_an_unpolled_runtime_too() {
     // The runtime of the policy is polled for this, and not while the rejected answer is read.
     let renew = {
         let (credentials, idle) = (credentials.clone(), Arc::clone(&idle));
-        move || thread::scope(|it| it.spawn(|| idle.block_on(credentials.renew())).join().is_ok())
+        move || thread::scope(|it| it.spawn(|| idle.block_on(credentials.refresh())).join().is_ok())
     };
     assert!(renew());
     other.block_on(async {

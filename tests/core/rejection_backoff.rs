@@ -260,7 +260,7 @@ async fn broken_endpoint_does_not_risk_a_doubtful_refresh_token() {
     let api = Api::new();
     api.get("/good").await;
     api.mint.fail(Some(TokenError::ambiguous("cut")));
-    api.credentials.renew().await.unwrap_err();
+    api.credentials.refresh().await.unwrap_err();
     for path in 0..100 {
         advance(Duration::from_secs(30)).await;
         api.get("/good").await;

@@ -27,8 +27,8 @@ use hyper_util::rt::TokioExecutor;
 use tokio::time::{advance, sleep};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{
-    Authentication, BodyFormat, ClientAuth, ClientCredentialsGrant, Dialect, Grant,
-    RefreshTokenGrant, Revocation, TokenEndpoint,
+    AuthParams, BodyFormat, ClientAuth, ClientCredentialsGrant, Dialect, Grant, RefreshTokenGrant,
+    Revocation, TokenEndpoint,
 };
 use tower_refresh::testing::{AuthorizationServer, Fault, ManualClock, TokioClock};
 use tower_refresh::{
@@ -177,7 +177,7 @@ fn settings(paper: &mut Paper) {
         paper.error("TokenEndpoint::new", &TokenEndpoint::new(http, &wrong).unwrap_err());
         paper.error("TokenEndpoint::with_url", &endpoint().with_url(&wrong).unwrap_err());
     }
-    paper.debug("Authentication", &authentication());
+    paper.debug("AuthParams", &authentication());
 
     let refresh = RefreshTokenGrant::new(endpoint(), REFRESH).param("extra", PASSWORD);
     paper.debug("RefreshTokenGrant", &refresh);
@@ -238,8 +238,8 @@ fn settings(paper: &mut Paper) {
     paper.debug("Timestamp", &ManualClock::new().now());
 }
 
-fn authentication() -> Authentication {
-    Authentication::new()
+fn authentication() -> AuthParams {
+    AuthParams::new()
         .param("client_assertion", ASSERTION)
         .header(HeaderName::from_static("x-client"), HeaderValue::from_static(HEADER))
 }
@@ -409,35 +409,35 @@ async fn events(paper: &mut Paper) {
         TokenError::misconfigured("mend me"),
         TokenError::denied("log in"),
     ] {
-        let (answer, ()) = tokio::join!(credentials.token(), async {
+        let (answer, ()) = tokio::join!(credentials.tokens(), async {
             strings.next().await.fail(error);
         });
-        paper.error("Credentials::token", &answer.unwrap_err());
+        paper.error("Credentials::tokens", &answer.unwrap_err());
         paper.debug("Status", &credentials.status());
-        credentials.replace(token_set()).await.unwrap();
+        credentials.log_in(token_set()).await.unwrap();
         paper.debug("Status", &credentials.status());
-        credentials.forget().await.unwrap();
+        credentials.log_out().await.unwrap();
         paper.debug("Status", &credentials.status());
     }
     // A refresh that completes too late, and one that never completes.
     let waiting = tokio::spawn({
         let credentials = credentials.clone();
-        async move { credentials.token().await }
+        async move { credentials.tokens().await }
     });
     let late = strings.next().await;
     let replacing = tokio::spawn({
         let credentials = credentials.clone();
-        async move { credentials.replace(token_set()).await }
+        async move { credentials.log_in(token_set()).await }
     });
     let_others_run().await;
     late.answer(token_set());
     replacing.await.unwrap().unwrap();
-    paper.debug("what Credentials::token returns", &waiting.await.unwrap());
-    credentials.forget().await.unwrap();
-    paper.error("Credentials::token", &credentials.token().await.unwrap_err());
+    paper.debug("what Credentials::tokens returns", &waiting.await.unwrap());
+    credentials.log_out().await.unwrap();
+    paper.error("Credentials::tokens", &credentials.tokens().await.unwrap_err());
     let lost = strings.next().await;
     advance(Duration::from_secs(301)).await;
-    let (_, ()) = tokio::join!(credentials.token(), async {
+    let (_, ()) = tokio::join!(credentials.tokens(), async {
         strings.next().await.answer(token_set());
     });
     paper.debug("Asked", &lost);
@@ -470,7 +470,7 @@ async fn events(paper: &mut Paper) {
 
     let mut slow = credentials.subscribe();
     for _ in 0..70 {
-        credentials.replace(token_set()).await.unwrap();
+        credentials.log_in(token_set()).await.unwrap();
     }
     collect(paper, &mut slow, &mut seen).await;
 
@@ -755,17 +755,17 @@ async fn sockets(paper: &mut Paper, http2: bool) {
 
     // First token, refresh, rejection and retry.
     assert_eq!(get("/").await.ok(), ok);
-    paper.learn(&credentials.token().await.unwrap());
-    paper.learn(&credentials.renew().await.unwrap());
+    paper.learn(&credentials.tokens().await.unwrap());
+    paper.learn(&credentials.refresh().await.unwrap());
     assert_eq!(get("/").await.ok(), ok);
     server.revoke_all_access_tokens();
     assert_eq!(get("/").await.ok(), ok);
-    let mut tokens = credentials.token().await.unwrap();
+    let mut tokens = credentials.tokens().await.unwrap();
     paper.learn(&tokens);
 
     // The rejection backoff.
     assert_eq!(get("/unauthorized").await.ok(), Some(StatusCode::UNAUTHORIZED));
-    paper.learn(&credentials.token().await.unwrap());
+    paper.learn(&credentials.tokens().await.unwrap());
     sleep(2 * rejection_backoff).await;
     server.revoke_all_access_tokens();
     assert_eq!(get("/").await.ok(), ok);
@@ -779,7 +779,7 @@ async fn sockets(paper: &mut Paper, http2: bool) {
     ] {
         tokens = server.issue();
         paper.learn(&tokens);
-        credentials.replace(tokens.clone()).await.unwrap();
+        credentials.log_in(tokens.clone()).await.unwrap();
         // The first response is to the refresh token. Only a denial leads to a second, to the password.
         for sent in [tokens.refresh_token().unwrap().expose_secret(), PASSWORD] {
             let description = format!("{sent}, {CLIENT_SECRET}");
@@ -791,22 +791,22 @@ async fn sockets(paper: &mut Paper, http2: bool) {
         paper.error("the error of Status", &credentials.status().error.unwrap());
         // After a misconfiguration the refresh token is sent again. The password is not, which the second response would show.
         if code != "invalid_client" {
-            paper.error("Credentials::renew", &credentials.renew().await.unwrap_err());
+            paper.error("Credentials::refresh", &credentials.refresh().await.unwrap_err());
         }
         paper.debug("Status", &credentials.status());
         server.token_faults().clear();
     }
     server.token_faults().once(Fault::drop_connection());
-    credentials.replace(tokens.clone()).await.unwrap();
-    paper.error("Credentials::renew", &credentials.renew().await.unwrap_err());
+    credentials.log_in(tokens.clone()).await.unwrap();
+    paper.error("Credentials::refresh", &credentials.refresh().await.unwrap_err());
 
     // Denied, and the password logs in again; log-out.
     server.revoke_refresh_token(tokens.refresh_token().unwrap().expose_secret());
-    credentials.replace(tokens).await.unwrap();
+    credentials.log_in(tokens).await.unwrap();
     assert_eq!(get("/").await.ok(), ok);
-    let tokens = credentials.token().await.unwrap();
+    let tokens = credentials.tokens().await.unwrap();
     paper.learn(&tokens);
-    credentials.forget().await.unwrap();
+    credentials.log_out().await.unwrap();
     let revocation = Revocation::new(endpoint.with_url(serving.url("/revoke")).unwrap());
     revocation.revoke(&tokens).await.unwrap();
     credentials.flush().await.unwrap();

@@ -82,7 +82,7 @@ async fn response_missing_after_a_stop_is_lost_within_a_bound() {
 async fn stopped(source: CredentialsBuilder, time: Duration) -> Result<TokenSet, TokenError> {
     let policy = RefreshPolicy::default().timeout(2 * HOUR);
     let credentials = source.policy(policy).clock(TokioClock::new()).build();
-    let fetch = tokio::spawn(async move { credentials.token().await });
+    let fetch = tokio::spawn(async move { credentials.tokens().await });
     for _ in 0..100 {
         yield_now().await;
     }

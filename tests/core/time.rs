@@ -22,7 +22,7 @@ async fn fetches_in_ten_lifetimes(lifetime: Duration) -> usize {
     let mint = Mint::new(lifetime).delay((lifetime / 200).min(Duration::from_secs(1)));
     let credentials = Credentials::with_policy(mint.clone(), policy());
     for _ in 0..1000 {
-        credentials.token().await.unwrap();
+        credentials.tokens().await.unwrap();
         // The current token has not expired.
         assert!(credentials.status().usable_for.unwrap() > Duration::ZERO);
         advance(lifetime / 100).await;
@@ -45,7 +45,7 @@ async fn without_a_lifetime_the_token_is_used_until_it_is_rejected() {
     let mint = Mint::without_expiry();
     let credentials = Credentials::with_policy(mint.clone(), policy());
     for _ in 0..100 {
-        credentials.token().await.unwrap();
+        credentials.tokens().await.unwrap();
         advance(365 * DAY).await;
     }
     assert_eq!(mint.calls(), 1);
@@ -73,7 +73,7 @@ async fn token_over_on_arrival_is_used_and_refreshed_in_seconds() {
         let credentials = Credentials::with_policy(source, policy());
         let mut events = credentials.subscribe();
         for _ in 0..1000 {
-            credentials.token().await.unwrap();
+            credentials.tokens().await.unwrap();
             advance(Duration::from_millis(1)).await;
             harness::let_others_run().await;
         }
@@ -81,7 +81,7 @@ async fn token_over_on_arrival_is_used_and_refreshed_in_seconds() {
         assert_eq!(credentials.status().token, TokenStatus::Fresh);
         assert_eq!(credentials.status().usable_for, None);
         for _ in 0..100 {
-            credentials.token().await.unwrap();
+            credentials.tokens().await.unwrap();
             advance(Duration::from_secs(1)).await;
             credentials.flush().await.unwrap();
         }
@@ -108,7 +108,7 @@ async fn tokens_over_on_arrival_are_reported_once_per_change() {
     let credentials = Credentials::with_policy(source, policy());
     let mut events = credentials.subscribe();
     for lifetime in lifetimes {
-        credentials.renew().await.unwrap();
+        credentials.refresh().await.unwrap();
         let usable = credentials.status().usable_for;
         let expected = Duration::from_millis(lifetime / 10 * 9);
         assert_eq!(usable, (lifetime > 0).then_some(expected));
@@ -140,7 +140,7 @@ async fn token_over_on_arrival_is_a_warning_that_names_the_cause() {
     for (set, cause) in sets {
         let log = Log::start(tracing::Level::WARN);
         let source = move |_: Renewal| async move { Ok::<_, TokenError>(set()) };
-        Credentials::with_policy(source, policy()).token().await.unwrap();
+        Credentials::with_policy(source, policy()).tokens().await.unwrap();
         harness::let_others_run().await;
         let lines = log.take();
         assert!(lines.contains("WARN") && lines.contains(cause), "{cause}: {lines}");
@@ -154,7 +154,7 @@ async fn endpoint_slower_than_the_lifetime_causes_no_storm() {
     let mint = Mint::new(Duration::from_secs(2)).delay(Duration::from_secs(3));
     let credentials = Credentials::with_policy(mint.clone(), policy());
     for _ in 0..100 {
-        credentials.token().await.unwrap();
+        credentials.tokens().await.unwrap();
         advance(Duration::from_secs(1)).await;
         harness::let_others_run().await;
     }
@@ -167,9 +167,9 @@ async fn endpoint_slower_than_the_lifetime_causes_no_storm() {
 async fn expired_token_of_a_log_in_is_refreshed_before_use() {
     let mint = Mint::new(HOUR);
     let credentials = Credentials::with_policy(mint.clone(), policy());
-    credentials.replace(tokens("old").with_expires_at(SystemTime::UNIX_EPOCH)).await.unwrap();
+    credentials.log_in(tokens("old").with_expires_at(SystemTime::UNIX_EPOCH)).await.unwrap();
     assert_eq!(credentials.status().token, TokenStatus::Expired);
-    assert_eq!(credentials.token().await.unwrap().access_token().expose_secret(), "t1");
+    assert_eq!(credentials.tokens().await.unwrap().access_token().expose_secret(), "t1");
 }
 
 /// A clock whose readings are a function of their number.
@@ -215,7 +215,7 @@ async fn clocks_that_jump_do_not_make_waiters_spin() {
             let waiters = (0..10).map(|_| {
                 let (credentials, polls) = (credentials.clone(), Arc::clone(&polls));
                 async move {
-                    let mut token = std::pin::pin!(credentials.token());
+                    let mut token = std::pin::pin!(credentials.tokens());
                     std::future::poll_fn(|cx| {
                         assert!(polls.fetch_add(1, Ordering::SeqCst) < 10_000, "spins");
                         std::future::Future::poll(token.as_mut(), cx)
@@ -250,12 +250,12 @@ async fn backoff_that_began_at_a_wrong_time_ends() {
     let (source, mut strings) = puppet();
     let policy = RefreshPolicy::default().clock(Glitch(clock, Arc::clone(&is_wrong)));
     let credentials = Credentials::with_policy(source, policy);
-    let (error, ()) = tokio::join!(credentials.token(), async {
+    let (error, ()) = tokio::join!(credentials.tokens(), async {
         strings.next().await.fail(TokenError::transient("down"));
     });
     error.unwrap_err();
     is_wrong.store(false, Ordering::SeqCst);
-    let (token, ()) = tokio::join!(credentials.token(), async {
+    let (token, ()) = tokio::join!(credentials.tokens(), async {
         strings.next().await.answer(tokens("t"));
     });
     token.unwrap();
@@ -266,15 +266,15 @@ async fn an_absurd_lifetime_is_ten_years() {
     for lifetime in [Duration::MAX, Duration::from_secs(u64::MAX), 10_000 * 365 * DAY] {
         let mint = Mint::new(lifetime);
         let credentials = Credentials::with_policy(mint.clone(), policy());
-        credentials.token().await.unwrap();
+        credentials.tokens().await.unwrap();
         let usable = credentials.status().usable_for.unwrap();
         assert!(usable > 3649 * DAY && usable <= 3650 * DAY, "{usable:?}");
     }
     let (source, _strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let far = std::time::SystemTime::UNIX_EPOCH + 100_000 * DAY;
-    credentials.replace(tokens("t").with_expires_at(far)).await.unwrap();
-    credentials.token().await.unwrap();
+    credentials.log_in(tokens("t").with_expires_at(far)).await.unwrap();
+    credentials.tokens().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -282,7 +282,7 @@ async fn a_lifetime_counts_from_before_the_token_was_asked_for() {
     let mint = Mint::new(Duration::from_secs(100)).delay(Duration::from_secs(20));
     let credentials = Credentials::with_policy(mint, policy());
     let start = Instant::now();
-    credentials.token().await.unwrap();
+    credentials.tokens().await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(20));
     // 100 s, less 20 s on the way, less 10 s of leeway.
     assert_eq!(credentials.status().usable_for, Some(Duration::from_secs(70)));
@@ -293,11 +293,11 @@ async fn source_can_set_the_time_of_the_next_refresh() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let set = tokens("t").with_expires_in(HOUR).with_refresh_in(Duration::from_secs(60));
-    credentials.replace(set).await.unwrap();
+    credentials.log_in(set).await.unwrap();
     advance(Duration::from_secs(59)).await;
     assert_eq!(credentials.status().token, TokenStatus::Fresh);
     advance(Duration::from_secs(1)).await;
-    credentials.token().await.unwrap();
+    credentials.tokens().await.unwrap();
     assert_eq!(strings.next().await.renewal.cause(), Cause::Expiring);
 }
 
@@ -305,9 +305,9 @@ async fn source_can_set_the_time_of_the_next_refresh() {
 async fn refresh_ahead_of_zero_renews_at_expiry_and_not_before() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy().refresh_ahead(Duration::ZERO));
-    credentials.replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("t").with_expires_in(HOUR)).await.unwrap();
     advance(HOUR - Duration::from_secs(11)).await;
-    credentials.token().await.unwrap();
+    credentials.tokens().await.unwrap();
     assert_eq!(strings.count(), 0);
     advance(Duration::from_secs(1)).await;
     assert_eq!(credentials.status().token, TokenStatus::Expired);
@@ -321,7 +321,7 @@ async fn instances_of_a_fleet_do_not_renew_in_step() {
         let (source, _strings) = puppet();
         let policy = RefreshPolicy::default().clock(clock.clone());
         let credentials = Credentials::with_policy(source, policy);
-        credentials.replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
+        credentials.log_in(tokens("t").with_expires_in(HOUR)).await.unwrap();
         clock.advance(HOUR - Duration::from_secs(370));
         let mut seconds = 0;
         while credentials.status().token == TokenStatus::Fresh {
@@ -340,7 +340,7 @@ async fn with_clock<S: TokenSource>(source: S) -> (Credentials, ManualClock) {
     let clock = ManualClock::new();
     let policy = RefreshPolicy::default().clock(clock.clone()).jitter(Duration::ZERO);
     let credentials = Credentials::with_policy(source, policy);
-    credentials.replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("t").with_expires_in(HOUR)).await.unwrap();
     (credentials, clock)
 }
 
@@ -370,7 +370,7 @@ async fn wall_clock_set_forward_costs_one_refresh_and_no_loop() {
     let (credentials, clock) = with_clock(mint.clone()).await;
     clock.advance_wall(10 * DAY);
     for _ in 0..10 {
-        credentials.token().await.unwrap();
+        credentials.tokens().await.unwrap();
     }
     assert_eq!(mint.calls(), 1);
     assert_eq!(credentials.status().token, TokenStatus::Fresh);
@@ -388,8 +388,8 @@ async fn clocks_before_1970_and_at_the_end_of_time_do_no_harm() {
         let credentials =
             Credentials::with_policy(mint.clone(), RefreshPolicy::default().clock(clock.clone()));
         for _ in 0..3 {
-            credentials.token().await.unwrap();
-            credentials.renew().await.unwrap();
+            credentials.tokens().await.unwrap();
+            credentials.refresh().await.unwrap();
             clock.advance(Duration::from_secs(1));
         }
         assert_eq!(mint.calls(), 4);
@@ -408,12 +408,12 @@ async fn extreme_policies_neither_panic_nor_block_requests() {
             .rejection_backoff(figure, figure)
             .timeout(figure.max(Duration::from_secs(1)));
         let credentials = Credentials::with_policy(source, policy);
-        credentials.replace(tokens("t").with_expires_in(HOUR)).await.unwrap();
-        let (error, ()) = tokio::join!(credentials.renew(), async {
+        credentials.log_in(tokens("t").with_expires_in(HOUR)).await.unwrap();
+        let (error, ()) = tokio::join!(credentials.refresh(), async {
             strings.next().await.fail(tower_refresh::TokenError::transient("x"));
         });
         assert!(error.is_err());
-        assert!(credentials.token().await.is_ok());
+        assert!(credentials.tokens().await.is_ok());
     }
 }
 
@@ -423,11 +423,11 @@ async fn wall_clock_jump_during_a_refresh_spends_no_token_twice() {
     let (source, mut strings) = puppet();
     let (credentials, clock) = with_clock(source).await;
     clock.advance(HOUR - Duration::from_secs(60));
-    credentials.token().await.unwrap();
+    credentials.tokens().await.unwrap();
     let flight = strings.next().await;
     clock.advance_wall(HOUR);
 
-    let mut waiting = task::spawn(credentials.token());
+    let mut waiting = task::spawn(credentials.tokens());
     assert_pending!(waiting.poll());
     harness::let_others_run().await;
     assert_eq!(strings.count(), 0);
@@ -448,7 +448,7 @@ async fn source_that_asks_for_a_refresh_at_once_causes_no_storm() {
         policy(),
     );
     for _ in 0..1000 {
-        credentials.token().await.unwrap();
+        credentials.tokens().await.unwrap();
         credentials.flush().await.unwrap();
         advance(Duration::from_millis(10)).await;
     }

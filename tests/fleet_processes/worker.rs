@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -96,12 +95,12 @@ pub async fn run(orders: Orders) {
                 sending.is_on.store(false, Relaxed);
                 credentials.flush().await
             }
-            ["renew"] => credentials.renew().await.map(drop),
-            ["forget"] => credentials.forget().await,
+            ["renew"] => credentials.refresh().await.map(drop),
+            ["forget"] => credentials.log_out().await,
             ["replace", access_token, refresh_token, lifetime_ms] => {
                 let lifetime = Duration::from_millis(lifetime_ms.parse().unwrap());
                 let tokens = TokenSet::bearer(access_token).unwrap().with_expires_in(lifetime);
-                credentials.replace(tokens.with_refresh_token(refresh_token)).await
+                credentials.log_in(tokens.with_refresh_token(refresh_token)).await
             }
             _ => panic!("unknown order: {words:?}"),
         };
@@ -268,7 +267,7 @@ impl Reporter {
                     say(&json!({ "event": "renewed", "generation": generation }));
                     self.has_told.store(false, Relaxed);
                     // The set that was just issued is available.
-                    if let Some(Ok(tokens)) = credentials.token().now_or_never()
+                    if let Some(tokens) = credentials.current()
                         && let Some(token) = tokens.refresh_token()
                     {
                         self.has.store(number_of(token.expose_secret()), Relaxed);

@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
 use tower_refresh::oauth2::{
-    Authentication, ClientAuth, ClientCredentialsGrant, Dialect, RefreshTokenGrant, TokenEndpoint,
+    AuthParams, ClientAuth, ClientCredentialsGrant, Dialect, RefreshTokenGrant, TokenEndpoint,
 };
 use tower_refresh::{Cause, Renewal, TokenError, TokenSet, TokenSource};
 
@@ -755,7 +755,7 @@ async fn request_that_is_prepared_when_its_time_is_over_is_not_sent() {
     for took in [seconds(5), Duration::from_millis(4999)] {
         let slow = ClientAuth::custom(move || async move {
             tokio::time::sleep(took).await;
-            Ok(Authentication::new())
+            Ok(AuthParams::new())
         });
         let (endpoint, log) = endpoint_once();
         let outcome = fetch(endpoint.client_auth(slow).timeout(seconds(5))).await;

@@ -9,8 +9,8 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 use tower_refresh::oauth2::{
-    Authentication, ClientAuth, ClientCredentialsGrant, Dialect, Grant, RefreshTokenGrant,
-    Revocation, TokenEndpoint,
+    AuthParams, ClientAuth, ClientCredentialsGrant, Dialect, Grant, RefreshTokenGrant, Revocation,
+    TokenEndpoint,
 };
 use tower_refresh::{Cause, Challenge, Credentials, Renewal, TokenError, TokenSet, TokenSource};
 
@@ -432,12 +432,12 @@ async fn extra_fields_are_kept_in_a_store() {
         let grant = RefreshTokenGrant::new(endpoint.clone(), "r");
         Credentials::builder(grant).store(store.clone()).build()
     };
-    start().token().await.unwrap();
+    start().tokens().await.unwrap();
     // As after a restart.
     let credentials = start();
-    let stored = credentials.token().await.unwrap();
+    let stored = credentials.tokens().await.unwrap();
     assert_eq!(log.len(), 1);
-    let renewed = credentials.renew().await.unwrap();
+    let renewed = credentials.refresh().await.unwrap();
     for (tokens, token) in [(stored, "a"), (renewed, "b")] {
         assert_eq!(tokens.access_token().expose_secret(), token);
         assert_eq!(tokens.extra("instance_url"), Some("https://eu7.example.com"));
@@ -640,13 +640,13 @@ async fn refresh_token_with_a_line_break_is_not_sent() {
 
 /// Fault B10.
 #[tokio::test]
-async fn refresh_token_with_a_line_break_of_a_log_in_is_not_sent() {
+async fn log_in_reports_a_refresh_token_with_a_line_break() {
     for bad in INVISIBLE {
         let (endpoint, log) = in_dialect("{}", []);
         let credentials = Credentials::new(RefreshTokenGrant::new(endpoint, "r"));
         let brought = TokenSet::bearer("a").unwrap().with_refresh_token(bad);
-        credentials.replace(brought).await.unwrap();
-        assert_refused(credentials.renew().await, &log, "refresh_token");
+        assert_refused(credentials.log_in(brought).await, &log, "refresh_token");
+        assert_refused(credentials.refresh().await, &log, "refresh_token");
     }
 }
 
@@ -662,8 +662,8 @@ async fn corrected_refresh_token_is_sent_from_a_store() {
         let grant = RefreshTokenGrant::new(endpoint.clone(), token);
         Credentials::builder(grant).store(store.clone()).build()
     };
-    assert_refused(start("first\n").token().await, &log, "refresh_token");
-    start("first").token().await.unwrap();
+    assert_refused(start("first\n").tokens().await, &log, "refresh_token");
+    start("first").tokens().await.unwrap();
     assert_eq!(log.bodies(), ["grant_type=refresh_token&refresh_token=first"]);
 }
 
@@ -692,7 +692,7 @@ async fn client_credentials_with_a_line_break_are_not_sent() {
 }
 
 fn custom(name: &'static str, value: &'static str) -> ClientAuth {
-    ClientAuth::custom(move || async move { Ok(Authentication::new().param(name, value)) })
+    ClientAuth::custom(move || async move { Ok(AuthParams::new().param(name, value)) })
 }
 
 /// Fault B10: in each kind of body, and under the names of the server.

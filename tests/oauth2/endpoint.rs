@@ -58,7 +58,7 @@ async fn fifty_callers_over_200_expiries_spend_no_token_twice() {
     assert_eq!(counters.resource_requests_ok, 400 * 50);
     assert_eq!(counters.resource_requests, 400 * 50);
     // The client holds the refresh token that the server accepts next.
-    let tokens = client.credentials.token().await.unwrap();
+    let tokens = client.credentials.tokens().await.unwrap();
     assert!(world.server.is_unspent(tokens.refresh_token().unwrap().expose_secret()));
 }
 
@@ -107,7 +107,7 @@ async fn after_a_lost_response_one_attempt_follows_at_expiry() {
         assert_eq!(client.get("/").await.unwrap().status(), StatusCode::OK);
         advance(SECOND).await;
     }
-    assert!(client.credentials.renew().await.unwrap_err().is_ambiguous());
+    assert!(client.credentials.refresh().await.unwrap_err().is_ambiguous());
     let_others_run().await;
     assert_eq!(world.counters().token_requests, 2);
 
@@ -139,18 +139,18 @@ async fn refresh_token_is_not_sent_while_a_lost_refresh_sends_it() {
     let policy = harness::policy().clock(world.clock.clone()).timeout(5 * SECOND);
     let credentials =
         Credentials::with_policy(world.refresh_token_grant(Dialect::rfc6749()), policy);
-    assert!(credentials.token().await.unwrap_err().is_transient());
+    assert!(credentials.tokens().await.unwrap_err().is_transient());
 
     // After ten timeouts the credentials ask again, and know that the first request is still open.
     sleep(46 * SECOND).await;
-    let error = credentials.token().await.unwrap_err();
+    let error = credentials.tokens().await.unwrap_err();
     assert!(error.is_ambiguous(), "{error}");
     assert_eq!(world.counters().token_requests, 1);
 
     // The late answer is used after all.
     sleep(10 * SECOND).await;
     credentials.flush().await.unwrap();
-    credentials.token().await.unwrap();
+    credentials.tokens().await.unwrap();
     assert_eq!(credentials.status().token, TokenStatus::Fresh);
     let counters = world.counters();
     assert_eq!(counters.token_requests, 1);
@@ -283,7 +283,7 @@ async fn rotated_configured_token_is_never_sent_after_a_log_out() {
     client.get("/").await.unwrap();
     advance(HOUR).await;
     client.get("/").await.unwrap();
-    client.credentials.forget().await.unwrap();
+    client.credentials.log_out().await.unwrap();
     for _ in 0..3 {
         let error = client.get("/").await.unwrap_err().downcast::<TokenError>().unwrap();
         assert!(error.is_denied(), "{error}");
@@ -295,7 +295,7 @@ async fn rotated_configured_token_is_never_sent_after_a_log_out() {
 
     // Likewise if the new session ends: the application logs in, and the server forgets the session.
     let session = world.server.issue();
-    client.credentials.replace(session.clone()).await.unwrap();
+    client.credentials.log_in(session.clone()).await.unwrap();
     client.get("/").await.unwrap();
     world.server.revoke_refresh_token(session.refresh_token().unwrap().expose_secret());
     world.server.revoke_all_access_tokens();
@@ -310,14 +310,14 @@ async fn unsent_configured_token_is_not_sent_after_a_log_out() {
     let world = World::of(AuthorizationServer::builder());
     let configured = world.server.issue_refresh_token();
     let client = world.client(RefreshTokenGrant::new(world.endpoint(), configured.clone()));
-    client.credentials.forget().await.unwrap();
+    client.credentials.log_out().await.unwrap();
     let error = client.get("/").await.unwrap_err().downcast::<TokenError>().unwrap();
     assert!(error.is_denied(), "{error}");
     assert_eq!(world.counters().token_requests, 0);
 
     // An explicit log-in with it is intended.
     let tokens = world.server.issue().clone().with_refresh_token(configured.clone());
-    client.credentials.replace(tokens).await.unwrap();
+    client.credentials.log_in(tokens).await.unwrap();
     advance(HOUR).await;
     client.get("/").await.unwrap();
     assert_eq!(world.server.refresh_token_uses(configured.expose_secret()), 1);
@@ -335,7 +335,7 @@ async fn password_grant_takes_over_once_the_token_is_denied() {
     client.get("/").await.unwrap();
 
     // The session ends at the server, and no request fails.
-    let tokens = client.credentials.token().await.unwrap();
+    let tokens = client.credentials.tokens().await.unwrap();
     world.server.revoke_refresh_token(tokens.refresh_token().unwrap().expose_secret());
     for answer in join_all((0..50).map(|_| client.get("/"))).await {
         assert_eq!(answer.unwrap().status(), StatusCode::OK);
@@ -353,7 +353,7 @@ async fn password_grant_takes_over_once_the_token_is_denied() {
     assert_eq!(counters.refresh_token_reuses, 0);
 
     // After a log-out as well.
-    client.credentials.forget().await.unwrap();
+    client.credentials.log_out().await.unwrap();
     client.get("/").await.unwrap();
     let counters = world.counters();
     assert_eq!((counters.refresh_token_requests, counters.password_requests), (5, 2));
@@ -385,11 +385,11 @@ async fn logging_out_revokes_both_tokens_at_the_server() {
     let client = world.client(source);
     client.get("/").await.unwrap();
 
-    let tokens = client.credentials.token().await.unwrap();
+    let tokens = client.credentials.tokens().await.unwrap();
     let access = tokens.access_token().expose_secret();
     let refresh = tokens.refresh_token().unwrap().expose_secret();
     assert!(world.server.is_live(access) && world.server.is_unspent(refresh));
-    client.credentials.forget().await.unwrap();
+    client.credentials.log_out().await.unwrap();
     let revocation = Revocation::new(endpoint.with_url("https://auth.test/revoke").unwrap());
     revocation.revoke(&tokens).await.unwrap();
     assert!(!world.server.is_live(access) && !world.server.is_unspent(refresh));
@@ -419,7 +419,7 @@ async fn a_client_acts_for_itself_and_renews_as_often_as_it_must() {
             }
             advance(HOUR).await;
         }
-        let tokens = client.credentials.token().await.unwrap();
+        let tokens = client.credentials.tokens().await.unwrap();
         assert_eq!(tokens.scope(), Some("reports:read"));
         assert!(tokens.refresh_token().is_none());
         let counters = world.counters();
@@ -560,13 +560,12 @@ async fn rotated_configured_token_is_not_sent_even_if_brought_back() {
     let configured = world.server.issue_refresh_token();
     let client = world.client(RefreshTokenGrant::new(world.endpoint(), configured.clone()));
     client.get("/").await.unwrap();
-    let tokens = client.credentials.token().await.unwrap();
+    let tokens = client.credentials.tokens().await.unwrap();
     let tokens = tokens.clone().with_refresh_token(configured.clone());
-    let error = client.credentials.replace(tokens).await.unwrap_err();
-    assert!(error.is_denied(), "{error}");
+    client.credentials.log_in(tokens).await.unwrap();
     advance(HOUR).await;
-    // The session that is recorded goes on.
-    client.get("/").await.unwrap();
+    let error = client.get("/").await.unwrap_err().downcast::<TokenError>().unwrap();
+    assert!(error.is_denied(), "{error}");
     assert_eq!(world.server.refresh_token_uses(configured.expose_secret()), 1);
     assert_eq!(world.counters().families_revoked, 0);
 }

@@ -73,7 +73,7 @@ async fn http_client_without_tls_is_misconfigured_and_opens_no_intent() {
     let clock = ManualClock::new();
     let credentials = stored(RefreshTokenGrant::new(endpoint, "refresh"), &store, &clock);
     for _ in 0..3 {
-        let error = credentials.renew().await.unwrap_err();
+        let error = credentials.refresh().await.unwrap_err();
         assert!(error.is_misconfigured(), "{error}");
         let record = store.load().await.unwrap();
         assert!(record.is_none_or(|record| !record.has_open_intent()), "{error}");
@@ -128,13 +128,13 @@ async fn first_request_after_an_outage_of_the_name_service_succeeds() {
     let clock = ManualClock::new();
     let credentials = stored(grant, &MemoryStore::new(), &clock);
     for _ in 0..20 {
-        let error = credentials.token().await.unwrap_err();
+        let error = credentials.tokens().await.unwrap_err();
         assert!(error.is_transient() && !error.is_remembered(), "{error}");
         assert!(!error.to_string().contains("times"), "{error}");
         clock.advance(PAUSE);
     }
     is_online.store(true, Ordering::Relaxed);
-    credentials.token().await.unwrap();
+    credentials.tokens().await.unwrap();
     let counters = server.counters();
     assert_eq!((counters.token_requests, counters.refresh_token_reuses), (1, 0));
 }
@@ -155,14 +155,14 @@ async fn first_token_after_an_outage_comes_within_a_second() {
 
         let second = Duration::from_secs(1);
         for _ in 0..300 {
-            assert!(credentials.token().await.unwrap_err().is_transient());
+            assert!(credentials.tokens().await.unwrap_err().is_transient());
             assert!(credentials.status().backoff.is_none_or(|backoff| backoff <= second));
             clock.advance(second);
         }
-        credentials.token().await.unwrap_err();
+        credentials.tokens().await.unwrap_err();
         is_online.store(true, Ordering::Relaxed);
         clock.advance(second);
-        credentials.token().await.unwrap();
+        credentials.tokens().await.unwrap();
         let counters = server.counters();
         assert_eq!((counters.token_requests, counters.refresh_token_reuses), (1, 0));
     }
@@ -375,7 +375,7 @@ async fn check_offline(endpoint: TokenEndpoint) {
     let clock = ManualClock::new();
     let credentials = stored(RefreshTokenGrant::new(endpoint, "refresh"), &store, &clock);
     for _ in 0..10 {
-        let error = credentials.token().await.unwrap_err();
+        let error = credentials.tokens().await.unwrap_err();
         assert!(error.is_transient() && !error.is_remembered(), "{error}");
         assert!(!error.to_string().contains("times"), "{error}");
         clock.advance(PAUSE);

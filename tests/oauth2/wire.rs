@@ -9,8 +9,8 @@ use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tower_refresh::oauth2::{
-    Authentication, BodyFormat, ClientAuth, ClientCredentialsGrant, Dialect, Grant,
-    RefreshTokenGrant, RequestMethod, Revocation, TokenEndpoint,
+    AuthParams, BodyFormat, ClientAuth, ClientCredentialsGrant, Dialect, Grant, RefreshTokenGrant,
+    RequestMethod, Revocation, TokenEndpoint,
 };
 use tower_refresh::{Cause, Renewal, TokenSet, TokenSource};
 
@@ -380,7 +380,7 @@ async fn custom_authentication_is_computed_for_each_attempt() {
     let mut server = Server::start("/token", vec![answer.clone(), answer]).await;
     let endpoint = server.endpoint().client_auth(ClientAuth::custom(|| async {
         let jti = ASSERTION.fetch_add(1, Ordering::Relaxed);
-        Ok(Authentication::new()
+        Ok(AuthParams::new()
             .param("client_assertion", format!("jti-{jti}"))
             .header(http::HeaderName::from_static("x-key"), http::HeaderValue::from_static("k")))
     }));
@@ -398,7 +398,7 @@ async fn custom_authentication_is_computed_for_each_attempt() {
     }
 
     let header = || async {
-        Ok(Authentication::new()
+        Ok(AuthParams::new()
             .header(http::header::HOST, http::HeaderValue::from_static("elsewhere.example")))
     };
     let endpoint = server.endpoint().client_auth(ClientAuth::custom(header));

@@ -69,8 +69,8 @@ async fn one_wrong_clock_does_not_log_out_the_fleet() {
     right.advance(ACCESS);
     wrong.advance(ACCESS);
     // By the correct clock, the set stored under the wrong one expires two hours later.
-    first.token().await.unwrap();
-    server.credentials(&right, Some(&memory)).token().await.unwrap();
+    first.tokens().await.unwrap();
+    server.credentials(&right, Some(&memory)).tokens().await.unwrap();
     right.advance(DAY);
     let number = server.posts() + 1;
     assert_eq!(token(&first).await, format!("a{number}"));
@@ -87,7 +87,7 @@ async fn refusal_of_an_expired_refresh_token_is_the_servers() {
         token(&credentials).await;
         clock.advance(DAY);
         server.refuse();
-        let error = credentials.token().await.unwrap_err();
+        let error = credentials.tokens().await.unwrap_err();
         assert!(error.is_denied() && error.to_string().contains("invalid_grant"), "{error}");
         assert_eq!(server.posts(), 2, "{has_store}");
     }
@@ -116,7 +116,7 @@ async fn status_reports_the_stated_expiry_of_the_refresh_token() {
         clock.advance(HOUR);
         assert_eq!(credentials.status().refresh_token_expires_at.map(seconds), Some(expires_at));
 
-        credentials.forget().await.unwrap();
+        credentials.log_out().await.unwrap();
         assert_eq!(credentials.status().refresh_token_expires_at, None);
     }
 }
@@ -126,7 +126,7 @@ fn seconds(at: SystemTime) -> u64 {
 }
 
 async fn token(credentials: &Credentials) -> String {
-    credentials.token().await.unwrap().access_token().expose_secret().to_owned()
+    credentials.tokens().await.unwrap().access_token().expose_secret().to_owned()
 }
 
 // ===== a token endpoint that rotates and counts =====

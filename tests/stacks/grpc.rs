@@ -488,7 +488,7 @@ async fn the_servers_status_beats_a_renewal_that_failed() {
 async fn status_never_claims_that_a_rejected_call_was_not_sent() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("old")).await.unwrap();
+    credentials.log_in(tokens("old")).await.unwrap();
     let refuse = async |_: Request<Body>| {
         Ok::<_, Infallible>(Status::unauthenticated("expired").into_http::<Body>())
     };
@@ -504,7 +504,7 @@ async fn status_never_claims_that_a_rejected_call_was_not_sent() {
     asked.answer(tokens("new"));
     let_others_run().await;
     // The user logs out, and the call belongs to a session that is over.
-    credentials.forget().await.unwrap();
+    credentials.log_out().await.unwrap();
     drop(holder);
 
     let status = call.await.unwrap().unwrap_err();

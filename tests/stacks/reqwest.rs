@@ -263,7 +263,7 @@ async fn refresh_token_follows_no_redirect_with_policy_none() {
     let http = service(reqwest::Client::builder().redirect(Policy::none()));
     let endpoint = TokenEndpoint::new(http, serving.url("/token")).unwrap();
     let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
-    RefreshLayer::new(source).credentials().token().await.unwrap_err();
+    RefreshLayer::new(source).credentials().tokens().await.unwrap_err();
     assert_eq!(foreign.bodies(), [""; 0]);
 }
 
@@ -357,7 +357,7 @@ async fn a_token_endpoint_that_cannot_be_reached_was_sent_nothing() {
     let http = service(reqwest::Client::builder().dns_resolver(Arc::new(Nowhere)));
     let endpoint = TokenEndpoint::new(http, "http://localhost:9/token").unwrap();
     let layer = |endpoint| RefreshLayer::new(RefreshTokenGrant::new(endpoint, "refresh"));
-    let recognised = layer(endpoint).credentials().token().await.unwrap_err();
+    let recognised = layer(endpoint).credentials().tokens().await.unwrap_err();
     assert!(recognised.is_transient(), "{recognised}");
 }
 
@@ -370,7 +370,7 @@ async fn token_request_that_was_received_is_never_unsent() {
     let http = service(reqwest::Client::builder());
     let endpoint = TokenEndpoint::new(http, serving.url("/token")).unwrap();
     let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
-    let error = RefreshLayer::new(source).credentials().token().await.unwrap_err();
+    let error = RefreshLayer::new(source).credentials().tokens().await.unwrap_err();
     assert!(error.is_ambiguous(), "{error}");
 }
 
@@ -388,7 +388,7 @@ async fn redirected_to_a_closed_port(
     let http = service(reqwest::Client::builder());
     let endpoint = TokenEndpoint::new(http, serving.url("/token")).unwrap();
     let source = RefreshTokenGrant::new(endpoint, server.issue_refresh_token());
-    let error = RefreshLayer::new(source).credentials().token().await.unwrap_err();
+    let error = RefreshLayer::new(source).credentials().tokens().await.unwrap_err();
     (server, error)
 }
 
@@ -426,7 +426,7 @@ async fn repeated_token_request_is_never_reported_as_unsent() {
     let http = service(reqwest::Client::builder().redirect(Policy::none()).retry(policy));
     let endpoint = TokenEndpoint::new(http, url).unwrap();
     let source = RefreshTokenGrant::new(endpoint, "refresh");
-    let error = RefreshLayer::new(source).credentials().token().await.unwrap_err();
+    let error = RefreshLayer::new(source).credentials().tokens().await.unwrap_err();
     assert!(read.await.unwrap() > 0, "it was sent");
     assert!(error.is_ambiguous(), "{error}");
 }

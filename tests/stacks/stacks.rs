@@ -193,7 +193,7 @@ async fn token_is_acquired_before_readiness_and_attached_last() {
     holder.ready().await.unwrap();
     asked.answer(tokens("first").with_expires_in(HOUR));
     let_others_run().await;
-    let (second, ()) = tokio::join!(credentials.renew(), async {
+    let (second, ()) = tokio::join!(credentials.refresh(), async {
         strings.next().await.answer(tokens("second").with_expires_in(HOUR));
     });
     second.unwrap();
@@ -264,7 +264,7 @@ async fn outer_retry_sends_each_attempt_with_the_current_token() {
         async move {
             let mut response = Response::new(Body::default());
             if first {
-                renewing.renew().await.unwrap();
+                renewing.refresh().await.unwrap();
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             }
             Ok::<_, Infallible>(response)
@@ -334,7 +334,7 @@ async fn request_waiting_for_readiness_sends_no_logged_out_token() {
     let_others_run().await;
     asked.answer(tokens("alice").with_expires_in(HOUR));
     let_others_run().await;
-    credentials.forget().await.unwrap();
+    credentials.log_out().await.unwrap();
     slow.await.unwrap().unwrap();
     let error = waiting.await.unwrap().unwrap_err();
     assert!(error.downcast_ref::<TokenError>().unwrap().is_denied(), "{error}");
@@ -345,7 +345,7 @@ async fn request_waiting_for_readiness_sends_no_logged_out_token() {
 async fn retry_waiting_past_token_expiry_acquires_a_newer_one() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
-    credentials.replace(tokens("old").with_expires_in(HOUR)).await.unwrap();
+    credentials.log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();
     let layer = RefreshLayer::new(credentials).origin("https://api.test").unwrap();
     let sent = Arc::default();
     let api = one_at_a_time(&sent);

@@ -25,19 +25,19 @@ async fn record_with_an_unknown_outcome_is_used_and_refreshed() {
     let first = start("fake-refresh-0");
 
     clock.advance(HOUR / 2);
-    let tokens = first.token().await.unwrap();
+    let tokens = first.tokens().await.unwrap();
     assert_eq!(tokens.access_token().expose_secret(), "fake-access-2");
     assert_eq!(tokens.scope(), Some("notes"));
     assert_eq!(tokens.id_token(), Some("fake-id-2"));
     assert_eq!(tokens.extra("instance_url"), Some("https://eu7.example.com"));
     assert!(tokens.refresh_token_expires_at().is_some());
     // Its refresh token was sent, and the outcome is unknown.
-    assert!(first.renew().await.unwrap_err().is_ambiguous());
+    assert!(first.refresh().await.unwrap_err().is_ambiguous());
     assert!(server.sent().is_empty());
 
     clock.advance(HOUR);
     server.answers(issued(3, 3600));
-    let tokens = first.token().await.unwrap();
+    let tokens = first.tokens().await.unwrap();
     assert_eq!(server.sent(), ["fake-refresh-2"]);
     assert_eq!(tokens.access_token().expose_secret(), "access-3");
     assert_eq!(tokens.extra("instance_url"), Some("https://eu7.example.com"));
@@ -55,12 +55,12 @@ async fn record_with_an_unknown_outcome_is_used_and_refreshed() {
     // Spent refresh tokens of the earlier version are not sent, neither after a restart nor by a log-in.
     for spent in ["fake-refresh-0", "fake-refresh-1", "fake-refresh-2"] {
         let restarted = start(spent);
-        let tokens = restarted.token().await.unwrap();
+        let tokens = restarted.tokens().await.unwrap();
         assert_eq!(tokens.access_token().expose_secret(), "access-3", "{spent}");
     }
     for spent in ["fake-refresh-1", "fake-refresh-2"] {
         let brought = TokenSet::bearer("a").unwrap().with_refresh_token(spent);
-        assert!(first.replace(brought).await.unwrap_err().is_denied(), "{spent}");
+        assert!(first.log_in(brought).await.unwrap_err().is_denied(), "{spent}");
     }
     assert_eq!(server.sent(), ["fake-refresh-2"]);
 }
@@ -71,19 +71,19 @@ async fn record_with_a_refused_refresh_token_denies_without_a_request() {
     let store = stored(REFUSED).await;
     let server = Scripted::default();
     let credentials = credentials(&server, &clock, &store, "fake-refresh-0");
-    let tokens = credentials.token().await.unwrap();
+    let tokens = credentials.tokens().await.unwrap();
     assert_eq!(tokens.access_token().expose_secret(), "fake-access-2");
-    assert!(credentials.renew().await.unwrap_err().is_denied());
+    assert!(credentials.refresh().await.unwrap_err().is_denied());
     clock.advance(2 * HOUR);
-    assert!(credentials.token().await.unwrap_err().is_denied());
+    assert!(credentials.tokens().await.unwrap_err().is_denied());
     assert!(server.sent().is_empty());
 
     // A log-in ends that, and keeps the fields of a later version.
     let login =
         TokenSet::bearer("access-l").unwrap().with_expires_in(HOUR).with_refresh_token("refresh-l");
-    credentials.replace(login).await.unwrap();
+    credentials.log_in(login).await.unwrap();
     server.answers(issued(4, 3600));
-    credentials.renew().await.unwrap();
+    credentials.refresh().await.unwrap();
     assert_eq!(server.sent(), ["refresh-l"]);
     let after = current(&store).await;
     assert_eq!((after["epoch"].as_u64(), after["revision"].as_u64()), (Some(2), Some(4)));

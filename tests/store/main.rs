@@ -9,6 +9,8 @@
 #![cfg_attr(not(feature = "full"), allow(dead_code, reason = "helpers of tests that were skipped"))]
 
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
+mod continued;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod earlier_versions;
 #[cfg(all(feature = "encrypted-store", feature = "testing"))]
 mod encrypted_store;

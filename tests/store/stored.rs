@@ -45,7 +45,7 @@ async fn a_restart_goes_on_with_what_is_stored() {
     let after = world.worker();
     assert_eq!(after.access().await, token);
     assert_eq!(world.requests(), 1);
-    after.renew().await.unwrap();
+    after.refresh().await.unwrap();
     assert_eq!(world.requests(), 2);
     assert_eq!(world.reuses(), 0);
 }
@@ -60,7 +60,7 @@ async fn intent_is_saved_before_sending_and_tokens_before_their_use() {
         let paused = worker.store.pause(Step::SaveTokens);
         let asking = tokio::spawn({
             let worker = worker.clone();
-            async move { worker.renew().await }
+            async move { worker.refresh().await }
         });
         let go = paused.reached().await;
         assert!(!asking.is_finished(), "unsaved tokens are not used");
@@ -88,8 +88,8 @@ async fn tokens_of_a_sibling_are_adopted_for_every_cause() {
     assert_eq!(other.access().await, first);
     assert_eq!(count(&other.events(), |event| matches!(event, Event::FoundInStore)), 1);
     // Forced.
-    let second = access(&one.renew().await.unwrap()).to_owned();
-    assert_eq!(access(&other.renew().await.unwrap()), second);
+    let second = access(&one.refresh().await.unwrap()).to_owned();
+    assert_eq!(access(&other.refresh().await.unwrap()), second);
     assert_eq!(world.requests(), 2);
     // Expiring: the old token is used while the new one is obtained.
     sleep(Duration::from_secs(50)).await;
@@ -123,14 +123,14 @@ async fn tokens_of_a_sibling_are_adopted_while_the_lock_is_held() {
     let [one, other, third] = [world.worker(), world.worker(), world.worker()];
     let first = one.access().await;
     other.access().await;
-    let second = access(&other.renew().await.unwrap()).to_owned();
+    let second = access(&other.refresh().await.unwrap()).to_owned();
     assert_ne!(first, second);
     // It holds the lock, and its response is slow.
     let paused = third.store.pause(Step::IsHeld);
     third.access().await;
-    let renewing = tokio::spawn(async move { third.renew().await });
+    let renewing = tokio::spawn(async move { third.refresh().await });
     let go = paused.reached().await;
-    assert_eq!(access(&one.renew().await.unwrap()), second);
+    assert_eq!(access(&one.refresh().await.unwrap()), second);
     assert_eq!(world.requests(), 2);
     go.send(()).unwrap();
     renewing.await.unwrap().unwrap();
@@ -147,9 +147,9 @@ async fn the_set_of_a_useless_answer_is_not_adopted_as_a_newer_one() {
         .header(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"))
         .body(body);
     world.server.token_faults().once(fault);
-    worker.renew().await.unwrap_err();
+    worker.refresh().await.unwrap_err();
     sleep(SECOND).await;
-    let next = worker.renew().await.unwrap();
+    let next = worker.refresh().await.unwrap();
     assert_ne!(access(&next), first);
     assert_eq!(world.server.refresh_token_uses(refresh(&useless)), 1);
 }
@@ -201,7 +201,7 @@ async fn workers_with_different_configured_tokens_do_not_alternate() {
     world.configured = world.server.issue_refresh_token();
     let other = world.worker();
     for round in 0..10 {
-        let (first, second) = tokio::join!(one.token(), other.token());
+        let (first, second) = tokio::join!(one.tokens(), other.tokens());
         if round > 0 {
             assert_eq!(access(&first.unwrap()), access(&second.unwrap()));
         }
@@ -217,10 +217,10 @@ async fn stored_set_without_refresh_token_hides_the_configured_one() {
     let worker = world.worker();
     worker.access().await;
     let brought = TokenSet::bearer("brought").unwrap().with_expires_in(MINUTE);
-    worker.replace(brought).await.unwrap();
+    worker.log_in(brought).await.unwrap();
     drop(worker);
     sleep(MINUTE).await;
-    let error = world.worker().token().await.unwrap_err();
+    let error = world.worker().tokens().await.unwrap_err();
     assert!(error.is_denied(), "{error}");
     assert_eq!(world.server.refresh_token_uses(world.configured.expose_secret()), 1);
 }
@@ -245,11 +245,11 @@ async fn a_record_of_something_else_is_neither_used_nor_changed() {
         )),
     ];
     for worker in &workers {
-        let error = worker.token().await.unwrap_err();
+        let error = worker.tokens().await.unwrap_err();
         assert!(error.is_misconfigured(), "{error}");
         assert!(error.to_string().contains("the puppet"), "{error}");
-        worker.replace(world.server.issue()).await.unwrap_err();
-        worker.forget().await.unwrap_err();
+        worker.log_in(world.server.issue()).await.unwrap_err();
+        worker.log_out().await.unwrap_err();
         let error = worker.flush().await.unwrap_err();
         assert!(error.is_misconfigured(), "{error}");
     }
@@ -263,7 +263,7 @@ async fn typing_error_corrected_before_the_first_token_is_forgotten() {
     let wrong = world.endpoint().with_url("https://typo.test/token").unwrap();
     let wrong = world.worker_of(RefreshTokenGrant::new(wrong, world.configured.clone()));
     world.server.token_faults().once(Fault::unavailable());
-    assert!(wrong.token().await.unwrap_err().is_transient());
+    assert!(wrong.tokens().await.unwrap_err().is_transient());
     assert!(world.json().await.contains("typo.test"));
 
     world.worker().access().await;
@@ -271,7 +271,7 @@ async fn typing_error_corrected_before_the_first_token_is_forgotten() {
     assert_eq!(world.reuses(), 0);
     // From now on no other grant can use the record.
     sleep(MINUTE).await;
-    assert!(wrong.renew().await.unwrap_err().is_misconfigured());
+    assert!(wrong.refresh().await.unwrap_err().is_misconfigured());
 }
 
 #[tokio::test(start_paused = true)]
@@ -334,7 +334,7 @@ async fn source_without_information_is_stored_as_one_that_rotates() {
     strings.next().await.answer(harness::tokens("one").with_expires_in(MINUTE));
     assert_eq!(asking.await.unwrap(), "one");
     assert!(!world.log.take().contains(&"save intent"));
-    let asking = tokio::spawn(async move { worker.renew().await });
+    let asking = tokio::spawn(async move { worker.refresh().await });
     let asked = strings.next().await;
     assert_eq!(refresh(asked.renewal.previous().unwrap()), "refresh-one");
     assert!(world.has_open_intent().await);
@@ -362,7 +362,7 @@ async fn clocks_that_differ_by_seconds_spend_nothing_twice() {
     };
     let workers = [skewed(0, 0), skewed(4, 0), skewed(0, 4), skewed(2, 0)];
     for _ in 0..200 {
-        for tokens in join_all(workers.iter().map(|worker| worker.token())).await {
+        for tokens in join_all(workers.iter().map(|worker| worker.tokens())).await {
             tokens.unwrap();
         }
         sleep(Duration::from_secs(7)).await;
@@ -386,9 +386,9 @@ async fn outer_source_gets_no_rejected_access_token_again() {
         }
     });
     let worker = world.worker_of(bare);
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     // Its refresh token is lost, and the configured one is not sent twice.
-    assert!(worker.renew().await.unwrap_err().is_denied());
+    assert!(worker.refresh().await.unwrap_err().is_denied());
     assert_eq!((world.requests(), world.reuses()), (1, 0));
 }
 
@@ -400,17 +400,17 @@ async fn two_credentials_over_one_stored_source_share_it() {
     let one = world.worker();
     let other = world.worker();
     for round in 1..=5 {
-        let (first, second) = tokio::join!(one.token(), other.token());
+        let (first, second) = tokio::join!(one.tokens(), other.tokens());
         assert_eq!(access(&first.unwrap()), access(&second.unwrap()));
         assert_eq!(world.requests(), round);
         sleep(MINUTE).await;
     }
     // Tokens of one are known to the other, which does not log in again.
-    one.replace(world.server.issue()).await.unwrap();
+    one.log_in(world.server.issue()).await.unwrap();
     sleep(MINUTE).await;
     let before = world.requests();
-    let renewed = other.token().await.unwrap();
-    assert_eq!(access(&one.token().await.unwrap()), access(&renewed));
+    let renewed = other.tokens().await.unwrap();
+    assert_eq!(access(&one.tokens().await.unwrap()), access(&renewed));
     assert_eq!(world.requests(), before + 1);
     assert_eq!(world.reuses(), 0);
 }
@@ -425,13 +425,13 @@ async fn lost_refresh_that_lands_late_is_saved_and_spends_nothing() {
     let worker = fast();
     let late = tower_refresh::testing::Fault::normal().delay(Duration::from_secs(20));
     world.server.token_faults().once(late.after_processing());
-    worker.token().await.unwrap_err();
+    worker.tokens().await.unwrap_err();
     sleep(Duration::from_secs(10)).await;
     // The refresh is lost now, and the next one waits for the lock that it still holds.
-    worker.token().await.unwrap_err();
+    worker.tokens().await.unwrap_err();
     sleep(Duration::from_secs(10)).await;
-    let token = worker.token().await.unwrap();
+    let token = worker.tokens().await.unwrap();
     assert!(world.server.is_live(access(&token)));
     assert_eq!((world.requests(), world.reuses()), (1, 0));
-    assert_eq!(access(&fast().token().await.unwrap()), access(&token));
+    assert_eq!(access(&fast().tokens().await.unwrap()), access(&token));
 }

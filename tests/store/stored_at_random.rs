@@ -56,12 +56,12 @@ async fn play(seed: u64) {
             0..=3 => {
                 let server = world.server.clone();
                 asking.push(tokio::spawn(async move {
-                    if let Ok(tokens) = worker.token().await {
+                    if let Ok(tokens) = worker.tokens().await {
                         assert!(server.is_live(access(&tokens)), "{seed}");
                     }
                 }));
             }
-            4 | 5 => asking.push(tokio::spawn(async move { drop(worker.renew().await) })),
+            4 | 5 => asking.push(tokio::spawn(async move { drop(worker.refresh().await) })),
             6 | 7 => {
                 let (step, order) = order(&mut dice);
                 told.push(format!("{at}: {step:?} {order:?}"));
@@ -75,11 +75,11 @@ async fn play(seed: u64) {
             9 => {
                 let session = world.server.issue();
                 told.push(format!("{at}: log in"));
-                asking.push(tokio::spawn(async move { drop(worker.replace(session).await) }));
+                asking.push(tokio::spawn(async move { drop(worker.log_in(session).await) }));
             }
             10 if dice.roll(4) == 0 => {
                 told.push(format!("{at}: log out"));
-                asking.push(tokio::spawn(async move { drop(worker.forget().await) }));
+                asking.push(tokio::spawn(async move { drop(worker.log_out().await) }));
             }
             10 if worker.flush().await.is_ok() && !worker.status().refreshing => {
                 told.push(format!("{at}: restart"));
@@ -102,10 +102,10 @@ async fn play(seed: u64) {
         worker.store.obey();
     }
     for _ in 0..60 {
-        join_all(workers.iter().map(|worker| worker.token())).await;
+        join_all(workers.iter().map(|worker| worker.tokens())).await;
         sleep(Duration::from_secs(31)).await;
     }
-    let tokens = join_all(workers.iter().map(|worker| worker.token())).await;
+    let tokens = join_all(workers.iter().map(|worker| worker.tokens())).await;
     let tokens: Vec<_> = tokens
         .iter()
         .map(|tokens| match tokens {

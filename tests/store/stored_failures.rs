@@ -32,11 +32,11 @@ fn lost() -> Fault {
 /// Kills a worker during a refresh, once it has reached a step.
 async fn kill_at(world: &World, step: Step) {
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     let paused = worker.store.pause(step);
     tokio::spawn({
         let worker = worker.clone();
-        async move { worker.renew().await }
+        async move { worker.refresh().await }
     });
     let go = paused.reached().await;
     worker.kill();
@@ -53,8 +53,8 @@ async fn killed_before_the_intent_is_saved_nothing_is_in_doubt() {
         kill_at(&world, step).await;
         assert!(!world.has_open_intent().await, "{step:?}");
         let worker = world.worker();
-        worker.token().await.unwrap();
-        worker.renew().await.unwrap();
+        worker.tokens().await.unwrap();
+        worker.refresh().await.unwrap();
         assert_eq!((world.requests(), world.reuses()), (2, 0), "{step:?}");
         assert_eq!(unanswered(&worker), 0);
     }
@@ -67,8 +67,8 @@ async fn kill_before_sending_delays_the_refresh_token_until_expiry() {
     let workers = world.workers(8);
     for worker in &workers {
         let error = {
-            worker.token().await.unwrap();
-            worker.renew().await.unwrap_err()
+            worker.tokens().await.unwrap();
+            worker.refresh().await.unwrap_err()
         };
         assert!(error.is_ambiguous(), "{error}");
         assert!(error.to_string().contains("the outcome is unknown"), "{error}");
@@ -89,18 +89,18 @@ async fn kill_after_sending_leads_to_one_reported_attempt_for_all() {
     kill_at(&world, Step::SaveTokens).await;
     let workers = world.workers(8);
     for worker in &workers {
-        worker.token().await.unwrap();
+        worker.tokens().await.unwrap();
     }
     assert_eq!(world.requests(), 2);
     sleep(Duration::from_secs(49)).await;
     // Stale: the token is still used, and nothing is sent.
     for worker in &workers {
-        worker.token().await.unwrap();
+        worker.tokens().await.unwrap();
         worker.flush().await.unwrap();
     }
     assert_eq!(world.requests(), 2);
     sleep(Duration::from_secs(11)).await;
-    let outcomes = join_all(workers.iter().map(|worker| worker.token())).await;
+    let outcomes = join_all(workers.iter().map(|worker| worker.tokens())).await;
     let mut told = 0;
     for outcome in outcomes {
         let error = outcome.unwrap_err();
@@ -113,8 +113,8 @@ async fn kill_after_sending_leads_to_one_reported_attempt_for_all() {
     // No further attempt follows.
     for _ in 0..5 {
         sleep(MINUTE).await;
-        join_all(workers.iter().map(|worker| worker.token())).await;
-        world.worker().token().await.unwrap_err();
+        join_all(workers.iter().map(|worker| worker.tokens())).await;
+        world.worker().tokens().await.unwrap_err();
     }
     assert_eq!((world.requests(), world.reuses()), (3, 1));
 }
@@ -124,9 +124,9 @@ async fn killed_after_the_save_everything_is_there() {
     let world = World::new();
     kill_at(&world, Step::Release).await;
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     assert_eq!(world.requests(), 2);
-    worker.renew().await.unwrap();
+    worker.refresh().await.unwrap();
     assert_eq!((world.requests(), world.reuses()), (3, 0));
     assert_eq!(unanswered(&worker), 0);
 }
@@ -138,13 +138,13 @@ async fn kill_at_the_first_refresh_retries_the_configured_token_once() {
     let paused = worker.store.pause(Step::IsHeld);
     tokio::spawn({
         let worker = worker.clone();
-        async move { worker.token().await }
+        async move { worker.tokens().await }
     });
     let go = paused.reached().await;
     worker.kill();
     drop(go);
     let after = world.worker();
-    after.token().await.unwrap();
+    after.tokens().await.unwrap();
     assert_eq!((world.requests(), world.reuses()), (1, 0));
     assert_eq!(unanswered(&after), 1);
 }
@@ -161,7 +161,7 @@ async fn repeated_lost_attempts_back_off_for_the_whole_fleet() {
     for second in 0..600 {
         let before = world.requests();
         for worker in &workers {
-            let error = worker.token().await.unwrap_err();
+            let error = worker.tokens().await.unwrap_err();
             assert!(error.is_ambiguous(), "{error}");
         }
         sent.extend((before..world.requests()).map(|_| second));
@@ -174,7 +174,7 @@ async fn repeated_lost_attempts_back_off_for_the_whole_fleet() {
     world.server.token_faults().clear();
     sleep(Duration::from_secs(900)).await;
     for worker in &workers {
-        worker.token().await.unwrap();
+        worker.tokens().await.unwrap();
     }
     assert_eq!(world.reuses(), 0);
 }
@@ -183,12 +183,12 @@ async fn repeated_lost_attempts_back_off_for_the_whole_fleet() {
 async fn own_lost_response_is_reported_by_the_error_alone() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     world.server.token_faults().once(Fault::drop_connection());
-    let error = worker.renew().await.unwrap_err();
+    let error = worker.refresh().await.unwrap_err();
     assert!(error.is_ambiguous());
     sleep(MINUTE).await;
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     assert_eq!(unanswered(&worker), 0);
     assert_eq!(world.reuses(), 0);
 }
@@ -227,20 +227,20 @@ fn graceful() -> World {
 async fn lost_response_is_requested_again_at_once_in_the_grace_window() {
     let world = graceful();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     world.server.token_faults().once(lost());
-    worker.renew().await.unwrap();
+    worker.refresh().await.unwrap();
     assert_eq!(world.requests(), 3);
     assert_eq!(world.server.counters().refresh_tokens_answered_again, 1);
 
     world.server.token_faults().times(2, lost());
-    let error = worker.renew().await.unwrap_err();
+    let error = worker.refresh().await.unwrap_err();
     assert!(error.is_ambiguous(), "{error}");
     assert_eq!(world.requests(), 5);
     sleep(SECOND).await;
     for worker in world.workers(3) {
-        worker.token().await.unwrap();
-        worker.renew().await.unwrap_err();
+        worker.tokens().await.unwrap();
+        worker.refresh().await.unwrap_err();
     }
     assert_eq!((world.requests(), world.reuses()), (5, 0));
 }
@@ -251,8 +251,8 @@ async fn another_process_asks_again_in_the_grace_window_after_a_crash() {
     kill_at(&world, Step::SaveTokens).await;
     sleep(Duration::from_secs(3)).await;
     let worker = world.worker();
-    worker.token().await.unwrap();
-    worker.renew().await.unwrap();
+    worker.tokens().await.unwrap();
+    worker.refresh().await.unwrap();
     assert_eq!((world.requests(), world.reuses()), (3, 0));
     assert_eq!(world.server.counters().refresh_tokens_answered_again, 1);
     assert_eq!(unanswered(&worker), 1);
@@ -264,8 +264,8 @@ async fn past_the_grace_window_the_access_token_is_used_to_its_end() {
     kill_at(&world, Step::SaveTokens).await;
     sleep(Duration::from_secs(10)).await;
     let worker = world.worker();
-    worker.token().await.unwrap();
-    assert!(worker.renew().await.unwrap_err().is_ambiguous());
+    worker.tokens().await.unwrap();
+    assert!(worker.refresh().await.unwrap_err().is_ambiguous());
     assert_eq!(world.requests(), 2);
 }
 
@@ -275,7 +275,7 @@ async fn past_the_grace_window_the_access_token_is_used_to_its_end() {
 async fn what_did_not_count_takes_the_intent_back() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     let faults = [
         Fault::unavailable(),
         Fault::status(StatusCode::TOO_MANY_REQUESTS).retry_after(SECOND),
@@ -284,14 +284,14 @@ async fn what_did_not_count_takes_the_intent_back() {
     for fault in faults {
         world.server.token_faults().once(fault.clone());
         let worker = world.worker();
-        worker.token().await.unwrap();
-        let error = worker.renew().await.unwrap_err();
+        worker.tokens().await.unwrap();
+        let error = worker.refresh().await.unwrap_err();
         assert!(error.is_transient() || error.is_misconfigured(), "{error}");
         assert!(!world.has_open_intent().await, "{fault:?}");
     }
     let after = world.worker();
-    after.token().await.unwrap();
-    after.renew().await.unwrap();
+    after.tokens().await.unwrap();
+    after.refresh().await.unwrap();
     assert_eq!(world.reuses(), 0);
     assert_eq!(unanswered(&after), 0);
 }
@@ -301,12 +301,12 @@ async fn what_did_not_count_takes_the_intent_back() {
 async fn intent_stays_open_after_503_from_a_gateway() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     world.server.token_faults().once(Fault::unavailable().after_processing());
-    let error = worker.renew().await.unwrap_err();
+    let error = worker.refresh().await.unwrap_err();
     assert!(error.is_ambiguous(), "{error}");
     assert!(world.has_open_intent().await);
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     assert_eq!((world.requests(), world.reuses()), (2, 0));
 }
 
@@ -317,13 +317,13 @@ async fn an_open_intent_comes_back_with_an_attempt_that_did_not_count() {
     sleep(MINUTE).await;
     world.server.token_faults().once(Fault::unavailable());
     let worker = world.worker();
-    let error = worker.token().await.unwrap_err();
+    let error = worker.tokens().await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     assert!(world.has_open_intent().await);
     assert!(world.json().await.contains(r#""attempt": 1"#));
     // The token was spent after all.
     sleep(SECOND).await;
-    let error = worker.token().await.unwrap_err();
+    let error = worker.tokens().await.unwrap_err();
     assert!(error.is_denied(), "{error}");
     assert!(error.to_string().contains("refused afterwards"), "{error}");
 }
@@ -332,13 +332,13 @@ async fn an_open_intent_comes_back_with_an_attempt_that_did_not_count() {
 async fn what_could_not_be_taken_back_is_taken_back_later() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     world.server.token_faults().once(Fault::unavailable());
     worker.store.order(Step::SaveRest, Order::Fail);
-    worker.renew().await.unwrap_err();
+    worker.refresh().await.unwrap_err();
     assert!(world.has_open_intent().await);
     sleep(SECOND).await;
-    worker.renew().await.unwrap();
+    worker.refresh().await.unwrap();
     assert_eq!((world.requests(), world.reuses()), (3, 0));
 }
 
@@ -346,14 +346,14 @@ async fn what_could_not_be_taken_back_is_taken_back_later() {
 async fn an_intent_whose_save_was_lost_is_no_doubt_of_our_own() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     for order in [Order::Fail, Order::FailAfterwards] {
         worker.store.order(Step::SaveIntent, order);
-        let error = worker.renew().await.unwrap_err();
+        let error = worker.refresh().await.unwrap_err();
         assert!(is_store_down(&error), "{error}");
         let before = world.requests();
         sleep(Duration::from_secs(2)).await;
-        worker.renew().await.unwrap();
+        worker.refresh().await.unwrap();
         assert_eq!((world.requests(), world.reuses()), (before + 1, 0));
     }
 }
@@ -377,11 +377,11 @@ async fn failed_save_is_tried_again_before_the_token_is_used() {
 async fn unsaved_tokens_are_used_and_saved_by_the_next_requests() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     for _ in 0..4 {
         worker.store.order(Step::SaveTokens, Order::Fail);
     }
-    let token = access(&worker.renew().await.unwrap()).to_owned();
+    let token = access(&worker.refresh().await.unwrap()).to_owned();
     assert!(world.server.is_live(&token));
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
     assert!(world.has_open_intent().await);
@@ -404,7 +404,7 @@ async fn unsaved_tokens_are_used_and_saved_by_the_next_requests() {
 async fn flush_saves_what_is_unsaved_and_reports_the_rest() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     let token = worker.renew_unsaved().await;
     let error = worker.flush().await.unwrap_err();
     assert!(is_store_down(&error), "{error}");
@@ -425,12 +425,12 @@ async fn flush_saves_what_is_unsaved_and_reports_the_rest() {
 async fn save_that_counted_without_an_answer_is_recognised() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     for _ in 0..4 {
         worker.store.order(Step::SaveTokens, Order::FailAfterwards);
         worker.store.order(Step::SaveRest, Order::FailAfterwards);
     }
-    let token = access(&worker.renew().await.unwrap()).to_owned();
+    let token = access(&worker.refresh().await.unwrap()).to_owned();
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
     worker.flush().await.unwrap();
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
@@ -444,15 +444,15 @@ async fn save_that_counted_without_an_answer_is_recognised() {
 async fn save_that_counted_is_recognised_after_later_saves_of_others() {
     let world = World::new();
     let [worker, other] = [world.worker(), world.worker()];
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     for _ in 0..4 {
         worker.store.order(Step::SaveTokens, Order::FailAfterwards);
         worker.store.order(Step::SaveRest, Order::FailAfterwards);
     }
-    worker.renew().await.unwrap();
+    worker.refresh().await.unwrap();
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
-    other.renew().await.unwrap();
-    other.renew().await.unwrap();
+    other.refresh().await.unwrap();
+    other.refresh().await.unwrap();
     worker.flush().await.unwrap();
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
 }
@@ -478,22 +478,22 @@ async fn unsaved_tokens_survive_an_older_refresh_that_was_overtaken() {
     // A refresh that is lost after ten timeouts, and whose lock has expired.
     let policy = world.policy().timeout(3 * SECOND);
     let credentials = Credentials::builder(source).store(store.clone()).policy(policy).build();
-    credentials.token().await.unwrap();
+    credentials.tokens().await.unwrap();
     let slow = tokio::spawn({
         let credentials = credentials.clone();
-        async move { credentials.renew().await }
+        async move { credentials.refresh().await }
     });
     sleep(31 * SECOND).await;
     slow.await.unwrap().unwrap_err();
     store.expire_lock();
     sleep(MINUTE).await;
-    credentials.renew().await.unwrap_err();
+    credentials.refresh().await.unwrap_err();
     sleep(4 * SECOND).await;
-    let second = credentials.renew().await.unwrap();
+    let second = credentials.refresh().await.unwrap();
     for _ in 0..4 {
         store.order(Step::SaveTokens, Order::Fail);
     }
-    let third = credentials.renew().await.unwrap();
+    let third = credentials.refresh().await.unwrap();
     assert_ne!(access(&second), access(&third));
     assert!(!world.json().await.contains(access(&third)));
     answer.notify_one();
@@ -506,7 +506,7 @@ async fn unsaved_tokens_survive_an_older_refresh_that_was_overtaken() {
 async fn unsaved_tokens_are_used_to_expiry_behind_an_open_intent() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     let token = worker.renew_unsaved().await;
     for _ in 0..4 {
         sleep(Duration::from_secs(10)).await;
@@ -514,7 +514,7 @@ async fn unsaved_tokens_are_used_to_expiry_behind_an_open_intent() {
     }
     assert_eq!(world.requests(), 2);
     sleep(Duration::from_secs(20)).await;
-    assert!(is_store_down(&worker.token().await.unwrap_err()));
+    assert!(is_store_down(&worker.tokens().await.unwrap_err()));
     assert_eq!(world.requests(), 2, "nothing is sent while the store is down");
     worker.kill();
     assert!(world.has_open_intent().await);
@@ -529,14 +529,14 @@ async fn a_lock_that_is_lost_before_the_token_is_sent_sends_nothing() {
     let first = worker.access().await;
     for order in [Order::LoseLock, Order::Fail] {
         worker.store.order(Step::IsHeld, order);
-        let error = worker.renew().await.unwrap_err();
+        let error = worker.refresh().await.unwrap_err();
         assert!(error.is_transient(), "{error}");
         assert!(!world.has_open_intent().await);
         sleep(Duration::from_secs(2)).await;
     }
     assert_eq!(world.requests(), 1);
     assert_eq!(worker.access().await, first);
-    worker.renew().await.unwrap();
+    worker.refresh().await.unwrap();
 }
 
 /// Access tokens that expire before the wait for a silent store ends.
@@ -548,16 +548,16 @@ fn short() -> World {
 async fn worker_frozen_before_its_last_check_sends_nothing_and_adopts() {
     let world = short();
     let [frozen, other] = [world.worker(), world.worker()];
-    frozen.token().await.unwrap();
-    other.token().await.unwrap();
+    frozen.tokens().await.unwrap();
+    other.tokens().await.unwrap();
     let paused = frozen.store.pause(Step::IsHeld);
     let renewing = tokio::spawn({
         let frozen = frozen.clone();
-        async move { frozen.renew().await }
+        async move { frozen.refresh().await }
     });
     let go = paused.reached().await;
     frozen.store.expire_lock();
-    assert!(other.renew().await.unwrap_err().is_ambiguous());
+    assert!(other.refresh().await.unwrap_err().is_ambiguous());
     sleep(Duration::from_secs(5)).await;
     let renewed = other.access().await;
     go.send(()).unwrap();
@@ -571,18 +571,18 @@ async fn worker_frozen_after_sending_saves_its_successor_later() {
     let world = short();
     let [frozen, other] = [world.worker(), world.worker()];
     let first = frozen.access().await;
-    other.token().await.unwrap();
+    other.tokens().await.unwrap();
     sleep(Duration::from_secs(2)).await;
     let paused = frozen.store.pause(Step::SaveTokens);
     let renewing = tokio::spawn({
         let frozen = frozen.clone();
-        async move { frozen.renew().await }
+        async move { frozen.refresh().await }
     });
     let go = paused.reached().await;
     frozen.store.expire_lock();
     sleep(Duration::from_secs(2)).await;
     assert_eq!(other.access().await, first);
-    assert!(other.renew().await.unwrap_err().is_ambiguous());
+    assert!(other.refresh().await.unwrap_err().is_ambiguous());
     go.send(()).unwrap();
     let renewed = access(&renewing.await.unwrap().unwrap()).to_owned();
     sleep(SECOND).await;
@@ -594,21 +594,21 @@ async fn worker_frozen_after_sending_saves_its_successor_later() {
 async fn token_endpoint_slower_than_the_lease_costs_nothing() {
     let world = World::new();
     let [slow, other] = [world.worker(), world.worker()];
-    slow.token().await.unwrap();
-    other.token().await.unwrap();
+    slow.tokens().await.unwrap();
+    other.tokens().await.unwrap();
     let fault = Fault::normal().after_processing().delay(Duration::from_secs(25));
     world.server.token_faults().once(fault);
     let renewing = tokio::spawn({
         let slow = slow.clone();
-        async move { slow.renew().await }
+        async move { slow.refresh().await }
     });
     sleep(SECOND).await;
     slow.store.expire_lock();
-    assert!(other.renew().await.unwrap_err().is_ambiguous());
+    assert!(other.refresh().await.unwrap_err().is_ambiguous());
     renewing.await.unwrap().unwrap();
     sleep(SECOND).await;
     sleep(MINUTE).await;
-    other.token().await.unwrap();
+    other.tokens().await.unwrap();
     assert_eq!(world.reuses(), 0);
 }
 
@@ -619,7 +619,7 @@ async fn with_the_store_down_a_source_that_rotates_sends_nothing() {
     let world = World::new();
     let worker = world.worker();
     worker.store.go_down();
-    assert!(is_store_down(&worker.token().await.unwrap_err()));
+    assert!(is_store_down(&worker.tokens().await.unwrap_err()));
     worker.store.come_up();
     sleep(SECOND).await;
     let token = worker.access().await;
@@ -628,11 +628,11 @@ async fn with_the_store_down_a_source_that_rotates_sends_nothing() {
     // Used while it works.
     assert_eq!(worker.access().await, token);
     sleep(Duration::from_secs(15)).await;
-    assert!(is_store_down(&worker.token().await.unwrap_err()));
+    assert!(is_store_down(&worker.tokens().await.unwrap_err()));
     assert_eq!(world.requests(), 1);
     worker.store.come_up();
     sleep(SECOND * 2).await;
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     assert_eq!((world.requests(), world.reuses()), (2, 0));
 }
 
@@ -642,14 +642,14 @@ async fn with_the_store_down_a_source_that_does_not_rotate_goes_on() {
         .dialect(|dialect| dialect.rotates = false);
     let worker = world.worker();
     worker.store.go_down();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     worker.store.come_up();
     worker.flush().await.unwrap();
     assert_eq!(world.worker().access().await, worker.access().await);
     let strict =
         world.worker_as(world.grant(), |stored| stored.on_unavailable(OnUnavailable::Fail));
     strict.store.go_down();
-    assert!(is_store_down(&strict.token().await.unwrap_err()));
+    assert!(is_store_down(&strict.tokens().await.unwrap_err()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -664,15 +664,15 @@ async fn denied_token_is_not_sent_repeatedly_while_the_store_is_down() {
     let worker = world.worker_as(source, |stored| stored.on_unavailable(OnUnavailable::Continue));
     worker.store.go_down();
     for _ in 0..10 {
-        assert!(worker.token().await.unwrap_err().is_denied());
+        assert!(worker.tokens().await.unwrap_err().is_denied());
         sleep(Duration::from_secs(6)).await;
     }
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     // After a log-in, requests succeed again.
-    worker.replace(world.server.issue()).await.unwrap_err();
-    worker.token().await.unwrap();
+    worker.log_in(world.server.issue()).await.unwrap_err();
+    worker.tokens().await.unwrap();
     sleep(MINUTE).await;
-    worker.token().await.unwrap_err();
+    worker.tokens().await.unwrap_err();
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
@@ -681,29 +681,29 @@ async fn start_without_the_store_does_not_restore_an_ended_session() {
     let world = World::with(|server| server.rotation(Rotation::Never))
         .dialect(|dialect| dialect.rotates = false);
     let worker = world.worker();
-    worker.token().await.unwrap();
-    worker.forget().await.unwrap();
+    worker.tokens().await.unwrap();
+    worker.log_out().await.unwrap();
     sleep(SECOND).await;
     let other = world.worker();
     other.store.go_down();
     // It cannot know this.
-    other.token().await.unwrap();
+    other.tokens().await.unwrap();
     other.store.come_up();
     other.flush().await.unwrap();
-    assert!(world.worker().token().await.unwrap_err().is_denied());
+    assert!(world.worker().tokens().await.unwrap_err().is_denied());
     sleep(MINUTE).await;
-    assert!(other.token().await.unwrap_err().is_denied());
-    assert!(worker.token().await.unwrap_err().is_denied());
+    assert!(other.tokens().await.unwrap_err().is_denied());
+    assert!(worker.tokens().await.unwrap_err().is_denied());
 }
 
 #[tokio::test(start_paused = true)]
 async fn store_outage_causes_no_more_refreshes_than_no_store_at_all() {
     let world = World::new();
     let worker = world.serving();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     worker.store.go_down();
     for _ in 0..600 {
-        worker.token().await.unwrap();
+        worker.tokens().await.unwrap();
         sleep(SECOND).await;
     }
     // Every 48 seconds, or every 45.
@@ -716,7 +716,7 @@ async fn store_outage_causes_no_more_refreshes_than_no_store_at_all() {
     let before = world.requests();
     let mut saved = false;
     for _ in 0..61 {
-        worker.token().await.unwrap();
+        worker.tokens().await.unwrap();
         let_others_run().await;
         saved |= count(&worker.events(), |event| matches!(event, Event::Saved)) == 1;
         sleep(SECOND).await;
@@ -733,7 +733,7 @@ async fn store_outage_causes_no_more_refreshes_than_no_store_at_all() {
 async fn unsaved_tokens_are_refreshed_in_time_during_a_store_outage() {
     let world = World::new();
     let worker = world.serving();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     worker.renew_unsaved().await;
     for _ in 0..300 {
         let token = worker.access().await;
@@ -760,7 +760,7 @@ async fn tokens_obtained_before_the_store_was_up_are_saved_later() {
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Saved)), 1);
     assert_eq!(world.worker().access().await, token);
     sleep(MINUTE).await;
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     assert_eq!((world.requests(), world.reuses()), (2, 0));
 }
 
@@ -772,9 +772,9 @@ async fn a_lock_that_others_hold_is_no_store_that_is_down() {
         stored.on_unavailable(OnUnavailable::Continue).lock_timeout(Duration::from_secs(5))
     });
     let paused = holder.store.pause(Step::IsHeld);
-    tokio::spawn(async move { holder.token().await });
+    tokio::spawn(async move { holder.tokens().await });
     let go = paused.reached().await;
-    let error = worker.token().await.unwrap_err();
+    let error = worker.tokens().await.unwrap_err();
     assert!(error.is_transient() && !is_store_down(&error), "{error}");
     assert!(error.to_string().contains("the store is locked"), "{error}");
     assert_eq!(world.requests(), 0);
@@ -787,10 +787,10 @@ async fn a_store_that_never_answers_is_down() {
         let world = World::new();
         let worker = world.worker();
         worker.store.order(step, Order::Hang);
-        let error = worker.token().await.unwrap_err();
+        let error = worker.tokens().await.unwrap_err();
         assert!(error.is_transient(), "{step:?}: {error}");
         sleep(MINUTE).await;
-        worker.token().await.unwrap();
+        worker.tokens().await.unwrap();
         assert_eq!((world.requests(), world.reuses()), (1, 0), "{step:?}");
     }
     // It has been sent, and no caller waits without end for the result.
@@ -813,15 +813,15 @@ async fn emptied_store_gets_the_current_tokens_and_no_old_ones() {
     let workers = world.workers(3);
     // Each has a different revision.
     let oldest = workers[2].access().await;
-    workers[1].token().await.unwrap();
-    workers[1].renew().await.unwrap();
-    workers[0].token().await.unwrap();
-    let newest = access(&workers[0].renew().await.unwrap()).to_owned();
+    workers[1].tokens().await.unwrap();
+    workers[1].refresh().await.unwrap();
+    workers[0].tokens().await.unwrap();
+    let newest = access(&workers[0].refresh().await.unwrap()).to_owned();
     assert_ne!(oldest, newest);
     assert_eq!(world.requests(), 3);
     world.backing.come_back(None).await;
     for worker in workers.iter().rev() {
-        let _ = worker.renew().await;
+        let _ = worker.refresh().await;
         let_others_run().await;
     }
     assert_eq!(world.requests(), 3, "nothing is sent while the access token works");
@@ -838,31 +838,31 @@ async fn emptied_store_gets_the_current_tokens_and_no_old_ones() {
 async fn a_store_that_was_rolled_back_is_brought_forward() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     let backup = world.record().await.unwrap();
-    let newest = access(&worker.renew().await.unwrap()).to_owned();
+    let newest = access(&worker.refresh().await.unwrap()).to_owned();
     world.backing.come_back(Some(&backup)).await;
-    assert!(worker.renew().await.unwrap_err().is_ambiguous());
+    assert!(worker.refresh().await.unwrap_err().is_ambiguous());
     assert_eq!(world.worker().access().await, newest);
     sleep(MINUTE).await;
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     assert_eq!((world.requests(), world.reuses()), (3, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn doubtful_store_is_not_trusted_while_the_access_token_works() {
     let world = World::new();
-    world.worker().token().await.unwrap();
+    world.worker().tokens().await.unwrap();
     world.backing.doubt();
     let worker = world.worker();
-    worker.token().await.unwrap();
-    let error = worker.renew().await.unwrap_err();
+    worker.tokens().await.unwrap();
+    let error = worker.refresh().await.unwrap_err();
     assert!(error.is_ambiguous(), "{error}");
     assert!(error.to_string().contains("may be spent"), "{error}");
     assert_eq!(unanswered(&worker), 1);
     assert_eq!(world.requests(), 1);
     sleep(MINUTE).await;
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     assert_eq!((world.requests(), world.reuses()), (2, 0));
 }
 
@@ -870,19 +870,19 @@ async fn doubtful_store_is_not_trusted_while_the_access_token_works() {
 async fn store_lost_between_intent_and_save_gets_no_old_token() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     let paused = worker.store.pause(Step::SaveTokens);
     let renewing = tokio::spawn({
         let worker = worker.clone();
-        async move { worker.renew().await }
+        async move { worker.refresh().await }
     });
     let go = paused.reached().await;
     world.backing.come_back(None).await;
     go.send(()).unwrap();
     renewing.await.unwrap().unwrap();
     sleep(MINUTE).await;
-    world.worker().token().await.unwrap();
-    worker.token().await.unwrap();
+    world.worker().tokens().await.unwrap();
+    worker.tokens().await.unwrap();
     assert_eq!(world.server.refresh_token_uses(world.configured.expose_secret()), 1);
     assert_eq!(world.reuses(), 0);
 }
@@ -891,9 +891,9 @@ async fn store_lost_between_intent_and_save_gets_no_old_token() {
 async fn a_store_that_came_back_empty_brings_no_session_back() {
     let world = World::new();
     let worker = world.worker();
-    worker.forget().await.unwrap();
+    worker.log_out().await.unwrap();
     world.backing.come_back(None).await;
-    assert!(worker.token().await.unwrap_err().is_denied());
+    assert!(worker.tokens().await.unwrap_err().is_denied());
     assert_eq!(world.requests(), 0);
 }
 
@@ -901,17 +901,17 @@ async fn a_store_that_came_back_empty_brings_no_session_back() {
 async fn old_configured_token_does_not_return_with_an_emptied_store() {
     let mut world = World::new();
     let old = world.worker();
-    old.token().await.unwrap();
+    old.tokens().await.unwrap();
     world.configured = world.server.issue_refresh_token();
     let new = world.worker();
     let token = new.access().await;
-    old.renew().await.unwrap();
+    old.refresh().await.unwrap();
     world.backing.come_back(None).await;
-    let _ = new.renew().await;
-    let _ = old.renew().await;
+    let _ = new.refresh().await;
+    let _ = old.refresh().await;
     assert_eq!(world.worker().access().await, token);
     sleep(MINUTE).await;
-    old.token().await.unwrap();
+    old.tokens().await.unwrap();
     assert_eq!(world.reuses(), 0);
 }
 
@@ -929,23 +929,23 @@ async fn the_refresh_token_of_a_useless_answer_is_saved() {
     for had_one in [false, true] {
         let world = World::new();
         if had_one {
-            world.worker().token().await.unwrap();
+            world.worker().tokens().await.unwrap();
         }
         let successor = world.server.issue();
         let worker = world.worker();
         world.server.token_faults().once(useless(refresh(&successor)));
-        worker.renew().await.map(|_| ()).unwrap_or_default();
+        worker.refresh().await.map(|_| ()).unwrap_or_default();
         if had_one {
-            worker.renew().await.unwrap_err();
+            worker.refresh().await.unwrap_err();
         }
         assert!(!world.has_open_intent().await);
         assert!(world.json().await.contains(refresh(&successor)));
         worker.kill();
         let after = world.worker();
         if had_one {
-            after.token().await.unwrap();
+            after.tokens().await.unwrap();
         }
-        after.renew().await.unwrap();
+        after.refresh().await.unwrap();
         assert_eq!(world.server.refresh_token_uses(refresh(&successor)), 1, "{had_one}");
         assert_eq!(world.reuses(), 0);
     }
@@ -955,11 +955,11 @@ async fn the_refresh_token_of_a_useless_answer_is_saved() {
 async fn refresh_token_of_a_useless_response_is_reported_as_unsaved() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     let successor = world.server.issue();
     world.server.token_faults().once(useless(refresh(&successor)));
     worker.store.order(Step::SaveTokens, Order::Fail);
-    worker.renew().await.unwrap_err();
+    worker.refresh().await.unwrap_err();
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
     worker.flush().await.unwrap();
     assert!(world.json().await.contains(refresh(&successor)));
@@ -974,12 +974,12 @@ async fn source_that_hangs_does_not_hold_the_lock_without_end() {
     let worker = world.worker_of(source.clone());
     let asking = tokio::spawn({
         let worker = worker.clone();
-        async move { worker.token().await }
+        async move { worker.tokens().await }
     });
     drop(strings.next().await);
     asking.await.unwrap().unwrap_err();
     let other = world.worker_of(source);
-    assert!(other.token().await.unwrap_err().is_transient());
+    assert!(other.tokens().await.unwrap_err().is_transient());
     sleep(Duration::from_secs(5 * 60)).await;
     let asking = tokio::spawn(async move { other.access().await });
     strings.next().await.answer(harness::tokens("one").with_expires_in(MINUTE));
@@ -994,15 +994,15 @@ fn runtime_that_ends_midway_frees_the_lock_and_keeps_the_intent() {
     let world = first.block_on(async {
         let world = World::new();
         let worker = world.worker();
-        worker.token().await.unwrap();
+        worker.tokens().await.unwrap();
         let paused = worker.store.pause(Step::SaveTokens);
         tokio::spawn({
             let worker = worker.clone();
-            async move { worker.renew().await }
+            async move { worker.refresh().await }
         });
         drop(paused.reached().await);
         world.server.token_faults().once(Fault::hang());
-        tokio::spawn(async move { worker.renew().await });
+        tokio::spawn(async move { worker.refresh().await });
         let_others_run().await;
         world
     });
@@ -1011,8 +1011,8 @@ fn runtime_that_ends_midway_frees_the_lock_and_keeps_the_intent() {
     second.block_on(async {
         assert!(world.has_open_intent().await);
         let worker = world.worker();
-        worker.token().await.unwrap();
-        assert!(worker.renew().await.unwrap_err().is_ambiguous());
+        worker.tokens().await.unwrap();
+        assert!(worker.refresh().await.unwrap_err().is_ambiguous());
     });
 }
 
@@ -1024,14 +1024,14 @@ async fn no_token_is_in_any_error_event_or_debug() {
     let worker = world.worker();
     let mut shown = String::new();
     let mut show = |what: &dyn std::fmt::Debug| shown.push_str(&format!("{what:?}\n"));
-    show(&worker.token().await.unwrap());
+    show(&worker.tokens().await.unwrap());
     world.server.token_faults().once(lost());
-    show(&worker.renew().await.unwrap_err());
+    show(&worker.refresh().await.unwrap_err());
     show(&worker.flush().await);
     show(&worker.events());
     sleep(MINUTE).await;
     let other = world.worker();
-    let error = other.token().await.unwrap_err();
+    let error = other.tokens().await.unwrap_err();
     show(&error);
     show(&error.to_string());
     show(&other.events());
@@ -1039,8 +1039,8 @@ async fn no_token_is_in_any_error_event_or_debug() {
     show(&worker.credentials);
     let record: StoredTokens = world.record().await.unwrap();
     show(&record);
-    worker.replace(world.server.issue()).await.unwrap();
-    worker.forget().await.unwrap();
+    worker.log_in(world.server.issue()).await.unwrap();
+    worker.log_out().await.unwrap();
     show(&worker.events());
     for secret in ["rt-", "at-"] {
         assert!(!shown.contains(secret), "{shown}");
@@ -1054,11 +1054,11 @@ async fn first_token_after_a_store_outage_comes_in_the_short_backoff() {
     let worker = world.worker();
     worker.store.go_down();
     for _ in 0..600 {
-        assert!(is_store_down(&worker.token().await.unwrap_err()));
+        assert!(is_store_down(&worker.tokens().await.unwrap_err()));
         sleep(SECOND).await;
     }
-    worker.token().await.ok();
+    worker.tokens().await.ok();
     worker.store.come_up();
     sleep(SECOND).await;
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
 }

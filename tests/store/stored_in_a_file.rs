@@ -18,7 +18,7 @@ use crate::world::{MINUTE, SECOND, URL, World, access, count};
 async fn unreadable_file_sends_nothing_and_is_left_unchanged() {
     let whole = {
         let (world, file) = (World::new(), File::new());
-        worker(&world, &file, OnUnavailable::Fail).token().await.unwrap();
+        worker(&world, &file, OnUnavailable::Fail).tokens().await.unwrap();
         fs::read(&file.path).unwrap()
     };
     let torn = &whole[..whole.len() / 2];
@@ -26,19 +26,19 @@ async fn unreadable_file_sends_nothing_and_is_left_unchanged() {
         for on_unavailable in [OnUnavailable::Fail, OnUnavailable::Continue] {
             let (world, file) = (World::new(), File::new());
             let credentials = worker(&world, &file, on_unavailable);
-            let token = credentials.token().await.unwrap();
+            let token = credentials.tokens().await.unwrap();
             let good = fs::read(&file.path).unwrap();
 
             fs::write(&file.path, garbage).unwrap();
             sleep(45 * SECOND).await;
             // Used while it works.
-            assert_eq!(access(&credentials.token().await.unwrap()), access(&token));
+            assert_eq!(access(&credentials.tokens().await.unwrap()), access(&token));
             sleep(MINUTE).await;
-            told(&credentials.token().await.unwrap_err(), &file);
+            told(&credentials.tokens().await.unwrap_err(), &file);
             // A process that starts now does not send its configured token.
             let other = worker(&world, &file, on_unavailable);
-            told(&other.token().await.unwrap_err(), &file);
-            told(&other.replace(world.server.issue()).await.unwrap_err(), &file);
+            told(&other.tokens().await.unwrap_err(), &file);
+            told(&other.log_in(world.server.issue()).await.unwrap_err(), &file);
             told(&other.flush().await.unwrap_err(), &file);
             drop(other);
             assert_eq!(fs::read(&file.path).unwrap(), garbage);
@@ -47,7 +47,7 @@ async fn unreadable_file_sends_nothing_and_is_left_unchanged() {
             // An operator restores the record.
             fs::write(&file.path, good).unwrap();
             sleep(10 * MINUTE).await;
-            credentials.token().await.unwrap();
+            credentials.tokens().await.unwrap();
             assert_eq!((world.requests(), world.reuses()), (2, 0));
         }
     }
@@ -72,7 +72,7 @@ async fn tokens_behind_a_corrupt_file_are_used_and_saved_later() {
     let credentials = builder.policy(world.policy()).build();
     let mut events = credentials.subscribe();
 
-    let token = credentials.token().await.unwrap();
+    let token = credentials.tokens().await.unwrap();
     told(&credentials.flush().await.unwrap_err(), &file);
     let said: Vec<_> =
         std::iter::from_fn(|| futures_util::FutureExt::now_or_never(events.recv()).flatten())
@@ -83,7 +83,7 @@ async fn tokens_behind_a_corrupt_file_are_used_and_saved_later() {
     fs::copy(&kept, &file.path).unwrap();
     credentials.flush().await.unwrap();
     let other = worker(&world, &file, OnUnavailable::Fail);
-    assert_eq!(access(&other.token().await.unwrap()), access(&token));
+    assert_eq!(access(&other.tokens().await.unwrap()), access(&token));
     assert_eq!((world.requests(), world.reuses()), (1, 0));
 }
 

@@ -25,7 +25,7 @@ async fn flight_at(worker: &Worker, step: Step) -> (Renewing, oneshot::Sender<()
     let paused = worker.store.pause(step);
     let renewing = tokio::spawn({
         let worker = worker.clone();
-        async move { worker.renew().await }
+        async move { worker.refresh().await }
     });
     (renewing, paused.reached().await)
 }
@@ -51,17 +51,17 @@ async fn denied_token_is_sent_by_no_other_and_not_after_a_restart() {
         let world = World::with(|server| server.rotation(rotation))
             .dialect(|dialect| dialect.rotates = rotation == Rotation::Strict);
         let workers = world.workers(4);
-        let token = workers[0].token().await.unwrap();
+        let token = workers[0].tokens().await.unwrap();
         for worker in &workers {
-            worker.token().await.unwrap();
+            worker.tokens().await.unwrap();
         }
         world.server.revoke_refresh_token(refresh(&token));
         sleep(MINUTE).await;
         for worker in &workers {
-            assert!(worker.token().await.unwrap_err().is_denied());
+            assert!(worker.tokens().await.unwrap_err().is_denied());
         }
         for _ in 0..5 {
-            assert!(world.worker().token().await.unwrap_err().is_denied());
+            assert!(world.worker().tokens().await.unwrap_err().is_denied());
             sleep(MINUTE).await;
         }
         assert_eq!(world.requests(), 2, "{rotation:?}");
@@ -76,7 +76,7 @@ async fn denied_configured_token_is_not_sent_after_a_restart() {
             .dialect(|dialect| dialect.rotates = rotation == Rotation::Strict);
         world.server.revoke_refresh_token(world.configured.expose_secret());
         for _ in 0..3 {
-            assert!(world.worker().token().await.unwrap_err().is_denied());
+            assert!(world.worker().tokens().await.unwrap_err().is_denied());
         }
         assert_eq!(world.requests(), 1, "{rotation:?}");
     }
@@ -86,15 +86,15 @@ async fn denied_configured_token_is_not_sent_after_a_restart() {
 async fn a_refusal_that_could_not_be_stored_is_stored_later() {
     let world = World::new();
     let worker = world.worker();
-    let token = worker.token().await.unwrap();
+    let token = worker.tokens().await.unwrap();
     world.server.revoke_refresh_token(refresh(&token));
     worker.store.order(Step::SaveRest, Order::Fail);
-    assert!(worker.renew().await.unwrap_err().is_denied());
+    assert!(worker.refresh().await.unwrap_err().is_denied());
     sleep(Duration::from_secs(6)).await;
-    assert!(worker.renew().await.unwrap_err().is_denied());
+    assert!(worker.refresh().await.unwrap_err().is_denied());
     let after = world.worker();
-    after.token().await.unwrap();
-    assert!(after.renew().await.unwrap_err().is_denied());
+    after.tokens().await.unwrap();
+    assert!(after.refresh().await.unwrap_err().is_denied());
     assert_eq!(world.requests(), 2);
 }
 
@@ -102,8 +102,8 @@ async fn a_refusal_that_could_not_be_stored_is_stored_later() {
 async fn denial_of_a_superseded_token_does_not_deny_the_stored_one() {
     let world = World::new();
     let [slow, other] = [world.worker(), world.worker()];
-    let token = slow.token().await.unwrap();
-    other.token().await.unwrap();
+    let token = slow.tokens().await.unwrap();
+    other.tokens().await.unwrap();
     world.server.revoke_refresh_token(refresh(&token));
     world
         .server
@@ -111,15 +111,15 @@ async fn denial_of_a_superseded_token_does_not_deny_the_stored_one() {
         .once(Fault::oauth_error("invalid_grant").delay(Duration::from_secs(5)));
     let renewing = tokio::spawn({
         let slow = slow.clone();
-        async move { slow.renew().await }
+        async move { slow.refresh().await }
     });
     sleep(SECOND).await;
     let session = world.server.issue();
-    other.replace(session.clone()).await.unwrap();
+    other.log_in(session.clone()).await.unwrap();
     assert_eq!(access(&renewing.await.unwrap().unwrap()), access(&session));
     let after = world.worker();
     assert_eq!(after.access().await, access(&session));
-    after.renew().await.unwrap();
+    after.refresh().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,9 +127,9 @@ async fn a_log_in_of_a_sibling_is_picked_up_within_seconds() {
     let world = World::new();
     let [denied, other] = [world.worker(), world.worker()];
     world.server.revoke_refresh_token(world.configured.expose_secret());
-    denied.token().await.unwrap_err();
+    denied.tokens().await.unwrap_err();
     let session = world.server.issue();
-    other.replace(session.clone()).await.unwrap();
+    other.log_in(session.clone()).await.unwrap();
     sleep(Duration::from_secs(5)).await;
     assert_eq!(denied.access().await, access(&session));
     assert_eq!(world.requests(), 1);
@@ -147,8 +147,8 @@ async fn fallback_is_asked_once_for_all_and_its_tokens_are_saved() {
         world.grant().or_else(log_in(&calls, move || Ok(server.issue())))
     };
     let workers = [world.worker_of(source()), world.worker_of(source())];
-    let token = workers[0].token().await.unwrap();
-    workers[1].token().await.unwrap();
+    let token = workers[0].tokens().await.unwrap();
+    workers[1].tokens().await.unwrap();
     world.server.revoke_refresh_token(refresh(&token));
     sleep(MINUTE).await;
     let tokens = join_all(workers.iter().map(|worker| worker.access())).await;
@@ -157,7 +157,7 @@ async fn fallback_is_asked_once_for_all_and_its_tokens_are_saved() {
     assert_eq!(world.worker_of(source()).access().await, tokens[0]);
     // It is refreshed like any other.
     sleep(MINUTE).await;
-    workers[0].token().await.unwrap();
+    workers[0].tokens().await.unwrap();
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     assert_eq!(world.requests(), 3);
     assert_eq!(world.reuses(), 0);
@@ -175,7 +175,7 @@ async fn denied_fallback_is_not_asked_repeatedly() {
         world.backing.come_back(None).await;
         let worker = world.worker_of(world.grant_with(token).or_else(log_in(&calls, wrong)));
         for _ in 0..10 {
-            assert!(worker.token().await.unwrap_err().is_denied());
+            assert!(worker.tokens().await.unwrap_err().is_denied());
             sleep(Duration::from_secs(6)).await;
         }
         assert_eq!(calls.load(Ordering::SeqCst), 1);
@@ -187,7 +187,7 @@ async fn a_refusal_counts_although_the_other_way_to_log_in_has_failed() {
     for is_ambiguous in [false, true] {
         let world = World::new();
         let calls = Arc::new(AtomicU64::new(0));
-        let token = world.worker().token().await.unwrap();
+        let token = world.worker().tokens().await.unwrap();
         world.server.revoke_refresh_token(refresh(&token));
         sleep(MINUTE).await;
         let source = || {
@@ -201,7 +201,7 @@ async fn a_refusal_counts_although_the_other_way_to_log_in_has_failed() {
             world.grant().or_else(log_in(&calls, fails))
         };
         for round in 1..=3 {
-            let error = world.worker_of(source()).token().await.unwrap_err();
+            let error = world.worker_of(source()).tokens().await.unwrap_err();
             assert_eq!(error.is_ambiguous(), is_ambiguous, "{error}");
             assert!(!error.is_denied());
             assert_eq!(calls.load(Ordering::SeqCst), round, "it may work later");
@@ -221,9 +221,9 @@ async fn a_log_in_around_the_store_is_stored_with_the_next_renewal() {
     };
     world.server.revoke_refresh_token(world.configured.expose_secret());
     let worker = world.worker_of(world.grant().or_else(password()));
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     sleep(MINUTE).await;
-    let second = worker.token().await.unwrap();
+    let second = worker.tokens().await.unwrap();
     assert_eq!(world.server.counters().password_requests, 1);
     assert_eq!(world.worker().access().await, access(&second));
     assert_eq!(world.reuses(), 0);
@@ -236,9 +236,9 @@ async fn a_log_out_during_a_flight_of_a_sibling_is_final() {
     for step in [Step::SaveIntent, Step::IsHeld, Step::SaveTokens, Step::Release] {
         let world = World::new();
         let [flying, other] = [world.worker(), world.worker()];
-        flying.token().await.unwrap();
+        flying.tokens().await.unwrap();
         let (renewing, go) = flight_at(&flying, step).await;
-        other.forget().await.unwrap();
+        other.log_out().await.unwrap();
         go.send(()).unwrap();
         let outcome = renewing.await.unwrap();
         assert_eq!(outcome.is_ok(), step == Step::Release, "{step:?}: {outcome:?}");
@@ -247,7 +247,7 @@ async fn a_log_out_during_a_flight_of_a_sibling_is_final() {
         }
         sleep(MINUTE).await;
         for worker in [&flying, &other, &world.worker()] {
-            assert!(worker.token().await.unwrap_err().is_denied(), "{step:?}");
+            assert!(worker.tokens().await.unwrap_err().is_denied(), "{step:?}");
         }
         assert_eq!(world.reuses(), 0);
         assert!(!world.json().await.contains("rt-"), "{step:?}");
@@ -259,17 +259,17 @@ async fn a_log_in_during_a_flight_of_a_sibling_is_what_all_go_on_with() {
     for step in [Step::SaveIntent, Step::IsHeld, Step::SaveTokens] {
         let world = World::new();
         let [flying, other] = [world.worker(), world.worker()];
-        flying.token().await.unwrap();
+        flying.tokens().await.unwrap();
         let (renewing, go) = flight_at(&flying, step).await;
         let session = world.server.issue();
-        other.replace(session.clone()).await.unwrap();
+        other.log_in(session.clone()).await.unwrap();
         go.send(()).unwrap();
         assert_eq!(access(&renewing.await.unwrap().unwrap()), access(&session), "{step:?}");
         let after = world.worker();
         assert_eq!(after.access().await, access(&session));
         sleep(MINUTE).await;
-        after.token().await.unwrap();
-        flying.token().await.unwrap();
+        after.tokens().await.unwrap();
+        flying.tokens().await.unwrap();
         assert_eq!(world.reuses(), 0);
     }
 }
@@ -278,9 +278,9 @@ async fn a_log_in_during_a_flight_of_a_sibling_is_what_all_go_on_with() {
 async fn a_flight_that_begins_after_a_log_out_sends_nothing() {
     let world = World::new();
     let [one, other] = [world.worker(), world.worker()];
-    one.token().await.unwrap();
-    other.forget().await.unwrap();
-    assert!(one.renew().await.unwrap_err().is_denied());
+    one.tokens().await.unwrap();
+    other.log_out().await.unwrap();
+    assert!(one.refresh().await.unwrap_err().is_denied());
     assert_eq!(world.requests(), 1);
 }
 
@@ -288,35 +288,35 @@ async fn a_flight_that_begins_after_a_log_out_sends_nothing() {
 async fn log_out_outlives_restarts_with_the_same_configuration() {
     let mut world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
-    worker.forget().await.unwrap();
+    worker.tokens().await.unwrap();
+    worker.log_out().await.unwrap();
     for _ in 0..3 {
-        assert!(world.worker().token().await.unwrap_err().is_denied());
+        assert!(world.worker().tokens().await.unwrap_err().is_denied());
     }
     assert_eq!(world.requests(), 1);
     // Before the first token, too.
     world.configured = world.server.issue_refresh_token();
     world.backing.come_back(None).await;
-    world.worker().forget().await.unwrap();
-    assert!(world.worker().token().await.unwrap_err().is_denied());
+    world.worker().log_out().await.unwrap();
+    assert!(world.worker().tokens().await.unwrap_err().is_denied());
     assert_eq!(world.requests(), 1);
     // A new token in the configuration is a log-in.
     world.configured = world.server.issue_refresh_token();
-    world.worker().token().await.unwrap();
+    world.worker().tokens().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_spent_token_that_is_brought_back_is_refused() {
     let world = World::new();
     let worker = world.worker();
-    let first = worker.token().await.unwrap();
-    let second = worker.renew().await.unwrap();
+    let first = worker.tokens().await.unwrap();
+    let second = worker.refresh().await.unwrap();
     let before = world.json().await;
-    let error = worker.replace(first).await.unwrap_err();
+    let error = worker.log_in(first).await.unwrap_err();
     assert!(error.is_denied(), "{error}");
     assert_eq!(world.json().await, before);
     sleep(MINUTE).await;
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     assert_eq!(world.server.refresh_token_uses(refresh(&second)), 1);
     assert_eq!(world.reuses(), 0);
 }
@@ -327,17 +327,17 @@ async fn a_spent_token_that_is_brought_back_is_refused() {
 async fn a_log_in_while_the_store_is_down_is_stored_later() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     worker.store.go_down();
     let session = world.server.issue();
-    assert!(worker.replace(session.clone()).await.unwrap_err().is_transient());
+    assert!(worker.log_in(session.clone()).await.unwrap_err().is_transient());
     assert_eq!(worker.access().await, access(&session));
     assert!(worker.flush().await.is_err());
     worker.store.come_up();
     worker.flush().await.unwrap();
     assert_eq!(world.worker().access().await, access(&session));
     sleep(MINUTE).await;
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     assert_eq!(world.server.refresh_token_uses(refresh(&session)), 1);
     assert_eq!(world.reuses(), 0);
 }
@@ -346,14 +346,14 @@ async fn a_log_in_while_the_store_is_down_is_stored_later() {
 async fn a_log_out_while_the_store_is_down_is_stored_later() {
     let world = World::new();
     let worker = world.worker();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     worker.store.go_down();
-    worker.forget().await.unwrap_err();
-    worker.token().await.unwrap_err();
+    worker.log_out().await.unwrap_err();
+    worker.tokens().await.unwrap_err();
     worker.store.come_up();
     sleep(Duration::from_secs(2)).await;
-    assert!(worker.token().await.unwrap_err().is_denied());
-    assert!(world.worker().token().await.unwrap_err().is_denied());
+    assert!(worker.tokens().await.unwrap_err().is_denied());
+    assert!(world.worker().tokens().await.unwrap_err().is_denied());
     assert_eq!(world.requests(), 1);
 }
 
@@ -361,19 +361,19 @@ async fn a_log_out_while_the_store_is_down_is_stored_later() {
 async fn log_in_stored_late_does_not_undo_a_later_one_of_a_sibling() {
     let world = World::new();
     let [late, other] = [world.worker(), world.worker()];
-    late.token().await.unwrap();
+    late.tokens().await.unwrap();
     late.store.go_down();
-    late.replace(world.server.issue()).await.unwrap_err();
+    late.log_in(world.server.issue()).await.unwrap_err();
     sleep(SECOND).await;
-    other.forget().await.unwrap();
+    other.log_out().await.unwrap();
     late.store.come_up();
     for _ in 0..20 {
         sleep(Duration::from_secs(10)).await;
-        let _ = late.token().await;
+        let _ = late.tokens().await;
         let _ = late.flush().await;
     }
-    assert!(late.token().await.unwrap_err().is_denied());
-    assert!(world.worker().token().await.unwrap_err().is_denied());
+    assert!(late.tokens().await.unwrap_err().is_denied());
+    assert!(world.worker().tokens().await.unwrap_err().is_denied());
     assert!(!world.json().await.contains("rt-"));
     assert_eq!((world.requests(), world.reuses()), (1, 0));
 }
@@ -384,8 +384,8 @@ async fn a_log_in_that_was_not_renewed_here_is_not_logged_in_again() {
         .dialect(|dialect| dialect.rotates = false);
     let [one, other] = [world.worker(), world.worker()];
     let session = world.server.issue();
-    one.replace(session.clone()).await.unwrap();
-    other.token().await.unwrap();
+    one.log_in(session.clone()).await.unwrap();
+    other.tokens().await.unwrap();
     sleep(MINUTE).await;
     let renewed = other.access().await;
     let epoch = world.record().await.unwrap().epoch();
@@ -402,7 +402,7 @@ async fn the_last_of_many_log_ins_is_the_one_that_is_stored() {
     let workers = world.workers(4);
     let sessions: Vec<_> = workers.iter().map(|_| world.server.issue()).collect();
     let replacing = workers.iter().zip(&sessions).map(|(worker, session)| async {
-        worker.replace(session.clone()).await.unwrap();
+        worker.log_in(session.clone()).await.unwrap();
     });
     join_all(replacing).await;
     let stored = world.worker().access().await;
@@ -441,8 +441,8 @@ async fn with_the_rejection_backoff_on_nothing_is_sent_and_a_sibling_s_token_is_
     send().await.unwrap();
     let on_for = backed_off.status().rejection_backoff.unwrap();
     assert!(on_for > Duration::from_secs(6), "{on_for:?}");
-    other.token().await.unwrap();
-    good.set(access(&other.renew().await.unwrap()).to_owned()).unwrap();
+    other.tokens().await.unwrap();
+    good.set(access(&other.refresh().await.unwrap()).to_owned()).unwrap();
     let before = world.requests();
     send().await.unwrap();
     sleep(Duration::from_secs(5)).await;
@@ -468,7 +468,7 @@ async fn rejected_request_is_not_resent_after_a_log_in_elsewhere() {
         async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
     });
     let bob = world.server.issue();
-    elsewhere.replace(bob).await.unwrap();
+    elsewhere.log_in(bob).await.unwrap();
 
     let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
     assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
@@ -482,7 +482,7 @@ async fn rejected_request_of_a_log_in_is_not_resent_after_another() {
     let world = World::new();
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = world.server.issue();
-    here.replace(alice.clone()).await.unwrap();
+    here.log_in(alice.clone()).await.unwrap();
     let sent = Arc::new(AtomicU64::new(0));
     let (counted, token_of_alice) = (Arc::clone(&sent), access(&alice).to_owned());
     let client = harness::client(RefreshLayer::new(here.credentials.clone()), move |token, _| {
@@ -490,7 +490,7 @@ async fn rejected_request_of_a_log_in_is_not_resent_after_another() {
         let is_alice = token == token_of_alice;
         async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
     });
-    elsewhere.replace(world.server.issue()).await.unwrap();
+    elsewhere.log_in(world.server.issue()).await.unwrap();
 
     let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
     assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
@@ -505,7 +505,7 @@ async fn rejected_request_of_an_unsaved_log_in_is_not_resent() {
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = world.server.issue();
     here.store.go_down();
-    here.replace(alice.clone()).await.unwrap_err();
+    here.log_in(alice.clone()).await.unwrap_err();
     let sent = Arc::new(AtomicU64::new(0));
     let (counted, token_of_alice) = (Arc::clone(&sent), access(&alice).to_owned());
     let client = harness::client(RefreshLayer::new(here.credentials.clone()), move |token, _| {
@@ -514,7 +514,7 @@ async fn rejected_request_of_an_unsaved_log_in_is_not_resent() {
         async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
     });
     sleep(SECOND).await;
-    elsewhere.replace(world.server.issue()).await.unwrap();
+    elsewhere.log_in(world.server.issue()).await.unwrap();
     here.store.come_up();
 
     let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
@@ -529,14 +529,14 @@ async fn rejected_request_of_a_log_in_is_resent_after_a_refresh() {
     let world = World::new();
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = world.server.issue();
-    here.replace(alice.clone()).await.unwrap();
+    here.log_in(alice.clone()).await.unwrap();
     let token_of_alice = access(&alice).to_owned();
     let client = harness::client(RefreshLayer::new(here.credentials.clone()), move |token, _| {
         let is_alice = token == token_of_alice;
         async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
     });
-    elsewhere.token().await.unwrap();
-    elsewhere.renew().await.unwrap();
+    elsewhere.tokens().await.unwrap();
+    elsewhere.refresh().await.unwrap();
     let before = world.requests();
     let answer = tower::ServiceExt::oneshot(client.clone(), harness::get("/")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
@@ -548,8 +548,8 @@ async fn rejected_request_of_a_log_in_is_resent_after_a_refresh() {
 async fn request_of_a_log_in_with_stored_tokens_waits_for_a_refresh() {
     let world = World::new();
     let here = world.worker();
-    let tokens = here.token().await.unwrap();
-    here.replace(tokens).await.unwrap();
+    let tokens = here.tokens().await.unwrap();
+    here.log_in(tokens).await.unwrap();
     sleep(2 * MINUTE).await;
     let layer = RefreshLayer::new(here.credentials.clone());
     let answer =
@@ -566,7 +566,7 @@ async fn request_waits_for_a_token_after_two_began_without_the_store() {
         let workers = [world.serving(), world.serving()];
         for worker in &workers {
             worker.store.go_down();
-            worker.token().await.unwrap();
+            worker.tokens().await.unwrap();
             sleep(SECOND).await;
         }
         for worker in &workers {
@@ -574,7 +574,7 @@ async fn request_waits_for_a_token_after_two_began_without_the_store() {
         }
         for worker in [&workers[first], &workers[1 - first]] {
             sleep(5 * SECOND).await;
-            worker.token().await.unwrap();
+            worker.tokens().await.unwrap();
             worker.flush().await.unwrap();
         }
         for round in 0..6 {
@@ -595,12 +595,12 @@ async fn request_waits_for_a_token_after_two_began_without_the_store() {
 async fn request_made_while_denied_is_sent_after_a_login_elsewhere() {
     let world = World::new();
     let [here, elsewhere] = [world.worker(), world.worker()];
-    let alice = here.token().await.unwrap();
+    let alice = here.tokens().await.unwrap();
     world.server.revoke_refresh_token(refresh(&alice));
     sleep(2 * MINUTE).await;
-    assert!(here.token().await.unwrap_err().is_denied());
+    assert!(here.tokens().await.unwrap_err().is_denied());
     let bob = world.server.issue();
-    elsewhere.replace(bob).await.unwrap();
+    elsewhere.log_in(bob).await.unwrap();
     sleep(Duration::from_secs(6)).await;
 
     let layer = RefreshLayer::new(here.credentials.clone());
@@ -634,17 +634,17 @@ async fn refused_fresh_proof_is_tried_again_under_a_store() {
     let asked_within = async |time| {
         let before = calls.load(Ordering::SeqCst);
         for _ in 0..time / 6 {
-            assert!(worker.token().await.unwrap_err().is_denied());
+            assert!(worker.tokens().await.unwrap_err().is_denied());
             sleep(Duration::from_secs(6)).await;
         }
         calls.load(Ordering::SeqCst) - before
     };
     assert_eq!(asked_within(294).await, 1);
     assert_eq!(asked_within(60).await, 1);
-    assert!(worker.renew().await.unwrap_err().is_denied());
+    assert!(worker.refresh().await.unwrap_err().is_denied());
     assert_eq!(calls.load(Ordering::SeqCst), 3);
     assert_eq!(asked_within(240).await, 0);
-    worker.renew().await.unwrap();
+    worker.refresh().await.unwrap();
     assert_eq!(calls.load(Ordering::SeqCst), 4);
 }
 
@@ -660,14 +660,14 @@ async fn conditional_denial_is_tried_again_under_a_store() {
         let world = World::with(|server| server.rotation(rotation))
             .dialect(|dialect| dialect.rotates = rotation == Rotation::Strict);
         let workers = world.workers(2);
-        workers[0].token().await.unwrap();
+        workers[0].tokens().await.unwrap();
         world.server.token_faults().always(Fault::oauth_error(code));
         sleep(2 * MINUTE).await;
 
         let before = world.requests();
         for _ in 0..250 {
             for worker in &workers {
-                assert!(worker.token().await.unwrap_err().is_denied(), "{code}");
+                assert!(worker.tokens().await.unwrap_err().is_denied(), "{code}");
             }
             sleep(SECOND).await;
         }
@@ -677,9 +677,9 @@ async fn conditional_denial_is_tried_again_under_a_store() {
         // Conditional access has changed.
         world.server.token_faults().clear();
         sleep(MINUTE).await;
-        workers[0].token().await.unwrap();
-        workers[1].renew().await.unwrap();
-        world.worker().token().await.unwrap();
+        workers[0].tokens().await.unwrap();
+        workers[1].refresh().await.unwrap();
+        world.worker().tokens().await.unwrap();
         assert_eq!(world.reuses(), 0, "{code}");
     }
 }

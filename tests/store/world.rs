@@ -179,7 +179,7 @@ pub struct Worker {
 impl Worker {
     /// Returns the access token that a request would carry.
     pub async fn access(&self) -> String {
-        access(&self.credentials.token().await.unwrap()).to_owned()
+        access(&self.credentials.tokens().await.unwrap()).to_owned()
     }
 
     /// Refreshes while the store goes down between the response and the save. Returns the new access token.
@@ -187,7 +187,7 @@ impl Worker {
         let paused = self.store.pause(Step::SaveTokens);
         let renewing = tokio::spawn({
             let worker = self.clone();
-            async move { worker.renew().await }
+            async move { worker.refresh().await }
         });
         let go = paused.reached().await;
         self.store.go_down();

@@ -76,11 +76,13 @@ fn planned(
     now: SystemTime,
 ) -> String {
     let access = |tokens: &TokenSet| tokens.access_token().expose_secret().to_owned();
-    match plan(Some(record), ledger, wish, setup, now) {
+    match plan(record, ledger, wish, setup, now) {
         Plan::Use(set) => format!("use {}", access(&set.tokens)),
-        Plan::Send(attempt) => format!("send {}", access(&attempt.previous.unwrap())),
-        Plan::Ask { refresh_token: Ok(_), .. } => "ask".into(),
-        Plan::Ask { refresh_token: Err(why), .. } => format!("ask without: {why:?}"),
+        Plan::Ask(attempt) => match (attempt.write, attempt.refresh_token) {
+            (Some(_), _) => format!("send {}", access(&attempt.previous.unwrap())),
+            (None, Ok(_)) => "ask".into(),
+            (None, Err(why)) => format!("ask without: {why:?}"),
+        },
         Plan::Fail(error) if error.is_ambiguous() => "ambiguous".into(),
         Plan::Fail(error) => panic!("{error}"),
     }
@@ -168,7 +170,7 @@ fn refusal_after_an_unknown_outcome_names_the_time_of_the_next_attempt() {
         let record = with_attempts(&record(1), attempts, sent);
         let wish = Wish { may_risk: true, ..wish(Cause::Expired) };
         let now = sent + Duration::from_secs(10);
-        let plan = plan(Some(&record), &holds(1), &wish, &setup(), now);
+        let plan = plan(&record, &holds(1), &wish, &setup(), now);
         let Plan::Fail(error) = plan else { panic!("{plan:?}") };
         let next = httpdate::fmt_http_date(sent + Duration::from_secs(pause));
         assert!(error.to_string().ends_with(&next), "{error}");
@@ -229,19 +231,24 @@ fn grace_window_is_used_if_it_is_open_by_both_clocks() {
 
 #[test]
 fn without_a_record_the_configured_refresh_token_has_its_turn() {
-    let plan =
-        |setup: &Setup| plan(None, &Ledger::default(), &wish(Cause::Missing), setup, start());
-    let Plan::Send(attempt) = plan(&setup()) else { panic!("not sent") };
-    assert_eq!(attempt.refresh_token.expose_secret(), "configured");
-    assert_eq!(attempt.record.sent.as_ref().unwrap().attempts, 1);
-    let Plan::Ask { refresh_token: Ok(_), .. } = plan(&Setup { rotates: false, ..setup() }) else {
-        panic!("an attempt is recorded although nothing rotates")
+    let plan = |setup: &Setup| match plan(
+        &first(setup),
+        &Ledger::default(),
+        &wish(Cause::Missing),
+        setup,
+        start(),
+    ) {
+        Plan::Ask(attempt) => *attempt,
+        plan => panic!("{plan:?}"),
     };
-    let Plan::Ask { refresh_token: Err(Missing::None), .. } =
-        plan(&Setup { configured: None, ..setup() })
-    else {
-        panic!("there is no refresh token")
-    };
+    let attempt = plan(&setup());
+    assert_eq!(attempt.refresh_token.unwrap().expose_secret(), "configured");
+    assert_eq!(attempt.write.unwrap().sent.unwrap().attempts, 1);
+    let attempt = plan(&Setup { rotates: false, ..setup() });
+    assert!(attempt.write.is_none() && attempt.refresh_token.is_ok());
+    let attempt = plan(&Setup { configured: None, ..setup() });
+    assert!(attempt.write.is_none());
+    assert_eq!(attempt.refresh_token.unwrap_err(), Missing::None);
 }
 
 #[test]
@@ -413,11 +420,10 @@ fn successor_that_was_asked_for_later_takes_the_place_of_its_sibling() {
         // A grandchild.
         (record(4), parent, asked(1), Succession::Forked),
     ] {
-        assert_eq!(succession(Some(&stored), parent, at), expected, "{stored:?}");
+        assert_eq!(succession(&stored, parent, at), expected, "{stored:?}");
     }
-    assert_eq!(succession(None, parent, start()), Succession::Write);
     let logged_in = log_in(Some(&record(2)), Some(set("other")), start(), &setup());
-    assert_eq!(succession(Some(&logged_in), parent, asked(1)), Succession::Ended);
+    assert_eq!(succession(&logged_in, parent, asked(1)), Succession::Ended);
 }
 
 #[test]
@@ -473,16 +479,12 @@ fn first_attempt_after_a_doubt_is_the_first() {
     let doubted = Record { is_doubted: true, ..record(3) };
     let in_doubt = written(&doubted, &Ledger::default());
     let now = start() + HOUR;
-    let Plan::Send(attempt) = plan(
-        Some(&in_doubt),
-        &holds(3),
-        &Wish { may_risk: true, ..wish(Cause::Expired) },
-        &setup(),
-        now,
-    ) else {
+    let Plan::Ask(attempt) =
+        plan(&in_doubt, &holds(3), &Wish { may_risk: true, ..wish(Cause::Expired) }, &setup(), now)
+    else {
         panic!("not sent")
     };
-    let sent = attempt.record.sent.as_ref().unwrap();
+    let sent = attempt.write.unwrap().sent.unwrap();
     assert_eq!((sent.attempts, sent.first_ms), (1, milliseconds_at(now)));
     assert_eq!(attempt.before.unwrap().attempts, 0);
 }

@@ -2,6 +2,7 @@
 
 use crate::error::TokenError;
 use crate::oauth2::dialect::known::{self, ONE_LINE, VISIBLE};
+use crate::token::characters::{check, is_invisible};
 
 /// Checks that a parameter contains no invisible character that its definition excludes, such as a line break.
 ///
@@ -17,34 +18,7 @@ pub(in crate::oauth2) fn check_characters(name: &str, value: &str) -> Result<(),
         traits if traits & ONE_LINE != 0 => |c| c.is_control() && c != '\t',
         _ => return Ok(()),
     };
-    let Some((at, c)) = value.char_indices().find(|(_, c)| is_wrong(*c)) else {
-        return Ok(());
-    };
-    let kind = match c {
-        '\r' | '\n' => "a line break",
-        _ if c.is_control() => "a control character",
-        _ => "an invisible character",
-    };
-    Err(TokenError::misconfigured(format!(
-        "`{name}` contains {kind} at byte {at}: remove it before the value is passed on"
-    )))
-}
-
-fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || c != ' ' && c.is_whitespace()
-        // Soft hyphen, zero-width characters, marks of direction, byte order mark.
-        || matches!(
-            c,
-            '\u{ad}'
-                | '\u{61c}'
-                | '\u{180e}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{202a}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-        )
+    check(name, value, is_wrong)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(super) use self::characters::check_characters;
 pub(super) use self::parameters::Parameters;
 pub(super) use self::previous::from_previous;
 use self::translate::{Pair, translate};
-use super::client_auth::Authentication;
+use super::client_auth::AuthParams;
 use super::dialect::{BodyFormat, Dialect, RequestMethod, is_reserved_header};
 use super::scrub::Secrets;
 use crate::error::TokenError;
@@ -27,7 +27,7 @@ pub(super) fn compose(
     dialect: &Dialect,
     url: &Uri,
     parameters: &Parameters,
-    authentication: &Authentication,
+    authentication: &AuthParams,
 ) -> Result<(Request<Full<Bytes>>, Secrets), TokenError> {
     let mut secrets = authentication.secrets.clone();
     add_query(url, &mut secrets);

@@ -23,7 +23,7 @@ pub(in crate::oauth2) fn from_previous(
             ("refresh_token", _) => Some(refresh_token.expose_secret()),
             ("access_token", None) => {
                 return Err(TokenError::misconfigured(format!(
-                    "the parameter `{name}` is the previous access token, which does not exist yet: begin with a token set that has both tokens (`Credentials::replace`)"
+                    "the parameter `{name}` is the previous access token, which does not exist yet: begin with a token set that has both tokens (`Credentials::log_in`)"
                 )));
             }
             (_, None) => None,

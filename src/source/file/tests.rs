@@ -188,7 +188,7 @@ async fn links_of_a_projected_volume_are_followed() {
 
 /// The requests of a program that read the file, over one handle.
 async fn token(credentials: &Credentials) -> Result<String, TokenError> {
-    credentials.token().await.map(|tokens| tokens.access_token().expose_secret().to_owned())
+    credentials.tokens().await.map(|tokens| tokens.access_token().expose_secret().to_owned())
 }
 
 /// A81
@@ -208,7 +208,7 @@ async fn repaired_file_is_read_at_the_next_request() {
     ];
     for (words, spoil) in broken {
         spoil();
-        credentials.forget().await.unwrap();
+        credentials.log_out().await.unwrap();
         for _ in 0..3 {
             let error = token(&credentials).await.unwrap_err();
             assert!(error.to_string().contains(words), "{error}");

@@ -471,15 +471,15 @@ async fn refresh_on_a_full_disk(store: FileStore, path: &Path) {
         async move { Ok(tokens?.with_refresh_token(format!("refresh-{number}"))) }
     });
     let credentials = Credentials::builder(source).store(store).build();
-    credentials.token().await.unwrap();
+    credentials.tokens().await.unwrap();
     assert_eq!(sent.load(Ordering::Relaxed), 1);
 
     let filler = path.with_file_name("filler");
     let mut file = fs::File::create(&filler).unwrap();
     while file.write_all(&[1; 4096]).is_ok() {}
-    let error = credentials.renew().await.unwrap_err();
+    let error = credentials.refresh().await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("make room"), "{error}");
-    let tokens = credentials.token().await.unwrap();
+    let tokens = credentials.tokens().await.unwrap();
     assert_eq!(tokens.access_token().expose_secret(), "access-0");
     assert_eq!(sent.load(Ordering::Relaxed), 1);
 
@@ -487,7 +487,7 @@ async fn refresh_on_a_full_disk(store: FileStore, path: &Path) {
     drop(file);
     let renewed = async {
         // During the backoff.
-        while credentials.renew().await.is_err() {
+        while credentials.refresh().await.is_err() {
             sleep(Duration::from_millis(100)).await;
         }
     };

@@ -265,21 +265,26 @@ impl TokenSource for Process {
 struct Asked {
     epoch: u64,
     failures: u64,
+    /// The log-ins and log-outs of the process.
+    adoptions: u64,
     /// True if a refresh is under way, which may have begun before.
     has_joined: bool,
 }
 
 impl Asked {
-    fn now(world: &World, credentials: &Credentials) -> Self {
+    fn now(life: &Life, credentials: &Credentials) -> Self {
+        let world = &life.world;
         let epoch = world.state().epoch();
+        let adoptions = world.state().procs[life.id].adoptions;
         let failures = world.failures();
-        Self { epoch, failures, has_joined: credentials.status().refreshing }
+        Self { epoch, failures, adoptions, has_joined: credentials.status().refreshing }
     }
 
     /// Checks the result of a refresh that this call has started.
     fn check(&self, life: &Life, outcome: &Result<TokenSet, TokenError>, continues: bool) {
         let world = &life.world;
-        if self.has_joined {
+        let has_logged = world.state().procs[life.id].adoptions != self.adoptions;
+        if self.has_joined || has_logged {
             return;
         }
         match outcome {
@@ -299,7 +304,9 @@ impl Asked {
                     ));
                 }
             }
-            Err(_) if self.failures == world.failures() => world.check_taken_back(life.id),
+            Err(error) if self.failures == world.failures() && !error.is_remembered() => {
+                world.check_taken_back(life.id);
+            }
             Err(_) => {}
         }
     }
@@ -548,8 +555,8 @@ impl Fleet {
                     (life.adoptions, state.history.len())
                 };
                 let outcome = match tokens.clone() {
-                    Some(tokens) => credentials.replace(tokens).await,
-                    None => credentials.forget().await,
+                    Some(tokens) => credentials.log_in(tokens).await,
+                    None => credentials.log_out().await,
                 };
                 (outcome, number, from)
             };
@@ -718,7 +725,7 @@ impl Fleet {
     }
 
     async fn all_ask(&self) -> Vec<Result<TokenSet, TokenError>> {
-        let answers = join_all(self.workers.iter().map(|worker| worker.credentials.token())).await;
+        let answers = join_all(self.workers.iter().map(|worker| worker.credentials.tokens())).await;
         for (worker, answer) in self.workers.iter().zip(&answers) {
             match answer {
                 Ok(tokens) => {
@@ -764,8 +771,8 @@ async fn wished(
         Wish::Token => {
             let token = credentials.status().token;
             let works = matches!(token, TokenStatus::Fresh | TokenStatus::Stale);
-            let asked = Asked::now(world, &credentials);
-            let outcome = credentials.token().await;
+            let asked = Asked::now(life, &credentials);
+            let outcome = credentials.tokens().await;
             if matches!(token, TokenStatus::Missing | TokenStatus::Expired) {
                 asked.check(life, &outcome, continues);
             }
@@ -775,8 +782,8 @@ async fn wished(
             (shown(outcome), limit)
         }
         Wish::Renew => {
-            let asked = Asked::now(world, &credentials);
-            let outcome = credentials.renew().await;
+            let asked = Asked::now(life, &credentials);
+            let outcome = credentials.refresh().await;
             asked.check(life, &outcome, continues);
             (shown(outcome), limit)
         }
@@ -898,6 +905,43 @@ fn an_intent_that_is_taken_back_leaves_the_doubt() {
         Step::Pass(10),
     ];
     found(Class::Forgetful, 2, steps);
+}
+
+#[test]
+fn login_that_was_saved_despite_an_error_is_not_saved_again() {
+    let steps = [
+        Step::Endpoint(EndpointFault::Slow(900)),
+        Step::LogIn(2),
+        Step::StoreFaults(vec![None, Some(OpFault::FailAfter)]),
+        Step::Pass(61_000),
+        Step::Ask(0, Wish::Token),
+        Step::Pass(10),
+        Step::Ask(2, Wish::Token),
+    ];
+    found(Class::Gentle, 4, steps);
+}
+
+#[test]
+fn session_that_went_on_offline_is_not_replaced_by_its_parent() {
+    let case = Case {
+        workers: 4,
+        mode: Mode::Grace,
+        lifetime: Duration::from_secs(5),
+        on_unavailable: Some(OnUnavailable::Continue),
+        skew_ms: 0,
+        steps: vec![
+            Step::StoreDown,
+            Step::Ask(2, Wish::Token),
+            Step::Ask(1, Wish::Token),
+            Step::Ask(4, Wish::Token),
+            Step::Pass(6000),
+            Step::Ask(1, Wish::Token),
+            Step::Pass(10),
+        ],
+    };
+    if let Err(error) = run(Class::Rough, case) {
+        panic!("{error}");
+    }
 }
 
 /// Cases that the model has found.

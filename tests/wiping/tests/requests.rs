@@ -9,7 +9,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use tower_refresh::oauth2::{
-    Authentication, BodyFormat, ClientAuth, Dialect, Grant, RefreshTokenGrant, RequestMethod,
+    AuthParams, BodyFormat, ClientAuth, Dialect, Grant, RefreshTokenGrant, RequestMethod,
     Revocation, TokenEndpoint,
 };
 use tower_refresh::{Cause, Renewal, TokenSet, TokenSource};
@@ -83,7 +83,7 @@ fn no_copy_of_a_parameter_is_freed_unwiped() {
         let endpoint = endpoint().client_auth(ClientAuth::custom(move || {
             let header = header.clone();
             async move {
-                Ok(Authentication::new()
+                Ok(AuthParams::new()
                     .param("client_assertion", ASSERTION)
                     .header(AUTHORIZATION, header))
             }

@@ -1,0 +1,373 @@
+//! The handle that all users of one grant share: its state, and the lock around it.
+
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use http::Extensions;
+use tokio::runtime::Handle;
+use tokio::sync::{broadcast, watch};
+use tokio::time::Sleep;
+
+use super::backoff::Setup;
+use super::event::{self, Event, Events};
+use super::issued::Issued;
+use super::policy::RefreshPolicy;
+use super::state::{Effects, State};
+use super::status::Status;
+use crate::clock::{Deadline, Timestamp};
+use crate::error::TokenError;
+use crate::grant::{Keeper, Store};
+use crate::source::{BoxTokenSource, FetchedFor, TokenSource as _, Watch};
+use crate::target::Target;
+use crate::token::TokenSet;
+
+/// The shared handle to one grant: the current token set, and the refresh in flight.
+///
+/// A [`RefreshLayer`](crate::RefreshLayer) makes its own credentials from a source. Create them yourself to share one token among
+/// several layers and clients, to log in and out, or to watch events. Clones share everything.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::{Credentials, RefreshLayer, StaticToken};
+///
+/// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
+/// let api = RefreshLayer::new(credentials.clone()).origin("https://api.example.com")?;
+/// let files = RefreshLayer::new(credentials.clone()).origin("https://files.example.com")?;
+/// # Ok::<(), tower_refresh::BoxError>(())
+/// ```
+///
+/// # Guarantees
+///
+/// - There is one refresh at a time. Concurrent requests wait for the same refresh and share its result, success or error. A
+///   refresh that has not ended after ten timeouts is considered lost, and another can start. If its result arrives later, it is
+///   used.
+/// - A refresh runs in a task of its own. Dropping the futures that wait for it does not stop it, and its result is used.
+/// - A token that still works is used until it expires, also if its refresh fails.
+/// - A request belongs to one session. After a [log-in](Self::log_in) or a [log-out](Self::log_out), no request of the session
+///   before is sent, or sent again, with the new token. It returns the rejection, or a [denied](TokenError::is_denied) error if it
+///   was never sent. A request that is made while there is no session waits for the next one. There is no session before the first
+///   token, after a log-out, and after the token has expired and the grant is denied.
+/// - An idle program refreshes nothing: there is no background loop.
+///
+/// # Before the runtime ends
+///
+/// Await [`flush`](Self::flush): the response of a refresh in flight is the only copy of the next refresh token.
+///
+/// # Fork
+///
+/// A process must not fork after the first refresh: both processes would own one refresh token.
+#[derive(Clone)]
+pub struct Credentials {
+    shared: Arc<Shared>,
+}
+
+/// Readers of a fresh token read `published` and nothing else. All other decisions are made by the state under the lock, and carried
+/// out after the lock is released: no await, spawn, send, wake, clock or user code while it is held.
+struct Shared {
+    id: u64,
+    keeper: Keeper,
+    policy: RefreshPolicy,
+    /// Detects a change of the source's input. Must not be called under the lock.
+    watch: Option<Watch>,
+    /// Written only under the lock, so that it never becomes older.
+    published: ArcSwapOption<Published>,
+    #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
+    state: std::sync::Mutex<State>,
+    events: broadcast::Sender<Event>,
+    /// The number of flights and adoptions, also of those without a waiter.
+    working: watch::Sender<usize>,
+}
+
+/// The token that requests use without the lock.
+struct Published {
+    issued: Arc<Issued>,
+    until: Deadline,
+}
+
+impl Credentials {
+    pub(super) fn from_parts(
+        source: BoxTokenSource,
+        store: Option<Store>,
+        policy: RefreshPolicy,
+    ) -> Self {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        let info = source.info();
+        let setup = Setup { has_store: store.is_some(), has_fresh_proof: info.fresh_proof };
+        let state = State::new(policy.timing, RandomState::new().hash_one(id), setup);
+        let (leeway, clock) = (policy.timing.leeway(), Arc::clone(&policy.clock));
+        Self {
+            shared: Arc::new(Shared {
+                id,
+                keeper: Keeper::new(source, store, leeway, clock),
+                policy,
+                watch: info.watch,
+                published: ArcSwapOption::empty(),
+                #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
+                state: std::sync::Mutex::new(state),
+                events: broadcast::Sender::new(event::CAPACITY),
+                working: watch::Sender::new(0),
+            }),
+        }
+    }
+
+    /// Returns the current token set without waiting and without starting a refresh.
+    ///
+    /// `None` if there is no token set, if it has expired, or if a server has rejected it and its replacement is in flight. A
+    /// fresh token set is returned without taking a lock.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_refresh::TokenError> {
+    /// use tower_refresh::{Credentials, StaticToken};
+    ///
+    /// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
+    /// assert!(credentials.current().is_none());
+    /// credentials.warm_up().await?;
+    /// assert!(credentials.current().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn current(&self) -> Option<TokenSet> {
+        let issued = self.fresh().or_else(|| {
+            let now = self.now();
+            self.lock().current(now)
+        });
+        issued.map(|issued| issued.tokens.clone())
+    }
+
+    /// Returns a snapshot of the current state.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Credentials, StaticToken, TokenStatus};
+    ///
+    /// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
+    /// assert_eq!(credentials.status().token, TokenStatus::Missing);
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
+    pub fn status(&self) -> Status {
+        let now = self.now();
+        self.lock().status(now)
+    }
+
+    /// Subscribes to the events that follow.
+    pub fn subscribe(&self) -> Events {
+        Events::new(self.shared.events.subscribe())
+    }
+
+    // ===== for requests =====
+
+    /// Returns the fresh token, if there is one. Takes no lock and allocates nothing.
+    pub(crate) fn fresh(&self) -> Option<Arc<Issued>> {
+        let published = self.shared.published.load();
+        let published = published.as_ref()?;
+        (!published.until.has_come(self.now())).then(|| Arc::clone(&published.issued))
+    }
+
+    /// A response accepted the token.
+    pub(crate) fn accepted(&self, token: &Issued, target: Target) {
+        if token.accepted(target) {
+            self.decide(|state, now| state.accepted(now, token.generation, target));
+        }
+    }
+
+    /// The response to a second attempt accepted the token.
+    pub(crate) fn retry_accepted(&self, token: &Issued, target: Target) {
+        token.accepted(target);
+        self.decide(|state, now| state.retry_accepted(now, target));
+    }
+
+    /// The response to a second attempt rejected the token as well.
+    pub(crate) fn retry_rejected(&self, token: &Issued, target: Target) {
+        self.decide(|state, now| state.retry_rejected(now, token.generation, target));
+    }
+
+    /// Returns whether these are the extensions of a token request for these credentials, in any task.
+    pub(crate) fn is_own_request(&self, extensions: &Extensions) -> bool {
+        extensions.get::<FetchedFor>().is_some_and(|ids| ids.includes(self.shared.id))
+    }
+
+    /// Returns a timer, or none if there is no runtime. The caller's runtime comes before the policy's, since it is being polled.
+    pub(crate) fn sleep(&self, duration: Duration) -> Option<Pin<Box<Sleep>>> {
+        self.timer(duration).map(Box::pin)
+    }
+
+    // ===== the lock =====
+
+    /// Decides under the lock, and carries out the effects after it is released.
+    pub(super) fn decide<T>(&self, decide: impl FnOnce(&mut State, Timestamp) -> T) -> T {
+        let now = self.now();
+        let (decided, effects) = {
+            let mut state = self.lock();
+            let decided = decide(&mut state, now);
+            self.publish(&state, now);
+            (decided, state.take_effects())
+        };
+        let Effects { ended, news, discarded } = effects;
+        drop(discarded);
+        // Before the waiters are woken: a request that continues finds the events of the flight that it waited for.
+        for event in &news {
+            // To have no subscriber is not an error.
+            let _ = self.shared.events.send(event.clone());
+        }
+        for (waiters, outcome) in ended {
+            // To have no waiter is not an error. Without an outcome the sender is dropped.
+            let _ = outcome.map(|outcome| waiters.send(outcome));
+        }
+        // Last: a `tracing` subscriber is code of others, and may be slow or panic.
+        for event in news {
+            event.trace();
+        }
+        decided
+    }
+
+    fn publish(&self, state: &State, now: Timestamp) {
+        let published = self.shared.published.load();
+        // After a failure, each request checks the source's input for a change.
+        let watches = self.shared.watch.is_some() && state.has_failed();
+        let next = state.published(now).filter(|_| !watches);
+        let unchanged = match (&*published, &next) {
+            (None, None) => true,
+            (Some(old), Some((issued, until))) => {
+                Arc::ptr_eq(&old.issued, issued) && old.until == *until
+            }
+            _ => false,
+        };
+        if !unchanged {
+            let next = next
+                .map(|(issued, until)| Arc::new(Published { issued: Arc::clone(issued), until }));
+            self.shared.published.store(next);
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic runs under the lock, and the state is consistent between two decisions.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the backoffs if the source's input has changed since a refresh failed, or since its token was rejected.
+    pub(super) fn notice_change(&self, is_rejected: bool) {
+        if let Some(watch) = &self.shared.watch
+            && (is_rejected || self.lock().has_failed())
+            && watch.has_changed()
+        {
+            self.decide(|state, _| state.source_changed());
+        }
+    }
+
+    // ===== for flights =====
+
+    pub(super) fn report(&self, event: Event) {
+        event.trace();
+        // To have no subscriber is not an error.
+        let _ = self.shared.events.send(event);
+    }
+
+    pub(super) fn working(&self) -> &watch::Sender<usize> {
+        &self.shared.working
+    }
+
+    pub(super) fn keeper(&self) -> &Keeper {
+        &self.shared.keeper
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.shared.id
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.shared.policy.timing.timeout
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.shared.policy.clock.now().bounded()
+    }
+
+    pub(super) fn timer(&self, duration: Duration) -> Option<Sleep> {
+        let runtime = Handle::try_current().or_else(|_| self.runtime()).ok()?;
+        let _context = runtime.enter();
+        Some(tokio::time::sleep(duration))
+    }
+
+    /// Returns the runtime that refreshes run on.
+    pub(super) fn runtime(&self) -> Result<Handle, TokenError> {
+        if let Some(runtime) = &self.shared.policy.runtime {
+            return Ok(runtime.clone());
+        }
+        Handle::try_current().map_err(|_| {
+            TokenError::misconfigured(
+                "a refresh needs a tokio runtime: call from within one, or name one with RefreshPolicy::runtime",
+            )
+        })
+    }
+
+    pub(super) fn refuse_recursion(&self) -> Result<(), TokenError> {
+        match FetchedFor::current_includes(self.shared.id) {
+            true => Err(recursion()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Returns the error for a token request that would wait for the token that it is to fetch.
+pub(crate) fn recursion() -> TokenError {
+    TokenError::misconfigured(
+        "the token source waits for its own token: its HTTP client must not pass through the RefreshLayer that it feeds",
+    )
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("policy", &self.shared.policy).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use tower::{ServiceBuilder, ServiceExt as _};
+
+    use super::*;
+    use crate::{RefreshLayer, Renewal};
+
+    /// E2: nor does its acceptance.
+    #[test]
+    fn request_with_a_fresh_token_takes_no_lock() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let credentials = Credentials::new(|_: Renewal| async { TokenSet::bearer("t") });
+        runtime.block_on(credentials.warm_up()).unwrap();
+        let layer = RefreshLayer::new(credentials.clone()).origin("https://api.test").unwrap();
+        let client =
+            ServiceBuilder::new().layer(layer).service_fn(|_: Request<Full<Bytes>>| async {
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+            });
+
+        let locked = credentials.lock();
+        let (done, is_done) = mpsc::channel();
+        let sender = thread::spawn(move || {
+            let request = Request::get("https://api.test/").body(Full::default()).unwrap();
+            let answer = runtime.block_on(client.oneshot(request));
+            done.send(answer.is_ok())
+        });
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(true));
+        drop(locked);
+        sender.join().unwrap().unwrap();
+    }
+}

@@ -1,0 +1,260 @@
+//! The tasks of the credentials: refreshes, log-ins, log-outs and saves.
+//!
+//! A task outlives its callers, because the response is the only copy of the next refresh token: a caller that is dropped, timed out
+//! or cancelled changes nothing. However the task ends, also if the source panics or the runtime is shut down, its guard lands the
+//! flight, so that no request waits forever.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::OwnedMutexGuard;
+use tokio::task::JoinHandle;
+
+use super::event::Event;
+use super::flight::{Adoption, Departure, Errand, LOST_AFTER, Landed};
+use super::handle::Credentials;
+use crate::classify::Challenge;
+use crate::error::TokenError;
+use crate::grant::{Look, Notes};
+use crate::source::{FetchedFor, Renewal};
+use crate::token::TokenSet;
+
+impl Credentials {
+    /// Replaces the current tokens, for example after the user has logged in.
+    ///
+    /// New requests use the token set. Requests of the session before are not sent with it: see [`Credentials`]. The result of a
+    /// refresh in flight is not used, and remembered failures are forgotten. The log-in is recorded when that refresh has ended.
+    ///
+    /// # Errors
+    ///
+    /// - With a store, a [denied](TokenError::is_denied) error if the server has replaced this refresh token before. It is not stored,
+    ///   because the store has its successor. The access token is used nevertheless. (A spent refresh token is not sent without
+    ///   a store either: the next refresh is denied.)
+    /// - With a store, the error of the store. The token set is used nevertheless, and saved later.
+    /// - A [misconfigured](TokenError::is_misconfigured) error if there is no tokio runtime, or if the source itself calls this.
+    ///   Nothing is replaced.
+    /// - An [ambiguous](TokenError::is_ambiguous) error if the source panicked, or if the runtime was shut down or has no time
+    ///   driver.
+    ///
+    /// # Cancel safety
+    ///
+    /// After the first poll, dropping this future does not stop it.
+    #[doc(alias("replace", "set", "login"))]
+    pub async fn log_in(&self, tokens: TokenSet) -> Result<(), TokenError> {
+        self.adopt(Some(tokens)).await
+    }
+
+    /// Removes the tokens, for example after the user has logged out.
+    ///
+    /// Requests of this session that wait for a token fail. The result of a refresh in flight is not used. The log-out is recorded
+    /// when that refresh has ended. A later request asks the source again: a source that has only a refresh token denies it.
+    ///
+    /// # Errors
+    ///
+    /// As [`log_in`](Self::log_in).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`log_in`](Self::log_in).
+    #[doc(alias("forget", "clear", "logout"))]
+    pub async fn log_out(&self) -> Result<(), TokenError> {
+        self.adopt(None).await
+    }
+
+    async fn adopt(&self, tokens: Option<TokenSet>) -> Result<(), TokenError> {
+        let runtime = self.runtime()?;
+        self.refuse_recursion()?;
+        let set = self.keeper().new_id();
+        let adoption = self.decide(|state, now| state.adopt(now, set, tokens.clone()));
+        let adopting = Adopting { adoption, work: Working::begin(self) };
+        run(self, &runtime, adopting.record(tokens), "was notified of a log-in or log-out").await
+    }
+
+    /// Waits until no refresh is in flight and each log-in and log-out is recorded, and then saves unsaved tokens.
+    ///
+    /// Await it before the runtime ends, with a time limit of your own.
+    ///
+    /// # Errors
+    ///
+    /// - With a store, the error of a token set that still cannot be saved. It exists in memory only and is lost
+    ///   when the program ends.
+    /// - A [misconfigured](TokenError::is_misconfigured) error if a token source calls this, of these credentials or of others: it
+    ///   would wait for its own end.
+    /// - With a store, a misconfigured error if there is no tokio runtime, and an [ambiguous](TokenError::is_ambiguous) error if the
+    ///   source panicked or the runtime was shut down.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this future changes nothing. A save that has begun is not stopped.
+    pub async fn flush(&self) -> Result<(), TokenError> {
+        // Also for other credentials: two sources that flush each other's credentials would wait forever.
+        if FetchedFor::current().is_some() {
+            return Err(TokenError::misconfigured(
+                "`Credentials::flush` was called from within a token source, and would wait for its own end: call it where the program ends",
+            ));
+        }
+        // The sender lives as long as `self`.
+        let _ = self.working().subscribe().wait_for(|working| *working == 0).await;
+        if !self.keeper().has_store() {
+            return Ok(());
+        }
+        let credentials = self.clone();
+        let save = async move {
+            let is_saved = credentials.keeper().save().await?;
+            credentials.decide(|state, now| state.saved(now, Ok(is_saved)));
+            Ok(())
+        };
+        run(self, &self.runtime()?, save, "saved tokens").await
+    }
+}
+
+/// Starts a flight. Not to be called under the lock.
+pub(super) fn start(
+    credentials: &Credentials,
+    departure: Departure,
+    challenge: Option<Challenge>,
+    runtime: &Handle,
+) {
+    let flying =
+        Flying { departure, asked: false, landed: false, work: Working::begin(credentials) };
+    drop(spawn(credentials, runtime, flying.fly(challenge)));
+}
+
+/// Awaits a task that goes on without its caller.
+async fn run(
+    credentials: &Credentials,
+    runtime: &Handle,
+    task: impl Future<Output = Result<(), TokenError>> + Send + 'static,
+    activity: &str,
+) -> Result<(), TokenError> {
+    spawn(credentials, runtime, task).await.unwrap_or_else(|_| {
+        Err(TokenError::ambiguous(format!(
+            "the source panicked or its runtime was shut down while it {activity}"
+        )))
+    })
+}
+
+fn spawn<T: Send + 'static>(
+    credentials: &Credentials,
+    runtime: &Handle,
+    task: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    let fetched_for = FetchedFor::current().unwrap_or_default().and(credentials.id());
+    // A runtime that has been shut down drops the task here, and its guard lands it.
+    runtime.spawn(fetched_for.scope(task))
+}
+
+/// Counts as work under way until it is dropped: `flush` waits for it.
+struct Working {
+    credentials: Credentials,
+}
+
+impl Working {
+    fn begin(credentials: &Credentials) -> Self {
+        credentials.working().send_modify(|working| *working += 1);
+        Self { credentials: credentials.clone() }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.credentials.working().send_modify(|working| *working -= 1);
+    }
+}
+
+/// The task of a flight. If it is dropped before it has landed, it lands with an error.
+struct Flying {
+    departure: Departure,
+    /// Whether the source was asked.
+    asked: bool,
+    landed: bool,
+    // Last, so that the work is over when the rest is.
+    work: Working,
+}
+
+impl Flying {
+    async fn fly(mut self, challenge: Option<Challenge>) {
+        let _turn: OwnedMutexGuard<()> = Arc::clone(&self.departure.turn).lock_owned().await;
+        let credentials = self.work.credentials.clone();
+        if !credentials.lock().wants(self.departure.id) {
+            // The application has logged in or out meanwhile.
+            self.landed = true;
+            return;
+        }
+        self.asked = true;
+        let keeper = credentials.keeper();
+        let wish = self.departure.wish;
+        let (landed, notes) = match self.departure.errand {
+            Errand::Refresh => {
+                let renewal = Renewal::new(wish.cause)
+                    .with_challenge(challenge)
+                    .with_fetched_for(FetchedFor::current());
+                let on_unknown = |error| credentials.report(Event::OutcomeUnknown { error });
+                let (result, notes) = keeper.refresh(wish, renewal, &on_unknown).await;
+                (Landed::Refreshed(result), notes)
+            }
+            Errand::Look => {
+                let (look, notes) = keeper.look(wish).await;
+                (Landed::Looked(look), notes)
+            }
+            Errand::Save => (Landed::Saved(keeper.save().await), Notes::default()),
+        };
+        self.land(landed, notes);
+    }
+
+    fn land(&mut self, landed: Landed, notes: Notes) {
+        self.landed = true;
+        let departure = &self.departure;
+        self.work.credentials.decide(|state, now| state.land(now, departure, landed, notes));
+    }
+}
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        if self.landed {
+            return;
+        }
+        let error = match self.asked {
+            false => TokenError::transient("the runtime was shut down before the refresh began"),
+            true if std::thread::panicking() => TokenError::ambiguous("the token source panicked"),
+            true => TokenError::ambiguous("the runtime was shut down during the refresh"),
+        };
+        let landed = match self.departure.errand {
+            Errand::Refresh => Landed::Refreshed(Err(error)),
+            Errand::Look => Landed::Looked(Look::Nothing),
+            Errand::Save => Landed::Saved(Err(error)),
+        };
+        self.land(landed, Notes::default());
+    }
+}
+
+/// The task of an adoption. However it ends, the waiters are woken.
+struct Adopting {
+    adoption: Adoption,
+    work: Working,
+}
+
+impl Adopting {
+    async fn record(self, tokens: Option<TokenSet>) -> Result<(), TokenError> {
+        let credentials = &self.work.credentials;
+        let turn = Arc::clone(&self.adoption.turn).lock_owned();
+        // The flight that holds the turn is given as long as any other, and is lost then.
+        let patience = credentials.timeout().saturating_mul(LOST_AFTER);
+        let _turn: OwnedMutexGuard<()> = match tokio::time::timeout(patience, turn).await {
+            Ok(turn) => turn,
+            Err(_) => credentials.decide(|state, _| state.give_up_on_turn()).lock_owned().await,
+        };
+        if credentials.lock().epoch() != self.adoption.epoch {
+            // A later log-in or log-out decides.
+            return Ok(());
+        }
+        credentials.keeper().log_in(self.adoption.set, tokens).await
+    }
+}
+
+impl Drop for Adopting {
+    fn drop(&mut self) {
+        self.work.credentials.decide(|state, _| state.adopted(&self.adoption));
+    }
+}

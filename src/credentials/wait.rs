@@ -1,0 +1,306 @@
+//! Those who wait for a token: requests, and calls of the application.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_util::FutureExt as _;
+
+use super::flight::Landing;
+use super::generation::Generation;
+use super::handle::Credentials;
+use super::issued::Issued;
+use super::session::{self, Session};
+use super::state::{Decision, State};
+use super::task;
+use crate::classify::Challenge;
+use crate::error::TokenError;
+use crate::limit;
+use crate::source::Cause;
+use crate::target::Target;
+use crate::token::TokenSet;
+
+impl Credentials {
+    /// Returns a valid token set. Obtains one first if necessary.
+    ///
+    /// The call belongs to no session: after a log-in or a log-out while it waits, it returns the tokens of the new session.
+    ///
+    /// # Errors
+    ///
+    /// The [`TokenError`] of the refresh. Also:
+    ///
+    /// - A [transient](TokenError::is_transient) error if no token set arrives within the policy's timeout.
+    /// - A [misconfigured](TokenError::is_misconfigured) error if a refresh is needed and there is no tokio runtime, or if the source
+    ///   itself calls this.
+    ///
+    /// # Panics
+    ///
+    /// If a refresh is needed and the runtime has no time driver (`enable_time`), like tokio's own timers.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this future does not stop the refresh. Its result is used.
+    #[doc(alias = "token")]
+    pub async fn tokens(&self) -> Result<TokenSet, TokenError> {
+        if let Some(issued) = self.fresh() {
+            return Ok(issued.tokens.clone());
+        }
+        self.wait_for(Want::Token).await
+    }
+
+    /// Obtains a newer token set than the current one.
+    ///
+    /// Joins a refresh that is in flight. A log-in while it waits counts as the newer token set. During the backoff after a failure,
+    /// it returns the [remembered](TokenError::is_remembered) error and asks no source, with two exceptions: a source that is
+    /// [misconfigured](TokenError::is_misconfigured), and a denied source that is asked again every five minutes ([`TokenError`]), are
+    /// asked at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`tokens`](Self::tokens).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`tokens`](Self::tokens).
+    #[doc(alias("renew", "force"))]
+    pub async fn refresh(&self) -> Result<TokenSet, TokenError> {
+        let generation = self.lock().generation();
+        self.wait_for(Want::NewerThan(generation)).await
+    }
+
+    pub(super) async fn wait_for(&self, want: Want) -> Result<TokenSet, TokenError> {
+        match self.ask(want) {
+            Answer::Use(issued) => Ok(issued.tokens.clone()),
+            Answer::Wait(waiting) => waiting.await.map(|issued| issued.tokens.clone()),
+            Answer::Refuse(error) => Err(error),
+        }
+    }
+
+    /// Obtains the first token, for example at start-up rather than for the first request.
+    ///
+    /// Does nothing if there is a valid token.
+    ///
+    /// # Errors
+    ///
+    /// As [`tokens`](Self::tokens).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`tokens`](Self::tokens).
+    #[doc(alias("prime", "preload"))]
+    pub async fn warm_up(&self) -> Result<(), TokenError> {
+        self.tokens().await.map(drop)
+    }
+
+    /// Answers a request for a token, and starts a flight if one is needed.
+    pub(crate) fn ask(&self, mut want: Want) -> Answer {
+        self.notice_change(matches!(want, Want::NewerThanRejected { .. }));
+        let runtime = self.runtime().and_then(|runtime| self.refuse_recursion().map(|()| runtime));
+        let decision = self.decide(|state, now| {
+            if let Want::TokenOf(session @ None) = &mut want {
+                *session = Some(state.session_of_new_request(now));
+            }
+            let decision = match &want {
+                want if want.is_over(state) => Decision::Refuse(session::is_over()),
+                Want::Token => state.token_for_application(now),
+                Want::TokenOf(_) => state.token(now),
+                Want::NewerThanRejected { generation, target, .. } => {
+                    state.rejected(now, *generation, *target)
+                }
+                Want::NewerThan(generation) => state.forced(now, *generation),
+            };
+            match (decision, &runtime) {
+                (Decision::Start(departure), Err(error)) => {
+                    state.call_off(&departure);
+                    Decision::Refuse(error.clone())
+                }
+                // The token is used while it lasts.
+                (Decision::UseAndStart(issued, departure), Err(_)) => {
+                    state.call_off(&departure);
+                    Decision::Use(issued)
+                }
+                (Decision::Join(_), Err(error)) => Decision::Refuse(error.clone()),
+                (decision, _) => decision,
+            }
+        });
+        let wait = |want, landing| Answer::Wait(Waiting::new(self.clone(), want, landing));
+        let (answer, departure) = match decision {
+            Decision::Use(issued) => return Answer::Use(issued),
+            Decision::Refuse(error) => return Answer::Refuse(error),
+            Decision::Join(landing) => return wait(want, landing),
+            Decision::UseAndStart(issued, departure) => (Answer::Use(issued), departure),
+            Decision::Start(departure) => {
+                (wait(want.clone(), departure.landing.clone()), departure)
+            }
+        };
+        let challenge = match want {
+            // Only for the token that is refreshed now, not for the rejection of an older one.
+            Want::NewerThanRejected { challenge, .. }
+                if departure.wish.cause == Cause::Rejected =>
+            {
+                challenge
+            }
+            _ => None,
+        };
+        match runtime {
+            Ok(runtime) => task::start(self, departure, challenge, &runtime),
+            // Called off above.
+            Err(error) => return Answer::Refuse(error),
+        }
+        answer
+    }
+
+    /// Answers a request that obtained a token, and then readied its service, perhaps for a long time.
+    ///
+    /// With `may_have_expired`, a token is used although it has expired meanwhile: a token without a lifetime serves the requests
+    /// that waited for it.
+    pub(crate) fn recheck(&self, token: Arc<Issued>, may_have_expired: bool) -> Answer {
+        if let Some(fresh) = self.fresh().filter(|fresh| fresh.session == token.session) {
+            return Answer::Use(fresh);
+        }
+        let want = Want::TokenOf(Some(token.session));
+        let may_be_sent = may_have_expired || !token.is_expired(self.now());
+        if may_be_sent && self.is_for(&token, &want) {
+            return Answer::Use(token);
+        }
+        self.ask(want)
+    }
+
+    /// Returns whether a token and its waiter belong to the current session.
+    fn is_for(&self, token: &Issued, want: &Want) -> bool {
+        let state = self.lock();
+        token.session == state.session() && !want.is_over(&state)
+    }
+}
+
+/// A wish for a token.
+#[derive(Clone, Debug)]
+pub(crate) enum Want {
+    /// A token that may be sent, of any session.
+    Token,
+    /// A token for a request of this session; for a new request if `None`.
+    TokenOf(Option<Session>),
+    /// A newer token than this one, which a resource server rejected.
+    NewerThanRejected { generation: Generation, target: Target, challenge: Option<Challenge> },
+    /// A newer token than this one, because the application asks for it.
+    NewerThan(Generation),
+}
+
+impl Want {
+    /// Returns whether a log-in or a log-out has ended the session of the request.
+    fn is_over(&self, state: &State) -> bool {
+        match self {
+            Self::TokenOf(Some(session)) => state.session() > *session,
+            Self::NewerThanRejected { generation, .. } => state.is_of_earlier_session(*generation),
+            Self::Token | Self::TokenOf(None) | Self::NewerThan(_) => false,
+        }
+    }
+}
+
+/// The answer of the credentials.
+pub(crate) enum Answer {
+    Use(Arc<Issued>),
+    Wait(Waiting),
+    Refuse(TokenError),
+}
+
+/// Waits for a usable token, from a flight, a log-in or another process.
+///
+/// Dropping it does not stop the flight.
+pub(crate) struct Waiting {
+    credentials: Credentials,
+    want: Want,
+    /// An error from before a log-in is not for a waiter that asked after it.
+    epoch: u64,
+    landing: Landing,
+    // Each waiter uses its own runtime: a flight on a runtime that is not polled holds up no waiter.
+    patience: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    /// How often it has asked again.
+    asks: u32,
+}
+
+impl Waiting {
+    fn new(credentials: Credentials, want: Want, landing: Landing) -> Self {
+        let patience = credentials.timer(credentials.timeout()).map(|timer| {
+            Box::pin(limit::passed(timer)) as Pin<Box<dyn Future<Output = ()> + Send + Sync>>
+        });
+        let epoch = credentials.lock().epoch();
+        Self { credentials, want, epoch, landing, patience, asks: 0 }
+    }
+
+    /// Returns whether a token will do that is current but not new.
+    fn takes_any(&self) -> bool {
+        matches!(self.want, Want::Token | Want::TokenOf(_))
+    }
+}
+
+impl Future for Waiting {
+    type Output = Result<Arc<Issued>, TokenError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let credentials = this.credentials.clone();
+        loop {
+            match this.landing.poll_unpin(cx) {
+                Poll::Ready(Ok(Ok(issued))) if credentials.is_for(&issued, &this.want) => {
+                    return Poll::Ready(Ok(issued));
+                }
+                Poll::Ready(Ok(Err(error))) if credentials.lock().epoch() == this.epoch => {
+                    // The token that was not replaced may still be good for this request.
+                    let now = credentials.now();
+                    let usable = credentials.lock().usable(now).filter(|_| this.takes_any());
+                    let usable = usable.filter(|issued| credentials.is_for(issued, &this.want));
+                    return Poll::Ready(usable.ok_or(error));
+                }
+                // The application has logged in or out, for example.
+                Poll::Ready(_) => {
+                    this.asks += 1;
+                    if this.asks > ASKS_MAX {
+                        return Poll::Ready(Err(TokenError::transient(format!(
+                            "gave up waiting for a token after {ASKS_MAX} refreshes, log-ins and log-outs that brought none: does the clock of the policy run?"
+                        ))));
+                    }
+                    match credentials.ask(this.want.clone()) {
+                        Answer::Use(issued) => return Poll::Ready(Ok(issued)),
+                        Answer::Refuse(error) => return Poll::Ready(Err(error)),
+                        // The time that it has waited so far counts.
+                        Answer::Wait(next) => {
+                            this.epoch = next.epoch;
+                            this.landing = next.landing;
+                        }
+                    }
+                }
+                Poll::Pending => {
+                    // The call was made elsewhere, as a buffer's worker does, and is awaited in the fetch.
+                    credentials.refuse_recursion()?;
+                    // There is a timer: a caller without a runtime does not wait.
+                    let Some(patience) = &mut this.patience else {
+                        return Poll::Pending;
+                    };
+                    ready!(patience.as_mut().poll(cx));
+                    // The token that is being replaced may still be good for this request.
+                    if this.takes_any()
+                        && let Answer::Use(issued) = credentials.ask(this.want.clone())
+                    {
+                        return Poll::Ready(Ok(issued));
+                    }
+                    return Poll::Ready(Err(TokenError::transient(format!(
+                        "no token within {:?}; the refresh goes on and its answer will be used",
+                        credentials.timeout()
+                    ))));
+                }
+            }
+        }
+    }
+}
+
+/// How often a waiter asks again. With a clock that jumps, each flight ends before it lands, and a waiter would ask forever.
+const ASKS_MAX: u32 = 16;
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting").field("want", &self.want).finish_non_exhaustive()
+    }
+}
