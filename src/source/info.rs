@@ -82,7 +82,7 @@ impl SourceInfo {
 
     /// Sets the refresh token that the source is configured with.
     ///
-    /// It has its turn once: it is [the one to send](super::Renewal::refresh_token) until there is a token set, or until the
+    /// It begins a session once: it is [the one to send](super::Renewal::refresh_token) until there is a token set, or until the
     /// application logs in or out.
     pub fn refresh_token(mut self, refresh_token: impl Into<RefreshToken>) -> Self {
         self.refresh_token =

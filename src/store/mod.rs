@@ -70,34 +70,36 @@
 //! With a store and without one:
 //!
 //! - **A refresh token that may rotate is sent once**, unless an answer was lost.
-//! - **An unknown outcome is never hidden.** If no answer comes, the refresh token may be spent. The error is
+//! - **An unknown outcome is reported.** If no answer comes, the refresh token may be spent, and the error is
 //!   [ambiguous](crate::TokenError::is_ambiguous). The access token is used until it expires, and nothing is sent. Then the refresh
-//!   token is sent once more: either that works, or the server refuses it, and the error reports both. If no answer comes again,
-//!   further attempts are one minute apart, then two, and at most a quarter of an hour. If the server is known to accept a refresh
-//!   token again (`reuse_grace` in the dialect), it is asked again at once, one time, within that window.
-//! - **A refresh token that the server has refused or replaced is not sent again**, although a log-in brings it. A configured
-//!   refresh token has its turn once.
+//!   token is sent once more. If the server refuses it, the error reports both attempts. If no answer comes again, further attempts
+//!   are one minute apart, then two, and at most 15 minutes. If the server is known to accept a refresh token again (`reuse_grace` in
+//!   the dialect), it is asked again at once, one time, within that period.
+//! - **A failed refresh does not shorten the life of a token.** After it, the policy's
+//!   [leeway](crate::RefreshPolicy::leeway) no longer counts, and requests use the access token to its true end.
+//! - **A refresh token that the server has refused or replaced is not sent again**, even if a log-in brings it. A configured refresh
+//!   token begins a session once.
 //! - **A session that has ended does not come back.** [`log_in`](crate::Credentials::log_in) and
 //!   [`log_out`](crate::Credentials::log_out) begin a new session. The result of a refresh of an earlier session is not used. The tokens
 //!   of a fallback source ([`or_else`](crate::TokenSource::or_else)) begin a new session too.
-//! - **Two late answers are ordered by when they were asked for**: the later one is used, also if it arrives first.
+//! - **Two late answers are ordered by their requests.** The answer to the later request is used, even if it arrives first.
 //!
 //! With a store, also across restarts and processes:
 //!
-//! - Wherever a process is killed, the next start finds a whole record. A token set that was saved is not lost.
+//! - No matter when a process is killed, the next start finds a whole record. A token set that was saved is not lost.
 //! - If a process ends between steps 4 and 7, the intent stays **open**. The process that finds it reports that
-//!   ([`Event::OutcomeUnknown`](crate::Event::OutcomeUnknown)), and one process, for all, sends the refresh token once more after the
-//!   access token has expired.
-//! - While the store is unavailable, nothing is sent, and the access token is used until it expires. If the server does not
-//!   rotate, or with [`OnUnavailable::Continue`](crate::OnUnavailable::Continue), the credentials go on with what is in memory. Lock
+//!   ([`Event::OutcomeUnknown`](crate::Event::OutcomeUnknown)), and one process sends the refresh token once more after the access token
+//!   has expired.
+//! - While the store is unavailable, nothing is sent, and the access token is used until it expires. If the server does not replace
+//!   refresh tokens, or with [`OnUnavailable::Continue`](crate::OnUnavailable::Continue), the credentials continue in memory. Lock
 //!   contention is not an outage: without the lock, nothing is sent.
 //! - A token set that could not be saved is used, kept in memory, and saved as soon as the store is available.
 //!   [`Event::Unsaved`](crate::Event::Unsaved) and [`Credentials::flush`](crate::Credentials::flush) report it.
 //! - The successor of what is stored is always saved, also by a process that was suspended and has lost its lock.
 //! - `log_in` and `log_out` are saved at once. Other processes learn of them with their next refresh, and use their access token
 //!   until then.
-//! - A *different* configured refresh token replaces what is stored, because the user has logged in again. One that had its turn
-//!   does not, so that neither a restart nor an old configuration sends it.
+//! - A *different* configured refresh token ends the stored session, because the user has logged in again. One that has begun a
+//!   session before does not, so that neither a restart nor an old configuration sends it.
 //! - A record is bound to the origin of the token endpoint, the client id and the
 //!   [name](crate::CredentialsBuilder::name). With another configuration nothing is sent and nothing is changed. An `EncryptedStore`
 //!   record is also bound to its [place](TokenStore::place), so that two records cannot be swapped.
