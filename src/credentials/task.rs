@@ -67,8 +67,9 @@ impl Credentials {
         self.refuse_recursion()?;
         let set = self.keeper().new_id();
         let adoption = self.decide(|state, now| state.adopt(now, set, tokens.clone()));
-        let adopting = Adopting { adoption, work: Working::begin(self) };
-        run(self, &runtime, adopting.record(tokens), "was notified of a log-in or log-out").await
+        let (session, work) = (Some(tokens), Working::begin(self));
+        let adopting = Adopting { adoption, session, is_saved: false, work };
+        run(self, &runtime, adopting.record(), "was notified of a log-in or log-out").await
     }
 
     /// Waits until no refresh is in flight and each log-in and log-out is recorded, and then saves unsaved tokens.
@@ -229,14 +230,17 @@ impl Drop for Flying {
     }
 }
 
-/// The task of an adoption. However it ends, the waiters are woken.
+/// The task of an adoption. However it ends, the ledger has the session, and the waiters are woken.
 struct Adopting {
     adoption: Adoption,
+    /// The tokens of the log-in, or none of a log-out, until the ledger has them.
+    session: Option<Option<TokenSet>>,
+    is_saved: bool,
     work: Working,
 }
 
 impl Adopting {
-    async fn record(self, tokens: Option<TokenSet>) -> Result<(), TokenError> {
+    async fn record(mut self) -> Result<(), TokenError> {
         let credentials = &self.work.credentials;
         let turn = Arc::clone(&self.adoption.turn).lock_owned();
         // The flight that holds the turn is given as long as any other, and is lost then.
@@ -249,12 +253,22 @@ impl Adopting {
             // A later log-in or log-out decides.
             return Ok(());
         }
-        credentials.keeper().log_in(self.adoption.set, tokens).await
+        let Some(tokens) = self.session.take() else { return Ok(()) };
+        let result = credentials.keeper().log_in(self.adoption.set, tokens).await;
+        self.is_saved = result.is_ok();
+        result
     }
 }
 
 impl Drop for Adopting {
     fn drop(&mut self) {
-        self.work.credentials.decide(|state, _| state.adopted(&self.adoption));
+        let credentials = &self.work.credentials;
+        if let Some(tokens) = self.session.take()
+            && credentials.lock().epoch() == self.adoption.epoch
+        {
+            // The runtime has been shut down. The ledger must not go on with the session before.
+            credentials.keeper().log_in_unsaved(self.adoption.set, tokens);
+        }
+        credentials.decide(|state, now| state.adopted(now, &self.adoption, self.is_saved));
     }
 }

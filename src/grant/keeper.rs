@@ -195,18 +195,8 @@ impl Keeper {
         tokens: Option<TokenSet>,
     ) -> Result<(), TokenError> {
         let setup = self.setup();
-        let now = self.clock.now().wall();
         let refresh_token = tokens.as_ref().and_then(TokenSet::refresh_token).cloned();
-        self.with(|ledger| {
-            let record = ledger.record.as_ref();
-            // A store may have the successor of such a token, and it must not be lost.
-            let is_saved = self.store.is_some() && plan::is_brought_back(record, tokens.as_ref());
-            let next = (!is_saved).then(|| plan::log_in(record, tokens, now, &setup));
-            ledger.begin_session(id, next);
-            if self.store.is_none() {
-                ledger.unsaved = None;
-            }
-        });
+        self.begin_session(id, tokens, &setup);
         let is_overtaken = || self.with(|ledger| ledger.is_overtaken(id));
         if let Some(store) = self.store.as_ref().filter(|_| !is_overtaken())
             && let Err(failure) =
@@ -224,6 +214,26 @@ impl Keeper {
                 "the server has replaced this refresh token before, so that it was not stored; the user must log in again",
             )),
         }
+    }
+
+    /// Begins a new session, which is saved with the next refresh.
+    pub(crate) fn log_in_unsaved(&self, id: SetId, tokens: Option<TokenSet>) {
+        self.begin_session(id, tokens, &self.setup());
+        self.with(Ledger::session_is_late);
+    }
+
+    fn begin_session(&self, id: SetId, tokens: Option<TokenSet>, setup: &Setup) {
+        let now = self.now().wall();
+        self.with(|ledger| {
+            let record = ledger.record.as_ref();
+            // A store may have the successor of such a token, and it must not be lost.
+            let is_saved = self.store.is_some() && plan::is_brought_back(record, tokens.as_ref());
+            let next = (!is_saved).then(|| plan::log_in(record, tokens, now, setup));
+            ledger.begin_session(id, next);
+            if self.store.is_none() {
+                ledger.unsaved = None;
+            }
+        });
     }
 
     // ===== the record =====
