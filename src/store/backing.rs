@@ -10,10 +10,13 @@ use crate::grant::record::{Record, WriteId};
 pub(crate) struct Backed<T>(pub(crate) T);
 
 impl<T: TokenStore> Backing for Backed<T> {
-    fn lock(&self, wait: Duration) -> BoxFuture<'_, Result<Box<dyn BackingLock>, Failure>> {
+    fn lock_or_wait(
+        &self,
+        wait: Duration,
+    ) -> BoxFuture<'_, Result<Option<Box<dyn BackingLock>>, Failure>> {
         Box::pin(async move {
-            let lock = self.0.lock(wait).await?;
-            Ok(Box::new(Held(lock)) as Box<dyn BackingLock>)
+            let lock = self.0.lock_or_wait(wait).await?;
+            Ok(lock.map(|lock| Box::new(Held(lock)) as Box<dyn BackingLock>))
         })
     }
 

@@ -54,7 +54,8 @@
 //! # What happens in a refresh
 //!
 //! 1. **Load.** If another process has stored a newer token set that works, it is used, and nothing is sent.
-//! 2. **Lock.** One process of all that share the store continues. The others wait, and then find what it has stored.
+//! 2. **Lock.** One process of all that share the store continues. The others wait, load again, and find what it has stored. They
+//!    ask for the lock again only if they still need it.
 //! 3. **Load** again, and check once more.
 //! 4. **Save the intent**: which refresh token is about to be sent (a keyed fingerprint of it), when, and how often it was
 //!    sent before.
@@ -167,8 +168,9 @@ pub(crate) fn backing(store: impl TokenStore) -> Box<dyn crate::grant::backing::
 /// # The laws
 ///
 /// 1. **One row and one lock for a grant.** All who share the grant share both.
-/// 2. **The lock is exclusive.** As long as one [`StoreLock`] is held, [`lock`](Self::lock) gives no other. It ends with
-///    [`release`](StoreLock::release), when it is dropped, and with the process that held it; not necessarily at once.
+/// 2. **The lock is exclusive.** As long as one [`StoreLock`] is held, [`lock`](Self::lock) and
+///    [`lock_or_wait`](Self::lock_or_wait) give no other. It ends with [`release`](StoreLock::release), when it is dropped, and with
+///    the process that held it; not necessarily at once.
 /// 3. **A lock can be lost**, where it is a lease. [`is_held`](StoreLock::is_held) asks the storage and remembers nothing.
 /// 4. **A save compares and swaps**, in one step that nothing comes between, whether the lock is held or not. It counts if
 ///    the [write id](StoredTokens::write_id) of what is stored is `replaces` (none: if nothing is stored). If it is
@@ -197,6 +199,27 @@ pub trait TokenStore: Send + Sync + 'static {
     ///
     /// [Held](StoreError::held) if another process still holds it after `wait`; other errors if that cannot be known.
     fn lock(&self, wait: Duration) -> impl Future<Output = Result<Self::Lock, StoreError>> + Send;
+
+    /// Takes the lock if it is free. If it is not, waits for at most `wait`, and may return `None` instead of the lock.
+    ///
+    /// The credentials call this method and not [`lock`](Self::lock). After `None`, they load the record, and call it again only
+    /// if they still need the lock. Usually they do not, because the previous holder has stored a new token set.
+    ///
+    /// The default calls `lock`, which is right for locks with a queue, where a release wakes one waiter. Implement it if a
+    /// release wakes all waiters, and return `None` when a waiter is woken. Otherwise, all of them ask for the lock after each
+    /// release, and the number of requests grows with the square of the number of waiters. A store around another one passes
+    /// the call on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`lock`](Self::lock). If another process still holds the lock after `wait`, both `None` and
+    /// [held](StoreError::held) are right.
+    fn lock_or_wait(
+        &self,
+        wait: Duration,
+    ) -> impl Future<Output = Result<Option<Self::Lock>, StoreError>> + Send {
+        async move { self.lock(wait).await.map(Some) }
+    }
 
     /// Returns what is stored, or none if nothing is.
     ///
