@@ -24,7 +24,6 @@ use super::backing::{Backing, BackingLock, Failure};
 use super::ledger::{Due, Ledger, Set, SetId};
 use super::plan::{self, Leeway, Plan, Setup, Wish};
 use super::record::{Binding, Record, WriteId};
-use super::refresh::Refresh;
 use crate::clock::{Clock, Timestamp};
 use crate::error::TokenError;
 use crate::limit::Limit;
@@ -35,7 +34,7 @@ use crate::token::characters::{self, is_invisible};
 /// The ledger of one grant, and the ways to change it.
 pub(crate) struct Keeper {
     source: BoxTokenSource,
-    store: Option<Store>,
+    pub(super) store: Option<Store>,
     leeway: Leeway,
     clock: Arc<dyn Clock>,
     #[expect(clippy::disallowed_types, reason = "held for a moment, and never across an await")]
@@ -133,27 +132,6 @@ impl Keeper {
     }
 
     // ===== what the credentials ask for =====
-
-    /// Obtains a newer token set than the credentials have.
-    ///
-    /// `renewal` has the cause and the challenge. What is sent is decided here.
-    ///
-    /// `on_unknown` is called before anything is sent if another process has left an attempt with an unknown outcome.
-    pub(crate) async fn refresh(
-        &self,
-        wish: Wish,
-        renewal: Renewal,
-        on_unknown: &(dyn Fn(TokenError) + Sync),
-    ) -> (Result<Obtained, TokenError>, Notes) {
-        let mut notes = Notes::default();
-        let refresh = Refresh { keeper: self, setup: self.setup(), wish, renewal, on_unknown };
-        let result =
-            refresh.run(self.store.as_ref(), &mut notes).await.map_err(Failure::into_error);
-        if result.as_ref().is_err_and(TokenError::is_denied) {
-            self.with(|ledger| ledger.refused_at = Some(ledger.position()));
-        }
-        (result, notes)
-    }
 
     /// Looks for what others have stored. Sends nothing.
     pub(crate) async fn look(&self, wish: Wish) -> (Look, Notes) {
@@ -336,7 +314,7 @@ impl Keeper {
         self.source.fetch(renewal).await
     }
 
-    fn setup(&self) -> Setup {
+    pub(super) fn setup(&self) -> Setup {
         let info = self.source.info();
         let name = self.store.as_ref().map(|store| store.name.clone());
         Setup {

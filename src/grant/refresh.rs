@@ -1,4 +1,4 @@
-//! One refresh, step by step.
+//! One refresh, step by step, with the [keeper](super::keeper)'s source, store and ledger.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
@@ -18,13 +18,36 @@ use crate::limit::Limit;
 use crate::source::{FallbackError, Renewal};
 use crate::token::{RefreshToken, TokenSet};
 
-pub(super) struct Refresh<'a> {
-    pub(super) keeper: &'a Keeper,
-    pub(super) setup: Setup,
-    pub(super) wish: Wish,
+impl Keeper {
+    /// Obtains a newer token set than the credentials have.
+    ///
+    /// `renewal` has the cause and the challenge. What is sent is decided here.
+    ///
+    /// `on_unknown` is called before anything is sent if another process has left an attempt with an unknown outcome.
+    pub(crate) async fn refresh(
+        &self,
+        wish: Wish,
+        renewal: Renewal,
+        on_unknown: &(dyn Fn(TokenError) + Sync),
+    ) -> (Result<Obtained, TokenError>, Notes) {
+        let mut notes = Notes::default();
+        let refresh = Refresh { keeper: self, setup: self.setup(), wish, renewal, on_unknown };
+        let result =
+            refresh.run(self.store.as_ref(), &mut notes).await.map_err(Failure::into_error);
+        if result.as_ref().is_err_and(TokenError::is_denied) {
+            self.with(|ledger| ledger.refused_at = Some(ledger.position()));
+        }
+        (result, notes)
+    }
+}
+
+struct Refresh<'a> {
+    keeper: &'a Keeper,
+    setup: Setup,
+    wish: Wish,
     /// The cause, the challenge, and nothing else.
-    pub(super) renewal: Renewal,
-    pub(super) on_unknown: &'a (dyn Fn(TokenError) + Sync),
+    renewal: Renewal,
+    on_unknown: &'a (dyn Fn(TokenError) + Sync),
 }
 
 /// A token set that the source has returned.
@@ -43,11 +66,7 @@ enum Step {
 }
 
 impl Refresh<'_> {
-    pub(super) async fn run(
-        &self,
-        store: Option<&Store>,
-        notes: &mut Notes,
-    ) -> Result<Obtained, Failure> {
+    async fn run(&self, store: Option<&Store>, notes: &mut Notes) -> Result<Obtained, Failure> {
         let Some(store) = store else { return self.steps(Access::Memory, notes).await };
         match self.run_stored(store, notes).await {
             Err(Failure::Unavailable(error)) if store.goes_on.unwrap_or(!self.setup.rotates) => {
