@@ -13,18 +13,21 @@ use crate::token::TokenSet;
 
 /// Obtains a token set.
 ///
-/// A source is stateless: the previous token set goes in, the new one comes out. It is asked for one token set at a
-/// time (unless it has not answered within ten timeouts), in a task of its own, so that whoever asked may go away without the answer being lost.
+/// A source needs no state: it gets the previous token set and returns the next one. It is asked for one token set at a time,
+/// unless it has not answered within ten timeouts. The fetch runs in a task of its own, so that its result is not lost if the
+/// request that needed it is dropped.
 ///
-/// Most programs use one from [`oauth2`](crate::oauth2), or a closure:
+/// Most programs use a source from [`oauth2`](crate::oauth2), or a closure.
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::Duration;
 /// use tower_refresh::{Credentials, Renewal, TokenSet};
 ///
 /// let credentials = Credentials::new(|renewal: Renewal| async move {
-///     let token = "…ask whoever hands out tokens…".replace(|c: char| !c.is_ascii_lowercase(), "");
-///     TokenSet::bearer(token).map(|tokens| tokens.with_expires_in(Duration::from_secs(300)))
+///     // …request a token from your server…
+///     TokenSet::bearer("sesame").map(|tokens| tokens.with_expires_in(Duration::from_secs(300)))
 /// });
 /// ```
 #[diagnostic::on_unimplemented(
@@ -34,26 +37,26 @@ use crate::token::TokenSet;
     note = "a closure is a token source if it returns such a future: `source_fn(|renewal| async move {{ .. }})`"
 )]
 pub trait TokenSource: Send + Sync + 'static {
-    /// Obtains a new token set in place of the one in `renewal`.
+    /// Obtains a new token set that replaces the one in `renewal`.
     ///
     /// # Errors
     ///
-    /// The kind of the [`TokenError`] decides what happens next; see there.
+    /// The kind of the [`TokenError`] decides when the source is asked again.
     ///
     /// # Cancel safety
     ///
-    /// The future is never dropped before it is ready, unless its runtime is shut down or, under a store, it takes longer than
-    /// five minutes.
+    /// The future is never dropped before it is ready, unless its runtime is shut down or it takes longer than five minutes with a
+    /// store.
     fn fetch(&self, renewal: Renewal) -> impl Future<Output = Result<TokenSet, TokenError>> + Send;
 
-    /// Returns facts about this source, for the credentials and for a store; none by default, as for a closure.
+    /// Returns facts about this source, for the credentials and for a store. The default is no facts, as for a closure.
     ///
-    /// A source that passes a renewal on to another passes that one's on as well.
+    /// A source that passes a renewal on to another source returns the facts of that source.
     fn info(&self) -> SourceInfo {
         SourceInfo::new()
     }
 
-    /// Makes a source whose type is not named, for a field or where the configuration chooses.
+    /// Returns this source without its type, for a field or for a source that the configuration selects.
     fn boxed(self) -> BoxTokenSource
     where
         Self: Sized,
@@ -61,7 +64,7 @@ pub trait TokenSource: Send + Sync + 'static {
         BoxTokenSource::new(self)
     }
 
-    /// Makes a source that asks `other` once this one is [denied](TokenError::is_denied): log in again.
+    /// Returns a source that asks `other` after this one is [denied](TokenError::is_denied), to log in again.
     fn or_else<S>(self, other: S) -> Fallback<Self, S>
     where
         Self: Sized,
@@ -82,7 +85,7 @@ where
     }
 }
 
-/// For a source that the program keeps a handle to.
+/// For a source that the program keeps another handle to.
 impl<S: TokenSource> TokenSource for Arc<S> {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
         (**self).fetch(renewal).await
@@ -93,10 +96,12 @@ impl<S: TokenSource> TokenSource for Arc<S> {
     }
 }
 
-/// Makes a source out of a closure, where the bare closure's argument or error would not be inferred.
+/// Returns a closure as a source, so that the types of its argument and of its error are inferred.
 ///
-/// A closure has no [`info`](TokenSource::info). A source that makes its proof anew for each attempt is a type of its own, with
-/// [`SourceInfo::fresh_proof`].
+/// A closure has no [`info`](TokenSource::info). For a source that creates a new proof for each attempt, write a type of your own
+/// with [`SourceInfo::fresh_proof`].
+///
+/// # Examples
 ///
 /// ```
 /// use tower_refresh::{Credentials, TokenSet, source_fn};
