@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Extensions, Request, Response};
+use http::{Extensions, HeaderMap, Request, Response};
 use tower_service::Service;
 
 use crate::acquire::Failure;
 use crate::classify::{Challenge, Classify, Verdict};
 use crate::config::Config;
 use crate::credentials::{Answer, Issued, Waiting, Want};
-use crate::error::{BoxError, TokenError, for_caller};
+use crate::error::{BoxError, TokenError};
 use crate::find::FindCredentials;
 use crate::replay::{Retry, SpareHead};
 use crate::skip::Skip;
@@ -124,6 +124,17 @@ impl<B, F> Last<B, F> {
 fn not_sent_again(head: &Parts, error: &TokenError) -> BoxError {
     let message = format!("the token was rejected, and the request not sent again: {error}");
     for_caller(&head.headers, message)
+}
+
+/// Creates the error that the caller of the request with these headers gets: for gRPC, one that tonic's clients know.
+pub(crate) fn for_caller(request: &HeaderMap, error: impl Into<BoxError>) -> BoxError {
+    #[cfg(feature = "tonic")]
+    return crate::grpc::for_caller(request, error.into());
+    #[cfg(not(feature = "tonic"))]
+    {
+        let _ = request;
+        error.into()
+    }
 }
 
 // ===== while the response is awaited =====

@@ -6,8 +6,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
-
 /// A boxed error, like the one of tower's own middleware.
 ///
 /// # Examples
@@ -21,17 +19,6 @@ use http::HeaderMap;
 /// # assert!(token_error(&TokenError::denied("expired").into()).is_some());
 /// ```
 pub type BoxError = Box<dyn Error + Send + Sync>;
-
-/// Creates the error that the caller of the request with these headers gets: for gRPC, one that tonic's clients know.
-pub(crate) fn for_caller(request: &HeaderMap, error: impl Into<BoxError>) -> BoxError {
-    #[cfg(feature = "tonic")]
-    return crate::grpc::for_caller(request, error.into());
-    #[cfg(not(feature = "tonic"))]
-    {
-        let _ = request;
-        error.into()
-    }
-}
 
 /// The error of a [`TokenSource`](crate::TokenSource) that has no token.
 ///

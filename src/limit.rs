@@ -39,6 +39,15 @@ impl Limit {
         self.has_passed || self.end <= Instant::now()
     }
 
+    /// Returns the time until the limit.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "compared with tokio's timers, which use no other clock"
+    )]
+    pub(crate) fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+
     /// Awaits a future until the limit, and returns `None` if it is still pending then.
     pub(crate) async fn run<F: Future>(&mut self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);

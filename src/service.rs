@@ -9,11 +9,11 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::acquire::Acquire;
-use crate::attempt::{First, Sent};
+use crate::attempt::{First, Sent, for_caller};
 use crate::classify::{Classify, Unauthorized};
 use crate::config::{Admission, Config};
 use crate::credentials::{Answer, Credentials, Want, recursion};
-use crate::error::{BoxError, for_caller};
+use crate::error::BoxError;
 use crate::find::FindCredentials;
 use crate::future::ResponseFuture;
 use crate::replay::{ByType, Retry};

@@ -24,8 +24,7 @@ pub(super) struct Failure {
     pub(super) until_if_needed: Deadline,
     /// The time from the failure to `until`.
     pause: Duration,
-    pub(super) is_probed: bool,
-    /// The time of the next probe.
+    /// The time of the next probe; never if there is none.
     probe: Deadline,
     has_store: bool,
 }
@@ -45,7 +44,6 @@ impl Failure {
         now: Timestamp,
         error: TokenError,
         last: Option<&Self>,
-        was_probe: bool,
         setup: Setup,
         backoff: Backoff,
         dice: &mut Dice,
@@ -79,28 +77,8 @@ impl Failure {
             until: pause.map_or(Deadline::NEVER, after),
             until_if_needed: pause_if_needed.map_or(Deadline::NEVER, after),
             pause: pause.unwrap_or(Duration::MAX),
-            is_probed,
-            probe: match last {
-                // A look at the store does not delay the probe.
-                Some(last) if last.probe != Deadline::NEVER && !was_probe => last.probe,
-                _ if is_probed => after(PROBE),
-                _ => Deadline::NEVER,
-            },
+            probe: if is_probed { after(PROBE) } else { Deadline::NEVER },
             has_store: setup.has_store,
-        }
-    }
-
-    /// Creates the failure of a lost flight. There is nothing to wait for: once the token has expired, the source is asked at once.
-    pub(super) fn lost(last: Option<&Self>) -> Self {
-        Self {
-            error: TokenError::ambiguous("a refresh did not end, and is no longer waited for"),
-            streak: last.map_or(1, |last| last.streak.saturating_add(1)),
-            until: Deadline::PAST,
-            until_if_needed: Deadline::PAST,
-            pause: Duration::ZERO,
-            is_probed: false,
-            probe: Deadline::NEVER,
-            has_store: false,
         }
     }
 
@@ -124,9 +102,13 @@ impl Failure {
         self.error.clone().with_next(NextAttempt { is_remembered, after })
     }
 
-    /// Returns whether a refresh asks the source again although it has refused.
+    /// Returns whether the source is asked again although it has refused: every five minutes, and when the application asks for it.
+    pub(super) fn is_probed(&self) -> bool {
+        self.probe != Deadline::NEVER
+    }
+
     pub(super) fn is_probe_due(&self, now: Timestamp, is_forced: bool) -> bool {
-        self.is_probed && (is_forced || self.probe.has_come(now))
+        self.is_probed() && (is_forced || self.probe.has_come(now))
     }
 
     /// Delays the next look at the store: one that finds nothing is not a failure, and sets no pause.
@@ -139,7 +121,9 @@ impl Failure {
     pub(super) fn ask_at_once(&mut self) {
         self.until = Deadline::PAST;
         self.until_if_needed = Deadline::PAST;
-        self.probe = Deadline::PAST;
+        if self.is_probed() {
+            self.probe = Deadline::PAST;
+        }
     }
 }
 

@@ -99,8 +99,6 @@ pub(super) struct Departure {
     pub(super) epoch: u64,
     /// The target whose rejection started it.
     pub(super) target: Option<Target>,
-    /// Whether it asks a source again that has refused.
-    pub(super) is_probe: bool,
     pub(super) turn: Turn,
     pub(super) landing: Landing,
 }

@@ -64,30 +64,24 @@ use crate::token::TokenSet;
 /// A process must not fork after the first refresh: both processes would own one refresh token.
 #[derive(Clone)]
 pub struct Credentials {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// Readers of a fresh token read `published` and nothing else. All other decisions are made by the state under the lock, and carried
 /// out after the lock is released: no await, spawn, send, wake, clock or user code while it is held.
-struct Shared {
-    id: u64,
-    keeper: Keeper,
+pub(super) struct Shared {
+    pub(super) id: u64,
+    pub(super) keeper: Keeper,
     policy: RefreshPolicy,
     /// Detects a change of the source's input. Must not be called under the lock.
     watch: Option<Watch>,
-    /// Written only under the lock, so that it never becomes older.
-    published: ArcSwapOption<Published>,
+    /// The token that requests use without the lock, and until when. Written only under the lock, so that it never becomes older.
+    published: ArcSwapOption<(Arc<Issued>, Deadline)>,
     #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
     state: std::sync::Mutex<State>,
     events: broadcast::Sender<Event>,
-    /// The number of flights and adoptions, also of those without a waiter.
-    working: watch::Sender<usize>,
-}
-
-/// The token that requests use without the lock.
-struct Published {
-    issued: Arc<Issued>,
-    until: Deadline,
+    /// Each flight and each adoption has a receiver until it has ended.
+    pub(super) work: watch::Sender<()>,
 }
 
 impl Credentials {
@@ -113,7 +107,7 @@ impl Credentials {
                 #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
                 state: std::sync::Mutex::new(state),
                 events: broadcast::Sender::new(event::CAPACITY),
-                working: watch::Sender::new(0),
+                work: watch::Sender::new(()),
             }),
         }
     }
@@ -171,8 +165,8 @@ impl Credentials {
     /// Returns the fresh token, if there is one. Takes no lock and allocates nothing.
     pub(crate) fn fresh(&self) -> Option<Arc<Issued>> {
         let published = self.shared.published.load();
-        let published = published.as_ref()?;
-        (!published.until.has_come(self.now())).then(|| Arc::clone(&published.issued))
+        let (issued, until) = &**published.as_ref()?;
+        (!until.has_come(self.now())).then(|| Arc::clone(issued))
     }
 
     /// A response accepted the token.
@@ -237,17 +231,11 @@ impl Credentials {
         // After a failure, each request checks the source's input for a change.
         let watches = self.shared.watch.is_some() && state.has_failed();
         let next = state.published(now).filter(|_| !watches);
-        let unchanged = match (&*published, &next) {
-            (None, None) => true,
-            (Some(old), Some((issued, until))) => {
-                Arc::ptr_eq(&old.issued, issued) && old.until == *until
-            }
-            _ => false,
-        };
-        if !unchanged {
-            let next = next
-                .map(|(issued, until)| Arc::new(Published { issued: Arc::clone(issued), until }));
-            self.shared.published.store(next);
+        let old = published.as_ref().map(|published| &**published);
+        let new = next.map(|(issued, until)| (Arc::clone(issued), until));
+        let key = |it: &(Arc<Issued>, Deadline)| (it.0.generation, it.1);
+        if old.map(key) != new.as_ref().map(key) {
+            self.shared.published.store(new.map(Arc::new));
         }
     }
 
@@ -274,18 +262,6 @@ impl Credentials {
         let _ = self.shared.events.send(event);
     }
 
-    pub(super) fn working(&self) -> &watch::Sender<usize> {
-        &self.shared.working
-    }
-
-    pub(super) fn keeper(&self) -> &Keeper {
-        &self.shared.keeper
-    }
-
-    pub(super) fn id(&self) -> u64 {
-        self.shared.id
-    }
-
     pub(super) fn timeout(&self) -> Duration {
         self.shared.policy.timing.timeout
     }
@@ -302,10 +278,8 @@ impl Credentials {
 
     /// Returns the runtime that refreshes run on.
     pub(super) fn runtime(&self) -> Result<Handle, TokenError> {
-        if let Some(runtime) = &self.shared.policy.runtime {
-            return Ok(runtime.clone());
-        }
-        Handle::try_current().map_err(|_| {
+        let runtime = self.shared.policy.runtime.clone();
+        runtime.map_or_else(Handle::try_current, Ok).map_err(|_| {
             TokenError::misconfigured(
                 "a refresh needs a tokio runtime: call from within one, or name one with RefreshPolicy::runtime",
             )
@@ -313,10 +287,8 @@ impl Credentials {
     }
 
     pub(super) fn refuse_recursion(&self) -> Result<(), TokenError> {
-        match FetchedFor::current_includes(self.shared.id) {
-            true => Err(recursion()),
-            false => Ok(()),
-        }
+        let is_recursion = FetchedFor::current_includes(self.shared.id);
+        (!is_recursion).then_some(()).ok_or_else(recursion)
     }
 }
 

@@ -244,7 +244,7 @@ impl State {
             true => failure.until,
             false => failure.until_if_needed,
         };
-        let is_asked = is_forced && failure.is_probed || failure.is_over(now, until);
+        let is_asked = is_forced && failure.is_probed() || failure.is_over(now, until);
         (!is_asked).then(|| failure.error(now, true, until.left(now)))
     }
 
@@ -289,16 +289,16 @@ impl State {
             Cause::Rejected => FlightKind::Replacing,
             _ => FlightKind::Refreshing,
         };
-        let mut is_probe = false;
-        if let Some(failure) = &mut self.failure {
-            is_probe = failure.is_probe_due(now, cause == Cause::Forced);
-            if self.setup.has_store && failure.error.is_refusal() && !is_probe {
-                failure.has_looked(now);
-                return self.depart(now, kind, Errand::Look, cause);
-            }
+        if let Some(failure) = &mut self.failure
+            && self.setup.has_store
+            && failure.error.is_refusal()
+            && !failure.is_probe_due(now, cause == Cause::Forced)
+        {
+            failure.has_looked(now);
+            return self.depart(now, kind, Errand::Look, cause);
         }
         self.effects.news.push(Event::RefreshStarted { cause });
-        Departure { is_probe, ..self.depart(now, kind, Errand::Refresh, cause) }
+        self.depart(now, kind, Errand::Refresh, cause)
     }
 
     fn depart(
@@ -320,7 +320,6 @@ impl State {
             parent: self.generation,
             epoch: self.epoch,
             target: None,
-            is_probe: false,
             turn: Arc::clone(&self.turn),
             landing,
         }
@@ -348,7 +347,8 @@ impl State {
         self.effects.news.push(Event::RefreshLost);
         // A lost log-in or log-out has sent nothing, and is recorded in the end.
         if kind != FlightKind::Adopting {
-            self.set_failure(Some(Failure::lost(self.failure.as_ref())));
+            let error = "a refresh did not end, and is no longer waited for";
+            self.remember(now, TokenError::ambiguous(error)).ask_at_once();
             let current = self.generation;
             self.with_evidence(|evidence| evidence.refresh_failed(now, current, None));
         }
@@ -394,7 +394,7 @@ impl State {
             Landed::Looked(look) => {
                 if matches!(look, Look::Changed) && self.is_denied() {
                     // The failure was about another record.
-                    self.set_failure(None);
+                    self.clear_failure();
                 }
                 None
             }
@@ -423,7 +423,7 @@ impl State {
                 if is_of_another || !self.session.has_begun() {
                     self.begin_session();
                 }
-                self.set_failure(None);
+                self.clear_failure();
                 if obtained.is_adopted {
                     self.effects.news.push(Event::FoundInStore);
                 }
@@ -441,7 +441,7 @@ impl State {
                 Some(Ok(issued))
             }
             Err(error) if self.wants(departure.id) => {
-                let error = self.fail(now, error, departure.is_probe);
+                let error = self.fail(now, error);
                 let (current, target) = (self.generation, departure.target);
                 self.with_evidence(|evidence| evidence.refresh_failed(now, current, target));
                 Some(Err(error))
@@ -492,24 +492,23 @@ impl State {
 
     // ===== failures =====
 
-    /// Remembers a failure. Returns the error for those who waited.
-    fn fail(&mut self, now: Timestamp, error: TokenError, was_probe: bool) -> TokenError {
-        // A look at a store that has nothing new is no news.
-        let is_news =
-            was_probe || !(self.setup.has_store && error.is_refusal() && self.is_denied());
-        let (last, backoff) = (self.failure.as_ref(), self.timing.backoff);
-        let failure =
-            Failure::new(now, error, last, was_probe, self.setup, backoff, &mut self.dice);
-        let error = failure.error.clone();
-        self.set_failure(Some(failure));
+    /// Takes in a failed refresh. Returns the error for those who waited.
+    fn fail(&mut self, now: Timestamp, error: TokenError) -> TokenError {
+        let error = self.remember(now, error).error.clone();
         let retry_in = self.asked_again_in(now);
-        if is_news {
-            self.effects.news.push(Event::RefreshFailed { error: error.clone(), retry_in });
-        }
+        self.effects.news.push(Event::RefreshFailed { error: error.clone(), retry_in });
         match &self.failure {
-            Some(failure) if failure.is_probed => failure.error(now, false, retry_in),
+            Some(failure) if failure.is_probed() => failure.error(now, false, retry_in),
             _ => error,
         }
+    }
+
+    fn remember(&mut self, now: Timestamp, error: TokenError) -> &mut Failure {
+        let last = self.failure.take();
+        let (setup, backoff) = (self.setup, self.timing.backoff);
+        let failure = Failure::new(now, error, last.as_ref(), setup, backoff, &mut self.dice);
+        self.effects.discarded.extend(last.map(|failure| failure.error));
+        self.failure.insert(failure)
     }
 
     /// Returns whether the last refresh failed.
@@ -531,9 +530,8 @@ impl State {
         self.failure.as_ref().is_some_and(|failure| failure.error.is_refusal())
     }
 
-    fn set_failure(&mut self, failure: Option<Failure>) {
-        let last = std::mem::replace(&mut self.failure, failure);
-        self.effects.discarded.extend(last.map(|failure| failure.error));
+    fn clear_failure(&mut self) {
+        self.effects.discarded.extend(self.failure.take().map(|failure| failure.error));
     }
 
     // ===== log-ins and log-outs =====
@@ -550,7 +548,7 @@ impl State {
         self.epoch += 1;
         self.set = Some(set);
         self.unsaved = None;
-        self.set_failure(None);
+        self.clear_failure();
         self.evidence = Evidence::new(self.timing.rejection_backoff);
         if let Some(tokens) = tokens {
             self.begin_session();
@@ -573,8 +571,11 @@ impl State {
         self.session_began = Generation(self.generation.0 + 1);
     }
 
-    /// An adoption is recorded, or has failed.
-    pub(super) fn adopted(&mut self, adoption: &Adoption) {
+    /// An adoption is recorded. If it could not be saved, the requests that follow save it.
+    pub(super) fn adopted(&mut self, now: Timestamp, adoption: &Adoption, is_saved: bool) {
+        if self.setup.has_store && !is_saved && adoption.epoch == self.epoch {
+            self.unsaved = Some(Deadline::monotonic(now, SAVE_FIRST));
+        }
         if self.wants(adoption.id) {
             self.end_flight(None);
         }

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, watch};
 use tokio::task::JoinHandle;
 
 use super::event::Event;
@@ -65,10 +65,12 @@ impl Credentials {
     async fn adopt(&self, tokens: Option<TokenSet>) -> Result<(), TokenError> {
         let runtime = self.runtime()?;
         self.refuse_recursion()?;
-        let set = self.keeper().new_id();
+        let set = self.shared.keeper.new_id();
         let adoption = self.decide(|state, now| state.adopt(now, set, tokens.clone()));
-        let adopting = Adopting { adoption, work: Working::begin(self) };
-        run(self, &runtime, adopting.record(tokens), "was notified of a log-in or log-out").await
+        let (credentials, session) = (self.clone(), Some(tokens));
+        let _work = self.shared.work.subscribe();
+        let adopting = Adopting { credentials, adoption, session, is_saved: false, _work };
+        run(self, &runtime, adopting.record(), "was notified of a log-in or log-out").await
     }
 
     /// Waits until no refresh is in flight and each log-in and log-out is recorded, and then saves unsaved tokens.
@@ -94,14 +96,13 @@ impl Credentials {
                 "`Credentials::flush` was called from within a token source, and would wait for its own end: call it where the program ends",
             ));
         }
-        // The sender lives as long as `self`.
-        let _ = self.working().subscribe().wait_for(|working| *working == 0).await;
-        if !self.keeper().has_store() {
+        self.shared.work.closed().await;
+        if !self.shared.keeper.has_store() {
             return Ok(());
         }
         let credentials = self.clone();
         let save = async move {
-            let is_saved = credentials.keeper().save().await?;
+            let is_saved = credentials.shared.keeper.save().await?;
             credentials.decide(|state, now| state.saved(now, Ok(is_saved)));
             Ok(())
         };
@@ -116,8 +117,13 @@ pub(super) fn start(
     challenge: Option<Challenge>,
     runtime: &Handle,
 ) {
-    let flying =
-        Flying { departure, asked: false, landed: false, work: Working::begin(credentials) };
+    let flying = Flying {
+        credentials: credentials.clone(),
+        departure,
+        asked: false,
+        landed: false,
+        _work: credentials.shared.work.subscribe(),
+    };
     drop(spawn(credentials, runtime, flying.fly(challenge)));
 }
 
@@ -140,50 +146,33 @@ fn spawn<T: Send + 'static>(
     runtime: &Handle,
     task: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<T> {
-    let fetched_for = FetchedFor::current().unwrap_or_default().and(credentials.id());
+    let fetched_for = FetchedFor::current().unwrap_or_default().and(credentials.shared.id);
     // A runtime that has been shut down drops the task here, and its guard lands it.
     runtime.spawn(fetched_for.scope(task))
 }
 
-/// Counts as work under way until it is dropped: `flush` waits for it.
-struct Working {
-    credentials: Credentials,
-}
-
-impl Working {
-    fn begin(credentials: &Credentials) -> Self {
-        credentials.working().send_modify(|working| *working += 1);
-        Self { credentials: credentials.clone() }
-    }
-}
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        self.credentials.working().send_modify(|working| *working -= 1);
-    }
-}
-
 /// The task of a flight. If it is dropped before it has landed, it lands with an error.
 struct Flying {
+    credentials: Credentials,
     departure: Departure,
     /// Whether the source was asked.
     asked: bool,
     landed: bool,
-    // Last, so that the work is over when the rest is.
-    work: Working,
+    /// `flush` waits until it is dropped, after the landing.
+    _work: watch::Receiver<()>,
 }
 
 impl Flying {
     async fn fly(mut self, challenge: Option<Challenge>) {
         let _turn: OwnedMutexGuard<()> = Arc::clone(&self.departure.turn).lock_owned().await;
-        let credentials = self.work.credentials.clone();
+        let credentials = self.credentials.clone();
         if !credentials.lock().wants(self.departure.id) {
             // The application has logged in or out meanwhile.
             self.landed = true;
             return;
         }
         self.asked = true;
-        let keeper = credentials.keeper();
+        let keeper = &credentials.shared.keeper;
         let wish = self.departure.wish;
         let (landed, notes) = match self.departure.errand {
             Errand::Refresh => {
@@ -206,7 +195,7 @@ impl Flying {
     fn land(&mut self, landed: Landed, notes: Notes) {
         self.landed = true;
         let departure = &self.departure;
-        self.work.credentials.decide(|state, now| state.land(now, departure, landed, notes));
+        self.credentials.decide(|state, now| state.land(now, departure, landed, notes));
     }
 }
 
@@ -229,15 +218,20 @@ impl Drop for Flying {
     }
 }
 
-/// The task of an adoption. However it ends, the waiters are woken.
+/// The task of an adoption. However it ends, the ledger has the session, and the waiters are woken.
 struct Adopting {
+    credentials: Credentials,
     adoption: Adoption,
-    work: Working,
+    /// The tokens of the log-in, or none of a log-out, until the ledger has them.
+    session: Option<Option<TokenSet>>,
+    is_saved: bool,
+    /// `flush` waits until it is dropped.
+    _work: watch::Receiver<()>,
 }
 
 impl Adopting {
-    async fn record(self, tokens: Option<TokenSet>) -> Result<(), TokenError> {
-        let credentials = &self.work.credentials;
+    async fn record(mut self) -> Result<(), TokenError> {
+        let credentials = &self.credentials;
         let turn = Arc::clone(&self.adoption.turn).lock_owned();
         // The flight that holds the turn is given as long as any other, and is lost then.
         let patience = credentials.timeout().saturating_mul(LOST_AFTER);
@@ -249,12 +243,22 @@ impl Adopting {
             // A later log-in or log-out decides.
             return Ok(());
         }
-        credentials.keeper().log_in(self.adoption.set, tokens).await
+        let Some(tokens) = self.session.take() else { return Ok(()) };
+        let result = credentials.shared.keeper.log_in(self.adoption.set, tokens).await;
+        self.is_saved = result.is_ok();
+        result
     }
 }
 
 impl Drop for Adopting {
     fn drop(&mut self) {
-        self.work.credentials.decide(|state, _| state.adopted(&self.adoption));
+        let credentials = &self.credentials;
+        if let Some(tokens) = self.session.take()
+            && credentials.lock().epoch() == self.adoption.epoch
+        {
+            // The runtime has been shut down. The ledger must not go on with the session before.
+            credentials.shared.keeper.log_in_unsaved(self.adoption.set, tokens);
+        }
+        credentials.decide(|state, now| state.adopted(now, &self.adoption, self.is_saved));
     }
 }

@@ -11,7 +11,11 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Keeps the record of one grant. The laws are those of [`TokenStore`](crate::store::TokenStore).
 pub(crate) trait Backing: Send + Sync {
-    fn lock(&self, wait: Duration) -> BoxFuture<'_, Result<Box<dyn BackingLock>, Failure>>;
+    /// Takes the lock, or returns `None` after a wait in which the record may have changed.
+    fn lock_or_wait(
+        &self,
+        wait: Duration,
+    ) -> BoxFuture<'_, Result<Option<Box<dyn BackingLock>>, Failure>>;
 
     fn load(&self) -> BoxFuture<'_, Result<Option<Record>, Failure>>;
 

@@ -24,7 +24,6 @@ use super::backing::{Backing, BackingLock, Failure};
 use super::ledger::{Due, Ledger, Set, SetId};
 use super::plan::{self, Leeway, Plan, Setup, Wish};
 use super::record::{Binding, Record, WriteId};
-use super::refresh::Refresh;
 use crate::clock::{Clock, Timestamp};
 use crate::error::TokenError;
 use crate::limit::Limit;
@@ -35,7 +34,7 @@ use crate::token::characters::{self, is_invisible};
 /// The ledger of one grant, and the ways to change it.
 pub(crate) struct Keeper {
     source: BoxTokenSource,
-    store: Option<Store>,
+    pub(super) store: Option<Store>,
     leeway: Leeway,
     clock: Arc<dyn Clock>,
     #[expect(clippy::disallowed_types, reason = "held for a moment, and never across an await")]
@@ -134,27 +133,6 @@ impl Keeper {
 
     // ===== what the credentials ask for =====
 
-    /// Obtains a newer token set than the credentials have.
-    ///
-    /// `renewal` has the cause and the challenge. The plan decides what is sent.
-    ///
-    /// `on_unknown` is called before anything is sent if another process has left an attempt with an unknown outcome.
-    pub(crate) async fn refresh(
-        &self,
-        wish: Wish,
-        renewal: Renewal,
-        on_unknown: &(dyn Fn(TokenError) + Sync),
-    ) -> (Result<Obtained, TokenError>, Notes) {
-        let mut notes = Notes::default();
-        let refresh = Refresh { keeper: self, setup: self.setup(), wish, renewal, on_unknown };
-        let result =
-            refresh.run(self.store.as_ref(), &mut notes).await.map_err(Failure::into_error);
-        if result.as_ref().is_err_and(TokenError::is_denied) {
-            self.with(|ledger| ledger.refused_at = Some(ledger.position()));
-        }
-        (result, notes)
-    }
-
     /// Looks for what others have stored. Sends nothing.
     pub(crate) async fn look(&self, wish: Wish) -> (Look, Notes) {
         let mut notes = Notes::default();
@@ -195,18 +173,8 @@ impl Keeper {
         tokens: Option<TokenSet>,
     ) -> Result<(), TokenError> {
         let setup = self.setup();
-        let now = self.clock.now().wall();
         let refresh_token = tokens.as_ref().and_then(TokenSet::refresh_token).cloned();
-        self.with(|ledger| {
-            let record = ledger.record.as_ref();
-            // A store may have the successor of such a token, and it must not be lost.
-            let is_saved = self.store.is_some() && plan::is_brought_back(record, tokens.as_ref());
-            let next = (!is_saved).then(|| plan::log_in(record, tokens, now, &setup));
-            ledger.begin_session(id, next);
-            if self.store.is_none() {
-                ledger.unsaved = None;
-            }
-        });
+        self.begin_session(id, tokens, &setup);
         let is_overtaken = || self.with(|ledger| ledger.is_overtaken(id));
         if let Some(store) = self.store.as_ref().filter(|_| !is_overtaken())
             && let Err(failure) =
@@ -224,6 +192,26 @@ impl Keeper {
                 "the server has replaced this refresh token before, so that it was not stored; the user must log in again",
             )),
         }
+    }
+
+    /// Begins a new session, which is saved with the next refresh.
+    pub(crate) fn log_in_unsaved(&self, id: SetId, tokens: Option<TokenSet>) {
+        self.begin_session(id, tokens, &self.setup());
+        self.with(Ledger::session_is_late);
+    }
+
+    fn begin_session(&self, id: SetId, tokens: Option<TokenSet>, setup: &Setup) {
+        let now = self.now().wall();
+        self.with(|ledger| {
+            let record = ledger.record.as_ref();
+            // A store may have the successor of such a token, and it must not be lost.
+            let is_saved = self.store.is_some() && plan::is_brought_back(record, tokens.as_ref());
+            let next = (!is_saved).then(|| plan::log_in(record, tokens, now, setup));
+            ledger.begin_session(id, next);
+            if self.store.is_none() {
+                ledger.unsaved = None;
+            }
+        });
     }
 
     // ===== the record =====
@@ -326,7 +314,7 @@ impl Keeper {
         self.source.fetch(renewal).await
     }
 
-    fn setup(&self) -> Setup {
+    pub(super) fn setup(&self) -> Setup {
         let info = self.source.info();
         let name = self.store.as_ref().map(|store| store.name.clone());
         Setup {

@@ -1,5 +1,6 @@
-//! One refresh, step by step.
+//! One refresh, step by step, with the [keeper](super::keeper)'s source, store and ledger.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -17,13 +18,36 @@ use crate::limit::Limit;
 use crate::source::{FallbackError, Renewal};
 use crate::token::{RefreshToken, TokenSet};
 
-pub(super) struct Refresh<'a> {
-    pub(super) keeper: &'a Keeper,
-    pub(super) setup: Setup,
-    pub(super) wish: Wish,
+impl Keeper {
+    /// Obtains a newer token set than the credentials have.
+    ///
+    /// `renewal` has the cause and the challenge. The plan decides what is sent.
+    ///
+    /// `on_unknown` is called before anything is sent if another process has left an attempt with an unknown outcome.
+    pub(crate) async fn refresh(
+        &self,
+        wish: Wish,
+        renewal: Renewal,
+        on_unknown: &(dyn Fn(TokenError) + Sync),
+    ) -> (Result<Obtained, TokenError>, Notes) {
+        let mut notes = Notes::default();
+        let refresh = Refresh { keeper: self, setup: self.setup(), wish, renewal, on_unknown };
+        let result =
+            refresh.run(self.store.as_ref(), &mut notes).await.map_err(Failure::into_error);
+        if result.as_ref().is_err_and(TokenError::is_denied) {
+            self.with(|ledger| ledger.refused_at = Some(ledger.position()));
+        }
+        (result, notes)
+    }
+}
+
+struct Refresh<'a> {
+    keeper: &'a Keeper,
+    setup: Setup,
+    wish: Wish,
     /// The cause, the challenge, and nothing else.
-    pub(super) renewal: Renewal,
-    pub(super) on_unknown: &'a (dyn Fn(TokenError) + Sync),
+    renewal: Renewal,
+    on_unknown: &'a (dyn Fn(TokenError) + Sync),
 }
 
 /// A token set that the source has returned.
@@ -42,11 +66,7 @@ enum Step {
 }
 
 impl Refresh<'_> {
-    pub(super) async fn run(
-        &self,
-        store: Option<&Store>,
-        notes: &mut Notes,
-    ) -> Result<Obtained, Failure> {
+    async fn run(&self, store: Option<&Store>, notes: &mut Notes) -> Result<Obtained, Failure> {
         let Some(store) = store else { return self.steps(Access::Memory, notes).await };
         match self.run_stored(store, notes).await {
             Err(Failure::Unavailable(error)) if store.goes_on.unwrap_or(!self.setup.rotates) => {
@@ -57,15 +77,24 @@ impl Refresh<'_> {
     }
 
     async fn run_stored(&self, store: &Store, notes: &mut Notes) -> Result<Obtained, Failure> {
-        // ## Without the lock: what others have stored may be used by all. An attempt proves nothing here, since its process may
-        // be waiting for the answer.
-        let base = self.keeper.load(Access::Stored(store, None), &self.setup, notes).await?;
-        if let Plan::Use(set) = self.keeper.plan(&base.record, &self.wish, &self.setup) {
-            return Ok(self.keeper.hand_out(set, None, &self.wish));
-        }
-        let wait = store.lock_timeout;
-        let lock = timeout(wait.saturating_add(STORE_LIMIT), store.backing.lock(wait));
-        let lock = lock.await.unwrap_or_else(|_| Err(no_answer()))?;
+        let limit = Limit::after(store.lock_timeout);
+        let mut wait = store.lock_timeout;
+        let mut pauses = Pauses::default();
+        let lock = loop {
+            // ## Without the lock: what others have stored may be used by all. An attempt proves nothing here, since its process may
+            // be waiting for the answer. The same after each wait: the last holder has usually stored what all the others wait for.
+            let base = self.keeper.load(Access::Stored(store, None), &self.setup, notes).await?;
+            if let Plan::Use(set) = self.keeper.plan(&base.record, &self.wish, &self.setup) {
+                return Ok(self.keeper.hand_out(set, None, &self.wish));
+            }
+            let lock = timeout(wait.saturating_add(STORE_LIMIT), store.backing.lock_or_wait(wait));
+            match lock.await.unwrap_or_else(|_| Err(no_answer()))? {
+                Some(lock) => break lock,
+                None if wait.is_zero() => return Err(still_locked(store, &self.setup).into()),
+                None => wait = limit.left(),
+            }
+            sleep(pauses.next().min(wait)).await;
+        };
         let result = self.steps(Access::Stored(store, Some(&*lock)), notes).await;
         // A store that does not answer releases it in its own time.
         let _ = timeout(STORE_LIMIT, lock.release()).await;
@@ -420,6 +449,29 @@ fn is_for_now(error: &TokenError) -> bool {
     error.is_conditional_denial() && !error.get_ref().is::<FallbackError>()
 }
 
+/// The pauses of a waiter for the lock that is woken together with others: none after the first wait, then random ones.
+///
+/// If the refresh of the last holder has failed, all of them still need the lock, and only one can have it. Without pauses each
+/// release would lead to as many requests to the store as there are waiters.
+#[derive(Default)]
+struct Pauses {
+    longest: Duration,
+}
+
+impl Pauses {
+    fn next(&mut self) -> Duration {
+        let share = RandomState::new().hash_one(()) as f64 / u64::MAX as f64;
+        let pause = self.longest.mul_f64(share);
+        self.longest = (self.longest * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        pause
+    }
+}
+
+fn still_locked(store: &Store, setup: &Setup) -> TokenError {
+    let (store, wait) = (&setup.store, store.lock_timeout);
+    TokenError::transient(format!("the store is locked: {store} was not released within {wait:?}"))
+}
+
 fn lock_lost(failure: Option<Failure>) -> TokenError {
     let why = failure.map_or_else(String::new, |failure| format!(" ({})", failure.into_error()));
     TokenError::transient(format!(
@@ -429,6 +481,12 @@ fn lock_lost(failure: Option<Failure>) -> TokenError {
 
 /// How long to try to save a token set before it is used unsaved: the requests that wait for it have not timed out yet.
 const SAVE_LIMIT: Duration = Duration::from_secs(15);
+
+/// About the duration of a failed refresh.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Short for a request that waits for a token.
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
 /// The pauses before a save is tried again.
 const SAVE_PAUSES: [Duration; 3] =

@@ -6,14 +6,22 @@ use super::{StoreError, StoreLock, StoredTokens, TokenStore};
 use crate::grant::backing::{Backing, BackingLock, BoxFuture, Failure};
 use crate::grant::record::{Record, WriteId};
 
-/// Gives any [`TokenStore`] to the keeper, which has records rather than their stored form.
-pub(crate) struct Backed<T>(pub(crate) T);
+/// Gives a store to the ledger.
+pub(crate) fn backing(store: impl TokenStore) -> Box<dyn Backing> {
+    Box::new(Backed(store))
+}
+
+/// A store as a [`Backing`], which has records rather than their stored form.
+struct Backed<T>(T);
 
 impl<T: TokenStore> Backing for Backed<T> {
-    fn lock(&self, wait: Duration) -> BoxFuture<'_, Result<Box<dyn BackingLock>, Failure>> {
+    fn lock_or_wait(
+        &self,
+        wait: Duration,
+    ) -> BoxFuture<'_, Result<Option<Box<dyn BackingLock>>, Failure>> {
         Box::pin(async move {
-            let lock = self.0.lock(wait).await?;
-            Ok(Box::new(Held(lock)) as Box<dyn BackingLock>)
+            let lock = self.0.lock_or_wait(wait).await?;
+            Ok(lock.map(|lock| Box::new(Held(lock)) as Box<dyn BackingLock>))
         })
     }
 

@@ -50,6 +50,13 @@ impl TokenStore for AnyStore {
         }
     }
 
+    async fn lock_or_wait(&self, wait: Duration) -> Result<Option<AnyLock>, StoreError> {
+        Ok(match self {
+            Self::File(store) => store.lock_or_wait(wait).await?.map(AnyLock::File),
+            Self::Redis(store) => store.lock_or_wait(wait).await?.map(AnyLock::Redis),
+        })
+    }
+
     async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
         match self {
             Self::File(store) => store.load().await,

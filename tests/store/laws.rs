@@ -8,7 +8,7 @@
 )]
 
 use std::collections::HashMap;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -54,6 +54,9 @@ fn each_broken_law_is_reported_by_its_number() {
         (Flaw::LockSurvivesRelease, "law 2", "a released lock"),
         (Flaw::LockSurvivesDrop, "law 2", "a dropped lock"),
         (Flaw::LockSurvivesCancel, "cancel safety", "future was dropped"),
+        (Flaw::LockOrWaitForAnyone, "law 2", "took it again with `lock_or_wait`"),
+        (Flaw::SleepsThroughReleases, "law 2", "`lock_or_wait` for a released lock"),
+        (Flaw::LockOrWaitSurvivesCancel, "cancel safety", "`lock_or_wait` whose future"),
         (Flaw::LockGoesToWhoGaveUp, "cancel safety", ""),
         (Flaw::SaysThatItIsNotHeld, "law 3", "`is_held` is false"),
         (Flaw::NeverCompares, "law 4", "succeeded, and must be a conflict"),
@@ -137,6 +140,9 @@ enum Flaw {
     LockSurvivesRelease,
     LockSurvivesDrop,
     LockSurvivesCancel,
+    LockOrWaitForAnyone,
+    SleepsThroughReleases,
+    LockOrWaitSurvivesCancel,
     LockGoesToWhoGaveUp,
     SaysThatItIsNotHeld,
     NeverCompares,
@@ -217,6 +223,31 @@ impl TokenStore for Broken {
         };
         yield_now().await;
         held.map(|held| BrokenLock { flaw: self.flaw, held: Some(held) })
+    }
+
+    async fn lock_or_wait(&self, wait: Duration) -> Result<Option<BrokenLock>, StoreError> {
+        let lock = &self.storage.lock;
+        let held = match self.flaw {
+            Flaw::LockOrWaitForAnyone => MemoryStore::new().lock(wait).await,
+            Flaw::SleepsThroughReleases => {
+                let at_once = lock.lock(Duration::ZERO).await;
+                if at_once.is_err() {
+                    sleep(wait).await;
+                }
+                at_once
+            }
+            Flaw::LockOrWaitSurvivesCancel => {
+                let held = ManuallyDrop::new(lock.lock(wait).await?);
+                yield_now().await;
+                Ok(ManuallyDrop::into_inner(held))
+            }
+            _ => return self.lock(wait).await.map(Some),
+        };
+        match held {
+            Ok(held) => Ok(Some(BrokenLock { flaw: self.flaw, held: Some(held) })),
+            Err(error) if error.is_held() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {

@@ -276,3 +276,39 @@ async fn tokens_of_a_fallback_begin_a_session_and_are_stored() {
     // The refused one is not sent again, although its session has ended.
     assert!(restarted.log_in(brought("refresh-1")).await.unwrap_err().is_denied());
 }
+
+#[test]
+fn log_in_is_not_lost_with_its_runtime() {
+    for has_store in [false, true] {
+        let runtime =
+            || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let server = Scripted::default();
+        let clock = ManualClock::new();
+        let policy = RefreshPolicy::default().clock(clock.clone());
+        let credentials = build(server.grant(&clock, "first"), policy, has_store);
+        let first = runtime();
+        let late = first.block_on(async {
+            server.answers(issued(1, 600));
+            credentials.tokens().await.unwrap();
+            let late = server.answers_later();
+            let mut renewing = task::spawn(credentials.refresh());
+            assert_pending!(renewing.poll());
+            while server.sent().len() < 2 {
+                tokio::task::yield_now().await;
+            }
+            // Waits for the end of the refresh.
+            let mut logging_in = task::spawn(credentials.log_in(brought("login")));
+            assert_pending!(logging_in.poll());
+            tokio::task::yield_now().await;
+            late
+        });
+        drop((first, late));
+        runtime().block_on(async {
+            let tokens = credentials.tokens().await.unwrap();
+            assert_eq!(tokens.access_token().expose_secret(), "brought");
+            server.answers(issued(2, 600));
+            credentials.refresh().await.unwrap();
+            assert_eq!(server.sent(), ["first", "refresh-1", "login"], "{has_store}");
+        });
+    }
+}

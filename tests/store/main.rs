@@ -40,6 +40,8 @@ mod stored_failures;
 mod stored_in_a_file;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod stored_sessions;
+#[cfg(all(feature = "store", feature = "testing"))]
+mod waiters;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod world;
 

@@ -683,3 +683,19 @@ async fn conditional_denial_is_tried_again_under_a_store() {
         assert_eq!(world.reuses(), 0, "{code}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn log_in_is_saved_by_the_requests_that_follow() {
+    let world = World::with(|server| server.access_token_lifetime(60 * MINUTE));
+    let worker = world.worker();
+    worker.tokens().await.unwrap();
+    worker.store.go_down();
+    let session = world.server.issue();
+    worker.log_in(session.clone()).await.unwrap_err();
+    worker.store.come_up();
+    for _ in 0..20 {
+        sleep(10 * SECOND).await;
+        worker.tokens().await.unwrap();
+    }
+    assert!(world.json().await.contains(access(&session)));
+}

@@ -309,7 +309,7 @@ impl Model {
             }
             Step::Adopted { which } if which < self.adopting.len() => {
                 let adoption = self.adopting.remove(which);
-                self.state.adopted(&adoption);
+                self.state.adopted(now, &adoption, true);
                 assert_ne!(self.flight_id(), Some(adoption.id));
             }
             Step::Pass { milliseconds } => self.pass(Duration::from_millis(milliseconds)),
@@ -437,7 +437,7 @@ impl Model {
         let policy = RefreshPolicy::default().jitter(Duration::ZERO).timeout(timeout);
         let mut model = Self::with_policy(&policy, 1);
         let adoption = model.log_in(Some(tokens.into()));
-        model.state.adopted(&adoption);
+        model.state.adopted(model.now(), &adoption, true);
         model.state.take_effects().news;
         model
     }
@@ -551,7 +551,7 @@ fn after_an_unknown_outcome_the_leeway_does_not_count() {
         model.state.setup.has_store = has_store;
         let tokens = TokenSet::bearer("t").unwrap().with_expires_in(Duration::from_secs(600));
         let adoption = model.log_in(Some(tokens));
-        model.state.adopted(&adoption);
+        model.state.adopted(model.now(), &adoption, true);
 
         model.pass(Duration::from_secs(500));
         let Decision::UseAndStart(_, lost) = model.token() else { panic!("not stale") };

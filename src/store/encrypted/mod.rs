@@ -248,6 +248,10 @@ impl<S: TokenStore> TokenStore for EncryptedStore<S> {
         self.store.lock(wait).await
     }
 
+    async fn lock_or_wait(&self, wait: Duration) -> Result<Option<Self::Lock>, StoreError> {
+        self.store.lock_or_wait(wait).await
+    }
+
     async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
         self.store.load().await?.map(|record| self.decrypt(record)).transpose()
     }

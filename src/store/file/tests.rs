@@ -7,15 +7,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::FileStore;
 use super::access::Access;
 use super::error::{Failure, failed};
 use super::lock::Held;
-use super::place::network_by_magic;
+use super::place::{Options, Place, network_by_magic};
 use super::reserve::{LEAST_ROOM, fill_with_zeros};
 use super::write::replace;
-use super::*;
 use crate::grant::record::Record;
-use crate::store::Binding;
+use crate::store::{Binding, StoredTokens, TokenStore as _};
 
 /// A folder that is removed after its test.
 struct Folder(PathBuf);

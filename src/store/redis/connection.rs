@@ -1,10 +1,11 @@
 //! The connection to one Redis server, which all entries of a store share.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -54,6 +55,9 @@ struct Link {
     made: Instant,
     /// The keys whose lock was released. It ends with the connection.
     released: broadcast::Receiver<Arc<str>>,
+    /// The keys whose releases this connection has subscribed to.
+    #[expect(clippy::disallowed_types, reason = "held for a look-up, never across an await")]
+    subscribed: std::sync::Mutex<HashSet<String>>,
 }
 
 impl Connector {
@@ -151,7 +155,15 @@ impl Connector {
     /// subscription, or for another reason, which the next request reports.
     pub(super) async fn listen(&self, key: &str, within: Duration) -> Option<Listener> {
         let (link, _) = self.try_twice(&Request::Subscribe(key), within).await.ok()?;
-        Some(Listener { key: key.into(), released: link.released.resubscribe(), link })
+        link.subscribed().insert(key.into());
+        Some(Listener::on(link, key))
+    }
+
+    /// Returns a listener without a request, if the current connection has subscribed to the releases of this key's lock.
+    pub(super) fn listener(&self, key: &str) -> Option<Listener> {
+        let link = self.current.load_full()?;
+        let is_subscribed = link.subscribed().contains(key);
+        is_subscribed.then(|| Listener::on(link, key))
     }
 
     /// Returns whether the connection of this listener is the current one.
@@ -253,7 +265,7 @@ impl Connector {
         } else {
             self.client.get_multiplexed_async_connection_with_config(&config).await?
         };
-        Ok(Link { connection, made: now(), released })
+        Ok(Link { connection, made: now(), released, subscribed: Default::default() })
     }
 
     /// Discards the connection, as if it had broken.
@@ -267,6 +279,12 @@ impl Connector {
         if let Some(broken) = broken {
             self.current.compare_and_swap(&Some(Arc::clone(broken)), None);
         }
+    }
+}
+
+impl Link {
+    fn subscribed(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.subscribed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -290,19 +308,23 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Waits until the lock is released, but no longer than `at_most`. Returns false if the connection is gone.
-    pub(super) async fn hear(&mut self, at_most: Duration) -> bool {
+    fn on(link: Arc<Link>, key: &str) -> Self {
+        Self { key: key.into(), released: link.released.resubscribe(), link }
+    }
+
+    /// Waits until the lock is released or the connection is gone, but no longer than `at_most`.
+    pub(super) async fn hear(&mut self, at_most: Duration) {
         let heard = async {
             loop {
                 match self.released.recv().await {
                     Ok(key) if key != self.key => {}
                     // The release of this key may be among the missed ones.
-                    Ok(_) | Err(RecvError::Lagged(_)) => return true,
-                    Err(RecvError::Closed) => return false,
+                    Ok(_) | Err(RecvError::Lagged(_) | RecvError::Closed) => return,
                 }
             }
         };
-        timeout(at_most, heard).await.unwrap_or(true)
+        // The caller asks for the lock in each case.
+        let _ = timeout(at_most, heard).await;
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use super::connection::{Listener, now};
+use super::connection::now;
 use super::entry::{Acquired, Entry};
 use super::lease::{Lease, keep_renewing};
 use crate::store::{StoreError, StoreLock, WriteId};
@@ -48,7 +48,27 @@ pub struct RedisLock {
 }
 
 /// Takes the lock, or waits until it can be taken.
-pub(super) async fn lock(entry: Entry, wait: Duration) -> Result<RedisLock, StoreError> {
+pub(super) async fn lock(entry: &Entry, wait: Duration) -> Result<RedisLock, StoreError> {
+    let until = now().checked_add(wait);
+    loop {
+        let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(now()));
+        if let Some(lock) = lock_or_wait(entry, left).await? {
+            return Ok(lock);
+        }
+        if left.is_zero() {
+            return Err(StoreError::held(format!(
+                "{} was not released within {wait:?}",
+                entry.describe()
+            )));
+        }
+    }
+}
+
+/// Takes the lock, or waits until it may be free and returns `None`.
+pub(super) async fn lock_or_wait(
+    entry: &Entry,
+    wait: Duration,
+) -> Result<Option<RedisLock>, StoreError> {
     let Ok(runtime) = Handle::try_current() else {
         return Err(StoreError::misconfigured("a store in Redis needs a tokio runtime"));
     };
@@ -56,54 +76,35 @@ pub(super) async fn lock(entry: Entry, wait: Duration) -> Result<RedisLock, Stor
     entry.connector.check(&entry.key, entry.timeout).await?;
     let mut claim =
         Claim { entry: entry.clone(), owner: WriteId::random(), runtime, is_open: false };
-    let mut releases = Releases::NotYet;
+    // Subscribe first and then ask, so that no release in between is missed. The first waiter of a connection asks before, too:
+    // the lock is usually free.
+    let mut listener = entry.connector.listener(&entry.key);
     loop {
         let asked = now();
         let left = match claim.acquire().await? {
-            Acquired::Taken(fence) => return Ok(RedisLock::new(claim, fence, asked)),
+            Acquired::Taken(fence) => return Ok(Some(RedisLock::new(claim, fence, asked))),
             Acquired::HeldFor(left) => left,
         };
         let left_to_wait =
             until.map_or(Duration::MAX, |until| until.saturating_duration_since(now()));
         if left_to_wait.is_zero() {
-            return Err(StoreError::held(format!(
-                "{} was not released within {wait:?}",
-                entry.describe()
-            )));
+            return Ok(None);
         }
-
-        // Subscribe first and then try again, so that no release in between is missed.
-        let is_to_listen = match &releases {
-            Releases::NotYet => true,
-            Releases::Heard(listener) => !entry.connector.is_current(listener),
-            Releases::Polled => false,
-        };
-        if is_to_listen {
-            let listener = entry.connector.listen(&entry.key, entry.timeout).await;
-            releases = listener.map_or(Releases::Polled, Releases::Heard);
-            continue;
-        }
-
         // A little longer than the lease, so that it is over by then.
         let pause = left.saturating_add(Duration::from_millis(1)).min(left_to_wait);
-        match &mut releases {
-            Releases::Heard(listener) => {
-                if !listener.hear(pause.min(LOOK_EVERY)).await {
-                    releases = Releases::NotYet;
-                }
+        match listener.filter(|listener| entry.connector.is_current(listener)) {
+            Some(mut listener) => {
+                listener.hear(pause.min(LOOK_EVERY)).await;
+                return Ok(None);
             }
-            Releases::NotYet | Releases::Polled => sleep(pause.min(POLL_EVERY)).await,
+            None => listener = entry.connector.listen(&entry.key, entry.timeout).await,
+        }
+        // The server does not permit a subscription.
+        if listener.is_none() {
+            sleep(pause.min(POLL_EVERY)).await;
+            return Ok(None);
         }
     }
-}
-
-/// How a waiter learns that the lock was released.
-enum Releases {
-    /// Not decided, or the connection is gone.
-    NotYet,
-    Heard(Listener),
-    /// The server does not permit a subscription.
-    Polled,
 }
 
 // ===== impl RedisLock =====

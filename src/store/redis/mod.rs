@@ -82,7 +82,8 @@ use super::{StoreError, StoredTokens, TokenStore, WriteId};
 ///
 /// The lock is a [lease](Self::lease) by the server's clock. It is renewed while the lock is held, however long a refresh takes.
 /// A release wakes the waiters (`PUBLISH` to a channel with the name of the key, over the same connection). They also try again
-/// at the end of the lease, and every five seconds.
+/// at the end of the lease, and every five seconds. Credentials that are woken load the record first. They ask for the lock again
+/// only if it has no newer token set.
 ///
 /// If a process is killed or disconnected, the lock stays taken until its lease is over. If a process is frozen for longer than
 /// the lease, it learns of the loss when it continues: [`is_held`](super::StoreLock::is_held) asks the server and renews the
@@ -308,7 +309,12 @@ impl TokenStore for RedisStore {
     type Lock = RedisLock;
 
     async fn lock(&self, wait: Duration) -> Result<RedisLock, StoreError> {
-        lock::lock(self.entry(), wait).await
+        lock::lock(&self.entry(), wait).await
+    }
+
+    /// Returns `None` when the lock was released, so that each waiter sends a few requests, however many there are.
+    async fn lock_or_wait(&self, wait: Duration) -> Result<Option<RedisLock>, StoreError> {
+        lock::lock_or_wait(&self.entry(), wait).await
     }
 
     async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {

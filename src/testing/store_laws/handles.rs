@@ -97,6 +97,26 @@ impl<T: TokenStore> Handle<T> {
         in_time(LAW_2, &what, wait.saturating_add(PATIENCE), self.store.lock(wait)).await
     }
 
+    pub(super) async fn lock_or_wait(&self, wait: Duration) -> Result<Option<T::Lock>, StoreError> {
+        let what = format!("`lock_or_wait` with a limit of {wait:?}");
+        in_time(LAW_2, &what, wait.saturating_add(PATIENCE), self.store.lock_or_wait(wait)).await
+    }
+
+    /// Asks for the lock until it is there, in another task.
+    pub(super) fn spawn_lock_or_wait(
+        &self,
+        wait: Duration,
+    ) -> JoinHandle<Result<T::Lock, StoreError>> {
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            loop {
+                if let Some(lock) = store.lock_or_wait(wait).await? {
+                    return Ok(lock);
+                }
+            }
+        })
+    }
+
     /// Waits for the lock in another task.
     pub(super) fn spawn_lock(&self, wait: Duration) -> JoinHandle<Result<T::Lock, StoreError>> {
         let store = Arc::clone(&self.store);

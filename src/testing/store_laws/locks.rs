@@ -34,6 +34,22 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
                         ),
                     ),
                 }
+                match store.lock_or_wait(wait).await {
+                    Ok(None) => {}
+                    Ok(Some(_)) => broken(
+                        LAW_2,
+                        format_args!(
+                            "the lock was held, and {who} took it again with `lock_or_wait`"
+                        ),
+                    ),
+                    Err(error) if error.is_held() => {}
+                    Err(error) => broken(
+                        LAW_2,
+                        format_args!(
+                            "`lock_or_wait` for a lock that another handle holds failed with: {error}"
+                        ),
+                    ),
+                }
             }
         }
         must_be_held(&held).await;
@@ -93,6 +109,17 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
         let held = must_in_time(LAW_2, what, PATIENCE, joined(waiter)).await;
         must_be_held(&held).await;
 
+        let waiter = other.spawn_lock_or_wait(LEASE);
+        sleep(SHORT).await;
+        if waiter.is_finished() {
+            must(LAW_2, "`lock_or_wait` while another handle holds the lock", joined(waiter).await);
+            broken(LAW_2, "the lock was held, and another handle took it with `lock_or_wait`");
+        }
+        held.release().await;
+        let what = "a wait with `lock_or_wait` for a released lock";
+        let held = must_in_time(LAW_2, what, PATIENCE, joined(waiter)).await;
+        must_be_held(&held).await;
+
         drop(held);
         let what = "a dropped lock";
         let held = store.must_lock(LAW_2, what, LEASE).await;
@@ -126,6 +153,11 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
                 drop(must(LAW_2, "a free lock", locked));
             }
             let what = format!("a lock whose future was dropped after {polls} polls");
+            other.must_lock(CANCEL_SAFETY, &what, LEASE).await.release().await;
+            if let Some(locked) = polled(store.store.lock_or_wait(PATIENCE), polls).await {
+                drop(must(LAW_2, "`lock_or_wait` for a free lock", locked));
+            }
+            let what = format!("a `lock_or_wait` whose future was dropped after {polls} polls");
             other.must_lock(CANCEL_SAFETY, &what, LEASE).await.release().await;
         }
     }

@@ -63,10 +63,13 @@ use crate::store::TokenStore;
 ///    connection: use one connection for each lock, and close it when the lock is dropped. Do not return it to a pool.
 /// 5. **A dropped future holds no lock**, neither one that it waited for nor one that it has just taken. You may poll for the lock
 ///    every few milliseconds, within the limit `wait`.
-/// 6. **Store the JSON unchanged.** [`to_json`](crate::store::StoredTokens::to_json) and
+/// 6. **Do not wake all waiters for one lock.** If your lock has no queue and a release wakes all waiters, implement
+///    [`lock_or_wait`](crate::store::TokenStore::lock_or_wait): return `None` to the waiter instead of asking for the lock again. Its
+///    lock is under law 2, but the number of requests that your waiters send cannot be tested from outside.
+/// 7. **Store the JSON unchanged.** [`to_json`](crate::store::StoredTokens::to_json) and
 ///    [`from_json`](crate::store::StoredTokens::from_json) keep the fields of later versions. Other columns can only be copies for
 ///    people.
-/// 7. **Protect the record.** It contains the tokens in the clear: restrict the file mode or the database grants, or use an
+/// 8. **Protect the record.** It contains the tokens in the clear: restrict the file mode or the database grants, or use an
 ///    `EncryptedStore` (feature `encrypted-store`) over your store. It binds a record to the
 ///    [place](crate::store::TokenStore::place) that your store returns.
 ///

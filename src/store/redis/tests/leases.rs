@@ -275,15 +275,3 @@ async fn each_holder_has_a_higher_fence() {
         lock.release().await;
     }
 }
-
-/// Waits until this many waiters have subscribed.
-async fn listening(server: &Server, waiters: usize) {
-    for _ in 0..3000 {
-        let (_, listening): (String, usize) = server.ask(&["PUBSUB", "NUMSUB", KEY]);
-        if listening == waiters {
-            return;
-        }
-        tokio::time::sleep(ms(10)).await;
-    }
-    panic!("there are not {waiters} subscribers");
-}

@@ -16,6 +16,7 @@ mod proxy;
 mod records;
 mod server;
 mod set_up;
+mod waiters;
 
 use std::time::Duration;
 
@@ -82,4 +83,16 @@ async fn is_free(store: &RedisStore) -> bool {
 
 async fn held(lock: &RedisLock) -> bool {
     lock.is_held().await.unwrap()
+}
+
+/// Waits until this many waiters have subscribed.
+async fn listening(server: &Server, waiters: usize) {
+    for _ in 0..3000 {
+        let (_, listening): (String, usize) = server.ask(&["PUBSUB", "NUMSUB", KEY]);
+        if listening == waiters {
+            return;
+        }
+        tokio::time::sleep(ms(10)).await;
+    }
+    panic!("there are not {waiters} subscribers");
 }
