@@ -17,7 +17,7 @@ use crate::error::{BoxError, TokenError};
 pub(crate) struct Acquire<I> {
     service: I,
     phase: Phase,
-    /// Whether the first token was no longer valid when the service was ready.
+    /// True if the first token was no longer valid when the service was ready.
     went_back: bool,
 }
 

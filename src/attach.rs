@@ -13,7 +13,7 @@ use crate::token::AccessToken;
 #[derive(Clone, Debug)]
 pub(crate) struct Attach {
     name: HeaderName,
-    /// A token of RFC 9110 §5.6.2; none if the access token is sent alone.
+    /// A token of RFC 9110 §5.6.2, or `None` if the access token is sent alone.
     scheme: Option<Arc<str>>,
     /// The error of an invalid scheme. The setter returns no error, so each request fails with it.
     invalid: Option<TokenError>,

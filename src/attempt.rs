@@ -206,7 +206,7 @@ impl<I, F, T> Sent<I, F, T> {
 
 // ===== after a rejection =====
 
-/// What follows from the rejection of a first attempt.
+/// The consequence of a first attempt's rejection.
 pub(crate) enum Rejected<I, B, F, R: Retry<B>, D> {
     /// The response is the caller's.
     Final(Response<D>),
@@ -252,7 +252,7 @@ impl<I, F, T> FirstSent<I, F, T> {
 }
 
 impl<I, T> Spare<I, T> {
-    /// Pauses the first attempt's body; none if the spare cannot become the whole body.
+    /// Pauses the first attempt's body. Returns `None` if the spare cannot become the whole body.
     fn pause<B, R>(mut self, retry: &Arc<R>) -> Option<(SpareHead, PausedBody<B, R>, I)>
     where
         R: Retry<B, Spare = T>,
@@ -265,7 +265,7 @@ impl<I, T> Spare<I, T> {
     }
 }
 
-/// A rejected request that can be sent again. What remains of its first attempt's body is paused.
+/// A rejected request that can be sent again. The rest of its first attempt's body is paused.
 pub(crate) struct Paused<I, B, F, R: Retry<B>> {
     head: SpareHead,
     body: PausedBody<B, R>,

@@ -151,7 +151,7 @@ impl Deadline {
         self != Self::NEVER && (now.monotonic() >= self.monotonic || now.since_epoch() >= self.wall)
     }
 
-    /// Returns the time left; `None` if it never comes.
+    /// Returns the time left, or `None` if it never comes.
     pub(crate) fn left(self, now: Timestamp) -> Option<Duration> {
         (self != Self::NEVER).then(|| {
             min(

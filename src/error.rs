@@ -85,9 +85,9 @@ pub struct TokenError {
 /// When the source is asked again. It is kept beside the shared part, so that setting it allocates nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NextAttempt {
-    /// Whether an earlier request caused the failure.
+    /// True if an earlier request caused the failure.
     pub(crate) is_remembered: bool,
-    /// The time until then; `None` if not before the credentials change.
+    /// The time until then, or `None` if not before the credentials change.
     pub(crate) after: Option<Duration>,
 }
 
@@ -98,9 +98,9 @@ struct Inner {
     code: Option<Cow<'static, str>>,
     description: Option<String>,
     retry_after: Option<Duration>,
-    /// Whether the refresh token was not sent, so that the error is not about it.
+    /// True if the refresh token was not sent, so that the error is not about it.
     is_unsent: bool,
-    /// Whether a log-in or a log-out has ended the session of the request.
+    /// True if a log-in or a log-out has ended the session of the request.
     is_session_over: bool,
 }
 
@@ -380,7 +380,7 @@ impl TokenError {
     }
 
     /// Returns the time until the [`Credentials`](crate::Credentials) ask the source again, counted from when the error was
-    /// returned; `None` if that is not known, or not before the credentials change.
+    /// returned, or `None` if that is not known or not before the credentials change.
     pub fn asked_again_in(&self) -> Option<Duration> {
         self.next?.after
     }

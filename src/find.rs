@@ -44,12 +44,12 @@ pub(crate) mod sealed {
         reason = "a trait without a public name cannot be implemented elsewhere"
     )]
     pub trait Find {
-        /// What a request keeps until it ends, so that its answer is reported to the same credentials.
+        /// The value that a request keeps until it ends, so that its answer is reported to the same credentials.
         ///
         /// Nothing if there is one for all, so that it costs nothing: no reference is counted.
         type Found;
 
-        /// Returns the credentials of the request with this head; none if it is to be sent without a token.
+        /// Returns the credentials of the request with this head, or `None` if it is to be sent without a token.
         fn find(&self, head: &Parts) -> Option<Self::Found>;
 
         /// Returns the credentials that `find` has found.

@@ -108,7 +108,7 @@ impl<C, R> RefreshLayer<Credentials, C, R> {
 }
 
 impl<S, C> RefreshLayer<S, C, ByType> {
-    /// Sets how much of a request's body may be kept for a second attempt, in bytes; 65,536 by default.
+    /// Sets how much of a request's body may be kept for a second attempt, in bytes. The default is 65,536.
     ///
     /// The sent frames of a stream are kept until the head of the response arrives. Trailers count with their names and values. A
     /// longer body is sent, but not sent again: if its token is rejected, the rejection is returned. One
@@ -200,7 +200,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
 
     // ===== how it is attached =====
 
-    /// Sets the header of the token; `Authorization` by default.
+    /// Sets the header of the token. The default is `Authorization`.
     ///
     /// The value is the [`scheme`](Self::scheme), if there is one, and the token.
     ///
@@ -227,7 +227,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
         self
     }
 
-    /// Sets the scheme before the token (RFC 9110 §11.1); `Bearer` by default.
+    /// Sets the scheme before the token (RFC 9110 §11.1). The default is `Bearer`.
     ///
     /// It is sent in the case in which it is written here. If the scheme is invalid, each request fails with a
     /// [misconfigured](crate::TokenError::is_misconfigured) error.
@@ -263,7 +263,7 @@ impl<S, C, R> RefreshLayer<S, C, R> {
 
     // ===== what follows from the response =====
 
-    /// Sets how a rejected token is recognised; [`Unauthorized`] by default.
+    /// Sets how a rejected token is recognised. The default is [`Unauthorized`].
     pub fn classifier<D: Classify>(self, classifier: D) -> RefreshLayer<S, D, R> {
         RefreshLayer { config: self.config.classifier(classifier) }
     }

@@ -78,7 +78,7 @@
 //! | Obtain tokens from elsewhere | a closure ([`source_fn`]), [`TokenFile`], [`StaticToken`], or your own [`TokenSource`] |
 //! | Keep tokens across restarts; share them among processes and machines | [`store`](store/index.html) (features `file-store`, `redis`, …) |
 //! | Log in again once the refresh token is denied | [`TokenSource::or_else`] |
-//! | Share one token among clients; log in and out; watch events | [`Credentials`] |
+//! | Share one token among clients, log in and out, watch events | [`Credentials`] |
 //! | Configure when to refresh and how long to wait | [`RefreshPolicy`] |
 //! | Configure which responses reject a token | [`Unauthorized`], [`Classify`] |
 //! | Send streams and bodies of other types again | [`Replayable`], [`RefreshLayer::replay_limit`], [`RefreshLayer::replay_with`], [`ReplayBody`] |
@@ -237,7 +237,7 @@ pub use self::source::{
 pub use self::token::{AccessToken, RefreshToken, TokenSet};
 
 /// The examples of the README.
-#[cfg(all(doctest, feature = "oauth2"))]
+#[cfg(all(doctest, feature = "file-store", feature = "oauth2"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 

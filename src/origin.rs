@@ -26,7 +26,7 @@ pub(crate) struct Origins {
     any_https: bool,
 }
 
-/// Whether a request carries the token.
+/// The decision whether a request carries the token.
 #[derive(Debug)]
 pub(crate) enum Carry {
     /// The token is attached.

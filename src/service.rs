@@ -24,7 +24,9 @@ use crate::replay::{ByType, Retry};
 /// The inner service must be `Clone`. For one that is not, add a `tower::buffer::BufferLayer` between the two.
 ///
 /// `S` is how a request finds its credentials, `C` how a response is classified, and `R` how a body is sent again. With the
-/// defaults, a struct field is `Refresh<HttpClient>`:
+/// defaults, a struct field is `Refresh<HttpClient>`.
+///
+/// # Examples
 ///
 /// ```
 /// use bytes::Bytes;

@@ -115,7 +115,7 @@ async fn api() -> Result<String, BoxError> {
     Ok(origin)
 }
 
-/// Asks for a few seconds; returns requests per second.
+/// Runs `wrk` for a few seconds and returns the requests per second.
 async fn wrk(place: &Place, script: Option<&str>) -> Result<f64, BoxError> {
     let mut command = Command::new("wrk");
     command.args(["-t1".to_owned(), format!("-c{CONNECTIONS}"), format!("-d{SECONDS}s")]);

@@ -35,7 +35,7 @@ pub struct Connections {
     places: Arc<Semaphore>,
     /// For requests to the API. A connection of HTTP/2 can have many.
     requests: Arc<Semaphore>,
-    /// Whether busy connections should end.
+    /// True if busy connections should end.
     is_crowded: Arc<AtomicBool>,
     /// In the order of their start. Some may have ended.
     open: Vec<Weak<Connection>>,
@@ -178,14 +178,14 @@ struct Connection {
 }
 
 struct State {
-    /// Whether a request has passed the guard.
+    /// True if a request has passed the guard.
     is_known: bool,
     is_http2: bool,
     /// Requests in flight.
     requests: usize,
     /// When the connection began, or its last request ended.
     quiet_since: Instant,
-    /// Whether the connection should end, to make room.
+    /// True if the connection should end, to make room.
     ends: bool,
 }
 

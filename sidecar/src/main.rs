@@ -1,4 +1,4 @@
-//! The program; see the library's documentation.
+//! The program. The library's documentation describes it.
 
 #[cfg(unix)]
 fn main() -> std::process::ExitCode {

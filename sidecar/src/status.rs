@@ -44,7 +44,7 @@ impl Counters {
         let mut is_adopted = false;
         while let Some(event) = events.recv().await {
             match event {
-                // What is issued next.
+                // The next token set to be issued.
                 Event::FoundInStore => is_adopted = true,
                 Event::Refreshed { .. } => {
                     let counter = if is_adopted { &self.adopted } else { &self.renewed };

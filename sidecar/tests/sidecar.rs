@@ -980,7 +980,11 @@ async fn unusable_token_file_is_an_error_at_the_start() {
     assert!(missing.contains("`tokens`") && missing.contains("does not exist"), "{missing}");
     // The file of the secret is never overwritten.
     let secret = error("token").await;
-    assert!(secret.contains("`tokens`") && secret.contains("left as it is"), "{secret}");
+    assert!(
+        secret.contains("`tokens`")
+            && secret.contains("nothing is saved until it is restored or moved away"),
+        "{secret}"
+    );
     assert!(!secret.contains("r0"), "{secret}");
     assert_eq!(fs::read_to_string(folder.path("token")).unwrap(), "r0");
     assert!(!folder.path("socket").exists());

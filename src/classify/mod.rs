@@ -1,4 +1,4 @@
-//! What a response reveals about the token.
+//! Decides whether a response accepts or rejects the token.
 //!
 //! [`Classify`] gives the verdict and [`Unauthorized`] is the default. To treat one more status like 401, call
 //! [`Unauthorized::also_status`]; the table of error codes is `error_codes.rs`.

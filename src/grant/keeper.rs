@@ -46,7 +46,7 @@ pub(crate) struct Store {
     pub(crate) backing: Box<dyn Backing>,
     pub(crate) name: String,
     pub(crate) lock_timeout: Duration,
-    /// Whether to go on without the store while it is unavailable; `None` if that depends on whether the server rotates.
+    /// True to go on without the store while it is unavailable, `None` to decide by whether the server rotates.
     pub(crate) goes_on: Option<bool>,
 }
 
@@ -57,22 +57,22 @@ pub(crate) struct Obtained {
     pub(crate) tokens: TokenSet,
     /// When it was asked for.
     pub(crate) asked: Timestamp,
-    /// Whether it was found in the store.
+    /// True if it was found in the store.
     pub(crate) is_adopted: bool,
-    /// Whether the application has logged in or out, here or elsewhere, since the set that the credentials have.
+    /// True if the application has logged in or out, here or elsewhere, since the set that the credentials have.
     pub(crate) is_of_other_login: bool,
 }
 
-/// What a refresh has to report besides its result.
+/// The report of a refresh, besides its result.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     /// The token set could not be saved.
     pub(crate) unsaved: Option<TokenError>,
-    /// What was unsaved before is saved.
+    /// A change that was unsaved before is saved.
     pub(crate) is_saved: bool,
 }
 
-/// What a look at the store has found.
+/// The result of a look at the store.
 #[derive(Debug)]
 pub(crate) enum Look {
     Newer(Obtained),
@@ -231,7 +231,7 @@ impl Keeper {
                     self.with(|ledger| {
                         let due = plan::due(record.as_ref(), ledger, setup)?;
                         if ledger.record.is_none() {
-                            // What is due may not be written, and the record must be known nevertheless.
+                            // The write that is due may fail, and the record must be known nevertheless.
                             ledger.record = record
                                 .clone()
                                 .map(|record| Record { binding: setup.binding.clone(), ..record });

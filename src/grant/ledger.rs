@@ -1,11 +1,11 @@
-//! What one process knows about a grant. Without a store, that is all there is.
+//! The knowledge of one process about a grant.
 //!
-//! It is behind a lock that is held for a moment, and each method leaves it whole.
+//! It is behind a lock that is held for a moment, and each method leaves it consistent.
 
 use super::record::{Position, Record, Sent, WriteId};
 use crate::token::{RefreshToken, TokenSet};
 
-/// What one process knows about the grant. Without a store, that is all there is.
+/// The knowledge of one process about the grant. Without a store, nothing else is kept.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// The newest record that this process has read or made, unsaved changes included.
@@ -23,7 +23,7 @@ pub(super) struct Ledger {
     /// The record after the source has refused, and the attempt of another process that was reported last.
     pub(super) refused_at: Option<Position>,
     pub(super) reported: Option<WriteId>,
-    /// Whether the application has logged in or out in this process, so that the configured refresh token is out of date.
+    /// True if the application has logged in or out in this process, so that the configured refresh token is out of date.
     pub(super) has_logged: bool,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Held {
     pub(super) login_epoch: u64,
 }
 
-/// What the store must be given before anything else, so that it has what this process knows.
+/// The write that the store needs before anything else, so that it contains what this process knows.
 #[derive(Debug)]
 pub(super) enum Due {
     Nothing,
@@ -96,7 +96,7 @@ impl Ledger {
         SetId(self.last_id)
     }
 
-    /// Begins the session of a log-in or log-out with this record; `None` if the refresh token is superseded.
+    /// Begins the session of a log-in or log-out with this record, or with `None` if the refresh token is superseded.
     pub(super) fn begin_session(&mut self, id: SetId, next: Option<Record>) {
         self.has_logged = true;
         let position = next.as_ref().map_or(OVERTAKEN, Record::position);
@@ -161,7 +161,7 @@ impl Ledger {
         }
     }
 
-    /// Gives up the set of a record that something else was stored in place of.
+    /// Gives up the set of a record, because another one was stored instead.
     pub(super) fn give_up(&mut self, record: &Record) {
         if self.write_id() == Some(record.write_id) {
             self.unsaved = None;
@@ -243,5 +243,5 @@ impl Ledger {
     }
 }
 
-/// The position of a set that something else was stored in place of.
+/// The position of a set that is not stored, because another one was stored instead.
 const OVERTAKEN: Position = Position { epoch: 0, revision: 0 };

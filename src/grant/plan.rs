@@ -5,8 +5,8 @@
 //!
 //! - A refresh token that may rotate is sent only after the record contains the attempt ([`Sent`]), and the attempt stays in the record
 //!   until its outcome is known.
-//! - A token set is recorded only in the place of its parent: the set whose refresh token was spent for it. Of two successors
-//!   of one parent, the record keeps the one that was asked for later.
+//! - A token set replaces only its parent: the set whose refresh token was spent for it. If one parent has two successors, the
+//!   record keeps the one that was asked for later.
 //! - Nothing of an earlier epoch is recorded, and nothing of a lower revision is used.
 //! - A refresh token that the server has refused or replaced is never sent again. A configured one has its turn once.
 
@@ -40,13 +40,13 @@ impl Leeway {
     }
 }
 
-/// What a refresh asks for.
+/// The request of a refresh.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
     pub(crate) cause: Cause,
     /// The token set that the credentials have.
     pub(crate) has: Option<SetId>,
-    /// Whether that set is of no more use, so that a refresh token with an unknown outcome may be sent again.
+    /// True if that set is of no more use, so that a refresh token with an unknown outcome may be sent again.
     pub(crate) may_risk: bool,
 }
 
@@ -57,11 +57,11 @@ pub(super) enum Plan {
     Use(Set),
     /// Ask the source.
     Ask(Box<Attempt>),
-    /// Fail: there is nothing to be had now.
+    /// Fail: no token can be obtained now.
     Fail(TokenError),
 }
 
-/// What the source is asked.
+/// The request to the source.
 #[derive(Debug)]
 pub(super) struct Attempt {
     /// The record to write first, if the source spends a refresh token.
@@ -310,7 +310,7 @@ pub(super) fn is_brought_back(record: Option<&Record>, tokens: Option<&TokenSet>
 /// Returns the record with the session of another one.
 fn begin_session(record: Option<&Record>, session: &Record, begun: Begun, setup: &Setup) -> Record {
     let mut next = record.map_or_else(|| first(setup), Record::next);
-    // What is sent without the store belongs to the session of the configured refresh token, if that is still the stored one.
+    // A refresh without the store belongs to the session of the configured refresh token, if that is still the stored one.
     let goes_on = begun == Begun::Configured
         && next.login_ms == 0
         && setup.configured.as_ref().is_none_or(|token| next.is_latest_configured(token));
@@ -516,7 +516,7 @@ fn http_date(ms: u64) -> String {
     httpdate::fmt_http_date(time_of_day(ms).min(SystemTime::UNIX_EPOCH + LAST_HTTP_DATE))
 }
 
-// ===== what became of it =====
+// ===== the outcome =====
 
 /// Returns the record with the successor of its token set.
 pub(super) fn succeed(record: &Record, current: Current, revision: u64) -> Record {
@@ -539,7 +539,7 @@ pub(super) fn replace_refresh_token(
     Ok(next)
 }
 
-/// Whether a token set may still be recorded.
+/// The decision whether a token set may still be recorded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Succession {
     /// It follows what is stored: its parent, or another successor of it that was asked for earlier.

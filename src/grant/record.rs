@@ -1,4 +1,4 @@
-//! What is known about one grant: the current token set, and the fate of each refresh token.
+//! The facts about one grant: the current token set, and the fate of each refresh token.
 //!
 //! Plain data with the rules for changing it. [`plan`](super::plan) decides which change to make. Times of day are milliseconds since
 //! 1970, because a store shares them with other machines.
@@ -27,7 +27,7 @@ pub(crate) struct Record {
     pub(crate) revision: u64,
     pub(crate) binding: Binding,
     pub(crate) current: Option<Current>,
-    /// When the application last logged in or out; zero if it never has. Each log-in and log-out has a later time than the last.
+    /// When the application last logged in or out, or zero if it never has. Each log-in and log-out has a later time than the last.
     pub(crate) login_ms: u64,
     /// The application has logged out, and the configured refresh token is not to be sent.
     pub(crate) is_logged_out: bool,
@@ -66,7 +66,7 @@ pub(crate) struct Position {
     pub(crate) revision: u64,
 }
 
-/// What has become of a refresh token.
+/// The fate of a refresh token.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fate<'a> {
     Unused,
@@ -101,19 +101,33 @@ pub(crate) struct Current {
     pub(crate) access_revision: Option<u64>,
 }
 
-/// What a record belongs to: the token endpoint, the client, and the name of the credentials.
+/// The owner of a record: the token endpoint, the client, and the name of the credentials.
 ///
 /// A record with another binding is never used, so that an edited configuration cannot send the refresh token of one server to
 /// another.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "store")]
+/// # fn example() {
+/// use tower_refresh::store::{Binding, StoredTokens};
+///
+/// fn is_of_billing(record: &StoredTokens) -> bool {
+///     let binding: &Binding = record.binding();
+///     binding.name == "billing"
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "store", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 #[cfg_attr(not(feature = "store"), allow(unreachable_pub, reason = "public with a store"))]
 pub struct Binding {
-    /// The origin of the token endpoint, such as `https://as.example.com`; empty if the source does not report it.
+    /// The origin of the token endpoint, such as `https://as.example.com`. Empty if the source does not report it.
     #[cfg_attr(feature = "store", serde(default))]
     pub token_endpoint: String,
-    /// The client id; empty if the source does not report it.
+    /// The client id. Empty if the source does not report it.
     #[cfg_attr(feature = "store", serde(default))]
     pub client_id: String,
     /// The name of the credentials.
@@ -144,7 +158,7 @@ impl Record {
         }
     }
 
-    /// Returns this record as it is to be written next, under a write id of its own.
+    /// Returns a copy of this record for the next write, with a write id of its own.
     pub(crate) fn next(&self) -> Self {
         Self { write_id: WriteId::random(), is_doubted: false, ..self.clone() }
     }
@@ -414,7 +428,7 @@ pub(crate) fn milliseconds_at(at: SystemTime) -> u64 {
     milliseconds(since_epoch(at))
 }
 
-/// Returns a time of day; a very late one for a number that does not fit.
+/// Returns a time of day, or a very late one for a number that does not fit.
 pub(crate) fn time_of_day(milliseconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH
         .checked_add(Duration::from_millis(milliseconds))
@@ -424,6 +438,23 @@ pub(crate) fn time_of_day(milliseconds: u64) -> SystemTime {
 const FAR_AWAY: Duration = Duration::from_secs(1000 * 365 * 86400);
 
 /// The id of one write, which no other write has.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "store")]
+/// # fn example() {
+/// use tower_refresh::store::{StoreError, StoredTokens, WriteId};
+///
+/// /// The condition of a save.
+/// fn compare(stored: Option<&StoredTokens>, replaces: Option<WriteId>) -> Result<(), StoreError> {
+///     match stored.map(StoredTokens::write_id) == replaces {
+///         true => Ok(()),
+///         false => Err(StoreError::conflict()),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(not(feature = "store"), allow(unreachable_pub, reason = "public with a store"))]
 pub struct WriteId(pub(crate) [u8; 16]);

@@ -200,7 +200,7 @@ impl Refresh<'_> {
         }
         self.take_back(access, &base.record, before).await;
         Err(match lost.filter(|_| !error.is_refusal()) {
-            // This attempt was not counted, and the outcome of the one before is as unknown as it was.
+            // This attempt was not counted, and the outcome of the one before is still unknown.
             Some(lost) => {
                 let both = format!("{}; when sent again, {}", lost.get_ref(), error.get_ref());
                 error.into_ambiguous().wrapped_as(both)
@@ -222,7 +222,7 @@ impl Refresh<'_> {
         })
     }
 
-    // ===== what became of it =====
+    // ===== the outcome =====
 
     /// Records what the source has returned, and only then hands it out.
     async fn keep(

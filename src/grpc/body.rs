@@ -29,7 +29,7 @@ pin_project! {
         D: Body,
     {
         held: VecDeque<Result<Frame<Bytes>, D::Error>>,
-        // Whether `rest` has ended or failed, so that it must not be polled again.
+        // True if `rest` has ended or failed, so that it must not be polled again.
         ended: bool,
         #[pin]
         rest: D,

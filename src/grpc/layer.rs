@@ -103,13 +103,13 @@ impl HoldTrailersLayer {
         self
     }
 
-    /// Sets how many bytes of a response are held, including the 5-byte prefix of the message; 65,536 by default.
+    /// Sets how many bytes of a response are held, including the 5-byte prefix of the message. The default is 65,536.
     pub fn limit(mut self, bytes: usize) -> Self {
         self.config.limit = bytes;
         self
     }
 
-    /// Sets how long a response is held after its head has arrived; one second by default.
+    /// Sets how long a response is held after its head has arrived. The default is one second.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.config.timeout = timeout;
         self

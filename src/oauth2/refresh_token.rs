@@ -18,7 +18,7 @@ use crate::token::{RefreshToken, TokenSet};
 /// that one refresh token is spent once. Share the credentials rather than clones of the grant: two credentials do not know of
 /// each other.
 ///
-/// What an answer leaves out is kept from before: the refresh token, the scope, the id token, and
+/// Fields that an answer leaves out keep their last value: the refresh token, the scope, the id token, and
 /// [extra fields](super::Fields::extra).
 ///
 /// # Examples
@@ -89,6 +89,17 @@ impl RefreshTokenGrant {
     /// Creates a source from an endpoint and the refresh token to begin with.
     ///
     /// If `refresh_token` is empty, no request is made until [`Credentials::log_in`](crate::Credentials::log_in) brings one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+    ///
+    /// /// Sends nothing until the user has logged in.
+    /// fn logged_out(endpoint: TokenEndpoint) -> RefreshTokenGrant {
+    ///     RefreshTokenGrant::new(endpoint, "")
+    /// }
+    /// ```
     pub fn new(endpoint: TokenEndpoint, refresh_token: impl Into<RefreshToken>) -> Self {
         Self {
             request: TokenRequest::new(endpoint, "refresh_token"),

@@ -13,7 +13,7 @@ pub(super) struct Origin {
     scheme: Scheme,
     host: NamedHost,
     port: u16,
-    /// Host and port as they were written when the origin was named; there is no userinfo in it.
+    /// Host and port as they were written when the origin was named, without userinfo.
     written: Box<str>,
 }
 

@@ -33,7 +33,7 @@
 //!     TokenSet::bearer(format!("token-{generation}"))
 //! };
 //! let client = ServiceBuilder::new()
-//!     .layer(RefreshLayer::new(source).origin("https://api.example.com"))
+//!     .layer(RefreshLayer::new(source).origin("https://api.example.com")?)
 //!     .service(api);
 //!
 //! let chunks = ["one ", "two"].map(|chunk| Ok::<_, Infallible>(Frame::data(Bytes::from(chunk))));

@@ -1,4 +1,4 @@
-//! Whether and how a request's body is kept for a second attempt.
+//! Decides whether and how a request's body is kept for a second attempt.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -49,7 +49,7 @@ pub trait Retry<B>: sealed::Sealed {
     fn replay(&self, spare: Self::Spare) -> B;
 }
 
-/// Keeps a body in the way that its type implements ([`ReplayBody`]); the default.
+/// Keeps a body in the way that its type implements ([`ReplayBody`]). This is the default.
 ///
 /// # Examples
 ///
@@ -90,7 +90,7 @@ impl<B: ReplayBody> Retry<B> for ByType {
     }
 }
 
-/// How many bytes of a request's body may be kept for a second attempt; 65,536 by default.
+/// How many bytes of a request's body may be kept for a second attempt. The default is 65,536.
 ///
 /// In the extensions of a request, it overrides the layer's [`replay_limit`](crate::RefreshLayer::replay_limit). The names and
 /// values of trailers count as well. It does not apply to bodies in memory that share their bytes by reference count, such as

@@ -10,7 +10,7 @@ use http_body::{Body, SizeHint};
 
 use super::kept::Kept;
 
-/// What the handles of one body share.
+/// The state that the handles of one body share.
 ///
 /// The body is polled outside the lock, by one handle at a time: the handle takes it out of `rest` and puts it back.
 ///
@@ -27,7 +27,7 @@ pub(super) struct Shared<B> {
     pub(super) phase: Phase,
     pub(super) rest: Rest<B>,
     pub(super) kept: Kept,
-    /// The length that the body reported when the first attempt asked for its first frame; none before that.
+    /// The length that the body reported when the first attempt asked for its first frame, `None` before that.
     ///
     /// The second attempt reports the same. With a length that became known later it would be a different message, and over
     /// HTTP/1.1 one without trailers.

@@ -41,7 +41,7 @@ struct First<B>(Handle<B>);
 /// The handle of the second attempt.
 struct Second<B> {
     shared: Handle<B>,
-    /// How many bytes it has sent; none before it was polled.
+    /// How many bytes it has sent, `None` before it was polled.
     sent: Option<u64>,
 }
 

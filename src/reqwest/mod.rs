@@ -34,7 +34,7 @@
 //!     .client_auth(ClientAuth::basic("my-client", std::env::var("CLIENT_SECRET")?));
 //! let source = RefreshTokenGrant::new(endpoint, std::env::var("REFRESH_TOKEN")?);
 //! let api = ServiceBuilder::new()
-//!     .layer(RefreshLayer::new(source).origin("https://api.example.com"))
+//!     .layer(RefreshLayer::new(source).origin("https://api.example.com")?)
 //!     .service(http);
 //!
 //! let request = Request::post("https://api.example.com/v1/notes").body(reqwest::Body::from("a note"))?;

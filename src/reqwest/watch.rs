@@ -1,4 +1,4 @@
-//! What a token endpoint must know about a request that reqwest sends.
+//! Watches a request that reqwest sends, for the token endpoint.
 
 use http::Extensions;
 

@@ -38,7 +38,7 @@ use crate::error::TokenError;
 pub struct Fallback<A, B> {
     first: A,
     second: B,
-    /// Whether the last fetch asked the second source.
+    /// True if the last fetch asked the second source.
     asked_second: Arc<AtomicBool>,
 }
 

@@ -41,7 +41,7 @@ pub struct SourceInfo {
     /// Detects a change of the source's input, which ends the backoff after a failure.
     pub(crate) watch: Option<Watch>,
     pub(crate) fresh_proof: bool,
-    /// Whether the source remembers a refusal and does not repeat the refused request.
+    /// True if the source remembers a refusal and does not repeat the refused request.
     pub(crate) remembers_refusals: bool,
 }
 

@@ -24,7 +24,7 @@ pub use self::token_source::{TokenSource, source_fn};
 
 #[cfg(test)]
 mod testing {
-    //! What the tests of the sources share.
+    //! Shared by the tests of the sources.
 
     use crate::token::TokenSet;
 

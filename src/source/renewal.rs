@@ -1,4 +1,4 @@
-//! What a source is asked.
+//! The request to a source.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -8,7 +8,7 @@ use crate::classify::Challenge;
 use crate::error::TokenError;
 use crate::token::{RefreshToken, TokenSet};
 
-/// What a [`TokenSource`](super::TokenSource) is asked: why a token set is wanted, the previous one, and the refresh token to send.
+/// The request to a [`TokenSource`](super::TokenSource): the cause, the previous token set and the refresh token to send.
 ///
 /// # Examples
 ///
@@ -41,6 +41,16 @@ pub struct Renewal {
 
 impl Renewal {
     /// Creates a renewal, for the test of a source.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Cause, Renewal};
+    ///
+    /// let renewal = Renewal::new(Cause::Missing);
+    /// assert!(renewal.previous().is_none());
+    /// assert!(renewal.refresh_token().unwrap_err().is_denied());
+    /// ```
     pub fn new(cause: Cause) -> Self {
         Self {
             cause,
@@ -94,7 +104,7 @@ impl Renewal {
         self.cause
     }
 
-    /// Returns the token set to be renewed; `None` at first, and after [`Credentials::log_out`](crate::Credentials::log_out).
+    /// Returns the previous token set, or `None` at first and after [`Credentials::log_out`](crate::Credentials::log_out).
     pub fn previous(&self) -> Option<&TokenSet> {
         self.previous.as_ref()
     }
@@ -116,7 +126,7 @@ impl Renewal {
 
     /// Reports that the server has replaced the refresh token, with an answer that has no usable access token.
     ///
-    /// The new refresh token is recorded and sent the next time, whatever `fetch` then returns. A token set that `fetch` returns
+    /// The new refresh token is recorded and sent the next time, also if `fetch` returns an error. A token set that `fetch` returns
     /// needs no report. Only the first call counts.
     pub fn replace_refresh_token(&self, successor: impl Into<RefreshToken>) {
         let successor = successor.into();

@@ -13,22 +13,52 @@ use crate::token::TokenSet;
 
 /// Obtains a token set.
 ///
-/// A source needs no state: it gets the previous token set and returns the next one. It is asked for one token set at a time,
-/// unless it has not answered within ten timeouts. The fetch runs in a task of its own, so that its result is not lost if the
-/// request that needed it is dropped.
+/// A source is stateless: it gets the [`Renewal`] with the previous token set and returns the new one. It is called for one token
+/// set at a time, unless a call has not ended within ten timeouts. Each call runs in a task of its own, so that its result is
+/// kept even if the request that caused it is dropped.
 ///
-/// Most programs use a source from [`oauth2`](crate::oauth2), or a closure.
+/// Most programs use a grant of [`oauth2`](crate::oauth2). For simple cases, use a closure. For facts about the source, or for state
+/// such as an HTTP client, implement the trait.
 ///
 /// # Examples
+///
+/// A closure:
 ///
 /// ```
 /// use std::time::Duration;
 /// use tower_refresh::{Credentials, Renewal, TokenSet};
 ///
-/// let credentials = Credentials::new(|renewal: Renewal| async move {
-///     // …request a token from your server…
-///     TokenSet::bearer("sesame").map(|tokens| tokens.with_expires_in(Duration::from_secs(300)))
+/// let credentials = Credentials::new(|_: Renewal| async {
+///     // Requests a token from elsewhere.
+///     let token = "sesame";
+///     Ok(TokenSet::bearer(token)?.with_expires_in(Duration::from_secs(300)))
 /// });
+/// ```
+///
+/// A type:
+///
+/// ```
+/// use tower_refresh::{RefreshLayer, Renewal, SourceInfo, TokenError, TokenSet, TokenSource};
+///
+/// /// Runs a command that prints a token.
+/// struct Command {
+///     program: String,
+/// }
+///
+/// impl TokenSource for Command {
+///     async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+///         let output = tokio::process::Command::new(&self.program).output().await;
+///         let output = output.map_err(TokenError::transient)?;
+///         let token = String::from_utf8(output.stdout).map_err(TokenError::misconfigured)?;
+///         TokenSet::bearer(token.trim_end())
+///     }
+///
+///     fn info(&self) -> SourceInfo {
+///         SourceInfo::new().rotates(false).fresh_proof(true)
+///     }
+/// }
+///
+/// let layer = RefreshLayer::new(Command { program: "print-token".into() });
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `TokenSource`",
@@ -49,14 +79,27 @@ pub trait TokenSource: Send + Sync + 'static {
     /// store.
     fn fetch(&self, renewal: Renewal) -> impl Future<Output = Result<TokenSet, TokenError>> + Send;
 
-    /// Returns facts about this source, for the credentials and for a store. The default is no facts, as for a closure.
+    /// Returns facts about this source, for the credentials and for a store. A closure has none, which is the default.
     ///
-    /// A source that passes a renewal on to another source returns the facts of that source.
+    /// If a source forwards its renewals to another source, return the facts of that one.
     fn info(&self) -> SourceInfo {
         SourceInfo::new()
     }
 
-    /// Returns this source without its type, for a field or for a source that the configuration selects.
+    /// Boxes this source, for a field or a choice at run time.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{BoxTokenSource, StaticToken, TokenError, TokenFile, TokenSource as _};
+    ///
+    /// fn source(token: Option<&str>) -> Result<BoxTokenSource, TokenError> {
+    ///     Ok(match token {
+    ///         Some(token) => StaticToken::new(token.parse()?).boxed(),
+    ///         None => TokenFile::new("/run/secrets/token").boxed(),
+    ///     })
+    /// }
+    /// ```
     fn boxed(self) -> BoxTokenSource
     where
         Self: Sized,
@@ -64,7 +107,27 @@ pub trait TokenSource: Send + Sync + 'static {
         BoxTokenSource::new(self)
     }
 
-    /// Returns a source that asks `other` after this one is [denied](TokenError::is_denied), to log in again.
+    /// Returns a source that asks `other` if this one is [denied](TokenError::is_denied), for example to log in again.
+    ///
+    /// The tokens of `other` begin a new session.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Renewal, TokenError, TokenSet, TokenSource as _, source_fn};
+    ///
+    /// let refresh = source_fn(|renewal: Renewal| async move {
+    ///     let refresh_token = renewal.refresh_token()?;
+    ///     // Sends the refresh token.
+    ///     # let _ = refresh_token;
+    ///     # TokenSet::bearer("sesame")
+    /// });
+    /// let log_in = source_fn(|_| async {
+    ///     // Logs in with a password.
+    ///     # TokenSet::bearer("sesame")
+    /// });
+    /// let source = refresh.or_else(log_in);
+    /// ```
     fn or_else<S>(self, other: S) -> Fallback<Self, S>
     where
         Self: Sized,
@@ -96,10 +159,10 @@ impl<S: TokenSource> TokenSource for Arc<S> {
     }
 }
 
-/// Returns a closure as a source, so that the types of its argument and of its error are inferred.
+/// Creates a source from a closure. The types of its argument and its error are inferred.
 ///
-/// A closure has no [`info`](TokenSource::info). For a source that creates a new proof for each attempt, write a type of your own
-/// with [`SourceInfo::fresh_proof`].
+/// A closure has no [`info`](TokenSource::info). If a source makes a new proof for each attempt, implement [`TokenSource`] with
+/// [`SourceInfo::fresh_proof`].
 ///
 /// # Examples
 ///

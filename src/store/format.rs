@@ -21,7 +21,7 @@ use crate::token::{AccessToken, Secret, TokenSet};
 /// The format that this version of the crate writes, and the newest that it reads.
 const FORMAT: u32 = 1;
 
-/// What a [`TokenStore`](super::TokenStore) keeps: the token set of one grant, and what is known about its refresh token.
+/// The record of a [`TokenStore`](super::TokenStore): the token set of one grant, and what is known about its refresh token.
 ///
 /// It is plain serde data for formats that describe themselves, such as JSON. A store that keeps bytes uses
 /// [`to_json`](Self::to_json) and [`from_json`](Self::from_json), which has the clearer errors.
@@ -34,6 +34,24 @@ const FORMAT: u32 = 1;
 /// # Secrets
 ///
 /// It contains the tokens in the clear, unless it is under an `EncryptedStore`. `Debug` shows none of them.
+///
+/// # Examples
+///
+/// A store that keeps bytes:
+///
+/// ```
+/// use tower_refresh::store::{StoreError, StoredTokens};
+///
+/// fn write(record: &StoredTokens, row: &mut Vec<u8>) -> Result<(), StoreError> {
+///     row.clear();
+///     row.extend_from_slice(&record.to_json()?);
+///     Ok(())
+/// }
+///
+/// fn read(row: &[u8]) -> Result<StoredTokens, StoreError> {
+///     StoredTokens::from_json(row)
+/// }
+/// ```
 #[derive(Clone, Serialize, Deserialize)]
 pub struct StoredTokens {
     #[serde(deserialize_with = "known_format")]
@@ -45,7 +63,7 @@ pub struct StoredTokens {
     pub(super) revision: u64,
     pub(super) binding: Binding,
     pub(super) body: Body,
-    /// Whether the store reports that its last writes may be lost. Never written.
+    /// True if the store reports that its last writes may be lost. Never written.
     #[serde(skip)]
     pub(super) is_doubted: bool,
     #[serde(flatten)]
@@ -60,7 +78,7 @@ pub(super) enum Body {
     Sealed(Box<SealedContent>),
 }
 
-/// The whole record, encrypted; what stands beside it in the clear is authenticated (`encrypted.rs`).
+/// The whole record, encrypted. The clear fields beside it are authenticated (`encrypted/mod.rs`).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SealedContent {
     pub(super) key_id: String,
@@ -74,7 +92,7 @@ pub(super) struct SealedContent {
     pub(super) has_open_intent: bool,
 }
 
-/// What is stored about a grant, in the clear.
+/// The stored facts about a grant, in the clear.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Content {
     /// The key of the fingerprints, which reveal nothing without the record.
@@ -204,8 +222,16 @@ impl StoredTokens {
     ///
     /// # Errors
     ///
-    /// [Unreadable](StoreError::unreadable), with what is wrong and no word of the content: it is empty, cut short, something
-    /// else, or written by a later version of this crate.
+    /// [Unreadable](StoreError::unreadable) if the JSON is empty, cut short, not a record, or written by a later version of this
+    /// crate. The error contains nothing of the JSON.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::store::StoredTokens;
+    ///
+    /// assert!(StoredTokens::from_json(b"{}").unwrap_err().is_unreadable());
+    /// ```
     pub fn from_json(json: &[u8]) -> Result<Self, StoreError> {
         #[derive(Deserialize)]
         struct Head {

@@ -1,12 +1,12 @@
 //! Stores that keep token sets across restarts, processes and machines.
 //!
-//! Most servers let a client send a refresh token once, and return the next one with the answer. To the server, a client that
-//! sends the old one again looks like a thief, and it ends the session: the user must log in. A program that restarts must
-//! therefore have saved the newest refresh token before it used what came with it, and programs that share one must take turns.
+//! Most servers accept a refresh token once, and return the next one with the answer. If a client sends the old one again, the
+//! server takes it for stolen and ends the session: the user must log in. A program that restarts must therefore save the newest
+//! refresh token before it uses the access token that came with it, and programs that share a refresh token must take turns.
 //!
-//! [`Credentials`](crate::Credentials) keep a *ledger* of their grant: the current token set, and what has become of each refresh
-//! token. It is in memory, and decides what is sent. Add a store with
-//! [`CredentialsBuilder::store`](crate::CredentialsBuilder::store) to save the ledger and to share it:
+//! [`Credentials`](crate::Credentials) keep a *ledger* of their grant: the current token set, and the fate of each refresh token. It
+//! is in memory, and decides what is sent. Add a store with [`CredentialsBuilder::store`](crate::CredentialsBuilder::store) to save the
+//! ledger and to share it:
 //!
 //! ```no_run
 //! # #[cfg(all(feature = "file-store", feature = "oauth2"))]
@@ -31,7 +31,7 @@
 //!
 //! // …requests…
 //!
-//! // Before the program ends. An error here means that a token set exists only in this process.
+//! // Before the program ends. An error means that a token set is not saved.
 //! credentials.flush().await?;
 //! # Ok(())
 //! # }
@@ -43,15 +43,15 @@
 //! |---|---|---|
 //! | [`MemoryStore`] | one process | nothing; for tests |
 //! | `FileStore` (feature `file-store`) | the processes of one machine, on a local file system | a crash of the program |
-//! | `RedisStore` (feature `redis`) | a fleet | what the configuration of the server survives |
+//! | `RedisStore` (feature `redis`) | several machines | as much as the configuration of the server |
 //! | `EncryptedStore` (feature `encrypted-store`), around any of them | as the inner store | as the inner store; the tokens cannot be read without the key |
 //! | your own ([`TokenStore`]) | | |
 //!
-//! One store holds one grant: one log-in of one user at one server. A program with many of them has as many files or keys.
-//! Programs that do not share a refresh token need not share a store. Without a store, a restart sends the configured refresh
-//! token again, which is right only if the server does not rotate.
+//! One store contains one grant: one log-in of one user at one server. A program with many grants has as many files or keys.
+//! Programs with different refresh tokens use different stores. Without a store, a restart sends the configured refresh token again,
+//! which is correct only if the server does not replace refresh tokens.
 //!
-//! # What happens in a refresh
+//! # Steps of a refresh
 //!
 //! 1. **Load.** If another process has stored a newer token set that works, it is used, and nothing is sent.
 //! 2. **Lock.** One process of all that share the store continues. The others wait, load again, and find what it has stored. They
@@ -66,7 +66,7 @@
 //!
 //! Without a store the steps are the same on the ledger in memory, except that no lock is needed.
 //!
-//! # What is promised
+//! # Guarantees
 //!
 //! With a store and without one:
 //!
@@ -111,20 +111,20 @@
 //! # Limits
 //!
 //! - Between the check of the lock (5) and the sending (6) a process can be suspended for longer than its lease. If another process
-//!   sends the same refresh token meanwhile, the server sees it twice. It takes a suspension of that length within a few
-//!   microseconds, and can happen only with a lock that is a lease.
+//!   sends the same refresh token meanwhile, the server sees it twice. The suspension must begin within a few microseconds, and the
+//!   lock must be a lease, such as that of Redis.
 //! - Two credentials over clones of one grant have two ledgers, which do not know of each other. Share the credentials, or a store.
-//! - A store that loses what it has confirmed (a disk that reports success too early, a failover of Redis, a restored backup)
-//!   loses it for the ledger as well. Where that can be detected, it counts as an open intent.
+//! - A store can lose a confirmed save: a disk that reports success too early, a failover of Redis, a restored backup. The ledger
+//!   loses it too. Where the loss can be detected, it counts as an open intent.
 //! - Configured refresh tokens have no order. One that the store has not seen counts as newer, once, and ends the stored session,
-//!   even if it is invalid. Start no process with an older configuration after one with a newer, nor with a wrong one.
-//! - If a store comes back empty, the first process that needs a token stores what it has. Another one that has a newer set
-//!   stores that with its next refresh. If that comes after the access token of the first has expired, the first sends the older
-//!   refresh token, as one that may be spent.
-//! - A token set that could not be saved is in one process. If that process has no more requests, so that it does not try again,
-//!   another one may find the open intent and send the refresh token once more.
-//! - Wall clocks are compared: an access token from another machine is used for as long as the clock of this one allows, and of
-//!   two log-ins that could not be saved at once, the one with the later time of day is the later.
+//!   even if it is invalid. Start no process with an older or a wrong configuration.
+//! - If a store comes back empty, the first process that needs a token saves its token set. A process with a newer set saves that
+//!   with its next refresh. If the access token of the first process expires before that, it sends the older refresh token, as one
+//!   that may be spent.
+//! - A token set that could not be saved exists in one process. If that process has no more requests, it does not try again, and
+//!   another process may find the open intent and send the refresh token once more.
+//! - Wall clocks are compared. An access token from another machine is used until it expires by the clock of this one. If two
+//!   log-ins could not be saved at once, the one with the later time of day counts as the later.
 
 mod backing;
 #[cfg(feature = "encrypted-store")]

@@ -10,42 +10,85 @@ use crate::grant::record::WriteId;
 /// Keeps the token set of one grant across restarts, processes or machines.
 ///
 /// A store does three things, and decides nothing: it locks, it loads, and it saves a record if the stored one is still the
-/// one to be replaced. What is saved, and when a token may be sent, is decided by the ledger of the
-/// [`Credentials`](crate::Credentials), so that it is the same for every store.
+/// one to be replaced. The ledger of the [`Credentials`](crate::Credentials) decides what is saved and when a token may be sent, so
+/// that the rules are the same for every store.
 ///
 /// # The laws
 ///
-/// 1. **One row and one lock for a grant.** All who share the grant share both.
-/// 2. **The lock is exclusive.** As long as one [`StoreLock`] is held, [`lock`](Self::lock) and
-///    [`lock_or_wait`](Self::lock_or_wait) give no other. It ends with [`release`](StoreLock::release), when it is dropped, and with
-///    the process that held it; not necessarily at once.
-/// 3. **A lock can be lost**, where it is a lease. [`is_held`](StoreLock::is_held) asks the storage and remembers nothing.
-/// 4. **A save compares and swaps**, in one step that nothing comes between, whether the lock is held or not. It counts if
-///    the [write id](StoredTokens::write_id) of what is stored is `replaces` (none: if nothing is stored). If it is
-///    already the record's own, the save has counted before, and that is no error. Otherwise it is a
+/// 1. **One record and one lock per grant.** All processes that share the grant share both.
+/// 2. **The lock is exclusive.** While one [`StoreLock`] is held, [`lock`](Self::lock) returns no other. The lock is free again some
+///    time after [`release`](StoreLock::release), after it was dropped, or after its process has ended.
+/// 3. **A lock can be lost** if it is a lease. [`is_held`](StoreLock::is_held) asks the storage and remembers nothing.
+/// 4. **A save compares and swaps** in one atomic step, whether the lock is held or not. It replaces the stored record if that has
+///    the [write id](StoredTokens::write_id) `replaces`, or if nothing is stored and `replaces` is `None`. If the stored record already
+///    has the new write id, an earlier attempt has succeeded, and the save succeeds too. Otherwise it is a
 ///    [conflict](StoreError::conflict), and nothing changes.
-/// 5. **A save is whole or not at all**, also if the process is killed during it. Once it has returned, the record is as durable as
-///    the store can make it.
-/// 6. **A load sees a whole record**, the last that was saved, with the lock or without it.
+/// 5. **A save is atomic**, also if the process is killed during it. Once it has returned, the record is as durable as the store can
+///    make it.
+/// 6. **A load returns a whole record**, the last one that was saved, with the lock or without it.
 /// 7. **A record that cannot be parsed is left unchanged**: it is [unreadable](StoreError::unreadable), and no save replaces it.
 /// 8. **A record with an [open intent](StoredTokens::has_open_intent) is followed by a larger one**, after a refresh token was
 ///    spent. A store that can run full fails the first of the two if the second will not fit.
 ///
-/// `testing::store_laws` (feature `testing`) tests all of them that can be tested from outside, and its documentation is
-/// about writing a store of one's own, with a complete one.
+/// `testing::store_laws` (feature `testing`) tests all laws that can be tested from outside. Its documentation explains how to
+/// write a store, with a complete one.
 ///
 /// # Cancel safety
 ///
 /// Dropping a future leaves the record unchanged or saved, and no lock held.
+///
+/// # Examples
+///
+/// A store around another one, which counts the saves:
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::time::Duration;
+/// use tower_refresh::store::{StoreError, StoredTokens, TokenStore, WriteId};
+///
+/// struct Counted<S> {
+///     store: S,
+///     saves: AtomicU64,
+/// }
+///
+/// impl<S: TokenStore> TokenStore for Counted<S> {
+///     type Lock = S::Lock;
+///
+///     async fn lock(&self, wait: Duration) -> Result<S::Lock, StoreError> {
+///         self.store.lock(wait).await
+///     }
+///
+///     async fn lock_or_wait(&self, wait: Duration) -> Result<Option<S::Lock>, StoreError> {
+///         self.store.lock_or_wait(wait).await
+///     }
+///
+///     async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
+///         self.store.load().await
+///     }
+///
+///     async fn save(&self, record: &StoredTokens, replaces: Option<WriteId>) -> Result<(), StoreError> {
+///         self.saves.fetch_add(1, Ordering::Relaxed);
+///         self.store.save(record, replaces).await
+///     }
+///
+///     fn describe(&self) -> String {
+///         self.store.describe()
+///     }
+///
+///     fn place(&self) -> String {
+///         self.store.place()
+///     }
+/// }
+/// ```
 pub trait TokenStore: Send + Sync + 'static {
     /// The lock, while it is held.
     type Lock: StoreLock;
 
-    /// Takes the lock. Waits until it is free.
+    /// Takes the lock. Waits until it is free, for `wait` at most.
     ///
     /// # Errors
     ///
-    /// [Held](StoreError::held) if another process still holds it after `wait`; other errors if that cannot be known.
+    /// [Held](StoreError::held) if another process still holds it after `wait`. Any other error if the storage does not answer.
     fn lock(&self, wait: Duration) -> impl Future<Output = Result<Self::Lock, StoreError>> + Send;
 
     /// Takes the lock if it is free. If it is not, waits for at most `wait`, and may return `None` instead of the lock.
@@ -69,7 +112,7 @@ pub trait TokenStore: Send + Sync + 'static {
         async move { self.lock(wait).await.map(Some) }
     }
 
-    /// Returns what is stored, or none if nothing is.
+    /// Returns the stored record, or `None` if nothing is stored.
     ///
     /// # Errors
     ///
@@ -77,24 +120,24 @@ pub trait TokenStore: Send + Sync + 'static {
     /// [misconfigured](StoreError::misconfigured).
     fn load(&self) -> impl Future<Output = Result<Option<StoredTokens>, StoreError>> + Send;
 
-    /// Replaces the record that `replaces` names by this one.
+    /// Replaces the record with the write id `replaces` by this one. With `None`, saves the first record.
     ///
     /// # Errors
     ///
-    /// [Conflict](StoreError::conflict) if something else is stored. After any other error it is not known whether the save
-    /// counted; to save the same record again is harmless.
+    /// [Conflict](StoreError::conflict) if another record is stored. After any other error the outcome of the save is unknown.
+    /// Saving the same record again is harmless.
     fn save(
         &self,
         record: &StoredTokens,
         replaces: Option<WriteId>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Returns what messages call this store, such as `the file /var/lib/compass/tokens.json`; no secret.
+    /// Returns the name of this store in messages, such as `the file /var/lib/compass/tokens.json`, without a secret.
     fn describe(&self) -> String {
         "the store".into()
     }
 
-    /// Returns the name of the record's place within the storage, such as a key or a file name; no secret.
+    /// Returns the name of the record's place within the storage, such as a key or a file name, without a secret.
     ///
     /// An `EncryptedStore` binds each record to its place, so that two records cannot be swapped. The name must be the same in
     /// every process that shares the record, and after a restart. It is stored in the clear. A store around another one
@@ -105,14 +148,35 @@ pub trait TokenStore: Send + Sync + 'static {
 }
 
 /// The lock of a [`TokenStore`], held until it is released, dropped or lost.
+///
+/// # Examples
+///
+/// A lock within one process, which cannot be lost:
+///
+/// ```
+/// use tokio::sync::OwnedMutexGuard;
+/// use tower_refresh::store::{StoreError, StoreLock};
+///
+/// struct Guard(OwnedMutexGuard<()>);
+///
+/// impl StoreLock for Guard {
+///     async fn is_held(&self) -> Result<bool, StoreError> {
+///         Ok(true)
+///     }
+///
+///     async fn release(self) {
+///         drop(self.0);
+///     }
+/// }
+/// ```
 pub trait StoreLock: Send + Sync + 'static {
-    /// Asks whether the lock is still held.
+    /// Returns whether the lock is still held, as the storage reports it.
     ///
     /// # Errors
     ///
-    /// If that cannot be known; the lock then counts as lost.
+    /// If the storage does not answer. The lock then counts as lost.
     fn is_held(&self) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Releases the lock. One that is dropped instead may stay locked for a while.
+    /// Releases the lock. A lock that is dropped instead may stay locked for a while.
     fn release(self) -> impl Future<Output = ()> + Send;
 }

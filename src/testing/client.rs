@@ -20,7 +20,7 @@ pub(super) enum Client {
     Confidential {
         id: String,
         secret: String,
-        /// Whether id and secret are in the Basic header without form-encoding, unlike RFC 6749 §2.3.1.
+        /// True if id and secret are in the Basic header without form-encoding, unlike RFC 6749 §2.3.1.
         unencoded: bool,
     },
 }

@@ -163,6 +163,20 @@ pub struct TokioClock {
 
 impl TokioClock {
     /// Creates a clock that starts now, by the time of the current runtime.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::testing::TokioClock;
+    /// use tower_refresh::{Credentials, StaticToken};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), tower_refresh::TokenError> {
+    /// let source = StaticToken::new("sesame".parse()?);
+    /// let credentials = Credentials::builder(source).clock(TokioClock::new()).build();
+    /// # Ok(())
+    /// # }
+    /// ```
     #[expect(clippy::disallowed_methods, reason = "a `Clock` reads the time itself")]
     pub fn new() -> Self {
         Self { start: tokio::time::Instant::now() }

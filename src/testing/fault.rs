@@ -46,7 +46,7 @@ pub struct Fault {
     answer: Answer,
     headers: HeaderMap,
     body: Bytes,
-    /// Whether an empty body is that of an outage, unless the request was processed.
+    /// True if an empty body is that of an outage, unless the request was processed.
     is_outage: bool,
     after_processing: bool,
     only_if: Option<StatusCode>,
@@ -329,6 +329,6 @@ impl Normal {
 /// The answer to a request.
 pub(super) struct Answered {
     pub(super) response: Response<ResponseBody>,
-    /// Whether it is the normal answer and not that of a fault.
+    /// True if it is the normal answer and not that of a fault.
     pub(super) is_normal: bool,
 }

@@ -96,7 +96,7 @@ impl AccessToken {
 /// Joins the parts in a buffer that is wiped with the last clone of the value.
 fn secret_value(parts: &[&[u8]]) -> Result<HeaderValue, TokenError> {
     let length = parts.iter().map(|part| part.len()).sum();
-    // Of the right size from the start: a buffer that grows leaves a copy behind.
+    // Allocated in its final size: a buffer that grows leaves a copy behind.
     let mut buffer = Zeroizing::new(Vec::with_capacity(length));
     for part in parts {
         buffer.extend_from_slice(part);

@@ -41,7 +41,7 @@ struct Inner {
     scope: Option<Arc<str>>,
     id_token: Option<Secret>,
     extra: BTreeMap<Box<str>, Secret>,
-    /// Whether it was issued for a log-in, rather than as the successor of another set.
+    /// True if it was issued for a log-in, rather than as the successor of another set.
     begins_session: bool,
 }
 
@@ -255,7 +255,7 @@ impl TokenSet {
         self.inner.extra.iter().map(|(name, value)| (&**name, value.expose()))
     }
 
-    /// Returns the lifetime of the access token, counted from `wall`; `None` if it is not known.
+    /// Returns the lifetime of the access token, counted from `wall`, or `None` if it is not known.
     ///
     /// If the lifetime was set by [`with_expires_in`](Self::with_expires_in), it does not depend on `wall`.
     pub fn lifetime_at(&self, wall: SystemTime) -> Option<Duration> {

@@ -645,7 +645,7 @@ fn random_use_by_threads_runs_one_refresh_and_never_hangs() {
             .build()
             .unwrap();
         let moody = Moody::default();
-        // No pause and no rejection backoff, so that there is always something under way. Whoever is not woken would be let go at
+        // No pause and no rejection backoff, so that there is always something under way. A caller that is not woken would end at
         // the timeout, which is longer than the test waits.
         let policy = RefreshPolicy::default()
             .timeout(Duration::from_secs(120))

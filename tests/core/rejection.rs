@@ -1,4 +1,4 @@
-//! What a rejected token costs: one refresh, one retry, and no storm.
+//! A rejected token costs one refresh and one retry, and causes no storm.
 #![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 #![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 

@@ -110,7 +110,7 @@ impl Drop for RedisServer {
 }
 
 fn is_installed() -> bool {
-    static SAY: Once = Once::new();
+    static REPORT: Once = Once::new();
 
     let version = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
     if version.is_ok_and(|status| status.success()) {
@@ -118,8 +118,8 @@ fn is_installed() -> bool {
     }
     assert!(std::env::var_os("TOWER_REFRESH_REQUIRE_REDIS").is_none(), "no redis-server");
     // Past the test harness, which hides the output of passing tests.
-    SAY.call_once(|| {
-        let line = b"left out: the fleets over Redis, since there is no redis-server\n";
+    REPORT.call_once(|| {
+        let line = b"skipped: the fleets over Redis, which need a `redis-server`\n";
         drop(std::io::stderr().write_all(line));
     });
     false

@@ -32,7 +32,7 @@ pub struct Orders {
     pub client: Option<(String, String)>,
     pub api: String,
     pub refresh_token: String,
-    /// Whether requests are sent from the start.
+    /// True if requests are sent from the start.
     pub sends: bool,
     /// The pause between requests.
     pub pause_ms: u64,
@@ -207,7 +207,7 @@ pub struct Reporter {
     counted: Arc<Counted>,
     /// The number of the refresh token that came with the newest set.
     has: Arc<AtomicU64>,
-    /// Whether the last report was that the fate of a refresh token is unknown.
+    /// True if the last report was that the fate of a refresh token is unknown.
     has_told: Arc<AtomicBool>,
 }
 

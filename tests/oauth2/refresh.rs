@@ -1,4 +1,5 @@
 //! The refresh token that is sent, and how often.
+#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -29,7 +30,7 @@ fn grant(replies: impl IntoIterator<Item = Reply>) -> (RefreshTokenGrant, Log) {
     (RefreshTokenGrant::new(endpoint, "first"), log)
 }
 
-/// Credentials over the grant, which decide what it sends; with a store and without.
+/// Credentials over the grant, which decide what it sends, with a store and without.
 struct Client {
     credentials: Credentials,
     log: Log,

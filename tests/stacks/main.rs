@@ -25,6 +25,8 @@ mod raw_grpc;
 mod reqwest;
 #[cfg(feature = "testing")]
 mod stacks;
+#[cfg(all(feature = "oauth2", feature = "reqwest", feature = "tonic"))]
+mod struct_fields;
 
 /// Shows in the list of tests that some were skipped.
 #[cfg(not(feature = "full"))]

@@ -22,7 +22,7 @@ use crate::harness::{HOUR, Mint, get, let_others_run, policy, puppet, token_of, 
 
 type Body = Full<Bytes>;
 
-/// Rejects `t1` and accepts the others; each answer takes 10 ms.
+/// Rejects `t1` and accepts the others. Each answer takes 10 ms.
 fn api() -> impl Service<
     Request<Body>,
     Response = Response<Body>,

@@ -1,4 +1,4 @@
-//! What was sent while the store was unavailable is recorded once it is available again.
+//! Refreshes while the store is unavailable are recorded once it is available again.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use std::time::Duration;

@@ -71,7 +71,7 @@ pub async fn ask(socket: PathBuf, path: &str) -> String {
     answer
 }
 
-/// What a token endpoint answers: the tokens `t1` and `r1`, and so on.
+/// Returns the answer of a token endpoint: the tokens `t1` and `r1`, and so on.
 pub fn issue(number: usize) -> Response<Body> {
     let tokens = json!({
         "access_token": format!("t{number}"), "token_type": "Bearer", "expires_in": 3600,

@@ -47,7 +47,7 @@ pub fn full(body: impl Into<Bytes>) -> Body {
     Full::new(body.into()).map_err(Into::into).boxed_unsync()
 }
 
-/// A body whose frames come when the test sends them; it ends when the sender is dropped.
+/// A body whose frames come when the test sends them. It ends when the sender is dropped.
 pub fn channel() -> (mpsc::UnboundedSender<Frame<Bytes>>, Body) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let frames = stream::unfold(receiver, |mut receiver| async {
@@ -85,7 +85,7 @@ pub enum Upstream {
 }
 
 impl Upstream {
-    /// What TLS offers; without TLS nothing.
+    /// Returns the protocols that TLS offers, none without TLS.
     fn protocols(self) -> &'static [&'static str] {
         match self {
             Self::Http1 | Self::Http2 => &[],

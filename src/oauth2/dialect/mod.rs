@@ -61,7 +61,7 @@ pub struct Dialect {
     /// The content type of the body, such as `application/x-amz-json-1.1`. By default that of its format:
     /// `application/x-www-form-urlencoded` or `application/json`.
     pub content_type: Option<String>,
-    /// Whether secrets may go into the query of the URL, where proxies and servers write them into their logs.
+    /// True if secrets may go into the query of the URL, where proxies and servers write them into their logs.
     ///
     /// Required with [`BodyFormat::Query`] and [`RequestMethod::Get`] if a parameter is a secret. An HTTP client that follows
     /// redirects may send the query to the next server, in `Referer`: see the
@@ -155,11 +155,11 @@ pub struct Dialect {
     ///
     /// Only 4xx can be listed, except 407, 408, 421, 425 and 429, which never refuse a grant.
     pub denied_statuses: Vec<u16>,
-    /// Whether the server reports errors with status 200.
+    /// True if the server reports errors with status 200.
     ///
     /// An error with status 200 then counts as a 4xx. By default, its outcome is unknown.
     pub errors_with_200: bool,
-    /// Whether the server may replace a refresh token when it is used. `true` by default.
+    /// True if the server may replace a refresh token when it is used. This is the default.
     ///
     /// If it is `false`, a request whose answer was lost can be repeated.
     pub rotates: bool,
@@ -168,7 +168,7 @@ pub struct Dialect {
     /// Within that time, a request whose answer was lost is repeated at once, one time. By default, it is not repeated.
     #[serde(with = "seconds")]
     pub reuse_grace: Option<Duration>,
-    /// Whether the server revokes the access token when it issues the next.
+    /// True if the server revokes the access token when it issues the next.
     ///
     /// If it is `true`, tokens are not refreshed early, because the server would reject requests in flight.
     pub revokes_previous: bool,

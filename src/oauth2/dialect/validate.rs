@@ -1,4 +1,4 @@
-//! What a dialect must not contain.
+//! Checks a dialect for contradictions.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;

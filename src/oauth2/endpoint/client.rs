@@ -20,7 +20,7 @@ use crate::error::BoxError;
 #[derive(Clone)]
 pub(super) struct HttpClient {
     ready: Arc<dyn Fn() -> BoxFuture<'static, Result<Call, BoxError>> + Send + Sync>,
-    /// Whether a request goes straight to hyper-util's client, so that it is known when it obtains a connection.
+    /// True if a request goes straight to hyper-util's client, so that it is known when it obtains a connection.
     pub(super) is_hyper_util: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Whether a token request was sent.
+//! Decides whether a token request was sent.
 //!
 //! A refresh token can be spent once. A request is therefore repeated only if the HTTP client proves that the first one was not
 //! sent: by an error of connecting, by a connection that hyper-util's client has not obtained yet, or by a body that reqwest has
@@ -50,7 +50,7 @@ impl Clone for WasSent {
     }
 }
 
-/// Kept by a client, together with the body of the request, until the body is dropped; and until there is a response.
+/// Kept by a client, together with the body of the request, until the body is dropped, and until there is a response.
 #[cfg(feature = "reqwest")]
 #[derive(Clone)]
 pub(crate) struct Watch {

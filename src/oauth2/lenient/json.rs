@@ -40,7 +40,7 @@ impl Json {
         }
     }
 
-    /// Returns the members of an object; none for other values.
+    /// Returns the members of an object. Other values have none.
     pub(in crate::oauth2) fn members(&self) -> impl DoubleEndedIterator<Item = (&str, &Self)> {
         let value = match self {
             Self::Text(_, Some(inner)) => inner,

@@ -12,7 +12,7 @@ pub(in crate::oauth2) struct Parameters(Vec<Parameter>);
 pub(super) struct Parameter {
     pub(super) name: String,
     pub(super) value: Secret,
-    /// Whether the dialect has named it, so that the name is the server's and the value a secret.
+    /// True if the dialect has named it, so that the name is the server's and the value a secret.
     pub(super) is_from_previous: bool,
 }
 

@@ -95,7 +95,7 @@ pub(in crate::oauth2) struct Context<'a> {
     pub(in crate::oauth2) secrets: &'a Secrets,
     /// When the answer was received.
     pub(in crate::oauth2) now: Timestamp,
-    /// Whether the request may have spent a refresh token.
+    /// True if the request may have spent a refresh token.
     pub(in crate::oauth2) spends: bool,
 }
 

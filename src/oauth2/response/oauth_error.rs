@@ -21,11 +21,11 @@ pub(super) struct OAuthError {
     description: Option<String>,
     /// The meaning of the code, or of the description if the dialect lists it.
     pub(super) meaning: Option<Meaning>,
-    /// Whether the code by itself has a meaning.
+    /// True if the code by itself has a meaning.
     pub(super) is_known: bool,
-    /// Whether the dialect gives the meaning, and not a standard.
+    /// True if the dialect gives the meaning, and not a standard.
     pub(super) is_by_dialect: bool,
-    /// Whether the answer has the form of an OAuth error, even if the code is unknown.
+    /// True if the answer has the form of an OAuth error, even if the code is unknown.
     pub(super) is_standard_shape: bool,
 }
 

@@ -63,7 +63,7 @@ pub struct TokenFile {
     path: PathBuf,
     reread_every: Duration,
     allows_everyone: bool,
-    /// The state of the file when it was last read; the inner `None` if a later change could go unnoticed.
+    /// The state of the file when it was last read. The inner `None` means that a later change could go unnoticed.
     seen: Arc<ArcSwapOption<Option<Stamp>>>,
 }
 

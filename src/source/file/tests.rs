@@ -352,7 +352,7 @@ async fn every_kind_of_change_of_the_file_is_noticed() {
 /// S16, for the file of a token.
 #[cfg(unix)]
 #[tokio::test(start_paused = true)]
-async fn file_that_everyone_can_write_is_refused_unless_allowed() {
+async fn file_that_every_user_can_write_is_refused_unless_allowed() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let folder = Folder::new();

@@ -1,4 +1,4 @@
-//! What cannot be seen from outside; the rest is in `tests/store/file_store`.
+//! Tests of internal state. The others are in `tests/store/file_store`.
 #![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use std::fs::{self, File};

@@ -32,7 +32,7 @@ use crate::store::StoreError;
 pub(super) struct Connector {
     client: Client,
     connect: Option<Connect>,
-    /// The name that messages use for the server; no secret.
+    /// The name that messages use for the server, without a secret.
     place: String,
     current: ArcSwapOption<Link>,
     /// Held by the request that connects.

@@ -44,7 +44,7 @@ pub(super) enum Acquired {
 pub(super) struct Loaded {
     pub(super) record: Option<Vec<u8>>,
     pub(super) write_id: Option<String>,
-    /// Whether the server has restarted or changed its role since the record was written.
+    /// True if the server has restarted or changed its role since the record was written.
     pub(super) is_of_another_run: bool,
 }
 

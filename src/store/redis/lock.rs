@@ -166,7 +166,7 @@ struct Claim {
     owner: WriteId,
     /// The runtime on which the lock was requested.
     runtime: Handle,
-    /// Whether the server may regard this owner as the holder.
+    /// True if the server may regard this owner as the holder.
     is_open: bool,
 }
 

@@ -57,7 +57,7 @@ where
 
 /// Rejects [`OLD`], and accepts every other token.
 ///
-/// | path | what it does |
+/// | Path | Effect |
 /// |---|---|
 /// | `/after` | answers when it has read the body |
 /// | `/early` | rejects at once, and reads on meanwhile |

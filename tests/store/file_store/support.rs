@@ -43,5 +43,5 @@ fn make(n: u64, token: &str, more: &str) -> StoredTokens {
 /// Reports a skipped test, past the harness, which hides the output of passing tests.
 pub(crate) fn skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
 }

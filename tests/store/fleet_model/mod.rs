@@ -229,7 +229,7 @@ struct Worker {
     credentials: Credentials,
     events: Events,
     configured: String,
-    /// Whether it goes on with what is in memory while the store is unavailable.
+    /// True if it goes on with what is in memory while the store is unavailable.
     continues: bool,
 }
 
@@ -261,13 +261,13 @@ impl TokenSource for Process {
     }
 }
 
-/// What is known before a worker asks its credentials for a newer token.
+/// The state before a worker asks its credentials for a newer token.
 struct Asked {
     epoch: u64,
     failures: u64,
     /// The log-ins and log-outs of the process.
     adoptions: u64,
-    /// Whether a refresh is under way, which may have begun before.
+    /// True if a refresh is under way, which may have begun before.
     has_joined: bool,
 }
 

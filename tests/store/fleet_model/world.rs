@@ -96,11 +96,11 @@ struct Shared {
 
 pub struct State {
     pub class: Class,
-    /// Whether an intent precedes every token request: the server rotates, and the store is required.
+    /// True if an intent precedes every token request: the server rotates, and the store is required.
     pub counts: bool,
     base: MemoryStore,
     doubt: bool,
-    /// Whether the store always reports a loss.
+    /// True if the store always reports a loss.
     is_honest: bool,
     failures: u64,
     pub down: bool,
@@ -137,8 +137,9 @@ pub struct Proc {
     /// The last intent, and whether its token was sent since.
     intent: Option<Intended>,
     pub adoptions: u64,
-    /// Whether it knowingly sent a token that another may have sent, and whether it reported that.
+    /// True if it knowingly sent a token that another may have sent.
     pub knew: bool,
+    /// True if it reported that.
     pub told: bool,
 }
 
@@ -146,8 +147,9 @@ pub struct Proc {
 struct Intended {
     by: String,
     token: String,
-    /// Whether an intent was open before it, and whether that was of another worker.
+    /// True if an intent was open before it.
     is_known: bool,
+    /// True if that intent was of another worker.
     is_news: bool,
     was_sent: bool,
 }

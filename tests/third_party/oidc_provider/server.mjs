@@ -1,11 +1,10 @@
 // node-oidc-provider on loopback, and a protected resource beside it that asks it about every token.
 //
-// Speaks JSON, a line at a time. The first line says where things are and holds a refresh token; each line on standard
-// input is answered with a new refresh token (of a session of its own), what was counted so far, and the access tokens
-// issued so far; the line `revoke` revokes these. Ends when standard input does, so that a test that dies leaves nothing
-// behind.
+// Writes one line of JSON at a time. The first line contains the URLs and a refresh token. Each line on standard input is answered
+// with a new refresh token (of a session of its own), the counters, and the access tokens issued so far. The line `revoke` revokes
+// these. The program ends with its standard input, so that a test that dies leaves no process behind.
 //
-// `ACCESS_TOKEN_SECONDS` is how long access tokens live: whole seconds, of which the first is one that has begun already.
+// `ACCESS_TOKEN_SECONDS` is the lifetime of access tokens in whole seconds, of which the first has already begun.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
@@ -14,7 +13,7 @@ import { createInterface } from 'node:readline';
 
 import Provider from 'oidc-provider';
 
-// Every character that a client which forgets to encode would get wrong (RFC 6749 §2.3.1).
+// Contains all characters that a client must encode (RFC 6749 §2.3.1).
 const CLIENT = { client_id: 'compass', client_secret: 's3cr3t:with/odd%chars+&=' };
 const RESOURCE_SERVER = { client_id: 'api', client_secret: 'the resource server\'s own' };
 const SCOPE = 'openid offline_access';

@@ -17,7 +17,7 @@ pub(super) struct Proxy {
 struct Limits {
     to_server: AtomicUsize,
     to_client: AtomicUsize,
-    /// How many connections are cut; the next are not.
+    /// How many of the next connections are cut.
     cuts: AtomicUsize,
     made: AtomicUsize,
     /// The connections before this one pass nothing more, and are not cut either.
@@ -98,7 +98,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, number: usize, limit
     }
 }
 
-/// Passes on what was read, or as much of it as may be; returns whether that was the last of it.
+/// Passes on what was read, or as much of it as may be. Returns whether that was the last of it.
 async fn step(
     read: std::io::Result<usize>,
     bytes: &[u8],

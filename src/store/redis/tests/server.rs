@@ -189,15 +189,15 @@ fn program() -> OsString {
 }
 
 fn is_installed() -> bool {
-    static SAY: Once = Once::new();
+    static REPORT: Once = Once::new();
 
     let version = Command::new(program()).arg("--version").stdout(Stdio::null()).status();
     if version.is_ok_and(|status| status.success()) {
         return true;
     }
     assert!(std::env::var_os(REQUIRED).is_none(), "there is no redis-server");
-    // Past the test harness, which keeps to itself what a passing test prints.
-    SAY.call_once(|| {
+    // Past the test harness, which hides the output of passing tests.
+    REPORT.call_once(|| {
         let line = "skipped: the tests of `RedisStore` that need a server; `tests/third_party/redis/run` runs them\n";
         drop(std::io::stderr().write_all(line.as_bytes()));
     });

@@ -1,7 +1,5 @@
 //! A client is a field of a struct, with a type that can be written down and without a box: the first program of the README,
 //! and one for each stack.
-#![cfg(all(feature = "oauth2", feature = "reqwest", feature = "tonic"))]
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use bytes::Bytes;
 use http::{Request, Response};
