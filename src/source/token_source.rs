@@ -159,10 +159,10 @@ impl<S: TokenSource> TokenSource for Arc<S> {
     }
 }
 
-/// Returns a closure as a source, so that the types of its argument and of its error are inferred.
+/// Creates a source from a closure. The types of its argument and its error are inferred.
 ///
-/// A closure has no [`info`](TokenSource::info). For a source that creates a new proof for each attempt, write a type of your own
-/// with [`SourceInfo::fresh_proof`].
+/// A closure has no [`info`](TokenSource::info). If a source makes a new proof for each attempt, implement [`TokenSource`] with
+/// [`SourceInfo::fresh_proof`].
 ///
 /// # Examples
 ///
