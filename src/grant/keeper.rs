@@ -1,18 +1,18 @@
-//! Carries out what [`plan`](super::plan) decides: the only code that calls a source or a store.
+//! Carries out the decisions of [`plan`](super::plan). Only the keeper and its refreshes call a source or a store.
 //!
 //! Each refresh makes the same steps, with a store and without one:
 //!
 //! lock → load → use what is newer, or write the attempt → check the lock → send → write the outcome → hand it out
 //!
 //! Without a store, the ledger in memory is the record, and a write is a compare-and-swap on it. While a store is unavailable and
-//! the program is configured to go on, the steps are made on the ledger too, and it is written to the store later.
+//! the program is configured to continue, the steps are made on the ledger too, and it is written to the store later.
 //!
 //! Invariants:
 //!
 //! - A token set that the source has returned is in the ledger before anything is awaited, and stays there until it is
 //!   saved.
 //! - Nothing is sent unless the attempt is written and the lock was still held after that. A process that is suspended between that
-//!   check and the sending can outlive its lease; nothing can close that gap.
+//!   check and the sending can outlive its lease. That gap cannot be closed.
 //! - The ledger's lock is held for a moment and never across an await. A future that is dropped in the middle leaves an attempt
 //!   with an unknown outcome or an unsaved set in the ledger, where the next refresh finds it.
 
@@ -122,7 +122,7 @@ impl Keeper {
         }
     }
 
-    /// Returns whether others can bring tokens.
+    /// Returns whether other processes can store tokens.
     pub(crate) fn has_store(&self) -> bool {
         self.store.is_some()
     }
@@ -131,9 +131,9 @@ impl Keeper {
         self.with(Ledger::new_id)
     }
 
-    // ===== what the credentials ask for =====
+    // ===== requests of the credentials =====
 
-    /// Looks for what others have stored. Sends nothing.
+    /// Looks for a newer record in the store. Sends nothing.
     pub(crate) async fn look(&self, wish: Wish) -> (Look, Notes) {
         let mut notes = Notes::default();
         let Some(store) = &self.store else { return (Look::Nothing, notes) };
@@ -150,7 +150,7 @@ impl Keeper {
         (look, notes)
     }
 
-    /// Saves what could not be saved before. Returns whether that was a token set.
+    /// Saves the unsaved change. Returns whether that was a token set.
     pub(crate) async fn save(&self) -> Result<bool, TokenError> {
         let is_due = self.with(|ledger| ledger.unsaved.is_some() || ledger.not_made.is_some());
         let Some(store) = self.store.as_ref().filter(|_| is_due) else { return Ok(false) };
@@ -227,7 +227,7 @@ impl Keeper {
             let (record, due, of) = match access {
                 Access::Stored(..) => {
                     let record = self.read(access).await?;
-                    // At once, while what it is decided about is still what the ledger contains.
+                    // Under the same lock as the decision, so that the ledger has not changed since.
                     self.with(|ledger| {
                         let due = plan::due(record.as_ref(), ledger, setup)?;
                         if ledger.record.is_none() {
@@ -266,7 +266,7 @@ impl Keeper {
         Err(Failure::Conflict)
     }
 
-    /// Writes a record in the place of another one.
+    /// Replaces the record with the write id `replaces` by another one.
     pub(super) async fn write(
         &self,
         access: Access<'_>,

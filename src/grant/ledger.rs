@@ -17,7 +17,7 @@ pub(super) struct Ledger {
     pub(super) sending: Option<WriteId>,
     /// The last attempt that this process has recorded.
     pub(super) ours: Option<WriteId>,
-    /// The token set that this process has.
+    /// The token set that the credentials have.
     pub(super) held: Option<Held>,
     pub(super) last_id: u64,
     /// The record after the source has refused, and the attempt of another process that was reported last.
@@ -53,7 +53,7 @@ pub(super) enum Begun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SetId(pub(super) u64);
 
-/// Which of all token sets the credentials have.
+/// The token set that the credentials have, by its id and its position.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) id: SetId,
@@ -71,7 +71,7 @@ pub(super) enum Due {
     Write(Record),
     /// Nothing: the unsaved change was saved after all, although the store returned an error.
     Saved,
-    /// Nothing: something newer has overtaken the unsaved change.
+    /// Nothing: a newer change has overtaken the unsaved one.
     Overtaken,
 }
 
@@ -124,7 +124,7 @@ impl Ledger {
         self.record.as_ref().map(|record| record.write_id)
     }
 
-    /// Returns whether something newer was stored in the place of this set.
+    /// Returns whether a newer set was stored instead of this one.
     pub(super) fn is_overtaken(&self, id: SetId) -> bool {
         self.held.is_some_and(|held| held.id == id && held.position == OVERTAKEN)
     }
@@ -198,7 +198,7 @@ impl Ledger {
         self.unsaved.take_if(|unsaved| *unsaved == Unsaved::Attempt);
     }
 
-    /// Notes what was decided about a record that was loaded. Returns whether something that was unsaved is now known to be saved.
+    /// Notes the decision about a record that was loaded. Returns whether an unsaved change is now known to be saved.
     pub(super) fn settle(&mut self, due: &Due, stored: Option<&Record>) -> bool {
         if matches!(due, Due::Save(_) | Due::Write(_)) {
             return false;

@@ -1,5 +1,6 @@
-//! Decides what may be sent and what must be written. Pure: a record, what this process knows, a wish and the time of day go in,
-//! the next step comes out.
+//! Decides what may be sent and what must be written.
+//!
+//! It is pure: from a record, the ledger of this process, a wish and the time of day it computes the next step.
 //!
 //! Invariants:
 //!
@@ -26,7 +27,7 @@ pub(super) struct Setup {
     pub(super) rotates: bool,
     pub(super) reuse_grace: Option<Duration>,
     pub(super) leeway: Leeway,
-    /// The store, as messages name it.
+    /// The name of the store in messages.
     pub(super) store: String,
 }
 
@@ -204,9 +205,9 @@ fn due_unsaved(stored: &Record, known: &Record, ledger: &Ledger, setup: &Setup) 
     }
 }
 
-/// Returns whether a record belongs to what is configured. If not, nothing was ever obtained with it.
+/// Returns whether a record belongs to the configuration. If not, it was never used.
 ///
-/// It is an error if it belongs to something else, so that no server gets the refresh token of another.
+/// It is an error if it belongs to another configuration, so that no server gets the refresh token of another.
 fn is_bound(record: &Record, setup: &Setup) -> Result<bool, TokenError> {
     let (stored, ours) = (&record.binding, &setup.binding);
     if stored == ours {
@@ -233,7 +234,7 @@ fn is_bound(record: &Record, setup: &Setup) -> Result<bool, TokenError> {
     )))
 }
 
-/// Keeps the doubt that a store has reported about a record, because it does not report it again about what is saved over it.
+/// Keeps the doubt that a store has reported about a record, because the store does not report it again after the next save.
 fn still_doubted(mut next: Record, stored: &Record, setup: &Setup) -> Record {
     if stored.is_doubted
         && setup.rotates
@@ -245,7 +246,7 @@ fn still_doubted(mut next: Record, stored: &Record, setup: &Setup) -> Record {
     next
 }
 
-/// Returns a record that has the token set of another one, with what that one knows of refresh tokens.
+/// Returns a record with the token set of another one, and with the fates of refresh tokens in it.
 fn with_fates(mut next: Record, known: &Record) -> Record {
     // Fingerprints with another key cannot be compared.
     if next.key == known.key {
@@ -263,8 +264,8 @@ fn with_fates(mut next: Record, known: &Record) -> Record {
     next
 }
 
-/// Returns a record to write where the store has lost it. Other processes may have gone further, so that the refresh token
-/// may be spent.
+/// Returns a record to write if the store has lost it. Other processes may have refreshed since, so that the refresh token may be
+/// spent.
 fn restore(known: &Record, setup: &Setup) -> Record {
     let mut next = known.next();
     if let Some(token) = next.refresh_token().cloned()
@@ -333,7 +334,7 @@ fn begin_session(record: Option<&Record>, session: &Record, begun: Begun, setup:
     next.revision = next.revision.saturating_add(1);
     next.is_logged_out = session.is_logged_out;
     next.current.clone_from(&session.current);
-    // A new log-in does not change what has become of a refresh token.
+    // A new log-in does not change the fate of a refresh token.
     let brought = next.refresh_token().cloned();
     let fingerprint = brought.as_ref().map(|token| next.key.of(token));
     match refused {
@@ -343,7 +344,7 @@ fn begin_session(record: Option<&Record>, session: &Record, begun: Begun, setup:
     }
     match sent {
         Some(sent) if Some(sent.token) == fingerprint => next.sent = Some(sent),
-        // A successor that its refresh brings has no place any more.
+        // A successor that its refresh returns is not recorded any more.
         Some(sent) => next.supersede(sent.token),
         None => {}
     }
@@ -417,7 +418,7 @@ pub(super) fn plan(
     {
         return send(record, previous, token, Some(open), now);
     }
-    // Without an expiry there is no end to wait for.
+    // Without an expiry, waiting has no end.
     let ends = record.current.as_ref().is_some_and(|current| current.lifetime().is_some());
     if ends && !is_newer && !wish.may_risk {
         return Plan::Fail(TokenError::ambiguous(format!(
@@ -476,7 +477,7 @@ fn works(record: &Record, setup: &Setup, now: SystemTime) -> bool {
     }
 }
 
-/// Returns whether a refresh token with an unknown outcome was sent too recently to be sent once more.
+/// Returns whether a refresh token with an unknown outcome was sent too recently to be sent again.
 fn is_left_alone(open: &Sent, now: SystemTime) -> bool {
     let sent = Duration::from_millis(open.last_ms);
     let now = Duration::from_millis(milliseconds_at(now));
@@ -484,7 +485,7 @@ fn is_left_alone(open: &Sent, now: SystemTime) -> bool {
     sent <= now + LONGEST_PAUSE && now.saturating_sub(sent) < pause_after(open.attempts)
 }
 
-/// Returns how long a refresh token with an unknown outcome is left alone after so many attempts, by all who share it.
+/// Returns the pause before a refresh token with an unknown outcome is sent again, for all processes that share it.
 fn pause_after(attempts: u32) -> Duration {
     match attempts {
         0 | 1 => Duration::ZERO,
@@ -495,7 +496,7 @@ fn pause_after(attempts: u32) -> Duration {
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// Returns whether a window is open for certain, by clocks that differ by at most `skew`.
+/// Returns whether a period has certainly not ended, by clocks that differ by at most `skew`.
 fn is_within(window: Duration, began_ms: u64, now: SystemTime, skew: Duration) -> bool {
     let margin = skew.min(window / 2);
     let began = Duration::from_millis(began_ms);
@@ -525,7 +526,7 @@ pub(super) fn succeed(record: &Record, current: Current, revision: u64) -> Recor
     next
 }
 
-/// Returns the record after an answer that is of no use except for the refresh token in it.
+/// Returns the record after an answer that is useless except for its refresh token.
 pub(super) fn replace_refresh_token(
     record: &Record,
     successor: &RefreshToken,
@@ -585,7 +586,7 @@ impl Sent {
         self.last_ms.saturating_add(pause.try_into().unwrap_or(u64::MAX))
     }
 
-    /// Returns what is known, as the beginning of a message.
+    /// Returns the beginning of a message about the attempts.
     pub(super) fn describe(&self) -> String {
         match self.attempts {
             0 => {

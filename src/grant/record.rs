@@ -2,6 +2,8 @@
 //!
 //! Plain data with the rules for changing it. [`plan`](super::plan) decides which change to make. Times of day are milliseconds since
 //! 1970, because a store shares them with other machines.
+//!
+//! A configured refresh token *has its turn* once: it begins a session, or is recorded as seen without beginning one.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -13,7 +15,7 @@ use crate::token::{Expiry, RefreshToken, TokenSet};
 /// The number of refresh tokens that are remembered in each list of a [`Record`].
 const REMEMBERED_MAX: usize = 64;
 
-/// Everything that is known about one grant.
+/// All facts about one grant.
 ///
 /// A refresh token has exactly one [`Fate`]. Revisions grow with each token set, epochs with each session.
 #[derive(Clone)]
@@ -40,7 +42,7 @@ pub(crate) struct Record {
     /// Refresh tokens that the server has replaced, the latest last. Those in `firsts` stay however many follow.
     pub(crate) superseded: Vec<Fingerprint>,
     pub(crate) key: FingerprintKey,
-    /// A store reports that what was written after this record may be lost. Never written.
+    /// A store reports that writes after this one may be lost. Never written.
     pub(crate) is_doubted: bool,
     /// Fields that a later version of the crate has added, to be written unchanged.
     #[cfg(feature = "store")]
@@ -59,7 +61,7 @@ pub(crate) struct UnknownFields {
 #[cfg(feature = "store")]
 pub(crate) type Fields = std::collections::BTreeMap<String, serde_json::Value>;
 
-/// Which of all token sets of a grant: the epoch, then the revision.
+/// The position of a token set among all of a grant: the epoch, then the revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
     pub(crate) epoch: u64,
@@ -84,7 +86,7 @@ pub(crate) struct Sent {
     pub(crate) token: Fingerprint,
     /// The write that recorded the last attempt.
     pub(crate) by: WriteId,
-    /// Zero if the store has lost what was written about the token.
+    /// Zero if the store has lost the attempts.
     pub(crate) attempts: u32,
     pub(crate) first_ms: u64,
     pub(crate) last_ms: u64,
@@ -179,7 +181,7 @@ impl Record {
     /// Returns the position that the access token was issued with.
     pub(crate) fn access_position(&self) -> Position {
         let access = self.current.as_ref().and_then(|current| current.access_revision);
-        // An edited record must not look newer than itself: it would be handed out again and again.
+        // An edited record could otherwise look newer than itself, and would be handed out repeatedly.
         Position {
             revision: access.map_or(self.revision, |access| access.min(self.revision)),
             ..self.position()
@@ -244,7 +246,7 @@ impl Record {
         remember(&mut self.superseded, token, &self.firsts);
     }
 
-    /// Adds what another record with the same key knows of earlier refresh tokens.
+    /// Adds the fates of earlier refresh tokens from another record with the same key.
     pub(crate) fn know(&mut self, firsts: &[Fingerprint], superseded: &[Fingerprint]) {
         for first in firsts {
             if !self.firsts.contains(first) {
@@ -273,13 +275,13 @@ impl Record {
         });
     }
 
-    /// Records that what was written about a refresh token may be lost.
+    /// Records that the attempts to spend a refresh token may be lost.
     pub(crate) fn doubt(&mut self, token: &RefreshToken) {
         let token = self.key.of(token);
         self.sent = Some(Sent { token, by: self.write_id, attempts: 0, first_ms: 0, last_ms: 0 });
     }
 
-    /// Puts a token set in the place of the current one, whose refresh token was spent for it.
+    /// Replaces the current token set by its successor, for which its refresh token was spent.
     pub(crate) fn succeed(&mut self, current: Current, revision: u64) {
         if let Some(issued) = current.tokens.refresh_token().map(|token| self.key.of(token)) {
             if let Some(spent) = self.last_refresh_token().filter(|spent| *spent != issued) {
@@ -295,7 +297,7 @@ impl Record {
         self.current = Some(current);
     }
 
-    /// Puts a refresh token in the place of the current one. The access token stays.
+    /// Replaces the current refresh token. The access token stays.
     pub(crate) fn replace_refresh_token(&mut self, successor: &RefreshToken, current: Current) {
         if let Some(spent) = self.last_refresh_token() {
             self.supersede(spent);
@@ -335,7 +337,7 @@ impl Record {
         next
     }
 
-    /// Ends the session: nothing that is known about it holds for the next.
+    /// Ends the session. Its facts do not hold for the next one.
     pub(crate) fn end_session(&mut self) {
         self.epoch = self.epoch.saturating_add(1);
         self.login_epoch = self.epoch;

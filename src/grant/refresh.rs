@@ -81,7 +81,7 @@ impl Refresh<'_> {
         let mut wait = store.lock_timeout;
         let mut pauses = Pauses::default();
         let lock = loop {
-            // ## Without the lock: what others have stored may be used by all. An attempt proves nothing here, since its process may
+            // ## Without the lock: a stored set may be used by all processes. An attempt proves nothing here, since its process may
             // be waiting for the answer. The same after each wait: the last holder has usually stored what all the others wait for.
             let base = self.keeper.load(Access::Stored(store, None), &self.setup, notes).await?;
             if let Plan::Use(set) = self.keeper.plan(&base.record, &self.wish, &self.setup) {
@@ -224,7 +224,7 @@ impl Refresh<'_> {
 
     // ===== the outcome =====
 
-    /// Records what the source has returned, and only then hands it out.
+    /// Records the token set of the source, and only then hands it out.
     async fn keep(
         &self,
         access: Access<'_>,
@@ -260,7 +260,7 @@ impl Refresh<'_> {
         Ok(Step::Done(self.keeper.hand_out(Set::of(&next, tokens), Some(asked), &self.wish)))
     }
 
-    /// Keeps in memory what cannot be saved now, unless something better is known.
+    /// Keeps an unsaved record in memory, unless a newer one is known.
     fn hold(&self, next: &mut Record, fetched: &Fetched) -> Succession {
         self.keeper.with(|ledger| {
             if let Some(known) = &ledger.record {
@@ -274,7 +274,7 @@ impl Refresh<'_> {
         })
     }
 
-    /// Saves the successor of what was stored, unless something better is stored meanwhile. `next` is then what was saved.
+    /// Saves the successor of the stored set, unless a newer set is stored meanwhile. `next` is then the saved record.
     async fn save_successor(
         &self,
         access: Access<'_>,
@@ -288,7 +288,7 @@ impl Refresh<'_> {
                 match self.keeper.write(access, next, replaces).await {
                     Ok(()) => return Ok(Succession::Write),
                     Err(Failure::Conflict) => break,
-                    // It may have been saved nevertheless; to save the same record again is harmless.
+                    // It may have been saved nevertheless. Saving the same record again is harmless.
                     Err(failure) => sleep(*pauses.next().ok_or(failure)?).await,
                 }
             }
@@ -355,7 +355,7 @@ impl Refresh<'_> {
         }
     }
 
-    /// Records a refusal. It is about what was sent, and not about what is stored now.
+    /// Records a refusal. It is about the refresh token that was sent, not about the one that is stored now.
     async fn refused(
         &self,
         access: Access<'_>,
@@ -390,7 +390,7 @@ impl Refresh<'_> {
         let _ = self.keeper.load(access, &self.setup, &mut Notes::default()).await;
     }
 
-    /// Returns what another refresh has stored meanwhile, if it is newer than what the credentials have.
+    /// Returns the set that another refresh has stored meanwhile, if it is newer than that of the credentials.
     async fn use_stored(&self, access: Access<'_>) -> Option<Step> {
         let record = self.keeper.read(access).await.ok()??;
         match self.keeper.plan(&record, &self.wish, &self.setup) {
@@ -410,7 +410,7 @@ impl Fetched {
     }
 }
 
-/// An attempt that this process is making, until dropped: a refresh that was declared lost may still be at it.
+/// An attempt that this process is making, until dropped. A refresh that was declared lost may still be making it.
 struct Sending<'a> {
     keeper: &'a Keeper,
     by: WriteId,
