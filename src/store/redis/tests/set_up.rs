@@ -50,7 +50,7 @@ async fn everything(store: &RedisStore) -> Result<(), StoreError> {
 
 #[tokio::test]
 async fn user_needs_the_documented_permissions_and_no_more() {
-    let documentation = include_str!("../mod.rs");
+    let documentation = include_str!("../store.rs");
     assert!(documentation.contains(&PERMITTED.join(" ")), "{}", PERMITTED.join(" "));
 
     let Some(server) = Server::start() else { return };
