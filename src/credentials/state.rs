@@ -1,5 +1,7 @@
 //! Every decision about the token: pure, without a clock, a lock, a runtime or I/O. `now` is an argument.
 
+mod flights;
+mod requests;
 #[cfg(test)]
 mod tests;
 
@@ -9,12 +11,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::backoff::{Failure, LOOK_AGAIN, Setup};
+use super::backoff::{Failure, Setup};
 use super::event::Event;
-use super::evidence::{Evidence, Judgement};
-use super::flight::{
-    Adoption, Departure, Errand, Flight, FlightId, FlightKind, Landed, Landing, Outcome, Turn,
-};
+use super::evidence::Evidence;
+use super::flight::{Adoption, Departure, Flight, FlightKind, Landing, Outcome, Turn};
 use super::generation::Generation;
 use super::issued::Issued;
 use super::jitter::Dice;
@@ -23,9 +23,7 @@ use super::session::Session;
 use super::status::{Status, TokenStatus};
 use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
-use crate::grant::{Look, Notes, Obtained, SetId, Wish};
-use crate::source::Cause;
-use crate::target::Target;
+use crate::grant::SetId;
 use crate::token::TokenSet;
 
 /// The current token, the flight that obtains the next one, and what the last refresh and the last responses have shown.
@@ -124,417 +122,7 @@ impl State {
         }
     }
 
-    // ===== requests for a token =====
-
-    /// A request asks for a token.
-    pub(super) fn token(&mut self, now: Timestamp) -> Decision {
-        self.give_up_on_lost(now);
-        if let Some((current, until)) = self.published(now)
-            && !until.has_come(now)
-        {
-            return Decision::Use(Arc::clone(current));
-        }
-        let Some(current) = self.usable(now) else {
-            let is_missing = self.current.is_none();
-            return self.need(now, if is_missing { Cause::Missing } else { Cause::Expired });
-        };
-        // It is being replaced.
-        if let Some(flight) = &self.flight {
-            return Decision::Join(flight.landing.clone());
-        }
-        let is_refresh_due = self.next_refresh(&current, now).has_come(now);
-        let departure = match (is_refresh_due, current.is_expired(now)) {
-            (true, true) => self.refresh(now, Cause::Expired),
-            (true, false) => self.refresh(now, Cause::Expiring),
-            (false, _) => self.depart(now, FlightKind::Refreshing, Errand::Save, Cause::Expiring),
-        };
-        Decision::UseAndStart(current, departure)
-    }
-
-    /// The application asks for a token. Within the leeway it waits for a refresh, also after one that failed.
-    pub(super) fn token_for_application(&mut self, now: Timestamp) -> Decision {
-        self.give_up_on_lost(now);
-        let is_expired = self.current.as_ref().is_some_and(|current| current.is_expired(now));
-        let is_asked = self.flight.is_some() || self.blocked(now, Cause::Expired).is_none();
-        if is_expired && is_asked && !self.holds_back(now) {
-            return self.need(now, Cause::Expired);
-        }
-        self.token(now)
-    }
-
-    /// A resource server rejected the token of this generation, and the request asks for a newer one.
-    pub(super) fn rejected(
-        &mut self,
-        now: Timestamp,
-        generation: Generation,
-        target: Target,
-    ) -> Decision {
-        self.give_up_on_lost(now);
-        if generation < self.generation {
-            // A thousand late rejections of one token cost one refresh.
-            return self.token(now);
-        }
-        // Once the token has expired there is nothing left to judge.
-        let is_usable = self.usable(now).is_some();
-        let ignored = if is_usable { self.ignores_rejection(now, target) } else { None };
-        if let Some(flight) = &mut self.flight {
-            if flight.kind == FlightKind::Refreshing && ignored.is_none() {
-                flight.kind = FlightKind::Replacing;
-            }
-        } else if let Some(left) = ignored
-            && self.blocked(now, Cause::Rejected).is_none()
-        {
-            let error = TokenError::transient(format!(
-                "token rejected again right after a refresh; not refreshing for another {left:.1?}"
-            ));
-            return self.look_or_refuse(now, Cause::Rejected, error);
-        } else if is_usable && self.evidence.speaks_for_the_token(now)
-            // The refresh token may be spent, and is not risked while the token works elsewhere.
-            && let Some(error) = self.unknown_outcome(now)
-        {
-            return self.look_or_refuse(now, Cause::Rejected, error);
-        }
-        let mut decision = self.need(now, Cause::Rejected);
-        if let Decision::Start(departure) = &mut decision {
-            departure.target = Some(target);
-        }
-        decision
-    }
-
-    /// The application asks for a token that is newer than this generation.
-    pub(super) fn forced(&mut self, now: Timestamp, generation: Generation) -> Decision {
-        self.give_up_on_lost(now);
-        if generation < self.generation {
-            return self.token(now);
-        }
-        if self.flight.is_none()
-            && self.holds_back(now)
-            && let Some(error) = self.unknown_outcome(now)
-        {
-            return self.look_or_refuse(now, Cause::Forced, error);
-        }
-        self.need(now, Cause::Forced)
-    }
-
-    /// Sends nothing. Other processes may have stored a token meanwhile.
-    fn look_or_refuse(&mut self, now: Timestamp, cause: Cause, error: TokenError) -> Decision {
-        if !self.setup.has_store || !self.look_again.has_come(now) {
-            return Decision::Refuse(error);
-        }
-        self.look_again = Deadline::monotonic(now, LOOK_AGAIN);
-        Decision::Start(self.depart(now, FlightKind::Refreshing, Errand::Look, cause))
-    }
-
-    /// Waits for a newer token.
-    fn need(&mut self, now: Timestamp, cause: Cause) -> Decision {
-        if let Some(flight) = &self.flight {
-            return Decision::Join(flight.landing.clone());
-        }
-        match self.blocked(now, cause) {
-            Some(error) => Decision::Refuse(error),
-            None => Decision::Start(self.refresh(now, cause)),
-        }
-    }
-
-    /// Returns the error to return instead of asking the source.
-    fn blocked(&self, now: Timestamp, cause: Cause) -> Option<TokenError> {
-        let failure = self.failure.as_ref()?;
-        let is_forced = cause == Cause::Forced;
-        let until = match is_forced && self.usable(now).is_some() {
-            true => failure.until,
-            false => failure.until_if_needed,
-        };
-        let is_asked = is_forced && failure.is_probed() || failure.is_over(now, until);
-        (!is_asked).then(|| failure.error(now, true, until.left(now)))
-    }
-
-    // ===== unknown outcomes =====
-
-    /// Returns the error to return while the outcome of a refresh is unknown.
-    fn unknown_outcome(&self, now: Timestamp) -> Option<TokenError> {
-        let failure = self.failure.as_ref().filter(|_| self.is_ambiguous())?;
-        Some(failure.error(now, true, self.asked_again_in(now)))
-    }
-
-    fn is_ambiguous(&self) -> bool {
-        self.failure.as_ref().is_some_and(|failure| failure.error.is_ambiguous())
-    }
-
-    /// Returns whether a refresh token with an unknown outcome is not sent again yet, because the access token works.
-    fn holds_back(&self, now: Timestamp) -> bool {
-        self.is_ambiguous() && !self.may_risk(now)
-    }
-
-    /// Returns whether a refresh token with an unknown outcome may be sent again. A token that does not end is no reason to wait.
-    fn may_risk(&self, now: Timestamp) -> bool {
-        let end = self.current.as_ref().map(|current| self.held_back_until(current));
-        end.is_none_or(|end| end == Deadline::NEVER || end.has_come(now))
-    }
-
-    /// Returns when a refresh token with an unknown outcome may be sent again.
-    ///
-    /// In a store it is shared, so that the leeway of one process is no reason to risk it.
-    fn held_back_until(&self, current: &Issued) -> Deadline {
-        match self.setup.has_store && current.expired != Deadline::NEVER {
-            true => current.ends,
-            false => current.expired,
-        }
-    }
-
-    // ===== flights =====
-
-    /// Starts a refresh, or a look at the store if the grant is denied.
-    fn refresh(&mut self, now: Timestamp, cause: Cause) -> Departure {
-        let kind = match cause {
-            Cause::Rejected => FlightKind::Replacing,
-            _ => FlightKind::Refreshing,
-        };
-        if let Some(failure) = &mut self.failure
-            && self.setup.has_store
-            && failure.error.is_refusal()
-            && !failure.is_probe_due(now, cause == Cause::Forced)
-        {
-            failure.has_looked(now);
-            return self.depart(now, kind, Errand::Look, cause);
-        }
-        self.effects.news.push(Event::RefreshStarted { cause });
-        self.depart(now, kind, Errand::Refresh, cause)
-    }
-
-    fn depart(
-        &mut self,
-        now: Timestamp,
-        kind: FlightKind,
-        errand: Errand,
-        cause: Cause,
-    ) -> Departure {
-        let is_good_elsewhere =
-            || self.usable(now).is_some() && self.evidence.speaks_for_the_token(now);
-        let may_risk = self.may_risk(now) || cause == Cause::Rejected && !is_good_elsewhere();
-        let flight = self.occupy(now, kind);
-        let (id, landing) = (flight.id, flight.landing.clone());
-        Departure {
-            id,
-            errand,
-            wish: Wish { cause, has: self.set, may_risk },
-            parent: self.generation,
-            epoch: self.epoch,
-            target: None,
-            turn: Arc::clone(&self.turn),
-            landing,
-        }
-    }
-
-    fn occupy(&mut self, now: Timestamp, kind: FlightKind) -> &Flight {
-        self.end_flight(None);
-        self.flights += 1;
-        let id = FlightId(self.flights);
-        self.flight.insert(Flight::new(now, id, kind, &self.timing))
-    }
-
-    fn end_flight(&mut self, outcome: Option<Outcome>) {
-        self.effects.ended.extend(self.flight.take().map(|flight| (flight.sender, outcome)));
-    }
-
-    fn give_up_on_lost(&mut self, now: Timestamp) {
-        let Some(flight) = &mut self.flight else { return };
-        if !flight.is_lost(now, &self.timing) {
-            return;
-        }
-        let kind = flight.kind;
-        self.end_flight(None);
-        self.give_up_on_turn();
-        self.effects.news.push(Event::RefreshLost);
-        // A lost log-in or log-out has sent nothing, and is recorded in the end.
-        if kind != FlightKind::Adopting {
-            let error = "a refresh did not end, and is no longer waited for";
-            self.remember(now, TokenError::ambiguous(error)).ask_at_once();
-            let current = self.generation;
-            self.with_evidence(|evidence| evidence.refresh_failed(now, current, None));
-        }
-    }
-
-    /// Leaves the turn to the lost flight that holds it. No other flight waits for it.
-    pub(super) fn give_up_on_turn(&mut self) -> Turn {
-        self.turn = Turn::default();
-        Arc::clone(&self.turn)
-    }
-
-    /// Takes back a departure that could not be started.
-    pub(super) fn call_off(&mut self, departure: &Departure) {
-        if self.wants(departure.id) {
-            self.end_flight(None);
-            self.effects.news.retain(|event| !matches!(event, Event::RefreshStarted { .. }));
-        }
-    }
-
-    /// Returns whether the result of this flight or adoption is still waited for.
-    pub(super) fn wants(&self, id: FlightId) -> bool {
-        self.flight.as_ref().is_some_and(|flight| flight.id == id)
-    }
-
-    /// A flight ends. Returns the outcome, or `None` if the waiters ask again.
-    pub(super) fn land(
-        &mut self,
-        now: Timestamp,
-        departure: &Departure,
-        landed: Landed,
-        notes: Notes,
-    ) -> Option<Outcome> {
-        if notes.is_saved {
-            self.saved(now, Ok(true));
-        }
-        if let Some(error) = notes.unsaved {
-            self.unsaved = Some(Deadline::monotonic(now, SAVE_FIRST));
-            self.effects.news.push(Event::Unsaved { error });
-        }
-        let outcome = match landed {
-            Landed::Refreshed(result) => self.refreshed(now, departure, result),
-            Landed::Looked(Look::Newer(obtained)) => self.refreshed(now, departure, Ok(obtained)),
-            Landed::Looked(look) => {
-                if matches!(look, Look::Changed) && self.is_denied() {
-                    // The failure was about another record.
-                    self.clear_failure();
-                }
-                None
-            }
-            Landed::Saved(result) => {
-                self.saved(now, result);
-                None
-            }
-        };
-        if outcome.is_some() || self.wants(departure.id) {
-            self.end_flight(outcome.clone());
-        }
-        outcome
-    }
-
-    fn refreshed(
-        &mut self,
-        now: Timestamp,
-        departure: &Departure,
-        result: Result<Obtained, TokenError>,
-    ) -> Option<Outcome> {
-        match result {
-            // A lost flight may still bring the only copy of the next refresh token.
-            Ok(obtained) if departure.epoch == self.epoch && Some(obtained.id) > self.set => {
-                let is_of_another = self.current.is_some()
-                    && (obtained.is_of_other_login || self.is_logged_out(now));
-                if is_of_another || !self.session.has_begun() {
-                    self.begin_session();
-                }
-                self.clear_failure();
-                if obtained.is_adopted {
-                    self.effects.news.push(Event::FoundInStore);
-                }
-                self.set = Some(obtained.id);
-                let issued = self.issue(now, obtained.asked, obtained.tokens, true);
-                self.effects.news.push(Event::Refreshed {
-                    generation: issued.generation.0,
-                    usable_for: issued.expired.left(now),
-                });
-                if let Some(target) = departure.target {
-                    self.with_evidence(|evidence| {
-                        evidence.refreshed(now, target, departure.parent);
-                    });
-                }
-                Some(Ok(issued))
-            }
-            Err(error) if self.wants(departure.id) => {
-                let error = self.fail(now, error);
-                let (current, target) = (self.generation, departure.target);
-                self.with_evidence(|evidence| evidence.refresh_failed(now, current, target));
-                Some(Err(error))
-            }
-            superseded => {
-                self.effects.discarded.extend(superseded.err());
-                self.effects.news.push(Event::RefreshSuperseded);
-                None
-            }
-        }
-    }
-
-    /// An attempt to save the current token set ends. `Ok(false)` if there was nothing to save.
-    pub(super) fn saved(&mut self, now: Timestamp, result: Result<bool, TokenError>) {
-        self.unsaved = result.is_err().then(|| Deadline::monotonic(now, SAVE_AGAIN));
-        match result {
-            Ok(true) => self.effects.news.push(Event::Saved),
-            Ok(false) => {}
-            Err(error) => self.effects.discarded.push(error),
-        }
-    }
-
-    /// Issues a token set: one that the source has just issued, or one that the application provides, which may have expired.
-    fn issue(
-        &mut self,
-        now: Timestamp,
-        asked: Timestamp,
-        tokens: TokenSet,
-        is_obtained: bool,
-    ) -> Arc<Issued> {
-        self.generation.0 += 1;
-        let (generation, session) = (self.generation, self.session);
-        let mut issued =
-            Issued::new(now, asked, tokens, &self.timing, self.share, generation, session);
-        if is_obtained {
-            let reason = issued.over_on_arrival(now);
-            if let Some(reason) = reason {
-                issued.use_until_rejected(now);
-                if !self.is_over_on_arrival {
-                    self.effects.news.push(Event::ExpiredOnArrival { reason });
-                }
-            }
-            self.is_over_on_arrival = reason.is_some();
-        }
-        self.evidence.token_issued();
-        Arc::clone(self.current.insert(Arc::new(issued)))
-    }
-
-    // ===== failures =====
-
-    /// Takes in a failed refresh. Returns the error for those who waited.
-    fn fail(&mut self, now: Timestamp, error: TokenError) -> TokenError {
-        let error = self.remember(now, error).error.clone();
-        let retry_in = self.asked_again_in(now);
-        self.effects.news.push(Event::RefreshFailed { error: error.clone(), retry_in });
-        match &self.failure {
-            Some(failure) if failure.is_probed() => failure.error(now, false, retry_in),
-            _ => error,
-        }
-    }
-
-    fn remember(&mut self, now: Timestamp, error: TokenError) -> &mut Failure {
-        let last = self.failure.take();
-        let (setup, backoff) = (self.setup, self.timing.backoff);
-        let failure = Failure::new(now, error, last.as_ref(), setup, backoff, &mut self.dice);
-        self.effects.discarded.extend(last.map(|failure| failure.error));
-        self.failure.insert(failure)
-    }
-
-    /// Returns whether the last refresh failed.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failure.is_some()
-    }
-
-    /// Ends the backoffs: the input of the source has changed, so that its last answer proves nothing.
-    pub(super) fn source_changed(&mut self) {
-        if let Some(failure) = &mut self.failure {
-            failure.ask_at_once();
-        }
-        let backoff = self.timing.rejection_backoff;
-        self.with_evidence(|evidence| *evidence = Evidence::new(backoff));
-    }
-
-    /// Returns whether the user must log in again, as far as is known.
-    fn is_denied(&self) -> bool {
-        self.failure.as_ref().is_some_and(|failure| failure.error.is_refusal())
-    }
-
-    fn clear_failure(&mut self) {
-        self.effects.discarded.extend(self.failure.take().map(|failure| failure.error));
-    }
-
-    // ===== log-ins and log-outs =====
+    // ===== sessions =====
 
     /// The application logs in, or out if there are no tokens. It takes effect at once.
     pub(super) fn adopt(
@@ -581,63 +169,30 @@ impl State {
         }
     }
 
-    // ===== evidence =====
-
-    /// Returns for how long the rejections by a target start no refresh; `None` if this one does.
-    fn ignores_rejection(&mut self, now: Timestamp, target: Target) -> Option<Duration> {
-        let generation = self.generation;
-        match self.with_evidence(|evidence| evidence.judge(now, generation, target)) {
-            Judgement::Counts => None,
-            Judgement::Ignored { left, begins } => {
-                if begins {
-                    self.effects.news.push(Event::RejectionBackoffStarted { duration: left });
-                }
-                Some(left)
-            }
-        }
-    }
-
-    /// A target that [may be a suspect](Issued::accepted) accepted the token of this generation.
-    pub(super) fn accepted(&mut self, now: Timestamp, generation: Generation, target: Target) {
-        // Acceptance of an older token is no evidence for the current one.
-        if generation == self.generation
-            && self.with_evidence(|evidence| evidence.accepted(now, target))
-        {
-            self.effects.news.push(Event::RejectionBackoffEnded);
-        }
-    }
-
-    /// A request that was rejected with an older token was accepted with a newer one.
-    pub(super) fn retry_accepted(&mut self, now: Timestamp, target: Target) {
-        if self.with_evidence(|evidence| evidence.retry_accepted(now, target)) {
-            self.effects.news.push(Event::RejectionBackoffEnded);
-        }
-    }
-
-    /// A request that was rejected with an older token was rejected with this one too.
-    pub(super) fn retry_rejected(
+    /// Issues a token set: one that the source has just issued, or one that the application provides, which may have expired.
+    fn issue(
         &mut self,
         now: Timestamp,
-        generation: Generation,
-        target: Target,
-    ) {
-        if generation != self.generation {
-            return;
+        asked: Timestamp,
+        tokens: TokenSet,
+        is_obtained: bool,
+    ) -> Arc<Issued> {
+        self.generation.0 += 1;
+        let (generation, session) = (self.generation, self.session);
+        let mut issued =
+            Issued::new(now, asked, tokens, &self.timing, self.share, generation, session);
+        if is_obtained {
+            let reason = issued.over_on_arrival(now);
+            if let Some(reason) = reason {
+                issued.use_until_rejected(now);
+                if !self.is_over_on_arrival {
+                    self.effects.news.push(Event::ExpiredOnArrival { reason });
+                }
+            }
+            self.is_over_on_arrival = reason.is_some();
         }
-        let begun = self.with_evidence(|evidence| evidence.retry_rejected(now, target, generation));
-        let event = |duration| Event::RejectionBackoffStarted { duration };
-        self.effects.news.extend(begun.map(event));
-    }
-
-    /// Changes the evidence, after it has taken in the acceptances so far.
-    fn with_evidence<T>(&mut self, change: impl FnOnce(&mut Evidence) -> T) -> T {
-        let Some(current) = &self.current else {
-            return change(&mut self.evidence);
-        };
-        self.evidence.hear(&current.witness);
-        let changed = change(&mut self.evidence);
-        self.evidence.ask(&current.witness);
-        changed
+        self.evidence.token_issued();
+        Arc::clone(self.current.insert(Arc::new(issued)))
     }
 
     // ===== queries =====
@@ -769,8 +324,56 @@ impl State {
     pub(super) fn take_effects(&mut self) -> Effects {
         std::mem::take(&mut self.effects)
     }
-}
 
-/// The time until the first attempt to save a token set that is used unsaved, and between the next ones.
-const SAVE_FIRST: Duration = Duration::from_secs(5);
-const SAVE_AGAIN: Duration = Duration::from_secs(30);
+    /// Returns whether the last refresh failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Returns whether the user must log in again, as far as is known.
+    fn is_denied(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.error.is_refusal())
+    }
+
+    fn clear_failure(&mut self) {
+        self.effects.discarded.extend(self.failure.take().map(|failure| failure.error));
+    }
+
+    /// Changes the evidence, after it has taken in the acceptances so far.
+    fn with_evidence<T>(&mut self, change: impl FnOnce(&mut Evidence) -> T) -> T {
+        let Some(current) = &self.current else {
+            return change(&mut self.evidence);
+        };
+        self.evidence.hear(&current.witness);
+        let changed = change(&mut self.evidence);
+        self.evidence.ask(&current.witness);
+        changed
+    }
+
+    // ===== unknown outcomes =====
+
+    fn is_ambiguous(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.error.is_ambiguous())
+    }
+
+    /// Returns whether a refresh token with an unknown outcome is not sent again yet, because the access token works.
+    fn holds_back(&self, now: Timestamp) -> bool {
+        self.is_ambiguous() && !self.may_risk(now)
+    }
+
+    /// Returns whether a refresh token with an unknown outcome may be sent again. A token that does not end is no reason to wait.
+    fn may_risk(&self, now: Timestamp) -> bool {
+        let end = self.current.as_ref().map(|current| self.held_back_until(current));
+        end.is_none_or(|end| end == Deadline::NEVER || end.has_come(now))
+    }
+
+    /// Returns when a refresh token with an unknown outcome may be sent again.
+    ///
+    /// In a store it is shared, so that the leeway of one process is no reason to risk it.
+    fn held_back_until(&self, current: &Issued) -> Deadline {
+        match self.setup.has_store && current.expired != Deadline::NEVER {
+            true => current.ends,
+            false => current.expired,
+        }
+    }
+}

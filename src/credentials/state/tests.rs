@@ -3,14 +3,14 @@ use std::time::SystemTime;
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
-use super::super::backoff::OUTAGE_PAUSE;
-use super::super::flight::LOST_AFTER;
+use super::super::backoff::{LOOK_AGAIN, OUTAGE_PAUSE};
+use super::super::flight::{Errand, FlightId, LOST_AFTER, Landed};
 use super::super::policy::{LIFETIME_MAX, RefreshPolicy};
 use super::*;
 use crate::clock::SystemClock;
-use crate::grant::{Keeper, Leeway};
+use crate::grant::{Keeper, Leeway, Look, Notes, Obtained};
 use crate::source::{StaticToken, TokenSource as _};
-use crate::token::TokenSet;
+use crate::target::Target;
 
 /// What can happen to the credentials.
 #[derive(Clone, Debug)]

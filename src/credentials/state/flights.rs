@@ -1,0 +1,237 @@
+//! Flights: departures, landings and losses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::State;
+use crate::clock::{Deadline, Timestamp};
+use crate::credentials::backoff::Failure;
+use crate::credentials::event::Event;
+use crate::credentials::evidence::Evidence;
+use crate::credentials::flight::{
+    Departure, Errand, Flight, FlightId, FlightKind, Landed, Outcome, Turn,
+};
+use crate::error::TokenError;
+use crate::grant::{Look, Notes, Obtained, Wish};
+use crate::source::Cause;
+
+impl State {
+    /// Starts a refresh, or a look at the store if the grant is denied.
+    pub(super) fn refresh(&mut self, now: Timestamp, cause: Cause) -> Departure {
+        let kind = match cause {
+            Cause::Rejected => FlightKind::Replacing,
+            _ => FlightKind::Refreshing,
+        };
+        if let Some(failure) = &mut self.failure
+            && self.setup.has_store
+            && failure.error.is_refusal()
+            && !failure.is_probe_due(now, cause == Cause::Forced)
+        {
+            failure.has_looked(now);
+            return self.depart(now, kind, Errand::Look, cause);
+        }
+        self.effects.news.push(Event::RefreshStarted { cause });
+        self.depart(now, kind, Errand::Refresh, cause)
+    }
+
+    pub(super) fn depart(
+        &mut self,
+        now: Timestamp,
+        kind: FlightKind,
+        errand: Errand,
+        cause: Cause,
+    ) -> Departure {
+        let is_good_elsewhere =
+            || self.usable(now).is_some() && self.evidence.speaks_for_the_token(now);
+        let may_risk = self.may_risk(now) || cause == Cause::Rejected && !is_good_elsewhere();
+        let flight = self.occupy(now, kind);
+        let (id, landing) = (flight.id, flight.landing.clone());
+        Departure {
+            id,
+            errand,
+            wish: Wish { cause, has: self.set, may_risk },
+            parent: self.generation,
+            epoch: self.epoch,
+            target: None,
+            turn: Arc::clone(&self.turn),
+            landing,
+        }
+    }
+
+    pub(super) fn occupy(&mut self, now: Timestamp, kind: FlightKind) -> &Flight {
+        self.end_flight(None);
+        self.flights += 1;
+        let id = FlightId(self.flights);
+        self.flight.insert(Flight::new(now, id, kind, &self.timing))
+    }
+
+    pub(super) fn end_flight(&mut self, outcome: Option<Outcome>) {
+        self.effects.ended.extend(self.flight.take().map(|flight| (flight.sender, outcome)));
+    }
+
+    pub(super) fn give_up_on_lost(&mut self, now: Timestamp) {
+        let Some(flight) = &mut self.flight else { return };
+        if !flight.is_lost(now, &self.timing) {
+            return;
+        }
+        let kind = flight.kind;
+        self.end_flight(None);
+        self.give_up_on_turn();
+        self.effects.news.push(Event::RefreshLost);
+        // A lost log-in or log-out has sent nothing, and is recorded in the end.
+        if kind != FlightKind::Adopting {
+            let error = "a refresh did not end, and is no longer waited for";
+            self.remember(now, TokenError::ambiguous(error)).ask_at_once();
+            let current = self.generation;
+            self.with_evidence(|evidence| evidence.refresh_failed(now, current, None));
+        }
+    }
+
+    /// Leaves the turn to the lost flight that holds it. No other flight waits for it.
+    pub(in crate::credentials) fn give_up_on_turn(&mut self) -> Turn {
+        self.turn = Turn::default();
+        Arc::clone(&self.turn)
+    }
+
+    /// Takes back a departure that could not be started.
+    pub(in crate::credentials) fn call_off(&mut self, departure: &Departure) {
+        if self.wants(departure.id) {
+            self.end_flight(None);
+            self.effects.news.retain(|event| !matches!(event, Event::RefreshStarted { .. }));
+        }
+    }
+
+    /// Returns whether the result of this flight or adoption is still waited for.
+    pub(in crate::credentials) fn wants(&self, id: FlightId) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.id == id)
+    }
+
+    /// A flight ends. Returns the outcome, or `None` if the waiters ask again.
+    pub(in crate::credentials) fn land(
+        &mut self,
+        now: Timestamp,
+        departure: &Departure,
+        landed: Landed,
+        notes: Notes,
+    ) -> Option<Outcome> {
+        if notes.is_saved {
+            self.saved(now, Ok(true));
+        }
+        if let Some(error) = notes.unsaved {
+            self.unsaved = Some(Deadline::monotonic(now, SAVE_FIRST));
+            self.effects.news.push(Event::Unsaved { error });
+        }
+        let outcome = match landed {
+            Landed::Refreshed(result) => self.refreshed(now, departure, result),
+            Landed::Looked(Look::Newer(obtained)) => self.refreshed(now, departure, Ok(obtained)),
+            Landed::Looked(look) => {
+                if matches!(look, Look::Changed) && self.is_denied() {
+                    // The failure was about another record.
+                    self.clear_failure();
+                }
+                None
+            }
+            Landed::Saved(result) => {
+                self.saved(now, result);
+                None
+            }
+        };
+        if outcome.is_some() || self.wants(departure.id) {
+            self.end_flight(outcome.clone());
+        }
+        outcome
+    }
+
+    fn refreshed(
+        &mut self,
+        now: Timestamp,
+        departure: &Departure,
+        result: Result<Obtained, TokenError>,
+    ) -> Option<Outcome> {
+        match result {
+            // A lost flight may still bring the only copy of the next refresh token.
+            Ok(obtained) if departure.epoch == self.epoch && Some(obtained.id) > self.set => {
+                let is_of_another = self.current.is_some()
+                    && (obtained.is_of_other_login || self.is_logged_out(now));
+                if is_of_another || !self.session.has_begun() {
+                    self.begin_session();
+                }
+                self.clear_failure();
+                if obtained.is_adopted {
+                    self.effects.news.push(Event::FoundInStore);
+                }
+                self.set = Some(obtained.id);
+                let issued = self.issue(now, obtained.asked, obtained.tokens, true);
+                self.effects.news.push(Event::Refreshed {
+                    generation: issued.generation.0,
+                    usable_for: issued.expired.left(now),
+                });
+                if let Some(target) = departure.target {
+                    self.with_evidence(|evidence| {
+                        evidence.refreshed(now, target, departure.parent);
+                    });
+                }
+                Some(Ok(issued))
+            }
+            Err(error) if self.wants(departure.id) => {
+                let error = self.fail(now, error);
+                let (current, target) = (self.generation, departure.target);
+                self.with_evidence(|evidence| evidence.refresh_failed(now, current, target));
+                Some(Err(error))
+            }
+            superseded => {
+                self.effects.discarded.extend(superseded.err());
+                self.effects.news.push(Event::RefreshSuperseded);
+                None
+            }
+        }
+    }
+
+    /// An attempt to save the current token set ends. `Ok(false)` if there was nothing to save.
+    pub(in crate::credentials) fn saved(
+        &mut self,
+        now: Timestamp,
+        result: Result<bool, TokenError>,
+    ) {
+        self.unsaved = result.is_err().then(|| Deadline::monotonic(now, SAVE_AGAIN));
+        match result {
+            Ok(true) => self.effects.news.push(Event::Saved),
+            Ok(false) => {}
+            Err(error) => self.effects.discarded.push(error),
+        }
+    }
+
+    // ===== failures =====
+
+    /// Takes in a failed refresh. Returns the error for those who waited.
+    fn fail(&mut self, now: Timestamp, error: TokenError) -> TokenError {
+        let error = self.remember(now, error).error.clone();
+        let retry_in = self.asked_again_in(now);
+        self.effects.news.push(Event::RefreshFailed { error: error.clone(), retry_in });
+        match &self.failure {
+            Some(failure) if failure.is_probed() => failure.error(now, false, retry_in),
+            _ => error,
+        }
+    }
+
+    fn remember(&mut self, now: Timestamp, error: TokenError) -> &mut Failure {
+        let last = self.failure.take();
+        let (setup, backoff) = (self.setup, self.timing.backoff);
+        let failure = Failure::new(now, error, last.as_ref(), setup, backoff, &mut self.dice);
+        self.effects.discarded.extend(last.map(|failure| failure.error));
+        self.failure.insert(failure)
+    }
+
+    /// Ends the backoffs: the input of the source has changed, so that its last answer proves nothing.
+    pub(in crate::credentials) fn source_changed(&mut self) {
+        if let Some(failure) = &mut self.failure {
+            failure.ask_at_once();
+        }
+        let backoff = self.timing.rejection_backoff;
+        self.with_evidence(|evidence| *evidence = Evidence::new(backoff));
+    }
+}
+
+/// The time until the first attempt to save a token set that is used unsaved, and between the next ones.
+const SAVE_FIRST: Duration = Duration::from_secs(5);
+const SAVE_AGAIN: Duration = Duration::from_secs(30);

@@ -1,0 +1,202 @@
+//! Requests for a token, and the verdicts of responses on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Decision, State};
+use crate::clock::{Deadline, Timestamp};
+use crate::credentials::backoff::LOOK_AGAIN;
+use crate::credentials::event::Event;
+use crate::credentials::evidence::Judgement;
+use crate::credentials::flight::{Errand, FlightKind};
+use crate::credentials::generation::Generation;
+use crate::error::TokenError;
+use crate::source::Cause;
+use crate::target::Target;
+
+impl State {
+    /// A request asks for a token.
+    pub(in crate::credentials) fn token(&mut self, now: Timestamp) -> Decision {
+        self.give_up_on_lost(now);
+        if let Some((current, until)) = self.published(now)
+            && !until.has_come(now)
+        {
+            return Decision::Use(Arc::clone(current));
+        }
+        let Some(current) = self.usable(now) else {
+            let is_missing = self.current.is_none();
+            return self.need(now, if is_missing { Cause::Missing } else { Cause::Expired });
+        };
+        // It is being replaced.
+        if let Some(flight) = &self.flight {
+            return Decision::Join(flight.landing.clone());
+        }
+        let is_refresh_due = self.next_refresh(&current, now).has_come(now);
+        let departure = match (is_refresh_due, current.is_expired(now)) {
+            (true, true) => self.refresh(now, Cause::Expired),
+            (true, false) => self.refresh(now, Cause::Expiring),
+            (false, _) => self.depart(now, FlightKind::Refreshing, Errand::Save, Cause::Expiring),
+        };
+        Decision::UseAndStart(current, departure)
+    }
+
+    /// The application asks for a token. Within the leeway it waits for a refresh, also after one that failed.
+    pub(in crate::credentials) fn token_for_application(&mut self, now: Timestamp) -> Decision {
+        self.give_up_on_lost(now);
+        let is_expired = self.current.as_ref().is_some_and(|current| current.is_expired(now));
+        let is_asked = self.flight.is_some() || self.blocked(now, Cause::Expired).is_none();
+        if is_expired && is_asked && !self.holds_back(now) {
+            return self.need(now, Cause::Expired);
+        }
+        self.token(now)
+    }
+
+    /// A resource server rejected the token of this generation, and the request asks for a newer one.
+    pub(in crate::credentials) fn rejected(
+        &mut self,
+        now: Timestamp,
+        generation: Generation,
+        target: Target,
+    ) -> Decision {
+        self.give_up_on_lost(now);
+        if generation < self.generation {
+            // A thousand late rejections of one token cost one refresh.
+            return self.token(now);
+        }
+        // Once the token has expired there is nothing left to judge.
+        let is_usable = self.usable(now).is_some();
+        let ignored = if is_usable { self.ignores_rejection(now, target) } else { None };
+        if let Some(flight) = &mut self.flight {
+            if flight.kind == FlightKind::Refreshing && ignored.is_none() {
+                flight.kind = FlightKind::Replacing;
+            }
+        } else if let Some(left) = ignored
+            && self.blocked(now, Cause::Rejected).is_none()
+        {
+            let error = TokenError::transient(format!(
+                "token rejected again right after a refresh; not refreshing for another {left:.1?}"
+            ));
+            return self.look_or_refuse(now, Cause::Rejected, error);
+        } else if is_usable && self.evidence.speaks_for_the_token(now)
+            // The refresh token may be spent, and is not risked while the token works elsewhere.
+            && let Some(error) = self.unknown_outcome(now)
+        {
+            return self.look_or_refuse(now, Cause::Rejected, error);
+        }
+        let mut decision = self.need(now, Cause::Rejected);
+        if let Decision::Start(departure) = &mut decision {
+            departure.target = Some(target);
+        }
+        decision
+    }
+
+    /// The application asks for a token that is newer than this generation.
+    pub(in crate::credentials) fn forced(
+        &mut self,
+        now: Timestamp,
+        generation: Generation,
+    ) -> Decision {
+        self.give_up_on_lost(now);
+        if generation < self.generation {
+            return self.token(now);
+        }
+        if self.flight.is_none()
+            && self.holds_back(now)
+            && let Some(error) = self.unknown_outcome(now)
+        {
+            return self.look_or_refuse(now, Cause::Forced, error);
+        }
+        self.need(now, Cause::Forced)
+    }
+
+    /// Sends nothing. Other processes may have stored a token meanwhile.
+    fn look_or_refuse(&mut self, now: Timestamp, cause: Cause, error: TokenError) -> Decision {
+        if !self.setup.has_store || !self.look_again.has_come(now) {
+            return Decision::Refuse(error);
+        }
+        self.look_again = Deadline::monotonic(now, LOOK_AGAIN);
+        Decision::Start(self.depart(now, FlightKind::Refreshing, Errand::Look, cause))
+    }
+
+    /// Waits for a newer token.
+    fn need(&mut self, now: Timestamp, cause: Cause) -> Decision {
+        if let Some(flight) = &self.flight {
+            return Decision::Join(flight.landing.clone());
+        }
+        match self.blocked(now, cause) {
+            Some(error) => Decision::Refuse(error),
+            None => Decision::Start(self.refresh(now, cause)),
+        }
+    }
+
+    /// Returns the error to return instead of asking the source.
+    fn blocked(&self, now: Timestamp, cause: Cause) -> Option<TokenError> {
+        let failure = self.failure.as_ref()?;
+        let is_forced = cause == Cause::Forced;
+        let until = match is_forced && self.usable(now).is_some() {
+            true => failure.until,
+            false => failure.until_if_needed,
+        };
+        let is_asked = is_forced && failure.is_probed() || failure.is_over(now, until);
+        (!is_asked).then(|| failure.error(now, true, until.left(now)))
+    }
+
+    /// Returns the error to return while the outcome of a refresh is unknown.
+    fn unknown_outcome(&self, now: Timestamp) -> Option<TokenError> {
+        let failure = self.failure.as_ref().filter(|_| self.is_ambiguous())?;
+        Some(failure.error(now, true, self.asked_again_in(now)))
+    }
+
+    // ===== verdicts =====
+
+    /// Returns for how long the rejections by a target start no refresh; `None` if this one does.
+    fn ignores_rejection(&mut self, now: Timestamp, target: Target) -> Option<Duration> {
+        let generation = self.generation;
+        match self.with_evidence(|evidence| evidence.judge(now, generation, target)) {
+            Judgement::Counts => None,
+            Judgement::Ignored { left, begins } => {
+                if begins {
+                    self.effects.news.push(Event::RejectionBackoffStarted { duration: left });
+                }
+                Some(left)
+            }
+        }
+    }
+
+    /// A target that [may be a suspect](Issued::accepted) accepted the token of this generation.
+    pub(in crate::credentials) fn accepted(
+        &mut self,
+        now: Timestamp,
+        generation: Generation,
+        target: Target,
+    ) {
+        // Acceptance of an older token is no evidence for the current one.
+        if generation == self.generation
+            && self.with_evidence(|evidence| evidence.accepted(now, target))
+        {
+            self.effects.news.push(Event::RejectionBackoffEnded);
+        }
+    }
+
+    /// A request that was rejected with an older token was accepted with a newer one.
+    pub(in crate::credentials) fn retry_accepted(&mut self, now: Timestamp, target: Target) {
+        if self.with_evidence(|evidence| evidence.retry_accepted(now, target)) {
+            self.effects.news.push(Event::RejectionBackoffEnded);
+        }
+    }
+
+    /// A request that was rejected with an older token was rejected with this one too.
+    pub(in crate::credentials) fn retry_rejected(
+        &mut self,
+        now: Timestamp,
+        generation: Generation,
+        target: Target,
+    ) {
+        if generation != self.generation {
+            return;
+        }
+        let begun = self.with_evidence(|evidence| evidence.retry_rejected(now, target, generation));
+        let event = |duration| Event::RejectionBackoffStarted { duration };
+        self.effects.news.extend(begun.map(event));
+    }
+}
