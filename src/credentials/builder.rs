@@ -107,7 +107,9 @@ impl CredentialsBuilder {
         }
     }
 
-    /// Sets the store that keeps the tokens across restarts, processes and machines; none by default.
+    /// Sets the store that keeps the tokens across restarts, processes and machines.
+    ///
+    /// Without a store, the tokens are lost when the program ends.
     #[cfg(feature = "store")]
     #[cfg_attr(docsrs, doc(cfg(feature = "store")))]
     pub fn store(mut self, store: impl crate::store::TokenStore) -> Self {

@@ -46,12 +46,13 @@ pub(super) struct State {
     /// The share of the jitter of this instance, drawn once.
     share: f64,
     /// Grows with each log-in and log-out of the application.
-    epoch: u64,
-    session: Session,
+    pub(super) epoch: u64,
+    /// The last session that began.
+    pub(super) session: Session,
     /// The first generation of the session.
     session_began: Generation,
     /// The newest generation; that of `current`, if there is one.
-    generation: Generation,
+    pub(super) generation: Generation,
     /// Kept when it has expired.
     current: Option<Arc<Issued>>,
     /// The number that the ledger gave the last token set.
@@ -196,19 +197,6 @@ impl State {
     }
 
     // ===== queries =====
-
-    pub(super) fn generation(&self) -> Generation {
-        self.generation
-    }
-
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
-    /// Returns the last session that began.
-    pub(super) fn session(&self) -> Session {
-        self.session
-    }
 
     /// Returns the session of a request that is made now: the next one if there is no usable token, and none without a log-in.
     pub(super) fn session_of_new_request(&self, now: Timestamp) -> Session {

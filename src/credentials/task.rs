@@ -39,7 +39,23 @@ impl Credentials {
     ///
     /// # Cancel safety
     ///
-    /// After the first poll, dropping this future does not stop it.
+    /// After the first poll, dropping this future does not stop the log-in.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_refresh::{Credentials, StaticToken, TokenSet};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_refresh::TokenError> {
+    /// let credentials = Credentials::new(StaticToken::new("of-the-last-user".parse()?));
+    /// let tokens = TokenSet::bearer("sesame")?.with_expires_in(Duration::from_secs(3600));
+    /// credentials.log_in(tokens).await?;
+    /// assert_eq!(credentials.tokens().await?.access_token().expose_secret(), "sesame");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias("replace", "set", "login"))]
     pub async fn log_in(&self, tokens: TokenSet) -> Result<(), TokenError> {
         self.adopt(Some(tokens)).await
@@ -239,7 +255,7 @@ impl Adopting {
             Ok(turn) => turn,
             Err(_) => credentials.decide(|state, _| state.give_up_on_turn()).lock_owned().await,
         };
-        if credentials.lock().epoch() != self.adoption.epoch {
+        if credentials.lock().epoch != self.adoption.epoch {
             // A later log-in or log-out decides.
             return Ok(());
         }

@@ -1,6 +1,5 @@
 //! Those who wait for a token: requests, and calls of the application.
 
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -66,7 +65,7 @@ impl Credentials {
     /// As [`tokens`](Self::tokens).
     #[doc(alias("renew", "force"))]
     pub async fn refresh(&self) -> Result<TokenSet, TokenError> {
-        let generation = self.lock().generation();
+        let generation = self.lock().generation;
         self.wait_for(Want::NewerThan(generation)).await
     }
 
@@ -171,7 +170,7 @@ impl Credentials {
     /// Returns whether a token and its waiter belong to the current session.
     fn is_for(&self, token: &Issued, want: &Want) -> bool {
         let state = self.lock();
-        token.session == state.session() && !want.is_over(&state)
+        token.session == state.session && !want.is_over(&state)
     }
 }
 
@@ -192,7 +191,7 @@ impl Want {
     /// Returns whether a log-in or a log-out has ended the session of the request.
     fn is_over(&self, state: &State) -> bool {
         match self {
-            Self::TokenOf(Some(session)) => state.session() > *session,
+            Self::TokenOf(Some(session)) => state.session > *session,
             Self::NewerThanRejected { generation, .. } => state.is_of_earlier_session(*generation),
             Self::Token | Self::TokenOf(None) | Self::NewerThan(_) => false,
         }
@@ -226,7 +225,7 @@ impl Waiting {
         let patience = credentials.timer(credentials.timeout()).map(|timer| {
             Box::pin(limit::passed(timer)) as Pin<Box<dyn Future<Output = ()> + Send + Sync>>
         });
-        let epoch = credentials.lock().epoch();
+        let epoch = credentials.lock().epoch;
         Self { credentials, want, epoch, landing, patience, asks: 0 }
     }
 
@@ -247,7 +246,7 @@ impl Future for Waiting {
                 Poll::Ready(Ok(Ok(issued))) if credentials.is_for(&issued, &this.want) => {
                     return Poll::Ready(Ok(issued));
                 }
-                Poll::Ready(Ok(Err(error))) if credentials.lock().epoch() == this.epoch => {
+                Poll::Ready(Ok(Err(error))) if credentials.lock().epoch == this.epoch => {
                     // The token that was not replaced may still be good for this request.
                     let now = credentials.now();
                     let usable = credentials.lock().usable(now).filter(|_| this.takes_any());
@@ -298,9 +297,3 @@ impl Future for Waiting {
 
 /// How often a waiter asks again. With a clock that jumps, each flight ends before it lands, and a waiter would ask forever.
 const ASKS_MAX: u32 = 16;
-
-impl fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting").field("want", &self.want).finish_non_exhaustive()
-    }
-}

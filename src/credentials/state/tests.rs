@@ -145,7 +145,9 @@ impl Model {
                 self.departed(departure);
             }
             Decision::Start(departure) => self.departed(departure),
-            Decision::Join(_) => assert!(self.state.flight.is_some(), "nobody to wait for"),
+            Decision::Join(_) => {
+                assert!(self.state.flight.is_some(), "there is no flight to wait for")
+            }
             Decision::Refuse(_) => {
                 assert!(
                     self.state.flight.is_none(),
@@ -184,7 +186,7 @@ impl Model {
         Obtained { id, tokens, asked, is_adopted: false, is_of_other_login: false }
     }
 
-    /// Ends a flight, with the result that its errand has.
+    /// Lands a flight with the result for its errand.
     fn land_at(
         &mut self,
         departure: &Departure,
@@ -216,7 +218,7 @@ impl Model {
                     let status = self.state.status(now);
                     let left_alone = status.backoff.is_some()
                         || status.error.is_some_and(|error| error.is_denied());
-                    assert!(status.refreshing || left_alone, "a stale token is not renewed");
+                    assert!(status.refreshing || left_alone, "a stale token is not refreshed");
                 }
                 if let Some((_, until)) = self.state.published(now)
                     && !until.has_come(now)
@@ -300,7 +302,7 @@ impl Model {
                 assert!(self.state.current.is_some());
                 // A request of the last user is not sent for the next one.
                 let is_of_last = waits == self.newest_session;
-                assert_eq!(self.state.session() > waits, is_of_last);
+                assert_eq!(self.state.session > waits, is_of_last);
             }
             Step::Forget => {
                 let adoption = self.log_in(None);
@@ -345,21 +347,21 @@ impl Model {
             let patience = self.state.timing.timeout * LOST_AFTER;
             assert!(self.monotonic - *since >= patience, "declared lost too early");
         }
-        assert!(self.state.session() >= self.newest_session, "a session comes back");
-        self.newest_session = self.state.session();
+        assert!(self.state.session >= self.newest_session, "a session comes back");
+        self.newest_session = self.state.session;
         self.holds();
     }
 
     fn adopted(&mut self, adoption: Adoption) {
         self.occupied.push((adoption.id, self.monotonic));
         self.adopting.push(adoption);
-        assert!(self.state.generation() > self.newest);
-        self.newest = self.state.generation();
+        assert!(self.state.generation > self.newest);
+        self.newest = self.state.generation;
     }
 
     fn holds(&self) {
         let now = self.now();
-        assert_eq!(self.state.generation(), self.newest);
+        assert_eq!(self.state.generation, self.newest);
         if let Some((issued, until)) = self.state.published(now) {
             assert_eq!(issued.generation, self.newest);
             assert!(
@@ -367,7 +369,7 @@ impl Model {
                 "a token that is used up is published"
             );
         }
-        let session = self.state.session();
+        let session = self.state.session;
         assert!(self.state.session_of_new_request(now) >= session);
         assert_eq!(session.has_begun(), self.state.current.is_some());
         if let Some(current) = &self.state.current {
@@ -376,11 +378,11 @@ impl Model {
         }
         let status = self.state.status(now);
         assert!(status.rejection_backoff.is_none() || self.state.usable(now).is_some());
-        // Whoever is told to wait is waiting for something that somebody will end.
+        // Each flight that requests wait for has a task that ends it.
         if let Some(id) = self.flight_id() {
             let flying = self.flying.iter().any(|(departure, _)| departure.id == id);
             let adopting = self.adopting.iter().any(|adoption| adoption.id == id);
-            assert!(flying || adopting, "a flight that nobody flies");
+            assert!(flying || adopting, "a flight without a task");
         }
     }
 }
@@ -389,7 +391,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_the_invariants_hold(seed: u64, steps in proptest::collection::vec(step(), 1..120)) {
+    fn invariants_hold_after_any_steps(seed: u64, steps in proptest::collection::vec(step(), 1..120)) {
         let mut model = Model::new(seed);
         for step in steps {
             model.apply(step);
@@ -397,7 +399,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_happened_a_client_that_logs_in_works_again(
+    fn log_in_works_after_any_steps(
         seed: u64,
         steps in proptest::collection::vec(step(), 1..60),
     ) {
@@ -410,7 +412,7 @@ proptest! {
     }
 
     #[test]
-    fn an_outage_never_ends_in_silence(seed: u64, failures in 1..100_u32) {
+    fn outage_never_stops_attempts_for_longer_than_its_pause(seed: u64, failures in 1..100_u32) {
         // However many failures in a row, the source is asked again within the longest pause of an outage.
         let mut model = Model::new(seed);
         for _ in 0..failures {
@@ -427,7 +429,7 @@ proptest! {
 // ===== one promise at a time =====
 
 impl Model {
-    /// Windows that a test can reckon with.
+    /// Has a policy without jitter.
     fn steady() -> Self {
         Self::with_policy(&RefreshPolicy::default().jitter(Duration::ZERO), 1)
     }
@@ -453,7 +455,7 @@ impl Model {
 
     /// Rejects the current token.
     fn reject(&mut self) -> Departure {
-        let decision = self.state.rejected(self.now(), self.state.generation(), of(1));
+        let decision = self.state.rejected(self.now(), self.state.generation, of(1));
         let Decision::Start(departure) = decision else { panic!("{decision:?}") };
         departure
     }
@@ -467,7 +469,7 @@ impl Model {
     fn reject_twice(&mut self) -> Option<Duration> {
         let departure = self.reject();
         self.land(&departure, Ok(of_an_hour()));
-        self.state.retry_rejected(self.now(), self.state.generation(), of(1));
+        self.state.retry_rejected(self.now(), self.state.generation, of(1));
         self.rejection_backoff()
     }
 
@@ -504,7 +506,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const STALE: Duration = Duration::from_secs(3300);
 
 #[test]
-fn a_token_is_stale_at_its_expiry_at_the_latest() {
+fn token_is_stale_at_its_expiry_at_the_latest() {
     let model = Model::logged_in(of_an_hour().with_refresh_in(Duration::from_secs(7200)), TIMEOUT);
     let current = model.state.current.as_ref().unwrap();
     assert_eq!(current.stale, current.expired);
@@ -526,7 +528,7 @@ fn refresh_in_counts_from_before_the_token_was_asked_for() {
 }
 
 #[test]
-fn after_an_unknown_outcome_a_token_that_expires_is_used_to_its_end_and_asks_nothing() {
+fn after_an_unknown_outcome_a_token_is_used_to_its_end() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     model.pass(STALE);
     let Decision::UseAndStart(issued, departure) = model.token() else { panic!("not stale") };
@@ -606,7 +608,7 @@ fn set_that_the_ledger_handed_out_before_the_current_one_is_not_used() {
 }
 
 #[test]
-fn after_an_unknown_outcome_a_token_without_expiry_is_renewed_after_the_backoff() {
+fn token_without_expiry_is_refreshed_after_an_unknown_outcome() {
     let tokens = TokenSet::bearer("t").unwrap().with_refresh_in(Duration::from_secs(60));
     let mut model = Model::logged_in(tokens, TIMEOUT);
     model.pass(Duration::from_secs(60));
@@ -619,7 +621,7 @@ fn after_an_unknown_outcome_a_token_without_expiry_is_renewed_after_the_backoff(
 }
 
 #[test]
-fn token_rejected_during_its_renewal_is_shown_as_rejected_until_it_is_accepted() {
+fn token_rejected_during_its_refresh_is_rejected_until_accepted() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     model.pass(STALE);
     let Decision::UseAndStart(issued, departure) = model.token() else { panic!("not stale") };
@@ -635,7 +637,7 @@ fn token_rejected_during_its_renewal_is_shown_as_rejected_until_it_is_accepted()
 
 /// E2
 #[test]
-fn target_that_rejects_every_token_has_no_request_wait_for_a_renewal() {
+fn target_that_rejects_every_token_makes_no_request_wait() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     assert!(model.reject_twice().is_some());
     model.state.current.as_ref().unwrap().accepted(of(2));
@@ -661,7 +663,7 @@ fn session_of_other_credentials_that_ended_denies_nothing_for_good() {
 }
 
 #[test]
-fn a_departure_that_is_called_off_is_no_news() {
+fn departure_that_is_called_off_sends_no_event() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     model.pass(STALE);
     let Decision::UseAndStart(_, departure) = model.token() else { panic!("not stale") };
@@ -686,7 +688,7 @@ fn after_a_lost_flight_nothing_is_sent_while_the_token_works() {
 }
 
 #[test]
-fn an_early_renewal_that_hangs_is_declared_lost_by_the_first_request_after_ten_timeouts() {
+fn request_after_ten_timeouts_declares_an_early_refresh_lost() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     model.pass(STALE);
     assert!(matches!(model.token(), Decision::UseAndStart(..)));
@@ -706,7 +708,7 @@ fn an_early_renewal_that_hangs_is_declared_lost_by_the_first_request_after_ten_t
 }
 
 #[test]
-fn the_wall_clock_makes_no_flight_look_lost() {
+fn wall_clock_makes_no_flight_look_lost() {
     let mut model = Model::steady();
     let Decision::Start(departure) = model.token() else { panic!("there is a token") };
     model.wall += LIFETIME_MAX;
@@ -715,7 +717,7 @@ fn the_wall_clock_makes_no_flight_look_lost() {
 }
 
 #[test]
-fn the_backoff_starts_anew_after_a_success() {
+fn backoff_restarts_after_a_success() {
     let mut model = Model::steady();
     for _ in 0..3 {
         let backoff = model.fail(TokenError::transient("down"));
@@ -734,7 +736,7 @@ fn with_a_store() -> Model {
 }
 
 #[test]
-fn while_denied_a_store_is_looked_at_now_and_then_and_nothing_else_is_asked() {
+fn while_denied_a_store_is_looked_at_every_five_seconds() {
     let denied_and_looks_again = |mut model: Model| {
         model.pass(STALE * 2);
         let decision = model.token();
@@ -749,7 +751,7 @@ fn while_denied_a_store_is_looked_at_now_and_then_and_nothing_else_is_asked() {
 }
 
 #[test]
-fn a_rejection_backoff_does_not_stop_a_look_at_the_store() {
+fn rejection_backoff_does_not_stop_a_look_at_the_store() {
     let mut model = with_a_store();
     let rejection_backoff = model.reject_twice();
     assert!(rejection_backoff.is_some());
@@ -760,7 +762,7 @@ fn a_rejection_backoff_does_not_stop_a_look_at_the_store() {
     assert_eq!(model.rejection_backoff(), rejection_backoff);
     assert!(model.state.status(model.now()).error.is_none());
     // Not for each rejection.
-    let rejected = model.state.rejected(model.now(), model.state.generation(), of(1));
+    let rejected = model.state.rejected(model.now(), model.state.generation, of(1));
     assert!(matches!(rejected, Decision::Refuse(_)), "{rejected:?}");
 
     // A response accepts the token, so that the backoff goes on after its end.
@@ -774,17 +776,17 @@ fn a_rejection_backoff_does_not_stop_a_look_at_the_store() {
 }
 
 #[test]
-fn after_an_unknown_outcome_the_application_may_have_the_store_looked_at() {
+fn forced_refresh_looks_at_the_store_after_an_unknown_outcome() {
     let mut model = with_a_store();
     model.pass(STALE);
     let Decision::UseAndStart(_, departure) = model.token() else { panic!("not stale") };
     model.land(&departure, Err(TokenError::ambiguous("cut")));
 
-    let forced = |model: &mut Model| model.state.forced(model.now(), model.state.generation());
+    let forced = |model: &mut Model| model.state.forced(model.now(), model.state.generation);
     let Decision::Start(look) = forced(&mut model) else { panic!("not looked at") };
     assert_eq!(look.errand, Errand::Look);
     model.land(&look, Err(TokenError::transient("nothing newer")));
-    // What is known is what it was.
+    // The look has changed nothing.
     let refused = forced(&mut model);
     assert!(matches!(&refused, Decision::Refuse(error) if error.is_ambiguous()), "{refused:?}");
 
@@ -798,20 +800,20 @@ fn after_an_unknown_outcome_the_application_may_have_the_store_looked_at() {
 fn without_a_store_a_rejection_backoff_refuses_at_once() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     assert!(model.reject_twice().is_some());
-    let rejected = model.state.rejected(model.now(), model.state.generation(), of(1));
+    let rejected = model.state.rejected(model.now(), model.state.generation, of(1));
     assert!(matches!(rejected, Decision::Refuse(_)), "{rejected:?}");
 }
 
 #[test]
-fn two_instances_do_not_come_back_in_step() {
+fn two_instances_back_off_for_different_times() {
     let [one, other] = [2, 4].map(|seed| Model::new(seed).fail(TokenError::transient("down")));
     assert_ne!(one, other);
 }
 
 #[test]
-fn a_set_up_to_be_mended_is_tried_again_after_five_minutes_and_not_before() {
+fn misconfigured_source_is_tried_again_after_five_minutes() {
     let mut model = Model::steady();
-    model.fail(TokenError::misconfigured("mend me"));
+    model.fail(TokenError::misconfigured("fix me"));
     let tick = Duration::from_millis(1);
     model.pass(Duration::from_secs(300) - tick);
     assert!(matches!(model.token(), Decision::Refuse(error) if error.is_misconfigured()));
