@@ -84,14 +84,10 @@ pub(super) struct Effects {
 /// The answer to one request for a token.
 #[derive(Debug)]
 pub(super) enum Decision {
-    /// Use this token.
-    Use(Arc<Issued>),
-    /// Use this token, and start a flight that no request waits for.
-    UseAndStart(Arc<Issued>, Departure),
-    /// Start a flight, and wait for it.
-    Start(Departure),
-    /// Wait for the flight that is under way.
-    Join(Landing),
+    /// Use this token, and perhaps start a flight that no request waits for.
+    Use(Arc<Issued>, Option<Departure>),
+    /// Wait for the flight. Start it unless it is under way.
+    Wait(Landing, Option<Departure>),
     /// No token is available now.
     Refuse(TokenError),
 }

@@ -110,43 +110,34 @@ impl Credentials {
                 }
                 Want::NewerThan(generation) => state.forced(now, *generation),
             };
-            match (decision, &runtime) {
-                (Decision::Start(departure), Err(error)) => {
+            match (&runtime, decision) {
+                // The token is used while it lasts.
+                (Err(_), Decision::Use(issued, Some(departure))) => {
                     state.call_off(&departure);
+                    Decision::Use(issued, None)
+                }
+                (Err(error), Decision::Wait(_, departure)) => {
+                    departure.inspect(|departure| state.call_off(departure));
                     Decision::Refuse(error.clone())
                 }
-                // The token is used while it lasts.
-                (Decision::UseAndStart(issued, departure), Err(_)) => {
-                    state.call_off(&departure);
-                    Decision::Use(issued)
-                }
-                (Decision::Join(_), Err(error)) => Decision::Refuse(error.clone()),
-                (decision, _) => decision,
+                (_, decision) => decision,
             }
         });
-        let wait = |want, landing| Answer::Wait(Waiting::new(self.clone(), want, landing));
         let (answer, departure) = match decision {
-            Decision::Use(issued) => return Answer::Use(issued),
+            Decision::Use(issued, departure) => (Answer::Use(issued), departure),
+            Decision::Wait(landing, departure) => {
+                (Answer::Wait(Waiting::new(self.clone(), want.clone(), landing)), departure)
+            }
             Decision::Refuse(error) => return Answer::Refuse(error),
-            Decision::Join(landing) => return wait(want, landing),
-            Decision::UseAndStart(issued, departure) => (Answer::Use(issued), departure),
-            Decision::Start(departure) => {
-                (wait(want.clone(), departure.landing.clone()), departure)
-            }
         };
-        let challenge = match want {
+        if let (Some(departure), Ok(runtime)) = (departure, runtime) {
+            let challenge = match want {
+                Want::NewerThanRejected { challenge, .. } => challenge,
+                _ => None,
+            };
             // Only for the token that is refreshed now, not for the rejection of an older one.
-            Want::NewerThanRejected { challenge, .. }
-                if departure.wish.cause == Cause::Rejected =>
-            {
-                challenge
-            }
-            _ => None,
-        };
-        match runtime {
-            Ok(runtime) => task::start(self, departure, challenge, &runtime),
-            // Called off above.
-            Err(error) => return Answer::Refuse(error),
+            let challenge = challenge.filter(|_| departure.wish.cause == Cause::Rejected);
+            task::start(self, departure, challenge, &runtime);
         }
         answer
     }

@@ -21,7 +21,7 @@ impl State {
         if let Some((current, until)) = self.published(now)
             && !until.has_come(now)
         {
-            return Decision::Use(Arc::clone(current));
+            return Decision::Use(Arc::clone(current), None);
         }
         let Some(current) = self.usable(now) else {
             let is_missing = self.current.is_none();
@@ -29,7 +29,7 @@ impl State {
         };
         // It is being replaced.
         if let Some(flight) = &self.flight {
-            return Decision::Join(flight.landing.clone());
+            return Decision::Wait(flight.landing.clone(), None);
         }
         let is_refresh_due = self.next_refresh(&current, now).has_come(now);
         let departure = match (is_refresh_due, current.is_expired(now)) {
@@ -37,7 +37,7 @@ impl State {
             (true, false) => self.refresh(now, Cause::Expiring),
             (false, _) => self.depart(now, FlightKind::Refreshing, Errand::Save, Cause::Expiring),
         };
-        Decision::UseAndStart(current, departure)
+        Decision::Use(current, Some(departure))
     }
 
     /// The application asks for a token. Within the leeway it waits for a refresh, also after one that failed.
@@ -84,7 +84,7 @@ impl State {
             return self.look_or_refuse(now, Cause::Rejected, error);
         }
         let mut decision = self.need(now, Cause::Rejected);
-        if let Decision::Start(departure) = &mut decision {
+        if let Decision::Wait(_, Some(departure)) = &mut decision {
             departure.target = Some(target);
         }
         decision
@@ -115,18 +115,20 @@ impl State {
             return Decision::Refuse(error);
         }
         self.look_again = Deadline::monotonic(now, LOOK_AGAIN);
-        Decision::Start(self.depart(now, FlightKind::Refreshing, Errand::Look, cause))
+        let departure = self.depart(now, FlightKind::Refreshing, Errand::Look, cause);
+        Decision::Wait(departure.landing.clone(), Some(departure))
     }
 
     /// Waits for a newer token.
     fn need(&mut self, now: Timestamp, cause: Cause) -> Decision {
         if let Some(flight) = &self.flight {
-            return Decision::Join(flight.landing.clone());
+            return Decision::Wait(flight.landing.clone(), None);
         }
-        match self.blocked(now, cause) {
-            Some(error) => Decision::Refuse(error),
-            None => Decision::Start(self.refresh(now, cause)),
+        if let Some(error) = self.blocked(now, cause) {
+            return Decision::Refuse(error);
         }
+        let departure = self.refresh(now, cause);
+        Decision::Wait(departure.landing.clone(), Some(departure))
     }
 
     /// Returns the error to return instead of asking the source.

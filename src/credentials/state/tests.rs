@@ -137,15 +137,15 @@ impl Model {
     fn decided(&mut self, decision: Decision, newer_than: Option<Generation>) {
         let now = self.now();
         match decision {
-            Decision::Use(issued) => self.usable(&issued, newer_than),
-            Decision::UseAndStart(issued, departure) => {
+            Decision::Use(issued, None) => self.usable(&issued, newer_than),
+            Decision::Use(issued, Some(departure)) => {
                 self.usable(&issued, newer_than);
                 let is_refresh = departure.errand == Errand::Refresh;
                 assert!(!is_refresh || issued.is_stale(now), "refreshed before it was stale");
                 self.departed(departure);
             }
-            Decision::Start(departure) => self.departed(departure),
-            Decision::Join(_) => {
+            Decision::Wait(_, Some(departure)) => self.departed(departure),
+            Decision::Wait(_, None) => {
                 assert!(self.state.flight.is_some(), "there is no flight to wait for")
             }
             Decision::Refuse(_) => {
@@ -212,7 +212,7 @@ impl Model {
         match step {
             Step::Token => {
                 let decision = self.state.token(now);
-                if let Decision::Use(issued) = &decision
+                if let Decision::Use(issued, None) = &decision
                     && issued.is_stale(now)
                 {
                     let status = self.state.status(now);
@@ -224,7 +224,7 @@ impl Model {
                     && !until.has_come(now)
                 {
                     assert!(
-                        matches!(decision, Decision::Use(_) | Decision::UseAndStart(..)),
+                        matches!(decision, Decision::Use(..)),
                         "what is published is not what is decided: {decision:?}"
                     );
                 }
@@ -408,7 +408,7 @@ proptest! {
             model.apply(step);
         }
         model.log_in(Some(Model::tokens(Some(3_600_000))));
-        prop_assert!(matches!(model.token(), Decision::Use(_)));
+        prop_assert!(matches!(model.token(), Decision::Use(_, None)));
     }
 
     #[test]
@@ -417,7 +417,7 @@ proptest! {
         let mut model = Model::new(seed);
         for _ in 0..failures {
             let now = model.now();
-            let Decision::Start(departure) = model.state.token(now) else {
+            let Decision::Wait(_, Some(departure)) = model.state.token(now) else {
                 panic!("not asked again");
             };
             model.land(&departure, Err(TokenError::transient("x")));
@@ -456,7 +456,7 @@ impl Model {
     /// Rejects the current token.
     fn reject(&mut self) -> Departure {
         let decision = self.state.rejected(self.now(), self.state.generation, of(1));
-        let Decision::Start(departure) = decision else { panic!("{decision:?}") };
+        let Decision::Wait(_, Some(departure)) = decision else { panic!("{decision:?}") };
         departure
     }
 
@@ -476,7 +476,7 @@ impl Model {
     /// Asks for the first token, and fails. Returns the backoff.
     fn fail(&mut self, error: TokenError) -> Duration {
         let decision = self.token();
-        let Decision::Start(departure) = decision else { panic!("{decision:?}") };
+        let Decision::Wait(_, Some(departure)) = decision else { panic!("{decision:?}") };
         self.land(&departure, Err(error));
         self.state.status(self.now()).backoff.unwrap()
     }
@@ -516,30 +516,30 @@ fn token_is_stale_at_its_expiry_at_the_latest() {
 fn refresh_in_counts_from_before_the_token_was_asked_for() {
     let mut model = Model::steady();
     let asked = model.now();
-    let Decision::Start(departure) = model.token() else { panic!("there is a token") };
+    let Decision::Wait(_, Some(departure)) = model.token() else { panic!("there is a token") };
     model.pass(Duration::from_secs(20));
     let tokens = of_an_hour().with_refresh_in(Duration::from_secs(60));
     let obtained = model.obtained(tokens, asked);
     model.land_at(&departure, Ok(obtained));
     model.pass(Duration::from_secs(39));
-    assert!(matches!(model.token(), Decision::Use(_)));
+    assert!(matches!(model.token(), Decision::Use(_, None)));
     model.pass(Duration::from_secs(1));
-    assert!(matches!(model.token(), Decision::UseAndStart(..)));
+    assert!(matches!(model.token(), Decision::Use(_, Some(_))));
 }
 
 #[test]
 fn after_an_unknown_outcome_a_token_is_used_to_its_end() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     model.pass(STALE);
-    let Decision::UseAndStart(issued, departure) = model.token() else { panic!("not stale") };
+    let Decision::Use(issued, Some(departure)) = model.token() else { panic!("not stale") };
     model.land(&departure, Err(TokenError::ambiguous("cut")));
     assert!(!model.published_until().or_earlier(issued.expired).has_come(model.now()));
     while !issued.is_expired(model.now()) {
-        assert!(matches!(model.token(), Decision::Use(_)));
+        assert!(matches!(model.token(), Decision::Use(_, None)));
         model.pass(Duration::from_secs(10));
     }
     model.pass(issued.ends.left(model.now()).unwrap());
-    assert!(matches!(model.token(), Decision::Start(_)));
+    assert!(matches!(model.token(), Decision::Wait(_, Some(_))));
 }
 
 #[test]
@@ -556,14 +556,14 @@ fn after_an_unknown_outcome_the_leeway_does_not_count() {
         model.state.adopted(model.now(), &adoption, true);
 
         model.pass(Duration::from_secs(500));
-        let Decision::UseAndStart(_, lost) = model.token() else { panic!("not stale") };
+        let Decision::Use(_, Some(lost)) = model.token() else { panic!("not stale") };
         model.land(&lost, Err(TokenError::ambiguous("cut")));
         assert!(!lost.wish.may_risk);
         for second in 500..600 {
             // In the leeway requests go on with the token, and a refresh behind them may send again if no store shares it.
             match model.token() {
-                Decision::Use(_) => {}
-                Decision::UseAndStart(_, again) => {
+                Decision::Use(_, None) => {}
+                Decision::Use(_, Some(again)) => {
                     assert!(second >= 540 && again.wish.may_risk && !has_store, "{second}");
                     model.land(&again, Err(TokenError::ambiguous("cut")));
                 }
@@ -573,7 +573,7 @@ fn after_an_unknown_outcome_the_leeway_does_not_count() {
         }
         model.pass(Duration::from_secs(60));
         let decision = model.token();
-        assert!(matches!(decision, Decision::Start(again) if again.wish.may_risk));
+        assert!(matches!(decision, Decision::Wait(_, Some(again)) if again.wish.may_risk));
     }
 }
 
@@ -582,17 +582,17 @@ fn after_an_unknown_outcome_the_leeway_does_not_count() {
 fn refresh_that_was_given_up_on_is_used_until_the_later_one_lands() {
     for is_first_first in [true, false] {
         let mut model = Model::steady();
-        let Decision::Start(first) = model.token() else { panic!("there is a token") };
+        let Decision::Wait(_, Some(first)) = model.token() else { panic!("there is a token") };
         model.pass(RefreshPolicy::default().timing.timeout * LOST_AFTER);
-        let Decision::Start(second) = model.token() else { panic!("not given up on") };
+        let Decision::Wait(_, Some(second)) = model.token() else { panic!("not given up on") };
         let tokens =
             |name| TokenSet::bearer(name).unwrap().with_expires_in(Duration::from_secs(3600));
         if is_first_first {
             model.land(&first, Ok(tokens("first")));
-            assert!(matches!(model.token(), Decision::Use(_)));
+            assert!(matches!(model.token(), Decision::Use(_, None)));
         }
         model.land(&second, Ok(tokens("second")));
-        let Decision::Use(issued) = model.token() else { panic!("no token") };
+        let Decision::Use(issued, None) = model.token() else { panic!("no token") };
         assert_eq!(issued.tokens.access_token().expose_secret(), "second");
     }
 }
@@ -600,7 +600,7 @@ fn refresh_that_was_given_up_on_is_used_until_the_later_one_lands() {
 #[test]
 fn set_that_the_ledger_handed_out_before_the_current_one_is_not_used() {
     let mut model = Model::steady();
-    let Decision::Start(departure) = model.token() else { panic!("there is a token") };
+    let Decision::Wait(_, Some(departure)) = model.token() else { panic!("there is a token") };
     let earlier = model.obtained(of_an_hour(), model.now());
     let later = model.obtained(of_an_hour(), model.now());
     assert!(model.land_at(&departure, Ok(later)).is_some());
@@ -612,23 +612,23 @@ fn token_without_expiry_is_refreshed_after_an_unknown_outcome() {
     let tokens = TokenSet::bearer("t").unwrap().with_refresh_in(Duration::from_secs(60));
     let mut model = Model::logged_in(tokens, TIMEOUT);
     model.pass(Duration::from_secs(60));
-    let Decision::UseAndStart(_, departure) = model.token() else { panic!("not stale") };
+    let Decision::Use(_, Some(departure)) = model.token() else { panic!("not stale") };
     model.land(&departure, Err(TokenError::ambiguous("cut")));
     let backoff = model.state.status(model.now()).backoff.unwrap();
-    assert!(matches!(model.token(), Decision::Use(_)));
+    assert!(matches!(model.token(), Decision::Use(_, None)));
     model.pass(backoff);
-    assert!(matches!(model.token(), Decision::UseAndStart(..)));
+    assert!(matches!(model.token(), Decision::Use(_, Some(_))));
 }
 
 #[test]
 fn token_rejected_during_its_refresh_is_rejected_until_accepted() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     model.pass(STALE);
-    let Decision::UseAndStart(issued, departure) = model.token() else { panic!("not stale") };
+    let Decision::Use(issued, Some(departure)) = model.token() else { panic!("not stale") };
     let is_rejected =
         |model: &Model| model.state.status(model.now()).token == TokenStatus::Rejected;
     let rejected = model.state.rejected(model.now(), issued.generation, of(1));
-    assert!(matches!(rejected, Decision::Join(_)) && is_rejected(&model));
+    assert!(matches!(rejected, Decision::Wait(_, None)) && is_rejected(&model));
     model.land(&departure, Err(TokenError::transient("down")));
     assert!(is_rejected(&model));
     issued.accepted(of(2));
@@ -642,16 +642,16 @@ fn target_that_rejects_every_token_makes_no_request_wait() {
     assert!(model.reject_twice().is_some());
     model.state.current.as_ref().unwrap().accepted(of(2));
     model.pass(STALE);
-    let Decision::UseAndStart(issued, _) = model.token() else { panic!("not stale") };
+    let Decision::Use(issued, Some(_)) = model.token() else { panic!("not stale") };
     let reject = |model: &mut Model, path| {
         let rejected = model.state.rejected(model.now(), issued.generation, of(path));
-        assert!(matches!(rejected, Decision::Join(_)));
+        assert!(matches!(rejected, Decision::Wait(_, None)));
     };
     reject(&mut model, 1);
-    assert!(matches!(model.token(), Decision::Use(_)));
+    assert!(matches!(model.token(), Decision::Use(_, None)));
     assert!(model.state.status(model.now()).token != TokenStatus::Rejected);
     reject(&mut model, 2);
-    assert!(matches!(model.token(), Decision::Join(_)));
+    assert!(matches!(model.token(), Decision::Wait(_, None)));
 }
 
 #[test]
@@ -659,14 +659,14 @@ fn session_of_other_credentials_that_ended_denies_nothing_for_good() {
     let mut model = Model::steady();
     let backoff = model.fail(super::super::session::is_over());
     model.pass(backoff);
-    assert!(matches!(model.token(), Decision::Start(_)));
+    assert!(matches!(model.token(), Decision::Wait(_, Some(_))));
 }
 
 #[test]
 fn departure_that_is_called_off_sends_no_event() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     model.pass(STALE);
-    let Decision::UseAndStart(_, departure) = model.token() else { panic!("not stale") };
+    let Decision::Use(_, Some(departure)) = model.token() else { panic!("not stale") };
     model.state.call_off(&departure);
     assert!(!model.has_news(|_| true));
 }
@@ -675,23 +675,23 @@ fn departure_that_is_called_off_sends_no_event() {
 fn after_a_lost_flight_nothing_is_sent_while_the_token_works() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     model.pass(STALE);
-    let Decision::UseAndStart(issued, _) = model.token() else { panic!("not stale") };
+    let Decision::Use(issued, Some(_)) = model.token() else { panic!("not stale") };
     model.pass(TIMEOUT * LOST_AFTER);
     while !issued.is_expired(model.now()) {
-        assert!(matches!(model.token(), Decision::Use(_)));
+        assert!(matches!(model.token(), Decision::Use(_, None)));
         let forced = model.state.forced(model.now(), issued.generation);
         assert!(matches!(forced, Decision::Refuse(error) if error.is_ambiguous()));
         model.pass(Duration::from_secs(10));
     }
     model.pass(issued.ends.left(model.now()).unwrap());
-    assert!(matches!(model.token(), Decision::Start(_)));
+    assert!(matches!(model.token(), Decision::Wait(_, Some(_))));
 }
 
 #[test]
 fn request_after_ten_timeouts_declares_an_early_refresh_lost() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     model.pass(STALE);
-    assert!(matches!(model.token(), Decision::UseAndStart(..)));
+    assert!(matches!(model.token(), Decision::Use(_, Some(_))));
     let turn = Arc::clone(&model.state.turn);
     let tick = Duration::from_millis(1);
     model.pass(TIMEOUT * LOST_AFTER - tick);
@@ -710,9 +710,9 @@ fn request_after_ten_timeouts_declares_an_early_refresh_lost() {
 #[test]
 fn wall_clock_makes_no_flight_look_lost() {
     let mut model = Model::steady();
-    let Decision::Start(departure) = model.token() else { panic!("there is a token") };
+    let Decision::Wait(_, Some(departure)) = model.token() else { panic!("there is a token") };
     model.wall += LIFETIME_MAX;
-    assert!(matches!(model.token(), Decision::Join(_)));
+    assert!(matches!(model.token(), Decision::Wait(_, None)));
     assert!(model.state.wants(departure.id));
 }
 
@@ -723,7 +723,7 @@ fn backoff_restarts_after_a_success() {
         let backoff = model.fail(TokenError::transient("down"));
         model.pass(backoff);
     }
-    let Decision::Start(departure) = model.token() else { panic!("there is a token") };
+    let Decision::Wait(_, Some(departure)) = model.token() else { panic!("there is a token") };
     model.land(&departure, Ok(of_an_hour()));
     model.pass(Duration::from_secs(3600));
     assert!(model.fail(TokenError::transient("down")) <= Duration::from_secs(1));
@@ -740,11 +740,11 @@ fn while_denied_a_store_is_looked_at_every_five_seconds() {
     let denied_and_looks_again = |mut model: Model| {
         model.pass(STALE * 2);
         let decision = model.token();
-        let Decision::Start(departure) = decision else { panic!("{decision:?}") };
+        let Decision::Wait(_, Some(departure)) = decision else { panic!("{decision:?}") };
         model.land(&departure, Err(TokenError::denied("gone")));
         assert!(matches!(model.token(), Decision::Refuse(error) if error.is_denied()));
         model.pass(LOOK_AGAIN);
-        matches!(model.token(), Decision::Start(_))
+        matches!(model.token(), Decision::Wait(_, Some(_)))
     };
     assert!(denied_and_looks_again(with_a_store()));
     assert!(!denied_and_looks_again(Model::logged_in(of_an_hour(), TIMEOUT)));
@@ -779,11 +779,11 @@ fn rejection_backoff_does_not_stop_a_look_at_the_store() {
 fn forced_refresh_looks_at_the_store_after_an_unknown_outcome() {
     let mut model = with_a_store();
     model.pass(STALE);
-    let Decision::UseAndStart(_, departure) = model.token() else { panic!("not stale") };
+    let Decision::Use(_, Some(departure)) = model.token() else { panic!("not stale") };
     model.land(&departure, Err(TokenError::ambiguous("cut")));
 
     let forced = |model: &mut Model| model.state.forced(model.now(), model.state.generation);
-    let Decision::Start(look) = forced(&mut model) else { panic!("not looked at") };
+    let Decision::Wait(_, Some(look)) = forced(&mut model) else { panic!("not looked at") };
     assert_eq!(look.errand, Errand::Look);
     model.land(&look, Err(TokenError::transient("nothing newer")));
     // The look has changed nothing.
@@ -791,9 +791,9 @@ fn forced_refresh_looks_at_the_store_after_an_unknown_outcome() {
     assert!(matches!(&refused, Decision::Refuse(error) if error.is_ambiguous()), "{refused:?}");
 
     model.pass(LOOK_AGAIN);
-    let Decision::Start(look) = forced(&mut model) else { panic!("not looked at") };
+    let Decision::Wait(_, Some(look)) = forced(&mut model) else { panic!("not looked at") };
     model.land(&look, Ok(of_an_hour()));
-    assert!(matches!(model.token(), Decision::Use(_)));
+    assert!(matches!(model.token(), Decision::Use(_, None)));
 }
 
 #[test]
@@ -818,5 +818,5 @@ fn misconfigured_source_is_tried_again_after_five_minutes() {
     model.pass(Duration::from_secs(300) - tick);
     assert!(matches!(model.token(), Decision::Refuse(error) if error.is_misconfigured()));
     model.pass(tick);
-    assert!(matches!(model.token(), Decision::Start(_)));
+    assert!(matches!(model.token(), Decision::Wait(_, Some(_))));
 }
