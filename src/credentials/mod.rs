@@ -1,4 +1,15 @@
 //! The current token set, and the refresh that obtains the next one.
+//!
+//! A *flight* is a refresh in flight, a look at the store or a save in the background. An *adoption* is a log-in or a log-out that
+//! has yet to be recorded. Both take turns to use the source.
+//!
+//! | Module | Content |
+//! |---|---|
+//! | `handle` | [`Credentials`]: the lock around the state, and the token that is read without it |
+//! | `state` | every decision: which token may be used, which flight is started, what a landing changes |
+//! | `issued`, `backoff`, `flight`, `session`, `evidence` | the parts of the state |
+//! | `wait` | requests that wait for a flight |
+//! | `task` | the tasks that fly, log in, log out and save |
 
 mod backoff;
 mod builder;

@@ -1,4 +1,4 @@
-//! Those who wait for a token: requests, and calls of the application.
+//! Waiting for a token: requests, and calls of the application.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -41,6 +41,20 @@ impl Credentials {
     /// # Cancel safety
     ///
     /// Dropping this future does not stop the refresh. Its result is used.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Credentials, StaticToken};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_refresh::TokenError> {
+    /// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
+    /// let tokens = credentials.tokens().await?;
+    /// assert_eq!(tokens.access_token().expose_secret(), "sesame");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "token")]
     pub async fn tokens(&self) -> Result<TokenSet, TokenError> {
         if let Some(issued) = self.fresh() {
@@ -69,7 +83,7 @@ impl Credentials {
         self.wait_for(Want::NewerThan(generation)).await
     }
 
-    pub(super) async fn wait_for(&self, want: Want) -> Result<TokenSet, TokenError> {
+    async fn wait_for(&self, want: Want) -> Result<TokenSet, TokenError> {
         match self.ask(want) {
             Answer::Use(issued) => Ok(issued.tokens.clone()),
             Answer::Wait(waiting) => waiting.await.map(|issued| issued.tokens.clone()),
