@@ -190,6 +190,10 @@ fn due_unsaved(stored: &Record, known: &Record, ledger: &Ledger, setup: &Setup) 
                 false => Due::Overtaken,
             }
         }
+        // The store was rolled back.
+        Some(Unsaved::Attempt) if known.position() > stored.position() => {
+            Due::Save(restore(known, setup))
+        }
         Some(Unsaved::Attempt) => match (&known.sent, sendable(stored, setup)) {
             (Some(sent), Some(token))
                 if known.fate(token) == Fate::Sent(sent) && stored.fate(token) == Fate::Unused =>
