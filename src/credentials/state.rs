@@ -159,7 +159,7 @@ impl State {
     /// An adoption is recorded. If it could not be saved, the requests that follow save it.
     pub(super) fn adopted(&mut self, now: Timestamp, adoption: &Adoption, is_saved: bool) {
         if self.setup.has_store && !is_saved && adoption.epoch == self.epoch {
-            self.unsaved = Some(Deadline::monotonic(now, SAVE_FIRST));
+            self.unsaved = Some(Deadline::monotonic(now, flights::SAVE_FIRST));
         }
         if self.wants(adoption.id) {
             self.end_flight(None);

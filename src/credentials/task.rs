@@ -270,7 +270,7 @@ impl Drop for Adopting {
     fn drop(&mut self) {
         let credentials = &self.credentials;
         if let Some(tokens) = self.session.take()
-            && credentials.lock().epoch() == self.adoption.epoch
+            && credentials.lock().epoch == self.adoption.epoch
         {
             // The runtime has been shut down. The ledger must not go on with the session before.
             credentials.shared.keeper.log_in_unsaved(self.adoption.set, tokens);

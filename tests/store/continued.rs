@@ -195,17 +195,17 @@ async fn rotations_during_an_outage_are_all_in_the_record_in_the_end() {
 async fn attempt_after_a_roll_back_without_the_store_is_recorded() {
     let world = World::new();
     let worker = world.serving();
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     let old = world.record().await;
-    worker.renew().await.unwrap();
+    worker.refresh().await.unwrap();
     worker.store.go_down();
     world.backing.come_back(old.as_ref()).await;
     world.server.token_faults().once(Fault::drop_connection());
-    assert!(worker.renew().await.unwrap_err().is_ambiguous());
+    assert!(worker.refresh().await.unwrap_err().is_ambiguous());
     worker.store.come_up();
     worker.flush().await.unwrap();
     assert!(world.has_open_intent().await);
     sleep(MINUTE).await;
-    worker.token().await.unwrap();
+    worker.tokens().await.unwrap();
     assert_eq!(world.reuses(), 0);
 }

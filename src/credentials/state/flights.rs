@@ -233,5 +233,5 @@ impl State {
 }
 
 /// The time until the first attempt to save a token set that is used unsaved, and between the next ones.
-const SAVE_FIRST: Duration = Duration::from_secs(5);
+pub(super) const SAVE_FIRST: Duration = Duration::from_secs(5);
 const SAVE_AGAIN: Duration = Duration::from_secs(30);
