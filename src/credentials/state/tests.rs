@@ -440,7 +440,7 @@ impl Model {
         let mut model = Self::with_policy(&policy, 1);
         let adoption = model.log_in(Some(tokens.into()));
         model.state.adopted(model.now(), &adoption, true);
-        model.state.take_effects().news;
+        drop(model.state.take_effects());
         model
     }
 
