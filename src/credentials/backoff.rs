@@ -24,7 +24,7 @@ pub(super) struct Failure {
     pub(super) until_if_needed: Deadline,
     /// The time from the failure to `until`.
     pause: Duration,
-    /// The time of the next probe; never if there is none.
+    /// The time of the next probe; `NEVER` if the refusal is final.
     probe: Deadline,
     has_store: bool,
 }

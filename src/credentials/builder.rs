@@ -1,4 +1,4 @@
-//! Credentials, step by step.
+//! The constructors of credentials, and the builder for those with a store, a clock or a runtime.
 
 use std::fmt;
 use std::time::Duration;
@@ -45,13 +45,29 @@ impl Credentials {
         Self::builder(source).policy(policy).build()
     }
 
-    /// Begins credentials that obtain their tokens from `source`.
+    /// Creates a builder for credentials that obtain their tokens from `source`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_refresh::store::MemoryStore;
+    /// use tower_refresh::{Credentials, RefreshPolicy, StaticToken};
+    ///
+    /// let credentials = Credentials::builder(StaticToken::new("sesame".parse()?))
+    ///     .store(MemoryStore::new())
+    ///     .policy(RefreshPolicy::default().timeout(Duration::from_secs(5)))
+    ///     .build();
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
     pub fn builder(source: impl TokenSource) -> CredentialsBuilder {
         CredentialsBuilder::new(source.boxed())
     }
 }
 
-/// Builds [`Credentials`]: a source, and optionally a store, a policy, a clock and a runtime.
+/// A builder of [`Credentials`]: a source, and optionally a store, a policy, a clock and a runtime.
+///
+/// Create one with [`Credentials::builder`].
 ///
 /// # Examples
 ///
@@ -76,21 +92,36 @@ pub struct CredentialsBuilder {
     on_unavailable: Option<OnUnavailable>,
 }
 
-/// What the credentials do while their store is unavailable.
+/// The behavior of credentials while their store is unavailable, set with
+/// [`on_unavailable`](CredentialsBuilder::on_unavailable).
 ///
 /// Lock contention is not an outage: without the lock, nothing is sent.
+///
+/// # Examples
+///
+/// ```
+/// use tower_refresh::store::MemoryStore;
+/// use tower_refresh::{Credentials, OnUnavailable, StaticToken};
+///
+/// // The server does not rotate refresh tokens: an outage of the store need not stop the program.
+/// let credentials = Credentials::builder(StaticToken::new("sesame".parse()?))
+///     .store(MemoryStore::new())
+///     .on_unavailable(OnUnavailable::Continue)
+///     .build();
+/// # Ok::<(), tower_refresh::TokenError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnUnavailable {
-    /// Send nothing. An access token is used until it expires; then requests fail.
+    /// Sends no refresh token. The access token is used until it expires, and then requests fail.
     ///
-    /// The default if the refresh token may rotate: one that is only in memory is lost with the process, and one that two
-    /// processes send ends the session.
+    /// This is the default if the server may rotate the refresh token. A refresh token that is only in memory is lost with the
+    /// process, and if two processes send the same one, the server may end the session.
     Fail,
-    /// Go on with what is in memory, and save it when the store is available again. The default if the server does not rotate.
+    /// Refreshes with the tokens in memory, and saves them when the store is available again.
     ///
-    /// A process that starts while the store is unavailable has nothing in memory, and sends the configured refresh token. If that
-    /// was spent before, the server ends the session.
+    /// This is the default if the server does not rotate the refresh token. A process that starts while the store is unavailable has
+    /// no tokens in memory, and sends the configured refresh token. If that was spent before, the server may end the session.
     Continue,
 }
 
@@ -117,24 +148,24 @@ impl CredentialsBuilder {
         self
     }
 
-    /// Sets the name of the credentials, which a stored record is bound to; empty by default.
+    /// Sets the name of the credentials, to which the record in the store is bound. The default is the empty name.
     ///
-    /// Together with the token endpoint and the client id it keeps two credentials that are given the same store by mistake
-    /// from using each other's tokens.
+    /// A record is bound to the name, the token endpoint and the client id. If two credentials get the same store by mistake, they do
+    /// not use each other's tokens.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Sets what the credentials do while the store is unavailable.
+    /// Sets the behavior while the store is unavailable.
     ///
-    /// By default [`OnUnavailable::Fail`] if the source's refresh token may rotate, and otherwise [`OnUnavailable::Continue`].
+    /// The default is [`OnUnavailable::Fail`] if the server may rotate the refresh token, and [`OnUnavailable::Continue`] if not.
     pub fn on_unavailable(mut self, on_unavailable: OnUnavailable) -> Self {
         self.on_unavailable = Some(on_unavailable);
         self
     }
 
-    /// Sets how long a refresh waits for the lock of the store before it fails; 60 seconds by default.
+    /// Sets how long a refresh waits for the lock of the store before it fails. The default is 60 seconds.
     ///
     /// Requests wait no longer than the policy's [`timeout`](RefreshPolicy::timeout).
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
@@ -142,25 +173,29 @@ impl CredentialsBuilder {
         self
     }
 
-    /// Sets when to refresh and how long to wait.
+    /// Sets when to refresh and how long to wait. The policy's clock and runtime replace those that were set before.
     pub fn policy(mut self, policy: RefreshPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Sets the clock; the operating system's by default.
+    /// Sets the clock. The default is the clock of the operating system.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.policy = self.policy.clock(clock);
         self
     }
 
-    /// Sets the runtime that refreshes run on; by default that of the request that starts one.
+    /// Sets the runtime that refreshes run on. The default is the runtime of the request that starts the refresh.
+    ///
+    /// See [`RefreshPolicy::runtime`].
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.policy = self.policy.runtime(runtime);
         self
     }
 
-    /// Returns the credentials. Nothing is fetched until the first token is wanted.
+    /// Creates the credentials.
+    ///
+    /// No token is requested until one is needed.
     pub fn build(self) -> Credentials {
         #[cfg(feature = "store")]
         let store = self.store.map(|backing| Store {
@@ -175,7 +210,7 @@ impl CredentialsBuilder {
     }
 }
 
-/// Longer than most token endpoints take, for the process that comes second.
+/// The process that comes second waits for the refresh of the first one, and most token endpoints respond sooner.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl fmt::Debug for CredentialsBuilder {

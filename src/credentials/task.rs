@@ -24,7 +24,7 @@ impl Credentials {
     /// Replaces the current tokens, for example after the user has logged in.
     ///
     /// New requests use the token set. Requests of the session before are not sent with it: see [`Credentials`]. The result of a
-    /// refresh in flight is not used, and remembered failures are forgotten. The log-in is recorded when that refresh has ended.
+    /// refresh in flight is not used, and earlier failures no longer count. The log-in is recorded when that refresh has ended.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl Credentials {
     /// Removes the tokens, for example after the user has logged out.
     ///
     /// Requests of this session that wait for a token fail. The result of a refresh in flight is not used. The log-out is recorded
-    /// when that refresh has ended. A later request asks the source again: a source that has only a refresh token denies it.
+    /// when that refresh has ended. A later request asks the source again. A source that has only a refresh token denies it.
     ///
     /// # Errors
     ///
