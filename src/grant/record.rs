@@ -402,11 +402,11 @@ impl Current {
 
     /// Returns whether both are the same tokens.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        let refresh_token = |current: &Self| {
-            current.tokens.refresh_token().map(|token| token.expose_secret().to_owned())
-        };
-        self.tokens.access_token().expose_secret() == other.tokens.access_token().expose_secret()
-            && refresh_token(self) == refresh_token(other)
+        fn secrets(tokens: &TokenSet) -> (&str, Option<&str>) {
+            let refresh_token = tokens.refresh_token().map(RefreshToken::expose_secret);
+            (tokens.access_token().expose_secret(), refresh_token)
+        }
+        secrets(&self.tokens) == secrets(&other.tokens)
     }
 
     /// Returns the time until the access token expires, if that is known.
