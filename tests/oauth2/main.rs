@@ -22,7 +22,7 @@ mod harness;
 #[cfg(feature = "tracing")]
 #[path = "../harness/log.rs"]
 mod log;
-#[cfg(feature = "oauth2")]
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod refresh;
 #[cfg(feature = "oauth2")]
 mod refusals;

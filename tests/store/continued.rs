@@ -209,3 +209,20 @@ async fn attempt_after_a_roll_back_without_the_store_is_recorded() {
     worker.tokens().await.unwrap();
     assert_eq!(world.reuses(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_that_was_refreshed_without_the_store_does_not_undo_a_later_one() {
+    let world = World::new();
+    let [late, other] = [world.serving(), world.worker()];
+    late.tokens().await.unwrap();
+    late.store.go_down();
+    late.log_in(world.server.issue()).await.unwrap_err();
+    late.refresh().await.unwrap();
+    sleep(SECOND).await;
+    let session = world.server.issue();
+    other.log_in(session.clone()).await.unwrap();
+    late.store.come_up();
+    late.flush().await.unwrap();
+    assert!(world.json().await.contains(access(&session)));
+    assert_eq!(access(&late.refresh().await.unwrap()), access(&session));
+}

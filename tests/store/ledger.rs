@@ -12,14 +12,14 @@ use futures_util::future::join_all;
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use http_body_util::Full;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_test::{assert_pending, task};
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::store::{MemoryStore, TokenStore as _};
-use tower_refresh::testing::ManualClock;
+use tower_refresh::testing::{ManualClock, TokioClock};
 use tower_refresh::{
-    Credentials, Event, OnUnavailable, RefreshLayer, RefreshPolicy, TokenSet, TokenSource,
-    source_fn,
+    Credentials, Event, OnUnavailable, RefreshLayer, RefreshPolicy, Renewal, TokenError, TokenSet,
+    TokenSource, source_fn,
 };
 
 use crate::scripted::{Answer, Scripted, issued, refused};
@@ -310,5 +310,62 @@ fn log_in_is_not_lost_with_its_runtime() {
             credentials.refresh().await.unwrap();
             assert_eq!(server.sent(), ["first", "refresh-1", "login"], "{has_store}");
         });
+    }
+}
+
+/// A log-in does not change what has become of a refresh token.
+#[tokio::test]
+async fn refused_refresh_token_is_not_sent_again_after_two_log_ins() {
+    for has_store in [false, true] {
+        let server = Scripted::default();
+        let clock = ManualClock::new();
+        let policy = RefreshPolicy::default().clock(clock.clone());
+        let credentials = build(server.grant(&clock, "first"), policy, has_store);
+        server.answers(refused());
+        credentials.tokens().await.unwrap_err();
+        credentials.log_in(brought("login")).await.unwrap();
+        let again = credentials.log_in(brought("first")).await;
+        assert_eq!(again.is_err(), has_store);
+        // With a store, this finds the log-in before.
+        assert_eq!(credentials.refresh().await.is_ok(), has_store);
+        assert_eq!(server.sent(), ["first"]);
+    }
+}
+
+/// A refresh that was declared lost ends after a log-in, and changes nothing.
+#[tokio::test(start_paused = true)]
+async fn log_in_is_refreshed_after_a_late_answer_of_the_session_before() {
+    for has_store in [false, true] {
+        let (ask, mut asked) = mpsc::unbounded_channel();
+        let source = source_fn(move |renewal: Renewal| {
+            let ask = ask.clone();
+            async move {
+                let (answer, answered) = oneshot::channel();
+                let sent = renewal.refresh_token().ok().map(|it| it.expose_secret().to_owned());
+                ask.send((sent, answer)).unwrap();
+                Ok::<TokenSet, TokenError>(answered.await.unwrap())
+            }
+        });
+        let policy = RefreshPolicy::default().clock(TokioClock::new());
+        let credentials = build(source, policy, has_store);
+        let renew = || {
+            let credentials = credentials.clone();
+            tokio::spawn(async move { credentials.refresh().await })
+        };
+        let first = renew();
+        asked.recv().await.unwrap().1.send(brought("first")).unwrap();
+        first.await.unwrap().unwrap();
+
+        drop(renew());
+        let (_, late) = asked.recv().await.unwrap();
+        // It waits for as long as the answer may take.
+        credentials.log_in(brought("login")).await.unwrap();
+        let _ = late.send(brought("late"));
+        tokio::time::sleep(SECOND).await;
+        let last = renew();
+        let (sent, answer) = asked.recv().await.unwrap();
+        assert_eq!(sent.as_deref(), Some("login"), "{has_store}");
+        answer.send(brought("last")).unwrap();
+        assert!(last.await.unwrap().is_ok());
     }
 }

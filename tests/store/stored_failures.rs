@@ -1016,6 +1016,22 @@ fn runtime_that_ends_midway_frees_the_lock_and_keeps_the_intent() {
     });
 }
 
+#[tokio::test(start_paused = true)]
+async fn look_after_an_unknown_outcome_starts_no_refresh() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.tokens().await.unwrap();
+    world.server.token_faults().once(lost());
+    worker.refresh().await.unwrap_err();
+    worker.events();
+    for _ in 0..3 {
+        assert!(worker.refresh().await.unwrap_err().is_ambiguous());
+        sleep(Duration::from_secs(6)).await;
+    }
+    assert_eq!(count(&worker.events(), |event| matches!(event, Event::RefreshStarted { .. })), 0);
+    assert_eq!(world.requests(), 2);
+}
+
 // ===== secrets =====
 
 #[tokio::test(start_paused = true)]

@@ -699,3 +699,30 @@ async fn log_in_is_saved_by_the_requests_that_follow() {
     }
     assert!(world.json().await.contains(access(&session)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn log_in_while_an_earlier_one_is_saved_is_not_lost() {
+    let world = World::new();
+    let worker = world.worker();
+    worker.tokens().await.unwrap();
+    worker.store.go_down();
+    worker.log_in(world.server.issue()).await.unwrap_err();
+    worker.store.come_up();
+    let [first, second] = [(); 2].map(|()| worker.store.pause(Step::SaveTokens));
+    let flushing = tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.flush().await }
+    });
+    let first = first.reached().await;
+    let session = world.server.issue();
+    let logging_in = tokio::spawn({
+        let (worker, session) = (worker.clone(), session.clone());
+        async move { worker.log_in(session).await }
+    });
+    let second = second.reached().await;
+    first.send(()).unwrap();
+    flushing.await.unwrap().unwrap();
+    second.send(()).unwrap();
+    logging_in.await.unwrap().unwrap();
+    assert!(world.json().await.contains(access(&session)));
+}
