@@ -162,8 +162,8 @@ fn due_unsaved(stored: &Record, known: &Record, ledger: &Ledger, setup: &Setup) 
                             && setup.configured.as_ref().is_some_and(|token| stored.has_seen(token))
                 }
             };
-            let is_saved = is_stored && stored.login_ms >= known.login_ms;
-            if begun == Begun::Late && (is_saved || is_followed && !is_overtaken) {
+            let is_known = begun == Begun::Late && stored.login_ms >= known.login_ms;
+            if is_known && (is_stored || is_followed && !is_overtaken) {
                 // The save has counted, although the store returned an error.
                 Due::Saved
             } else if is_overtaken || is_followed {
@@ -323,7 +323,7 @@ fn begin_session(record: Option<&Record>, session: &Record, begun: Begun, setup:
         next.see(configured);
     }
     let (epoch, login_epoch) = (next.epoch, next.login_epoch);
-    let (sent, refused) = (next.sent.take(), next.refused);
+    let (sent, refused) = (next.sent.clone(), next.refused);
     next.end_session();
     if goes_on {
         (next.epoch, next.login_epoch) = (epoch, login_epoch);
@@ -338,21 +338,14 @@ fn begin_session(record: Option<&Record>, session: &Record, begun: Begun, setup:
     next.revision = next.revision.saturating_add(1);
     next.is_logged_out = session.is_logged_out;
     next.current.clone_from(&session.current);
-    // A new log-in does not change the fate of a refresh token.
-    let brought = next.refresh_token().cloned();
-    let fingerprint = brought.as_ref().map(|token| next.key.of(token));
-    match refused {
-        Some(refused) if Some(refused) == fingerprint => next.refused = Some(refused),
-        Some(refused) => next.supersede(refused),
-        None => {}
-    }
-    match sent {
-        Some(sent) if Some(sent.token) == fingerprint => next.sent = Some(sent),
-        // A successor that its refresh returns is not recorded any more.
-        Some(sent) => next.supersede(sent.token),
-        None => {}
-    }
-    if let Some(brought) = brought {
+    if let Some(brought) = next.refresh_token().cloned() {
+        // A new log-in does not change the fate of a refresh token.
+        let token = next.key.of(&brought);
+        next.sent = sent.filter(|sent| sent.token == token);
+        next.refused = refused.filter(|refused| *refused == token);
+        if next.sent.is_some() || next.refused.is_some() {
+            next.superseded.retain(|superseded| *superseded != token);
+        }
         next.see_before_latest(&brought);
     }
     next

@@ -343,8 +343,11 @@ impl Record {
         self.login_epoch = self.epoch;
         self.current = None;
         self.is_logged_out = false;
-        self.sent = None;
-        self.refused = None;
+        // These may be spent, so that they must not be sent if a log-in brings them back.
+        let sent = self.sent.take().map(|sent| sent.token);
+        for token in sent.into_iter().chain(self.refused.take()) {
+            self.supersede(token);
+        }
     }
 }
 
