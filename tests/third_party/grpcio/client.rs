@@ -36,7 +36,7 @@ use tonic::{Code, Status};
 use tower::util::BoxCloneService;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_refresh::grpc::HoldTrailersLayer;
-use tower_refresh::{BoxError, RefreshLayer, Renewal, TokenError, TokenSet};
+use tower_refresh::{BoxError, RefreshLayer, Renewal, TokenSet};
 
 const KINDS: [Kind; 4] =
     [Kind::Unary, Kind::ClientStreaming, Kind::ServerStreaming, Kind::Bidirectional];
@@ -249,7 +249,7 @@ impl Mint {
         let issued = Arc::clone(&self.issued);
         RefreshLayer::new(move |_: Renewal| {
             let number = issued.fetch_add(1, Ordering::SeqCst) + 1;
-            async move { Ok::<_, TokenError>(TokenSet::bearer(format!("t{number}"))?) }
+            async move { TokenSet::bearer(format!("t{number}")) }
         })
     }
 
