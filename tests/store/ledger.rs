@@ -337,6 +337,8 @@ async fn refused_refresh_token_is_not_sent_again_after_two_log_ins() {
 async fn log_in_is_refreshed_after_a_late_answer_of_the_session_before() {
     for has_store in [false, true] {
         let (ask, mut asked) = mpsc::unbounded_channel();
+        let mut next =
+            async || tokio::time::timeout(60 * SECOND, asked.recv()).await.unwrap().unwrap();
         let source = source_fn(move |renewal: Renewal| {
             let ask = ask.clone();
             async move {
@@ -353,17 +355,17 @@ async fn log_in_is_refreshed_after_a_late_answer_of_the_session_before() {
             tokio::spawn(async move { credentials.refresh().await })
         };
         let first = renew();
-        asked.recv().await.unwrap().1.send(brought("first")).unwrap();
+        next().await.1.send(brought("first")).unwrap();
         first.await.unwrap().unwrap();
 
         drop(renew());
-        let (_, late) = asked.recv().await.unwrap();
+        let (_, late) = next().await;
         // It waits for as long as the answer may take.
         credentials.log_in(brought("login")).await.unwrap();
         let _ = late.send(brought("late"));
         tokio::time::sleep(SECOND).await;
         let last = renew();
-        let (sent, answer) = asked.recv().await.unwrap();
+        let (sent, answer) = next().await;
         assert_eq!(sent.as_deref(), Some("login"), "{has_store}");
         answer.send(brought("last")).unwrap();
         assert!(last.await.unwrap().is_ok());

@@ -726,3 +726,22 @@ async fn log_in_while_an_earlier_one_is_saved_is_not_lost() {
     logging_in.await.unwrap().unwrap();
     assert!(world.json().await.contains(access(&session)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_configured_token_that_a_log_in_replaced_does_not_end_the_session_of_a_sibling() {
+    let world = World::new();
+    let other = world.worker();
+    other.log_in(world.server.issue()).await.unwrap();
+    let late = world.worker_of(world.grant_with(world.server.issue_refresh_token()));
+    late.store.go_down();
+    late.log_in(world.server.issue()).await.unwrap_err();
+    sleep(SECOND).await;
+    let session = world.server.issue();
+    other.log_in(session.clone()).await.unwrap();
+    late.store.come_up();
+    let _ = late.flush().await;
+    assert_eq!(access(&late.refresh().await.unwrap()), access(&session));
+    assert_eq!(access(&other.tokens().await.unwrap()), access(&session));
+    assert!(world.json().await.contains(access(&session)));
+    assert_eq!(world.requests(), 0);
+}
