@@ -275,6 +275,9 @@ impl Drop for Adopting {
             // The runtime has been shut down. The ledger must not go on with the session before.
             credentials.shared.keeper.log_in_unsaved(self.adoption.set, tokens);
         }
+        if !self.is_saved {
+            credentials.shared.keeper.session_is_late();
+        }
         credentials.decide(|state, now| state.adopted(now, &self.adoption, self.is_saved));
     }
 }

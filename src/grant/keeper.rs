@@ -21,9 +21,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::backing::{Backing, BackingLock, Failure};
+use super::due;
 use super::ledger::{Due, Ledger, Set, SetId};
 use super::plan::{self, Leeway, Plan, Setup, Wish};
 use super::record::{Binding, Record, WriteId};
+use super::session;
 use crate::clock::{Clock, Timestamp};
 use crate::error::TokenError;
 use crate::limit::Limit;
@@ -197,6 +199,10 @@ impl Keeper {
     /// Begins a new session, which is saved with the next refresh.
     pub(crate) fn log_in_unsaved(&self, id: SetId, tokens: Option<TokenSet>) {
         self.begin_session(id, tokens, &self.setup());
+    }
+
+    /// Notes that a log-in has ended without being saved, so that a later one elsewhere counts.
+    pub(crate) fn session_is_late(&self) {
         self.with(Ledger::session_is_late);
     }
 
@@ -205,8 +211,9 @@ impl Keeper {
         self.with(|ledger| {
             let record = ledger.record.as_ref();
             // A store may have the successor of such a token, and it must not be lost.
-            let is_saved = self.store.is_some() && plan::is_brought_back(record, tokens.as_ref());
-            let next = (!is_saved).then(|| plan::log_in(record, tokens, now, setup));
+            let is_saved =
+                self.store.is_some() && session::is_brought_back(record, tokens.as_ref());
+            let next = (!is_saved).then(|| session::log_in(record, tokens, now, setup));
             ledger.begin_session(id, next);
             if self.store.is_none() {
                 ledger.unsaved = None;
@@ -229,7 +236,7 @@ impl Keeper {
                     let record = self.read(access).await?;
                     // Under the same lock as the decision, so that the ledger has not changed since.
                     self.with(|ledger| {
-                        let due = plan::due(record.as_ref(), ledger, setup)?;
+                        let due = due::due(record.as_ref(), ledger, setup)?;
                         if ledger.record.is_none() {
                             // The write that is due may fail, and the record must be known nevertheless.
                             ledger.record = record
@@ -243,7 +250,7 @@ impl Keeper {
                 }
                 Access::Memory | Access::Offline(_) => self.with(|ledger| {
                     let record = ledger.record.clone();
-                    let due = record.as_ref().map(|record| plan::upkeep(record, ledger, setup));
+                    let due = record.as_ref().map(|record| due::upkeep(record, ledger, setup));
                     (record, due.unwrap_or(Due::Nothing), ledger.write_id())
                 }),
             };

@@ -12,6 +12,7 @@ use super::keeper::{
 use super::ledger::{Set, Unsaved};
 use super::plan::{self, Attempt, LONGEST_FETCH, Plan, Setup, Succession, Wish};
 use super::record::{Current, Position, Record, Sent, WriteId};
+use super::session;
 use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::limit::Limit;
@@ -146,6 +147,7 @@ impl Refresh<'_> {
         let mut sending = None;
         if let Some(next) = write {
             // ## Not sent yet: an error is harmless.
+            let attempting = Sending::begin(self.keeper, next.write_id);
             match self.keeper.write(access, &next, base.replaces).await {
                 Ok(()) => {}
                 Err(Failure::Conflict) => return Ok(Step::Again(None)),
@@ -155,7 +157,8 @@ impl Refresh<'_> {
                     return Err(failure);
                 }
             }
-            sending = Some(Sending::begin(self.keeper, access, &next));
+            attempting.record(access, &next);
+            sending = Some(attempting);
             base = Base::of(next);
             if let Access::Stored(_, Some(lock)) = access
                 && let held = answered(lock.is_held()).await
@@ -404,7 +407,7 @@ impl Fetched {
     /// Returns the record that follows this one.
     fn after(&self, record: &Record) -> Record {
         match self.is_login && record.revision > 0 {
-            true => plan::log_in_by_source(record, self.current.clone()),
+            true => session::log_in_by_source(record, self.current.clone()),
             false => plan::succeed(record, self.current.clone(), record.revision.saturating_add(1)),
         }
     }
@@ -417,10 +420,15 @@ struct Sending<'a> {
 }
 
 impl<'a> Sending<'a> {
-    fn begin(keeper: &'a Keeper, access: Access<'_>, attempt: &Record) -> Self {
-        let by = attempt.write_id;
-        keeper.with(|ledger| {
-            (ledger.sending, ledger.ours, ledger.not_made) = (Some(by), Some(by), None);
+    /// Begins before the attempt is written, so that there is no moment in which it is written and not known to be made.
+    fn begin(keeper: &'a Keeper, by: WriteId) -> Self {
+        keeper.with(|ledger| ledger.sending = Some(by));
+        Self { keeper, by }
+    }
+
+    fn record(&self, access: Access<'_>, attempt: &Record) {
+        self.keeper.with(|ledger| {
+            (ledger.ours, ledger.not_made) = (Some(self.by), None);
             match access {
                 Access::Offline(_) => {
                     ledger.unsaved.get_or_insert(Unsaved::Attempt);
@@ -429,7 +437,6 @@ impl<'a> Sending<'a> {
                 Access::Memory => {}
             }
         });
-        Self { keeper, by }
     }
 }
 

@@ -36,7 +36,7 @@ use crate::token::{RefreshToken, TokenSet};
 /// The configured refresh token is not sent again once the server has replaced or refused it, nor after the application
 /// logged in or out ([`Credentials::log_in`](crate::Credentials::log_in), [`log_out`](crate::Credentials::log_out)). The user
 /// must then log in, and the error is [denied](TokenError::is_denied). After a restart the configured token is sent again
-/// unless a [store](crate::store) has recorded its fate.
+/// unless a store (feature `store`) has recorded its fate.
 ///
 /// If the answer to a request is lost, the refresh token may be spent, and the error is [ambiguous](TokenError::is_ambiguous). With
 /// a dialect that names a [`reuse_grace`](super::Dialect::reuse_grace), it is sent again at once, one time, while that lasts.

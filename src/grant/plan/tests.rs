@@ -1,8 +1,10 @@
 //! The decisions, in tables.
 
-use super::super::ledger::Held;
-use super::super::record::WriteId;
 use super::*;
+use crate::grant::due::due;
+use crate::grant::ledger::{Begun, Due, Held, Unsaved};
+use crate::grant::record::{Binding, WriteId};
+use crate::grant::session::{is_brought_back, log_in, log_in_by_source};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
