@@ -24,7 +24,7 @@ pub(super) struct Failure {
     pub(super) until_if_needed: Deadline,
     /// The time from the failure to `until`.
     pause: Duration,
-    /// The time of the next probe; `NEVER` if the refusal is final.
+    /// The time of the next probe, or `NEVER` if the refusal is final.
     probe: Deadline,
     has_store: bool,
 }
@@ -32,9 +32,9 @@ pub(super) struct Failure {
 /// The properties of the source and its store that decide how long a failure counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Setup {
-    /// Whether other processes may store a token.
+    /// True if other processes may store a token.
     pub(super) has_store: bool,
-    /// Whether the source makes a new proof for each attempt, so that a refusal is not final.
+    /// True if the source makes a new proof for each attempt, so that a refusal is not final.
     pub(super) has_fresh_proof: bool,
 }
 
@@ -89,7 +89,7 @@ impl Failure {
         until.has_come(now) || until.left(now).is_some_and(is_too_long)
     }
 
-    /// Returns the error for a request that the source is next asked for `after` this time; never if `None`.
+    /// Returns the error for a request that the source is next asked for `after` this time, or never if it is `None`.
     pub(super) fn error(
         &self,
         now: Timestamp,

@@ -43,7 +43,7 @@ pub enum Event {
     Refreshed {
         /// The generation of the new token set, which is higher than that of any earlier one.
         generation: u64,
-        /// Time until the access token counts as expired, minus the leeway; `None` if its expiry is not known.
+        /// Time until the access token counts as expired, minus the leeway, or `None` if its expiry is not known.
         usable_for: Option<Duration>,
     },
     /// A refresh failed.
@@ -53,7 +53,7 @@ pub enum Event {
     RefreshFailed {
         /// The error that waiting requests get.
         error: TokenError,
-        /// Time until the next refresh may start; `None` if not before the credentials change.
+        /// Time until the next refresh may start, or `None` if not before the credentials change.
         ///
         /// After an [ambiguous](TokenError::is_ambiguous) failure, not before the current token expires.
         retry_in: Option<Duration>,
@@ -91,8 +91,8 @@ pub enum Event {
     LoggedOut,
     /// The token set of the next event was found in the store: another process obtained it.
     FoundInStore,
-    /// The store did not save a token set. The token set is used, and saved as soon as possible; if the program ends before that,
-    /// it is lost.
+    /// The store did not save a token set. The token set is used, and saved as soon as possible. If the program ends before
+    /// that, it is lost.
     #[non_exhaustive]
     Unsaved {
         /// The error of the store.

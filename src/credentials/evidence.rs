@@ -38,9 +38,9 @@ pub(super) struct Evidence {
     backoff: Backoff,
     /// The number of acceptances that were heard. Most are not: see [`Witness`].
     acceptances: u64,
-    /// Whether a response has accepted the current token.
+    /// True if a response has accepted the current token.
     is_accepted: bool,
-    /// Whether the next acceptance matters, wherever it comes from.
+    /// True if the next acceptance matters, wherever it comes from.
     is_awaited: bool,
     /// Since when responses reject the current token and none accepts it, on the monotonic clock.
     doubted: Option<Duration>,
@@ -59,7 +59,7 @@ pub(super) enum Judgement {
     /// It starts no refresh.
     Ignored {
         left: Duration,
-        /// Whether the backoff starts with it.
+        /// True if the backoff starts with it.
         begins: bool,
     },
 }

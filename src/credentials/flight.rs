@@ -25,7 +25,7 @@ pub(super) struct Flight {
     /// Until then requests wait for it although the current token has not expired.
     pub(super) patience: Deadline,
     pub(super) lost: Deadline,
-    /// Whether it was far overdue when that was first noticed, and was given more time.
+    /// True if it was far overdue when that was first noticed, and was given more time.
     was_overdue: bool,
     pub(super) sender: oneshot::Sender<Outcome>,
     pub(super) landing: Landing,

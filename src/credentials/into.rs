@@ -23,7 +23,7 @@ use crate::source::TokenSource;
     note = "a closure is a token source if it returns such a future: `source_fn(|renewal| async move {{ .. }})`"
 )]
 pub trait IntoCredentials: sealed::Sealed {
-    /// Returns the credentials; new ones with the default policy for a source.
+    /// Returns the credentials, or new ones with the default policy for a source.
     #[doc(hidden)]
     fn into_credentials(self) -> Credentials;
 }

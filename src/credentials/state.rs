@@ -51,7 +51,7 @@ pub(super) struct State {
     pub(super) session: Session,
     /// The first generation of the session.
     session_began: Generation,
-    /// The newest generation; that of `current`, if there is one.
+    /// The newest generation. `current` has this one, if there is a current set.
     pub(super) generation: Generation,
     /// Kept when it has expired.
     current: Option<Arc<Issued>>,
@@ -64,7 +64,7 @@ pub(super) struct State {
     evidence: Evidence,
     /// When to try again to save the current token set, which is only in memory.
     unsaved: Option<Deadline>,
-    /// Whether the last token had expired on arrival. That is reported once.
+    /// True if the last token had expired on arrival. That is reported once.
     is_over_on_arrival: bool,
     /// The time of the next look at the store while rejections start no refresh.
     look_again: Deadline,
@@ -258,7 +258,7 @@ impl State {
         }
     }
 
-    /// Returns the time until requests have the source asked again; `None` if not before the credentials change.
+    /// Returns the time until requests have the source asked again, or `None` if not before the credentials change.
     fn asked_again_in(&self, now: Timestamp) -> Option<Duration> {
         let failure = self.failure.as_ref()?;
         let if_needed = failure.until_if_needed.left(now);

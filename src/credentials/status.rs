@@ -55,29 +55,29 @@ pub struct Status {
     pub token: TokenStatus,
     /// The generation of the current token set, which is higher than that of any earlier one.
     pub generation: Option<u64>,
-    /// Time until the access token counts as expired, minus the leeway; `None` if there is no token or its expiry is not known.
+    /// Time until the access token counts as expired, minus the leeway, or `None` if there is no token or its expiry is not known.
     #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
     pub usable_for: Option<Duration>,
-    /// Time of day at which the refresh token expires, as stated by the server; `None` if there is no refresh token or the
-    /// server has not stated it.
+    /// Time of day at which the refresh token expires, as stated by the server, or `None` if there is no refresh token or
+    /// the server has not stated it.
     ///
     /// This is information: the refresh token is also sent after this time, and the server decides.
     #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::since_epoch"))]
     pub refresh_token_expires_at: Option<SystemTime>,
-    /// Whether a refresh is in flight, or the source is taking in a log-in or log-out.
+    /// True if a refresh is in flight, or the source is taking in a log-in or log-out.
     pub refreshing: bool,
     /// The last failure, unless a refresh or a log-in has succeeded since.
     #[cfg_attr(feature = "serde", serde(serialize_with = "error"))]
     pub error: Option<TokenError>,
-    /// Time until the next refresh may start after that failure; `None` if it may start now, or not before the credentials
-    /// change.
+    /// Time until the next refresh may start after that failure, or `None` if it may start now, or not before the
+    /// credentials change.
     ///
     /// After an [ambiguous](TokenError::is_ambiguous) failure no refresh starts before the current token expires. After a
     /// [denied](TokenError::is_denied) one, the store is still checked for tokens of other processes.
     #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
     pub backoff: Option<Duration>,
     /// Time left during which rejections by at least one target start no refresh, because the last refreshes did not help
-    /// there; see [`RefreshPolicy::rejection_backoff`](crate::RefreshPolicy::rejection_backoff).
+    /// there. See [`RefreshPolicy::rejection_backoff`](crate::RefreshPolicy::rejection_backoff).
     #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
     pub rejection_backoff: Option<Duration>,
 }

@@ -171,7 +171,7 @@ fn spawn<T: Send + 'static>(
 struct Flying {
     credentials: Credentials,
     departure: Departure,
-    /// Whether the source was asked.
+    /// True if the source was asked.
     asked: bool,
     landed: bool,
     /// `flush` waits until it is dropped, after the landing.

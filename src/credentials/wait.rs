@@ -184,7 +184,7 @@ impl Credentials {
 pub(crate) enum Want {
     /// A token that may be sent, of any session.
     Token,
-    /// A token for a request of this session; for a new request if `None`.
+    /// A token for a request of this session, or with `None` for a new request.
     TokenOf(Option<Session>),
     /// A newer token than this one, which a resource server rejected.
     NewerThanRejected { generation: Generation, target: Target, challenge: Option<Challenge> },

@@ -18,7 +18,7 @@ pub(super) struct Suspect {
     /// The number of refreshes in a row that did not help here, or were not made for that reason.
     failures: u32,
     hold: Option<Hold>,
-    /// Whether its refresh may still prove useful and be given back to the budget.
+    /// True if its refresh may still prove useful and be given back to the budget.
     pub(super) is_charged: bool,
     /// When it accepted a newer token, on the monotonic clock. It is not a suspect then.
     pub(super) cleared: Option<Duration>,

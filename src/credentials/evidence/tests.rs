@@ -4,7 +4,7 @@ use super::budget::{BUDGET, ORIGINS, REFUNDS, SPARE};
 use super::witness::{ANY, bit};
 use super::*;
 
-/// What happens at one target after another, with every refresh granted.
+/// Events at one target after another, with every refresh granted.
 struct Story {
     evidence: Evidence,
     witness: Witness,

@@ -151,7 +151,7 @@ impl State {
 
     // ===== verdicts =====
 
-    /// Returns for how long the rejections by a target start no refresh; `None` if this one does.
+    /// Returns for how long the rejections by a target start no refresh, or `None` if this one does.
     fn ignores_rejection(&mut self, now: Timestamp, target: Target) -> Option<Duration> {
         let generation = self.generation;
         match self.with_evidence(|evidence| evidence.judge(now, generation, target)) {

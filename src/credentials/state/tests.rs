@@ -12,7 +12,7 @@ use crate::grant::{Keeper, Leeway, Look, Notes, Obtained};
 use crate::source::{StaticToken, TokenSource as _};
 use crate::target::Target;
 
-/// What can happen to the credentials.
+/// An event that changes the credentials.
 #[derive(Clone, Debug)]
 enum Step {
     Token,
@@ -82,7 +82,7 @@ struct Model {
     adopting: Vec<Adoption>,
     /// When on the monotonic clock each flight and each adoption was decided on.
     occupied: Vec<(FlightId, Duration)>,
-    /// What those who wait for each flight see.
+    /// The result of each flight for its waiters.
     landings: Vec<(FlightId, super::Landing)>,
     newest: Generation,
     newest_session: Session,
