@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -79,7 +79,8 @@ pub(super) struct Shared {
     published: ArcSwapOption<(Arc<Issued>, Deadline)>,
     #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
     state: std::sync::Mutex<State>,
-    events: broadcast::Sender<Event>,
+    /// Made for the first subscriber. The buffer would be most of the memory of idle credentials.
+    events: OnceLock<broadcast::Sender<Event>>,
     /// Each flight and each adoption has a receiver until it has ended.
     pub(super) work: watch::Sender<()>,
 }
@@ -106,7 +107,7 @@ impl Credentials {
                 published: ArcSwapOption::empty(),
                 #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
                 state: std::sync::Mutex::new(state),
-                events: broadcast::Sender::new(event::CAPACITY),
+                events: OnceLock::new(),
                 work: watch::Sender::new(()),
             }),
         }
@@ -157,7 +158,8 @@ impl Credentials {
 
     /// Subscribes to the events that follow.
     pub fn subscribe(&self) -> Events {
-        Events::new(self.shared.events.subscribe())
+        let events = self.shared.events.get_or_init(|| broadcast::Sender::new(event::CAPACITY));
+        Events::new(events.subscribe())
     }
 
     // ===== for requests =====
@@ -212,8 +214,7 @@ impl Credentials {
         drop(discarded);
         // Before the waiters are woken: a request that continues finds the events of the flight that it waited for.
         for event in &news {
-            // To have no subscriber is not an error.
-            let _ = self.shared.events.send(event.clone());
+            self.send(event);
         }
         for (waiters, outcome) in ended {
             // To have no waiter is not an error. Without an outcome the sender is dropped.
@@ -258,8 +259,15 @@ impl Credentials {
 
     pub(super) fn report(&self, event: Event) {
         event.trace();
-        // To have no subscriber is not an error.
-        let _ = self.shared.events.send(event);
+        self.send(&event);
+    }
+
+    /// Sends an event to the subscribers, if there are any.
+    fn send(&self, event: &Event) {
+        if let Some(events) = self.shared.events.get() {
+            // All subscriptions may have been dropped. That is not an error.
+            let _ = events.send(event.clone());
+        }
     }
 
     pub(super) fn timeout(&self) -> Duration {
