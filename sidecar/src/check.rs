@@ -50,13 +50,12 @@ pub async fn run(options: Options) -> Result<(), BoxError> {
     let api_http = Client::builder(TokioExecutor::new())
         .http2_only(config.is_http2_only())
         .build::<_, Full<Bytes>>(connector.clone());
-    let http = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
     report("configuration", file.display());
     // Without the query, which may hold a secret.
     report("token endpoint", config.token_endpoint.split('?').next().unwrap_or_default());
     report("token file", config.tokens_of(file)?.display());
 
-    let credentials = source::open(config, file, http).await?;
+    let credentials = source::open(config, file, connector).await?;
     let layer = RefreshLayer::new(credentials.clone()).origin(&origin)?;
     let mut events = credentials.subscribe();
     let client = ServiceBuilder::new().layer(layer).service(api_http);

@@ -63,8 +63,7 @@ impl Sidecar {
         let tls = trust::tls(config.ca_of(&options.config)?.as_deref())?;
         let connector = connector(HttpsConnectorBuilder::new().with_tls_config(tls));
         let is_http2_only = config.is_http2_only();
-        let http = Client::builder(TokioExecutor::new()).build(connector.clone());
-        let credentials = source::open(config, &options.config, http).await?;
+        let credentials = source::open(config, &options.config, connector.clone()).await?;
         let layer =
             RefreshLayer::new(credentials.clone()).origin(&origin)?.replay_limit(REPLAY_BYTES);
         let limits = Limits::of_this_process();

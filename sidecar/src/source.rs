@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::Connect;
+use hyper_util::rt::TokioExecutor;
 use tower_refresh::oauth2::{ClientAuth, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{FileStore, StoreError, TokenStore};
 use tower_refresh::{BoxError, Credentials, TokenError};
@@ -14,17 +15,17 @@ use tower_refresh::{BoxError, Credentials, TokenError};
 use crate::config::Config;
 
 /// Creates the credentials for the configuration that was read from `file`. No token is requested yet.
-pub async fn open<C>(
-    config: Config,
-    file: &Path,
-    http: Client<C, Full<Bytes>>,
-) -> Result<Credentials, BoxError>
+pub async fn open<C>(config: Config, file: &Path, connector: C) -> Result<Credentials, BoxError>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
     let refresh_token = config.refresh_token.read("refresh_token")?;
     config.check_not_replaced(file)?;
     let store = FileStore::new(config.tokens_of(file)?);
+    // A token request on an idle connection that the server is closing would have an unknown outcome.
+    let http = Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build::<_, Full<Bytes>>(connector);
     let endpoint = TokenEndpoint::new(http, &config.token_endpoint)
         .map_err(|error| format!("field `token_endpoint`: {error}"))?
         .client_auth(

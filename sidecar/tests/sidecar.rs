@@ -933,6 +933,25 @@ async fn two_sidecars_with_one_configuration_refresh_once_for_both() {
     soon(other.stop()).await.unwrap().unwrap();
 }
 
+/// A request on an idle connection that the server is closing has an unknown outcome.
+#[tokio::test]
+async fn each_token_request_opens_a_connection() {
+    let server = AuthorizationServer::builder().public_client("id").build();
+    let serving = server.serve().await.unwrap();
+    let folder = Folder::new();
+    configure(&folder, &serving.origin(), server.issue_refresh_token().expose_secret());
+    let sidecar = begin(&folder, "config.json", "socket").await.unwrap();
+    for _ in 0..4 {
+        server.revoke_all_access_tokens();
+        let answer = soon(ask(folder.path("socket"), "/")).await;
+        assert!(answer.contains(" 200 "), "{answer}");
+    }
+    let counters = server.counters();
+    assert_eq!(counters.token_requests, 4);
+    assert!(counters.connections > 4, "{counters:?}");
+    soon(sidecar.stop()).await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn restart_uses_saved_tokens_until_a_new_log_in() {
     let server = AuthorizationServer::builder().public_client("id").build();

@@ -126,7 +126,9 @@ pub async fn run(orders: Orders) {
 }
 
 fn credentials(orders: &Orders, reporter: &Reporter) -> Credentials {
-    let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    // Node closes a connection after five idle seconds, and a token request at that moment has an unknown outcome.
+    let http =
+        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http::<Full<Bytes>>();
     let mut dialect = Dialect::rfc6749();
     dialect.reuse_grace = orders.reuse_grace_ms.map(Duration::from_millis);
     let mut endpoint = TokenEndpoint::new(http, &orders.token_endpoint).unwrap().dialect(dialect);

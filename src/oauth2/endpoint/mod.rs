@@ -67,6 +67,13 @@ use crate::source::SourceInfo;
 /// Enable the feature `hyper-util` for hyper-util's client, and use `reqwest::ReqwestService` for reqwest: their errors of
 /// connecting then prove that nothing was sent. For other clients see [`is_unsent`](Self::is_unsent).
 ///
+/// # Idle connection caveat
+///
+/// Servers close connections that have been idle for a while. A token request that is sent on one at that moment has an unknown
+/// outcome. An access token usually outlives the idle connection of its token request. If yours lives for less than two minutes,
+/// or if the API and the token endpoint share a host and a client, give the endpoint a client of its own that keeps no idle
+/// connections: `pool_max_idle_per_host(0)` for the clients of hyper-util and reqwest.
+///
 /// # Redirect caveat
 ///
 /// A redirect is an error, because a refresh token must not be sent elsewhere. A client that follows redirects by itself
