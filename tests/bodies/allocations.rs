@@ -48,7 +48,7 @@ fn idle_credentials_take_few_bytes_besides_their_token() {
     let mut credentials = None;
     let used = measure(|| {
         let of_a_user = Credentials::new(|_: Renewal| async {
-            let tokens = TokenSet::bearer(&"t".repeat(TOKEN))?;
+            let tokens = TokenSet::bearer("t".repeat(TOKEN))?;
             Ok(tokens.with_expires_in(Duration::from_secs(3600)))
         });
         runtime.block_on(of_a_user.warm_up()).unwrap();
