@@ -49,8 +49,9 @@ fn no_copy_of_a_refresh_token_is_freed_unwiped() {
         let freed = watch(|| {
             let endpoint = endpoint().dialect(dialect.clone());
             let grant = RefreshTokenGrant::new(endpoint, REFRESH);
-            let previous = TokenSet::bearer(ACCESS).unwrap();
-            fetch(&grant, Renewal::new(Cause::Expired).with_previous(previous));
+            let previous = TokenSet::bearer(ACCESS).unwrap().with_refresh_token(REFRESH);
+            let renewal = Renewal::new(Cause::Expired).with_previous(previous);
+            fetch(&grant, renewal.with_refresh_token(REFRESH));
         });
         assert!(freed.is_empty(), "{form}: {}", freed.join("\n"));
     }
