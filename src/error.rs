@@ -28,7 +28,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// |---|---|---|
 /// | [transient](Self::transient) | a later attempt may succeed | after the backoff, which is short while requests have no token |
 /// | [ambiguous](Self::ambiguous) | the request was sent and its outcome is unknown | after the current access token has expired |
-/// | [denied](Self::denied) | the user must log in again | after the credentials change; or every five minutes if the source [makes a new proof](crate::SourceInfo::fresh_proof) for each attempt, or if the code is `interaction_required`, `login_required`, `consent_required` or `account_selection_required` |
+/// | [denied](Self::denied) | the user must log in again | after the credentials change, which includes tokens that another process has stored; or every five minutes if the source [makes a new proof](crate::SourceInfo::fresh_proof) for each attempt, or if the code is `interaction_required`, `login_required`, `consent_required` or `account_selection_required` |
 /// | [misconfigured](Self::misconfigured) | the configuration must be corrected | every five minutes |
 ///
 /// Cloning is cheap: all requests that waited for one refresh get the same error.
@@ -68,9 +68,11 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// use tower_refresh::{BoxError, TokenError, TokenErrorKind};
 ///
 /// fn advice(error: &BoxError) -> &'static str {
-///     match error.downcast_ref().map(TokenError::kind) {
-///         Some(TokenErrorKind::Denied) => "log in",
-///         Some(TokenErrorKind::Misconfigured) => "ask the operator",
+///     match error.downcast_ref::<TokenError>() {
+///         // The user has logged in or out meanwhile.
+///         Some(error) if error.is_session_over() => "try again",
+///         Some(error) if error.kind() == TokenErrorKind::Denied => "log in",
+///         Some(error) if error.kind() == TokenErrorKind::Misconfigured => "ask the operator",
 ///         _ => "try again later",
 ///     }
 /// }
@@ -340,7 +342,7 @@ impl TokenError {
         self.inner.kind == TokenErrorKind::Ambiguous
     }
 
-    /// Returns whether the user must log in again.
+    /// Returns whether the user must log in again, unless the [session is over](Self::is_session_over).
     pub fn is_denied(&self) -> bool {
         self.inner.kind == TokenErrorKind::Denied
     }

@@ -28,7 +28,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_refresh::BoxError> {
 //! # let connector = hyper_util::client::legacy::connect::HttpConnector::new();
-//! // Any client that speaks https, such as hyper with hyper-rustls.
+//! // `connector` is any that connects with TLS, such as that of hyper-rustls in the README.
 //! let http = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
 //!
 //! // Where tokens come from.
@@ -63,7 +63,7 @@
 //! # Bodies
 //!
 //! The request's body keeps its type, which must be one that can be sent twice ([`ReplayBody`]): a body in memory, or a stream
-//! that is boxed or in a [`Replayable`]. The frames of a stream are kept while the first attempt sends them, up to
+//! that is boxed with the error [`BoxError`] or in a [`Replayable`]. The frames of a stream are kept while the first attempt sends them, up to
 //! [a limit](RefreshLayer::replay_limit). Nothing is read ahead, and nothing waits for a first message.
 //!
 //! When a response accepts the token, the kept frames are released. When a response rejects the token before the body has ended,

@@ -33,12 +33,31 @@ use crate::replay::{ByType, Retry};
 /// use http_body_util::Full;
 /// use hyper_util::client::legacy::Client;
 /// use hyper_util::client::legacy::connect::HttpConnector;
+/// use tower::ServiceExt as _;
 /// use tower_refresh::Refresh;
 ///
 /// struct Billing {
 ///     http: Refresh<Client<HttpConnector, Full<Bytes>>>,
 /// }
+///
+/// impl Billing {
+///     async fn invoices(&self) -> Result<http::StatusCode, tower_refresh::BoxError> {
+///         let request = http::Request::get("https://api.example.com/invoices").body(Full::default())?;
+///         Ok(self.http.clone().oneshot(request).await?.status())
+///     }
+/// }
 /// ```
+///
+/// # Compiler errors
+///
+/// If the compiler reports that a method such as `oneshot` exists, *but its trait bounds were not satisfied*, it does not name the
+/// bound. It is one of these:
+///
+/// | Bound | Remedy |
+/// |---|---|
+/// | The body does not implement [`ReplayBody`](crate::ReplayBody). | `fn check(body: MyBody) -> impl ReplayBody { body }` makes the compiler explain it. Wrap the body in a [`Replayable`](crate::Replayable), or see [`replay`](crate::replay). |
+/// | The inner service is not `Clone`. | Add a `tower::buffer::BufferLayer` below this layer. |
+/// | The inner service does not take an `http::Request`, like reqwest's client. | Wrap it in a `ReqwestService` (feature `reqwest`). |
 ///
 /// # Errors
 ///

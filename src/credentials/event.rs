@@ -55,7 +55,8 @@ pub enum Event {
         error: TokenError,
         /// Time until the next refresh may start, or `None` if not before the credentials change.
         ///
-        /// After an [ambiguous](TokenError::is_ambiguous) failure, not before the current token expires.
+        /// After an [ambiguous](TokenError::is_ambiguous) failure, not before the current token expires. After a
+        /// [denied](TokenError::is_denied) one, the store is still checked for tokens of other processes.
         retry_in: Option<Duration>,
     },
     /// A refresh did not end within ten timeouts, or the source did not take in a log-in or log-out within twenty. It is no

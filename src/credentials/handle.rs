@@ -51,8 +51,9 @@ use crate::token::TokenSet;
 /// - A token that still works is used until it expires, also if its refresh fails.
 /// - A request belongs to one session. After a [log-in](Self::log_in) or a [log-out](Self::log_out), no request of the session
 ///   before is sent, or sent again, with the new token. It returns the rejection, or a [denied](TokenError::is_denied) error if it
-///   was never sent. A request that is made while there is no session waits for the next one. There is no session before the first
-///   token, after a log-out, and after the token has expired and the grant is denied.
+///   was never sent. A request that is made while there is no session belongs to the next one: the source is asked, and the request
+///   fails if it has no token. There is no session before the first token, after a log-out, and after the token has expired and
+///   the grant is denied.
 /// - An idle program refreshes nothing: there is no background loop.
 ///
 /// # Before the runtime ends

@@ -20,7 +20,8 @@ use crate::source::TokenSource;
     message = "`{Self}` is neither a `TokenSource` nor `Credentials`",
     label = "expected a token source or `Credentials`",
     note = "implement `TokenSource` for `{Self}`, with `async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError>`",
-    note = "a closure is a token source if it returns such a future: `source_fn(|renewal| async move {{ .. }})`"
+    note = "a closure is a token source if it returns such a future: `source_fn(|renewal| async move {{ .. }})`",
+    note = "a `CredentialsBuilder` becomes credentials with `.build()`"
 )]
 pub trait IntoCredentials: sealed::Sealed {
     /// Returns the credentials, or new ones with the default policy for a source.

@@ -66,7 +66,7 @@
 //!
 //! fn must_log_in(status: &tonic::Status) -> bool {
 //!     let error = status.source().and_then(|source| source.downcast_ref::<TokenError>());
-//!     error.is_some_and(TokenError::is_denied)
+//!     error.is_some_and(|error| error.is_denied() && !error.is_session_over())
 //! }
 //! # assert!(must_log_in(&TokenError::denied("the session is over").into()));
 //! # assert!(!must_log_in(&tonic::Status::unauthenticated("who are you?")));

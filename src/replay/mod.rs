@@ -52,7 +52,7 @@
 //! |---|---|
 //! | [`Full`](http_body_util::Full), [`Empty`](http_body_util::Empty) | a reference, regardless of the limit |
 //! | `String` | a copy, up to the limit |
-//! | [`BoxBody`](http_body_util::combinators::BoxBody), [`UnsyncBoxBody`](http_body_util::combinators::UnsyncBoxBody) of `Bytes` with an error that is `From<BoxError>` | the frames that were sent, up to the limit |
+//! | [`BoxBody`](http_body_util::combinators::BoxBody), [`UnsyncBoxBody`](http_body_util::combinators::UnsyncBoxBody) of `Bytes` with an error that is `From<BoxError>`, such as [`BoxError`](crate::BoxError) | the frames that were sent, up to the limit |
 //! | [`Either`](http_body_util::Either) of two of them | like the one that it contains |
 //! | The bodies of tonic, axum and reqwest, with the features of these names | the frames that were sent, up to the limit; for reqwest's bodies in memory, a reference |
 //! | Any other body in a [`Replayable`] | the frames that were sent, up to the limit |
@@ -91,6 +91,11 @@
 //!
 //! If the compiler reports that a method such as `oneshot` exists for `Refresh`, *but its trait bounds were not satisfied*, the
 //! body of the request probably does not implement [`ReplayBody`]. Wrap it in a [`Replayable`], or choose one of the options above.
+//! [`Refresh`](crate::Refresh#compiler-errors) lists the other causes.
+//!
+//! A box body fails with [`BoxError`](crate::BoxError), because the first attempt's body does when the second one takes over. If
+//! its error is another one, such as `Infallible` or `io::Error`, convert it before it is boxed:
+//! `.map_err(BoxError::from).boxed()`.
 
 mod body;
 mod head;

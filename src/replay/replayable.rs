@@ -13,8 +13,8 @@ use crate::error::BoxError;
 
 /// Wraps any body so that it can be sent a second time.
 ///
-/// Use it for streams and for body types that do not implement [`ReplayBody`]. The box bodies of http-body-util need no wrapper,
-/// and neither do the bodies of tonic, axum and reqwest with the features of these names.
+/// Use it for streams and for body types that do not implement [`ReplayBody`]. The box bodies of http-body-util need no wrapper
+/// if their error is [`BoxError`], and neither do the bodies of tonic, axum and reqwest with the features of these names.
 ///
 /// The frames that the first attempt sends are kept until the response arrives, up to
 /// [`replay_limit`](crate::RefreshLayer::replay_limit) bytes. Large frames are shared by reference count. If the response

@@ -13,12 +13,12 @@ use crate::token::TokenSet;
 
 /// Obtains a token set.
 ///
-/// A source is stateless: it gets the [`Renewal`] with the previous token set and returns the new one. It is called for one token
+/// A source keeps no tokens: it gets the [`Renewal`] with the previous token set and returns the new one. It is called for one token
 /// set at a time, unless a call has not ended within ten timeouts. Each call runs in a task of its own, so that its result is
 /// kept even if the request that caused it is dropped.
 ///
-/// Most programs use a grant of [`oauth2`](crate::oauth2). For simple cases, use a closure. For facts about the source, or for state
-/// such as an HTTP client, implement the trait.
+/// Most programs use a grant of [`oauth2`](crate::oauth2). For simple cases, use a closure ([`source_fn`]). For facts about the
+/// source, implement the trait.
 ///
 /// # Examples
 ///
@@ -71,7 +71,8 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The kind of the [`TokenError`] decides when the source is asked again.
+    /// The kind of the [`TokenError`] decides when the source is asked again. If a refresh token was sent and no answer came,
+    /// return an [ambiguous](TokenError::ambiguous) error, and if it was certainly not sent, an [unsent](TokenError::unsent) one.
     ///
     /// # Cancel safety
     ///
@@ -171,6 +172,27 @@ impl<S: TokenSource> TokenSource for Arc<S> {
 ///
 /// let credentials = Credentials::new(source_fn(|renewal| async move {
 ///     TokenSet::bearer("sesame")
+/// }));
+/// ```
+///
+/// The closure is called for each refresh. Clone what it captures:
+///
+/// ```
+/// use std::sync::Arc;
+/// use tower_refresh::{Credentials, TokenError, TokenSet, source_fn};
+///
+/// struct Vault;
+///
+/// impl Vault {
+///     async fn token(&self) -> Result<String, std::io::Error> {
+///         Ok("sesame".into())
+///     }
+/// }
+///
+/// let vault = Arc::new(Vault);
+/// let credentials = Credentials::new(source_fn(move |_| {
+///     let vault = Arc::clone(&vault);
+///     async move { TokenSet::bearer(vault.token().await.map_err(TokenError::transient)?) }
 /// }));
 /// ```
 pub fn source_fn<F, Fut>(f: F) -> F

@@ -62,7 +62,8 @@ use crate::source::SourceInfo;
 /// # The HTTP client
 ///
 /// The client is any [`Service`] of requests with a [`Full`] body: hyper-util's client, or a tower stack with your proxies,
-/// timeouts and tracing. It must not contain the [`RefreshLayer`](crate::RefreshLayer) that uses this endpoint.
+/// timeouts and tracing. Hyper-util's client has the body as a type parameter: if your requests have another body than `Full`,
+/// build a second client for the endpoint. The client must not contain the [`RefreshLayer`](crate::RefreshLayer) that uses this endpoint.
 ///
 /// Enable the feature `hyper-util` for hyper-util's client, and use `reqwest::ReqwestService` for reqwest: their errors of
 /// connecting then prove that nothing was sent. For other clients see [`is_unsent`](Self::is_unsent).
