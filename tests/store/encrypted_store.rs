@@ -613,7 +613,8 @@ fn edits(part: &Value) -> Vec<Value> {
             let later = if number == 1 { 0 } else { number + 1 };
             vec![json!(later), json!(number - 1)]
         }
-        Value::String(text) if text.len() == 32 && text.starts_with('0') => {
+        // The write id. A nonce, which is random, may also begin with a zero.
+        Value::String(text) if text.starts_with("00000000") => {
             vec![json!(text.replace('1', "2")), json!("0".repeat(32))]
         }
         Value::String(text) => {
