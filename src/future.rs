@@ -237,7 +237,7 @@ where
 {
     const OVER: Self = Self::Owned { step: Step::Over };
 
-    /// Has all that the second attempt takes, and reads the first response to its end before.
+    /// Creates the state that reads the rejected response to its end and then sends the request again with this token.
     fn drain<C>(
         config: &Config<S, C, R>,
         rejected: Response<D>,
