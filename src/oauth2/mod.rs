@@ -158,7 +158,7 @@
 //! | 421, 425 | [transient](crate::TokenError::is_transient) |
 //! | 429 or 503, with an OAuth error or `Retry-After` | transient |
 //! | 429 or 503 with neither, perhaps from a gateway that has forwarded the request | unknown outcome |
-//! | other 5xx, also with an error code | unknown outcome |
+//! | other 5xx, unless its code is in [`Dialect::transient`] | unknown outcome |
 //! | other 4xx: an HTML page, JSON without an error code, an empty body | unknown outcome |
 //! | 200 without a readable token, a closed connection, no answer in time | unknown outcome |
 //! | no connection ([`is_unsent`](TokenEndpoint::is_unsent)) | transient |

@@ -132,7 +132,7 @@ pub struct Dialect {
     /// 3. the first code, in the same order, of [known meaning](super#error-codes);
     /// 4. any other code of a 4xx, which is misconfigured.
     ///
-    /// A status that rules out a refusal takes precedence over all of them: see
+    /// A status that rules out a refusal takes precedence over all of them. The exception is a 5xx with a code in `transient`: see
     /// [the meaning of an answer](super#the-meaning-of-an-answer).
     #[serde(deserialize_with = "codes")]
     pub denied: Vec<String>,

@@ -19,12 +19,12 @@ pub(super) const DESCRIPTION_LIMIT: usize = 200;
 pub(super) struct OAuthError {
     pub(super) code: Option<String>,
     description: Option<String>,
-    /// The meaning of the code, or of the description if the dialect lists it.
-    pub(super) meaning: Option<Meaning>,
-    /// True if the code by itself has a meaning.
-    pub(super) is_known: bool,
-    /// True if the dialect gives the meaning, and not a standard.
-    pub(super) is_by_dialect: bool,
+    /// The meaning of the description, if the dialect lists it.
+    by_description: Option<Meaning>,
+    /// The meaning of the code, if the dialect lists it.
+    by_dialect: Option<Meaning>,
+    /// The meaning of the code in the standards, unless the dialect lists one.
+    by_standard: Option<Meaning>,
     /// True if the answer has the form of an OAuth error, even if the code is unknown.
     pub(super) is_standard_shape: bool,
 }
@@ -48,22 +48,45 @@ impl OAuthError {
             let lists = [&dialect.transient, &dialect.denied];
             Some((code, listed(lists, |known| known == code)?))
         });
-        let by_code = by_dialect
-            .or_else(|| codes.iter().find_map(|code| Some((code, Meaning::of_code(code)?))));
+        let by_standard = match by_dialect {
+            Some(_) => None,
+            None => codes.iter().find_map(|code| Some((code, Meaning::of_code(code)?))),
+        };
+        let known = by_dialect.or(by_standard).map(|(code, _)| code);
         let unknown = || codes.iter().find(|code| is_code(code, status));
         Self {
-            code: by_code.map(|(code, _)| code).or_else(unknown).cloned(),
+            code: known.or_else(unknown).cloned(),
             description: descriptions.first().cloned(),
-            meaning: by_description.or(by_code.map(|(_, meaning)| meaning)),
-            is_known: by_code.is_some(),
-            is_by_dialect: by_description.is_some() || by_dialect.is_some(),
+            by_description,
+            by_dialect: by_dialect.map(|(_, meaning)| meaning),
+            by_standard: by_standard.map(|(_, meaning)| meaning),
             is_standard_shape: is_standard_shape(document),
         }
     }
 
     /// Returns whether the answer contains an error.
     pub(super) fn is_some(&self) -> bool {
-        self.code.is_some() || self.meaning.is_some()
+        self.code.is_some() || self.by_description.is_some()
+    }
+
+    /// Returns the meaning of the description if the dialect lists it, and otherwise that of the code.
+    pub(super) fn meaning(&self) -> Option<Meaning> {
+        self.by_description.or(self.code_meaning())
+    }
+
+    /// Returns the meaning of the code by itself.
+    pub(super) fn code_meaning(&self) -> Option<Meaning> {
+        self.by_dialect.or(self.by_standard)
+    }
+
+    /// Returns whether the dialect gives the meaning, and not a standard.
+    pub(super) fn is_by_dialect(&self) -> bool {
+        self.by_description.or(self.by_dialect).is_some()
+    }
+
+    /// Returns whether the dialect lists the code as *transient*, and the description does not contradict it.
+    pub(super) fn is_transient_code_of_dialect(&self) -> bool {
+        [self.by_dialect, self.meaning()] == [Some(Meaning::Transient); 2]
     }
 
     /// Adds the code and the description to an error, without secrets and bounded.

@@ -30,7 +30,7 @@ pub(in crate::oauth2) fn read(
     let document = Document::new(&document, context.dialect);
 
     let error = OAuthError::read(&document, answer.status);
-    let failed = is_flagged_as_failed(&document) || error.is_known;
+    let failed = is_flagged_as_failed(&document) || error.code_meaning().is_some();
     if document.has_token() && !failed {
         return token_set(&document, answer, context);
     }

@@ -38,8 +38,9 @@ pub(in crate::oauth2) fn refusal(answer: &Answer, context: Context<'_>) -> Token
         ),
         400..=499 if error.is_some() => return classify(&error, answer, context),
         400..=499 => without_code(answer, is_document, context),
-        // A configured code is the exception: an error that a 5xx echoes does not show who sent it, or when.
-        500..=599 if error.is_by_dialect && error.meaning == Some(Meaning::Transient) => {
+        // A configured code is the exception: an error that a 5xx echoes does not show who sent it, or when. A configured
+        // description is none, because a gateway may use the same words.
+        500..=599 if error.is_transient_code_of_dialect() => {
             context.transient("the server asks to try again later")
         }
         _ if is_document => context.lost("the request may have been processed"),
@@ -57,11 +58,11 @@ pub(super) fn classify(error: &OAuthError, answer: &Answer, context: Context<'_>
     const TRANSIENT: &str =
         "if the code means that a later attempt may succeed, add it to `transient` in the dialect";
 
-    let hinted = |text: &str, hint: &str| match error.is_by_dialect {
+    let hinted = |text: &str, hint: &str| match error.is_by_dialect() {
         true => text.to_owned(),
         false => format!("{text}; {hint}"),
     };
-    let failure = match error.meaning {
+    let failure = match error.meaning() {
         Some(Meaning::Denied) => {
             context.denied(hinted("the grant was refused and the user must log in again", TRANSIENT))
         }
@@ -104,7 +105,8 @@ pub(super) fn finish(
 /// A gateway may answer with these statuses after it has forwarded the request: Envoy if the connection to the server ends
 /// (`UC`), Heroku's router after 30 seconds (`H12`).
 fn is_from_server(error: &OAuthError, answer: &Answer, now: Timestamp) -> bool {
-    let is_oauth_error = match error.meaning {
+    // Not the description: a gateway may use the same words.
+    let is_oauth_error = match error.code_meaning() {
         Some(meaning) => meaning != Meaning::Unknown,
         None => error.is_standard_shape,
     };

@@ -92,6 +92,28 @@ async fn any_other_5xx_is_an_unknown_outcome_and_never_denied() {
     assert_eq!(kind(&error), "transient", "{error}");
 }
 
+#[tokio::test]
+async fn words_of_a_description_do_not_identify_the_server() {
+    let names = r#"{"transient_descriptions": ["try again"], "denied_descriptions": ["revoked"]}"#;
+    for status in [429, 500, 502, 503, 504] {
+        for body in [
+            r#"{"message":"Upstream timed out, try again"}"#,
+            r#"{"error":"Bad Gateway","message":"try again"}"#,
+            r#"{"message":"certificate of the upstream revoked"}"#,
+        ] {
+            let error = refused(names, answer(status, body)).await;
+            assert_eq!(kind(&error), "ambiguous", "{status} {body}: {error}");
+        }
+    }
+    // The code identifies it.
+    let names = r#"{"transient": ["busy"], "transient_descriptions": ["try again"]}"#;
+    for status in [500, 503] {
+        let error =
+            refused(names, answer(status, r#"{"error":"busy","message":"try again"}"#)).await;
+        assert_eq!(kind(&error), "transient", "{status}: {error}");
+    }
+}
+
 /// A05
 #[tokio::test]
 async fn timeout_and_too_early_are_decided_by_the_status() {
