@@ -51,11 +51,12 @@ pub async fn run(options: Options) -> Result<(), BoxError> {
         .http2_only(config.is_http2_only())
         .build::<_, Full<Bytes>>(connector.clone());
     report("configuration", file.display());
-    // Without the query, which may hold a secret.
-    report("token endpoint", config.token_endpoint.split('?').next().unwrap_or_default());
-    report("token file", config.tokens_of(file)?.display());
-
+    let (endpoint, tokens) = (config.token_endpoint.clone(), config.tokens_of(file)?);
     let credentials = source::open(config, file, connector).await?;
+    // Without the query, which may contain a secret. A URL with a password is an error before this line.
+    report("token endpoint", endpoint.split('?').next().unwrap_or_default());
+    report("token file", tokens.display());
+
     let layer = RefreshLayer::new(credentials.clone()).origin(&origin)?;
     let mut events = credentials.subscribe();
     let client = ServiceBuilder::new().layer(layer).service(api_http);

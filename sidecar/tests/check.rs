@@ -129,6 +129,16 @@ async fn check_names_the_field_that_is_wrong() {
     }
 }
 
+#[tokio::test]
+async fn password_in_the_url_is_an_error_and_not_printed() {
+    let folder = Folder::new();
+    configure(&folder, "http://127.0.0.1:9", "r0");
+    set(&folder, "token_endpoint", json!("https://user:sesame@as.example.com/token?key=sesame"));
+    let run = check(&folder, None).await;
+    assert!(!run.is_success && run.output.contains("`token_endpoint`: the URL"), "{run:?}");
+    assert!(!run.output.contains("sesame"), "{run:?}");
+}
+
 // ===== the example configurations =====
 
 /// Endpoint A (RFC 6749 §2.3.1, second form).
