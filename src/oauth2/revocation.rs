@@ -79,7 +79,9 @@ impl Revocation {
         parameters.push("token", token);
         parameters.push("token_type_hint", hint);
         let nothing_more = ready(Ok(Parameters::default()));
-        self.endpoint.post(parameters, nothing_more, FetchedFor::current(), read).await
+        let sent = self.endpoint.post(parameters, nothing_more, FetchedFor::current(), read).await;
+        // A dialect may call the refresh token `token` too, but a revocation spends none.
+        sent.map_err(|error| if error.is_ambiguous() { error.into_transient() } else { error })
     }
 }
 

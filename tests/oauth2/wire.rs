@@ -435,6 +435,14 @@ async fn failed_revocation_is_an_error_and_never_ambiguous() {
         server.request().await;
         server.request().await;
     }
+    // The parameter of a revocation has the name of the refresh token at this server.
+    let server = Server::start("/revoke", vec![String::new(), String::new()]).await;
+    let mut dialect = Dialect::rfc6749();
+    dialect.parameter_names.insert("refresh_token".into(), "token".into());
+    let tokens = TokenSet::bearer("at").unwrap().with_refresh_token("rt");
+    let revocation = Revocation::new(server.endpoint().dialect(dialect));
+    let error = revocation.revoke(&tokens).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
 }
 
 #[tokio::test]
