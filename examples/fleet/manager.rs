@@ -150,7 +150,6 @@ async fn clean_up(redis: &str, key: &str) {
 struct Tally {
     requests: AtomicU64,
     failed: AtomicU64,
-    renewed: AtomicU64,
     adopted: AtomicU64,
     unanswered: AtomicU64,
     denied: AtomicU64,
@@ -163,7 +162,6 @@ impl Tally {
         let counter = match line.split(':').next() {
             Some("request") => &self.requests,
             Some("failed") => &self.failed,
-            Some("renewed") => &self.renewed,
             Some("adopted") => &self.adopted,
             Some("unanswered") => &self.unanswered,
             Some("denied") => &self.denied,
@@ -200,11 +198,13 @@ fn report(tally: &Tally, counters: &Counters, kills: u64, log_ins: u64) {
 
 fn verdict(tally: &Tally, counters: &Counters) -> Result<(), BoxError> {
     if counters.refresh_token_reuses > tally.unanswered.load(Relaxed) {
-        return Err("broken: a refresh token was sent again without a report".into());
+        return Err(
+            "broken: more reuses of a refresh token than reports of an unknown outcome".into()
+        );
     }
     if tally.adopted.load(Relaxed) == 0 {
         return Err("broken: no worker adopted the token of another one".into());
     }
-    println!("no refresh token was sent again without a report");
+    println!("no more reuses of a refresh token than reports of an unknown outcome");
     Ok(())
 }

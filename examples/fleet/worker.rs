@@ -72,7 +72,6 @@ pub async fn run() -> Result<(), BoxError> {
 async fn print(mut events: Events) {
     while let Some(event) = events.recv().await {
         match event {
-            Event::Refreshed { .. } => println!("renewed"),
             Event::FoundInStore => println!("adopted"),
             Event::OutcomeUnknown { error, .. } => println!("unanswered: {error}"),
             Event::RefreshFailed { error, .. } if error.is_denied() => println!("denied: {error}"),

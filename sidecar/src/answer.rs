@@ -32,7 +32,7 @@ impl Refusal {
 
     /// Names the allowed methods, as RFC 9110 §15.5.6 requires.
     pub fn method(allowed: &'static str) -> Self {
-        let why = format!("this method is not passed on; these are: {allowed}");
+        let why = format!("the method is not allowed; allowed methods: {allowed}");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method", why)
             .with(ALLOW, HeaderValue::from_static(allowed))
     }
@@ -45,7 +45,7 @@ impl Refusal {
 
     /// Has a challenge, as RFC 9110 §15.5.2 requires.
     pub fn key() -> Self {
-        let why = "the header `sidecar-key` must have the key that was made when the sidecar began";
+        let why = "the header `sidecar-key` must have the key of this run of the sidecar";
         Self::new(StatusCode::UNAUTHORIZED, "key", why)
             .with(WWW_AUTHENTICATE, HeaderValue::from_static("Sidecar-Key"))
     }

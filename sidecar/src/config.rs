@@ -178,7 +178,7 @@ impl DialectConfig {
             },
             Self::Own(dialect) => *dialect,
         };
-        dialect.validate().map_err(|error| format!("field `dialect`: {error}"))?;
+        dialect.validate().map_err(|error| format!("field `dialect`: {}", error.get_ref()))?;
         Ok(dialect)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | Header | Towards the API | Towards the caller |
 //! |---|---|---|
-//! | `Connection` and what it names, `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `TE`, `Upgrade` | removed: valid for one connection only (RFC 9110 §7.6.1) | removed |
+//! | `Connection` and the headers that it names, `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `TE`, `Upgrade` | removed: valid for one connection only (RFC 9110 §7.6.1) | removed |
 //! | `Transfer-Encoding` | replaced: `chunked` for a body without a `Content-Length`, with any method | removed |
 //! | `TE: trailers` | forwarded: gRPC servers require it | |
 //! | `Host`, `Authorization`, `Cookie` | removed: the configuration determines the target and the credentials | |

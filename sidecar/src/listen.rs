@@ -31,7 +31,7 @@ impl Listen {
         match address {
             Some(address) if address.ip().is_loopback() => Ok(Self::Tcp(address)),
             Some(address) => Err(format!(
-                "--listen: {address} is not loopback; the token is not lent to the network"
+                "--listen: {address} is not a loopback address; other machines could use the token"
             )
             .into()),
             None => Err("--listen: must be unix:PATH or tcp:127.0.0.1:PORT".into()),
@@ -122,7 +122,9 @@ impl OwnSocket {
         }
         match fs::symlink_metadata(path) {
             Ok(there) if !there.file_type().is_socket() => {
-                return Err("there is something else than a socket".into());
+                return Err(
+                    "the file exists and is not a socket: choose another path, or remove it".into(),
+                );
             }
             Ok(_) => match UnixStream::connect(path).await {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}

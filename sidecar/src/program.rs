@@ -84,9 +84,7 @@ pub fn parse(
     let config = PathBuf::from(config.ok_or(USAGE)?);
     if let Some(url) = url_to_check {
         if listen.is_some() || key_file.is_some() {
-            return Err(
-                "--check: opens no socket, so that --listen and --key-file have no effect".into()
-            );
+            return Err("--check opens no socket: remove --listen and --key-file".into());
         }
         return Ok(Command::Check(check::Options { config, url }));
     }

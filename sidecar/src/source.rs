@@ -27,7 +27,7 @@ where
         .pool_max_idle_per_host(0)
         .build::<_, Full<Bytes>>(connector);
     let endpoint = TokenEndpoint::new(http, &config.token_endpoint)
-        .map_err(|error| format!("field `token_endpoint`: {error}"))?
+        .map_err(|error| format!("field `token_endpoint`: {}", error.get_ref()))?
         .client_auth(
             config.client_auth.map_or_else(|| Ok(ClientAuth::default()), |auth| auth.build())?,
         )

@@ -5,7 +5,7 @@ use http::Extensions;
 #[cfg(feature = "oauth2")]
 pub(super) use crate::oauth2::Watch;
 
-/// Returns what to report to, if the request is a token request.
+/// Returns the watch of a token request, and `None` for any other request.
 #[cfg(feature = "oauth2")]
 pub(super) fn watch(extensions: &Extensions) -> Option<Watch> {
     extensions.get().map(crate::oauth2::WasSent::watch)

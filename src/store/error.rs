@@ -191,7 +191,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Unavailable => "the store is unavailable",
             StoreErrorKind::Conflict => "the store has changed",
             StoreErrorKind::Unreadable => "the store cannot be read",
-            StoreErrorKind::Misconfigured => "invalid store configuration",
+            StoreErrorKind::Misconfigured => "the store cannot be used",
         };
         write!(f, "{kind}: {}", self.error)
     }

@@ -65,11 +65,11 @@ impl ResponseBody {
         self
     }
 
-    /// Sends the first half, and then an error.
+    /// Sends the first half, and then an error. An empty body cannot be cut off.
     pub(super) fn truncated(mut self) -> Self {
         let whole = self.rest.len();
         self.rest.truncate(whole / 2);
-        self.cut_off = Some(whole - self.rest.len());
+        self.cut_off = Some(whole - self.rest.len()).filter(|left| *left > 0);
         self
     }
 }

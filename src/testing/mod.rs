@@ -98,11 +98,11 @@
 //!
 //! [`Rotation`] determines the handling of used refresh tokens:
 //!
-//! | rotation | a refresh token | a reuse |
+//! | Rotation | Effect of a use | Effect of a reuse |
 //! |---|---|---|
-//! | [`Strict`](Rotation::Strict), the default | is spent by each use | revokes all tokens of the log-in |
-//! | [`Grace`](Rotation::Grace) | is spent by each use | returns the same successor for a while, then as `Strict` |
-//! | [`Never`](Rotation::Never) | stays valid | is not possible |
+//! | [`Strict`](Rotation::Strict), the default | spends the token | revokes all tokens of the log-in |
+//! | [`Grace`](Rotation::Grace) | spends the token | returns the same successor for a while, then as `Strict` |
+//! | [`Never`](Rotation::Never) | none | not possible |
 //!
 //! The [builder](AuthorizationServerBuilder) sets lifetimes (milliseconds are possible), the required client authentication, whether
 //! a new access token [revokes](AuthorizationServerBuilder::revokes_previous) the previous one, and more.
@@ -114,7 +114,7 @@
 //! [several](Faults::times), [a window of time](Faults::during), the requests that [a closure](Faults::when) selects, or
 //! [all](Faults::always).
 //!
-//! | fault | cause in production |
+//! | Fault | Cause in production |
 //! |---|---|
 //! | [`status`](Fault::status) with [`header`](Fault::header) and [`body`](Fault::body) | the page of a proxy, the 403 of a firewall, a 200 with invalid content |
 //! | [`unavailable`](Fault::unavailable), with or without [`retry_after`](Fault::retry_after) | a deployment, an overload |

@@ -1,4 +1,4 @@
-//! Tokens: what a token set is.
+//! Tokens and token sets.
 
 mod access_token;
 pub(crate) mod characters;

@@ -44,7 +44,7 @@ pub(super) fn unescape(raw: &str) -> Zeroizing<String> {
     text
 }
 
-/// Reads what follows `\u`.
+/// Reads the digits after `\u`.
 fn unicode(chars: &mut std::str::Chars<'_>) -> char {
     if let Some((digits, rest)) =
         chars.as_str().strip_prefix('{').and_then(|braced| braced.split_once('}'))

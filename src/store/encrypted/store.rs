@@ -48,7 +48,7 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// - **Rollback is not detected.** An older record that is put back is as valid as the newest. It brings back a refresh token
 ///   that may be spent, and a server that detects reuse then ends the session. It can also bring back a session from which the
 ///   application has logged out, unless the server has revoked it. A deleted record starts again from the configured refresh
-///   token. None of this discloses a token. Still, let no other program write to the storage.
+///   token. None of this discloses a token. Still, do not let another program write to the storage.
 /// - **Parts in the clear** can be read: the origin of the token endpoint, the client id, the name of the credentials, how
 ///   often the tokens were refreshed, and whether a refresh is in flight.
 /// - **The length** of the ciphertext shows the total length of the tokens.

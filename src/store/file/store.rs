@@ -91,8 +91,8 @@ use crate::store::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 /// A record that another user owns or can write (`mode & 022`) is refused, and so is a lock file of another user: the owner of
 /// a record chooses the account that the program uses. The error names the owner or the mode and the command that corrects it.
 ///
-/// - A program that is run once with `sudo` is refused the user's record. A record that root has saved would be unreadable for
-///   the user.
+/// - A program that you run once with `sudo` cannot use the user's record, because the user could not read a record that root has
+///   saved.
 /// - A file system that makes up owners (shared folders of virtual machines, SMB) takes them from its mount options.
 /// - The mode of the folder is not checked, since volumes of containers (`emptyDir`) are writable by all users. A user who can
 ///   write there can still remove the record, restore an older one, or hold the lock. Let no other user write to the folder.

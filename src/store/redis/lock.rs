@@ -76,8 +76,8 @@ pub(super) async fn lock_or_wait(
     entry.connector.check(&entry.key, entry.timeout).await?;
     let mut claim =
         Claim { entry: entry.clone(), owner: WriteId::random(), runtime, is_open: false };
-    // Subscribe first and then ask, so that no release in between is missed. The first waiter of a connection asks before, too:
-    // the lock is usually free.
+    // Subscribe first and then ask, so that no release in between is missed. The first waiter of a connection also asks before
+    // it subscribes, because the lock is usually free.
     let mut listener = entry.connector.listener(&entry.key);
     loop {
         let asked = now();

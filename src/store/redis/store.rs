@@ -98,7 +98,8 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// Without `+publish`, it tries every five seconds.
 ///
 /// The same commands must not be renamed (`rename-command`) or refused by a proxy. All except `eval`, `select` and `subscribe`
-/// are called in scripts. If one is missing, the error is [misconfigured](StoreError::is_misconfigured) and names it.
+/// are called in scripts. If one other than `publish`, `subscribe` and `select` is missing, the error is
+/// [misconfigured](StoreError::is_misconfigured) and names it.
 ///
 /// # TLS and the password
 ///
@@ -112,8 +113,8 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// rustls = { version = "0.23", default-features = false, features = ["ring"] }
 /// ```
 ///
-/// That version of the crate `redis` is the only part of it that you can depend on: no type of it is part of this API. For a CA or
-/// a client certificate of your own, use [`connect_with`](Self::connect_with), which needs no `redis` in your dependencies.
+/// The major version of the crate `redis` is part of this API, and none of its types is. For a CA or a client certificate of your
+/// own, use [`connect_with`](Self::connect_with), which needs no `redis` in your dependencies.
 ///
 /// The tokens are stored in the clear: a reader of the key, the append-only file or a backup has them. Use an `EncryptedStore`
 /// over this store to prevent that.
