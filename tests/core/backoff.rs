@@ -300,7 +300,7 @@ async fn refused_grant_without_a_fresh_proof_is_not_sent_again() {
 
 /// A81
 #[tokio::test(start_paused = true)]
-async fn misconfigured_source_is_asked_at_once_by_renew() {
+async fn misconfigured_source_is_asked_at_once_by_refresh() {
     let source = Failing::new(TokenError::misconfigured("no such client"));
     let (is_repaired, calls) = (Arc::clone(&source.is_repaired), Arc::clone(&source.calls));
     let credentials = Credentials::with_policy(source, policy());
@@ -397,7 +397,7 @@ async fn error_that_other_credentials_remember_is_not_remembered_here() {
 
 /// N9: after an unknown outcome the refresh token is not sent while the access token works.
 #[tokio::test(start_paused = true)]
-async fn backoff_and_retry_in_after_an_unknown_outcome_last_until_the_token_expires() {
+async fn backoff_after_an_unknown_outcome_lasts_until_the_expiry() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();

@@ -60,7 +60,7 @@ async fn stale_token_serves_a_thousand_requests_and_costs_one_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn current_returns_a_token_that_may_be_used_and_starts_no_refresh() {
+async fn current_returns_a_usable_token_and_starts_no_refresh() {
     let (source, mut strings) = puppet();
     let layer = RefreshLayer::new(Credentials::with_policy(source, policy()));
     let credentials = layer.credentials().clone();
@@ -90,7 +90,7 @@ async fn current_returns_a_token_that_may_be_used_and_starts_no_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_shared_at_once_and_the_next_fetch_waits_for_the_backoff() {
+async fn failure_is_shared_at_once_and_followed_by_the_backoff() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let waiting = join_all((0..100).map(|_| credentials.tokens()));
@@ -172,7 +172,7 @@ async fn after_an_unknown_outcome_one_attempt_follows_at_expiry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_an_unknown_outcome_a_token_without_expiry_may_be_renewed_again_after_the_backoff() {
+async fn after_an_unknown_outcome_a_token_without_expiry_is_refreshed() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.log_in(tokens("old")).await.unwrap();
@@ -206,7 +206,7 @@ async fn denied_stays_until_the_credentials_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_backoff_grows_to_its_limit_and_survives_a_thousand_failures() {
+async fn backoff_grows_to_its_limit_over_a_thousand_failures() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let credentials = Credentials::with_policy(
@@ -293,7 +293,7 @@ async fn waiter_times_out_and_the_late_token_is_still_used() {
 
 /// S15
 #[tokio::test(start_paused = true)]
-async fn of_two_answers_after_a_lost_refresh_the_one_asked_for_later_is_kept() {
+async fn of_two_late_answers_the_one_asked_for_later_is_kept() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy().timeout(Duration::from_secs(1)));
     assert!(credentials.tokens().await.is_err());

@@ -22,7 +22,7 @@ async fn current(credentials: &Credentials) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replace_before_a_flight_spares_it() {
+async fn log_in_before_the_first_request_needs_no_refresh() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.log_in(tokens("mine").with_expires_in(HOUR)).await.unwrap();
@@ -55,7 +55,7 @@ async fn log_in_during_a_refresh_counts_at_once_and_discards_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn forget_during_a_flight_brings_no_session_back() {
+async fn log_out_during_a_refresh_brings_no_session_back() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     credentials.log_in(tokens("mine").with_expires_in(HOUR)).await.unwrap();
@@ -84,7 +84,7 @@ async fn forget_during_a_flight_brings_no_session_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn forget_after_a_flight_leaves_nothing_of_it() {
+async fn log_out_after_a_refresh_leaves_no_token() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let (token, ()) = tokio::join!(credentials.tokens(), async {
@@ -99,7 +99,7 @@ async fn forget_after_a_flight_leaves_nothing_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn last_of_several_log_ins_is_the_last_for_the_source_too() {
+async fn last_of_several_log_ins_is_the_one_that_is_recorded() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let mut waiting = task::spawn(credentials.tokens());
@@ -142,7 +142,7 @@ async fn a_log_in_that_is_dropped_halfway_still_is_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_in_clears_both_backoffs_and_denial() {
+async fn log_in_and_log_out_clear_the_backoff_and_the_error() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());
     let (error, ()) = tokio::join!(credentials.tokens(), async {
@@ -490,7 +490,7 @@ async fn callers_get_the_tokens_of_the_current_session() {
 // ===== a source that hangs =====
 
 #[tokio::test(start_paused = true)]
-async fn a_log_out_behind_a_lost_flight_reaches_the_source() {
+async fn log_out_behind_a_lost_refresh_discards_its_answer() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy().timeout(Duration::from_secs(1)));
     let mut waiting = task::spawn(credentials.tokens());

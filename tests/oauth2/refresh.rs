@@ -152,7 +152,7 @@ async fn configured_token_is_not_sent_after_logging_in_or_out() {
 }
 
 #[tokio::test]
-async fn application_may_bring_the_configured_token_if_it_was_never_sent() {
+async fn log_in_may_bring_a_configured_token_that_was_never_sent() {
     for client in clients(|| [json(KEPT)]) {
         client.credentials.log_out().await.unwrap();
         client.credentials.log_in(brought("first")).await.unwrap();
@@ -183,7 +183,7 @@ async fn application_may_bring_the_configured_token_if_it_was_never_sent() {
 }
 
 #[tokio::test]
-async fn refresh_token_that_was_denied_is_not_sent_again_although_it_is_brought_again() {
+async fn denied_refresh_token_is_not_sent_again_after_a_log_in() {
     let invalid_grant = || answer(400, r#"{"error":"invalid_grant"}"#);
     for client in clients(|| [invalid_grant(), json(KEPT), json(KEPT)]) {
         for _ in 0..2 {
@@ -201,7 +201,7 @@ async fn refresh_token_that_was_denied_is_not_sent_again_although_it_is_brought_
 }
 
 #[tokio::test]
-async fn refresh_token_that_was_left_over_and_then_denied_is_not_sent_again() {
+async fn leftover_refresh_token_that_was_denied_is_not_sent_again() {
     let denied = || answer(400, r#"{"error":"invalid_grant"}"#);
     for client in clients(|| [json(r#"{"refresh_token":"second"}"#), denied(), json(KEPT)]) {
         for _ in 0..4 {
@@ -252,7 +252,7 @@ async fn refresh_token_of_an_otherwise_useless_response_is_sent_next() {
 }
 
 #[tokio::test]
-async fn refresh_token_that_was_left_over_is_not_sent_after_logging_out() {
+async fn leftover_refresh_token_is_not_sent_after_a_log_out() {
     for client in clients(|| [json(r#"{"refresh_token":"second"}"#)]) {
         assert!(client.credentials.tokens().await.is_err());
         client.credentials.log_out().await.unwrap();
@@ -262,7 +262,7 @@ async fn refresh_token_that_was_left_over_is_not_sent_after_logging_out() {
 }
 
 #[tokio::test]
-async fn after_a_lost_answer_the_configured_token_is_sent_again_for_the_next_request_only() {
+async fn configured_token_is_sent_again_after_a_lost_answer() {
     for client in clients(|| [reset(), answer(502, ""), json(ROTATED)]) {
         for attempts in [1, 2] {
             assert!(client.next().await.unwrap_err().is_ambiguous());
@@ -360,7 +360,7 @@ async fn refresh_token_that_was_left_over_is_spent_once() {
 }
 
 #[tokio::test]
-async fn configured_token_that_an_answer_of_no_other_use_replaced_is_not_sent_again() {
+async fn configured_token_replaced_by_a_useless_answer_is_not_resent() {
     for client in clients(|| [json(r#"{"refresh_token":"second"}"#), json(KEPT)]) {
         assert!(client.credentials.tokens().await.is_err());
         client.log_in_with_spent("first").await;
@@ -417,7 +417,7 @@ async fn concurrent_refreshes_send_a_refresh_token_once() {
 
 /// S14
 #[tokio::test]
-async fn refresh_token_that_is_still_being_sent_is_not_sent_by_another_refresh() {
+async fn refresh_token_in_flight_is_not_sent_by_another_refresh() {
     // With a store, the refresh holds its lock.
     let [client, _] = clients(|| [Reply::Hang, json(ROTATED), json(KEPT)]);
     let mut waiting = task::spawn(client.credentials.tokens());
@@ -438,7 +438,7 @@ async fn refresh_token_that_is_still_being_sent_is_not_sent_by_another_refresh()
 }
 
 #[test]
-fn refresh_token_may_be_sent_again_once_its_first_refresh_is_gone() {
+fn refresh_token_may_be_sent_again_after_its_refresh_is_gone() {
     for client in clients(|| [Reply::Hang, json(KEPT), json(KEPT)]) {
         let runtime = || {
             let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -460,7 +460,7 @@ fn refresh_token_may_be_sent_again_once_its_first_refresh_is_gone() {
 }
 
 #[tokio::test]
-async fn refresh_token_that_is_never_replaced_may_be_sent_while_it_is_being_sent() {
+async fn token_that_never_rotates_may_be_sent_twice_at_once() {
     let mut dialect = Dialect::rfc6749();
     dialect.rotates = false;
     let [client, _] = clients_in(&dialect, || [Reply::Hang, json(KEPT)]);
@@ -530,7 +530,7 @@ async fn attempt_that_did_not_count_opens_no_second_grace_window() {
 }
 
 #[tokio::test]
-async fn machine_that_slept_through_the_grace_window_does_not_ask_again() {
+async fn machine_asleep_in_the_grace_window_does_not_ask_again() {
     for has_store in [false, true] {
         let (endpoint, log) = endpoint([reset(), json(KEPT)]);
         let clock = Manual::new();
@@ -560,7 +560,7 @@ async fn request_that_was_not_sent_does_not_open_the_grace_window() {
 }
 
 #[tokio::test]
-async fn second_request_that_does_not_count_leaves_the_first_outcome_unknown() {
+async fn uncounted_second_request_leaves_the_outcome_unknown() {
     let too_many = || answer_with(429, &[("retry-after", "7")], "");
     for (second, is_answer) in [(refused as fn() -> Reply, false), (too_many, true)] {
         for client in graceful(30, || [reset(), second()]) {
@@ -577,7 +577,7 @@ async fn second_request_that_does_not_count_leaves_the_first_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn unknown_code_from_the_second_request_leaves_the_first_outcome_unknown() {
+async fn unknown_code_of_a_second_request_leaves_the_outcome_unknown() {
     for client in graceful(30, || [reset(), answer(400, r#"{"error":"token_already_used"}"#)]) {
         let error = client.credentials.tokens().await.unwrap_err();
         assert!(error.is_ambiguous(), "{error}");

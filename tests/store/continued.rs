@@ -14,7 +14,7 @@ fn lost() -> Fault {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stored_refresh_token_is_sent_although_the_record_cannot_be_written() {
+async fn stored_refresh_token_is_sent_although_a_save_fails() {
     let world = World::new();
     world.worker().tokens().await.unwrap();
     sleep(MINUTE).await;
@@ -211,7 +211,7 @@ async fn attempt_after_a_roll_back_without_the_store_is_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_in_that_was_refreshed_without_the_store_does_not_undo_a_later_one() {
+async fn log_in_refreshed_offline_does_not_undo_a_later_one() {
     let world = World::new();
     let [late, other] = [world.serving(), world.worker()];
     late.tokens().await.unwrap();

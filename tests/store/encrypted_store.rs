@@ -512,7 +512,7 @@ fn invalid_key_is_an_error_that_does_not_show_it() {
 // ===== migration =====
 
 #[tokio::test]
-async fn unencrypted_record_is_read_if_allowed_and_encrypted_by_a_save() {
+async fn unencrypted_record_is_read_if_allowed_and_then_encrypted() {
     let store = MemoryStore::new();
     store.save(&record(1), None).await.unwrap();
     let sealed = EncryptedStore::new(store.clone(), key("a", 1));

@@ -334,7 +334,7 @@ async fn refused_refresh_token_is_not_sent_again_after_two_log_ins() {
 
 /// A refresh that was declared lost ends after a log-in, and changes nothing.
 #[tokio::test(start_paused = true)]
-async fn log_in_is_refreshed_after_a_late_answer_of_the_session_before() {
+async fn log_in_is_refreshed_after_a_late_answer_of_another_session() {
     for has_store in [false, true] {
         let (ask, mut asked) = mpsc::unbounded_channel();
         let mut next =

@@ -212,7 +212,7 @@ async fn a_refusal_counts_although_the_other_way_to_log_in_has_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_in_around_the_store_is_stored_with_the_next_renewal() {
+async fn tokens_of_a_password_fallback_are_stored_and_refreshed() {
     let world = World::with(|server| server.user("compass", "pass"));
     let password = || {
         Grant::new(world.endpoint(), "password")
@@ -397,7 +397,7 @@ async fn a_log_in_that_was_not_renewed_here_is_not_logged_in_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_of_many_log_ins_is_the_one_that_is_stored() {
+async fn concurrent_log_ins_leave_one_session_for_all_workers() {
     let world = World::new();
     let workers = world.workers(4);
     let sessions: Vec<_> = workers.iter().map(|_| world.server.issue()).collect();
@@ -416,7 +416,7 @@ async fn the_last_of_many_log_ins_is_the_one_that_is_stored() {
 // ===== the rejection backoff =====
 
 #[tokio::test(start_paused = true)]
-async fn with_the_rejection_backoff_on_nothing_is_sent_and_a_sibling_s_token_is_adopted() {
+async fn rejection_backoff_sends_nothing_and_adopts_a_siblings_token() {
     let world = World::new();
     let [backed_off, other] = [world.worker(), world.worker()];
     let good = Arc::new(std::sync::OnceLock::<String>::new());
@@ -728,7 +728,7 @@ async fn log_in_while_an_earlier_one_is_saved_is_not_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_configured_token_that_a_log_in_replaced_does_not_end_the_session_of_a_sibling() {
+async fn configured_token_replaced_by_a_log_in_ends_no_other_session() {
     let world = World::new();
     let other = world.worker();
     other.log_in(world.server.issue()).await.unwrap();
