@@ -68,8 +68,8 @@ use crate::replay::{ByType, Retry};
 ///   before it could be sent, for example by a log-out.
 /// - Any other error is the inner service's.
 ///
-/// With the feature `tonic`, the first two are a `tonic::Status` if the request is a gRPC request. The `TokenError` is the
-/// source of the status: see the module `grpc`.
+/// With the feature `tonic`, the first two are a `tonic::Status` if the request is a gRPC request. In the first case, the
+/// `TokenError` is the source of the status: see the module `grpc`.
 ///
 /// After a log-in or a log-out, no request of the session before is sent with the new token: see
 /// [`Credentials`](crate::Credentials).
@@ -88,6 +88,10 @@ use crate::replay::{ByType, Retry};
 /// Dropping the response future drops the request. It does not stop a refresh. If the request was rejected and waits for a
 /// newer token, a body that is still being sent ends with an error, over HTTP/1.1 with its connection. If the rejection is
 /// returned while the body is still being sent, the rest of the body is sent as it would be without the layer.
+///
+/// # Panics
+///
+/// If a request waits for a token in a runtime without a time driver (`enable_time`).
 pub struct Refresh<I, S = Credentials, C = Unauthorized, R = ByType> {
     inner: I,
     config: Arc<Config<S, C, R>>,

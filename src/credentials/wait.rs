@@ -137,23 +137,25 @@ impl Credentials {
                 (_, decision) => decision,
             }
         });
-        let (answer, departure) = match decision {
-            Decision::Use(issued, departure) => (Answer::Use(issued), departure),
-            Decision::Wait(landing, departure) => {
-                (Answer::Wait(Waiting::new(self.clone(), want.clone(), landing)), departure)
-            }
+        let (token, departure) = match decision {
+            Decision::Use(issued, departure) => (Ok(issued), departure),
+            Decision::Wait(landing, departure) => (Err(landing), departure),
             Decision::Refuse(error) => return Answer::Refuse(error),
         };
         if let (Some(departure), Ok(runtime)) = (departure, runtime) {
-            let challenge = match want {
-                Want::NewerThanRejected { challenge, .. } => challenge,
+            let challenge = match &want {
+                Want::NewerThanRejected { challenge, .. } => challenge.clone(),
                 _ => None,
             };
             // Only for the token that is refreshed now, not for the rejection of an older one.
             let challenge = challenge.filter(|_| departure.wish.cause == Cause::Rejected);
             task::start(self, departure, challenge, &runtime);
         }
-        answer
+        match token {
+            Ok(issued) => Answer::Use(issued),
+            // Last: without a time driver it panics, and the flight must have its task by then.
+            Err(landing) => Answer::Wait(Waiting::new(self.clone(), want, landing)),
+        }
     }
 
     /// Answers a request that obtained a token, and then readied its service, perhaps for a long time.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use http::StatusCode;
-use tokio::time::{Instant, advance, sleep, timeout};
+use tokio::time::{Instant, advance, timeout};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Service as _, ServiceExt as _};
 use tower_refresh::{
@@ -128,16 +128,14 @@ async fn failed_early_refresh_does_not_displace_a_working_token() {
     advance(HOUR - Duration::from_secs(200)).await;
     for error in [
         TokenError::transient("later"),
-        TokenError::misconfigured("mend me"),
+        TokenError::misconfigured("a wrong configuration"),
         TokenError::ambiguous("who knows"),
     ] {
         assert_eq!(credentials.tokens().await.unwrap().access_token().expose_secret(), "old");
         strings.next().await.fail(error);
         credentials.flush().await.unwrap();
         assert_eq!(credentials.tokens().await.unwrap().access_token().expose_secret(), "old");
-        let Some(backoff) = credentials.status().backoff else {
-            break;
-        };
+        let backoff = credentials.status().backoff.unwrap();
         // Late enough for the next refresh, and still before expiry.
         credentials.log_in(tokens("old").with_expires_in(HOUR)).await.unwrap();
         advance((HOUR - Duration::from_secs(200)).max(backoff)).await;
@@ -382,9 +380,11 @@ fn runtime_shutdown_during_a_refresh_is_an_error_not_a_hang() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let second = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let calls = Arc::new(AtomicUsize::new(0));
+    let (started, is_started) = mpsc::channel();
     let credentials = Credentials::with_policy(
         move |_: Renewal| {
             let call = calls.fetch_add(1, Ordering::SeqCst);
+            started.send(()).unwrap();
             async move {
                 if call == 0 {
                     pending::<()>().await;
@@ -401,12 +401,27 @@ fn runtime_shutdown_during_a_refresh_is_an_error_not_a_hang() {
         assert!(waiting.as_mut().poll(cx).is_pending());
         Poll::Ready(())
     }));
-    first.block_on(async { sleep(Duration::from_millis(20)).await });
+    is_started.recv_timeout(Duration::from_secs(10)).unwrap();
     first.shutdown_timeout(Duration::from_secs(5));
     let error = second.block_on(waiting).unwrap_err();
     assert!(error.is_ambiguous() && error.to_string().contains("shut down"), "{error}");
 
     let token = second.block_on(credentials.tokens()).unwrap();
+    assert_eq!(token.access_token().expose_secret(), "t");
+}
+
+/// Tokio's timers panic there, as documented.
+#[test]
+fn panic_without_a_time_driver_leaves_no_flight_without_a_task() {
+    let with = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let without = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let credentials = Credentials::with_policy(
+        |_: Renewal| async { TokenSet::bearer("t") },
+        RefreshPolicy::default().runtime(with.handle().clone()),
+    );
+    let call = || without.block_on(credentials.tokens());
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err());
+    let token = with.block_on(credentials.tokens()).unwrap();
     assert_eq!(token.access_token().expose_secret(), "t");
 }
 
@@ -494,7 +509,7 @@ fn waiter_times_out_although_the_runtime_is_not_polled() {
 
 #[tokio::test(start_paused = true)]
 async fn token_endpoint_behind_its_own_layer_is_an_error_at_once() {
-    let slot: Arc<std::sync::OnceLock<harness::Client>> = Arc::default();
+    let slot: Arc<OnceLock<harness::Client>> = Arc::default();
     let inside = Arc::clone(&slot);
     let credentials = Credentials::with_policy(
         move |_: Renewal| {
@@ -522,7 +537,7 @@ async fn token_endpoint_behind_its_own_layer_is_an_error_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn two_credentials_that_wait_for_each_other_are_a_clear_error() {
-    let second: Arc<std::sync::OnceLock<Credentials>> = Arc::default();
+    let second: Arc<OnceLock<Credentials>> = Arc::default();
     let inside = Arc::clone(&second);
     let first = Credentials::with_policy(
         move |_: Renewal| {
@@ -544,7 +559,7 @@ async fn two_credentials_that_wait_for_each_other_are_a_clear_error() {
 
 #[tokio::test(start_paused = true)]
 async fn recursion_that_leaves_the_task_ends_at_the_timeout() {
-    let slot: Arc<std::sync::OnceLock<harness::Client>> = Arc::default();
+    let slot: Arc<OnceLock<harness::Client>> = Arc::default();
     let inside = Arc::clone(&slot);
     let credentials = Credentials::with_policy(
         move |_: Renewal| {
