@@ -1,6 +1,7 @@
 //! Events of the credentials: definition, log lines and subscription.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -99,7 +100,7 @@ pub enum Event {
         /// The error of the store.
         error: TokenError,
     },
-    /// A token set that was unsaved is saved.
+    /// A token set that was unsaved is saved, or a log-in or log-out that had returned the error of the store.
     Saved,
     /// The store has a refresh token that was sent, or was about to be sent, and whose outcome is unknown. This process or
     /// another one sent it, and may have been killed.
@@ -120,11 +121,19 @@ pub enum Event {
 pub(super) const CAPACITY: usize = 64;
 
 impl Event {
+    /// Logs the event.
+    ///
+    /// The subscriber and the `Display` of a source's error are code of others. Their panic must not leave a flight or a log-in
+    /// without its task.
+    pub(super) fn trace(&self) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.log()));
+    }
+
     #[cfg_attr(
         not(feature = "tracing"),
         allow(unused_variables, reason = "the macros expand to nothing")
     )]
-    pub(super) fn trace(&self) {
+    fn log(&self) {
         match self {
             Self::RefreshFailed { error, retry_in } => {
                 trace::warning!(%error, ?retry_in, "refresh failed")

@@ -221,7 +221,7 @@ impl Credentials {
             // To have no waiter is not an error. Without an outcome the sender is dropped.
             let _ = outcome.map(|outcome| waiters.send(outcome));
         }
-        // Last: a `tracing` subscriber is code of others, and may be slow or panic.
+        // Last: a `tracing` subscriber is code of others, and may be slow.
         for event in news {
             event.trace();
         }

@@ -14,6 +14,15 @@ use tracing_subscriber::fmt::format::FmtSpan;
 /// without a subscriber run on other threads. With a second one it asks both.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
 
+/// Panics at each event of this thread until the guard is dropped.
+pub fn panic_at_each_event() -> DefaultGuard {
+    LazyLock::force(&SECOND);
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(Level::TRACE)
+        .with_writer(|| -> io::Sink { panic!("the log cannot be written") });
+    dispatcher::set_default(&subscriber.finish().into())
+}
+
 /// Records the spans and events of this thread until it is dropped.
 pub struct Log {
     lines: Lines,
