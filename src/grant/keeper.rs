@@ -301,7 +301,7 @@ impl Keeper {
     }
 
     pub(super) fn plan(&self, record: &Record, wish: &Wish, setup: &Setup) -> Plan {
-        let now = self.now().wall();
+        let now = self.now();
         self.with(|ledger| plan::plan(record, ledger, wish, setup, now))
     }
 

@@ -3,6 +3,7 @@
 //! It is behind a lock that is held for a moment, and each method leaves it consistent.
 
 use super::record::{Position, Record, Sent, WriteId};
+use crate::clock::Deadline;
 use crate::token::{RefreshToken, TokenSet};
 
 /// The knowledge of one process about the grant. Without a store, nothing else is kept.
@@ -13,8 +14,8 @@ pub(super) struct Ledger {
     pub(super) unsaved: Option<Unsaved>,
     /// An attempt that was recorded and not made, and the attempts before it: to be taken back.
     pub(super) not_made: Option<(WriteId, Option<Sent>)>,
-    /// The attempt that this process is making.
-    pub(super) sending: Option<WriteId>,
+    /// The attempt that this process is making, and until when it counts as under way.
+    pub(super) sending: Option<(WriteId, Deadline)>,
     /// The last attempt that this process has recorded.
     pub(super) ours: Option<WriteId>,
     /// The token set that the credentials have.
@@ -185,7 +186,8 @@ impl Ledger {
             self.record = Some(next);
             self.unsaved.take_if(|unsaved| *unsaved == Unsaved::Attempt);
         }
-        self.not_made = Some((by, before));
+        // One that the store may have comes first: this attempt was then made without the store.
+        self.not_made.get_or_insert((by, before));
     }
 
     /// Notes that the server has refused the refresh token of this record.

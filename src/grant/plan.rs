@@ -1,6 +1,6 @@
 //! Decides what may be sent and what must be written.
 //!
-//! It is pure: from a record, the ledger of this process, a wish and the time of day it computes the next step.
+//! It is pure: from a record, the ledger of this process, a wish and the time it computes the next step.
 //!
 //! Invariants:
 //!
@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use super::ledger::{Ledger, Set, SetId};
 use super::record::{Binding, Current, Fate, Position, Record, Sent, milliseconds_at, time_of_day};
+use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::source::{Cause, Missing};
 use crate::token::{RefreshToken, TokenSet};
@@ -91,8 +92,9 @@ pub(super) fn plan(
     ledger: &Ledger,
     wish: &Wish,
     setup: &Setup,
-    now: SystemTime,
+    at: Timestamp,
 ) -> Plan {
+    let now = at.wall();
     let has = ledger.held.filter(|held| wish.has == Some(held.id));
     let is_newer = has.is_none_or(|has| record.access_position() > has.position);
     let token = sendable(record, setup);
@@ -120,9 +122,7 @@ pub(super) fn plan(
         Fate::Unused => return send(record, previous, token, None, now),
         Fate::Sent(open) => open,
     };
-    if ledger.sending == Some(open.by)
-        && is_within(LONGEST_FETCH, open.last_ms, now, Duration::ZERO)
-    {
+    if ledger.sending.is_some_and(|(by, until)| by == open.by && !until.has_come(at)) {
         return Plan::Fail(TokenError::ambiguous(
             "this refresh token is being sent already, and the answer is still to come",
         ));

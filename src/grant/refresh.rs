@@ -13,7 +13,7 @@ use super::ledger::{Set, Unsaved};
 use super::plan::{self, Attempt, LONGEST_FETCH, Plan, Setup, Succession, Wish};
 use super::record::{Current, Position, Record, Sent, WriteId};
 use super::session;
-use crate::clock::Timestamp;
+use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
 use crate::limit::Limit;
 use crate::source::{FallbackError, Renewal};
@@ -406,7 +406,7 @@ impl Refresh<'_> {
 impl Fetched {
     /// Returns the record that follows this one.
     fn after(&self, record: &Record) -> Record {
-        match self.is_login && record.revision > 0 {
+        match self.is_login {
             true => session::log_in_by_source(record, self.current.clone()),
             false => plan::succeed(record, self.current.clone(), record.revision.saturating_add(1)),
         }
@@ -422,19 +422,25 @@ struct Sending<'a> {
 impl<'a> Sending<'a> {
     /// Begins before the attempt is written, so that there is no moment in which it is written and not known to be made.
     fn begin(keeper: &'a Keeper, by: WriteId) -> Self {
-        keeper.with(|ledger| ledger.sending = Some(by));
+        // A step of the wall clock must not make it look ended.
+        let until = Deadline::monotonic(keeper.now(), LONGEST_FETCH);
+        keeper.with(|ledger| ledger.sending = Some((by, until)));
         Self { keeper, by }
     }
 
     fn record(&self, access: Access<'_>, attempt: &Record) {
         self.keeper.with(|ledger| {
-            (ledger.ours, ledger.not_made) = (Some(self.by), None);
+            ledger.ours = Some(self.by);
             match access {
+                // The store may have an earlier attempt, which is still to be taken back.
                 Access::Offline(_) => {
                     ledger.unsaved.get_or_insert(Unsaved::Attempt);
                 }
-                Access::Stored(..) => ledger.attempted(attempt),
-                Access::Memory => {}
+                Access::Stored(..) => {
+                    ledger.not_made = None;
+                    ledger.attempted(attempt);
+                }
+                Access::Memory => ledger.not_made = None,
             }
         });
     }
@@ -442,7 +448,7 @@ impl<'a> Sending<'a> {
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
-        self.keeper.with(|ledger| ledger.sending.take_if(|by| *by == self.by));
+        self.keeper.with(|ledger| ledger.sending.take_if(|(by, _)| *by == self.by));
     }
 }
 

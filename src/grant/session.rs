@@ -71,13 +71,21 @@ pub(super) fn begin_session(
     next
 }
 
-/// Returns the record after a fallback source has logged in.
+/// Returns the record after a fallback source has logged in. The first token set of a grant begins no other session.
 pub(super) fn log_in_by_source(record: &Record, current: Current) -> Record {
     let mut next = succeed(record, current, record.revision.saturating_add(1));
-    next.epoch = next.epoch.saturating_add(1);
-    if let Some(refused) = record.refused {
-        next.supersede(refused);
+    let brought = next.refresh_token().map(|token| next.key.of(token));
+    let sent = record.sent.as_ref().map(|sent| sent.token);
+    let last = record.refresh_token().map(|token| next.key.of(token));
+    // The first source was denied with it. It must not be sent if a log-in brings it back.
+    let denied = sent.or(last).filter(|denied| Some(*denied) != brought);
+    for denied in denied.into_iter().chain(record.refused) {
+        next.supersede(denied);
     }
+    if record.revision == 0 {
+        return next;
+    }
+    next.epoch = next.epoch.saturating_add(1);
     if let Some(token) = next.refresh_token().cloned() {
         next.see_before_latest(&token);
     }

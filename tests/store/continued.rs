@@ -26,6 +26,30 @@ async fn stored_refresh_token_is_sent_although_a_save_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn unmade_attempt_is_taken_back_after_a_store_outage() {
+    for is_saved_without_an_answer in [true, false] {
+        let world = World::new();
+        let worker = world.serving();
+        worker.tokens().await.unwrap();
+        world.server.token_faults().times(2, Fault::unavailable());
+        if is_saved_without_an_answer {
+            worker.store.order(Step::SaveIntent, Order::FailAfterwards);
+            worker.refresh().await.unwrap_err();
+        } else {
+            worker.store.order(Step::SaveRest, Order::Fail);
+            worker.refresh().await.unwrap_err();
+            worker.store.go_down();
+            sleep(SECOND).await;
+            worker.refresh().await.unwrap_err();
+            worker.store.come_up();
+        }
+        assert!(world.has_open_intent().await, "{is_saved_without_an_answer}");
+        worker.flush().await.unwrap();
+        assert!(!world.has_open_intent().await, "{is_saved_without_an_answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn attempt_after_a_rotation_without_the_store_is_recorded() {
     for has_first in [true, false] {
         let world = World::new();

@@ -176,6 +176,31 @@ async fn two_late(
     answers
 }
 
+/// S14: a step of the wall clock does not end a refresh that is still sending.
+#[tokio::test]
+async fn wall_clock_step_does_not_resend_a_token_in_flight() {
+    let steps: [fn(&ManualClock); 2] =
+        [|clock| clock.rewind_wall(60 * SECOND), |clock| clock.advance_wall(600 * SECOND)];
+    for step in steps {
+        let server = Scripted::default();
+        let clock = ManualClock::new();
+        let policy = RefreshPolicy::default().timeout(5 * SECOND).clock(clock.clone());
+        let credentials = build(server.grant(&clock, "first"), policy, false);
+        let _late = server.answers_later();
+        server.answers(issued(1, 3600));
+        let mut waiting = task::spawn(credentials.tokens());
+        assert_pending!(waiting.poll());
+        while server.sent().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        step(&clock);
+        // Longer than ten timeouts.
+        clock.advance(51 * SECOND);
+        let _ = credentials.tokens().await;
+        assert_eq!(server.sent(), ["first"]);
+    }
+}
+
 async fn answer(late: oneshot::Sender<Answer>, answer: Answer) {
     late.send(answer).unwrap();
     for _ in 0..100 {

@@ -212,6 +212,24 @@ async fn a_refusal_counts_although_the_other_way_to_log_in_has_failed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn refusal_counts_if_the_fallback_brings_no_refresh_token() {
+    for rotates in [true, false] {
+        let world = World::new().dialect(|dialect| dialect.rotates = rotates);
+        let calls = Arc::new(AtomicU64::new(0));
+        let password = || Ok(TokenSet::bearer("password")?.with_expires_in(MINUTE));
+        let worker = world.worker_of(world.grant().or_else(log_in(&calls, password)));
+        let refused = worker.tokens().await.unwrap();
+        world.server.revoke_refresh_token(refresh(&refused));
+        assert_eq!(access(&worker.refresh().await.unwrap()), "password");
+        let sent = world.requests();
+        // The application brings it back.
+        assert!(worker.log_in(refused).await.unwrap_err().is_denied());
+        let _ = worker.refresh().await;
+        assert_eq!(world.requests(), sent, "{rotates}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn tokens_of_a_password_fallback_are_stored_and_refreshed() {
     let world = World::with(|server| server.user("compass", "pass"));
     let password = || {

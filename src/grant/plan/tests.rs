@@ -1,6 +1,7 @@
 //! The decisions, in tables.
 
 use super::*;
+use crate::clock::Deadline;
 use crate::grant::due::due;
 use crate::grant::ledger::{Begun, Due, Held, Unsaved};
 use crate::grant::record::{Binding, WriteId};
@@ -10,6 +11,11 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 fn start() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+}
+
+/// The time when the wall clock shows this.
+fn at(wall: SystemTime) -> Timestamp {
+    Timestamp::new(wall.duration_since(start()).unwrap_or_default(), wall)
 }
 
 fn set(name: &str) -> TokenSet {
@@ -78,7 +84,7 @@ fn planned(
     now: SystemTime,
 ) -> String {
     let access = |tokens: &TokenSet| tokens.access_token().expose_secret().to_owned();
-    match plan(record, ledger, wish, setup, now) {
+    match plan(record, ledger, wish, setup, at(now)) {
         Plan::Use(set) => format!("use {}", access(&set.tokens)),
         Plan::Ask(attempt) => match (attempt.write, attempt.refresh_token) {
             (Some(_), _) => format!("send {}", access(&attempt.previous.unwrap())),
@@ -138,10 +144,16 @@ fn refresh_token_with_an_unknown_outcome_waits_for_the_end_of_the_access_token()
 #[test]
 fn attempt_that_this_process_is_making_is_not_repeated() {
     let record = with_attempts(&record(3), 1, start());
-    let sending = Some(record.sent.as_ref().unwrap().by);
-    let ledger = Ledger { sending, ours: sending, ..holds(3) };
+    let by = record.sent.as_ref().unwrap().by;
+    let until = Deadline::monotonic(at(start()), LONGEST_FETCH);
+    let ledger = Ledger { sending: Some((by, until)), ours: Some(by), ..holds(3) };
     let wish = Wish { may_risk: true, ..wish(Cause::Expired) };
     assert_eq!(planned(&record, &ledger, &wish, &setup(), start()), "ambiguous");
+    // The wall clock may be set meanwhile.
+    for wall in [start() - HOUR, start() + HOUR] {
+        let now = Timestamp::new(Duration::ZERO, wall);
+        assert!(matches!(plan(&record, &ledger, &wish, &setup(), now), Plan::Fail(_)));
+    }
     // The source is taken for dead at last.
     let at_last = start() + LONGEST_FETCH;
     assert_eq!(planned(&record, &ledger, &wish, &setup(), at_last), "send t3");
@@ -172,7 +184,7 @@ fn refusal_after_an_unknown_outcome_names_the_time_of_the_next_attempt() {
         let record = with_attempts(&record(1), attempts, sent);
         let wish = Wish { may_risk: true, ..wish(Cause::Expired) };
         let now = sent + Duration::from_secs(10);
-        let plan = plan(&record, &holds(1), &wish, &setup(), now);
+        let plan = plan(&record, &holds(1), &wish, &setup(), at(now));
         let Plan::Fail(error) = plan else { panic!("{plan:?}") };
         let next = httpdate::fmt_http_date(sent + Duration::from_secs(pause));
         assert!(error.to_string().ends_with(&next), "{error}");
@@ -238,7 +250,7 @@ fn without_a_record_the_configured_refresh_token_has_its_turn() {
         &Ledger::default(),
         &wish(Cause::Missing),
         setup,
-        start(),
+        at(start()),
     ) {
         Plan::Ask(attempt) => *attempt,
         plan => panic!("{plan:?}"),
@@ -362,6 +374,24 @@ fn login_by_a_fallback_source_begins_an_epoch_and_not_a_login_epoch() {
 }
 
 #[test]
+fn fallback_login_supersedes_the_denied_refresh_token() {
+    let alone = || Current::new(TokenSet::bearer("alone").unwrap(), start());
+    let sent = with_attempts(&record(3), 1, start());
+    for record in [sent.clone(), record(3)] {
+        assert!(has_spent(&log_in_by_source(&record, alone()), "t3"));
+    }
+    // Some servers issue a refresh token again.
+    assert!(!has_spent(&log_in_by_source(&sent, current("t3")), "t3"));
+
+    let configured = RefreshToken::new("configured");
+    let mut first = first(&setup());
+    first.send(&configured, start());
+    let next = log_in_by_source(&first, alone());
+    assert_eq!(next.fate(&configured), Fate::Superseded);
+    assert_eq!(next.position(), Position { epoch: 1, revision: 1 });
+}
+
+#[test]
 fn different_configured_refresh_token_ends_the_stored_session_once() {
     let later = Setup { configured: Some(RefreshToken::new("later")), ..setup() };
     let Due::Write(next) = due(Some(&record(3)), &Ledger::default(), &later).unwrap() else {
@@ -481,9 +511,13 @@ fn first_attempt_after_a_doubt_is_the_first() {
     let doubted = Record { is_doubted: true, ..record(3) };
     let in_doubt = written(&doubted, &Ledger::default());
     let now = start() + HOUR;
-    let Plan::Ask(attempt) =
-        plan(&in_doubt, &holds(3), &Wish { may_risk: true, ..wish(Cause::Expired) }, &setup(), now)
-    else {
+    let Plan::Ask(attempt) = plan(
+        &in_doubt,
+        &holds(3),
+        &Wish { may_risk: true, ..wish(Cause::Expired) },
+        &setup(),
+        at(now),
+    ) else {
         panic!("not sent")
     };
     let sent = attempt.write.unwrap().sent.unwrap();
