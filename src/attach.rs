@@ -6,6 +6,7 @@ use http::HeaderName;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 
+use crate::classify::is_tchar;
 use crate::error::TokenError;
 use crate::token::AccessToken;
 
@@ -81,11 +82,6 @@ impl Default for Attach {
     fn default() -> Self {
         Self { name: AUTHORIZATION, scheme: Some("Bearer".into()), invalid: None }
     }
-}
-
-/// RFC 9110 §5.6.2
-fn is_tchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// The [kind](Self::kind) decides what the [`Credentials`](crate::Credentials) do next:
 ///
-/// | kind | meaning | next refresh |
+/// | Kind | Meaning | Next refresh |
 /// |---|---|---|
 /// | [transient](Self::transient) | a later attempt may succeed | after the backoff, which is short while requests have no token |
 /// | [ambiguous](Self::ambiguous) | the request was sent and its outcome is unknown | after the current access token has expired |
@@ -108,7 +108,7 @@ struct Inner {
 
 /// The kind of a [`TokenError`], for a `match`.
 ///
-/// [`TokenError`] has a table of what each kind leads to.
+/// For what each kind leads to, see the table at [`TokenError`].
 ///
 /// # Examples
 ///

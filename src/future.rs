@@ -1,4 +1,4 @@
-//! The way of one request: acquire a token, send, classify, and at most once refresh and send again.
+//! The path of one request: acquire a token, send, classify, and at most once refresh and send again.
 
 use std::fmt;
 use std::future::Future;
@@ -28,7 +28,7 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Dropping it drops the request, and does not stop a refresh. If the request was rejected and waits for a newer token, a
-    /// body that is still being sent ends with an error, over HTTP/1.1 with its connection.
+    /// stream that is still being sent ends with an error, over HTTP/1.1 with its connection.
     pub struct ResponseFuture<I, S, C, R, B, D>
     where
         I: Service<Request<B>>,

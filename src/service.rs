@@ -86,7 +86,7 @@ use crate::replay::{ByType, Retry};
 /// # Cancel safety
 ///
 /// Dropping the response future drops the request. It does not stop a refresh. If the request was rejected and waits for a
-/// newer token, a body that is still being sent ends with an error, over HTTP/1.1 with its connection. If the rejection is
+/// newer token, a stream that is still being sent ends with an error, over HTTP/1.1 with its connection. If the rejection is
 /// returned while the body is still being sent, the rest of the body is sent as it would be without the layer.
 ///
 /// # Panics

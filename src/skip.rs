@@ -1,4 +1,4 @@
-//! One request's wish to be left alone.
+//! How one request opts out of the layer's work.
 
 /// Skips part of the layer's work for one request, if it is in the request's extensions.
 ///

@@ -280,8 +280,8 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// RFC 9110 §5.6.2
-fn is_tchar(byte: u8) -> bool {
+/// Returns whether a scheme and the name of a parameter may contain it (RFC 9110 §5.6.2).
+pub(crate) fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

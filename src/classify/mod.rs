@@ -10,6 +10,7 @@ mod unauthorized;
 mod verdict;
 
 pub use self::challenge::Challenge;
+pub(crate) use self::challenge::is_tchar;
 #[cfg(feature = "tonic")]
 pub(crate) use self::grpc::{GRPC_STATUS, verdict as grpc_verdict};
 pub use self::unauthorized::Unauthorized;

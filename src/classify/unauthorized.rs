@@ -18,6 +18,7 @@ use super::verdict::{Classify, Verdict};
 /// | 401, each of its bearer challenges with an error that another token would not help: `insufficient_scope`, `invalid_request` (RFC 6750 §3.1), `insufficient_user_authentication` (RFC 9470 §3), `insufficient_claims` | accepted |
 /// | Any 4xx with the bearer challenge `invalid_token` (RFC 6750 §3.1) | rejected |
 /// | 200 with `grpc-status: 16` (UNAUTHENTICATED) among its headers | rejected |
+/// | 200 with `grpc-status` 2, 4, 8, 13 or 14 among its headers | unknown |
 /// | Other 2xx and 4xx, 101, 304 | accepted |
 /// | Other 1xx and 3xx, 5xx, and 407, 408, 421, 425, 429, which precede any look at the token | unknown |
 ///

@@ -97,7 +97,7 @@ impl Failure {
         after: Option<Duration>,
     ) -> TokenError {
         // To look at the store is not to ask the source.
-        let only_looks = self.has_store && self.error.is_denied();
+        let only_looks = self.has_store && self.error.is_refusal();
         let after = if only_looks { self.probe.left(now) } else { after };
         self.error.clone().with_next(NextAttempt { is_remembered, after })
     }

@@ -44,7 +44,8 @@ pub enum Event {
     Refreshed {
         /// The generation of the new token set, which is higher than that of any earlier one.
         generation: u64,
-        /// Time until the access token counts as expired, minus the leeway, or `None` if its expiry is not known.
+        /// Time until the access token counts as expired, which is the leeway before its expiry, or `None` if its expiry is not
+        /// known.
         usable_for: Option<Duration>,
     },
     /// A refresh failed.
@@ -60,8 +61,8 @@ pub enum Event {
         /// [denied](TokenError::is_denied) one, the store is still checked for tokens of other processes.
         retry_in: Option<Duration>,
     },
-    /// A refresh did not end within ten timeouts, or the source did not take in a log-in or log-out within twenty. It is no
-    /// longer waited for.
+    /// A refresh did not end within ten timeouts, or a log-in or log-out was not recorded within twenty. It is no longer waited
+    /// for.
     RefreshLost,
     /// A refresh ended after a log-in, a log-out or a newer refresh. Its result is not used.
     RefreshSuperseded,

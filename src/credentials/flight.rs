@@ -15,13 +15,15 @@ use crate::error::TokenError;
 use crate::grant::{Look, Obtained, SetId, Wish};
 use crate::target::Target;
 
-/// A flight or an adoption that occupies the source, or waits for its turn.
+/// A flight or an adoption that has the turn at the ledger, or waits for it.
 ///
 /// It is lost after ten timeouts, an adoption after twenty: it may first have to wait until the flight before it is lost.
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) id: FlightId,
     pub(super) kind: FlightKind,
+    /// True if it asks the source. One that uses only the store, or records a log-in, sends nothing.
+    pub(super) asks: bool,
     /// Until then requests wait for it although the current token has not expired.
     pub(super) patience: Deadline,
     pub(super) lost: Deadline,
@@ -54,16 +56,23 @@ pub(super) type Outcome = Result<Arc<Issued>, TokenError>;
 /// If the task is then dropped, the others would never be woken.
 pub(super) type Landing = Shared<Unconstrained<oneshot::Receiver<Outcome>>>;
 
-/// The turn to use the source: held by a flight or an adoption, first come, first served.
+/// The turn at the ledger: held by a flight or an adoption, first come, first served.
 pub(super) type Turn = Arc<Mutex<()>>;
 
 impl Flight {
-    pub(super) fn new(now: Timestamp, id: FlightId, kind: FlightKind, timing: &Timing) -> Self {
+    pub(super) fn new(
+        now: Timestamp,
+        id: FlightId,
+        kind: FlightKind,
+        asks: bool,
+        timing: &Timing,
+    ) -> Self {
         let times = if kind == FlightKind::Adopting { 2 * LOST_AFTER } else { LOST_AFTER };
         let (sender, receiver) = oneshot::channel();
         Self {
             id,
             kind,
+            asks,
             patience: Deadline::monotonic(now, timing.timeout),
             lost: Deadline::monotonic(now, timing.timeout.saturating_mul(times)),
             was_overdue: false,

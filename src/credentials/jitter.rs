@@ -9,7 +9,7 @@ impl Dice {
         Self(seed | 1)
     }
 
-    /// At least 0, less than 1.
+    /// Returns a number from 0 to 1, without 1.
     pub(super) fn roll(&mut self) -> f64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

@@ -1,7 +1,7 @@
 //! The current token set, and the refresh that obtains the next one.
 //!
 //! A *flight* is a refresh in flight, a look at the store or a save in the background. An *adoption* is a log-in or a log-out that
-//! has yet to be recorded. Both take turns to use the source.
+//! has yet to be recorded. Both take turns at the ledger of the grant.
 //!
 //! | Module | Content |
 //! |---|---|

@@ -99,8 +99,8 @@ impl RefreshPolicy {
 
     /// Sets how long no refresh starts after a failure: after the first one, and at most.
     ///
-    /// The backoff doubles with each failure in a row. A `Retry-After` of the token endpoint extends it, by at most an hour. A random
-    /// share of up to a half is taken off. The defaults are 1 second and 60 seconds.
+    /// The backoff doubles with each failure in a row. A random share of up to a half is taken off. A
+    /// longer `Retry-After` of the token endpoint replaces it, up to an hour. The defaults are 1 second and 60 seconds.
     ///
     /// While requests have no usable token, the backoff after a [transient](crate::TokenError::is_transient) failure is at most 5
     /// seconds or `first`, if that is longer, so that requests succeed soon after the end of an outage. It is `first` if the

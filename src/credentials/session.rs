@@ -1,4 +1,4 @@
-//! Whose tokens a request may be sent with.
+//! The session of a request: whose tokens it may be sent with.
 //!
 //! A request belongs to the session in which its token was obtained, or would have been: after a log-in or a log-out it is
 //! neither sent nor sent again, because the token would be that of another user. A request that is made while there is no

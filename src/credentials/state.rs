@@ -146,7 +146,7 @@ impl State {
             self.current = None;
             self.effects.news.push(Event::LoggedOut);
         }
-        let id = self.occupy(now, FlightKind::Adopting).id;
+        let id = self.occupy(now, FlightKind::Adopting, false).id;
         Adoption { id, set, epoch: self.epoch, turn: Arc::clone(&self.turn) }
     }
 
@@ -286,7 +286,7 @@ impl State {
         Status {
             token: match current {
                 None => TokenStatus::Missing,
-                Some(current) if current.is_expired(now) => TokenStatus::Expired,
+                Some(current) if self.end_of(current).has_come(now) => TokenStatus::Expired,
                 Some(current) if is_replaced || self.evidence.is_doubted(&current.witness) => {
                     TokenStatus::Rejected
                 }

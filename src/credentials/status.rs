@@ -55,7 +55,8 @@ pub struct Status {
     pub token: TokenStatus,
     /// The generation of the current token set, which is higher than that of any earlier one.
     pub generation: Option<u64>,
-    /// Time until the access token counts as expired, minus the leeway, or `None` if there is no token or its expiry is not known.
+    /// Time until the access token counts as expired, which is the leeway before its expiry, or `None` if there is no token or its
+    /// expiry is not known. After a failed refresh, the token is used for the leeway too.
     #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
     pub usable_for: Option<Duration>,
     /// Time of day at which the refresh token expires, as stated by the server, or `None` if there is no refresh token or
@@ -64,7 +65,7 @@ pub struct Status {
     /// This is information: the refresh token is also sent after this time, and the server decides.
     #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::since_epoch"))]
     pub refresh_token_expires_at: Option<SystemTime>,
-    /// True if a refresh is in flight, or the source is taking in a log-in or log-out.
+    /// True if a refresh, a look at the store or a save is in flight, or a log-in or log-out is being recorded.
     pub refreshing: bool,
     /// The last failure, unless a refresh or a log-in has succeeded since.
     #[cfg_attr(feature = "serde", serde(serialize_with = "error"))]
@@ -97,7 +98,7 @@ pub struct Status {
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum TokenStatus {
-    /// No token has been obtained.
+    /// There is no token: none was obtained, or it was removed by a log-out.
     Missing,
     /// The token is used.
     Fresh,

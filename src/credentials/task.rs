@@ -86,7 +86,7 @@ impl Credentials {
         let (credentials, session) = (self.clone(), Some(tokens));
         let _work = self.shared.work.subscribe();
         let adopting = Adopting { credentials, adoption, session, is_saved: false, _work };
-        run(self, &runtime, adopting.record(), "was notified of a log-in or log-out").await
+        run(self, &runtime, adopting.record(), "a log-in or log-out was recorded").await
     }
 
     /// Waits until no refresh is in flight and each log-in and log-out is recorded, and then saves unsaved tokens.
@@ -152,7 +152,7 @@ async fn run(
 ) -> Result<(), TokenError> {
     spawn(credentials, runtime, task).await.unwrap_or_else(|_| {
         Err(TokenError::ambiguous(format!(
-            "the source panicked or its runtime was shut down while it {activity}"
+            "the source or the store panicked, or the runtime was shut down, while {activity}"
         )))
     })
 }
@@ -222,7 +222,9 @@ impl Drop for Flying {
         }
         let error = match self.asked {
             false => TokenError::transient("the runtime was shut down before the refresh began"),
-            true if std::thread::panicking() => TokenError::ambiguous("the token source panicked"),
+            true if std::thread::panicking() => {
+                TokenError::ambiguous("the token source or the store panicked")
+            }
             true => TokenError::ambiguous("the runtime was shut down during the refresh"),
         };
         let landed = match self.departure.errand {
@@ -275,7 +277,7 @@ impl Drop for Adopting {
             // The runtime has been shut down. The ledger must not go on with the session before.
             credentials.shared.keeper.log_in_unsaved(self.adoption.set, tokens);
         }
-        if !self.is_saved {
+        if !self.is_saved && credentials.lock().epoch == self.adoption.epoch {
             credentials.shared.keeper.session_is_late();
         }
         credentials.decide(|state, now| state.adopted(now, &self.adoption, self.is_saved));

@@ -236,7 +236,7 @@ impl Waiting {
         Self { credentials, want, epoch, landing, patience, asks: 0 }
     }
 
-    /// Returns whether a token will do that is current but not new.
+    /// Returns whether the current token will do, although it is not new.
     fn takes_any(&self) -> bool {
         matches!(self.want, Want::Token | Want::TokenOf(_))
     }

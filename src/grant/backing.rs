@@ -49,7 +49,9 @@ pub(crate) enum Failure {
 impl Failure {
     pub(super) fn into_error(self) -> TokenError {
         match self {
-            Self::Conflict => TokenError::transient("the record of the grant changes all the time"),
+            Self::Conflict => TokenError::transient(
+                "gave up after too many concurrent changes to the record of the grant",
+            ),
             Self::Unavailable(error) | Self::Failed(error) => error,
         }
     }

@@ -12,7 +12,8 @@ use crate::token::TokenSet;
 
 /// A [`TokenSource`](crate::TokenSource) without its type, for a field or for a source that the configuration selects.
 ///
-/// [`TokenSource::boxed`](crate::TokenSource::boxed) creates one. Clones share the source. A clone does not allocate, and a fetch makes two small allocations.
+/// [`TokenSource::boxed`](crate::TokenSource::boxed) creates one. Clones share the source. A clone does not allocate, and a fetch
+/// allocates its future.
 ///
 /// # Examples
 ///

@@ -104,7 +104,8 @@ impl Renewal {
         self.cause
     }
 
-    /// Returns the previous token set, or `None` at first and after [`Credentials::log_out`](crate::Credentials::log_out).
+    /// Returns the previous token set, or `None` at first, after [`Credentials::log_out`](crate::Credentials::log_out), and once the
+    /// server has refused or replaced its refresh token.
     pub fn previous(&self) -> Option<&TokenSet> {
         self.previous.as_ref()
     }

@@ -61,7 +61,7 @@ pub struct StoredTokens {
     #[serde(deserialize_with = "known_format")]
     version: u32,
     write_id: WriteId,
-    /// Begun anew by a log-in or a log-out of the application.
+    /// Counts the sessions.
     pub(super) epoch: u64,
     /// Counts the token sets, over all epochs.
     pub(super) revision: u64,
@@ -174,7 +174,8 @@ impl StoredTokens {
         self.write_id
     }
 
-    /// Returns the number of the session: each log-in and log-out by the application begins a new one.
+    /// Returns the number of the session. Each log-in and log-out begins a new one, as does a log-in by a fallback source, and a
+    /// different configured refresh token.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }

@@ -44,7 +44,7 @@ impl State {
         let is_good_elsewhere =
             || self.usable(now).is_some() && self.evidence.speaks_for_the_token(now);
         let may_risk = self.may_risk(now) || cause == Cause::Rejected && !is_good_elsewhere();
-        let flight = self.occupy(now, kind);
+        let flight = self.occupy(now, kind, errand == Errand::Refresh);
         let (id, landing) = (flight.id, flight.landing.clone());
         Departure {
             id,
@@ -58,11 +58,11 @@ impl State {
         }
     }
 
-    pub(super) fn occupy(&mut self, now: Timestamp, kind: FlightKind) -> &Flight {
+    pub(super) fn occupy(&mut self, now: Timestamp, kind: FlightKind, asks: bool) -> &Flight {
         self.end_flight(None);
         self.flights += 1;
         let id = FlightId(self.flights);
-        self.flight.insert(Flight::new(now, id, kind, &self.timing))
+        self.flight.insert(Flight::new(now, id, kind, asks, &self.timing))
     }
 
     pub(super) fn end_flight(&mut self, outcome: Option<Outcome>) {
@@ -74,12 +74,11 @@ impl State {
         if !flight.is_lost(now, &self.timing) {
             return;
         }
-        let kind = flight.kind;
+        let asks = flight.asks;
         self.end_flight(None);
         self.give_up_on_turn();
         self.effects.news.push(Event::RefreshLost);
-        // A lost log-in or log-out has sent nothing, and is recorded in the end.
-        if kind != FlightKind::Adopting {
+        if asks {
             let error = "a refresh did not end, and is no longer waited for";
             self.remember(now, TokenError::ambiguous(error)).ask_at_once();
             let current = self.generation;

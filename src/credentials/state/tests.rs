@@ -230,7 +230,7 @@ impl Model {
                 }
                 if let Decision::Refuse(error) = &decision {
                     assert!(error.is_remembered());
-                    let only_looks = self.state.setup.has_store && error.is_denied();
+                    let only_looks = self.state.setup.has_store && error.is_refusal();
                     let backoff = self.state.status(now).backoff;
                     assert!(only_looks || error.asked_again_in() == backoff);
                     let is_short = error.asked_again_in().is_some_and(|it| it <= OUTAGE_PAUSE);
@@ -378,6 +378,8 @@ impl Model {
         }
         let status = self.state.status(now);
         assert!(status.rejection_backoff.is_none() || self.state.usable(now).is_some());
+        let is_usable = !matches!(status.token, TokenStatus::Missing | TokenStatus::Expired);
+        assert_eq!(is_usable, self.state.usable(now).is_some(), "{status:?}");
         // Each flight that requests wait for has a task that ends it.
         if let Some(id) = self.flight_id() {
             let flying = self.flying.iter().any(|(departure, _)| departure.id == id);
@@ -560,6 +562,7 @@ fn after_an_unknown_outcome_the_leeway_does_not_count() {
         model.land(&lost, Err(TokenError::ambiguous("cut")));
         assert!(!lost.wish.may_risk);
         for second in 500..600 {
+            assert_eq!(model.state.status(model.now()).token, TokenStatus::Stale);
             // In the leeway requests go on with the token, and a refresh behind them may send again if no store shares it.
             match model.token() {
                 Decision::Use(_, None) => {}
@@ -656,10 +659,16 @@ fn target_that_rejects_every_token_makes_no_request_wait() {
 
 #[test]
 fn session_of_other_credentials_that_ended_denies_nothing_for_good() {
-    let mut model = Model::steady();
-    let backoff = model.fail(super::super::session::is_over());
-    model.pass(backoff);
-    assert!(matches!(model.token(), Decision::Wait(_, Some(_))));
+    for has_store in [true, false] {
+        let mut model = Model::steady();
+        model.state.setup.has_store = has_store;
+        let backoff = model.fail(super::super::session::is_over());
+        let Decision::Refuse(error) = model.token() else { panic!("no backoff") };
+        let next = format!("is asked again in {backoff:.1?}");
+        assert!(error.to_string().ends_with(&next), "{error}");
+        model.pass(backoff);
+        assert!(matches!(model.token(), Decision::Wait(_, Some(_))));
+    }
 }
 
 #[test]
@@ -705,6 +714,21 @@ fn request_after_ten_timeouts_declares_an_early_refresh_lost() {
     model.token();
     assert!(model.has_news(|event| matches!(event, Event::RefreshLost)));
     assert!(!Arc::ptr_eq(&model.state.turn, &turn));
+}
+
+#[test]
+fn lost_look_at_the_store_is_no_unknown_outcome() {
+    let mut model = with_a_store();
+    model.pass(STALE * 2);
+    let Decision::Wait(_, Some(departure)) = model.token() else { panic!("not expired") };
+    model.land(&departure, Err(TokenError::denied("gone")));
+    model.pass(LOOK_AGAIN);
+    let Decision::Wait(_, Some(look)) = model.token() else { panic!("not looked at") };
+    assert_eq!(look.errand, Errand::Look);
+    model.pass(TIMEOUT * LOST_AFTER);
+    let decision = model.token();
+    assert!(model.has_news(|event| matches!(event, Event::RefreshLost)));
+    assert!(model.state.status(model.now()).error.unwrap().is_denied(), "{decision:?}");
 }
 
 #[test]

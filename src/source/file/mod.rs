@@ -123,7 +123,9 @@ impl TokenFile {
                 "the token file {path} is empty: check that the program that writes it is running"
             )
         } else {
-            format!("the token file {path} changes all the time: write it less often")
+            format!(
+                "the token file {path} changed at each of {READINGS} readings: write it less often"
+            )
         }))
     }
 

@@ -100,7 +100,7 @@ async fn file_that_changes_all_the_time_is_a_transient_error() {
         }
     };
     let error = told.unwrap_err();
-    assert!(error.is_transient() && error.to_string().contains("changes all the time"), "{error}");
+    assert!(error.is_transient() && error.to_string().contains("changed at each of"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

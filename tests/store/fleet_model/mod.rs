@@ -26,7 +26,7 @@ use tower_refresh::oauth2::{Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::testing::{AuthorizationServer, Fault, Rotation, TokioClock};
 use tower_refresh::{
     Clock, Credentials, Event, Events, OnUnavailable, RefreshLayer, RefreshPolicy, Renewal,
-    SourceInfo, Timestamp, TokenError, TokenSet, TokenSource, TokenStatus,
+    SourceInfo, Status, Timestamp, TokenError, TokenSet, TokenSource, TokenStatus,
 };
 use world::{Blow, Class, Health, Life, Network, OpFault, Point, Storage, Trap, View, World};
 
@@ -769,8 +769,10 @@ async fn wished(
     };
     match wish {
         Wish::Token => {
-            let token = credentials.status().token;
-            let works = matches!(token, TokenStatus::Fresh | TokenStatus::Stale);
+            let Status { token, usable_for, .. } = credentials.status();
+            // After a failed refresh a token is used to its end, which may come while the request waits.
+            let works = matches!(token, TokenStatus::Fresh | TokenStatus::Stale)
+                && usable_for != Some(Duration::ZERO);
             let asked = Asked::now(life, &credentials);
             let outcome = credentials.tokens().await;
             if matches!(token, TokenStatus::Missing | TokenStatus::Expired) {
