@@ -12,7 +12,7 @@ use tower_service::Service;
 use crate::acquire::Failure;
 use crate::classify::{Challenge, Classify, Verdict};
 use crate::config::Config;
-use crate::credentials::{Answer, Issued, Waiting, Want};
+use crate::credentials::{Answer, Generation, Issued, Waiting, Want};
 use crate::error::{BoxError, TokenError};
 use crate::find::FindCredentials;
 use crate::replay::{Retry, SpareHead};
@@ -74,7 +74,7 @@ impl<B, F> First<B, F> {
         // The service is cloned only if there is a spare to send with it.
         let spare = spare.map(|(head, body)| Spare { head, body, service: service.clone() });
         let response = service.call(Request::from_parts(head, body));
-        let sent = OnTrial { token, target, found };
+        let sent = OnTrial { generation: token.generation, target, found };
         Ok((response, Sent::First(FirstSent { sent, spare })))
     }
 }
@@ -115,7 +115,7 @@ impl<B, F> Last<B, F> {
             return Err(not_sent_again(&head, &error));
         }
         let response = service.call(Request::from_parts(head, body));
-        Ok((response, Sent::Last(OnTrial { token, target, found })))
+        Ok((response, Sent::Last(OnTrial { generation: token.generation, target, found })))
     }
 }
 
@@ -159,7 +159,7 @@ pub(crate) struct FirstSent<I, F, T> {
 
 /// The token that the response is a verdict on, and where it was sent.
 pub(crate) struct OnTrial<F> {
-    token: Arc<Issued>,
+    generation: Generation,
     target: Target,
     found: F,
 }
@@ -191,12 +191,14 @@ impl<I, F, T> Sent<I, F, T> {
         let verdict = config.classify.classify(response.status(), response.headers());
         let credentials = config.find.found(&sent.found);
         match (self, verdict) {
-            (Self::First(_), Verdict::Accepted) => credentials.accepted(&sent.token, sent.target),
+            (Self::First(_), Verdict::Accepted) => {
+                credentials.accepted(sent.generation, sent.target)
+            }
             (Self::Last(_), Verdict::Accepted) => {
-                credentials.retry_accepted(&sent.token, sent.target);
+                credentials.retry_accepted(sent.generation, sent.target);
             }
             (Self::Last(_), Verdict::Rejected) => {
-                credentials.retry_rejected(&sent.token, sent.target);
+                credentials.retry_rejected(sent.generation, sent.target);
             }
             _ => {}
         }
@@ -227,13 +229,12 @@ impl<I, F, T> FirstSent<I, F, T> {
         S: FindCredentials<Found = F>,
         R: Retry<B, Spare = T>,
     {
-        let Self { sent: OnTrial { token, target, found }, spare } = self;
+        let Self { sent: OnTrial { generation, target, found }, spare } = self;
         let credentials = config.find.found(&found);
         let can_wait = |spare: &Spare<I, T>| !credentials.is_own_request(spare.head.extensions());
         // Before the refresh starts: the rest of the body would be sent in vain.
         let spare = spare.filter(can_wait).and_then(|spare| spare.pause(&config.retry));
         let challenge = Challenge::for_source(response.headers());
-        let generation = token.generation;
         let answer = credentials.ask(Want::NewerThanRejected { generation, target, challenge });
         let Some((head, body, service)) = spare else {
             // The refresh goes on without this request.

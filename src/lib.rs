@@ -193,6 +193,7 @@ mod layer;
     allow(dead_code, reason = "a whole exchange is for a token endpoint or a store")
 )]
 mod limit;
+mod lock;
 #[cfg(feature = "oauth2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "oauth2")))]
 pub mod oauth2;

@@ -158,7 +158,7 @@ where
 
         let first = First::new(head, body, found);
         let credentials = config.find.found(first.found());
-        let token = match credentials.fresh() {
+        let token = match credentials.with_fresh(Arc::clone) {
             Some(token) => token,
             None => match credentials.ask(Want::TokenOf(None)) {
                 Answer::Use(token) => token,

@@ -21,6 +21,7 @@ mod suspect;
 mod tests;
 mod witness;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::budget::{Budgets, Share};
@@ -36,6 +37,7 @@ use crate::target::Target;
 #[derive(Debug)]
 pub(super) struct Evidence {
     backoff: Backoff,
+    witness: Arc<Witness>,
     /// The number of acceptances that were heard. Most are not: see [`Witness`].
     acceptances: u64,
     /// True if a response has accepted the current token.
@@ -68,6 +70,7 @@ impl Evidence {
     pub(super) fn new(backoff: Backoff) -> Self {
         Self {
             backoff,
+            witness: Arc::default(),
             acceptances: 0,
             is_accepted: false,
             is_awaited: true,
@@ -78,14 +81,20 @@ impl Evidence {
         }
     }
 
+    /// Returns the witness that requests report the acceptances to.
+    pub(super) fn witness(&self) -> Arc<Witness> {
+        Arc::clone(&self.witness)
+    }
+
     /// Takes in that there is a new token, of which nothing is known.
-    pub(super) fn token_issued(&mut self) {
+    pub(super) fn token_issued(&mut self, generation: Generation) {
         self.is_accepted = false;
         self.is_awaited = true;
         self.doubted = None;
         for suspect in &mut self.suspects {
             suspect.token_issued(self.acceptances);
         }
+        self.ask(generation);
     }
 
     /// Judges a rejection of the current token by a target.
@@ -151,8 +160,8 @@ impl Evidence {
     }
 
     /// Takes in the acceptances of the current token, which are noted without the lock.
-    pub(super) fn hear(&mut self, witness: &Witness) {
-        if self.is_awaited && witness.has_accepted() {
+    pub(super) fn hear(&mut self, current: Generation) {
+        if self.is_awaited && self.witness.has_accepted(current) {
             self.acceptances += 1;
             self.is_accepted = true;
             self.is_awaited = false;
@@ -196,13 +205,14 @@ impl Evidence {
     }
 
     /// Has the witness note the acceptances that matter.
-    pub(super) fn ask(&self, witness: &Witness) {
-        witness.ask(self.is_awaited, self.uncleared().map(|suspect| suspect.target));
+    pub(super) fn ask(&self, current: Generation) {
+        let suspects = self.uncleared().map(|suspect| suspect.target);
+        self.witness.ask(current, self.is_awaited, suspects);
     }
 
     /// Returns whether the current token was rejected and not accepted since.
-    pub(super) fn is_doubted(&self, witness: &Witness) -> bool {
-        self.doubted.is_some() && !(self.is_awaited && witness.has_accepted())
+    pub(super) fn is_doubted(&self, current: Generation) -> bool {
+        self.doubted.is_some() && !(self.is_awaited && self.witness.has_accepted(current))
     }
 
     /// Returns the longest time for which the rejections of some target start no refresh.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -15,6 +15,8 @@ use tokio::time::Sleep;
 
 use super::backoff::Setup;
 use super::event::{self, Event, Events};
+use super::evidence::Witness;
+use super::generation::Generation;
 use super::issued::Issued;
 use super::policy::RefreshPolicy;
 use super::state::{Effects, State};
@@ -22,6 +24,7 @@ use super::status::Status;
 use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
 use crate::grant::{Keeper, Store};
+use crate::lock::Lock;
 use crate::source::{BoxTokenSource, FetchedFor, TokenSource as _, Watch};
 use crate::target::Target;
 use crate::token::TokenSet;
@@ -76,10 +79,12 @@ pub(super) struct Shared {
     policy: RefreshPolicy,
     /// Detects a change of the source's input. Must not be called under the lock.
     watch: Option<Watch>,
-    /// The token that requests use without the lock, and until when. Written only under the lock, so that it never becomes older.
-    published: ArcSwapOption<(Arc<Issued>, Deadline)>,
-    #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
-    state: std::sync::Mutex<State>,
+    /// The token that requests use without the lock. Written only under the lock, so that it never becomes older.
+    published: ArcSwapOption<Published>,
+    /// The acceptances that requests note without the lock.
+    witness: Arc<Witness>,
+    /// The one lock that guards the state.
+    state: Lock<State>,
     /// Made for the first subscriber. The buffer would be most of the memory of idle credentials.
     events: OnceLock<broadcast::Sender<Event>>,
     /// Each flight and each adoption has a receiver until it has ended.
@@ -106,8 +111,8 @@ impl Credentials {
                 policy,
                 watch: info.watch,
                 published: ArcSwapOption::empty(),
-                #[expect(clippy::disallowed_types, reason = "the one lock that guards the state")]
-                state: std::sync::Mutex::new(state),
+                witness: state.witness(),
+                state: Lock::new(state),
                 events: OnceLock::new(),
                 work: watch::Sender::new(()),
             }),
@@ -134,11 +139,10 @@ impl Credentials {
     /// # }
     /// ```
     pub fn current(&self) -> Option<TokenSet> {
-        let issued = self.fresh().or_else(|| {
+        self.with_fresh(|issued| issued.tokens.clone()).or_else(|| {
             let now = self.now();
-            self.lock().current(now)
-        });
-        issued.map(|issued| issued.tokens.clone())
+            self.lock().current(now).map(|issued| issued.tokens.clone())
+        })
     }
 
     /// Returns a snapshot of the current state.
@@ -165,29 +169,31 @@ impl Credentials {
 
     // ===== for requests =====
 
-    /// Returns the fresh token, if there is one. Takes no lock and allocates nothing.
-    pub(crate) fn fresh(&self) -> Option<Arc<Issued>> {
+    /// Lends the fresh token, if there is one. Takes no lock and allocates nothing.
+    ///
+    /// Nor does it count a reference, which all threads that send requests would write.
+    pub(crate) fn with_fresh<T>(&self, borrow: impl FnOnce(&Arc<Issued>) -> T) -> Option<T> {
         let published = self.shared.published.load();
-        let (issued, until) = &**published.as_ref()?;
-        (!until.has_come(self.now())).then(|| Arc::clone(issued))
+        let Published { issued, until } = &**published.as_ref()?;
+        (!until.has_come(self.now())).then(|| borrow(issued))
     }
 
-    /// A response accepted the token.
-    pub(crate) fn accepted(&self, token: &Issued, target: Target) {
-        if token.accepted(target) {
-            self.decide(|state, now| state.accepted(now, token.generation, target));
+    /// A response accepted the token of this generation.
+    pub(crate) fn accepted(&self, generation: Generation, target: Target) {
+        if self.shared.witness.accepted(generation, target) {
+            self.decide(|state, now| state.accepted(now, generation, target));
         }
     }
 
-    /// The response to a second attempt accepted the token.
-    pub(crate) fn retry_accepted(&self, token: &Issued, target: Target) {
-        token.accepted(target);
+    /// The response to a second attempt accepted the token of this generation.
+    pub(crate) fn retry_accepted(&self, generation: Generation, target: Target) {
+        self.shared.witness.accepted(generation, target);
         self.decide(|state, now| state.retry_accepted(now, target));
     }
 
-    /// The response to a second attempt rejected the token as well.
-    pub(crate) fn retry_rejected(&self, token: &Issued, target: Target) {
-        self.decide(|state, now| state.retry_rejected(now, token.generation, target));
+    /// The response to a second attempt rejected the token of this generation as well.
+    pub(crate) fn retry_rejected(&self, generation: Generation, target: Target) {
+        self.decide(|state, now| state.retry_rejected(now, generation, target));
     }
 
     /// Returns whether these are the extensions of a token request for these credentials, in any task.
@@ -233,17 +239,16 @@ impl Credentials {
         // After a failure, each request checks the source's input for a change.
         let watches = self.shared.watch.is_some() && state.has_failed();
         let next = state.published(now).filter(|_| !watches);
-        let old = published.as_ref().map(|published| &**published);
-        let new = next.map(|(issued, until)| (Arc::clone(issued), until));
-        let key = |it: &(Arc<Issued>, Deadline)| (it.0.generation, it.1);
-        if old.map(key) != new.as_ref().map(key) {
-            self.shared.published.store(new.map(Arc::new));
+        let old = published.as_ref().map(|old| (old.issued.generation, old.until));
+        if old != next.map(|(issued, until)| (issued.generation, until)) {
+            let new = |(issued, until)| Arc::new(Published { issued: Arc::clone(issued), until });
+            self.shared.published.store(next.map(new));
         }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that can panic runs under the lock, and the state is consistent between two decisions.
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock()
     }
 
     /// Ends the backoffs if the source's input has changed since a refresh failed, or since its token was rejected.
@@ -306,6 +311,12 @@ pub(crate) fn recursion() -> TokenError {
     TokenError::misconfigured(
         "the token source waits for its own token: its HTTP client must not pass through the RefreshLayer that it feeds",
     )
+}
+
+/// The token that requests use without the lock, and until when.
+struct Published {
+    issued: Arc<Issued>,
+    until: Deadline,
 }
 
 impl fmt::Debug for Credentials {

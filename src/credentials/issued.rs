@@ -3,12 +3,10 @@
 use std::cmp::min;
 use std::time::Duration;
 
-use super::evidence::Witness;
 use super::generation::Generation;
 use super::policy::{LIFETIME_MAX, Timing};
 use super::session::Session;
 use crate::clock::{Deadline, Timestamp};
-use crate::target::Target;
 use crate::token::{Expiry, TokenSet};
 
 /// A token set that was issued to requests.
@@ -23,7 +21,6 @@ pub(crate) struct Issued {
     pub(super) stale: Deadline,
     pub(super) expired: Deadline,
     pub(super) ends: Deadline,
-    pub(super) witness: Witness,
 }
 
 impl Issued {
@@ -54,8 +51,8 @@ impl Issued {
             (None, Some(lifetime)) => ends.before(timing.refresh_ahead_of(lifetime, share)),
             (None, None) => Deadline::NEVER,
         };
-        let (stale, witness) = (stale.or_earlier(expired), Witness::new());
-        Self { tokens, generation, session, stale, expired, ends, witness }
+        let stale = stale.or_earlier(expired);
+        Self { tokens, generation, session, stale, expired, ends }
     }
 
     /// Returns the reason if a token set that was just obtained has expired already.
@@ -85,13 +82,6 @@ impl Issued {
 
     pub(super) fn is_expired(&self, now: Timestamp) -> bool {
         self.expired.has_come(now)
-    }
-
-    /// Notes that a response accepted this token. Returns whether the state must know, since the target may be a suspect.
-    ///
-    /// Takes no lock. For a token that is known to be good it costs one relaxed load.
-    pub(super) fn accepted(&self, target: Target) -> bool {
-        self.witness.accepted(target)
     }
 }
 

@@ -32,6 +32,7 @@ mod wait;
 
 pub use self::builder::{CredentialsBuilder, OnUnavailable};
 pub use self::event::{Event, Events};
+pub(crate) use self::generation::Generation;
 pub use self::handle::Credentials;
 pub(crate) use self::handle::recursion;
 pub use self::into::IntoCredentials;

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::backoff::{Failure, Setup};
 use super::event::Event;
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Witness};
 use super::flight::{Adoption, Departure, Flight, FlightKind, Landing, Outcome, Turn};
 use super::generation::Generation;
 use super::issued::Issued;
@@ -119,6 +119,11 @@ impl State {
         }
     }
 
+    /// Returns the witness that requests report the acceptances to, without the lock.
+    pub(super) fn witness(&self) -> Arc<Witness> {
+        self.evidence.witness()
+    }
+
     // ===== sessions =====
 
     /// The application logs in, or out if there are no tokens. It takes effect at once.
@@ -188,7 +193,7 @@ impl State {
             }
             self.is_over_on_arrival = reason.is_some();
         }
-        self.evidence.token_issued();
+        self.evidence.token_issued(generation);
         Arc::clone(self.current.insert(Arc::new(issued)))
     }
 
@@ -287,7 +292,7 @@ impl State {
             token: match current {
                 None => TokenStatus::Missing,
                 Some(current) if self.end_of(current).has_come(now) => TokenStatus::Expired,
-                Some(current) if is_replaced || self.evidence.is_doubted(&current.witness) => {
+                Some(current) if is_replaced || self.evidence.is_doubted(current.generation) => {
                     TokenStatus::Rejected
                 }
                 Some(current) if current.is_stale(now) => TokenStatus::Stale,
@@ -325,12 +330,12 @@ impl State {
 
     /// Changes the evidence, after it has taken in the acceptances so far.
     fn with_evidence<T>(&mut self, change: impl FnOnce(&mut Evidence) -> T) -> T {
-        let Some(current) = &self.current else {
+        let Some(Issued { generation, .. }) = self.current.as_deref() else {
             return change(&mut self.evidence);
         };
-        self.evidence.hear(&current.witness);
+        self.evidence.hear(*generation);
         let changed = change(&mut self.evidence);
-        self.evidence.ask(&current.witness);
+        self.evidence.ask(*generation);
         changed
     }
 

@@ -57,8 +57,8 @@ impl Credentials {
     /// ```
     #[doc(alias = "token")]
     pub async fn tokens(&self) -> Result<TokenSet, TokenError> {
-        if let Some(issued) = self.fresh() {
-            return Ok(issued.tokens.clone());
+        if let Some(tokens) = self.with_fresh(|issued| issued.tokens.clone()) {
+            return Ok(tokens);
         }
         self.wait_for(Want::Token).await
     }
@@ -163,7 +163,8 @@ impl Credentials {
     /// With `may_have_expired`, a token is used although it has expired meanwhile: a token without a lifetime serves the requests
     /// that waited for it.
     pub(crate) fn recheck(&self, token: Arc<Issued>, may_have_expired: bool) -> Answer {
-        if let Some(fresh) = self.fresh().filter(|fresh| fresh.session == token.session) {
+        let fresh = self.with_fresh(Arc::clone);
+        if let Some(fresh) = fresh.filter(|fresh| fresh.session == token.session) {
             return Answer::Use(fresh);
         }
         let want = Want::TokenOf(Some(token.session));

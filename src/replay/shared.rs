@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::mem;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::task::{Context, Waker};
 
 use http_body::{Body, SizeHint};
@@ -137,24 +137,3 @@ impl fmt::Display for Cut {
 }
 
 impl Error for Cut {}
-
-/// A lock that a panic does not poison.
-///
-/// The only foreign code that runs under it is `is_end_stream` and `size_hint` of a body. Bodies are polled, dropped and woken
-/// outside.
-#[expect(
-    clippy::disallowed_types,
-    reason = "two tasks share a body, and the lock of the credentials is not theirs"
-)]
-pub(super) struct Lock<T>(std::sync::Mutex<T>);
-
-impl<T> Lock<T> {
-    pub(super) fn new(value: T) -> Self {
-        #[expect(clippy::disallowed_types, reason = "see the type")]
-        Self(std::sync::Mutex::new(value))
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}

@@ -11,8 +11,9 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
 use super::kept::Kept;
-use super::shared::{Cut, Lock, Phase, Rest, Shared};
+use super::shared::{Cut, Phase, Rest, Shared};
 use crate::error::BoxError;
+use crate::lock::Lock;
 
 /// A body that two attempts share: the handle of the first or of the second attempt.
 ///
@@ -67,6 +68,8 @@ pub struct StreamSpare<B> {
     shared: Option<Handle<B>>,
 }
 
+/// The only foreign code that runs under the lock is `is_end_stream` and `size_hint` of the body. Bodies are polled, dropped and woken
+/// outside.
 type Handle<B> = Arc<Lock<Shared<B>>>;
 
 impl<B, E> Tee<B, E> {

@@ -7,7 +7,6 @@ use super::*;
 /// Events at one target after another, with every refresh granted.
 struct Story {
     evidence: Evidence,
-    witness: Witness,
     now: Duration,
     generation: Generation,
     refreshes: u32,
@@ -15,15 +14,11 @@ struct Story {
 
 impl Story {
     fn new() -> Self {
-        let evidence =
+        let mut evidence =
             Evidence::new(Backoff::new(Duration::from_secs(5), Duration::from_secs(300)));
-        Self {
-            evidence,
-            witness: Witness::new(),
-            now: Duration::from_secs(1000),
-            generation: Generation(1),
-            refreshes: 0,
-        }
+        let generation = Generation(1);
+        evidence.token_issued(generation);
+        Self { evidence, now: Duration::from_secs(1000), generation, refreshes: 0 }
     }
 
     fn now(&self) -> Timestamp {
@@ -36,25 +31,25 @@ impl Story {
 
     /// Returns whether the rejection led to a refresh.
     fn rejected(&mut self, target: Target) -> bool {
-        self.evidence.hear(&self.witness);
+        self.evidence.hear(self.generation);
         let is_refreshed =
             self.evidence.judge(self.now(), self.generation, target) == Judgement::Counts;
         if is_refreshed {
             let rejected = self.generation;
             self.generation.0 += 1;
             self.refreshes += 1;
-            self.evidence.token_issued();
+            self.evidence.token_issued(self.generation);
             self.evidence.refreshed(self.now(), target, rejected);
         }
-        self.evidence.ask(&self.witness);
+        self.evidence.ask(self.generation);
         is_refreshed
     }
 
     fn accepted(&mut self, target: Target) {
-        if self.witness.accepted(target) {
-            self.evidence.hear(&self.witness);
+        if self.evidence.witness.accepted(self.generation, target) {
+            self.evidence.hear(self.generation);
             self.evidence.accepted(self.now(), target);
-            self.evidence.ask(&self.witness);
+            self.evidence.ask(self.generation);
         }
     }
 }
@@ -111,11 +106,10 @@ fn acceptance_of_an_older_token_does_not_speak_for_the_newer() {
     story.rejected(at(1, 1));
     story.rejected(at(1, 1));
     story.accepted(at(1, 2));
-    story.evidence.hear(&story.witness);
+    story.evidence.hear(story.generation);
     // The token expires and is refreshed.
     story.generation.0 += 1;
-    story.evidence.token_issued();
-    story.witness = Witness::new();
+    story.evidence.token_issued(story.generation);
     story.pass(5);
     assert!(story.rejected(at(1, 1)));
 }
@@ -210,16 +204,16 @@ fn a_retry_that_was_rejected_backs_off_once() {
         let (now, generation) = (story.now(), story.generation);
         assert_eq!(story.evidence.retry_rejected(now, one, generation), expected);
     }
-    story.evidence.ask(&story.witness);
-    assert!(story.evidence.is_doubted(&story.witness));
+    story.evidence.ask(story.generation);
+    assert!(story.evidence.is_doubted(story.generation));
     story.accepted(at(1, 2));
-    assert!(!story.evidence.is_doubted(&story.witness));
+    assert!(!story.evidence.is_doubted(story.generation));
 }
 
 #[test]
 fn an_acceptance_of_a_good_token_changes_nothing() {
     let mut story = Story::new();
-    let bits = |story: &Story| story.witness.asked();
+    let bits = |story: &Story| story.evidence.witness.bits();
     assert_eq!(bits(&story), ANY);
     story.accepted(at(1, 1));
     assert_eq!(bits(&story), 0);
@@ -234,8 +228,8 @@ fn an_acceptance_by_a_target_with_the_bit_of_a_suspect_is_no_news() {
     let (suspect, good) = (at(1, 2), at(1, 2 + ANY.trailing_zeros()));
     assert_eq!(bit(suspect), bit(good));
     story.rejected(suspect);
-    assert!(!story.witness.accepted(good));
-    assert!(story.witness.accepted(suspect));
+    assert!(!story.evidence.witness.accepted(story.generation, good));
+    assert!(story.evidence.witness.accepted(story.generation, suspect));
 }
 
 #[test]

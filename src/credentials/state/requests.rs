@@ -165,7 +165,7 @@ impl State {
         }
     }
 
-    /// A target that [may be a suspect](crate::credentials::Issued::accepted) accepted the token of this generation.
+    /// A target that may be a suspect accepted the token of this generation.
     pub(in crate::credentials) fn accepted(
         &mut self,
         now: Timestamp,

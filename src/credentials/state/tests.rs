@@ -245,7 +245,9 @@ impl Model {
             }
             Step::Accepted { age, target } => {
                 let generation = Generation(self.newest.0.saturating_sub(age));
-                self.state.accepted(now, generation, of(target));
+                if self.state.evidence.witness().accepted(generation, of(target)) {
+                    self.state.accepted(now, generation, of(target));
+                }
             }
             Step::Retried { age, target, is_accepted } => {
                 let generation = Generation(self.newest.0.saturating_sub(age));
@@ -634,7 +636,7 @@ fn token_rejected_during_its_refresh_is_rejected_until_accepted() {
     assert!(matches!(rejected, Decision::Wait(_, None)) && is_rejected(&model));
     model.land(&departure, Err(TokenError::transient("down")));
     assert!(is_rejected(&model));
-    issued.accepted(of(2));
+    model.state.evidence.witness().accepted(issued.generation, of(2));
     assert!(!is_rejected(&model));
 }
 
@@ -643,7 +645,7 @@ fn token_rejected_during_its_refresh_is_rejected_until_accepted() {
 fn target_that_rejects_every_token_makes_no_request_wait() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     assert!(model.reject_twice().is_some());
-    model.state.current.as_ref().unwrap().accepted(of(2));
+    model.state.evidence.witness().accepted(model.state.generation, of(2));
     model.pass(STALE);
     let Decision::Use(issued, Some(_)) = model.token() else { panic!("not stale") };
     let reject = |model: &mut Model, path| {
@@ -790,7 +792,7 @@ fn rejection_backoff_does_not_stop_a_look_at_the_store() {
     assert!(matches!(rejected, Decision::Refuse(_)), "{rejected:?}");
 
     // A response accepts the token, so that the backoff goes on after its end.
-    model.state.current.as_ref().unwrap().accepted(of(2));
+    model.state.evidence.witness().accepted(model.state.generation, of(2));
     model.pass(LOOK_AGAIN);
     let look = model.reject();
     assert_eq!(look.errand, Errand::Look);
