@@ -61,11 +61,11 @@ impl<B, F> First<B, F> {
         I: Service<Request<B>> + Clone,
         R: Retry<B>,
     {
-        let Self { mut head, body, found } = self;
+        let Self { mut head, mut body, found } = self;
         let target = Target::of(&head);
-        let (body, spare) = match head.extensions.get() {
-            Some(Skip::Retry) => (body, None),
-            _ => config.retry.split(body, head.extensions.get().copied()),
+        let spare = match head.extensions.get() {
+            Some(Skip::Retry) => None,
+            _ => config.retry.keep_spare(&mut body, head.extensions.get().copied()),
         };
         let spare = spare.map(|body| (SpareHead::of(&head), body));
         if let Err(error) = config.attach.attach(&mut head, token.tokens.access_token()) {

@@ -41,8 +41,8 @@ use http_body::Body;
 /// impl ReplayBody for Greeting {
 ///     type Spare = Self;
 ///
-///     fn split(self, _limit: usize) -> (Self, Option<Self>) {
-///         (self.clone(), Some(self))
+///     fn keep_spare(&mut self, _limit: usize) -> Option<Self> {
+///         Some(self.clone())
 ///     }
 ///
 ///     fn replay(spare: Self) -> Self {
@@ -62,11 +62,12 @@ pub trait ReplayBody: Body + Sized {
     /// The data that is kept while the body is sent. For the request's future to be `Send`, it must be `Send`.
     type Spare;
 
-    /// Splits the body into the one to send and a spare, or none if it is already known that the body cannot be sent twice.
+    /// Returns a spare of the body, which is then sent, or `None` if it is already known that the body cannot be sent twice.
     ///
     /// The spare takes at most `limit` bytes of memory in addition to the body. A spare that shares its bytes with the body by
-    /// reference count may ignore the limit. The returned body is sent as the original would have been.
-    fn split(self, limit: usize) -> (Self, Option<Self::Spare>);
+    /// reference count may ignore the limit. The body is sent as it would have been without a spare. It may become a handle of what
+    /// it shares with the spare.
+    fn keep_spare(&mut self, limit: usize) -> Option<Self::Spare>;
 
     /// Pauses the first attempt, and returns whether the spare can become the whole body.
     ///

@@ -10,8 +10,8 @@ use crate::error::BoxError;
 impl<D: Buf + Clone> ReplayBody for Full<D> {
     type Spare = Self;
 
-    fn split(self, _limit: usize) -> (Self, Option<Self>) {
-        (self.clone(), Some(self))
+    fn keep_spare(&mut self, _limit: usize) -> Option<Self> {
+        Some(self.clone())
     }
 
     fn replay(spare: Self) -> Self {
@@ -22,8 +22,8 @@ impl<D: Buf + Clone> ReplayBody for Full<D> {
 impl<D: Buf> ReplayBody for Empty<D> {
     type Spare = ();
 
-    fn split(self, _limit: usize) -> (Self, Option<()>) {
-        (self, Some(()))
+    fn keep_spare(&mut self, _limit: usize) -> Option<()> {
+        Some(())
     }
 
     fn replay((): ()) -> Self {
@@ -35,9 +35,8 @@ impl<D: Buf> ReplayBody for Empty<D> {
 impl ReplayBody for String {
     type Spare = Self;
 
-    fn split(self, limit: usize) -> (Self, Option<Self>) {
-        let spare = (self.len() <= limit).then(|| self.clone());
-        (self, spare)
+    fn keep_spare(&mut self, limit: usize) -> Option<Self> {
+        (self.len() <= limit).then(|| self.clone())
     }
 
     fn replay(spare: Self) -> Self {
@@ -54,16 +53,10 @@ where
 {
     type Spare = Either<L::Spare, R::Spare>;
 
-    fn split(self, limit: usize) -> (Self, Option<Self::Spare>) {
+    fn keep_spare(&mut self, limit: usize) -> Option<Self::Spare> {
         match self {
-            Self::Left(body) => {
-                let (body, spare) = body.split(limit);
-                (Self::Left(body), spare.map(Either::Left))
-            }
-            Self::Right(body) => {
-                let (body, spare) = body.split(limit);
-                (Self::Right(body), spare.map(Either::Right))
-            }
+            Self::Left(body) => body.keep_spare(limit).map(Either::Left),
+            Self::Right(body) => body.keep_spare(limit).map(Either::Right),
         }
     }
 
@@ -91,13 +84,13 @@ mod tests {
     use super::*;
 
     /// Sends both attempts and returns their bytes.
-    fn sent_twice<B>(body: B, limit: usize) -> (Bytes, Option<Bytes>)
+    fn sent_twice<B>(mut body: B, limit: usize) -> (Bytes, Option<Bytes>)
     where
         B: ReplayBody,
         B::Error: std::fmt::Debug,
     {
         let hint = body.size_hint().exact();
-        let (body, spare) = body.split(limit);
+        let spare = body.keep_spare(limit);
         assert_eq!(body.size_hint().exact(), hint);
         let collect = |body: B| body.collect().now_or_never().unwrap().unwrap().to_bytes();
         let first = collect(body);
@@ -130,7 +123,7 @@ mod tests {
     #[test]
     fn spare_of_a_full_body_shares_its_bytes() {
         let bytes = Bytes::from(vec![7; 1 << 20]);
-        let (_, spare) = Full::new(bytes.clone()).split(0);
+        let spare = Full::new(bytes.clone()).keep_spare(0);
         let spare = spare.and_then(Full::into_inner).unwrap();
         assert_eq!(spare.as_ptr(), bytes.as_ptr());
     }

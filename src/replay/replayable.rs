@@ -1,6 +1,7 @@
 //! A wrapper that makes any body replayable.
 
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -119,12 +120,15 @@ where
 {
     type Spare = StreamSpare<Box<Self>>;
 
-    fn split(self, limit: usize) -> (Self, Option<Self::Spare>) {
+    fn keep_spare(&mut self, limit: usize) -> Option<Self::Spare> {
         if self.is_end_stream() {
-            return (self, Some(StreamSpare::nothing()));
+            return Some(StreamSpare::nothing());
         }
-        let (first, spare) = Tee::split(Box::new(self), limit, |error| error);
-        (Self::of(first), Some(spare))
+        let nothing = Self::replay(StreamSpare::nothing());
+        let whole = Box::new(mem::replace(self, nothing));
+        let (first, spare) = Tee::split(whole, limit, |error| error);
+        *self = Self::of(first);
+        Some(spare)
     }
 
     fn pause(spare: &mut Self::Spare) -> bool {

@@ -18,8 +18,8 @@ use super::body::ReplayBody;
 /// ```
 /// use tower_refresh::replay::Retry;
 ///
-/// fn is_kept<R: Retry<String>>(retry: &R, body: String) -> bool {
-///     retry.split(body, None).1.is_some()
+/// fn is_kept<R: Retry<String>>(retry: &R, mut body: String) -> bool {
+///     retry.keep_spare(&mut body, None).is_some()
 /// }
 /// # use tower_refresh::replay::{ByType, NoRetry};
 /// # assert!(is_kept(&ByType::default(), "text".into()));
@@ -34,10 +34,10 @@ pub trait Retry<B>: sealed::Sealed {
     /// The part of the request that is kept until the response is known.
     type Spare;
 
-    /// Splits a body into the one to send and a spare, or none if it cannot be sent a second time.
+    /// Returns a spare of a body, which is then sent, or `None` if it cannot be sent a second time.
     ///
     /// `limit` is the request's own limit, if it has one.
-    fn split(&self, body: B, limit: Option<ReplayLimit>) -> (B, Option<Self::Spare>);
+    fn keep_spare(&self, body: &mut B, limit: Option<ReplayLimit>) -> Option<Self::Spare>;
 
     /// Pauses the body of the first attempt, and returns whether the spare can become the whole body.
     fn pause(&self, spare: &mut Self::Spare) -> bool {
@@ -56,10 +56,10 @@ pub trait Retry<B>: sealed::Sealed {
 /// ```
 /// use tower_refresh::replay::{ByType, Retry};
 ///
-/// let (_, spare) = ByType::default().split(String::from("text"), None);
+/// let spare = ByType::default().keep_spare(&mut String::from("text"), None);
 /// assert!(spare.is_some());
 /// // The default limit is 64 KiB.
-/// let (_, spare) = ByType::default().split("text".repeat(20_000), None);
+/// let spare = ByType::default().keep_spare(&mut "text".repeat(20_000), None);
 /// assert!(spare.is_none());
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,9 +76,9 @@ impl ByType {
 impl<B: ReplayBody> Retry<B> for ByType {
     type Spare = B::Spare;
 
-    fn split(&self, body: B, limit: Option<ReplayLimit>) -> (B, Option<B::Spare>) {
+    fn keep_spare(&self, body: &mut B, limit: Option<ReplayLimit>) -> Option<B::Spare> {
         let ReplayLimit(limit) = limit.unwrap_or(self.limit);
-        body.split(limit)
+        body.keep_spare(limit)
     }
 
     fn pause(&self, spare: &mut B::Spare) -> bool {
@@ -127,8 +127,8 @@ impl Default for ReplayLimit {
 /// use tower_refresh::replay::{ReplayWith, Retry};
 ///
 /// let retry = ReplayWith::new(|body: &String| Some(body.clone()));
-/// let (body, spare) = retry.split(String::from("text"), None);
-/// assert_eq!(spare, Some(body));
+/// let mut body = String::from("text");
+/// assert_eq!(retry.keep_spare(&mut body, None), Some(body));
 /// ```
 #[derive(Clone, Copy)]
 pub struct ReplayWith<F> {
@@ -157,9 +157,8 @@ where
 {
     type Spare = B;
 
-    fn split(&self, body: B, _limit: Option<ReplayLimit>) -> (B, Option<B>) {
-        let spare = (self.copy)(&body);
-        (body, spare)
+    fn keep_spare(&self, body: &mut B, _limit: Option<ReplayLimit>) -> Option<B> {
+        (self.copy)(body)
     }
 
     fn replay(&self, spare: B) -> B {
@@ -183,8 +182,7 @@ impl<F> fmt::Debug for ReplayWith<F> {
 /// ```
 /// use tower_refresh::replay::{NoRetry, Retry};
 ///
-/// let (body, spare) = NoRetry::default().split(String::from("text"), None);
-/// assert_eq!(body, "text");
+/// let spare = NoRetry::default().keep_spare(&mut String::from("text"), None);
 /// assert!(spare.is_none());
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
@@ -195,8 +193,8 @@ impl<B> Retry<B> for NoRetry {
     // This type has no values, so the compiler removes the second attempt altogether.
     type Spare = Infallible;
 
-    fn split(&self, body: B, _limit: Option<ReplayLimit>) -> (B, Option<Infallible>) {
-        (body, None)
+    fn keep_spare(&self, _body: &mut B, _limit: Option<ReplayLimit>) -> Option<Infallible> {
+        None
     }
 
     fn replay(&self, spare: Infallible) -> B {
@@ -230,7 +228,8 @@ mod tests {
     #[test]
     fn body_is_replayed_by_its_type() {
         let by_type = ByType::default();
-        let (body, spare) = by_type.split(Full::new(Bytes::from_static(b"a")), None);
+        let mut body = Full::new(Bytes::from_static(b"a"));
+        let spare = by_type.keep_spare(&mut body, None);
         assert_eq!(body.into_inner().unwrap(), "a");
         let replayed: Full<Bytes> = by_type.replay(spare.unwrap());
         assert_eq!(replayed.into_inner().unwrap(), "a");
@@ -240,25 +239,27 @@ mod tests {
     fn limit_of_a_request_overrides_the_limit_of_the_layer() {
         let by_type = ByType::with_limit(ReplayLimit(3));
         let body = || String::from("body");
-        assert!(by_type.split(body(), None).1.is_none());
-        assert!(by_type.split(body(), Some(ReplayLimit(4))).1.is_some());
-        assert!(ByType::default().split(body(), Some(ReplayLimit(3))).1.is_none());
-        assert!(ByType::default().split("a".repeat(65_536), None).1.is_some());
-        assert!(ByType::default().split("a".repeat(65_537), None).1.is_none());
+        assert!(by_type.keep_spare(&mut body(), None).is_none());
+        assert!(by_type.keep_spare(&mut body(), Some(ReplayLimit(4))).is_some());
+        assert!(ByType::default().keep_spare(&mut body(), Some(ReplayLimit(3))).is_none());
+        assert!(ByType::default().keep_spare(&mut "a".repeat(65_536), None).is_some());
+        assert!(ByType::default().keep_spare(&mut "a".repeat(65_537), None).is_none());
     }
 
     #[test]
     fn foreign_body_is_replayed_if_the_closure_copies_it() {
         let retry = ReplayWith::new(|body: &Foreign| body.0.map(|text| Foreign(Some(text))));
-        let (body, spare) = retry.split(Foreign(Some("a")), None);
+        let mut body = Foreign(Some("a"));
+        let spare = retry.keep_spare(&mut body, None);
         assert_eq!(body, Foreign(Some("a")));
         assert_eq!(retry.replay(spare.unwrap()), Foreign(Some("a")));
-        assert!(retry.split(Foreign(None), None).1.is_none());
+        assert!(retry.keep_spare(&mut Foreign(None), None).is_none());
     }
 
     #[test]
     fn no_retry_keeps_nothing_and_accepts_any_body() {
-        let (body, spare) = NoRetry.split(Foreign(Some("a")), None);
+        let mut body = Foreign(Some("a"));
+        let spare = NoRetry.keep_spare(&mut body, None);
         assert_eq!(body, Foreign(Some("a")));
         assert!(spare.is_none());
         assert_eq!(size_of_val(&spare), 0);
@@ -267,8 +268,8 @@ mod tests {
     #[test]
     fn spare_is_send_if_its_body_is() {
         fn send<T: Send>(_: Option<T>) {}
-        send(ByType::default().split(Full::new(Bytes::new()), None).1);
-        send(ReplayWith::new(|_: &String| None).split(String::new(), None).1);
-        send(NoRetry.split(String::new(), None).1);
+        send(ByType::default().keep_spare(&mut Full::new(Bytes::new()), None));
+        send(ReplayWith::new(|_: &String| None).keep_spare(&mut String::new(), None));
+        send(NoRetry.keep_spare(&mut String::new(), None));
     }
 }

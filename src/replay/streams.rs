@@ -1,5 +1,7 @@
 //! Box bodies, which may be streams.
 
+use std::mem;
+
 use bytes::Bytes;
 use http_body::Body;
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
@@ -15,12 +17,13 @@ macro_rules! replay_stream {
         impl<$($generics)*> ReplayBody for $body {
             type Spare = StreamSpare<Self>;
 
-            fn split(self, limit: usize) -> (Self, Option<Self::Spare>) {
+            fn keep_spare(&mut self, limit: usize) -> Option<Self::Spare> {
                 if self.is_end_stream() {
-                    return (self, Some(StreamSpare::nothing()));
+                    return Some(StreamSpare::nothing());
                 }
-                let (first, spare) = Tee::split(self, limit, $error);
-                ($wrap(first), Some(spare))
+                let (first, spare) = Tee::split(mem::take(self), limit, $error);
+                *self = $wrap(first);
+                Some(spare)
             }
 
             fn pause(spare: &mut Self::Spare) -> bool {

@@ -60,8 +60,8 @@ struct Second<B> {
 ///
 /// type Body = Replayable<Full<Bytes>>;
 ///
-/// let body: Body = Replayable::new(Full::from("text"));
-/// let (body, spare): (Body, Option<StreamSpare<Box<Body>>>) = body.split(1024);
+/// let mut body: Body = Replayable::new(Full::from("text"));
+/// let spare: Option<StreamSpare<Box<Body>>> = body.keep_spare(1024);
 /// ```
 pub struct StreamSpare<B> {
     /// None if the body is empty.

@@ -25,21 +25,24 @@ use crate::replay::{ReplayBody, Replayable};
 impl ReplayBody for reqwest::Body {
     type Spare = Either<Bytes, <Replayable<Self> as ReplayBody>::Spare>;
 
-    fn split(mut self, limit: usize) -> (Self, Option<Self::Spare>) {
+    fn keep_spare(&mut self, limit: usize) -> Option<Self::Spare> {
         if self.as_bytes().is_some() {
             // The body is one frame, which is shared. `as_bytes` would have to be copied.
             let mut cx = Context::from_waker(Waker::noop());
-            let bytes = match Pin::new(&mut self).poll_frame(&mut cx) {
+            let bytes = match Pin::new(&mut *self).poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
                 _ => Bytes::new(),
             };
-            return (bytes.clone().into(), Some(Either::Left(bytes)));
+            *self = bytes.clone().into();
+            return Some(Either::Left(bytes));
         }
         if self.is_end_stream() {
-            return (self, Some(Either::Left(Bytes::new())));
+            return Some(Either::Left(Bytes::new()));
         }
-        let (first, spare) = Replayable::new(self).split(limit);
-        (Self::wrap(first), spare.map(Either::Right))
+        let mut first = Replayable::new(mem::take(self));
+        let spare = first.keep_spare(limit);
+        *self = Self::wrap(first);
+        spare.map(Either::Right)
     }
 
     fn pause(spare: &mut Self::Spare) -> bool {

@@ -30,7 +30,7 @@ const LIMIT: usize = 65_536;
 
 #[test]
 fn the_first_attempt_sends_what_the_body_would_have_sent() {
-    let (first, spare) = Replayable::new(Script::of(["one", "two"]).trailers()).split(LIMIT);
+    let (first, spare) = halves(Replayable::new(Script::of(["one", "two"]).trailers()), LIMIT);
     assert_eq!(first.size_hint().exact(), Some(6));
     assert_eq!(sent(first), whole("onetwo"));
     drop(spare);
@@ -111,7 +111,7 @@ fn boxed_bodies_of_every_stack_are_replayed() {
         B: ReplayBody<Data = Bytes> + Unpin,
         B::Error: fmt::Debug,
     {
-        let (mut first, spare) = make(Script::of(["one", "two"]).trailers()).split(LIMIT);
+        let (mut first, spare) = halves(make(Script::of(["one", "two"]).trailers()), LIMIT);
         let mut spare = spare.unwrap();
         assert_eq!(first.size_hint().exact(), Some(6));
         assert_eq!(data(&mut first), "one");
@@ -161,7 +161,7 @@ fn body_found_empty_before_it_is_sent_is_resent_as_empty() {
     }
     for asked in [false, true] {
         let ended = Arc::default();
-        let (mut first, spare) = Replayable::new(Late(Arc::clone(&ended))).split(LIMIT);
+        let (mut first, spare) = halves(Replayable::new(Late(Arc::clone(&ended))), LIMIT);
         // A client that polls has already sent a head that announces a body.
         assert!(!asked || next(&mut first).is_pending());
         ended.store(1, Ordering::SeqCst);
@@ -183,7 +183,7 @@ fn a_body_with_nothing_to_send_costs_nothing_and_is_sent_again() {
         B::Error: fmt::Debug,
     {
         let mut split = None;
-        let cost = allocation_counter::measure(|| split = Some(empty.split(LIMIT)));
+        let cost = allocation_counter::measure(|| split = Some(halves(empty, LIMIT)));
         assert_eq!(cost.count_total, 0);
         let (first, spare) = split.unwrap();
         let mut spare = spare.unwrap();
@@ -211,7 +211,7 @@ fn a_body_with_nothing_to_send_costs_nothing_and_is_sent_again() {
 #[test]
 fn reqwest_body_in_memory_is_shared_despite_the_limit() {
     let bytes = Bytes::from(vec![7; 1 << 20]);
-    let (first, spare) = reqwest::Body::from(bytes.clone()).split(0);
+    let (first, spare) = halves(reqwest::Body::from(bytes.clone()), 0);
     assert_eq!(first.as_bytes().unwrap().as_ptr(), bytes.as_ptr());
     let second = <reqwest::Body as ReplayBody>::replay(spare.unwrap());
     assert_eq!(second.as_bytes().unwrap().as_ptr(), bytes.as_ptr());
@@ -222,7 +222,7 @@ fn reqwest_body_in_memory_is_shared_despite_the_limit() {
 #[test]
 fn body_is_resent_up_to_the_limit_and_not_above_it() {
     for (limit, fits) in [(5, false), (6, true)] {
-        let (first, spare) = Replayable::new(Script::of(["one", "two"])).split(limit);
+        let (first, spare) = halves(Replayable::new(Script::of(["one", "two"])), limit);
         let mut spare = spare.unwrap();
         assert_eq!(sent(first).data, "onetwo");
         assert_eq!(Replayable::<Script>::pause(&mut spare), fits);
@@ -232,7 +232,7 @@ fn body_is_resent_up_to_the_limit_and_not_above_it() {
 #[test]
 fn bytes_of_trailers_count_towards_the_limit() {
     for (limit, fits) in [(6 + 15, false), (6 + 16, true)] {
-        let (first, spare) = Replayable::new(Script::of(["one", "two"]).trailers()).split(limit);
+        let (first, spare) = halves(Replayable::new(Script::of(["one", "two"]).trailers()), limit);
         let mut spare = spare.unwrap();
         assert_eq!(sent(first), whole("onetwo"));
         assert_eq!(Replayable::<Script>::pause(&mut spare), fits, "{limit}");
@@ -241,7 +241,7 @@ fn bytes_of_trailers_count_towards_the_limit() {
 
 #[test]
 fn a_long_body_whose_rejection_comes_early_is_sent_again() {
-    let (first, spare) = Replayable::new(Script::of(["one", "two", "three"])).split(6);
+    let (first, spare) = halves(Replayable::new(Script::of(["one", "two", "three"])), 6);
     let (mut first, mut spare) = (first, spare.unwrap());
     assert_eq!(data(&mut first), "one");
     assert_eq!(data(&mut first), "two");
@@ -256,7 +256,7 @@ fn memory_never_exceeds_the_limit_and_one_frame() {
         let memory = Memory::default();
         let script = Script::new((0..frames).map(|_| Step::Data(memory.hold(vec![7; FRAME]))));
         let bytes = frames * FRAME;
-        let (mut first, spare) = Replayable::new(script.lazily(&memory)).split(limit);
+        let (mut first, spare) = halves(Replayable::new(script.lazily(&memory)), limit);
         let mut spare = spare.unwrap();
         let mut total = 0;
         while let Poll::Ready(Some(frame)) = next(&mut first) {
@@ -294,7 +294,7 @@ fn kept_frame_does_not_retain_the_buffer_it_was_cut_from() {
             let memory = memory.clone();
             move |_| Ok::<_, BoxError>(Frame::data(memory.hold(vec![7; 8192]).slice(..size)))
         });
-        let (mut first, spare) = Replayable::new(StreamBody::new(frames)).split(LIMIT);
+        let (mut first, spare) = halves(Replayable::new(StreamBody::new(frames)), LIMIT);
         while next(&mut first).is_ready_some() {}
         assert!(memory.most() <= 8192, "{size}: {}", memory.most());
         drop(spare);
@@ -497,7 +497,7 @@ fn split_with(slot: &Slot, steps: impl IntoIterator<Item = Step>) -> Replayable<
 fn frame_in_flight_when_the_pause_begins_is_sent_and_kept() {
     let slot = Slot::default();
     let steps = [pause_in(&slot), Step::Data("one".into()), Step::Data("two".into())];
-    let (mut first, spare) = Replayable::new(Script::new(steps)).split(0);
+    let (mut first, spare) = halves(Replayable::new(Script::new(steps)), 0);
     *slot.lock().unwrap() = spare;
     // Even above the limit, since the retry was promised.
     assert_eq!(data(&mut first), "one");
@@ -614,7 +614,7 @@ fn waker_that_drops_the_other_half_does_not_deadlock() {
 #[test]
 fn two_layers_can_keep_the_same_body() {
     let (outer, outer_spare) = split(Script::of(["one", "two"]).trailers());
-    let (mut first, inner_spare) = outer.split(LIMIT);
+    let (mut first, inner_spare) = halves(outer, LIMIT);
     let (mut inner_spare, mut outer_spare) = (inner_spare.unwrap(), outer_spare);
     assert_eq!(data(&mut first), "one");
     // The inner layer sends it again, and is rejected again.
@@ -721,7 +721,7 @@ proptest! {
             script = script.trailers();
         }
         let length = script.size_hint().exact();
-        let (mut first, spare) = Replayable::new(script).split(limit);
+        let (mut first, spare) = halves(Replayable::new(script), limit);
         prop_assert_eq!(first.size_hint().exact(), length);
         *slot.lock().unwrap() = spare;
 
@@ -905,8 +905,14 @@ impl Body for Lazy {
 
 // ===== polling by hand =====
 
+/// Returns the body to send, and its spare.
+fn halves<B: ReplayBody>(mut body: B, limit: usize) -> (B, Option<B::Spare>) {
+    let spare = body.keep_spare(limit);
+    (body, spare)
+}
+
 fn split(script: Script) -> (Replayable<Script>, <Replayable<Script> as ReplayBody>::Spare) {
-    let (first, spare) = Replayable::new(script).split(LIMIT);
+    let (first, spare) = halves(Replayable::new(script), LIMIT);
     (first, spare.unwrap())
 }
 
