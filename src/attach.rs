@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
 use http::header::AUTHORIZATION;
-use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 
 use crate::classify::is_tchar;
 use crate::error::TokenError;
@@ -53,8 +52,8 @@ impl Attach {
     }
 
     /// Returns whether the caller has set the header. It is kept, and the response has no effect on the token.
-    pub(crate) fn carries_own(&self, head: &Parts) -> bool {
-        head.headers.contains_key(&self.name)
+    pub(crate) fn carries_own(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(&self.name)
     }
 
     /// Sets the header to the token, marked sensitive. The first request with a token allocates its value. The others allocate
@@ -63,12 +62,16 @@ impl Attach {
     /// # Errors
     ///
     /// A misconfigured error if the request has as many headers as `http` can hold.
-    pub(crate) fn attach(&self, head: &mut Parts, token: &AccessToken) -> Result<(), TokenError> {
+    pub(crate) fn attach(
+        &self,
+        headers: &mut HeaderMap,
+        token: &AccessToken,
+    ) -> Result<(), TokenError> {
         let value = match &self.scheme {
             Some(scheme) => token.with_scheme(scheme)?,
             None => token.header_value().clone(),
         };
-        match head.headers.try_insert(self.name.clone(), value) {
+        match headers.try_insert(self.name.clone(), value) {
             Ok(_) => Ok(()),
             Err(_) => Err(TokenError::misconfigured(
                 "the request has so many headers that there is no room for the token",
@@ -86,7 +89,7 @@ impl Default for Attach {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderValue, Request};
+    use http::HeaderValue;
 
     use super::*;
 
@@ -94,41 +97,37 @@ mod tests {
         AccessToken::new("sesame").unwrap()
     }
 
-    fn head() -> Parts {
-        Request::new(()).into_parts().0
-    }
-
     #[test]
     fn default_is_a_bearer_token_in_the_authorization_header() {
-        let mut head = head();
-        Attach::default().attach(&mut head, &token()).unwrap();
-        assert_eq!(head.headers[AUTHORIZATION], "Bearer sesame");
-        assert!(head.headers[AUTHORIZATION].is_sensitive());
+        let mut headers = HeaderMap::new();
+        Attach::default().attach(&mut headers, &token()).unwrap();
+        assert_eq!(headers[AUTHORIZATION], "Bearer sesame");
+        assert!(headers[AUTHORIZATION].is_sensitive());
     }
 
     #[test]
     fn another_header_carries_the_token_with_or_without_a_scheme() {
         let name = HeaderName::from_static("x-api-token");
-        let mut head = head();
+        let mut headers = HeaderMap::new();
         let mut attach = Attach::default();
         attach.header(name.clone());
-        attach.attach(&mut head, &token()).unwrap();
-        assert_eq!(head.headers[&name], "Bearer sesame");
+        attach.attach(&mut headers, &token()).unwrap();
+        assert_eq!(headers[&name], "Bearer sesame");
         attach.without_scheme();
-        attach.attach(&mut head, &token()).unwrap();
-        assert_eq!(head.headers[&name], "sesame");
-        assert!(head.headers[&name].is_sensitive());
-        assert_eq!(head.headers.len(), 1);
+        attach.attach(&mut headers, &token()).unwrap();
+        assert_eq!(headers[&name], "sesame");
+        assert!(headers[&name].is_sensitive());
+        assert_eq!(headers.len(), 1);
     }
 
     /// C20
     #[test]
     fn scheme_set_last_counts() {
         let mut attach = Attach::default();
-        let mut head = head();
+        let mut headers = HeaderMap::new();
         let mut sent = |attach: &Attach| {
-            attach.attach(&mut head, &token()).unwrap();
-            head.headers[AUTHORIZATION].to_str().unwrap().to_owned()
+            attach.attach(&mut headers, &token()).unwrap();
+            headers[AUTHORIZATION].to_str().unwrap().to_owned()
         };
         attach.scheme("OAuth");
         assert_eq!(sent(&attach), "OAuth sesame");
@@ -151,11 +150,11 @@ mod tests {
 
     #[test]
     fn only_the_same_header_of_the_caller_is_kept() {
-        let mut head = head();
+        let mut headers = HeaderMap::new();
         let attach = Attach::default();
-        head.headers.insert("proxy-authorization", HeaderValue::from_static("a"));
-        assert!(!attach.carries_own(&head));
-        head.headers.insert(AUTHORIZATION, HeaderValue::from_static("Basic a"));
-        assert!(attach.carries_own(&head));
+        headers.insert("proxy-authorization", HeaderValue::from_static("a"));
+        assert!(!attach.carries_own(&headers));
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Basic a"));
+        assert!(attach.carries_own(&headers));
     }
 }

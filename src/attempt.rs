@@ -1,12 +1,11 @@
 //! The attempts to send a request: the first, and after a rejection one more.
 //!
-//! There is at most one retry, by type. Only [`First`] keeps a [`Spare`] of the request. Only a first attempt that was
+//! There is at most one retry, by type. Only the first attempt keeps a [`Spare`] of the request. Only a first attempt that was
 //! rejected leads to a [`Last`], which has no spare: it can be sent, and its response is returned.
 
 use std::sync::Arc;
 
-use http::request::Parts;
-use http::{Extensions, HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response};
 use tower_service::Service;
 
 use crate::acquire::Failure;
@@ -21,68 +20,86 @@ use crate::target::Target;
 
 // ===== before it is sent =====
 
-/// A request that has not been sent. Its token is attached at the last moment.
+/// A request that waits for its first token.
 pub(crate) struct First<B, F> {
-    head: Parts,
-    body: B,
+    request: Request<B>,
     found: F,
 }
 
 impl<B, F> First<B, F> {
-    pub(crate) fn new(head: Parts, body: B, found: F) -> Self {
-        Self { head, body, found }
+    pub(crate) fn new(request: Request<B>, found: F) -> Self {
+        Self { request, found }
     }
 
     pub(crate) fn found(&self) -> &F {
         &self.found
     }
 
-    pub(crate) fn extensions(&self) -> &Extensions {
-        &self.head.extensions
-    }
-
     /// Makes the caller's error of a request that is not sent.
-    pub(crate) fn fail(&self, failure: impl Into<Failure>) -> BoxError {
-        match failure.into() {
-            Failure::Token(error) => for_caller(&self.head.headers, error),
+    pub(crate) fn fail(&self, failure: Failure) -> BoxError {
+        match failure {
+            Failure::Token(error) => for_caller(self.request.headers(), error),
             Failure::Service(error) => error,
         }
     }
 
-    /// Attaches the token and sends the request through a service that is ready. Keeps a spare if the request can be sent
-    /// again.
+    /// Attaches the token and sends the request through a service that is ready.
     pub(crate) fn send<I, S, C, R>(
         self,
         config: &Config<S, C, R>,
-        token: Arc<Issued>,
+        token: &Issued,
         service: &mut I,
     ) -> Result<Sending<I, B, F, R::Spare>, BoxError>
     where
-        I: Service<Request<B>> + Clone,
+        I: Service<Request<B>>,
         R: Retry<B>,
     {
-        let Self { mut head, mut body, found } = self;
-        let target = Target::of(&head);
-        let spare = match head.extensions.get() {
-            Some(Skip::Retry) => None,
-            _ => config.retry.keep_spare(&mut body, head.extensions.get().copied()),
-        };
-        let spare = spare.map(|body| (SpareHead::of(&head), body));
-        if let Err(error) = config.attach.attach(&mut head, token.tokens.access_token()) {
-            return Err(for_caller(&head.headers, error));
+        let Self { mut request, found } = self;
+        match arm(&mut request, config, token) {
+            Ok(armed) => Ok((service.call(request), armed.sent(found))),
+            Err(error) => Err(for_caller(request.headers(), error)),
         }
-        // The service is cloned only if there is a spare to send with it.
-        let spare = spare.map(|(head, body)| Spare { head, body, service: service.clone() });
-        let response = service.call(Request::from_parts(head, body));
-        let sent = OnTrial { generation: token.generation, target, found };
-        Ok((response, Sent::First(FirstSent { sent, spare })))
+    }
+}
+
+/// Attaches the token of a first attempt, which is then sent at once. Keeps a spare if the request can be sent again.
+pub(crate) fn arm<S, C, R, B>(
+    request: &mut Request<B>,
+    config: &Config<S, C, R>,
+    token: &Issued,
+) -> Result<Armed<R::Spare>, TokenError>
+where
+    R: Retry<B>,
+{
+    let target = Target::of(request);
+    let (skip, limit) = (request.extensions().get(), request.extensions().get().copied());
+    let spare = match skip {
+        Some(Skip::Retry) => None,
+        _ => config.retry.keep_spare(request.body_mut(), limit),
+    };
+    let spare = spare.map(|body| Spare { head: SpareHead::of(request), body });
+    config.attach.attach(request.headers_mut(), token.tokens.access_token())?;
+    Ok(Armed { generation: token.generation, target, spare })
+}
+
+/// What is kept of a first attempt.
+pub(crate) struct Armed<T> {
+    generation: Generation,
+    target: Target,
+    spare: Option<Spare<T>>,
+}
+
+impl<T> Armed<T> {
+    /// Returns the attempt, which is sent now, with the credentials that were found for it.
+    pub(crate) fn sent<F>(self, found: F) -> Sent<F, T> {
+        let Self { generation, target, spare } = self;
+        Sent::First(FirstSent { sent: OnTrial { generation, target, found }, spare })
     }
 }
 
 /// A request whose first attempt was rejected. It is not sent a third time.
 pub(crate) struct Last<B, F> {
-    head: Parts,
-    body: B,
+    request: Request<B>,
     found: F,
 }
 
@@ -94,7 +111,7 @@ impl<B, F> Last<B, F> {
     /// Makes the caller's error of a request that is not sent again.
     pub(crate) fn fail(&self, failure: Failure) -> BoxError {
         match failure {
-            Failure::Token(error) => not_sent_again(&self.head, &error),
+            Failure::Token(error) => not_sent_again(self.request.headers(), &error),
             Failure::Service(error) => error,
         }
     }
@@ -103,27 +120,26 @@ impl<B, F> Last<B, F> {
     pub(crate) fn send<I, S, C, R, T>(
         self,
         config: &Config<S, C, R>,
-        token: Arc<Issued>,
+        token: &Issued,
         service: &mut I,
     ) -> Result<Sending<I, B, F, T>, BoxError>
     where
         I: Service<Request<B>>,
     {
-        let Self { mut head, body, found } = self;
-        let target = Target::of(&head);
-        if let Err(error) = config.attach.attach(&mut head, token.tokens.access_token()) {
-            return Err(not_sent_again(&head, &error));
-        }
-        let response = service.call(Request::from_parts(head, body));
-        Ok((response, Sent::Last(OnTrial { generation: token.generation, target, found })))
+        let Self { mut request, found } = self;
+        let target = Target::of(&request);
+        let attached = config.attach.attach(request.headers_mut(), token.tokens.access_token());
+        attached.map_err(|error| not_sent_again(request.headers(), &error))?;
+        let sent = Sent::Last(OnTrial { generation: token.generation, target, found });
+        Ok((service.call(request), sent))
     }
 }
 
 /// Makes the error of a request that was rejected and is not sent again. Not a [`TokenError`], which means that the request
 /// was never sent.
-fn not_sent_again(head: &Parts, error: &TokenError) -> BoxError {
+fn not_sent_again(request: &HeaderMap, error: &TokenError) -> BoxError {
     let message = format!("the token was rejected, and the request not sent again: {error}");
-    for_caller(&head.headers, message)
+    for_caller(request, message)
 }
 
 /// Creates the error that the caller of the request with these headers gets: for gRPC, one that tonic's clients know.
@@ -140,21 +156,21 @@ pub(crate) fn for_caller(request: &HeaderMap, error: impl Into<BoxError>) -> Box
 // ===== while the response is awaited =====
 
 /// The future of the response, and the attempt that it belongs to.
-type Sending<I, B, F, T> = (<I as Service<Request<B>>>::Future, Sent<I, F, T>);
+pub(crate) type Sending<I, B, F, T> = (<I as Service<Request<B>>>::Future, Sent<F, T>);
 
 /// An attempt whose response is awaited.
 #[derive(Default)]
-pub(crate) enum Sent<I, F, T> {
+pub(crate) enum Sent<F, T> {
     /// A request without a token of ours: its response is returned unchanged.
     #[default]
     Untouched,
-    First(FirstSent<I, F, T>),
+    First(FirstSent<F, T>),
     Last(OnTrial<F>),
 }
 
-pub(crate) struct FirstSent<I, F, T> {
+pub(crate) struct FirstSent<F, T> {
     sent: OnTrial<F>,
-    spare: Option<Spare<I, T>>,
+    spare: Option<Spare<T>>,
 }
 
 /// The token that the response is a verdict on, and where it was sent.
@@ -164,15 +180,13 @@ pub(crate) struct OnTrial<F> {
     found: F,
 }
 
-/// A copy of the request, without the token, and a service for it.
-struct Spare<I, T> {
+/// A copy of the request, without the token.
+struct Spare<T> {
     head: SpareHead,
     body: T,
-    /// Not ready.
-    service: I,
 }
 
-impl<I, F, T> Sent<I, F, T> {
+impl<F, T> Sent<F, T> {
     /// Classifies the response and reports the verdict to the credentials.
     ///
     /// The rejection of a first attempt is reported by [`FirstSent::rejected`], which asks for a newer token.
@@ -209,41 +223,41 @@ impl<I, F, T> Sent<I, F, T> {
 // ===== after a rejection =====
 
 /// The consequence of a first attempt's rejection.
-pub(crate) enum Rejected<I, B, F, R: Retry<B>, D> {
+pub(crate) enum Rejected<B, F, R: Retry<B>, D> {
     /// The response is the caller's.
     Final(Response<D>),
     /// A refresh is in flight: the request waits for a newer token.
-    Wait(Waiting, Response<D>, Paused<I, B, F, R>),
+    Wait(Waiting, Response<D>, Paused<B, F, R>),
     /// There is a newer token already.
-    Retry(Arc<Issued>, Response<D>, Paused<I, B, F, R>),
+    Retry(Arc<Issued>, Response<D>, Paused<B, F, R>),
 }
 
-impl<I, F, T> FirstSent<I, F, T> {
+impl<F, T> FirstSent<F, T> {
     /// Reports the rejection, asks for a newer token, and pauses the rest of the request's body.
     pub(crate) fn rejected<B, S, C, R, D>(
         self,
         config: &Config<S, C, R>,
         mut response: Response<D>,
-    ) -> Rejected<I, B, F, R, D>
+    ) -> Rejected<B, F, R, D>
     where
         S: FindCredentials<Found = F>,
         R: Retry<B, Spare = T>,
     {
         let Self { sent: OnTrial { generation, target, found }, spare } = self;
         let credentials = config.find.found(&found);
-        let can_wait = |spare: &Spare<I, T>| !credentials.is_own_request(spare.head.extensions());
+        let can_wait = |spare: &Spare<T>| !credentials.is_own_request(spare.head.extensions());
         // Before the refresh starts: the rest of the body would be sent in vain.
         let spare = spare.filter(can_wait).and_then(|spare| spare.pause(&config.retry));
         let challenge = Challenge::for_source(response.headers());
         let answer = credentials.ask(Want::NewerThanRejected { generation, target, challenge });
-        let Some((head, body, service)) = spare else {
+        let Some((head, body)) = spare else {
             // The refresh goes on without this request.
             if let Answer::Refuse(error) = answer {
                 response.extensions_mut().insert(error);
             }
             return Rejected::Final(response);
         };
-        let paused = Paused { head, body, service, found };
+        let paused = Paused { head, body, found };
         match answer {
             Answer::Use(token) => Rejected::Retry(token, response, paused),
             Answer::Wait(waiting) => Rejected::Wait(waiting, response, paused),
@@ -252,9 +266,9 @@ impl<I, F, T> FirstSent<I, F, T> {
     }
 }
 
-impl<I, T> Spare<I, T> {
+impl<T> Spare<T> {
     /// Pauses the first attempt's body. Returns `None` if the spare cannot become the whole body.
-    fn pause<B, R>(mut self, retry: &Arc<R>) -> Option<(SpareHead, PausedBody<B, R>, I)>
+    fn pause<B, R>(mut self, retry: &Arc<R>) -> Option<(SpareHead, PausedBody<B, R>)>
     where
         R: Retry<B, Spare = T>,
     {
@@ -262,32 +276,33 @@ impl<I, T> Spare<I, T> {
             return None;
         }
         let body = PausedBody { retry: Arc::clone(retry), spare: Some(self.body) };
-        Some((self.head, body, self.service))
+        Some((self.head, body))
     }
 }
 
 /// A rejected request that can be sent again. The rest of its first attempt's body is paused.
-pub(crate) struct Paused<I, B, F, R: Retry<B>> {
+pub(crate) struct Paused<B, F, R: Retry<B>> {
     head: SpareHead,
     body: PausedBody<B, R>,
-    service: I,
     found: F,
 }
 
-impl<I, B, F, R: Retry<B>> Paused<I, B, F, R> {
+impl<B, F, R: Retry<B>> Paused<B, F, R> {
     pub(crate) fn found(&self) -> &F {
         &self.found
     }
 
-    /// Ends the first attempt's body and makes the request again, with a service to be readied.
+    /// Ends the first attempt's body and makes the request again.
     ///
     /// # Errors
     ///
     /// If `http` does not take back the head that it has parsed before.
-    pub(crate) fn replay(self) -> Result<(Last<B, F>, I), BoxError> {
-        let Self { head, body, service, found } = self;
+    pub(crate) fn replay(self) -> Result<Last<B, F>, BoxError> {
+        let Self { head, body, found } = self;
         match (body.replay(), head.rebuild()) {
-            (Some(body), Some(head)) => Ok((Last { head, body, found }, service)),
+            (Some(body), Some(head)) => {
+                Ok(Last { request: Request::from_parts(head, body), found })
+            }
             _ => Err("the rejected request could not be made again".into()),
         }
     }

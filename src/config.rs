@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::request::Parts;
+use http::Request;
 
 use crate::attach::Attach;
 use crate::classify::Classify;
 use crate::error::TokenError;
 use crate::find::FindCredentials;
+use crate::lock::Lock;
 use crate::origin::{Carry, Origins};
 use crate::skip::Skip;
 
@@ -18,6 +19,24 @@ pub(crate) struct Config<S, C, R> {
     pub(crate) attach: Attach,
     pub(crate) classify: Arc<C>,
     pub(crate) retry: Arc<R>,
+}
+
+/// What the clones of one layered service share with their requests.
+pub(crate) struct Layered<I, S, C, R> {
+    pub(crate) config: Config<S, C, R>,
+    /// A clone of the inner service, as it was when it was layered. A second attempt is sent through a clone of it.
+    service: Lock<I>,
+}
+
+impl<I: Clone, S, C, R> Layered<I, S, C, R> {
+    pub(crate) fn new(config: Config<S, C, R>, service: &I) -> Self {
+        Self { config, service: Lock::new(service.clone()) }
+    }
+
+    /// Returns a service for a second attempt. It is not ready.
+    pub(crate) fn service(&self) -> I {
+        self.service.lock().clone()
+    }
 }
 
 /// How a request is sent.
@@ -44,15 +63,19 @@ impl<S, C, R> Config<S, C, R> {
 
 impl<S: FindCredentials, C, R> Config<S, C, R> {
     /// Decides whether a request may carry a token, and finds its credentials. Allocates nothing unless it refuses.
-    pub(crate) fn admit(&self, head: &Parts) -> Admission<S::Found> {
-        if head.extensions.get() == Some(&Skip::Token) || self.attach.carries_own(head) {
+    pub(crate) fn admit<B>(&self, request: &Request<B>) -> Admission<S::Found> {
+        if request.extensions().get() == Some(&Skip::Token)
+            || self.attach.carries_own(request.headers())
+        {
             return Admission::Untouched;
         }
         if let Some(error) = self.attach.invalid() {
             return Admission::Refused(error.clone());
         }
-        match self.origins.check(&head.method, &head.uri, &head.headers) {
-            Carry::Yes => self.find.find(head).map_or(Admission::Untouched, Admission::WithToken),
+        match self.origins.check(request.method(), request.uri(), request.headers()) {
+            Carry::Yes => {
+                self.find.find(request).map_or(Admission::Untouched, Admission::WithToken)
+            }
             Carry::No => Admission::Untouched,
             Carry::Refuse(error) => Admission::Refused(error),
         }

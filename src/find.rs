@@ -1,6 +1,6 @@
 //! How a request finds its credentials.
 
-use http::request::Parts;
+use http::Request;
 
 use crate::credentials::Credentials;
 
@@ -27,7 +27,7 @@ impl FindCredentials for Credentials {}
 impl sealed::Find for Credentials {
     type Found = ();
 
-    fn find(&self, _head: &Parts) -> Option<()> {
+    fn find<B>(&self, _request: &Request<B>) -> Option<()> {
         Some(())
     }
 
@@ -37,7 +37,7 @@ impl sealed::Find for Credentials {
 }
 
 pub(crate) mod sealed {
-    use super::{Credentials, Parts};
+    use super::{Credentials, Request};
 
     #[expect(
         unnameable_types,
@@ -49,8 +49,8 @@ pub(crate) mod sealed {
         /// Nothing if there is one for all, so that it costs nothing: no reference is counted.
         type Found;
 
-        /// Returns the credentials of the request with this head, or `None` if it is to be sent without a token.
-        fn find(&self, head: &Parts) -> Option<Self::Found>;
+        /// Returns the credentials of a request, or `None` if it is to be sent without a token.
+        fn find<B>(&self, request: &Request<B>) -> Option<Self::Found>;
 
         /// Returns the credentials that `find` has found.
         fn found<'a>(&'a self, found: &'a Self::Found) -> &'a Credentials;

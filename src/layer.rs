@@ -1,7 +1,6 @@
 //! The layer: which requests carry the token, and how.
 
 use std::fmt;
-use std::sync::Arc;
 
 use http::HeaderName;
 use tower_layer::Layer;
@@ -289,11 +288,11 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     }
 }
 
-impl<I, S: Clone, C, R> Layer<I> for RefreshLayer<S, C, R> {
+impl<I: Clone, S: Clone, C, R> Layer<I> for RefreshLayer<S, C, R> {
     type Service = Refresh<I, S, C, R>;
 
     fn layer(&self, inner: I) -> Self::Service {
-        Refresh::new(inner, Arc::new(self.config.clone()))
+        Refresh::new(inner, self.config.clone())
     }
 }
 

@@ -204,6 +204,7 @@ pub mod replay;
 pub mod reqwest;
 mod service;
 mod skip;
+mod slow;
 mod source;
 #[cfg(feature = "store")]
 #[cfg_attr(docsrs, doc(cfg(feature = "store")))]

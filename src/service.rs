@@ -9,11 +9,11 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::acquire::Acquire;
-use crate::attempt::{First, Sent, for_caller};
+use crate::attempt::{First, Sent, arm, for_caller};
 use crate::classify::{Classify, Unauthorized};
-use crate::config::{Admission, Config};
+use crate::config::{Admission, Config, Layered};
 use crate::credentials::{Answer, Credentials, Want, recursion};
-use crate::error::BoxError;
+use crate::error::{BoxError, TokenError};
 use crate::find::FindCredentials;
 use crate::future::ResponseFuture;
 use crate::replay::{ByType, Retry};
@@ -21,7 +21,8 @@ use crate::replay::{ByType, Retry};
 /// Attaches an access token to requests, and refreshes it when it expires or is rejected: the service of
 /// [`RefreshLayer`](crate::RefreshLayer).
 ///
-/// The inner service must be `Clone`. For one that is not, add a `tower::buffer::BufferLayer` between the two.
+/// The inner service must be `Clone`. For one that is not, add a `tower::buffer::BufferLayer` between the two. A second attempt is
+/// sent through a clone of it that was made when it was layered. If a service changes, layer it again.
 ///
 /// `S` is how a request finds its credentials, `C` how a response is classified, and `R` how a body is sent again. With the
 /// defaults, a struct field is `Refresh<HttpClient>`.
@@ -94,31 +95,28 @@ use crate::replay::{ByType, Retry};
 /// If a request waits for a token in a runtime without a time driver (`enable_time`).
 pub struct Refresh<I, S = Credentials, C = Unauthorized, R = ByType> {
     inner: I,
-    config: Arc<Config<S, C, R>>,
+    layered: Arc<Layered<I, S, C, R>>,
 }
 
 impl<I, C, R> Refresh<I, Credentials, C, R> {
     /// Returns the credentials, for example to share them with another layer.
     pub fn credentials(&self) -> &Credentials {
-        &self.config.find
+        &self.layered.config.find
     }
 }
 
 impl<I, S, C, R> Refresh<I, S, C, R> {
-    pub(crate) fn new(inner: I, config: Arc<Config<S, C, R>>) -> Self {
-        Self { inner, config }
+    pub(crate) fn new(inner: I, config: Config<S, C, R>) -> Self
+    where
+        I: Clone,
+    {
+        let layered = Arc::new(Layered::new(config, &inner));
+        Self { inner, layered }
     }
 
     /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &I {
         &self.inner
-    }
-
-    /// Returns a mutable reference to the inner service.
-    ///
-    /// A request that is sent through it directly carries no token.
-    pub fn get_mut(&mut self) -> &mut I {
-        &mut self.inner
     }
 
     /// Returns the inner service.
@@ -144,37 +142,41 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let config = &self.config;
-        let (head, body) = request.into_parts();
-        let found = match config.admit(&head) {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let layered = Arc::clone(&self.layered);
+        let config = &layered.config;
+        let found = match config.admit(&request) {
             Admission::WithToken(found) => found,
             Admission::Untouched => {
-                let response = self.inner.call(Request::from_parts(head, body));
-                return ResponseFuture::sending(config, response, Sent::Untouched);
+                let response = self.inner.call(request);
+                return ResponseFuture::sending(layered, response, Sent::Untouched);
             }
-            Admission::Refused(error) => return self.fail(for_caller(&head.headers, error)),
+            Admission::Refused(error) => return self.fail(&request, error),
         };
 
-        let first = First::new(head, body, found);
-        let credentials = config.find.found(first.found());
-        let token = match credentials.with_fresh(Arc::clone) {
-            Some(token) => token,
+        let credentials = config.find.found(&found);
+        let armed = credentials.with_fresh(|token| arm(&mut request, config, token));
+        let armed = match armed {
+            Some(armed) => armed,
             None => match credentials.ask(Want::TokenOf(None)) {
-                Answer::Use(token) => token,
-                Answer::Wait(_) if credentials.is_own_request(first.extensions()) => {
-                    return self.fail(first.fail(recursion()));
+                Answer::Use(token) => arm(&mut request, config, &token),
+                Answer::Wait(_) if credentials.is_own_request(request.extensions()) => {
+                    Err(recursion())
                 }
                 Answer::Wait(waiting) => {
                     let acquire = Acquire::wait(waiting, self.release());
-                    return ResponseFuture::acquiring(&self.config, first, acquire);
+                    let first = First::new(request, found);
+                    return ResponseFuture::acquiring(layered, first, acquire);
                 }
-                Answer::Refuse(error) => return self.fail(first.fail(error)),
+                Answer::Refuse(error) => Err(error),
             },
         };
-        match first.send(config, token, &mut self.inner) {
-            Ok((response, sent)) => ResponseFuture::sending(config, response, sent),
-            Err(error) => self.fail(error),
+        match armed {
+            Ok(armed) => {
+                let response = self.inner.call(request);
+                ResponseFuture::sending(layered, response, armed.sent(found))
+            }
+            Err(error) => self.fail(&request, error),
         }
     }
 }
@@ -189,25 +191,32 @@ impl<I: Clone, S, C, R> Refresh<I, S, C, R> {
     }
 
     /// Fails a request that is not sent.
-    fn fail<B, D>(&mut self, error: BoxError) -> ResponseFuture<I, S, C, R, B, D>
+    fn fail<B, D>(
+        &mut self,
+        request: &Request<B>,
+        error: TokenError,
+    ) -> ResponseFuture<I, S, C, R, B, D>
     where
         I: Service<Request<B>>,
         S: FindCredentials,
         R: Retry<B>,
     {
         self.release();
-        ResponseFuture::failed(&self.config, error)
+        ResponseFuture::failed(Arc::clone(&self.layered), for_caller(request.headers(), error))
     }
 }
 
 impl<I: Clone, S, C, R> Clone for Refresh<I, S, C, R> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), config: Arc::clone(&self.config) }
+        Self { inner: self.inner.clone(), layered: Arc::clone(&self.layered) }
     }
 }
 
 impl<I: fmt::Debug, S: fmt::Debug, C, R> fmt::Debug for Refresh<I, S, C, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refresh").field("inner", &self.inner).field("config", &self.config).finish()
+        f.debug_struct("Refresh")
+            .field("inner", &self.inner)
+            .field("config", &self.layered.config)
+            .finish()
     }
 }

@@ -2,8 +2,8 @@
 
 use std::hash::Hasher as _;
 
+use http::Request;
 use http::header::HOST;
-use http::request::Parts;
 use rustc_hash::FxHasher;
 
 /// The method, origin and path of a request, as a number.
@@ -17,15 +17,15 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn of(head: &Parts) -> Self {
-        let uri = &head.uri;
-        let host = || head.headers.get(HOST).map_or(&[][..], |host| host.as_bytes());
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        let uri = request.uri();
+        let host = || request.headers().get(HOST).map_or(&[][..], |host| host.as_bytes());
         let authority =
             uri.authority().map_or_else(host, |authority| authority.as_str().as_bytes());
         let scheme = uri.scheme_str().unwrap_or_default().as_bytes();
         Self {
             origin: hash(scheme, authority),
-            path: hash(head.method.as_str().as_bytes(), uri.path().as_bytes()),
+            path: hash(request.method().as_str().as_bytes(), uri.path().as_bytes()),
         }
     }
 
@@ -54,13 +54,11 @@ fn hash(first: &[u8], second: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
 
     fn target(method: &str, uri: &str, host: &str) -> Target {
         let request = Request::builder().method(method).uri(uri).header(HOST, host);
-        Target::of(&request.body(()).unwrap().into_parts().0)
+        Target::of(&request.body(()).unwrap())
     }
 
     #[test]

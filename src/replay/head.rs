@@ -31,9 +31,9 @@ impl SpareHead {
         &self.extensions
     }
 
-    pub(crate) fn of(head: &Parts) -> Self {
-        let uri = components(&head.uri);
-        let headers = &head.headers;
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        let uri = components(request.uri());
+        let headers = request.headers();
 
         let of_header = |(name, value): (&HeaderName, &HeaderValue)| {
             LENGTH + name.as_str().len() + LENGTH + value.len() + SENSITIVE
@@ -51,9 +51,9 @@ impl SpareHead {
         }
 
         Self {
-            method: head.method.clone(),
-            version: head.version,
-            extensions: head.extensions.clone(),
+            method: request.method().clone(),
+            version: request.version(),
+            extensions: request.extensions().clone(),
             names: headers.keys_len(),
             buffer,
         }
@@ -132,9 +132,7 @@ mod tests {
     use super::*;
 
     fn assert_same(request: Request<()>) {
-        let (head, ()) = request.into_parts();
-        let rebuilt = Request::from_parts(SpareHead::of(&head).rebuild().unwrap(), ());
-        let request = Request::from_parts(head, ());
+        let rebuilt = Request::from_parts(SpareHead::of(&request).rebuild().unwrap(), ());
         assert_eq!(rebuilt.method(), request.method());
         assert_eq!(rebuilt.uri(), request.uri());
         assert_eq!(rebuilt.uri().to_string(), request.uri().to_string());
@@ -176,8 +174,7 @@ mod tests {
             .extension("extension")
             .body(())
             .unwrap();
-        let (head, ()) = request.into_parts();
-        let rebuilt = SpareHead::of(&head).rebuild().unwrap();
+        let rebuilt = SpareHead::of(&request).rebuild().unwrap();
         assert_eq!(rebuilt.method, "A-METHOD-WITH-A-LONG-NAME");
         assert_eq!(rebuilt.version, Version::HTTP_2);
         assert_eq!(rebuilt.extensions.get(), Some(&"extension"));
@@ -191,7 +188,7 @@ mod tests {
             .header("a", "c")
             .body(())
             .unwrap();
-        let spare = SpareHead::of(&request.into_parts().0);
+        let spare = SpareHead::of(&request);
         // Otherwise it has grown, or is copied when it is converted to `Bytes`.
         assert_eq!(spare.buffer.capacity(), spare.buffer.len());
     }
