@@ -6,9 +6,7 @@
 use std::time::Instant;
 
 use super::allocations::without_counting;
-
-/// A stack under measurement: sends this number of requests.
-pub(crate) type Run = Box<dyn FnMut(u32)>;
+use super::stacks::Run;
 
 /// The length of a measurement.
 #[derive(Clone, Copy)]

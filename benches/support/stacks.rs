@@ -9,7 +9,6 @@ use tower_http::auth::AddAuthorizationLayer;
 use tower_refresh::{BoxError, Credentials, RefreshLayer, Renewal, TokenSet};
 
 use super::by_hand::{Cache, RetryOnce};
-use super::compare::Run;
 use super::requests::Requests;
 use super::services::{Stack, send};
 
@@ -30,6 +29,9 @@ pub(crate) const NAMES: [&str; 7] = [
     "by hand",
     "`tower::retry`, by hand",
 ];
+
+/// A stack under measurement: sends this number of requests.
+pub(crate) type Run = Box<dyn FnMut(u32)>;
 
 /// Returns all stacks over a service, in the order of [`NAMES`].
 pub(crate) fn over<S>(service: &S, requests: &Requests) -> Vec<Run>
