@@ -10,11 +10,11 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use support::compare::{Rounds, Times};
+use support::compare::{Case, Contestants, Times};
 use support::requests::{Requests, Values};
 use support::services::{Api, Body, Large, Stack};
 use support::stacks::{self, ARMED, NAMES, PLAIN, RETRY, STATIC};
-use support::{allocations, table};
+use support::table;
 use tower::util::BoxCloneService;
 use tower::{Layer as _, Service};
 use tower_refresh::BoxError;
@@ -30,7 +30,7 @@ fn main() {
     }
     let bodies = [("empty", 0), ("4 KiB", 4 << 10), ("1 MiB", 1 << 20)]
         .map(|(name, bytes)| (name.to_owned(), Requests::new(8, Values::Static).with_body(bytes)));
-    compare("Bodies over a small service, 8 static headers", &Api, &bodies);
+    compare("Bodies over a small service, 8 static headers", &Api, bodies.into());
     sizes();
 }
 
@@ -41,41 +41,22 @@ where
     S::Error: Into<BoxError>,
 {
     let cases = [0, 8, 20, 32].map(|count| (count.to_string(), Requests::new(count, values)));
-    compare(&format!("Over {name}"), &service, &cases);
+    compare(&format!("Over {name}"), &service, cases.into());
 }
 
-/// Prints a table with a column for each case.
-fn compare<S>(title: &str, service: &S, cases: &[(String, Requests)])
+fn compare<S>(title: &str, service: &S, cases: Vec<(String, Requests)>)
 where
     S: Stack + Clone + 'static,
     S::Error: Into<BoxError>,
 {
-    let mut head = vec!["Stack"];
-    let mut rows: Vec<_> = NAMES.iter().map(|&name| vec![name.to_owned()]).collect();
-    rows.push(vec!["arming / `tower::retry`".to_owned()]);
-    for (name, requests) in cases {
-        head.push(name);
-        let mut contestants = stacks::over(service, requests);
-        let allocations: Vec<_> =
-            contestants.iter_mut().map(|run| allocations::per_request(run)).collect();
-        let times = Times::measure(Rounds::new(41, 2000), &mut contestants);
-        for (stack, allocations) in allocations.into_iter().enumerate() {
-            let cell = match stack {
-                STATIC => format!("{:.0} ns", times.nanoseconds(stack)),
-                _ => {
-                    format!(
-                        "× {:.2} {:+5.0} ns",
-                        times.ratio(stack, STATIC),
-                        times.added(stack, STATIC)
-                    )
-                }
-            };
-            rows[stack].push(format!("{cell} {allocations:3}"));
-        }
-        let ratio = times.added(ARMED, PLAIN) / times.added(RETRY, STATIC);
-        rows[NAMES.len()].push(format!("{ratio:.2}"));
-    }
-    table::print(title, &head, &rows);
+    let case = |(name, requests)| Case { name, contestants: stacks::over(service, &requests) };
+    let arming = |times: &Times| times.added(ARMED, PLAIN) / times.added(RETRY, STATIC);
+    Contestants { names: &NAMES, baseline: STATIC }.print(
+        title,
+        cases.into_iter().map(case).collect(),
+        2000,
+        Some(("arming / `tower::retry`", arming)),
+    );
 }
 
 /// Prints the size of the layer's future beside that of the service's own.

@@ -5,8 +5,64 @@
 
 use std::time::Instant;
 
-use super::allocations::without_counting;
 use super::stacks::Run;
+use super::{allocations, is_bench, table};
+
+/// The contestants over one kind of request: a column of a table.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) contestants: Vec<Run>,
+}
+
+/// The name of a row, and how it is computed.
+pub(crate) type Further<'a> = (&'a str, fn(&Times) -> f64);
+
+/// The contestants' names, and the one that is the baseline of the others.
+pub(crate) struct Contestants<'a> {
+    pub(crate) names: &'a [&'a str],
+    pub(crate) baseline: usize,
+}
+
+impl Contestants<'_> {
+    /// Prints a table with a row for each contestant: the ratio to the baseline, the time in addition to it, and the number of
+    /// allocations.
+    ///
+    /// A further row is computed from the times of each case.
+    pub(crate) fn print(
+        &self,
+        title: &str,
+        cases: Vec<Case>,
+        requests: u32,
+        further: Option<Further<'_>>,
+    ) {
+        let mut head = vec!["Stack".to_owned()];
+        let names = self.names.iter().copied().chain(further.map(|(name, _)| name));
+        let mut rows: Vec<_> = names.map(|name| vec![name.to_owned()]).collect();
+        for Case { name, mut contestants } in cases {
+            head.push(name);
+            let allocations: Vec<_> =
+                contestants.iter_mut().map(|run| allocations::per_request(run)).collect();
+            let times = Times::measure(Rounds::new(41, requests), &mut contestants);
+            for (stack, allocations) in allocations.into_iter().enumerate() {
+                let cell = self.cell(&times, stack);
+                rows[stack].push(format!("{cell} {allocations:3}"));
+            }
+            if let (Some((_, of)), Some(row)) = (further, rows.last_mut()) {
+                row.push(format!("{:.2}", of(&times)));
+            }
+        }
+        let head: Vec<_> = head.iter().map(String::as_str).collect();
+        table::print(title, &head, &rows);
+    }
+
+    fn cell(&self, times: &Times, stack: usize) -> String {
+        if stack == self.baseline {
+            return format!("{:.0} ns", times.nanoseconds(stack));
+        }
+        let (ratio, added) = (times.ratio(stack, self.baseline), times.added(stack, self.baseline));
+        format!("× {ratio:.2} {added:+5.0} ns")
+    }
+}
 
 /// The length of a measurement.
 #[derive(Clone, Copy)]
@@ -18,11 +74,7 @@ pub(crate) struct Rounds {
 impl Rounds {
     /// Returns these rounds under `cargo bench`. Returns one short round under `cargo test`, which checks that a bench runs.
     pub(crate) fn new(rounds: usize, requests: u32) -> Self {
-        if std::env::args().any(|argument| argument == "--bench") {
-            Self { rounds, requests }
-        } else {
-            Self { rounds: 1, requests: 10 }
-        }
+        if is_bench() { Self { rounds, requests } } else { Self { rounds: 1, requests: 10 } }
     }
 }
 
@@ -32,22 +84,23 @@ pub(crate) struct Times(Vec<Vec<f64>>);
 impl Times {
     /// Runs the contestants round by round. Each round begins with another of them.
     pub(crate) fn measure(length: Rounds, contestants: &mut [Run]) -> Self {
-        let count = contestants.len();
-        let mut times = vec![Vec::with_capacity(length.rounds); count];
-        without_counting(|| {
-            for contestant in contestants.iter_mut() {
-                contestant(length.requests / 4);
+        let mut times = Self(vec![Vec::with_capacity(length.rounds); contestants.len()]);
+        allocations::without_counting(|| {
+            for run in contestants.iter_mut() {
+                run(length.requests / 4);
             }
-            for round in 0..length.rounds {
-                for place in 0..count {
-                    let number = (round + place) % count;
-                    let began = Instant::now();
-                    contestants[number](length.requests);
-                    let took = began.elapsed().as_nanos() as f64;
-                    times[number].push(took / f64::from(length.requests));
-                }
+            for number in in_turn(contestants.len(), length.rounds) {
+                let began = Instant::now();
+                contestants[number](length.requests);
+                let took = began.elapsed().as_nanos() as f64;
+                times.0[number].push(took / f64::from(length.requests));
             }
         });
+        times
+    }
+
+    /// Returns the times that another measurement took in the same rounds.
+    pub(crate) fn from_rounds(times: Vec<Vec<f64>>) -> Self {
         Self(times)
     }
 
@@ -72,7 +125,13 @@ impl Times {
     }
 }
 
-pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
+/// Returns the contestants' numbers for all rounds, each of which begins with another.
+pub(crate) fn in_turn(contestants: usize, rounds: usize) -> impl Iterator<Item = usize> {
+    (0..rounds)
+        .flat_map(move |round| (0..contestants).map(move |place| (round + place) % contestants))
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }

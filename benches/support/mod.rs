@@ -18,3 +18,8 @@ pub(crate) mod table;
 pub(crate) fn lists() -> bool {
     std::env::args().any(|argument| argument == "--list")
 }
+
+/// Returns whether the bench is to be measured. Under `cargo test`, it only has to run.
+pub(crate) fn is_bench() -> bool {
+    std::env::args().any(|argument| argument == "--bench")
+}

@@ -15,12 +15,12 @@ use tower::Service;
 pub(crate) type Body = Full<Bytes>;
 
 /// A service for the benches' requests, and a stack over one.
-pub(crate) trait Stack: Service<Request<Body>, Response = Response<Body>> {}
+pub(crate) trait Stack<B = Body>: Service<Request<B>, Response = Response<Body>> {}
 
-impl<S: Service<Request<Body>, Response = Response<Body>>> Stack for S {}
+impl<B, S: Service<Request<B>, Response = Response<Body>>> Stack<B> for S {}
 
 /// Sends a request through a stack whose response is ready at once.
-pub(crate) fn send<S: Stack>(stack: &mut S, request: Request<Body>) -> Response<Body> {
+pub(crate) fn send<B, S: Stack<B>>(stack: &mut S, request: Request<B>) -> Response<Body> {
     let mut cx = Context::from_waker(Waker::noop());
     assert!(stack.poll_ready(&mut cx).is_ready());
     match pin!(stack.call(request)).poll(&mut cx) {
