@@ -82,7 +82,7 @@ where
     Ok(Armed { generation: token.generation, target, spare })
 }
 
-/// What is kept of a first attempt.
+/// The part of a first attempt that is kept.
 pub(crate) struct Armed<T> {
     generation: Generation,
     target: Target,
@@ -187,36 +187,31 @@ struct Spare<T> {
 }
 
 impl<F, T> Sent<F, T> {
-    /// Classifies the response and reports the verdict to the credentials.
+    /// Classifies the response and reports the verdict to the credentials. Returns whether the token is rejected.
     ///
     /// The rejection of a first attempt is reported by [`FirstSent::rejected`], which asks for a newer token.
-    pub(crate) fn judge<S, C, R, D>(
+    pub(crate) fn is_rejected_by<S, C, R, D>(
         &self,
         config: &Config<S, C, R>,
         response: &Response<D>,
-    ) -> Verdict
+    ) -> bool
     where
         S: FindCredentials<Found = F>,
         C: Classify,
     {
         let (Self::First(FirstSent { sent, .. }) | Self::Last(sent)) = self else {
-            return Verdict::Unknown;
+            return false;
         };
+        let &OnTrial { generation, target, ref found } = sent;
         let verdict = config.classify.classify(response.status(), response.headers());
-        let credentials = config.find.found(&sent.found);
+        let credentials = config.find.found(found);
         match (self, verdict) {
-            (Self::First(_), Verdict::Accepted) => {
-                credentials.accepted(sent.generation, sent.target)
-            }
-            (Self::Last(_), Verdict::Accepted) => {
-                credentials.retry_accepted(sent.generation, sent.target);
-            }
-            (Self::Last(_), Verdict::Rejected) => {
-                credentials.retry_rejected(sent.generation, sent.target);
-            }
+            (Self::First(_), Verdict::Accepted) => credentials.accepted(generation, target),
+            (Self::Last(_), Verdict::Accepted) => credentials.retry_accepted(generation, target),
+            (Self::Last(_), Verdict::Rejected) => credentials.retry_rejected(generation, target),
             _ => {}
         }
-        verdict
+        verdict == Verdict::Rejected
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Config<S, C, R> {
     pub(crate) retry: Arc<R>,
 }
 
-/// What the clones of one layered service share with their requests.
+/// The part that the clones of one layered service share with their requests.
 pub(crate) struct Layered<I, S, C, R> {
     pub(crate) config: Config<S, C, R>,
     /// A clone of the inner service, as it was when it was layered. A second attempt is sent through a clone of it.

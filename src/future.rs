@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use crate::acquire::Acquire;
 use crate::attempt::{First, Rejected, Sent};
-use crate::classify::{Classify, Verdict};
+use crate::classify::Classify;
 use crate::config::Layered;
 use crate::error::BoxError;
 use crate::find::FindCredentials;
@@ -41,7 +41,8 @@ pin_project! {
 }
 
 pin_project! {
-    /// The state of the request. What only waiting and sending again need is boxed, so that the future of most requests is small.
+    /// The state of the request. The parts that only waiting and sending again need are boxed, so that the
+    /// future of most requests is small.
     #[project = StateProj]
     enum State<I, S, R, B, D>
     where
@@ -104,19 +105,19 @@ where
             match this.state.as_mut().project() {
                 // ## Sending => (response | error | Slow)
                 StateProj::Sending { response, sent } => {
-                    let response = match ready!(response.poll(cx)) {
-                        Ok(response) => response,
-                        Err(error) => return this.state.end(Err(error.into())),
+                    let polled = response.poll(cx);
+                    let is_rejected = match &polled {
+                        Poll::Ready(Ok(response)) => sent.is_rejected_by(config, response),
+                        Poll::Ready(Err(_)) => false,
+                        Poll::Pending => return Poll::Pending,
                     };
-                    if sent.judge(config, &response) != Verdict::Rejected {
-                        return this.state.end(Ok(response));
-                    }
-                    let sent = mem::take(sent);
+                    let sent = if is_rejected { mem::take(sent) } else { Sent::Untouched };
+                    // The inner future has ended, and is dropped before the request waits.
                     this.state.set(State::OVER);
                     let Sent::First(first) = sent else {
-                        return Poll::Ready(Ok(response));
+                        return polled.map_err(Into::into);
                     };
-                    let slow = match first.rejected(config, response) {
+                    let slow = match first.rejected(config, ready!(polled).map_err(Into::into)?) {
                         Rejected::Final(response) => return Poll::Ready(Ok(response)),
                         Rejected::Wait(waiting, response, paused) => {
                             Slow::renewing(waiting, response, paused)

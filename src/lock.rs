@@ -4,8 +4,8 @@ use std::sync::{MutexGuard, PoisonError};
 
 /// A mutex that a panic does not poison.
 ///
-/// It is held for a moment, and never across an await. What it guards is consistent between two statements, so that a panic of the
-/// code that holds it leaves nothing half done.
+/// It is held for a moment, and never across an await. The value is consistent between two statements, so that a panic of the code
+/// that holds it leaves nothing half done.
 #[derive(Debug, Default)]
 #[expect(clippy::disallowed_types, reason = "all others use this one")]
 pub(crate) struct Lock<T>(std::sync::Mutex<T>);

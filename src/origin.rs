@@ -62,6 +62,13 @@ impl Origins {
         if method == Method::CONNECT || method == Method::TRACE {
             return Carry::No;
         }
+        // Most requests name the origin as the program did, so that there is nothing to parse.
+        if let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority())
+            && self.named.iter().any(|named| named.is_written(scheme, authority.as_str()))
+            && !headers.contains_key(HOST)
+        {
+            return Carry::Yes;
+        }
         if let Some(authority) = uri.authority() {
             let carry = self.check_authority(uri.scheme(), authority.as_str(), Part::Uri);
             if matches!(carry, Carry::No) {
@@ -88,12 +95,6 @@ impl Origins {
     fn check_authority(&self, scheme: Option<&UriScheme>, authority: &str, part: Part) -> Carry {
         if self.named.is_empty() && !self.any_https {
             return Carry::Refuse(none_named(scheme, authority));
-        }
-        // Most requests name the origin as the program did, so that there is nothing to parse.
-        if scheme.is_some_and(|scheme| {
-            self.named.iter().any(|named| named.is_written(scheme, authority))
-        }) {
-            return Carry::Yes;
         }
         let scheme = match scheme.map(Scheme::of) {
             Some(None) => return Carry::No,

@@ -175,7 +175,8 @@ impl Credentials {
     pub(crate) fn with_fresh<T>(&self, borrow: impl FnOnce(&Arc<Issued>) -> T) -> Option<T> {
         let published = self.shared.published.load();
         let Published { issued, until } = &**published.as_ref()?;
-        (!until.has_come(self.now())).then(|| borrow(issued))
+        let now = self.shared.policy.clock.now();
+        (!until.has_come(now)).then(|| borrow(issued))
     }
 
     /// A response accepted the token of this generation.

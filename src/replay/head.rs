@@ -1,6 +1,6 @@
 //! The head of a request, in one buffer.
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::{Buf as _, Bytes};
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -13,17 +13,13 @@ use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 /// parsed again for the rare second attempt:
 ///
 /// ```text
-/// scheme authority path-and-query ( name value sensitive )*      each with its length before it, except the flag
+/// version names ( method scheme ) ( authority path-and-query ) ( name value )*      each pair with its lengths before it
 /// ```
 ///
 /// Extensions are cloned, which allocates if there are any.
 pub(crate) struct SpareHead {
-    method: Method,
-    version: Version,
-    extensions: Extensions,
-    /// The number of different header names, so that the map is allocated once.
-    names: usize,
     buffer: Vec<u8>,
+    extensions: Extensions,
 }
 
 impl SpareHead {
@@ -32,70 +28,69 @@ impl SpareHead {
     }
 
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        let uri = components(request.uri());
         let headers = request.headers();
+        let head = [
+            (request.method().as_str(), request.uri().scheme_str().unwrap_or_default()),
+            components(request.uri()),
+        ];
 
+        let of_pair = |(first, second): &(&str, &str)| LENGTHS + first.len() + second.len();
         let of_header = |(name, value): (&HeaderName, &HeaderValue)| {
-            LENGTH + name.as_str().len() + LENGTH + value.len() + SENSITIVE
+            LENGTHS + name.as_str().len() + value.len()
         };
-        let capacity = uri.iter().map(|component| LENGTH + component.len()).sum::<usize>()
+        let capacity = START
+            + head.iter().map(of_pair).sum::<usize>()
             + headers.iter().map(of_header).sum::<usize>();
         let mut buffer = Vec::with_capacity(capacity);
-        for component in uri {
-            put(&mut buffer, component.as_bytes());
+        buffer.push(code(request.version()));
+        // The map is allocated once when it is rebuilt. It holds 32,768 names at most.
+        buffer.extend_from_slice(&(headers.keys_len() as u16).to_ne_bytes());
+        for (first, second) in head {
+            put(&mut buffer, first.as_bytes(), second.as_bytes(), false);
         }
         for (name, value) in headers {
-            put(&mut buffer, name.as_str().as_bytes());
-            put(&mut buffer, value.as_bytes());
-            buffer.put_u8(value.is_sensitive().into());
+            put(&mut buffer, name.as_str().as_bytes(), value.as_bytes(), value.is_sensitive());
         }
-
-        Self {
-            method: request.method().clone(),
-            version: request.version(),
-            extensions: request.extensions().clone(),
-            names: headers.keys_len(),
-            buffer,
-        }
+        Self { buffer, extensions: request.extensions().clone() }
     }
 
     /// Returns the head, or none if `http` rejects a part that it has accepted before.
     pub(crate) fn rebuild(self) -> Option<Parts> {
         let mut bytes = Bytes::from(self.buffer);
-        let uri = uri(&mut bytes)?;
-        let mut headers = HeaderMap::try_with_capacity(self.names).ok()?;
+        let version = version(bytes.try_get_u8().ok()?);
+        let names = bytes.try_get_u16_ne().ok()?;
+        let (method, scheme, _) = take(&mut bytes)?;
+        let (authority, path, _) = take(&mut bytes)?;
+        let mut headers = HeaderMap::try_with_capacity(names.into()).ok()?;
         while !bytes.is_empty() {
-            let name = HeaderName::from_lowercase(&take(&mut bytes)?).ok()?;
-            let mut value = HeaderValue::from_maybe_shared(take(&mut bytes)?).ok()?;
-            value.set_sensitive(bytes.try_get_u8().ok()? == 1);
+            let (name, value, is_sensitive) = take(&mut bytes)?;
+            let name = HeaderName::from_lowercase(&name).ok()?;
+            let mut value = HeaderValue::from_maybe_shared(value).ok()?;
+            value.set_sensitive(is_sensitive);
             headers.try_append(name, value).ok()?;
         }
 
         // `Parts` has no constructor.
         let (mut head, ()) = Request::new(()).into_parts();
-        head.method = self.method;
-        head.uri = uri;
-        head.version = self.version;
+        head.method = Method::from_bytes(&method).ok()?;
+        head.uri = uri(&scheme, authority, path)?;
+        head.version = version;
         head.headers = headers;
         head.extensions = self.extensions;
         Some(head)
     }
 }
 
-fn components(uri: &Uri) -> [&str; 3] {
-    [
-        uri.scheme_str().unwrap_or_default(),
-        uri.authority().map(Authority::as_str).unwrap_or_default(),
-        // The URI of a CONNECT request has no path.
-        uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default(),
-    ]
+/// Returns the authority and the path of a URI. That of a CONNECT request has no path.
+fn components(uri: &Uri) -> (&str, &str) {
+    let authority = uri.authority().map(Authority::as_str).unwrap_or_default();
+    (authority, uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default())
 }
 
-fn uri(bytes: &mut Bytes) -> Option<Uri> {
+fn uri(scheme: &[u8], authority: Bytes, path: Bytes) -> Option<Uri> {
     let mut parts = http::uri::Parts::default();
-    let (scheme, authority, path) = (take(bytes)?, take(bytes)?, take(bytes)?);
     if !scheme.is_empty() {
-        parts.scheme = Some(Scheme::try_from(&*scheme).ok()?);
+        parts.scheme = Some(Scheme::try_from(scheme).ok()?);
     }
     if !authority.is_empty() {
         parts.authority = Some(Authority::from_maybe_shared(authority).ok()?);
@@ -106,24 +101,46 @@ fn uri(bytes: &mut Bytes) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// Appends bytes and their length.
-fn put(buffer: &mut Vec<u8>, bytes: &[u8]) {
-    // A length beyond 32 bits makes `take` fail.
-    buffer.put_u32_ne(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-    buffer.put_slice(bytes);
+/// All versions that `http` has.
+const VERSIONS: [Version; 5] =
+    [Version::HTTP_09, Version::HTTP_10, Version::HTTP_11, Version::HTTP_2, Version::HTTP_3];
+
+fn code(version: Version) -> u8 {
+    VERSIONS.iter().position(|known| *known == version).unwrap_or_default() as u8
 }
 
-/// Takes bytes that [`put`] has appended.
-fn take(bytes: &mut Bytes) -> Option<Bytes> {
-    let length = usize::try_from(bytes.try_get_u32_ne().ok()?).ok()?;
-    (length <= bytes.len()).then(|| bytes.split_to(length))
+fn version(code: u8) -> Version {
+    VERSIONS[usize::from(code)]
 }
 
-/// The size of a length.
-const LENGTH: usize = size_of::<u32>();
+/// Appends two parts, and before them their lengths and a flag.
+fn put(buffer: &mut Vec<u8>, first: &[u8], second: &[u8], flag: bool) {
+    // A length beyond its bits makes `take` fail.
+    let first_length = u32::try_from(first.len()).unwrap_or(u32::MAX).min(u32::MAX >> 1);
+    let first_length = first_length << 1 | u32::from(flag);
+    let second_length = u32::try_from(second.len()).unwrap_or(u32::MAX);
+    let lengths = u64::from(first_length) << 32 | u64::from(second_length);
+    buffer.extend_from_slice(&lengths.to_ne_bytes());
+    buffer.extend_from_slice(first);
+    buffer.extend_from_slice(second);
+}
 
-/// The size of the flag of a sensitive value.
-const SENSITIVE: usize = 1;
+/// Takes what [`put`] has appended.
+fn take(bytes: &mut Bytes) -> Option<(Bytes, Bytes, bool)> {
+    let lengths = bytes.try_get_u64_ne().ok()?;
+    let (first, second) = ((lengths >> 32) as u32, lengths as u32);
+    let mut part = |length: u32| {
+        let length = usize::try_from(length).ok()?;
+        (length <= bytes.len()).then(|| bytes.split_to(length))
+    };
+    Some((part(first >> 1)?, part(second)?, first & 1 == 1))
+}
+
+/// The size of a version and the number of names.
+const START: usize = size_of::<u8>() + size_of::<u16>();
+
+/// The size of the lengths of two parts.
+const LENGTHS: usize = size_of::<u64>();
 
 #[cfg(test)]
 mod tests {
@@ -175,7 +192,7 @@ mod tests {
             .body(())
             .unwrap();
         let rebuilt = SpareHead::of(&request).rebuild().unwrap();
-        assert_eq!(rebuilt.method, "A-METHOD-WITH-A-LONG-NAME");
+        assert_eq!(rebuilt.method.as_str(), "A-METHOD-WITH-A-LONG-NAME");
         assert_eq!(rebuilt.version, Version::HTTP_2);
         assert_eq!(rebuilt.extensions.get(), Some(&"extension"));
     }
