@@ -1,13 +1,9 @@
 //! Token sources and a resource server that a test controls.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::expect_used,
-    reason = "compiled into each test file, which uses its own part"
-)]
+#![allow(dead_code, reason = "compiled into several crates, which use different parts")]
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
+use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 use tower::util::BoxCloneSyncService;
 use tower_refresh::testing::TokioClock;
@@ -183,6 +180,31 @@ pub fn token_of<B>(request: &Request<B>) -> Option<&str> {
 pub fn get(path: &str) -> Request<Full<Bytes>> {
     Request::get(format!("https://api.test{path}")).body(Full::default()).expect("a good request")
 }
+
+// ===== a port without a server =====
+
+/// A port of loopback that refuses connections. No other process gets the port before this is dropped.
+#[derive(Debug)]
+pub struct ClosedPort(TcpSocket);
+
+impl ClosedPort {
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        // Bound, and never listening.
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        Self(socket)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.0.local_addr().expect("the socket is bound")
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+}
+
+// ===== time =====
 
 /// Lets every other task run until it waits. With a paused clock, no time passes.
 pub async fn let_others_run() {

@@ -34,16 +34,16 @@ use tower_refresh::{
     Cause, Credentials, RefreshPolicy, Renewal, TokenError, TokenSet, TokenSource,
 };
 
+use crate::harness::ClosedPort;
+
 // ===== requests that were not sent =====
 
 /// S5
 #[tokio::test]
 async fn each_error_of_connecting_is_transient_and_opens_no_intent() {
-    let closed = closed_port().await;
-    check_offline(
-        TokenEndpoint::new(hyper(HttpConnector::new()), format!("http://{closed}/token")).unwrap(),
-    )
-    .await;
+    let closed = ClosedPort::new();
+    let refused = TokenEndpoint::new(hyper(HttpConnector::new()), closed.url("/token"));
+    check_offline(refused.unwrap()).await;
 
     let mut no_name = HttpConnector::new_with_resolver(service_fn(|_: Name| {
         ready(Err::<std::vec::IntoIter<_>, _>(io::Error::other("no such host")))
@@ -107,7 +107,8 @@ async fn time_limit_that_passes_while_connecting_is_transient() {
 #[tokio::test]
 async fn errors_of_connecting_of_reqwest_are_transient_for_every_body() {
     let client = || reqwest::Client::builder().no_proxy().build().unwrap();
-    let url = format!("http://{}/token", closed_port().await);
+    let closed = ClosedPort::new();
+    let url = closed.url("/token");
     check_offline(TokenEndpoint::new(ReqwestService::new(client()), &url).unwrap()).await;
     // The client may have followed a redirect, unless the configuration excludes that.
     let adapted = TokenEndpoint::new(Adapter(client()), &url).unwrap();
@@ -238,9 +239,9 @@ async fn second_connection_after_a_redirect_that_fails_is_ambiguous() {
     for is_empty in [false, true] {
         let server = AuthorizationServer::new();
         let serving = server.serve().await.unwrap();
-        let to = format!("http://{}/token", closed_port().await);
-        let fault = Fault::status(StatusCode::TEMPORARY_REDIRECT)
-            .header(header::LOCATION, HeaderValue::try_from(to).unwrap());
+        let closed = ClosedPort::new();
+        let to = HeaderValue::try_from(closed.url("/token")).unwrap();
+        let fault = Fault::status(StatusCode::TEMPORARY_REDIRECT).header(header::LOCATION, to);
         server.token_faults().always(fault.after_processing());
         let url = serving.url("/token");
 
@@ -344,10 +345,8 @@ async fn first_failed_connection_is_transient_below_a_retry_layer() {
     let http = ServiceBuilder::new()
         .layer(FollowRedirectLayer::new())
         .service(hyper(HttpConnector::new()));
-    check_offline(
-        TokenEndpoint::new(http, format!("http://{}/token", closed_port().await)).unwrap(),
-    )
-    .await;
+    let closed = ClosedPort::new();
+    check_offline(TokenEndpoint::new(http, closed.url("/token")).unwrap()).await;
 }
 
 // ===== helpers =====
@@ -418,10 +417,6 @@ where
 }
 
 const HTTPS: &str = "https://as.example.com/token";
-
-async fn closed_port() -> std::net::SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
 
 fn unreachable() -> io::Error {
     io::ErrorKind::HostUnreachable.into()

@@ -4,11 +4,13 @@
 use std::error::Error;
 use std::future::{Future, ready};
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::State;
 use bytes::Bytes;
+use futures_util::future::join;
 use futures_util::{StreamExt as _, stream};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header,
@@ -18,16 +20,16 @@ use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use reqwest::dns::{Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{pause, resume, timeout};
 use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_http::follow_redirect::FollowRedirectLayer;
-use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::oauth2::{BodyFormat, Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::reqwest::{ReqwestService, ResponseFuture};
 use tower_refresh::testing::{AuthorizationServer, Fault, Serving};
 use tower_refresh::{BoxError, Refresh, RefreshLayer, StaticToken};
 
-use crate::harness::{self, Mint};
+use crate::harness::{self, ClosedPort, Mint};
 
 // ===== bodies =====
 
@@ -283,19 +285,32 @@ async fn reqwest_takes_its_answer_back_with_the_url_that_it_came_from() {
 async fn a_timeout_is_reqwests_own_error_before_the_head_and_after_it() {
     let api = Api::with(|client| client.timeout(Duration::from_secs(1))).await;
     api.post("/", "").await;
-    api.server.resource_faults().once(Fault::hang());
-    let error = in_time(api.send("/", "")).await.unwrap_err();
-    assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_timeout());
+    let arrived = Arc::new(Notify::new());
+    let notify = Arc::clone(&arrived);
+    api.server.resource_faults().when(move |_| {
+        notify.notify_one();
+        Some(Fault::hang())
+    });
+    let received = async {
+        arrived.notified().await;
+        // From here on nothing is on its way.
+        pause();
+    };
+    let (answer, ()) = in_time(join(api.send("/", ""), received)).await;
+    assert!(answer.unwrap_err().downcast_ref::<reqwest::Error>().unwrap().is_timeout());
+    resume();
 
+    api.server.resource_faults().clear();
     api.server.resource_faults().once(Fault::normal().drip(1, Duration::from_secs(60)));
     let answer = in_time(api.send("/", "two bytes and more")).await.unwrap();
+    pause();
     assert!(in_time(answer.into_body().collect()).await.unwrap_err().is_timeout());
 }
 
 #[tokio::test]
 async fn an_error_shows_neither_query_nor_user_of_the_url() {
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let url = format!("http://alibaba:thieves@{closed}/cave?word=sesame");
+    let closed = ClosedPort::new();
+    let url = format!("http://alibaba:thieves@{}/cave?word=sesame", closed.address());
     let request = Request::get(url).body(String::new()).unwrap();
     let error = service(reqwest::Client::builder()).oneshot(request).await.unwrap_err();
     assert!(error.is_connect());
@@ -380,8 +395,8 @@ async fn redirected_to_a_closed_port(
 ) -> (AuthorizationServer, tower_refresh::TokenError) {
     let server = AuthorizationServer::new();
     let serving = server.serve().await.unwrap();
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let to = HeaderValue::try_from(format!("http://{closed}/token")).unwrap();
+    let closed = ClosedPort::new();
+    let to = HeaderValue::try_from(closed.url("/token")).unwrap();
     let fault = Fault::status(status).header(header::LOCATION, to);
     server.token_faults().once(fault.after_processing());
     // The default of reqwest: it follows redirects.
@@ -404,31 +419,27 @@ async fn redirected_token_request_is_never_reported_as_unsent() {
 
 /// S3
 #[tokio::test]
-async fn repeated_token_request_is_never_reported_as_unsent() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/token", listener.local_addr().unwrap());
-    let read = tokio::spawn(async move {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        drop(listener);
-        let length = socket.read(&mut [0; 4096]).await.unwrap();
-        let answer = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-        socket.write_all(answer).await.unwrap();
-        length
-    });
-    let policy = reqwest::retry::for_host("127.0.0.1").classify_fn(|tried| {
-        if tried.status() == Some(StatusCode::BAD_GATEWAY) {
-            tried.retryable()
-        } else {
-            tried.success()
-        }
-    });
-    let http = service(reqwest::Client::builder().redirect(Policy::none()).retry(policy));
-    let endpoint = TokenEndpoint::new(http, url).unwrap();
-    let source = RefreshTokenGrant::new(endpoint, "refresh");
-    let error = RefreshLayer::new(source).credentials().tokens().await.unwrap_err();
-    assert!(read.await.unwrap() > 0, "it was sent");
-    assert!(error.is_ambiguous(), "{error}");
+async fn retry_policy_of_reqwest_never_repeats_a_token_request() {
+    let received = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&received);
+    let origin = serve(axum::Router::new().fallback(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        async { StatusCode::BAD_GATEWAY }
+    }))
+    .await;
+    for body in [BodyFormat::Form, BodyFormat::Query] {
+        received.store(0, Ordering::Relaxed);
+        let policy = reqwest::retry::for_host("127.0.0.1").classify_fn(|tried| tried.retryable());
+        let http = service(reqwest::Client::builder().redirect(Policy::none()).retry(policy));
+        let mut dialect = Dialect::rfc6749();
+        dialect.body = body;
+        dialect.allow_secrets_in_query = body == BodyFormat::Query;
+        let endpoint = TokenEndpoint::new(http, format!("{origin}/token")).unwrap();
+        let source = RefreshTokenGrant::new(endpoint.dialect(dialect), "refresh");
+        let error = RefreshLayer::new(source).credentials().tokens().await.unwrap_err();
+        assert!(error.is_ambiguous(), "{error}");
+        assert_eq!(received.load(Ordering::Relaxed), 1, "{body:?}");
+    }
 }
 
 #[test]
