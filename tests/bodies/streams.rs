@@ -12,7 +12,6 @@ use std::thread;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};

@@ -992,7 +992,7 @@ async fn rest(stream: &mut TcpStream) -> String {
 async fn wait_until(condition: impl Fn() -> bool) {
     timeout(LIMIT, async {
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
     })
     .await

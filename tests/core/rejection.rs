@@ -174,7 +174,6 @@ async fn an_accepted_retry_releases_the_rejection_backoff() {
     advance(Duration::from_secs(6)).await;
 
     // This rejection is justified: another process has refreshed.
-    mint.clone().delay(Duration::ZERO);
     tower_refresh::TokenSource::fetch(&mint, tower_refresh::Renewal::new(Cause::Forced))
         .await
         .unwrap();
@@ -380,7 +379,7 @@ async fn without_retry_the_next_request_gets_a_new_token() {
         .unwrap()
         .without_retry();
     let counted = Arc::clone(&attempts);
-    // A body that cannot be sent again, and a service whose clones would be noticed.
+    // A body that cannot be sent again.
     let api = tower::service_fn(move |request: Request<NotClone>| {
         counted.fetch_add(1, Ordering::SeqCst);
         let old = token_of(&request) == Some("t1");
