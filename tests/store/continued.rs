@@ -1,17 +1,12 @@
 //! Refreshes while the store is unavailable are recorded once it is available again.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tower_refresh::testing::Fault;
-use tower_refresh::{Event, OnUnavailable, Renewal, TokenSource as _, source_fn};
+use tower_refresh::{Event, Renewal, TokenSource as _, source_fn};
 
-use crate::world::{MINUTE, Order, SECOND, Step, World, access, count, refresh};
-
-fn lost() -> Fault {
-    Fault::drop_connection().after_processing()
-}
+use crate::world::{MINUTE, Order, SECOND, Step, World, access, count, lost, refresh, useless};
 
 #[tokio::test(start_paused = true)]
 async fn stored_refresh_token_is_sent_although_a_save_fails() {
@@ -170,15 +165,7 @@ async fn first_refresh_token_of_a_useless_answer_is_kept() {
     for has_facts in [true, false] {
         let world = World::new().dialect(|dialect| dialect.rotates = !has_facts);
         let successor = world.server.issue();
-        let body = format!(r#"{{"refresh_token":"{}"}}"#, refresh(&successor));
-        world.server.token_faults().once(
-            Fault::status(http::StatusCode::OK)
-                .header(
-                    http::header::CONTENT_TYPE,
-                    http::HeaderValue::from_static("application/json"),
-                )
-                .body(body),
-        );
+        world.server.token_faults().once(useless(refresh(&successor)));
         let grant = world.grant();
         let builder = match has_facts {
             true => tower_refresh::Credentials::builder(grant),
@@ -199,19 +186,24 @@ async fn first_refresh_token_of_a_useless_answer_is_kept() {
 async fn rotations_during_an_outage_are_all_in_the_record_in_the_end() {
     for times in 1..5 {
         let world = World::new();
-        let worker =
-            world.worker_as(world.grant(), |stored| stored.on_unavailable(OnUnavailable::Continue));
-        worker.tokens().await.unwrap();
+        let worker = world.serving();
+        let mut sets = vec![worker.tokens().await.unwrap()];
         worker.store.go_down();
-        let mut last = String::new();
         for _ in 0..times {
-            last = access(&worker.refresh().await.unwrap()).to_owned();
+            sets.push(worker.refresh().await.unwrap());
         }
+        let last = sets.pop().unwrap();
         worker.store.come_up();
         sleep(Duration::from_secs(6)).await;
-        assert_eq!(worker.access().await, last);
+        assert_eq!(worker.access().await, access(&last));
         sleep(SECOND).await;
-        assert_eq!(world.worker().access().await, last);
+        // A new process knows only the record.
+        let after = world.worker();
+        assert_eq!(after.access().await, access(&last));
+        for replaced in sets {
+            assert!(after.log_in(replaced).await.unwrap_err().is_denied(), "{times}");
+        }
+        assert_eq!(world.worker().access().await, access(&last));
     }
 }
 

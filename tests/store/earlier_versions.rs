@@ -1,7 +1,6 @@
 //! Records of an earlier version of the crate are used.
 //!
 //! The files in `format_1` were written when the rules were in a source of their own, and got some fields of a later version.
-#![allow(clippy::unwrap_used, reason = "a test: helpers outside of test functions too")]
 
 use std::time::Duration;
 

@@ -1,11 +1,5 @@
 //! The records of an `EncryptedStore` are secret, cannot be edited unnoticed, and survive a key rotation.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_types,
-    reason = "a test: helpers outside of test functions too"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -356,9 +350,10 @@ async fn swapped_files_are_refused_and_a_moved_folder_is_not() {
 
     use tower_refresh::store::FileStore;
 
-    let folder = std::env::temp_dir().join(format!("tower-refresh-sealed-{}", std::process::id()));
-    drop(fs::remove_dir_all(&folder));
-    let [users, moved] = ["users", "moved"].map(|name| folder.join(name));
+    use crate::folder::Folder;
+
+    let folder = Folder::new();
+    let [users, moved] = ["users", "moved"].map(|name| folder.path(name));
     for user in ["", "alice", "bob"] {
         fs::create_dir_all(users.join(user)).unwrap();
     }
@@ -394,7 +389,6 @@ async fn swapped_files_are_refused_and_a_moved_folder_is_not() {
     assert_eq!(by_name("link").place(), "alice.json");
     fs::rename(&users, &moved).unwrap();
     assert!(sealed(FileStore::new(moved.join("alice.json"))).load().await.unwrap().is_some());
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 /// Records that version 0.1.0 of the crate has written, without a place and with one.

@@ -1,11 +1,5 @@
 //! The memory store keeps the laws of stores, and each store that breaks one is detected.
-#![cfg(all(feature = "store", feature = "testing"))]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::disallowed_types,
-    reason = "a test: helpers outside of test functions too"
-)]
+#![allow(clippy::disallowed_types, reason = "locks shared with the code under test")]
 
 use std::collections::HashMap;
 use std::mem::{self, ManuallyDrop};

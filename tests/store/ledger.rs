@@ -1,5 +1,4 @@
 //! The ledger of one grant decides which refresh token is sent, with a store and without one.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 #![allow(clippy::disallowed_types, reason = "a lock between a test and its server")]
 
 use std::convert::Infallible;

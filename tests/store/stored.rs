@@ -57,12 +57,7 @@ async fn intent_is_saved_before_sending_and_tokens_before_their_use() {
     let in_order = ["lock", "load", "save intent", "is held", "fetch", "save tokens", "release"];
     for round in 0..2 {
         // The first load is without the lock.
-        let paused = worker.store.pause(Step::SaveTokens);
-        let asking = tokio::spawn({
-            let worker = worker.clone();
-            async move { worker.refresh().await }
-        });
-        let go = paused.reached().await;
+        let (asking, go) = worker.refresh_to(Step::SaveTokens).await;
         assert!(!asking.is_finished(), "unsaved tokens are not used");
         assert!(world.has_open_intent().await);
         let release = worker.store.pause(Step::Release);
@@ -126,10 +121,8 @@ async fn tokens_of_a_sibling_are_adopted_while_the_lock_is_held() {
     let second = access(&other.refresh().await.unwrap()).to_owned();
     assert_ne!(first, second);
     // It holds the lock, and its response is slow.
-    let paused = third.store.pause(Step::IsHeld);
     third.access().await;
-    let renewing = tokio::spawn(async move { third.refresh().await });
-    let go = paused.reached().await;
+    let (renewing, go) = third.refresh_to(Step::IsHeld).await;
     assert_eq!(access(&one.refresh().await.unwrap()), second);
     assert_eq!(world.requests(), 2);
     go.send(()).unwrap();

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::StatusCode;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
+use tower::ServiceExt as _;
 use tower_refresh::oauth2::Grant;
 use tower_refresh::testing::{Fault, Rotation};
 use tower_refresh::{
@@ -17,18 +16,6 @@ use tower_refresh::{
 
 use crate::harness::{self, let_others_run};
 use crate::world::{MINUTE, Order, SECOND, Step, Worker, World, access, count, refresh};
-
-type Renewing = JoinHandle<Result<TokenSet, TokenError>>;
-
-/// Starts a refresh and pauses it at a step.
-async fn flight_at(worker: &Worker, step: Step) -> (Renewing, oneshot::Sender<()>) {
-    let paused = worker.store.pause(step);
-    let renewing = tokio::spawn({
-        let worker = worker.clone();
-        async move { worker.refresh().await }
-    });
-    (renewing, paused.reached().await)
-}
 
 /// A fallback that counts its log-ins.
 fn log_in(
@@ -93,7 +80,7 @@ async fn a_refusal_that_could_not_be_stored_is_stored_later() {
     sleep(Duration::from_secs(6)).await;
     assert!(worker.refresh().await.unwrap_err().is_denied());
     let after = world.worker();
-    after.tokens().await.unwrap();
+    assert_eq!(after.access().await, access(&token));
     assert!(after.refresh().await.unwrap_err().is_denied());
     assert_eq!(world.requests(), 2);
 }
@@ -239,7 +226,8 @@ async fn tokens_of_a_password_fallback_are_stored_and_refreshed() {
     };
     world.server.revoke_refresh_token(world.configured.expose_secret());
     let worker = world.worker_of(world.grant().or_else(password()));
-    worker.tokens().await.unwrap();
+    let first = worker.access().await;
+    assert_eq!(world.worker().access().await, first);
     sleep(MINUTE).await;
     let second = worker.tokens().await.unwrap();
     assert_eq!(world.server.counters().password_requests, 1);
@@ -255,7 +243,7 @@ async fn a_log_out_during_a_flight_of_a_sibling_is_final() {
         let world = World::new();
         let [flying, other] = [world.worker(), world.worker()];
         flying.tokens().await.unwrap();
-        let (renewing, go) = flight_at(&flying, step).await;
+        let (renewing, go) = flying.refresh_to(step).await;
         other.log_out().await.unwrap();
         go.send(()).unwrap();
         let outcome = renewing.await.unwrap();
@@ -278,7 +266,7 @@ async fn a_log_in_during_a_flight_of_a_sibling_is_what_all_go_on_with() {
         let world = World::new();
         let [flying, other] = [world.worker(), world.worker()];
         flying.tokens().await.unwrap();
-        let (renewing, go) = flight_at(&flying, step).await;
+        let (renewing, go) = flying.refresh_to(step).await;
         let session = world.server.issue();
         other.log_in(session.clone()).await.unwrap();
         go.send(()).unwrap();
@@ -444,27 +432,26 @@ async fn rejection_backoff_sends_nothing_and_adopts_a_siblings_token() {
             let is_good = known.get() == Some(&token);
             async move { if is_good { StatusCode::OK } else { StatusCode::UNAUTHORIZED } }
         });
-    let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
-    assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(status(&client).await, StatusCode::UNAUTHORIZED);
     assert!(backed_off.status().rejection_backoff.is_some());
     let before = world.requests();
     // The rejection backoff holds for 5 seconds; it is looked now and then, and nothing is sent.
     for _ in 0..4 {
-        send().await.unwrap();
+        status(&client).await;
         sleep(SECOND).await;
     }
     assert_eq!(world.requests(), before);
     // Now it lasts longer.
     sleep(Duration::from_secs(2)).await;
-    send().await.unwrap();
+    status(&client).await;
     let on_for = backed_off.status().rejection_backoff.unwrap();
     assert!(on_for > Duration::from_secs(6), "{on_for:?}");
     other.tokens().await.unwrap();
     good.set(access(&other.refresh().await.unwrap()).to_owned()).unwrap();
     let before = world.requests();
-    send().await.unwrap();
+    status(&client).await;
     sleep(Duration::from_secs(5)).await;
-    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(status(&client).await, StatusCode::OK);
     assert_eq!(world.requests(), before);
     assert!(backed_off.status().rejection_backoff.is_none());
     let_others_run().await;
@@ -472,26 +459,39 @@ async fn rejection_backoff_sends_nothing_and_adopts_a_siblings_token() {
 
 // ===== requests belong to a session =====
 
+/// Returns a client of a worker, over an API that rejects one token, and the number of requests that arrive.
+fn client_rejected_with(worker: &Worker, token: &str) -> (harness::Client, Arc<AtomicU64>) {
+    let (rejected, arrived) = (token.to_owned(), Arc::new(AtomicU64::new(0)));
+    let counter = Arc::clone(&arrived);
+    let layer = RefreshLayer::new(worker.credentials.clone());
+    let client = harness::client(layer, move |token, _| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        let is_rejected = token == rejected;
+        async move { if is_rejected { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
+    });
+    (client, arrived)
+}
+
+async fn status(client: &harness::Client) -> StatusCode {
+    client.clone().oneshot(harness::get("/")).await.unwrap().status()
+}
+
+/// A request that is rejected with this token is not sent again. The next one has another token.
+async fn assert_not_resent(worker: &Worker, token: &str) {
+    let (client, arrived) = client_rejected_with(worker, token);
+    assert_eq!(status(&client).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(arrived.load(Ordering::SeqCst), 1);
+    assert_eq!(status(&client).await, StatusCode::OK);
+}
+
 /// S11: a log-in elsewhere begins a session too, once it is stored.
 #[tokio::test(start_paused = true)]
 async fn rejected_request_is_not_resent_after_a_log_in_elsewhere() {
     let world = World::new();
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = here.access().await;
-    let sent = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&sent);
-    let client = harness::client(RefreshLayer::new(here.credentials.clone()), move |token, _| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        let is_alice = token == alice;
-        async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
-    });
-    let bob = world.server.issue();
-    elsewhere.log_in(bob).await.unwrap();
-
-    let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
-    assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(sent.load(Ordering::SeqCst), 1);
-    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+    elsewhere.log_in(world.server.issue()).await.unwrap();
+    assert_not_resent(&here, &alice).await;
 }
 
 /// S11: also if the session here began with a log-in of the application.
@@ -501,19 +501,8 @@ async fn rejected_request_of_a_log_in_is_not_resent_after_another() {
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = world.server.issue();
     here.log_in(alice.clone()).await.unwrap();
-    let sent = Arc::new(AtomicU64::new(0));
-    let (counted, token_of_alice) = (Arc::clone(&sent), access(&alice).to_owned());
-    let client = harness::client(RefreshLayer::new(here.credentials.clone()), move |token, _| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        let is_alice = token == token_of_alice;
-        async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
-    });
     elsewhere.log_in(world.server.issue()).await.unwrap();
-
-    let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
-    assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(sent.load(Ordering::SeqCst), 1);
-    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+    assert_not_resent(&here, access(&alice)).await;
 }
 
 /// S11: also if the log-in here could not be saved, and was superseded meanwhile.
@@ -524,21 +513,10 @@ async fn rejected_request_of_an_unsaved_log_in_is_not_resent() {
     let alice = world.server.issue();
     here.store.go_down();
     here.log_in(alice.clone()).await.unwrap_err();
-    let sent = Arc::new(AtomicU64::new(0));
-    let (counted, token_of_alice) = (Arc::clone(&sent), access(&alice).to_owned());
-    let client = harness::client(RefreshLayer::new(here.credentials.clone()), move |token, _| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        let is_alice = token == token_of_alice;
-        async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
-    });
     sleep(SECOND).await;
     elsewhere.log_in(world.server.issue()).await.unwrap();
     here.store.come_up();
-
-    let send = || tower::ServiceExt::oneshot(client.clone(), harness::get("/"));
-    assert_eq!(send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(sent.load(Ordering::SeqCst), 1);
-    assert_eq!(send().await.unwrap().status(), StatusCode::OK);
+    assert_not_resent(&here, access(&alice)).await;
 }
 
 /// S11: a refresh elsewhere ends no session, even one that a log-in here began.
@@ -548,16 +526,11 @@ async fn rejected_request_of_a_log_in_is_resent_after_a_refresh() {
     let [here, elsewhere] = [world.worker(), world.worker()];
     let alice = world.server.issue();
     here.log_in(alice.clone()).await.unwrap();
-    let token_of_alice = access(&alice).to_owned();
-    let client = harness::client(RefreshLayer::new(here.credentials.clone()), move |token, _| {
-        let is_alice = token == token_of_alice;
-        async move { if is_alice { StatusCode::UNAUTHORIZED } else { StatusCode::OK } }
-    });
     elsewhere.tokens().await.unwrap();
     elsewhere.refresh().await.unwrap();
     let before = world.requests();
-    let answer = tower::ServiceExt::oneshot(client.clone(), harness::get("/")).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK);
+    let (client, _) = client_rejected_with(&here, access(&alice));
+    assert_eq!(status(&client).await, StatusCode::OK);
     assert_eq!(world.requests(), before);
 }
 
@@ -569,10 +542,8 @@ async fn request_of_a_log_in_with_stored_tokens_waits_for_a_refresh() {
     let tokens = here.tokens().await.unwrap();
     here.log_in(tokens).await.unwrap();
     sleep(2 * MINUTE).await;
-    let layer = RefreshLayer::new(here.credentials.clone());
-    let answer =
-        tower::ServiceExt::oneshot(harness::client(layer, harness::accept), harness::get("/"));
-    assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+    let client = harness::client(RefreshLayer::new(here.credentials.clone()), harness::accept);
+    assert_eq!(status(&client).await, StatusCode::OK);
 }
 
 /// S11: tokens obtained without the store are not a log-in, no matter which of two processes stores them last.
@@ -600,8 +571,7 @@ async fn request_waits_for_a_token_after_two_began_without_the_store() {
             for worker in &workers {
                 let layer = RefreshLayer::new(worker.credentials.clone());
                 let client = harness::client(layer, harness::accept);
-                let answer = tower::ServiceExt::oneshot(client, harness::get("/")).await;
-                assert_eq!(answer.unwrap().status(), StatusCode::OK, "{first} {round}");
+                assert_eq!(status(&client).await, StatusCode::OK, "{first} {round}");
                 sleep(SECOND).await;
             }
         }
@@ -621,10 +591,8 @@ async fn request_made_while_denied_is_sent_after_a_login_elsewhere() {
     elsewhere.log_in(bob).await.unwrap();
     sleep(Duration::from_secs(6)).await;
 
-    let layer = RefreshLayer::new(here.credentials.clone());
-    let answer =
-        tower::ServiceExt::oneshot(harness::client(layer, harness::accept), harness::get("/"));
-    assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+    let client = harness::client(RefreshLayer::new(here.credentials.clone()), harness::accept);
+    assert_eq!(status(&client).await, StatusCode::OK);
 }
 
 // ===== denials of a fresh proof =====

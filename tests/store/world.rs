@@ -8,19 +8,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::Full;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tower::ServiceExt as _;
 use tower_refresh::oauth2::{Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::store::{
     MemoryLock, MemoryStore, StoreError, StoreLock, StoredTokens, TokenStore, WriteId,
 };
-use tower_refresh::testing::{AuthorizationServer, AuthorizationServerBuilder, TokioClock};
+use tower_refresh::testing::{AuthorizationServer, AuthorizationServerBuilder, Fault, TokioClock};
 use tower_refresh::{
     Clock, Credentials, CredentialsBuilder, Event, Events, OnUnavailable, RefreshPolicy,
-    RefreshToken, Timestamp, TokenSet, TokenSource,
+    RefreshToken, Timestamp, TokenError, TokenSet, TokenSource,
 };
 
 pub use crate::harness::{MINUTE, SECOND};
@@ -182,14 +183,19 @@ impl Worker {
         access(&self.credentials.tokens().await.unwrap()).to_owned()
     }
 
-    /// Refreshes while the store goes down between the response and the save. Returns the new access token.
-    pub async fn renew_unsaved(&self) -> String {
-        let paused = self.store.pause(Step::SaveTokens);
-        let renewing = tokio::spawn({
+    /// Starts a refresh, and returns it once it has reached a step, with the sender that resumes it.
+    pub async fn refresh_to(&self, step: Step) -> (Refreshing, oneshot::Sender<()>) {
+        let paused = self.store.pause(step);
+        let refreshing = tokio::spawn({
             let worker = self.clone();
             async move { worker.refresh().await }
         });
-        let go = paused.reached().await;
+        (refreshing, paused.reached().await)
+    }
+
+    /// Refreshes while the store goes down between the response and the save. Returns the new access token.
+    pub async fn renew_unsaved(&self) -> String {
+        let (renewing, go) = self.refresh_to(Step::SaveTokens).await;
         self.store.go_down();
         go.send(()).unwrap();
         access(&renewing.await.unwrap().unwrap()).to_owned()
@@ -212,6 +218,8 @@ impl Worker {
     }
 }
 
+pub type Refreshing = JoinHandle<Result<TokenSet, TokenError>>;
+
 impl Deref for Worker {
     type Target = Credentials;
 
@@ -231,6 +239,23 @@ pub fn refresh(tokens: &TokenSet) -> &str {
 pub fn count(events: &[Event], is_it: impl Fn(&Event) -> bool) -> usize {
     events.iter().filter(|event| is_it(event)).count()
 }
+
+// ===== answers of the token endpoint =====
+
+/// The server spends the token, and the response is lost.
+pub fn lost() -> Fault {
+    Fault::drop_connection().after_processing()
+}
+
+/// An answer with this refresh token and no access token.
+pub fn useless(refresh_token: &str) -> Fault {
+    let body = format!(r#"{{"token_type":"bearer","refresh_token":"{refresh_token}"}}"#);
+    Fault::status(StatusCode::OK)
+        .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .body(body)
+}
+
+// ===== a wrong clock =====
 
 /// A clock that is wrong by some seconds.
 #[derive(Clone)]

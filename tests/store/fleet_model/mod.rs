@@ -825,7 +825,7 @@ fn run(class: Class, case: Case) -> Result<(), TestCaseError> {
         .map_err(TestCaseError::fail)
 }
 
-/// Runs the requested number of cases, or as many as a second allows.
+/// Runs this number of random cases, or the number in `PROPTEST_CASES`.
 fn check(class: Class, cases: u32) {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     let config = ProptestConfig {
@@ -946,7 +946,7 @@ fn session_that_went_on_offline_is_not_replaced_by_its_parent() {
     }
 }
 
-/// Cases that the model has found.
+/// Runs a case that the model has found.
 fn found(class: Class, workers: usize, steps: impl Into<Vec<Step>>) {
     let case = Case {
         workers,
