@@ -1,10 +1,11 @@
 //! The store over TLS, with a known certificate and with an unknown one.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -84,31 +85,43 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let folder = std::env::temp_dir().join(format!("tower-refresh-tls-{port}"));
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tower-refresh-tls-{}-{next}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        // A killed run with the same process id may have left it behind, as in a container.
+        drop(std::fs::remove_dir_all(&folder));
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("certificate"), pem("CERTIFICATE", CERTIFICATE)).unwrap();
         std::fs::write(folder.join("key"), pem("PRIVATE KEY", KEY)).unwrap();
+        // Another process may take the port before the server does.
+        for _ in 0..10 {
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let port = free.local_addr().unwrap().port();
+            drop(free);
+            let mut process = Self::run(&folder, port);
+            // The server ends if it cannot listen.
+            let mut log = BufReader::new(process.stdout.take().unwrap()).lines();
+            if log.any(|line| line.unwrap().contains("Ready to accept connections")) {
+                return Self { process, port, folder };
+            }
+            process.wait().unwrap();
+        }
+        panic!("redis-server does not start");
+    }
+
+    fn run(folder: &Path, port: u16) -> Child {
         let program = std::env::var_os("REDIS_SERVER").unwrap_or("redis-server".into());
-        let process = Command::new(program)
+        Command::new(program)
             .args(["--port", "0", "--tls-port", &port.to_string(), "--bind", "127.0.0.1"])
             .args(["--tls-cert-file", "certificate", "--tls-key-file", "key"])
             .args(["--tls-ca-cert-file", "certificate", "--tls-auth-clients", "no"])
             .args(["--requirepass", "sesame", "--save", "", "--maxmemory-policy", "noeviction"])
-            .current_dir(&folder)
-            .stdout(Stdio::null())
+            .current_dir(folder)
+            .stdout(Stdio::piped())
             .spawn()
-            .unwrap();
-        let server = Self { process, port, folder };
-        for _ in 0..600 {
-            if std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return server;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("it does not start");
+            .unwrap()
     }
 
     fn url(&self) -> String {
