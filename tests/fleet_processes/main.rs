@@ -3,8 +3,8 @@
 //! The processes are real. Each is this program again ([`worker`]), with its orders in the environment, and ends when its
 //! standard input does. The authorization server and the API run in the process of the test.
 //!
-//! The tests compare the counters of the server with the reports of the processes, and never measure time. Waits are as long
-//! as a busy machine may need.
+//! The tests compare the counters of the server with the reports of the processes, and assert no duration. Waits are as long as
+//! a busy machine may need.
 //!
 //! `TOWER_REFRESH_FLEET=full` runs all rounds: 200 expiries, 500 kills, a token endpoint that takes 30 seconds. Without
 //! `redis-server` the half that needs it is skipped, unless `TOWER_REFRESH_REQUIRE_REDIS` is set. `-- --nocapture` shows the
