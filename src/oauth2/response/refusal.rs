@@ -39,7 +39,7 @@ pub(in crate::oauth2) fn refusal(answer: &Answer, context: Context<'_>) -> Token
         400..=499 if error.is_some() => return classify(&error, answer, context),
         400..=499 => without_code(answer, is_document, context),
         // A configured code is the exception: an error that a 5xx echoes does not show who sent it, or when. A configured
-        // description does not, because a gateway may use the same words.
+        // description does not count, because a gateway may use the same words.
         500..=599 if error.is_transient_code_of_dialect() => {
             context.transient("the server asks to try again later")
         }
