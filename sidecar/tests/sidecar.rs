@@ -12,6 +12,7 @@
 mod support;
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +24,7 @@ use http_body::Frame;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixStream};
 use tokio::sync::{Notify, oneshot};
 use tower_refresh::TokenError;
 use tower_refresh::testing::AuthorizationServer;
@@ -701,6 +702,11 @@ async fn unreachable_api_and_broken_connection_are_distinct() {
     assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
     assert_eq!(answer.headers()["sidecar-error"], "upstream");
 
+    // Bound, and never listening: no other process gets the port.
+    let closed = TcpSocket::new_v4().unwrap();
+    closed.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let origin = format!("http://{}", closed.local_addr().unwrap());
+    let sidecar = Sidecar::before(&origin).await;
     let answer = sidecar.send(get("/?secret=query")).await;
     assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
     assert_eq!(answer.headers()["sidecar-error"], "unreachable");

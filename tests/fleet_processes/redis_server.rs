@@ -1,5 +1,6 @@
 //! A private Redis.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -25,9 +26,7 @@ impl RedisServer {
         let mut server = Self { port: 0, folder: folder.to_owned(), shell: None };
         // Another program may take the port between its choice and its use.
         for _ in 0..10 {
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            server.port = port.local_addr().unwrap().port();
-            drop(port);
+            server.port = free_port();
             if server.run() {
                 return Some(server);
             }
@@ -107,6 +106,13 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Returns a port below those that a system gives to sockets without one, so that it is still free after a restart.
+fn free_port() -> u16 {
+    let random = || RandomState::new().hash_one(());
+    let mut ports = std::iter::repeat_with(|| 10_000 + (random() % 20_000) as u16);
+    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).unwrap()
 }
 
 fn is_installed() -> bool {

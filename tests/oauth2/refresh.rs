@@ -1,5 +1,4 @@
 //! The refresh token that is sent, and how often.
-#![allow(clippy::disallowed_methods, reason = "reads tokio's paused clock")]
 
 use std::time::{Duration, UNIX_EPOCH};
 

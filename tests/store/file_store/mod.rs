@@ -1,5 +1,4 @@
 //! A store in a file: whole records, exclusive locks, and errors that name the remedy.
-#![allow(clippy::disallowed_methods, reason = "other processes do not follow a paused clock")]
 
 mod other_processes;
 mod support;

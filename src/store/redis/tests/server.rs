@@ -1,8 +1,9 @@
 //! A Redis server for one test.
 
 use std::ffi::OsString;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
@@ -50,7 +51,7 @@ impl Server {
         let mut server = Self { port: 0, folder, arguments, running: None };
         // Another process may take the port before the server does.
         for _ in 0..10 {
-            server.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            server.port = free_port();
             if server.run() {
                 return Some(server);
             }
@@ -172,6 +173,13 @@ impl Running {
         drop(self.shell.stdin.take());
         self.shell.wait().unwrap();
     }
+}
+
+/// Returns a port below those that a system gives to sockets without one, so that it is still free after a restart.
+fn free_port() -> u16 {
+    let random = || RandomState::new().hash_one(());
+    let mut ports = std::iter::repeat_with(|| 10_000 + (random() % 20_000) as u16);
+    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).unwrap()
 }
 
 /// Sends a signal to a process of this test.
