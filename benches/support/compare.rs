@@ -109,6 +109,11 @@ impl Times {
         median(self.0[contestant].clone())
     }
 
+    /// Returns the time of a request in the fastest round, in which other programs disturbed it least.
+    pub(crate) fn fastest(&self, contestant: usize) -> f64 {
+        self.0[contestant].iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
     /// Returns the ratio to a baseline.
     pub(crate) fn ratio(&self, contestant: usize, baseline: usize) -> f64 {
         self.by_round(contestant, baseline, |time, base| time / base)
