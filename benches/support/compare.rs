@@ -136,7 +136,7 @@ pub(crate) fn in_turn(contestants: usize, rounds: usize) -> impl Iterator<Item =
         .flat_map(move |round| (0..contestants).map(move |place| (round + place) % contestants))
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
+pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }
