@@ -12,6 +12,7 @@ pub(crate) mod compare;
 pub(crate) mod requests;
 pub(crate) mod services;
 pub(crate) mod stacks;
+pub(crate) mod svg;
 pub(crate) mod table;
 
 /// Returns whether cargo asks for a list of tests, as nextest does. A bench has none.
