@@ -257,6 +257,25 @@ async fn the_caller_that_started_a_flight_may_be_dropped_at_any_point() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn waiters_of_a_dropped_caller_share_its_one_fetch() {
+    let (source, mut strings) = puppet();
+    let client = client(RefreshLayer::new(Credentials::with_policy(source, policy())), accept);
+    let mut first = task::spawn(client.clone().oneshot(get("/")));
+    assert_pending!(first.poll());
+    let mut waiting: Vec<_> =
+        (0..100).map(|_| task::spawn(client.clone().oneshot(get("/")))).collect();
+    for waiting in &mut waiting {
+        assert_pending!(waiting.poll());
+    }
+    drop(first);
+    strings.next().await.answer(tokens("t"));
+    for answer in join_all(waiting).await {
+        assert_eq!(answer.unwrap().status(), StatusCode::OK);
+    }
+    assert_eq!(strings.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn refresh_without_callers_completes_and_its_token_is_used() {
     let (source, mut strings) = puppet();
     let credentials = Credentials::with_policy(source, policy());

@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, assert_ready, task};
+use tower::ServiceExt as _;
 use tower_refresh::testing::{ManualClock, TokioClock};
 use tower_refresh::{
-    Cause, Clock, Credentials, Event, RefreshPolicy, Renewal, Timestamp, TokenError, TokenSet,
-    TokenSource, TokenStatus,
+    Cause, Clock, Credentials, Event, RefreshLayer, RefreshPolicy, Renewal, Timestamp, TokenError,
+    TokenSet, TokenSource, TokenStatus,
 };
 
-use crate::harness::{self, DAY, HOUR, Mint, policy, puppet, tokens};
+use crate::harness::{self, DAY, HOUR, Mint, accept, client, get, policy, puppet, tokens};
 #[cfg(feature = "tracing")]
 use crate::log::Log;
 
@@ -37,6 +38,26 @@ async fn each_lifetime_costs_about_one_fetch() {
         let fetches = fetches_in_ten_lifetimes(lifetime).await;
         // An early refresh takes at most a fifth, and the leeway at most a tenth.
         assert!((10..=14).contains(&fetches), "{lifetime:?}: {fetches}");
+    }
+}
+
+/// The bench `steady` shows the same load on the wall clock.
+#[tokio::test(start_paused = true)]
+async fn no_request_waits_over_a_hundred_expiries() {
+    for lifetime in [Duration::from_secs(5), HOUR] {
+        let mint = Mint::new(lifetime).delay(lifetime / 200);
+        let layer = RefreshLayer::new(Credentials::with_policy(mint.clone(), policy()));
+        let credentials = layer.credentials().clone();
+        let client = client(layer, accept);
+        client.clone().oneshot(get("/")).await.unwrap();
+        while mint.calls() <= 100 {
+            let request = client.clone().oneshot(get("/"));
+            // Ready when first polled.
+            assert_ready!(task::spawn(request).poll()).unwrap();
+            assert!(credentials.status().usable_for.unwrap() > Duration::ZERO);
+            advance(lifetime / 100).await;
+            harness::let_others_run().await;
+        }
     }
 }
 
