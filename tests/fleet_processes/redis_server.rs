@@ -17,7 +17,7 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts one, or reports that the tests that need it are skipped.
+    /// Starts one, or reports that it is skipped.
     pub fn start(folder: &Path) -> Option<Self> {
         if !is_installed() {
             return None;
@@ -125,7 +125,7 @@ fn is_installed() -> bool {
     assert!(std::env::var_os("TOWER_REFRESH_REQUIRE_REDIS").is_none(), "no redis-server");
     // Past the test harness, which hides the output of passing tests.
     REPORT.call_once(|| {
-        let line = b"skipped: the fleets over Redis, which need a `redis-server`\n";
+        let line = b"skipped: Redis, which needs a `redis-server`\n";
         drop(std::io::stderr().write_all(line));
     });
     false
