@@ -35,7 +35,7 @@ fn main() {
     for (frame, size) in [(1 << 10, "1 KiB"), (16 << 10, "16 KiB")] {
         let cases = [1, 16, 64].map(|frames| case(frames, frame));
         let title = format!("Streams of frames of {size}, by the number of frames");
-        Contestants { names: &NAMES, baseline: 0 }.print(&title, cases.into(), 200, None);
+        Contestants { names: &NAMES, baseline: 0 }.print(&title, cases.into(), 50, None);
     }
 }
 

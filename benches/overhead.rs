@@ -54,7 +54,7 @@ where
     Contestants { names: &NAMES, baseline: STATIC }.print(
         title,
         cases.into_iter().map(case).collect(),
-        2000,
+        200,
         Some(("arming / `tower::retry`", arming)),
     );
 }

@@ -1,7 +1,8 @@
 //! Times of several contestants in one run.
 //!
 //! All contestants run in each round, one after the other, so that a busy machine slows all of them. Ratios and differences are
-//! taken round by round, and the median round counts.
+//! taken round by round, and the median round counts. Rounds are shorter than the time that the operating system gives a program at
+//! once, so that most of them are not interrupted.
 
 use std::time::Instant;
 
@@ -42,7 +43,7 @@ impl Contestants<'_> {
             head.push(name);
             let allocations: Vec<_> =
                 contestants.iter_mut().map(|run| allocations::per_request(run)).collect();
-            let times = Times::measure(Rounds::new(41, requests), &mut contestants);
+            let times = Times::measure(Rounds::new(401, requests), &mut contestants);
             for (stack, allocations) in allocations.into_iter().enumerate() {
                 let cell = self.cell(&times, stack);
                 rows[stack].push(format!("{cell} {allocations:3}"));
