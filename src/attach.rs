@@ -13,10 +13,18 @@ use crate::token::AccessToken;
 #[derive(Clone, Debug)]
 pub(crate) struct Attach {
     name: HeaderName,
-    /// A token of RFC 9110 §5.6.2, or `None` if the access token is sent alone.
-    scheme: Option<Arc<str>>,
+    scheme: Scheme,
     /// The error of an invalid scheme. The setter returns no error, so each request fails with it.
     invalid: Option<TokenError>,
+}
+
+#[derive(Clone, Debug)]
+enum Scheme {
+    Bearer,
+    /// A token of RFC 9110 §5.6.2.
+    Other(Arc<str>),
+    /// The access token is sent alone.
+    None,
 }
 
 impl Attach {
@@ -36,13 +44,17 @@ impl Attach {
                 "the scheme is not a single word of letters, digits and hyphens: write its name alone, such as .scheme(\"OAuth\")",
             )),
         };
-        // An invalid scheme may contain the token: it is not kept, and not shown.
-        self.scheme = self.invalid.is_none().then(|| scheme.into());
+        self.scheme = match scheme {
+            // An invalid scheme may contain the token: it is not kept, and not shown.
+            _ if self.invalid.is_some() => Scheme::None,
+            "Bearer" => Scheme::Bearer,
+            other => Scheme::Other(other.into()),
+        };
     }
 
     /// Leaves the scheme out.
     pub(crate) fn without_scheme(&mut self) {
-        self.scheme = None;
+        self.scheme = Scheme::None;
         self.invalid = None;
     }
 
@@ -56,8 +68,8 @@ impl Attach {
         headers.contains_key(&self.name)
     }
 
-    /// Sets the header to the token, marked sensitive. The first request with a token allocates its value. The others allocate
-    /// only what the header map needs.
+    /// Sets the header to the token, marked sensitive. Allocates only what the header map needs, except for the first request with
+    /// a scheme other than `Bearer`.
     ///
     /// # Errors
     ///
@@ -68,8 +80,9 @@ impl Attach {
         token: &AccessToken,
     ) -> Result<(), TokenError> {
         let value = match &self.scheme {
-            Some(scheme) => token.with_scheme(scheme)?,
-            None => token.header_value().clone(),
+            Scheme::Bearer => token.with_bearer().clone(),
+            Scheme::Other(scheme) => token.with_scheme(scheme)?,
+            Scheme::None => token.header_value().clone(),
         };
         match headers.try_insert(self.name.clone(), value) {
             Ok(_) => Ok(()),
@@ -83,7 +96,7 @@ impl Attach {
 impl Default for Attach {
     /// `Authorization: Bearer <token>` (RFC 6750 §2.1)
     fn default() -> Self {
-        Self { name: AUTHORIZATION, scheme: Some("Bearer".into()), invalid: None }
+        Self { name: AUTHORIZATION, scheme: Scheme::Bearer, invalid: None }
     }
 }
 

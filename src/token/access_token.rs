@@ -26,9 +26,11 @@ use crate::error::TokenError;
 /// ```
 #[derive(Clone)]
 pub struct AccessToken {
+    /// A part of `with_bearer`: both share one buffer.
     token: HeaderValue,
-    /// The first scheme that the token was sent with, and the value with that scheme.
-    with_scheme: OnceLock<(Arc<str>, HeaderValue)>,
+    with_bearer: HeaderValue,
+    /// The first other scheme that the token was sent with, and the value with that scheme.
+    with_scheme: OnceLock<Arc<(Arc<str>, HeaderValue)>>,
 }
 
 impl AccessToken {
@@ -63,7 +65,12 @@ impl AccessToken {
             )));
         }
 
-        Ok(Self { token: secret_value(&[token])?, with_scheme: OnceLock::new() })
+        let with_bearer = joined(&[BEARER, token]);
+        Ok(Self {
+            token: secret_value(with_bearer.slice(BEARER.len()..))?,
+            with_bearer: secret_value(with_bearer)?,
+            with_scheme: OnceLock::new(),
+        })
     }
 
     /// Returns the token.
@@ -77,31 +84,41 @@ impl AccessToken {
         &self.token
     }
 
+    /// Returns `Bearer <token>` as a header value that is marked sensitive.
+    pub(crate) fn with_bearer(&self) -> &HeaderValue {
+        &self.with_bearer
+    }
+
     /// Returns `<scheme> <token>` as a header value that is marked sensitive. The scheme is a token of RFC 9110 §5.6.2.
     ///
     /// It is composed once for each token, since a program has one scheme. Each further scheme costs an allocation per call.
     pub(crate) fn with_scheme(&self, scheme: &Arc<str>) -> Result<HeaderValue, TokenError> {
-        if let Some((of, value)) = self.with_scheme.get()
+        if let Some((of, value)) = self.with_scheme.get().map(|first| &**first)
             && of == scheme
         {
             return Ok(value.clone());
         }
-        let value = secret_value(&[scheme.as_bytes(), b" ", self.token.as_bytes()])?;
+        let value = secret_value(joined(&[scheme.as_bytes(), b" ", self.token.as_bytes()]))?;
         // Another request may have set it first.
-        let _ = self.with_scheme.set((Arc::clone(scheme), value.clone()));
+        let _ = self.with_scheme.set(Arc::new((Arc::clone(scheme), value.clone())));
         Ok(value)
     }
 }
 
-/// Joins the parts in a buffer that is wiped with the last clone of the value.
-fn secret_value(parts: &[&[u8]]) -> Result<HeaderValue, TokenError> {
+const BEARER: &[u8] = b"Bearer ";
+
+/// Joins the parts in a buffer that is wiped with its last clone.
+fn joined(parts: &[&[u8]]) -> Bytes {
     let length = parts.iter().map(|part| part.len()).sum();
     // Allocated in its final size: a buffer that grows leaves a copy behind.
     let mut buffer = Zeroizing::new(Vec::with_capacity(length));
     for part in parts {
         buffer.extend_from_slice(part);
     }
-    let bytes = Bytes::from_owner(buffer);
+    Bytes::from_owner(buffer)
+}
+
+fn secret_value(bytes: Bytes) -> Result<HeaderValue, TokenError> {
     let mut value = HeaderValue::from_maybe_shared(bytes).map_err(TokenError::misconfigured)?;
     value.set_sensitive(true);
     Ok(value)
@@ -158,6 +175,8 @@ mod tests {
         assert_eq!(token.header_value(), "sesame");
         assert!(token.header_value().is_sensitive());
         assert_eq!(token.expose_secret(), "sesame");
+        assert_eq!(token.with_bearer(), "Bearer sesame");
+        assert!(token.with_bearer().is_sensitive());
     }
 
     /// C20
