@@ -81,6 +81,11 @@ impl Evidence {
         }
     }
 
+    /// Forgets everything. Requests go on to report to the same witness.
+    pub(super) fn forget(&mut self) {
+        *self = Self { witness: Arc::clone(&self.witness), ..Self::new(self.backoff) };
+    }
+
     /// Returns the witness that requests report the acceptances to.
     pub(super) fn witness(&self) -> Arc<Witness> {
         Arc::clone(&self.witness)

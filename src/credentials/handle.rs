@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::Extensions;
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 use tokio::time::Sleep;
 
 use super::backoff::Setup;
@@ -21,6 +21,7 @@ use super::issued::Issued;
 use super::policy::RefreshPolicy;
 use super::state::{Effects, State};
 use super::status::Status;
+use super::work::Work;
 use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
 use crate::grant::{Keeper, Store};
@@ -87,8 +88,8 @@ pub(super) struct Shared {
     state: Lock<State>,
     /// Made for the first subscriber. The buffer would be most of the memory of idle credentials.
     events: OnceLock<broadcast::Sender<Event>>,
-    /// Each flight and each adoption has a receiver until it has ended.
-    pub(super) work: watch::Sender<()>,
+    /// The flights and adoptions that have not ended.
+    pub(super) work: Arc<Work>,
 }
 
 impl Credentials {
@@ -102,7 +103,7 @@ impl Credentials {
         let id = IDS.fetch_add(1, Ordering::Relaxed);
         let info = source.info();
         let setup = Setup { has_store: store.is_some(), has_fresh_proof: info.fresh_proof };
-        let state = State::new(policy.timing, RandomState::new().hash_one(id), setup);
+        let state = State::new(Arc::clone(&policy.timing), RandomState::new().hash_one(id), setup);
         let (leeway, clock) = (policy.timing.leeway(), Arc::clone(&policy.clock));
         Self {
             shared: Arc::new(Shared {
@@ -114,7 +115,7 @@ impl Credentials {
                 witness: state.witness(),
                 state: Lock::new(state),
                 events: OnceLock::new(),
-                work: watch::Sender::new(()),
+                work: Arc::default(),
             }),
         }
     }

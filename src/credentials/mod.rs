@@ -29,6 +29,7 @@ mod state;
 mod status;
 mod task;
 mod wait;
+mod work;
 
 pub use self::builder::{CredentialsBuilder, OnUnavailable};
 pub use self::event::{Event, Events};

@@ -47,14 +47,15 @@ use crate::grant::Leeway;
 #[derive(Clone)]
 #[must_use]
 pub struct RefreshPolicy {
-    pub(super) timing: Timing,
+    /// Shared by the credentials with this policy.
+    pub(super) timing: Arc<Timing>,
     pub(super) runtime: Option<Handle>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Default for RefreshPolicy {
     fn default() -> Self {
-        Self { timing: Timing::default(), runtime: None, clock: Arc::new(SystemClock) }
+        Self { timing: Arc::default(), runtime: None, clock: Arc::new(SystemClock) }
     }
 }
 
@@ -64,7 +65,7 @@ impl RefreshPolicy {
     ///
     /// The default is 10 seconds. The leeway is never more than a tenth of the lifetime of the token.
     pub fn leeway(mut self, leeway: Duration) -> Self {
-        self.timing.leeway = leeway;
+        Arc::make_mut(&mut self.timing).leeway = leeway;
         self
     }
 
@@ -74,7 +75,7 @@ impl RefreshPolicy {
     /// Zero turns the early refresh off, and requests at expiry wait.
     #[doc(alias = "early_refresh")]
     pub fn refresh_ahead(mut self, refresh_ahead: Duration) -> Self {
-        self.timing.refresh_ahead = Some(refresh_ahead);
+        Arc::make_mut(&mut self.timing).refresh_ahead = Some(refresh_ahead);
         self
     }
 
@@ -82,7 +83,7 @@ impl RefreshPolicy {
     ///
     /// Each instance draws its share once. The default is 60 seconds. The jitter is never more than a twentieth of the lifetime.
     pub fn jitter(mut self, jitter: Duration) -> Self {
-        self.timing.jitter = jitter;
+        Arc::make_mut(&mut self.timing).jitter = jitter;
         self
     }
 
@@ -92,8 +93,9 @@ impl RefreshPolicy {
     /// lost, and the next request that needs a token starts another. Do not set less than a tenth of what your HTTP client may
     /// take. The default is 30 seconds, and the minimum is a millisecond.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timing.timeout = timeout;
-        self.timing = self.timing.corrected();
+        let timing = Arc::make_mut(&mut self.timing);
+        timing.timeout = timeout;
+        *timing = timing.corrected();
         self
     }
 
@@ -107,7 +109,7 @@ impl RefreshPolicy {
     /// token endpoint was [not reached](crate::TokenError::unsent) or a store is unavailable.
     #[doc(alias = "cooldown")]
     pub fn backoff(mut self, first: Duration, max: Duration) -> Self {
-        self.timing.backoff = Backoff::new(first, max);
+        Arc::make_mut(&mut self.timing).backoff = Backoff::new(first, max);
         self
     }
 
@@ -126,7 +128,7 @@ impl RefreshPolicy {
     ///
     /// The defaults are 5 seconds and 5 minutes.
     pub fn rejection_backoff(mut self, first: Duration, max: Duration) -> Self {
-        self.timing.rejection_backoff = Backoff::new(first, max);
+        Arc::make_mut(&mut self.timing).rejection_backoff = Backoff::new(first, max);
         self
     }
 
@@ -162,7 +164,7 @@ impl serde::Serialize for RefreshPolicy {
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for RefreshPolicy {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let timing = Timing::deserialize(deserializer)?.corrected();
+        let timing = Arc::new(Timing::deserialize(deserializer)?.corrected());
         Ok(Self { timing, ..Self::default() })
     }
 }
@@ -270,7 +272,7 @@ const REFRESH_AHEAD: Duration = Duration::from_secs(5 * 60);
 mod tests {
     use super::*;
 
-    fn timing(policy: RefreshPolicy) -> Timing {
+    fn timing(policy: RefreshPolicy) -> Arc<Timing> {
         policy.timing
     }
 

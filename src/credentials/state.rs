@@ -40,7 +40,7 @@ use crate::token::TokenSet;
 ///   rejections alone were seen for the longest rejection backoff.
 #[derive(Debug)]
 pub(super) struct State {
-    timing: Timing,
+    timing: Arc<Timing>,
     setup: Setup,
     dice: Dice,
     /// The share of the jitter of this instance, drawn once.
@@ -57,10 +57,10 @@ pub(super) struct State {
     current: Option<Arc<Issued>>,
     /// The number that the ledger gave the last token set.
     set: Option<SetId>,
-    flight: Option<Flight>,
+    flight: Option<Box<Flight>>,
     flights: u64,
     turn: Turn,
-    failure: Option<Failure>,
+    failure: Option<Box<Failure>>,
     evidence: Evidence,
     /// When to try again to save the current token set, which is only in memory.
     unsaved: Option<Deadline>,
@@ -93,10 +93,11 @@ pub(super) enum Decision {
 }
 
 impl State {
-    pub(super) fn new(timing: Timing, seed: u64, setup: Setup) -> Self {
+    pub(super) fn new(timing: Arc<Timing>, seed: u64, setup: Setup) -> Self {
         let mut dice = Dice::new(seed);
         let share = dice.roll();
         Self {
+            evidence: Evidence::new(timing.rejection_backoff),
             timing,
             setup,
             dice,
@@ -111,7 +112,6 @@ impl State {
             flights: 0,
             turn: Turn::default(),
             failure: None,
-            evidence: Evidence::new(timing.rejection_backoff),
             unsaved: None,
             is_over_on_arrival: false,
             look_again: Deadline::PAST,
@@ -139,7 +139,7 @@ impl State {
         self.set = Some(set);
         self.unsaved = None;
         self.clear_failure();
-        self.evidence = Evidence::new(self.timing.rejection_backoff);
+        self.evidence.forget();
         if let Some(tokens) = tokens {
             self.begin_session();
             let generation = self.issue(now, now, tokens, false).generation.0;

@@ -8,12 +8,13 @@ use std::future::Future;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinHandle;
 
 use super::event::Event;
 use super::flight::{Adoption, Departure, Errand, LOST_AFTER, Landed};
 use super::handle::Credentials;
+use super::work::Piece;
 use crate::classify::Challenge;
 use crate::error::TokenError;
 use crate::grant::{Look, Notes};
@@ -84,7 +85,7 @@ impl Credentials {
         let set = self.shared.keeper.new_id();
         let adoption = self.decide(|state, now| state.adopt(now, set, tokens.clone()));
         let (credentials, session) = (self.clone(), Some(tokens));
-        let _work = self.shared.work.subscribe();
+        let _work = self.shared.work.begin();
         let adopting = Adopting { credentials, adoption, session, is_saved: false, _work };
         run(self, &runtime, adopting.record(), "a log-in or log-out was recorded").await
     }
@@ -112,7 +113,7 @@ impl Credentials {
                 "`Credentials::flush` was called from within a token source, and would wait for its own end: call it where the program ends",
             ));
         }
-        self.shared.work.closed().await;
+        self.shared.work.ended().await;
         if !self.shared.keeper.has_store() {
             return Ok(());
         }
@@ -138,7 +139,7 @@ pub(super) fn start(
         departure,
         asked: false,
         landed: false,
-        _work: credentials.shared.work.subscribe(),
+        _work: credentials.shared.work.begin(),
     };
     drop(spawn(credentials, runtime, flying.fly(challenge)));
 }
@@ -175,7 +176,7 @@ struct Flying {
     asked: bool,
     landed: bool,
     /// `flush` waits until it is dropped, after the landing.
-    _work: watch::Receiver<()>,
+    _work: Piece,
 }
 
 impl Flying {
@@ -244,7 +245,7 @@ struct Adopting {
     session: Option<Option<TokenSet>>,
     is_saved: bool,
     /// `flush` waits until it is dropped.
-    _work: watch::Receiver<()>,
+    _work: Piece,
 }
 
 impl Adopting {

@@ -1,5 +1,6 @@
 //! Acceptances of the current token, noted without a lock.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::credentials::generation::Generation;
@@ -14,7 +15,8 @@ use crate::target::Target;
 pub(in crate::credentials) struct Witness {
     asked: AtomicU64,
     /// The numbers of the suspects: a target that only shares the bit of a suspect must not take the lock for each response.
-    suspects: [AtomicU64; SUSPECTS],
+    /// Most credentials never have a suspect.
+    suspects: OnceLock<Box<[AtomicU64; SUSPECTS]>>,
 }
 
 impl Witness {
@@ -32,7 +34,7 @@ impl Witness {
         let is_suspect = |place: &AtomicU64| place.load(Ordering::Relaxed) == target.number();
         is_about(asked, generation)
             && asked & bit(target) != 0
-            && self.suspects.iter().any(is_suspect)
+            && self.suspects.get().is_some_and(|suspects| suspects.iter().any(is_suspect))
     }
 
     /// Returns whether a response has accepted this generation since the last [`ask`](Self::ask) for any.
@@ -50,9 +52,10 @@ impl Witness {
     ) {
         let mut asked = about(generation) | if any { ANY } else { 0 };
         // The number of an earlier suspect that stays in its place costs a lock at most.
-        for (place, suspect) in self.suspects.iter().zip(suspects) {
+        for (at, suspect) in suspects.enumerate() {
             asked |= bit(suspect);
-            place.store(suspect.number(), Ordering::Relaxed);
+            let places = self.suspects.get_or_init(Box::default);
+            places[at % SUSPECTS].store(suspect.number(), Ordering::Relaxed);
         }
         self.asked.store(asked, Ordering::Relaxed);
     }

@@ -62,7 +62,7 @@ impl State {
         self.end_flight(None);
         self.flights += 1;
         let id = FlightId(self.flights);
-        self.flight.insert(Flight::new(now, id, kind, asks, &self.timing))
+        self.flight.insert(Box::new(Flight::new(now, id, kind, asks, &self.timing)))
     }
 
     pub(super) fn end_flight(&mut self, outcome: Option<Outcome>) {
@@ -216,9 +216,9 @@ impl State {
     fn remember(&mut self, now: Timestamp, error: TokenError) -> &mut Failure {
         let last = self.failure.take();
         let (setup, backoff) = (self.setup, self.timing.backoff);
-        let failure = Failure::new(now, error, last.as_ref(), setup, backoff, &mut self.dice);
+        let failure = Failure::new(now, error, last.as_deref(), setup, backoff, &mut self.dice);
         self.effects.discarded.extend(last.map(|failure| failure.error));
-        self.failure.insert(failure)
+        self.failure.insert(Box::new(failure))
     }
 
     /// Ends the backoffs: the input of the source has changed, so that its last answer proves nothing.
@@ -226,8 +226,7 @@ impl State {
         if let Some(failure) = &mut self.failure {
             failure.ask_at_once();
         }
-        let backoff = self.timing.rejection_backoff;
-        self.with_evidence(|evidence| *evidence = Evidence::new(backoff));
+        self.with_evidence(Evidence::forget);
     }
 }
 

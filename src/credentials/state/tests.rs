@@ -74,6 +74,8 @@ fn step() -> impl Strategy<Value = Step> {
 /// Drives a state through steps, and checks after each what must always hold.
 struct Model {
     state: State,
+    /// As the credentials have it, from the beginning.
+    witness: Arc<Witness>,
     /// Numbers the token sets.
     keeper: Keeper,
     monotonic: Duration,
@@ -94,13 +96,12 @@ impl Model {
     }
 
     fn with_policy(policy: &RefreshPolicy, seed: u64) -> Self {
+        // Half of the cases have a store.
+        let setup = Setup { has_store: seed.is_multiple_of(2), has_fresh_proof: false };
+        let state = State::new(Arc::clone(&policy.timing), seed, setup);
         Self {
-            // Half of the cases have a store.
-            state: State::new(
-                policy.timing,
-                seed,
-                Setup { has_store: seed.is_multiple_of(2), has_fresh_proof: false },
-            ),
+            witness: state.witness(),
+            state,
             keeper: Keeper::new(
                 StaticToken::new("t".parse().unwrap()).boxed(),
                 None,
@@ -245,7 +246,7 @@ impl Model {
             }
             Step::Accepted { age, target } => {
                 let generation = Generation(self.newest.0.saturating_sub(age));
-                if self.state.evidence.witness().accepted(generation, of(target)) {
+                if self.witness.accepted(generation, of(target)) {
                     self.state.accepted(now, generation, of(target));
                 }
             }
@@ -636,7 +637,7 @@ fn token_rejected_during_its_refresh_is_rejected_until_accepted() {
     assert!(matches!(rejected, Decision::Wait(_, None)) && is_rejected(&model));
     model.land(&departure, Err(TokenError::transient("down")));
     assert!(is_rejected(&model));
-    model.state.evidence.witness().accepted(issued.generation, of(2));
+    model.witness.accepted(issued.generation, of(2));
     assert!(!is_rejected(&model));
 }
 
@@ -645,7 +646,7 @@ fn token_rejected_during_its_refresh_is_rejected_until_accepted() {
 fn target_that_rejects_every_token_makes_no_request_wait() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     assert!(model.reject_twice().is_some());
-    model.state.evidence.witness().accepted(model.state.generation, of(2));
+    model.witness.accepted(model.state.generation, of(2));
     model.pass(STALE);
     let Decision::Use(issued, Some(_)) = model.token() else { panic!("not stale") };
     let reject = |model: &mut Model, path| {
@@ -671,6 +672,19 @@ fn session_of_other_credentials_that_ended_denies_nothing_for_good() {
         model.pass(backoff);
         assert!(matches!(model.token(), Decision::Wait(_, Some(_))));
     }
+}
+
+#[test]
+fn acceptance_is_heard_after_the_input_of_the_source_has_changed() {
+    let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+    model.state.source_changed();
+    model.reject();
+    let is_rejected =
+        |model: &Model| model.state.status(model.now()).token == TokenStatus::Rejected;
+    model.state.end_flight(None);
+    assert!(is_rejected(&model));
+    model.witness.accepted(model.state.generation, of(2));
+    assert!(!is_rejected(&model));
 }
 
 #[test]
@@ -792,7 +806,7 @@ fn rejection_backoff_does_not_stop_a_look_at_the_store() {
     assert!(matches!(rejected, Decision::Refuse(_)), "{rejected:?}");
 
     // A response accepts the token, so that the backoff goes on after its end.
-    model.state.evidence.witness().accepted(model.state.generation, of(2));
+    model.witness.accepted(model.state.generation, of(2));
     model.pass(LOOK_AGAIN);
     let look = model.reject();
     assert_eq!(look.errand, Errand::Look);
