@@ -2,8 +2,8 @@
 
 use std::hash::Hasher as _;
 
-use http::Request;
 use http::header::HOST;
+use http::{HeaderValue, Request};
 use rustc_hash::FxHasher;
 
 /// The method, origin and path of a request, as a number.
@@ -19,13 +19,13 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         let uri = request.uri();
-        let host = || request.headers().get(HOST).map_or(&[][..], |host| host.as_bytes());
-        let authority =
-            uri.authority().map_or_else(host, |authority| authority.as_str().as_bytes());
-        let scheme = uri.scheme_str().unwrap_or_default().as_bytes();
+        let host = || request.headers().get(HOST).map_or(&[][..], HeaderValue::as_bytes);
+        let authority = uri.authority().map_or_else(host, |it| it.as_str().as_bytes());
+        // `http` and `https` differ in their length.
+        let scheme = uri.scheme_str().map_or(0, str::len);
         Self {
-            origin: hash(scheme, authority),
-            path: hash(request.method().as_str().as_bytes(), uri.path().as_bytes()),
+            origin: hash(authority, scheme as u64),
+            path: hash(uri.path().as_bytes(), hash(request.method().as_str().as_bytes(), 0).into()),
         }
     }
 
@@ -45,10 +45,10 @@ impl Target {
     }
 }
 
-fn hash(first: &[u8], second: &[u8]) -> u32 {
+fn hash(bytes: &[u8], seed: u64) -> u32 {
     let mut hasher = FxHasher::default();
-    hasher.write(first);
-    hasher.write(second);
+    hasher.write_u64(seed);
+    hasher.write(bytes);
     hasher.finish() as u32
 }
 

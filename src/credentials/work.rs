@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Counts the work that has not ended, and waits until there is none.
+/// Counts the work that has not ended, and waits for the end of all of it.
 ///
 /// tokio's watch channel could do the same, and would take a tenth of the memory of idle credentials.
 #[derive(Debug, Default)]
