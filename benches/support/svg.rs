@@ -1,122 +1,290 @@
-//! Line charts in SVG, legible on a light and on a dark page.
+//! Charts as SVG, for the README: bars and lines, in the colours of the reader's theme.
+//!
+//! `#[path = "support/svg.rs"] mod svg;` from a bench. Plain Rust without dependencies. An SVG in an `<img>` loads nothing, so the
+//! style is in the file, and the fonts are those of the system.
+#![allow(dead_code, reason = "each bench draws one kind of chart")]
 
-use std::fmt::Write as _;
+use std::fmt::Write;
 
-pub(crate) struct Chart<'a> {
-    pub(crate) title: &'a str,
-    pub(crate) x: Axis<'a>,
-    pub(crate) y: Axis<'a>,
-    /// Drawn in this order: later lines cover earlier ones.
-    pub(crate) lines: Vec<Line<'a>>,
+/// Horizontal bars: one group for each row, one bar for each series.
+pub struct Bars<'a> {
+    pub title: &'a str,
+    pub subtitle: &'a str,
+    /// The legend. With one series there is none.
+    pub series: &'a [&'a str],
+    pub rows: &'a [Row],
 }
 
-/// An axis from 0, with its name and the distance of its ticks.
-pub(crate) struct Axis<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) end: f64,
-    pub(crate) tick: f64,
+pub struct Row {
+    pub label: String,
+    /// True for the row that the chart is about.
+    pub bold: bool,
+    pub bars: Vec<Bar>,
 }
 
-pub(crate) struct Line<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) points: Vec<(f64, f64)>,
+/// A bar with the figure at its end, or a text where there is nothing to draw.
+pub enum Bar {
+    Value(f64, String),
+    Text(String),
 }
 
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 300.0;
-// The space around the plot.
-const TOP: f64 = 54.0;
-const RIGHT: f64 = 16.0;
-const BOTTOM: f64 = 44.0;
-const LEFT: f64 = 56.0;
+/// Lines over time, or over another quantity that grows.
+pub struct Lines<'a> {
+    pub title: &'a str,
+    pub subtitle: &'a str,
+    pub x_axis: &'a str,
+    pub y_axis: &'a str,
+    /// True if the steps of the vertical axis are powers of ten.
+    pub logarithmic: bool,
+    pub series: &'a [Series<'a>],
+}
 
-impl Chart<'_> {
-    pub(crate) fn draw(&self) -> String {
-        let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n{STYLE}",
-            self.title
-        );
-        text(&mut svg, (LEFT, 20.0), "title", self.title);
-        self.ticks(&mut svg);
-        let mut legend = LEFT;
-        for (number, Line { name, points }) in self.lines.iter().enumerate() {
-            let points: Vec<_> = points
-                .iter()
-                .map(|&(x, y)| format!("{:.1},{:.1}", self.across(x), self.down(y)))
-                .collect();
-            draw(
-                &mut svg,
-                format_args!("<polyline class=\"line-{number}\" points=\"{}\"/>", points.join(" ")),
-            );
-            draw(&mut svg, format_args!("<path class=\"line-{number}\" d=\"M{legend} 36h18\"/>"));
-            text(&mut svg, (legend + 24.0, 40.0), "", name);
-            legend += 44.0 + 7.0 * name.chars().count() as f64;
-        }
-        svg.push_str("</svg>\n");
-        svg
+pub struct Series<'a> {
+    pub name: &'a str,
+    /// In the order of their first element.
+    pub points: &'a [(f64, f64)],
+}
+
+const WIDTH: f64 = 820.0;
+const MARGIN: f64 = 24.0;
+const TOP: f64 = 74.0;
+const LEGEND: f64 = 26.0;
+
+/// Draws a bar chart.
+pub fn bars(chart: &Bars<'_>) -> String {
+    const LABELS: f64 = 236.0;
+    const FIGURES: f64 = 150.0;
+    const BAR: f64 = 13.0;
+    const GAP: f64 = 11.0;
+
+    let several = chart.series.len() > 1;
+    let top = if several { TOP + LEGEND } else { TOP };
+    let group = BAR * chart.series.len() as f64 + GAP;
+    let height = top + group * chart.rows.len() as f64 + MARGIN - GAP;
+    let left = MARGIN + LABELS;
+    let values = chart.rows.iter().flat_map(|row| &row.bars).filter_map(|bar| match bar {
+        Bar::Value(value, _) => Some(*value),
+        Bar::Text(_) => None,
+    });
+    let scale = (WIDTH - left - FIGURES - MARGIN) / values.fold(f64::MIN_POSITIVE, f64::max);
+
+    let mut svg = begin(height, chart.title, chart.subtitle);
+    if several {
+        legend(&mut svg, chart.series);
     }
+    for (index, row) in chart.rows.iter().enumerate() {
+        let y = top + group * index as f64;
+        let class = if row.bold { "label bold" } else { "label" };
+        let middle = y + (group - GAP) / 2.0 + 4.5;
+        text(&mut svg, left - 10.0, middle, class, "end", &row.label);
+        for (series, bar) in row.bars.iter().enumerate() {
+            let y = y + BAR * series as f64;
+            let (length, label, class) = match bar {
+                Bar::Value(value, label) => ((value * scale).max(2.0), label, "figure"),
+                Bar::Text(label) => (0.0, label, "muted"),
+            };
+            if length > 0.0 {
+                let height = BAR - 2.0;
+                let _ = writeln!(
+                    svg,
+                    r#"<rect class="s{series}" x="{left:.1}" y="{y:.1}" width="{length:.1}" height="{height:.1}" rx="2"/>"#
+                );
+            }
+            text(&mut svg, left + length + 6.0, y + BAR - 3.0, class, "start", label);
+        }
+    }
+    let _ = writeln!(
+        svg,
+        r#"<line class="axis" x1="{left:.1}" x2="{left:.1}" y1="{:.1}" y2="{:.1}"/>"#,
+        top - 6.0,
+        height - MARGIN + 6.0
+    );
+    svg + "</svg>\n"
+}
 
-    fn ticks(&self, svg: &mut String) {
-        for x in steps(&self.x) {
-            text(svg, (self.across(x), HEIGHT - BOTTOM + 16.0), "middle", &format!("{x}"));
-        }
-        for y in steps(&self.y) {
-            let down = self.down(y);
-            draw(
-                svg,
-                format_args!("<path class=\"grid\" d=\"M{LEFT} {down:.1}H{}\"/>", WIDTH - RIGHT),
-            );
-            text(svg, (LEFT - 8.0, down + 4.0), "end", &format!("{y}"));
-        }
-        text(svg, ((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 8.0), "middle", self.x.name);
-        let middle = (TOP + HEIGHT - BOTTOM) / 2.0;
-        draw(
+/// Draws a line chart. Points in one column of pixels become a vertical line, so that no peak is lost.
+pub fn lines(chart: &Lines<'_>) -> String {
+    const HEIGHT: f64 = 400.0;
+    const LEFT: f64 = MARGIN + 62.0;
+    const BOTTOM: f64 = HEIGHT - 54.0;
+    const RIGHT: f64 = WIDTH - MARGIN;
+
+    let top = TOP + LEGEND;
+    let points = || chart.series.iter().flat_map(|series| series.points);
+    let x_range = Range::of(points().map(|point| point.0), false);
+    let y_range = Range::of(points().map(|point| point.1), chart.logarithmic);
+    let x = |value: f64| LEFT + (RIGHT - LEFT) * x_range.part(value);
+    let y = |value: f64| BOTTOM - (BOTTOM - top) * y_range.part(value);
+
+    let mut svg = begin(HEIGHT, chart.title, chart.subtitle);
+    let names: Vec<_> = chart.series.iter().map(|series| series.name).collect();
+    legend(&mut svg, &names);
+    for tick in y_range.ticks() {
+        let y = y(tick);
+        let _ = writeln!(
             svg,
-            format_args!(
-                "<text class=\"middle\" transform=\"translate(16 {middle}) rotate(-90)\">{}</text>",
-                self.y.name
-            ),
+            r#"<line class="grid" x1="{LEFT:.1}" x2="{RIGHT:.1}" y1="{y:.1}" y2="{y:.1}"/>"#
         );
+        text(&mut svg, LEFT - 8.0, y + 4.0, "muted", "end", &number(tick));
+    }
+    for tick in x_range.ticks() {
+        text(&mut svg, x(tick), BOTTOM + 18.0, "muted", "middle", &number(tick));
+    }
+    text(&mut svg, (LEFT + RIGHT) / 2.0, BOTTOM + 38.0, "muted", "middle", chart.x_axis);
+    let middle = (top + BOTTOM) / 2.0;
+    let _ = writeln!(
+        svg,
+        r#"<text class="muted" text-anchor="middle" transform="translate({:.1} {middle:.1}) rotate(-90)">{}</text>"#,
+        MARGIN + 6.0,
+        escaped(chart.y_axis)
+    );
+    for (index, series) in chart.series.iter().enumerate() {
+        let mut path = String::new();
+        for column in columns(series.points, x) {
+            let (low, high) = (y(column.low), y(column.high));
+            let _ = write!(path, "{:.0},{low:.1} ", column.x);
+            if low - high >= 0.5 {
+                let _ = write!(path, "{:.0},{high:.1} {:.0},{low:.1} ", column.x, column.x);
+            }
+        }
+        let _ = writeln!(svg, r#"<polyline class="l{index}" points="{}"/>"#, path.trim_end());
+    }
+    svg + "</svg>\n"
+}
+
+struct Column {
+    x: f64,
+    low: f64,
+    high: f64,
+}
+
+fn columns(points: &[(f64, f64)], x: impl Fn(f64) -> f64) -> Vec<Column> {
+    let mut columns = Vec::<Column>::new();
+    for (at, value) in points {
+        let x = x(*at).round();
+        match columns.last_mut() {
+            Some(last) if last.x == x => {
+                last.low = last.low.min(*value);
+                last.high = last.high.max(*value);
+            }
+            _ => columns.push(Column { x, low: *value, high: *value }),
+        }
+    }
+    columns
+}
+
+/// The values of an axis.
+struct Range {
+    from: f64,
+    to: f64,
+    logarithmic: bool,
+}
+
+impl Range {
+    fn of(values: impl Iterator<Item = f64> + Clone, logarithmic: bool) -> Self {
+        let to = values.clone().fold(f64::MIN_POSITIVE, f64::max);
+        if !logarithmic {
+            return Self { from: 0.0, to, logarithmic };
+        }
+        let from = values.filter(|value| *value > 0.0).fold(to, f64::min);
+        let from = 10_f64.powf(from.log10().floor());
+        let to = 10_f64.powf(to.log10().ceil()).max(from * 10.0);
+        Self { from, to, logarithmic }
     }
 
-    fn across(&self, x: f64) -> f64 {
-        LEFT + x / self.x.end * (WIDTH - LEFT - RIGHT)
+    /// Returns the place of a value: 0 at the beginning of the axis, 1 at its end.
+    fn part(&self, value: f64) -> f64 {
+        let part = if self.logarithmic {
+            (value.max(self.from) / self.from).log10() / (self.to / self.from).log10()
+        } else {
+            (value - self.from) / (self.to - self.from)
+        };
+        part.clamp(0.0, 1.0)
     }
 
-    fn down(&self, y: f64) -> f64 {
-        HEIGHT - BOTTOM - y.min(self.y.end) / self.y.end * (HEIGHT - TOP - BOTTOM)
+    fn ticks(&self) -> Vec<f64> {
+        if self.logarithmic {
+            let decades = (self.to / self.from).log10().round() as i32;
+            return (0..=decades).map(|decade| self.from * 10_f64.powi(decade)).collect();
+        }
+        let magnitude = 10_f64.powf(self.to.log10().floor());
+        let steps = [0.1, 0.2, 0.5, 1.0].map(|step| step * magnitude);
+        let step = steps.into_iter().find(|step| self.to / step <= 8.0).unwrap_or(2.0 * magnitude);
+        (0..=(self.to / step) as u32).map(|index| f64::from(index) * step).collect()
     }
 }
 
-fn steps(axis: &Axis<'_>) -> impl Iterator<Item = f64> + use<> {
-    let tick = axis.tick;
-    (0..=(axis.end / tick) as usize).map(move |step| step as f64 * tick)
+fn begin(height: f64, title: &str, subtitle: &str) -> String {
+    let (title, subtitle) = (escaped(title), escaped(subtitle));
+    format!(
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0}" width="{WIDTH}" height="{height:.0}" role="img">
+<title>{title}</title>
+<style>{STYLE}</style>
+<rect class="page" width="100%" height="100%" rx="6"/>
+<text class="title" x="{MARGIN}" y="34">{title}</text>
+<text class="muted" x="{MARGIN}" y="54">{subtitle}</text>
+"#
+    )
 }
 
-fn text(svg: &mut String, (x, y): (f64, f64), class: &str, text: &str) {
-    draw(svg, format_args!("<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{text}</text>"));
-}
-
-fn draw(svg: &mut String, element: std::fmt::Arguments<'_>) {
-    writeln!(svg, "{element}").expect("a string takes it");
-}
-
-const STYLE: &str = "<style>
-text { font: 12px system-ui, sans-serif; fill: #24292f }
-.title { font-weight: 600; font-size: 14px }
-.middle { text-anchor: middle }
-.end { text-anchor: end }
-polyline, path { fill: none; stroke-width: 1.5; stroke-linejoin: round }
-.grid { stroke: #d0d7de; stroke-width: 1 }
-.line-0 { stroke: #bc4c00 }
-.line-1 { stroke: #6e7781 }
-.line-2 { stroke: #0969da }
+const STYLE: &str = "
+text { font: 13px system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', Arial, sans-serif; fill: #1f2328 }
+.title { font-size: 17px; font-weight: 600 }
+.bold { font-weight: 700 }
+.figure { font-size: 12px; font-variant-numeric: tabular-nums }
+.muted { font-size: 12px; fill: #59636e }
+.page { fill: #ffffff }
+.axis { stroke: #818b98 } .grid { stroke: #d1d9e0 }
+.s0 { fill: #0969da } .s1 { fill: #bc4c00 } .s2 { fill: #8250df } .s3 { fill: #1a7f37 }
+polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round }
+.l0 { stroke: #0969da } .l1 { stroke: #bc4c00 } .l2 { stroke: #8250df } .l3 { stroke: #1a7f37 }
 @media (prefers-color-scheme: dark) {
-text { fill: #e6edf3 }
-.grid { stroke: #30363d }
-.line-0 { stroke: #f0883e }
-.line-1 { stroke: #8b949e }
-.line-2 { stroke: #58a6ff }
+text { fill: #f0f6fc }
+.muted { fill: #9198a1 }
+.page { fill: #0d1117 }
+.axis { stroke: #656c76 } .grid { stroke: #3d444d }
+.s0 { fill: #4493f8 } .s1 { fill: #db6d28 } .s2 { fill: #ab7df8 } .s3 { fill: #3fb950 }
+.l0 { stroke: #4493f8 } .l1 { stroke: #db6d28 } .l2 { stroke: #ab7df8 } .l3 { stroke: #3fb950 }
 }
-</style>
 ";
+
+fn legend(svg: &mut String, names: &[&str]) {
+    let mut x = MARGIN;
+    for (index, name) in names.iter().enumerate() {
+        let _ = writeln!(
+            svg,
+            r#"<rect class="s{index}" x="{x:.1}" y="68" width="12" height="12" rx="2"/>"#
+        );
+        text(svg, x + 18.0, 78.5, "label", "start", name);
+        // An average glyph of the system's fonts is 6.6 pixels wide.
+        x += 18.0 + 6.6 * name.chars().count() as f64 + 22.0;
+    }
+}
+
+fn text(svg: &mut String, x: f64, y: f64, class: &str, anchor: &str, text: &str) {
+    let text = escaped(text);
+    let _ = writeln!(
+        svg,
+        r#"<text class="{class}" x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{text}</text>"#
+    );
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// Formats a number with separators between thousands.
+pub fn number(value: f64) -> String {
+    if value != 0.0 && value.abs() < 10.0 && value.fract() != 0.0 {
+        return format!("{}", (value * 1e3).round() / 1e3);
+    }
+    let digits = format!("{:.0}", value.abs());
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    if value <= -0.5 { format!("−{grouped}") } else { grouped }
+}
