@@ -7,42 +7,44 @@
 use std::fmt::Write;
 
 /// Horizontal bars: one group for each row, one bar for each series.
-pub struct Bars<'a> {
-    pub title: &'a str,
-    pub subtitle: &'a str,
-    /// The legend. With one series there is none.
-    pub series: &'a [&'a str],
-    pub rows: &'a [Row],
+pub(crate) struct Bars<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) subtitle: &'a str,
+    /// The legend, drawn if there are several.
+    pub(crate) series: &'a [&'a str],
+    /// A longer bar is cut off and marked, so that it does not flatten the others.
+    pub(crate) longest: f64,
+    pub(crate) rows: &'a [Row],
 }
 
-pub struct Row {
-    pub label: String,
+pub(crate) struct Row {
+    pub(crate) label: String,
     /// True for the row that the chart is about.
-    pub bold: bool,
-    pub bars: Vec<Bar>,
+    pub(crate) bold: bool,
+    pub(crate) bars: Vec<Bar>,
 }
 
 /// A bar with the figure at its end, or a text where there is nothing to draw.
-pub enum Bar {
+pub(crate) enum Bar {
     Value(f64, String),
     Text(String),
 }
 
 /// Lines over time, or over another quantity that grows.
-pub struct Lines<'a> {
-    pub title: &'a str,
-    pub subtitle: &'a str,
-    pub x_axis: &'a str,
-    pub y_axis: &'a str,
+pub(crate) struct Lines<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) subtitle: &'a str,
+    pub(crate) x_axis: &'a str,
+    pub(crate) y_axis: &'a str,
     /// True if the steps of the vertical axis are powers of ten.
-    pub logarithmic: bool,
-    pub series: &'a [Series<'a>],
+    pub(crate) logarithmic: bool,
+    pub(crate) series: &'a [Series<'a>],
 }
 
-pub struct Series<'a> {
-    pub name: &'a str,
+pub(crate) struct Series<'a> {
+    pub(crate) name: &'a str,
     /// In the order of their first element.
-    pub points: &'a [(f64, f64)],
+    pub(crate) points: &'a [(f64, f64)],
 }
 
 const WIDTH: f64 = 820.0;
@@ -51,7 +53,7 @@ const TOP: f64 = 74.0;
 const LEGEND: f64 = 26.0;
 
 /// Draws a bar chart.
-pub fn bars(chart: &Bars<'_>) -> String {
+pub(crate) fn bars(chart: &Bars<'_>) -> String {
     const LABELS: f64 = 236.0;
     const FIGURES: f64 = 150.0;
     const BAR: f64 = 13.0;
@@ -66,7 +68,8 @@ pub fn bars(chart: &Bars<'_>) -> String {
         Bar::Value(value, _) => Some(*value),
         Bar::Text(_) => None,
     });
-    let scale = (WIDTH - left - FIGURES - MARGIN) / values.fold(f64::MIN_POSITIVE, f64::max);
+    let longest = values.fold(f64::MIN_POSITIVE, f64::max).min(chart.longest);
+    let scale = (WIDTH - left - FIGURES - MARGIN) / longest;
 
     let mut svg = begin(height, chart.title, chart.subtitle);
     if several {
@@ -80,14 +83,26 @@ pub fn bars(chart: &Bars<'_>) -> String {
         for (series, bar) in row.bars.iter().enumerate() {
             let y = y + BAR * series as f64;
             let (length, label, class) = match bar {
-                Bar::Value(value, label) => ((value * scale).max(2.0), label, "figure"),
+                Bar::Value(value, label) => {
+                    ((value.min(longest) * scale).max(2.0), label, "figure")
+                }
                 Bar::Text(label) => (0.0, label, "muted"),
             };
+            let cut_off = matches!(bar, Bar::Value(value, _) if *value > longest);
             if length > 0.0 {
                 let height = BAR - 2.0;
                 let _ = writeln!(
                     svg,
                     r#"<rect class="s{series}" x="{left:.1}" y="{y:.1}" width="{length:.1}" height="{height:.1}" rx="2"/>"#
+                );
+            }
+            if cut_off {
+                let x = left + length - 26.0;
+                let _ = writeln!(
+                    svg,
+                    r#"<path class="cut" d="M{x:.1} {:.1} l8 {}"/>"#,
+                    y + BAR,
+                    -BAR - 2.0
                 );
             }
             text(&mut svg, left + length + 6.0, y + BAR - 3.0, class, "start", label);
@@ -103,7 +118,7 @@ pub fn bars(chart: &Bars<'_>) -> String {
 }
 
 /// Draws a line chart. Points in one column of pixels become a vertical line, so that no peak is lost.
-pub fn lines(chart: &Lines<'_>) -> String {
+pub(crate) fn lines(chart: &Lines<'_>) -> String {
     const HEIGHT: f64 = 400.0;
     const LEFT: f64 = MARGIN + 62.0;
     const BOTTOM: f64 = HEIGHT - 54.0;
@@ -138,7 +153,8 @@ pub fn lines(chart: &Lines<'_>) -> String {
         MARGIN + 6.0,
         escaped(chart.y_axis)
     );
-    for (index, series) in chart.series.iter().enumerate() {
+    // The first one on top.
+    for (index, series) in chart.series.iter().enumerate().rev() {
         let mut path = String::new();
         for column in columns(series.points, x) {
             let (low, high) = (y(column.low), y(column.high));
@@ -234,6 +250,7 @@ text { font: 13px system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 
 .figure { font-size: 12px; font-variant-numeric: tabular-nums }
 .muted { font-size: 12px; fill: #59636e }
 .page { fill: #ffffff }
+.cut { stroke: #ffffff; stroke-width: 4 }
 .axis { stroke: #818b98 } .grid { stroke: #d1d9e0 }
 .s0 { fill: #0969da } .s1 { fill: #bc4c00 } .s2 { fill: #8250df } .s3 { fill: #1a7f37 }
 polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round }
@@ -242,6 +259,7 @@ polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round }
 text { fill: #f0f6fc }
 .muted { fill: #9198a1 }
 .page { fill: #0d1117 }
+.cut { stroke: #0d1117 }
 .axis { stroke: #656c76 } .grid { stroke: #3d444d }
 .s0 { fill: #4493f8 } .s1 { fill: #db6d28 } .s2 { fill: #ab7df8 } .s3 { fill: #3fb950 }
 .l0 { stroke: #4493f8 } .l1 { stroke: #db6d28 } .l2 { stroke: #ab7df8 } .l3 { stroke: #3fb950 }
@@ -274,7 +292,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// Formats a number with separators between thousands.
-pub fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value != 0.0 && value.abs() < 10.0 && value.fract() != 0.0 {
         return format!("{}", (value * 1e3).round() / 1e3);
     }

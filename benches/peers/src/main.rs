@@ -1,4 +1,6 @@
 //! Compares tower-refresh with other libraries that attach and refresh tokens. The README shows how to run it.
+#![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
+#![allow(clippy::disallowed_types, reason = "the rules on locks are for the library")]
 
 mod api;
 mod client;
@@ -36,10 +38,10 @@ fn main() -> Result<(), BoxError> {
     match arguments[..] {
         [] => write(&measure(peers::all())?),
         ["only", word] => {
-            let chosen = |subject: &Box<dyn Subject>| {
+            let mut chosen = peers::all();
+            chosen.retain(|subject| {
                 subject.about().is_baseline() || subject.about().name.contains(word)
-            };
-            let chosen = peers::all().into_iter().filter(chosen).collect();
+            });
             print!("{}", markdown::table(&measure(chosen)?));
             Ok(())
         }
@@ -116,15 +118,15 @@ fn measure(subjects: Vec<Box<dyn Subject>>) -> Result<Report, BoxError> {
 
 /// Measures all peers in turn, in each round in the opposite order.
 fn attach(subjects: &[Box<dyn Subject>], runtime: &Runtime) -> Vec<Vec<Result<Attach, BoxError>>> {
-    let prepare = |subject: &Box<dyn Subject>| {
+    let mut all = Vec::new();
+    for subject in subjects {
         let prepare = |headers: &usize| {
             let mut attach = subject.attach(runtime, *headers)?;
             attach.count()?;
             Ok(attach)
         };
-        HEADERS.iter().map(prepare).collect()
-    };
-    let mut all: Vec<Vec<Result<Attach, BoxError>>> = subjects.iter().map(prepare).collect();
+        all.push(HEADERS.iter().map(prepare).collect::<Vec<_>>());
+    }
     for round in 0..ROUNDS {
         let mut cells: Vec<_> = all.iter_mut().flatten().collect();
         if round % 2 == 1 {

@@ -52,7 +52,8 @@ fn line(text: &mut String, row: &Row, notes: &mut Notes) {
 }
 
 fn time(added: &Added) -> String {
-    format!("+{} ns ({})", number(added.added_median.round()), number(added.added_fastest.round()))
+    let [median, fastest] = [added.added_median, added.added_fastest].map(|it| number(it.round()));
+    format!("{median} ns ({fastest})")
 }
 
 fn allocations(cells: &[Cell<Added>]) -> String {
@@ -132,6 +133,7 @@ fn explanation(report: &Report) -> String {
 - *Failing*: {} requests at once without a token. The endpoint answers with 503 after {} ms. The scenario ends after {} s.
 - *Leader dropped*: the request that led to the token request is dropped, and {} others wait.
 - *Late 401s*: {} requests are sent with one token, and their 401s arrive one after another.
+- The requests of *Cold*, *Leader dropped* and *Late 401s* succeed, and those of *Failing* fail, unless the cell differs.
 - *Dependencies*: the crates of a program that has only this library, with its default features.
 ",
         attach::ROUNDS,

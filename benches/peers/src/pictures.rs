@@ -7,16 +7,23 @@ use crate::svg::{Bar, Bars, Row, bars, number};
 /// Draws the time that each library adds to a request.
 pub fn added_time(report: &Report) -> String {
     let series = attach::HEADERS.map(|headers| format!("request with {headers} headers"));
-    let rows = report.rows.iter().map(|row| Row {
-        label: row.name.to_owned(),
-        bold: row.name.starts_with("tower-refresh"),
-        bars: row.attach.iter().map(time).collect(),
+    let rows = report.rows.iter().map(|row| {
+        let refreshes = row.late.measured().is_some_and(|event| event.token_requests > 0);
+        Row {
+            label: format!("{}{}", row.name, if refreshes { "" } else { " *" }),
+            bold: row.name.starts_with("tower-refresh"),
+            bars: row.attach.iter().map(time).collect(),
+        }
     });
     let rows: Vec<_> = rows.collect();
+    let times = report.rows.iter().flat_map(|row| &row.attach).filter_map(Cell::measured);
+    let mut times: Vec<_> = times.map(|added| added.added_median).collect();
+    times.sort_by(f64::total_cmp);
     bars(&Bars {
         title: "Time that a fresh token adds to a request",
-        subtitle: "Median, in nanoseconds, over a service that does nothing. Shorter is better.",
+        subtitle: "Median, over a service that does nothing. Shorter is better. * does not refresh after a 401.",
         series: &series.each_ref().map(String::as_str),
+        longest: times.get(times.len() / 2).map_or(f64::MAX, |median| 3.0 * median),
         rows: &rows,
     })
 }
@@ -50,6 +57,7 @@ pub fn token_requests(report: &Report) -> String {
         title: "Token requests for one event",
         subtitle: "One is enough for each of them. Shorter is better.",
         series: &series.each_ref().map(String::as_str),
+        longest: f64::MAX,
         rows: &rows,
     })
 }

@@ -39,7 +39,13 @@ impl Peer for Aws {
     const ABOUT: About = About {
         name: "aws-smithy-runtime",
         packages: &["aws-smithy-runtime"],
-        manifest: r#"aws-smithy-runtime = { version = "=", features = ["client"] }"#,
+        manifest: r#"
+            aws-smithy-async = { version = "=", features = ["rt-tokio"] }
+            aws-smithy-runtime = { version = "=", features = ["client"] }
+            aws-smithy-runtime-api = { version = "=", features = ["client", "http-auth"] }
+            serde = { version = "=", features = ["derive"] }
+            serde_json = "="
+        "#,
         ..About::DEFAULT
     };
 

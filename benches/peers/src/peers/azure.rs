@@ -150,8 +150,8 @@ impl Policy for Transport {
         request: &mut Request,
         _: &[Arc<dyn Policy>],
     ) -> PolicyResult {
-        let token = request.headers().get_optional_str(&AUTHORIZATION).unwrap_or_default();
-        let status = self.0.status(token.as_bytes()).await;
+        let token = || request.headers().get_optional_str(&AUTHORIZATION).unwrap_or_default();
+        let status = self.0.status(|| token().as_bytes().to_vec()).await;
         let mut headers = Headers::new();
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#);

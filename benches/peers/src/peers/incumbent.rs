@@ -29,6 +29,8 @@ impl Peer for WithoutRetry {
             tower = { version = "=", features = ["filter", "retry", "util"] }
             tokio = { version = "=", features = ["sync", "time"] }
             http = "="
+            serde = { version = "=", features = ["derive"] }
+            serde_json = "="
         "#,
         ..About::DEFAULT
     };
@@ -65,7 +67,11 @@ impl Peer for WithRetry {
 
 #[derive(Clone)]
 pub struct AddToken {
-    cached: Arc<Mutex<Option<Cached>>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    cached: Mutex<Option<Cached>>,
     client: TokenClient,
 }
 
@@ -76,9 +82,12 @@ struct Cached {
 
 impl AddToken {
     fn new(url: &str) -> Result<Self, BoxError> {
-        Ok(Self { cached: Arc::default(), client: TokenClient::new(url)? })
+        let client = TokenClient::new(url)?;
+        Ok(Self { shared: Arc::new(Shared { cached: Mutex::default(), client }) })
     }
+}
 
+impl Shared {
     async fn header(&self) -> Result<HeaderValue, BoxError> {
         let mut cached = self.cached.lock().await;
         if let Some(cached) = &*cached
@@ -100,9 +109,9 @@ impl AsyncPredicate<Request<Body>> for AddToken {
     type Request = Request<Body>;
 
     fn check(&mut self, mut request: Request<Body>) -> Self::Future {
-        let this = self.clone();
+        let shared = self.shared.clone();
         Box::pin(async move {
-            let header = this.header().await?;
+            let header = shared.header().await?;
             request.headers_mut().insert(AUTHORIZATION, header);
             Ok(request)
         })
@@ -128,8 +137,8 @@ impl Policy<Request<Body>, Response<Body>, BoxError> for OnceAfter401 {
         if !rejected || std::mem::replace(&mut self.done, true) {
             return None;
         }
-        let cached = self.token.cached.clone();
-        Some(Box::pin(async move { *cached.lock().await = None }))
+        let shared = self.token.shared.clone();
+        Some(Box::pin(async move { *shared.cached.lock().await = None }))
     }
 
     fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {

@@ -29,7 +29,6 @@ impl Peer for Kube {
             (Scenario::Cold, ONLY_TLS),
             (Scenario::Failing, ONLY_TLS),
             (Scenario::Dropped, ONLY_TLS),
-            (Scenario::Late, "never looks at responses"),
         ],
         ..About::DEFAULT
     };

@@ -17,8 +17,8 @@ use crate::report::Added;
 
 /// The numbers of headers of a request, without the token.
 pub const HEADERS: [usize; 2] = [0, 8];
-pub const ROUNDS: usize = 61;
-pub const REQUESTS: u32 = 2_000;
+pub const ROUNDS: usize = 401;
+pub const REQUESTS: u32 = 500;
 
 /// A peer with a fresh token.
 pub struct Attach {
