@@ -157,7 +157,7 @@ impl<E> Future for ApiFuture<E> {
 const CHALLENGE: HeaderValue = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
 
 /// Rejects the first token that it sees, once [armed](Self::arm). The requests that were sent with it are held back and rejected one
-/// by one, so that their responses arrive while a newer token is in use.
+/// by one, so that their responses arrive while a newer token is in use. A request without a token is always rejected.
 pub struct Hold {
     old: Mutex<Old>,
     places: AtomicUsize,
@@ -210,6 +210,9 @@ impl Hold {
 
     fn rejects(&self, token: Vec<u8>) -> bool {
         let mut old = self.lock();
+        if !token.starts_with(b"Bearer ") {
+            return true;
+        }
         if old.armed {
             return old.token.as_ref() == Some(&token);
         }

@@ -94,21 +94,19 @@ fn measure(subjects: Vec<Box<dyn Subject>>) -> Result<Report, BoxError> {
             (Ok(own), Ok(baseline)) => Cell::Measured(own.added(baseline, *headers)),
             (Err(error), _) | (_, Err(error)) => Cell::Failed(error.to_string()),
         });
-        let row = |scenario| {
-            if about.is_baseline() {
-                return Cell::NotApplicable("no token".to_owned());
-            }
-            subject.count(&runtime, scenario)
+        let count = |scenario| match about.is_baseline() {
+            true => Cell::NotApplicable("no token".to_owned()),
+            false => subject.count(&runtime, scenario),
         };
         let row = Row {
             name: about.name,
             versions: about.packages.iter().map(|package| versioned(package)).collect(),
             fetches: about.fetches,
             attach: added.collect(),
-            cold: row(Scenario::Cold),
-            failing: row(Scenario::Failing),
-            dropped: row(Scenario::Dropped),
-            late: row(Scenario::Late),
+            cold: count(Scenario::Cold),
+            failing: count(Scenario::Failing),
+            dropped: count(Scenario::Dropped),
+            late: count(Scenario::Late),
             dependencies: dependencies(about),
         };
         if about.is_baseline() { &mut baselines } else { &mut rows }.push(row);

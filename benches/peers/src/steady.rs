@@ -1,4 +1,4 @@
-//! The chart of a steady load, from the samples that `cargo bench --bench steady` writes.
+//! The chart of a steady load, from a file of samples.
 
 use std::fs;
 
