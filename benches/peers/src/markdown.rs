@@ -127,7 +127,7 @@ fn explanation(report: &Report) -> String {
     format!(
         "
 - *Added*: the time that a request with a fresh token takes longer than without a layer, in the same round: the median of {} rounds
-  of {} requests, and the difference of the fastest rounds. The request alone takes {} with {:?} headers.
+  of {} requests, and the difference of the fastest rounds. The request alone takes {} with {} headers.
 - *Allocations*: those of a request, beyond those of the request alone.
 - *Cold*: {} requests at once without a token, over a token endpoint that takes {} ms. The time includes the constructor.
 - *Failing*: {} requests at once without a token. The endpoint answers with 503 after {} ms. The scenario ends after {} s.
@@ -139,7 +139,7 @@ fn explanation(report: &Report) -> String {
         attach::ROUNDS,
         number(f64::from(attach::REQUESTS)),
         alone.join(" and "),
-        attach::HEADERS,
+        attach::HEADERS.map(|headers| headers.to_string()).join(" and "),
         number(cold::REQUESTS as f64),
         cold::LATENCY.as_millis(),
         failing::REQUESTS,

@@ -80,9 +80,9 @@ impl Attach {
         let differences = rounds.map(|(peer, baseline)| peer - baseline).collect();
         Added {
             headers,
-            median: median(self.nanoseconds.clone()),
-            added_median: median(differences),
-            added_fastest: fastest(&self.nanoseconds) - fastest(&baseline.nanoseconds),
+            median: tenths(median(self.nanoseconds.clone())),
+            added_median: tenths(median(differences)),
+            added_fastest: tenths(fastest(&self.nanoseconds) - fastest(&baseline.nanoseconds)),
             added_allocations: self.allocations - baseline.allocations,
             added_bytes: self.bytes - baseline.bytes,
         }
@@ -92,6 +92,11 @@ impl Attach {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Rounds to one decimal place.
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
 }
 
 fn fastest(values: &[f64]) -> f64 {
