@@ -25,7 +25,7 @@ use hyper_util::rt::TokioExecutor;
 use support::by_hand::{Cache, RetryOnce};
 use support::services::Body;
 use support::stacks::TOKEN;
-use support::svg::{Axis, Chart, Line};
+use support::svg::{self, Lines, Series};
 use support::table;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
@@ -199,7 +199,7 @@ fn write(samples: &[Vec<Sample>; 3]) {
     let chart = chart(samples);
     fs::write(folder.join("steady.svg"), &chart).expect("the picture is written");
     if std::env::args().any(|argument| argument == "--draw") {
-        let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/steady.svg");
+        let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pictures/steady.svg");
         fs::write(picture, chart).expect("the picture is written");
     }
     println!("\nsamples and picture: {}/steady.json, steady.svg", folder.display());
@@ -209,7 +209,7 @@ fn write(samples: &[Vec<Sample>; 3]) {
 fn chart(samples: &[Vec<Sample>; 3]) -> String {
     const WINDOW: Duration = Duration::from_secs(2);
     const BIN: Duration = Duration::from_millis(4);
-    let line = |stack: usize| {
+    let points = [2, 1, 0].map(|stack: usize| {
         let mut points: Vec<(f64, f64)> = Vec::new();
         for (sent, took) in &samples[stack] {
             let Some(sent) = sent.checked_sub(LENGTH / 2).filter(|&sent| sent < WINDOW) else {
@@ -222,13 +222,15 @@ fn chart(samples: &[Vec<Sample>; 3]) -> String {
                 _ => points.push((bin, took)),
             }
         }
-        Line { name: NAMES[stack], points }
-    };
-    let chart = Chart {
+        (NAMES[stack], points)
+    });
+    let series = points.each_ref().map(|(name, points)| Series { name, points });
+    svg::lines(&Lines {
         title: "Latency of a steady load while its token expires every 250 ms",
-        x: Axis { name: "time in ms", end: 2000.0, tick: 250.0 },
-        y: Axis { name: "latency in ms", end: 14.0, tick: 2.0 },
-        lines: vec![line(1), line(0), line(2)],
-    };
-    chart.draw()
+        subtitle: "Worst of each 4 ms. Lower is better.",
+        x_axis: "time in milliseconds",
+        y_axis: "latency in milliseconds",
+        logarithmic: false,
+        series: &series,
+    })
 }

@@ -13,7 +13,6 @@ mod peers;
 mod pictures;
 mod report;
 mod scenarios;
-mod steady;
 mod subject;
 #[path = "../../support/svg.rs"]
 mod svg;
@@ -55,8 +54,7 @@ fn main() -> Result<(), BoxError> {
             }
             Ok(())
         }
-        ["steady", samples, picture] => steady::draw(samples, picture),
-        _ => Err("usage: peers [only WORD | size | steady SAMPLES.json PICTURE.svg]".into()),
+        _ => Err("usage: peers [only WORD | size]".into()),
     }
 }
 
