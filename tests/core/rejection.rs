@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::time::{Instant, advance, sleep};
 use tokio_test::{assert_pending, assert_ready, task};
-use tower::{ServiceBuilder, ServiceExt as _};
+use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_refresh::{
     Cause, Credentials, Event, RefreshLayer, Skip, TokenError, TokenStatus, Verdict,
 };
@@ -185,6 +186,57 @@ async fn an_accepted_retry_releases_the_rejection_backoff() {
     }
     assert!(seen.iter().any(|event| matches!(event, Event::RejectionBackoffStarted { .. })));
     assert!(seen.iter().any(|event| matches!(event, Event::RejectionBackoffEnded)), "{seen:?}");
+}
+
+/// Counts its clones, like a client whose clones share what all threads would write.
+struct Counted<S> {
+    inner: S,
+    clones: Arc<AtomicUsize>,
+}
+
+impl<S: Clone> Clone for Counted<S> {
+    fn clone(&self) -> Self {
+        self.clones.fetch_add(1, Ordering::SeqCst);
+        Self { inner: self.inner.clone(), clones: Arc::clone(&self.clones) }
+    }
+}
+
+impl<S: Service<R>, R> Service<R> for Counted<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> S::Future {
+        self.inner.call(request)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_second_attempt_clones_the_inner_service() {
+    let clones = Arc::new(AtomicUsize::new(0));
+    let api = tower::service_fn(async |request: Request<Full<Bytes>>| {
+        let status = match token_of(&request).unwrap() {
+            "t1" if request.uri().path() == "/rejected" => StatusCode::UNAUTHORIZED,
+            _ => StatusCode::OK,
+        };
+        let mut response = Response::new(Full::<Bytes>::default());
+        *response.status_mut() = status;
+        Ok::<_, Infallible>(response)
+    });
+    let credentials = Credentials::with_policy(Mint::new(HOUR), policy());
+    credentials.warm_up().await.unwrap();
+    let layer = RefreshLayer::new(credentials).origin("https://api.test").unwrap();
+    let mut client = layer.layer(Counted { inner: api, clones: Arc::clone(&clones) });
+    assert_eq!(clones.load(Ordering::SeqCst), 1);
+    for (path, expected) in [("/", 1), ("/", 1), ("/rejected", 2), ("/", 2)] {
+        let response = client.ready().await.unwrap().call(get(path)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(clones.load(Ordering::SeqCst), expected, "{path}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
