@@ -64,6 +64,12 @@ use crate::service::Refresh;
 ///
 /// A request whose token was rejected is sent again once, if its body can be: see [`ReplayBody`](crate::ReplayBody),
 /// [`replay_with`](Self::replay_with), [`without_retry`](Self::without_retry) and [`Skip`](crate::Skip).
+///
+/// # Many threads
+///
+/// Layer a client once, and clone the layered service. Its clones share one reference count, which each request writes. A program
+/// that does little but send requests, on many threads, can layer a clone of its client for each thread. The credentials stay
+/// shared, and each thread has a count of its own.
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct RefreshLayer<S = Credentials, C = Unauthorized, R = ByType> {
     config: Config<S, C, R>,
