@@ -1,7 +1,7 @@
 //! Decides what a store must be given before anything else, so that it has what this process knows.
 
 use super::ledger::{Begun, Due, Ledger, Unsaved};
-use super::plan::{Setup, sendable, succeed};
+use super::plan::{Setup, sendable};
 use super::record::{Binding, Fate, Record, Sent};
 use super::session::{begin_session, log_in_by_source};
 use crate::error::TokenError;
@@ -106,7 +106,7 @@ fn due_unsaved(stored: &Record, known: &Record, ledger: &Ledger, setup: &Setup) 
             let is_parent = stored.revision == of;
             Due::Save(match &known.current {
                 Some(current) if is_parent && stored.epoch == known.epoch => {
-                    with_fates(succeed(stored, current.clone(), known.revision), known)
+                    with_fates(stored.succeed(current.clone(), known.revision), known)
                 }
                 Some(current) if is_parent && stored.epoch.saturating_add(1) == known.epoch => {
                     with_fates(log_in_by_source(stored, current.clone()), known)

@@ -235,27 +235,6 @@ fn http_date(ms: u64) -> String {
 
 // ===== the outcome =====
 
-/// Returns the record with the successor of its token set.
-pub(super) fn succeed(record: &Record, current: Current, revision: u64) -> Record {
-    let mut next = record.next();
-    next.succeed(current, revision);
-    next
-}
-
-/// Returns the record after an answer that is useless except for its refresh token.
-pub(super) fn replace_refresh_token(
-    record: &Record,
-    successor: &RefreshToken,
-    now: SystemTime,
-) -> Result<Record, TokenError> {
-    let alone = TokenSet::bearer("none")?
-        .with_expires_in(Duration::ZERO)
-        .with_refresh_token(successor.clone());
-    let mut next = record.next();
-    next.replace_refresh_token(successor, Current::new(alone, now));
-    Ok(next)
-}
-
 /// The decision whether a token set may still be recorded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Succession {

@@ -281,43 +281,39 @@ impl Record {
         self.sent = Some(Sent { token, by: self.write_id, attempts: 0, first_ms: 0, last_ms: 0 });
     }
 
-    /// Replaces the current token set by its successor, for which its refresh token was spent.
-    pub(crate) fn succeed(&mut self, current: Current, revision: u64) {
-        if let Some(issued) = current.tokens.refresh_token().map(|token| self.key.of(token)) {
+    /// Returns the record with the successor of its token set, for which its refresh token was spent.
+    pub(crate) fn succeed(&self, current: Current, revision: u64) -> Self {
+        let mut next = self.next();
+        if let Some(issued) = current.tokens.refresh_token().map(|token| next.key.of(token)) {
             if let Some(spent) = self.last_refresh_token().filter(|spent| *spent != issued) {
-                self.supersede(spent);
+                next.supersede(spent);
             }
             // Some servers issue a refresh token again.
-            self.superseded.retain(|superseded| *superseded != issued);
+            next.superseded.retain(|superseded| *superseded != issued);
         }
-        self.revision = revision;
-        self.sent = None;
-        self.refused = None;
-        self.is_logged_out = false;
-        self.current = Some(current);
+        next.revision = revision;
+        next.sent = None;
+        next.refused = None;
+        next.is_logged_out = false;
+        next.current = Some(current);
+        next
     }
 
-    /// Replaces the current refresh token. The access token stays.
-    pub(crate) fn replace_refresh_token(&mut self, successor: &RefreshToken, current: Current) {
-        if let Some(spent) = self.last_refresh_token() {
-            self.supersede(spent);
-        }
-        let until = self.revision;
-        self.revision = self.revision.saturating_add(1);
-        self.sent = None;
-        self.refused = None;
-        self.current = Some(match self.current.take() {
-            None => current,
-            Some(last) => Current {
+    /// Returns the record with the refresh token of these tokens. The access token stays, if there is one.
+    pub(crate) fn replace_refresh_token(&self, alone: Current) -> Self {
+        let current = match (&self.current, alone.tokens.refresh_token()) {
+            (Some(last), Some(successor)) => Current {
                 tokens: last
                     .tokens
                     .clone()
                     .with_refresh_token(successor.clone())
                     .without_refresh_token_expiry(),
-                access_revision: last.access_revision.or(Some(until)),
-                ..last
+                access_revision: last.access_revision.or(Some(self.revision)),
+                ..last.clone()
             },
-        });
+            _ => alone,
+        };
+        self.succeed(current, self.revision.saturating_add(1))
     }
 
     /// Returns the refresh token of the current set, or at first the configured one.

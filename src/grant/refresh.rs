@@ -332,12 +332,12 @@ impl Refresh<'_> {
         successor: &RefreshToken,
         notes: &mut Notes,
     ) {
-        let now = self.keeper.now().wall();
         let parent = base.record.position();
+        let Ok(alone) = TokenSet::bearer("none") else { return };
+        let alone = alone.with_expires_in(Duration::ZERO).with_refresh_token(successor.clone());
+        let alone = Current::new(alone, self.keeper.now().wall());
         for _ in 0..ROUNDS {
-            let Ok(next) = plan::replace_refresh_token(&base.record, successor, now) else {
-                return;
-            };
+            let next = base.record.replace_refresh_token(alone.clone());
             if !matches!(access, Access::Memory) {
                 self.keeper.with(|ledger| ledger.hold(&next, parent));
             }
@@ -408,7 +408,7 @@ impl Fetched {
     fn after(&self, record: &Record) -> Record {
         match self.is_login {
             true => session::log_in_by_source(record, self.current.clone()),
-            false => plan::succeed(record, self.current.clone(), record.revision.saturating_add(1)),
+            false => record.succeed(self.current.clone(), record.revision.saturating_add(1)),
         }
     }
 }

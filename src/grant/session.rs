@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::ledger::Begun;
-use super::plan::{Setup, first, succeed};
+use super::plan::{Setup, first};
 use super::record::{Current, Fate, Record, milliseconds_at};
 use crate::token::TokenSet;
 
@@ -73,7 +73,7 @@ pub(super) fn begin_session(
 
 /// Returns the record after a fallback source has logged in. The first token set of a grant begins no other session.
 pub(super) fn log_in_by_source(record: &Record, current: Current) -> Record {
-    let mut next = succeed(record, current, record.revision.saturating_add(1));
+    let mut next = record.succeed(current, record.revision.saturating_add(1));
     let brought = next.refresh_token().map(|token| next.key.of(token));
     let sent = record.sent.as_ref().map(|sent| sent.token);
     let last = record.refresh_token().map(|token| next.key.of(token));

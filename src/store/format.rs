@@ -472,9 +472,8 @@ mod tests {
         added["body"]["plain"]["tokens"]["later"] = serde_json::json!({ "deep": [3] });
         let read = StoredTokens::from_json(added.to_string().as_bytes()).unwrap();
 
-        let mut next = read.to_record().unwrap().next();
         let tokens = TokenSet::bearer("next").unwrap();
-        next.succeed(Current::new(tokens, time_of_day(2)), 2);
+        let next = read.to_record().unwrap().succeed(Current::new(tokens, time_of_day(2)), 2);
         let next = StoredTokens::of(&next);
         let written = json(&next);
         assert_eq!(written["later"], 1);

@@ -43,7 +43,7 @@ fn setup() -> Setup {
 /// A record after so many refreshes.
 fn record(revision: u64) -> Record {
     (1..=revision).fold(first(&setup()), |record, revision| {
-        succeed(&record, current(&format!("t{revision}")), revision)
+        record.succeed(current(&format!("t{revision}")), revision)
     })
 }
 
@@ -205,8 +205,7 @@ fn clock_that_was_far_ahead_locks_no_process_out() {
 
 #[test]
 fn rejected_token_whose_refresh_token_was_replaced_is_not_used_again() {
-    let replaced =
-        replace_refresh_token(&record(3), &RefreshToken::new("successor"), start()).unwrap();
+    let replaced = record(3).replace_refresh_token(current("successor"));
     assert_eq!(replaced.position(), Position { epoch: 1, revision: 4 });
     let found = planned(&replaced, &holds(3), &wish(Cause::Rejected), &setup(), start());
     assert_eq!(found, "send t3");
@@ -416,7 +415,7 @@ fn different_configured_refresh_token_ends_the_stored_session_once() {
 
 #[test]
 fn refresh_token_that_the_server_issues_again_is_sent_again() {
-    let again = succeed(&record(2), current("t1"), 3);
+    let again = record(2).succeed(current("t1"), 3);
     let wish = wish(Cause::Expired);
     assert_eq!(planned(&again, &holds(3), &wish, &setup(), start() + HOUR), "send t1");
 }
@@ -424,19 +423,16 @@ fn refresh_token_that_the_server_issues_again_is_sent_again() {
 #[test]
 fn successor_ends_the_logout_and_the_attempt_and_supersedes_its_parent() {
     let record = with_attempts(&record(3), 1, start());
-    for next in [
-        succeed(&record, current("t4"), 4),
-        replace_refresh_token(&record, &RefreshToken::new("refresh-t4"), start()).unwrap(),
-    ] {
+    for next in [record.succeed(current("t4"), 4), record.replace_refresh_token(current("t4"))] {
         assert!(next.sent.is_none());
         assert!(has_spent(&next, "t3"));
         assert!(!has_spent(&next, "t4"));
     }
-    assert!(!has_spent(&succeed(&record, current("t3"), 4), "t3"));
+    assert!(!has_spent(&record.succeed(current("t3"), 4), "t3"));
 
     let logged_out = written(&record, &session(None, start(), Begun::Now));
     assert!(logged_out.is_logged_out);
-    assert!(!succeed(&logged_out, current("t5"), 6).is_logged_out);
+    assert!(!logged_out.succeed(current("t5"), 6).is_logged_out);
 }
 
 /// S15: of two successors of one parent, the one that was asked for later is kept.
@@ -476,7 +472,7 @@ fn attempt_is_about_its_own_token_and_taken_back_by_its_own_writer() {
 #[test]
 fn access_token_without_an_end_is_not_waited_for() {
     let endless = TokenSet::bearer("endless").unwrap().with_refresh_token("refresh");
-    let record = succeed(&record(3), Current::new(endless, start()), 4);
+    let record = record(3).succeed(Current::new(endless, start()), 4);
     let record = with_attempts(&record, 1, start());
     let found = planned(&record, &holds(4), &wish(Cause::Forced), &setup(), start());
     assert_eq!(found, "send endless");
@@ -560,7 +556,7 @@ fn unsaved_set_is_stored_unless_it_was_overtaken() {
         assert_eq!(due, expected, "{stored} {known} {unsaved:?}");
     }
     // Another successor of the same set.
-    let other = succeed(&record(2), current("other"), 3);
+    let other = record(2).succeed(current("other"), 3);
     let ledger = Ledger { record: Some(other), unsaved: after(2), ..Ledger::default() };
     for stored in [3, 4] {
         assert!(matches!(due_of(&record(stored), &ledger), Due::Overtaken));
@@ -605,7 +601,7 @@ fn first_refresh_tokens_are_remembered_after_many_rotations_in_bounded_space() {
         let mut record = first(&setup());
         record = log_in(Some(&record), Some(set("login")), start(), &setup());
         for number in 1..=rotations {
-            record.succeed(current(&format!("n{number}")), record.revision + 1);
+            record = record.succeed(current(&format!("n{number}")), record.revision + 1);
         }
         assert!(record.firsts.len() + record.superseded.len() < 200);
         for first in ["configured", "refresh-login"] {
@@ -627,7 +623,7 @@ fn configured_refresh_token_is_remembered_after_many_rotations() {
     for rotations in [1, 70, 70_000] {
         let mut record = first(&setup());
         for number in 1..=rotations {
-            record.succeed(current(&format!("n{number}")), record.revision + 1);
+            record = record.succeed(current(&format!("n{number}")), record.revision + 1);
         }
         assert!(record.firsts.len() + record.superseded.len() < 200);
         let configured = RefreshToken::new("configured");
@@ -645,7 +641,7 @@ fn many_sessions_keep_the_record_bounded_and_the_latest_first_tokens() {
     for number in 1..=1000 {
         let tokens = set(&format!("login-{number}"));
         record = log_in(Some(&record), Some(tokens), start(), &setup());
-        record.succeed(current(&format!("next-{number}")), record.revision + 1);
+        record = record.succeed(current(&format!("next-{number}")), record.revision + 1);
     }
     assert!(record.firsts.len() + record.superseded.len() < 200);
     assert!(record.has_seen(&RefreshToken::new("configured")));
