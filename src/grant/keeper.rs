@@ -310,7 +310,8 @@ impl Keeper {
         let is_adopted = asked.is_none();
         let (id, is_of_other_login) = self.with(|ledger| {
             let last = ledger.held.filter(|held| wish.has == Some(held.id));
-            let is_of_other_login = last.is_some_and(|last| last.login_epoch != set.login_epoch);
+            let is_of_other_login =
+                last.is_some_and(|last| last.place.login_epoch != set.place.login_epoch);
             (ledger.hand_out(&set, is_adopted), is_of_other_login)
         });
         let asked = asked.unwrap_or_else(|| self.now());

@@ -2,7 +2,7 @@
 //!
 //! It is behind a lock that is held for a moment, and each method leaves it consistent.
 
-use super::record::{Position, Record, Sent, WriteId};
+use super::record::{Place, Position, Record, Sent, WriteId};
 use crate::clock::Deadline;
 use crate::token::{RefreshToken, TokenSet};
 
@@ -54,13 +54,11 @@ pub(super) enum Begun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SetId(pub(super) u64);
 
-/// The token set that the credentials have, by its id and its position.
+/// The token set that the credentials have, by its id and its place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) id: SetId,
-    pub(super) position: Position,
-    /// [`Record::login_epoch`] of its session.
-    pub(super) login_epoch: u64,
+    pub(super) place: Place,
 }
 
 /// The write that the store needs before anything else, so that it contains what this process knows.
@@ -80,15 +78,7 @@ pub(super) enum Due {
 #[derive(Clone, Debug)]
 pub(super) struct Set {
     pub(super) tokens: TokenSet,
-    pub(super) position: Position,
-    /// [`Record::login_epoch`] of its session.
-    pub(super) login_epoch: u64,
-}
-
-impl Set {
-    pub(super) fn of(record: &Record, tokens: TokenSet) -> Self {
-        Self { tokens, position: record.position(), login_epoch: record.login_epoch }
-    }
+    pub(super) place: Place,
 }
 
 impl Ledger {
@@ -100,9 +90,7 @@ impl Ledger {
     /// Begins the session of a log-in or log-out with this record, or with `None` if the refresh token is superseded.
     pub(super) fn begin_session(&mut self, id: SetId, next: Option<Record>) {
         self.has_logged = true;
-        let position = next.as_ref().map_or(OVERTAKEN, Record::position);
-        let login_epoch = next.as_ref().map_or(0, |next| next.login_epoch);
-        self.held = Some(Held { id, position, login_epoch });
+        self.held = Some(Held { id, place: next.as_ref().map_or(OVERTAKEN, Record::place) });
         if let Some(next) = next {
             self.record = Some(next);
             self.unsaved = Some(Unsaved::Session(Begun::Now));
@@ -127,16 +115,16 @@ impl Ledger {
 
     /// Returns whether a newer set was stored instead of this one.
     pub(super) fn is_overtaken(&self, id: SetId) -> bool {
-        self.held.is_some_and(|held| held.id == id && held.position == OVERTAKEN)
+        self.held.is_some_and(|held| held.id == id && held.place == OVERTAKEN)
     }
 
     /// Hands out a set: the credentials have it from now on.
     pub(super) fn hand_out(&mut self, set: &Set, is_adopted: bool) -> SetId {
         let id = match self.held {
-            Some(held) if is_adopted && held.position == set.position => held.id,
+            Some(held) if is_adopted && held.place.position == set.place.position => held.id,
             _ => self.new_id(),
         };
-        self.held = Some(Held { id, position: set.position, login_epoch: set.login_epoch });
+        self.held = Some(Held { id, place: set.place });
         id
     }
 
@@ -206,14 +194,13 @@ impl Ledger {
             return false;
         }
         if let (Some(held), Some(known)) = (&mut self.held, &self.record)
-            && held.position == known.position()
+            && held.place.position == known.position()
         {
-            let (position, login_epoch) = match (due, stored) {
-                (Due::Overtaken, _) => (OVERTAKEN, 0),
-                (Due::Saved, Some(stored)) => (stored.position_of(known), stored.login_epoch),
-                _ => (held.position, held.login_epoch),
-            };
-            *held = Held { id: held.id, position, login_epoch };
+            match (due, stored) {
+                (Due::Overtaken, _) => held.place = OVERTAKEN,
+                (Due::Saved, Some(stored)) => held.place = stored.place_of(known),
+                _ => {}
+            }
         }
         let unsaved = self.unsaved.take();
         self.not_made = None;
@@ -235,9 +222,9 @@ impl Ledger {
             return false;
         }
         if let (true, Some(held), Some(known)) = (is_save, &mut self.held, known)
-            && held.position == known.position()
+            && held.place.position == known.position()
         {
-            *held = Held { id: held.id, position: next.position(), login_epoch: next.login_epoch };
+            held.place = next.place();
         }
         self.record = Some(next.clone());
         self.not_made = None;
@@ -245,5 +232,5 @@ impl Ledger {
     }
 }
 
-/// The position of a set that is not stored, because another one was stored instead.
-const OVERTAKEN: Position = Position { epoch: 0, revision: 0 };
+/// The place of a set that is not stored, because another one was stored instead.
+const OVERTAKEN: Place = Place { position: Position { epoch: 0, revision: 0 }, login_epoch: 0 };

@@ -96,7 +96,7 @@ pub(super) fn plan(
 ) -> Plan {
     let now = at.wall();
     let has = ledger.held.filter(|held| wish.has == Some(held.id));
-    let is_newer = has.is_none_or(|has| record.access_position() > has.position);
+    let is_newer = has.is_none_or(|has| record.access_position() > has.place.position);
     let token = sendable(record, setup);
     let fate = token.map_or(Fate::Unused, |token| record.fate(token));
     let previous = record.current.as_ref().map(|current| current.tokens_at(now));
@@ -104,7 +104,7 @@ pub(super) fn plan(
         && is_newer
         && works(record, setup, now)
     {
-        return Plan::Use(Set::of(record, tokens.clone()));
+        return Plan::Use(Set { tokens: tokens.clone(), place: record.place() });
     }
     // The configured refresh token that this process has logged out of may still be there for others.
     let Some(token) = token.filter(|_| record.current.is_some() || !ledger.has_logged) else {

@@ -68,6 +68,14 @@ pub(crate) struct Position {
     pub(crate) revision: u64,
 }
 
+/// The place of a token set in the history of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) position: Position,
+    /// [`Record::login_epoch`] of its session.
+    pub(crate) login_epoch: u64,
+}
+
 /// The fate of a refresh token.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fate<'a> {
@@ -169,13 +177,19 @@ impl Record {
         Position { epoch: self.epoch, revision: self.revision }
     }
 
-    /// Returns the position of the set of another record in this one, which has it or has had it.
-    pub(crate) fn position_of(&self, other: &Self) -> Position {
-        let is_current = self.current.as_ref().zip(other.current.as_ref());
-        match is_current.is_none_or(|(current, other)| current.is(other)) {
-            true => self.position(),
-            false => Position { revision: 0, ..self.position() },
+    pub(crate) fn place(&self) -> Place {
+        Place { position: self.position(), login_epoch: self.login_epoch }
+    }
+
+    /// Returns the place of the set of another record in this one, which has it or has had it.
+    pub(crate) fn place_of(&self, other: &Self) -> Place {
+        let mut place = self.place();
+        if let (Some(current), Some(other)) = (&self.current, &other.current)
+            && !current.is(other)
+        {
+            place.position.revision = 0;
         }
+        place
     }
 
     /// Returns the position that the access token was issued with.

@@ -260,7 +260,11 @@ impl Refresh<'_> {
             }
             Err(failure) => notes.unsaved = Some(failure.into_error()),
         }
-        Ok(Step::Done(self.keeper.hand_out(Set::of(&next, tokens), Some(asked), &self.wish)))
+        Ok(Step::Done(self.keeper.hand_out(
+            Set { tokens, place: next.place() },
+            Some(asked),
+            &self.wish,
+        )))
     }
 
     /// Keeps an unsaved record in memory, unless a newer one is known.

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::Deadline;
 use crate::grant::due::due;
 use crate::grant::ledger::{Begun, Due, Held, Unsaved};
-use crate::grant::record::{Binding, WriteId};
+use crate::grant::record::{Binding, Place, WriteId};
 use crate::grant::session::{is_brought_back, log_in, log_in_by_source};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -66,8 +66,8 @@ fn knows(revision: u64, unsaved: Option<Unsaved>) -> Ledger {
 
 /// A ledger whose credentials have the set of this revision.
 fn holds(revision: u64) -> Ledger {
-    let position = Position { epoch: 1, revision };
-    let held = Held { id: SetId(1), position, login_epoch: 1 };
+    let place = Place { position: Position { epoch: 1, revision }, login_epoch: 1 };
+    let held = Held { id: SetId(1), place };
     Ledger { held: Some(held), ..Ledger::default() }
 }
 
