@@ -74,11 +74,7 @@ pub(super) fn upkeep(stored: &Record, ledger: &Ledger, setup: &Setup) -> Due {
 fn due_unsaved(stored: &Record, known: &Record, ledger: &Ledger, setup: &Setup) -> Due {
     let is_spent = |token| stored.fate(token) == Fate::Superseded;
     let is_followed = known.refresh_token().is_some_and(is_spent);
-    let is_stored = match (&known.current, &stored.current) {
-        (Some(known), Some(stored)) => known.is(stored),
-        (None, None) => known.is_logged_out == stored.is_logged_out,
-        _ => false,
-    };
+    let is_stored = known.has_set_of(stored);
     match ledger.unsaved {
         Some(Unsaved::Session(begun)) => {
             let is_overtaken = match begun {

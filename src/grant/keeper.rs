@@ -29,13 +29,13 @@ use super::session;
 use crate::clock::{Clock, Timestamp};
 use crate::error::TokenError;
 use crate::limit::Limit;
-use crate::source::{BoxTokenSource, Renewal, TokenSource as _};
+use crate::source::{BoxTokenSource, TokenSource as _};
 use crate::token::TokenSet;
 use crate::token::characters::{self, is_invisible};
 
 /// The ledger of one grant, and the ways to change it.
 pub(crate) struct Keeper {
-    source: BoxTokenSource,
+    pub(super) source: BoxTokenSource,
     pub(super) store: Option<Store>,
     leeway: Leeway,
     clock: Arc<dyn Clock>,
@@ -316,10 +316,6 @@ impl Keeper {
         });
         let asked = asked.unwrap_or_else(|| self.now());
         Obtained { id, tokens: set.tokens, asked, is_adopted, is_of_other_login }
-    }
-
-    pub(super) async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
-        self.source.fetch(renewal).await
     }
 
     pub(super) fn setup(&self) -> Setup {

@@ -235,39 +235,42 @@ fn http_date(ms: u64) -> String {
 
 // ===== the outcome =====
 
-/// The decision whether a token set may still be recorded.
+/// Why a token set is not recorded.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Succession {
-    /// It follows what is stored: its parent, or another successor of it that was asked for earlier.
-    Write,
+pub(super) enum Overtaken {
     /// The session has ended.
     Ended,
     /// Another successor is stored.
     Forked,
 }
 
-pub(super) fn succession(stored: &Record, parent: Position, asked: SystemTime) -> Succession {
+/// Decides whether a token set may still be recorded: it follows its parent, or another successor of it that was asked for earlier.
+pub(super) fn succession(
+    stored: &Record,
+    parent: Position,
+    asked: SystemTime,
+) -> Result<(), Overtaken> {
     let is_sibling = stored.revision == parent.revision.saturating_add(1);
     let asked_before = |current: &Current| current.received_ms < milliseconds_at(asked);
     if stored.epoch > parent.epoch {
-        Succession::Ended
+        Err(Overtaken::Ended)
     } else if stored.position() <= parent
         || is_sibling && stored.current.as_ref().is_some_and(asked_before)
     {
-        Succession::Write
+        Ok(())
     } else {
-        Succession::Forked
+        Err(Overtaken::Forked)
     }
 }
 
-impl Succession {
+impl Overtaken {
     /// Returns the error for a set that was not recorded, if the record has none that works.
     pub(super) fn into_error(self) -> TokenError {
         match self {
             Self::Ended => TokenError::denied(
                 "the application has logged out meanwhile, here or in another process that shares the store",
             ),
-            Self::Write | Self::Forked => {
+            Self::Forked => {
                 TokenError::transient("another refresh was faster, and its token has expired")
             }
         }

@@ -184,12 +184,19 @@ impl Record {
     /// Returns the place of the set of another record in this one, which has it or has had it.
     pub(crate) fn place_of(&self, other: &Self) -> Place {
         let mut place = self.place();
-        if let (Some(current), Some(other)) = (&self.current, &other.current)
-            && !current.is(other)
-        {
+        if !self.has_set_of(other) {
             place.position.revision = 0;
         }
         place
+    }
+
+    /// Returns whether both have the same token set, or the same reason for having none.
+    pub(crate) fn has_set_of(&self, other: &Self) -> bool {
+        match (&self.current, &other.current) {
+            (Some(current), Some(other)) => current.is(other),
+            (None, None) => self.is_logged_out == other.is_logged_out,
+            _ => false,
+        }
     }
 
     /// Returns the position that the access token was issued with.

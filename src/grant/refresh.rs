@@ -1,7 +1,7 @@
 //! One refresh, step by step, with the [keeper](super::keeper)'s source, store and ledger.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{sleep, timeout};
 
@@ -10,13 +10,13 @@ use super::keeper::{
     Access, Base, Keeper, Notes, Obtained, ROUNDS, STORE_LIMIT, Store, answered, no_answer,
 };
 use super::ledger::{Set, Unsaved};
-use super::plan::{self, Attempt, LONGEST_FETCH, Plan, Setup, Succession, Wish};
-use super::record::{Current, Position, Record, Sent, WriteId};
+use super::plan::{self, Attempt, LONGEST_FETCH, Overtaken, Plan, Setup, Wish};
+use super::record::{Current, Place, Position, Record, Sent, WriteId};
 use super::session;
 use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
 use crate::limit::Limit;
-use crate::source::{FallbackError, Renewal};
+use crate::source::{FallbackError, Renewal, TokenSource as _};
 use crate::token::{RefreshToken, TokenSet};
 
 impl Keeper {
@@ -31,10 +31,26 @@ impl Keeper {
         renewal: Renewal,
         on_unknown: &(dyn Fn(TokenError) + Sync),
     ) -> (Result<Obtained, TokenError>, Notes) {
-        let mut notes = Notes::default();
-        let refresh = Refresh { keeper: self, setup: self.setup(), wish, renewal, on_unknown };
-        let result =
-            refresh.run(self.store.as_ref(), &mut notes).await.map_err(Failure::into_error);
+        let (mut lost, mut notes) = (None, Notes::default());
+        let mut refresh = Refresh {
+            keeper: self,
+            setup: &self.setup(),
+            wish: &wish,
+            renewal: &renewal,
+            on_unknown,
+            access: self.store.as_ref().map_or(Access::Memory, |store| Access::Stored(store, None)),
+            lost: &mut lost,
+            notes: &mut notes,
+        };
+        let result = refresh.run().await.map_err(Failure::into_error);
+        let result = result.map_err(|error| match lost.filter(|_| !error.is_ambiguous()) {
+            // Nothing was sent since, or nothing that counted.
+            Some(lost) => {
+                let both = format!("{}; when sent again, {}", lost.get_ref(), error.get_ref());
+                error.into_ambiguous().wrapped_as(both)
+            }
+            None => error,
+        });
         if result.as_ref().is_err_and(TokenError::is_denied) {
             self.with(|ledger| ledger.refused_at = Some(ledger.position()));
         }
@@ -44,82 +60,86 @@ impl Keeper {
 
 struct Refresh<'a> {
     keeper: &'a Keeper,
-    setup: Setup,
-    wish: Wish,
+    setup: &'a Setup,
+    wish: &'a Wish,
     /// The cause, the challenge, and nothing else.
-    renewal: Renewal,
+    renewal: &'a Renewal,
     on_unknown: &'a (dyn Fn(TokenError) + Sync),
+    access: Access<'a>,
+    /// The error of an attempt with an unknown outcome, until the refresh token is sent again.
+    lost: &'a mut Option<TokenError>,
+    notes: &'a mut Notes,
 }
 
-/// A token set that the source has returned.
+/// The answer of the source.
 struct Fetched {
     current: Current,
-    asked: Timestamp,
+    /// Returns the record that follows another one.
+    change: fn(&Record, Current) -> Record,
+    asked: SystemTime,
     /// The position of the record that it was asked for.
     parent: Position,
-    is_login: bool,
-}
-
-enum Step {
-    Done(Obtained),
-    /// The record has changed, or the answer was lost and the refresh token may be sent again at once.
-    Again(Option<TokenError>),
 }
 
 impl Refresh<'_> {
-    async fn run(&self, store: Option<&Store>, notes: &mut Notes) -> Result<Obtained, Failure> {
-        let Some(store) = store else { return self.steps(Access::Memory, notes).await };
-        match self.run_stored(store, notes).await {
+    async fn run(&mut self) -> Result<Obtained, Failure> {
+        let Access::Stored(store, _) = self.access else { return self.steps().await };
+        match self.run_stored(store).await {
             Err(Failure::Unavailable(error)) if store.goes_on.unwrap_or(!self.setup.rotates) => {
-                self.steps(Access::Offline(&error), notes).await
+                self.over(Access::Offline(&error)).steps().await
             }
             result => result,
         }
     }
 
-    async fn run_stored(&self, store: &Store, notes: &mut Notes) -> Result<Obtained, Failure> {
+    async fn run_stored(&mut self, store: &Store) -> Result<Obtained, Failure> {
         let limit = Limit::after(store.lock_timeout);
         let mut wait = store.lock_timeout;
         let mut pauses = Pauses::default();
         let lock = loop {
             // ## Without the lock: a stored set may be used by all processes. An attempt proves nothing here, since its process may
             // be waiting for the answer. The same after each wait: the last holder has usually stored what all the others wait for.
-            let base = self.keeper.load(Access::Stored(store, None), &self.setup, notes).await?;
-            if let Plan::Use(set) = self.keeper.plan(&base.record, &self.wish, &self.setup) {
-                return Ok(self.keeper.hand_out(set, None, &self.wish));
+            let base = self.load().await?;
+            if let Plan::Use(set) = self.keeper.plan(&base.record, self.wish, self.setup) {
+                return Ok(self.keeper.hand_out(set, None, self.wish));
             }
             let lock = timeout(wait.saturating_add(STORE_LIMIT), store.backing.lock_or_wait(wait));
             match lock.await.unwrap_or_else(|_| Err(no_answer()))? {
                 Some(lock) => break lock,
-                None if wait.is_zero() => return Err(still_locked(store, &self.setup).into()),
+                None if wait.is_zero() => return Err(still_locked(store, self.setup).into()),
                 None => wait = limit.left(),
             }
             sleep(pauses.next().min(wait)).await;
         };
-        let result = self.steps(Access::Stored(store, Some(&*lock)), notes).await;
+        let result = self.over(Access::Stored(store, Some(&*lock))).steps().await;
         // A store that does not answer releases it in its own time.
         let _ = timeout(STORE_LIMIT, lock.release()).await;
         result
     }
 
-    async fn steps(&self, access: Access<'_>, notes: &mut Notes) -> Result<Obtained, Failure> {
-        let mut lost = None;
+    /// Returns the same refresh with another access to the record.
+    fn over<'a>(&'a mut self, access: Access<'a>) -> Refresh<'a> {
+        Refresh { access, lost: self.lost, notes: self.notes, ..*self }
+    }
+
+    async fn steps(&mut self) -> Result<Obtained, Failure> {
         for _ in 0..ROUNDS {
-            let base = self.keeper.load(access, &self.setup, notes).await?;
+            let base = self.load().await?;
             self.report_unknown(&base.record);
-            let step = match self.keeper.plan(&base.record, &self.wish, &self.setup) {
-                Plan::Use(set) => return Ok(self.keeper.hand_out(set, None, &self.wish)),
+            let obtained = match self.keeper.plan(&base.record, self.wish, self.setup) {
+                Plan::Use(set) => return Ok(self.keeper.hand_out(set, None, self.wish)),
                 Plan::Fail(error) => return Err(error.into()),
-                Plan::Ask(attempt) => {
-                    self.attempt(access, base, *attempt, lost.take(), notes).await?
-                }
+                Plan::Ask(attempt) => self.attempt(base, *attempt).await?,
             };
-            match step {
-                Step::Done(obtained) => return Ok(obtained),
-                Step::Again(error) => lost = error,
+            if let Some(obtained) = obtained {
+                return Ok(obtained);
             }
         }
         Err(Failure::Conflict)
+    }
+
+    async fn load(&mut self) -> Result<Base, Failure> {
+        self.keeper.load(self.access, self.setup, self.notes).await
     }
 
     /// Reports an attempt that another process has left without a known outcome, once.
@@ -134,88 +154,81 @@ impl Refresh<'_> {
         }
     }
 
-    /// Asks the source. `lost` is the error of the attempt before this one, if it was made in this refresh.
+    /// Asks the source. Returns `None` if the record has changed, or the answer was lost and the refresh token may be sent again at
+    /// once.
     async fn attempt(
-        &self,
-        access: Access<'_>,
+        &mut self,
         mut base: Base,
         attempt: Attempt,
-        lost: Option<TokenError>,
-        notes: &mut Notes,
-    ) -> Result<Step, Failure> {
+    ) -> Result<Option<Obtained>, Failure> {
         let Attempt { write, previous, refresh_token, before } = attempt;
         let mut sending = None;
         if let Some(next) = write {
             // ## Not sent yet: an error is harmless.
             let attempting = Sending::begin(self.keeper, next.write_id);
-            match self.keeper.write(access, &next, base.replaces).await {
+            match self.keeper.write(self.access, &next, base.replaces).await {
                 Ok(()) => {}
-                Err(Failure::Conflict) => return Ok(Step::Again(None)),
+                Err(Failure::Conflict) => return Ok(None),
                 Err(failure) => {
                     // It may have been saved nevertheless.
                     self.keeper.with(|ledger| ledger.not_made = Some((next.write_id, before)));
                     return Err(failure);
                 }
             }
-            attempting.record(access, &next);
+            attempting.record(self.access, &next);
             sending = Some(attempting);
             base = Base::of(next);
-            if let Access::Stored(_, Some(lock)) = access
+            if let Access::Stored(_, Some(lock)) = self.access
                 && let held = answered(lock.is_held()).await
                 && !matches!(held, Ok(true))
             {
-                self.take_back(access, &base.record, before).await;
-                return self.use_stored(access).await.ok_or_else(|| lock_lost(held.err()).into());
+                self.take_back(&base.record, before).await;
+                return self.use_stored(|| lock_lost(held.err())).await;
             }
         }
         let is_counted = sending.is_some();
 
         // ## Sent: from here on the refresh token may be spent.
+        let lost = self.lost.take();
         let asked = self.keeper.now();
         let renewal = self.renewal.clone().of(previous, refresh_token);
-        let result = self.fetch(access, renewal.clone()).await;
+        let result = self.fetch(renewal.clone()).await;
         drop(sending);
         let error = match result {
-            Ok(tokens) => return self.keep(access, base, tokens, asked, notes).await,
+            Ok(tokens) => return self.keep(base, tokens, asked).await,
             Err(error) => error,
         };
         if let Some(successor) = renewal.successor() {
-            self.keep_successor(access, base, successor, notes).await;
+            let alone = TokenSet::bearer("none")?
+                .with_expires_in(Duration::ZERO)
+                .with_refresh_token(successor.clone());
+            let _ = self.record(base, alone, Record::replace_refresh_token, asked).await;
             // The outcome for the refresh token is known, although the answer is of no use.
             let is_unknown = error.is_ambiguous();
             return Err(if is_unknown { error.into_transient() } else { error }.into());
         }
         if is_denial(&error) && !(is_counted && is_for_now(&error)) {
             let token = renewal.refresh_token().ok();
-            return self.refused(access, &base.record, token, before, error).await;
+            return self.refused(&base.record, token, before, error).await;
         }
-        if !is_counted {
-            return Err(error.into());
-        }
-        if error.is_ambiguous() {
+        if is_counted && error.is_ambiguous() {
             // A server that accepts a refresh token again is asked again at once, one time.
             let elapsed = self.keeper.now().monotonic().saturating_sub(asked.monotonic());
-            let is_accepted = self.setup.reuse_grace.is_some_and(|grace| elapsed < grace);
-            return match is_accepted && before.is_none() {
-                true => Ok(Step::Again(Some(error))),
-                false => Err(error.into()),
-            };
-        }
-        self.take_back(access, &base.record, before).await;
-        Err(match lost.filter(|_| !error.is_refusal()) {
-            // This attempt was not counted, and the outcome of the one before is still unknown.
-            Some(lost) => {
-                let both = format!("{}; when sent again, {}", lost.get_ref(), error.get_ref());
-                error.into_ambiguous().wrapped_as(both)
+            if self.setup.reuse_grace.is_some_and(|grace| elapsed < grace) && before.is_none() {
+                *self.lost = Some(error);
+                return Ok(None);
             }
-            None => error,
+        } else if is_counted {
+            self.take_back(&base.record, before).await;
+            // This attempt was not counted. Only a refusal shows that the one before was not either.
+            *self.lost = lost.filter(|_| !error.is_refusal());
         }
-        .into())
+        Err(error.into())
     }
 
-    async fn fetch(&self, access: Access<'_>, renewal: Renewal) -> Result<TokenSet, TokenError> {
-        let fetch = self.keeper.fetch(renewal);
-        if !matches!(access, Access::Stored(..)) {
+    async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+        let fetch = self.keeper.source.fetch(renewal);
+        if !matches!(self.access, Access::Stored(..)) {
             return fetch.await;
         }
         // A source that never answers must not hold the lock forever.
@@ -229,155 +242,119 @@ impl Refresh<'_> {
 
     /// Records the token set of the source, and only then hands it out.
     async fn keep(
-        &self,
-        access: Access<'_>,
+        &mut self,
         base: Base,
         mut tokens: TokenSet,
         asked: Timestamp,
-        notes: &mut Notes,
-    ) -> Result<Step, Failure> {
-        let is_login = tokens.take_begins_session();
-        let current = Current::new(tokens.clone(), asked.wall());
-        let fetched = Fetched { current, asked, parent: base.record.position(), is_login };
-        let mut next = fetched.after(&base.record);
-        let saved = match access {
-            Access::Offline(error) => match self.hold(&mut next, &fetched) {
-                Succession::Write => Err(Failure::Unavailable(error.clone())),
-                overtaken => Ok(overtaken),
+    ) -> Result<Option<Obtained>, Failure> {
+        let change = match tokens.take_begins_session() {
+            true => session::log_in_by_source,
+            false => |record: &Record, current| {
+                record.succeed(current, record.revision.saturating_add(1))
             },
-            Access::Memory => self.save_successor(access, base.replaces, &mut next, &fetched).await,
+        };
+        match self.record(base, tokens.clone(), change, asked).await {
+            Ok(place) => {
+                let set = Set { tokens, place };
+                Ok(Some(self.keeper.hand_out(set, Some(asked), self.wish)))
+            }
+            Err(overtaken) => self.use_stored(|| overtaken.into_error()).await,
+        }
+    }
+
+    /// Records the answer of the source, unless a newer one is recorded meanwhile. One that cannot be saved stays in the ledger.
+    async fn record(
+        &mut self,
+        base: Base,
+        tokens: TokenSet,
+        change: fn(&Record, Current) -> Record,
+        asked: Timestamp,
+    ) -> Result<Place, Overtaken> {
+        let asked = asked.wall();
+        let current = Current::new(tokens, asked);
+        let fetched = Fetched { current, change, asked, parent: base.record.position() };
+        let mut next = fetched.after(&base.record)?;
+        let saved = match self.access {
+            Access::Memory | Access::Offline(_) => Ok(self.keeper.with(|ledger| {
+                if let Some(known) = &ledger.record {
+                    next = fetched.after(known)?;
+                }
+                ledger.hold(&next, fetched.parent);
+                Ok(())
+            })),
             Access::Stored(..) => {
                 self.keeper.with(|ledger| ledger.hold(&next, fetched.parent));
-                let saving = self.save_successor(access, base.replaces, &mut next, &fetched);
+                let saving = self.save(base.replaces, &mut next, &fetched);
                 timeout(SAVE_LIMIT, saving).await.unwrap_or_else(|_| Err(no_answer()))
             }
         };
-        match saved {
-            Ok(Succession::Write) => self.keeper.with(|ledger| ledger.saved(&next)),
-            Ok(overtaken) => {
+        match (saved, self.access) {
+            (Ok(Ok(())), Access::Offline(error)) => self.notes.unsaved = Some(error.clone()),
+            (Ok(Ok(())), _) => self.keeper.with(|ledger| ledger.saved(&next)),
+            (Ok(Err(overtaken)), _) => {
                 self.keeper.with(|ledger| ledger.give_up(&next));
-                return self.use_stored(access).await.ok_or_else(|| overtaken.into_error().into());
+                return Err(overtaken);
             }
-            Err(failure) => notes.unsaved = Some(failure.into_error()),
+            (Err(failure), _) => self.notes.unsaved = Some(failure.into_error()),
         }
-        Ok(Step::Done(self.keeper.hand_out(
-            Set { tokens, place: next.place() },
-            Some(asked),
-            &self.wish,
-        )))
-    }
-
-    /// Keeps an unsaved record in memory, unless a newer one is known.
-    fn hold(&self, next: &mut Record, fetched: &Fetched) -> Succession {
-        self.keeper.with(|ledger| {
-            if let Some(known) = &ledger.record {
-                match plan::succession(known, fetched.parent, fetched.asked.wall()) {
-                    Succession::Write => *next = fetched.after(known),
-                    overtaken => return overtaken,
-                }
-            }
-            ledger.hold(next, fetched.parent);
-            Succession::Write
-        })
+        Ok(next.place())
     }
 
     /// Saves the successor of the stored set, unless a newer set is stored meanwhile. `next` is then the saved record.
-    async fn save_successor(
+    async fn save(
         &self,
-        access: Access<'_>,
         mut replaces: Option<WriteId>,
         next: &mut Record,
         fetched: &Fetched,
-    ) -> Result<Succession, Failure> {
+    ) -> Result<Result<(), Overtaken>, Failure> {
         let mut pauses = SAVE_PAUSES.iter();
         for _ in 0..ROUNDS {
-            loop {
-                match self.keeper.write(access, next, replaces).await {
-                    Ok(()) => return Ok(Succession::Write),
-                    Err(Failure::Conflict) => break,
-                    // It may have been saved nevertheless. Saving the same record again is harmless.
-                    Err(failure) => sleep(*pauses.next().ok_or(failure)?).await,
-                }
-            }
-            let stored = loop {
-                match self.keeper.read(access).await {
-                    Ok(stored) => break stored,
-                    Err(failure) => sleep(*pauses.next().ok_or(failure)?).await,
+            let step = match self.keeper.write(self.access, next, replaces).await {
+                Err(Failure::Conflict) => self.keeper.read(self.access).await,
+                Err(failure) => Err(failure),
+                Ok(()) => return Ok(Ok(())),
+            };
+            let stored = match step {
+                Ok(stored) => stored,
+                // It may have been saved nevertheless. Saving the same record again is harmless.
+                Err(failure) => {
+                    sleep(*pauses.next().ok_or(failure)?).await;
+                    continue;
                 }
             };
             replaces = stored.as_ref().map(|stored| stored.write_id);
             *next = match stored {
                 // The store has lost the parent.
                 None => next.next(),
-                // Another task of this process found it unsaved and has saved it.
-                Some(stored)
-                    if stored.current.as_ref().is_some_and(|it| it.is(&fetched.current)) =>
-                {
-                    *next = stored;
-                    return Ok(Succession::Write);
-                }
-                Some(stored) => {
-                    let now = fetched.asked.wall();
-                    match plan::succession(&stored, fetched.parent, now) {
-                        Succession::Write => fetched.after(&stored),
-                        overtaken => return Ok(overtaken),
+                Some(stored) => match fetched.after(&stored) {
+                    Ok(after) => after,
+                    // Another task of this process found it unsaved and has saved it.
+                    Err(_) if stored.has_set_of(next) => {
+                        *next = stored;
+                        return Ok(Ok(()));
                     }
-                }
+                    Err(overtaken) => return Ok(Err(overtaken)),
+                },
             };
         }
         Err(Failure::Conflict)
     }
 
-    /// Records the refresh token of an answer that is of no other use.
-    async fn keep_successor(
-        &self,
-        access: Access<'_>,
-        mut base: Base,
-        successor: &RefreshToken,
-        notes: &mut Notes,
-    ) {
-        let parent = base.record.position();
-        let Ok(alone) = TokenSet::bearer("none") else { return };
-        let alone = alone.with_expires_in(Duration::ZERO).with_refresh_token(successor.clone());
-        let alone = Current::new(alone, self.keeper.now().wall());
-        for _ in 0..ROUNDS {
-            let next = base.record.replace_refresh_token(alone.clone());
-            if !matches!(access, Access::Memory) {
-                self.keeper.with(|ledger| ledger.hold(&next, parent));
-            }
-            if let Access::Offline(error) = access {
-                notes.unsaved = Some(error.clone());
-                return;
-            }
-            match self.keeper.write(access, &next, base.replaces).await {
-                Ok(()) => return self.keeper.with(|ledger| ledger.saved(&next)),
-                // Another refresh may be sending the refresh token that is replaced.
-                Err(Failure::Conflict) => match (access, self.keeper.read(access).await) {
-                    (_, Ok(Some(now))) if now.position() == parent => base = Base::of(now),
-                    (Access::Memory, _) => return,
-                    _ => return notes.unsaved = Some(Failure::Conflict.into_error()),
-                },
-                Err(failure) => return notes.unsaved = Some(failure.into_error()),
-            }
-        }
-    }
-
     /// Records a refusal. It is about the refresh token that was sent, not about the one that is stored now.
     async fn refused(
-        &self,
-        access: Access<'_>,
+        &mut self,
         record: &Record,
         token: Option<&RefreshToken>,
         before: Option<Sent>,
         error: TokenError,
-    ) -> Result<Step, Failure> {
+    ) -> Result<Option<Obtained>, Failure> {
         if let Some(token) = token.filter(|_| !is_for_now(&error)) {
             self.keeper.with(|ledger| ledger.refused(record, token));
         }
-        if let Ok(now) = self.keeper.load(access, &self.setup, &mut Notes::default()).await
+        if let Ok(now) = self.load().await
             && now.record.position() != record.position()
         {
-            return Ok(Step::Again(None));
+            return Ok(None);
         }
         Err(match before.filter(|_| error.is_denied()) {
             None => error,
@@ -391,29 +368,31 @@ impl Refresh<'_> {
     }
 
     /// Records that an attempt was not made, or was not counted.
-    async fn take_back(&self, access: Access<'_>, attempt: &Record, before: Option<Sent>) {
+    async fn take_back(&mut self, attempt: &Record, before: Option<Sent>) {
         self.keeper.with(|ledger| ledger.take_back(attempt.write_id, before));
         // If that cannot be written now, the next load writes it first.
-        let _ = self.keeper.load(access, &self.setup, &mut Notes::default()).await;
+        let _ = self.load().await;
     }
 
-    /// Returns the set that another refresh has stored meanwhile, if it is newer than that of the credentials.
-    async fn use_stored(&self, access: Access<'_>) -> Option<Step> {
-        let record = self.keeper.read(access).await.ok()??;
-        match self.keeper.plan(&record, &self.wish, &self.setup) {
-            Plan::Use(set) => Some(Step::Done(self.keeper.hand_out(set, None, &self.wish))),
-            _ => None,
+    /// Returns the set that another refresh has stored meanwhile. It is an error if that is no newer than that of the credentials.
+    async fn use_stored(
+        &self,
+        error: impl FnOnce() -> TokenError,
+    ) -> Result<Option<Obtained>, Failure> {
+        if let Ok(Some(record)) = self.keeper.read(self.access).await
+            && let Plan::Use(set) = self.keeper.plan(&record, self.wish, self.setup)
+        {
+            return Ok(Some(self.keeper.hand_out(set, None, self.wish)));
         }
+        Err(error().into())
     }
 }
 
 impl Fetched {
-    /// Returns the record that follows this one.
-    fn after(&self, record: &Record) -> Record {
-        match self.is_login {
-            true => session::log_in_by_source(record, self.current.clone()),
-            false => record.succeed(self.current.clone(), record.revision.saturating_add(1)),
-        }
+    /// Returns the record that follows this one, unless this one is newer.
+    fn after(&self, record: &Record) -> Result<Record, Overtaken> {
+        plan::succession(record, self.parent, self.asked)?;
+        Ok((self.change)(record, self.current.clone()))
     }
 }
 

@@ -238,6 +238,24 @@ async fn lost_response_is_requested_again_at_once_in_the_grace_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn store_failure_before_the_second_request_leaves_the_outcome_unknown() {
+    for (step, before) in [(Step::Load, 2), (Step::SaveIntent, 1), (Step::IsHeld, 1)] {
+        let world = graceful();
+        let worker = world.worker();
+        worker.tokens().await.unwrap();
+        world.server.token_faults().once(lost());
+        for _ in 0..before {
+            worker.store.order(step, Order::Delay(Duration::ZERO));
+        }
+        worker.store.order(step, Order::Fail);
+        let error = worker.refresh().await.unwrap_err();
+        assert!(error.is_ambiguous(), "{step:?} {error}");
+        assert!(error.to_string().contains("when sent again"), "{step:?} {error}");
+        assert_eq!(world.requests(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_process_asks_again_in_the_grace_window_after_a_crash() {
     let world = graceful();
     kill_at(&world, Step::SaveTokens).await;
@@ -921,17 +939,23 @@ async fn the_refresh_token_of_a_useless_answer_is_saved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refresh_token_of_a_useless_response_is_reported_as_unsaved() {
-    let world = World::new();
-    let worker = world.worker();
-    worker.tokens().await.unwrap();
-    let successor = world.server.issue();
-    world.server.token_faults().once(useless(refresh(&successor)));
-    worker.store.order(Step::SaveTokens, Order::Fail);
-    worker.refresh().await.unwrap_err();
-    assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
-    worker.flush().await.unwrap();
-    assert!(world.json().await.contains(refresh(&successor)));
+async fn refresh_token_of_a_useless_response_is_saved_later_or_reported() {
+    for (failures, unsaved) in [(3, 0), (4, 1)] {
+        let world = World::new();
+        let worker = world.worker();
+        worker.tokens().await.unwrap();
+        let successor = world.server.issue();
+        world.server.token_faults().once(useless(refresh(&successor)));
+        for _ in 0..failures {
+            worker.store.order(Step::SaveTokens, Order::Fail);
+        }
+        worker.refresh().await.unwrap_err();
+        let is_unsaved = |event: &Event| matches!(event, Event::Unsaved { .. });
+        assert_eq!(count(&worker.events(), is_unsaved), unsaved);
+        assert_eq!(world.json().await.contains(refresh(&successor)), unsaved == 0);
+        worker.flush().await.unwrap();
+        assert!(world.json().await.contains(refresh(&successor)));
+    }
 }
 
 // ===== a source that hangs, a runtime that ends =====

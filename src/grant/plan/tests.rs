@@ -441,17 +441,17 @@ fn successor_that_was_asked_for_later_takes_the_place_of_its_sibling() {
     let parent = Position { epoch: 1, revision: 2 };
     let asked = |seconds| start() + Duration::from_secs(seconds);
     for (stored, parent, at, expected) in [
-        (record(2), parent, asked(0), Succession::Write),
+        (record(2), parent, asked(0), Ok(())),
         // A sibling that was asked for at the start.
-        (record(3), parent, asked(1), Succession::Write),
-        (record(3), parent, asked(0), Succession::Forked),
+        (record(3), parent, asked(1), Ok(())),
+        (record(3), parent, asked(0), Err(Overtaken::Forked)),
         // A grandchild.
-        (record(4), parent, asked(1), Succession::Forked),
+        (record(4), parent, asked(1), Err(Overtaken::Forked)),
     ] {
         assert_eq!(succession(&stored, parent, at), expected, "{stored:?}");
     }
     let logged_in = log_in(Some(&record(2)), Some(set("other")), start(), &setup());
-    assert_eq!(succession(&logged_in, parent, asked(1)), Succession::Ended);
+    assert_eq!(succession(&logged_in, parent, asked(1)), Err(Overtaken::Ended));
 }
 
 #[test]
