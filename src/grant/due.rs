@@ -17,8 +17,7 @@ pub(super) fn due(
             Some(known) if matches!(ledger.unsaved, Some(Unsaved::Session(_))) => {
                 Due::Save(known.next())
             }
-            Some(known) if ledger.unsaved.is_some() => Due::Save(restore(known, setup)),
-            Some(known) => Due::Write(restore(known, setup)),
+            Some(known) => Due::Save(restore(known, setup)),
             None => Due::Nothing,
         });
     };
@@ -38,7 +37,6 @@ pub(super) fn due(
 
 /// Decides what a record must contain besides the changes that are unsaved.
 pub(super) fn upkeep(stored: &Record, ledger: &Ledger, setup: &Setup) -> Due {
-    let known = ledger.record.as_ref();
     if let Some((by, before)) = &ledger.not_made
         && stored.sent.as_ref().is_some_and(|sent| sent.by == *by)
     {
@@ -46,15 +44,9 @@ pub(super) fn upkeep(stored: &Record, ledger: &Ledger, setup: &Setup) -> Due {
         next.sent.clone_from(before);
         return Due::Write(still_doubted(next, stored, setup));
     }
-    let sendable = sendable(stored, setup);
-    if let (Some(token), Some(known)) = (sendable, known)
-        && known.fate(token) == Fate::Refused
-        && stored.fate(token) != Fate::Refused
-    {
-        return Due::Write(stored.refuse(token));
-    }
     if let Some(configured) = setup.configured.as_ref().filter(|token| !stored.has_seen(token)) {
         let mut next = stored.next();
+        let known = ledger.record.as_ref();
         if ledger.has_logged || known.is_some_and(|known| known.has_seen(configured)) {
             next.see_before_latest(configured);
             next = still_doubted(next, stored, setup);
@@ -65,7 +57,11 @@ pub(super) fn upkeep(stored: &Record, ledger: &Ledger, setup: &Setup) -> Due {
         }
         return Due::Write(next);
     }
-    if stored.is_doubted && setup.rotates && stored.sent.is_none() && sendable.is_some() {
+    if stored.is_doubted
+        && setup.rotates
+        && stored.sent.is_none()
+        && sendable(stored, setup).is_some()
+    {
         return Due::Write(still_doubted(stored.next(), stored, setup));
     }
     Due::Nothing
@@ -117,21 +113,24 @@ fn due_unsaved(stored: &Record, known: &Record, ledger: &Ledger, setup: &Setup) 
             }
         }
         // The store was rolled back.
-        Some(Unsaved::Attempt) if known.position() > stored.position() => {
+        Some(Unsaved::Fate) | None if known.position() > stored.position() => {
             Due::Save(restore(known, setup))
         }
-        Some(Unsaved::Attempt) => match (&known.sent, sendable(stored, setup)) {
-            (Some(sent), Some(token))
-                if known.fate(token) == Fate::Sent(sent) && stored.fate(token) == Fate::Unused =>
-            {
-                let mut next = stored.next();
-                next.sent = Some(Sent { token: stored.key.of(token), ..sent.clone() });
-                Due::Save(next)
+        unsaved @ (Some(Unsaved::Fate) | None) => {
+            let token = sendable(stored, setup);
+            match token.map(|token| (token, known.fate(token), stored.fate(token))) {
+                Some((token, Fate::Refused, fate)) if fate != Fate::Refused => {
+                    Due::Save(stored.refuse(token))
+                }
+                Some((token, Fate::Sent(sent), Fate::Unused)) if unsaved.is_some() => {
+                    let mut next = stored.next();
+                    next.sent = Some(Sent { token: stored.key.of(token), ..sent.clone() });
+                    Due::Save(next)
+                }
+                _ if unsaved.is_some() => Due::Saved,
+                _ => Due::Nothing,
             }
-            _ => Due::Saved,
-        },
-        None if known.position() > stored.position() => Due::Write(restore(known, setup)),
-        None => Due::Nothing,
+        }
     }
 }
 

@@ -231,11 +231,11 @@ impl Keeper {
         notes: &mut Notes,
     ) -> Result<Base, Failure> {
         for _ in 0..ROUNDS {
-            let (record, due, of) = match access {
-                Access::Stored(..) => {
-                    let record = self.read(access).await?;
-                    // Under the same lock as the decision, so that the ledger has not changed since.
-                    self.with(|ledger| {
+            let record = self.read(access).await?;
+            // Under the same lock as the decision, so that the ledger has not changed since.
+            let (due, of) = self.with(|ledger| {
+                let due = match (access, &record) {
+                    (Access::Stored(..), _) => {
                         let due = due::due(record.as_ref(), ledger, setup)?;
                         if ledger.record.is_none() {
                             // The write that is due may fail, and the record must be known nevertheless.
@@ -244,17 +244,14 @@ impl Keeper {
                                 .map(|record| Record { binding: setup.binding.clone(), ..record });
                         }
                         notes.is_saved |= ledger.settle(&due, record.as_ref());
-                        let of = ledger.write_id();
-                        Ok::<_, Failure>((record, due, of))
-                    })?
-                }
-                Access::Memory | Access::Offline(_) => self.with(|ledger| {
-                    let record = ledger.record.clone();
-                    let due = record.as_ref().map(|record| due::upkeep(record, ledger, setup));
-                    (record, due.unwrap_or(Due::Nothing), ledger.write_id())
-                }),
-            };
-            let next = match &due {
+                        due
+                    }
+                    (_, Some(record)) => due::upkeep(record, ledger, setup),
+                    (_, None) => Due::Nothing,
+                };
+                Ok::<_, Failure>((due, ledger.write_id()))
+            })?;
+            let (next, is_save) = match due {
                 Due::Nothing => {
                     return Ok(match record {
                         Some(record) => Base::of(record),
@@ -262,10 +259,11 @@ impl Keeper {
                     });
                 }
                 Due::Saved | Due::Overtaken => continue,
-                Due::Save(next) | Due::Write(next) => next,
+                Due::Save(next) => (next, true),
+                Due::Write(next) => (next, false),
             };
-            match self.write(access, next, record.map(|record| record.write_id)).await {
-                Ok(()) => notes.is_saved |= self.with(|ledger| ledger.written(&due, of)),
+            match self.write(access, &next, record.map(|record| record.write_id)).await {
+                Ok(()) => notes.is_saved |= self.with(|ledger| ledger.written(&next, is_save, of)),
                 Err(Failure::Conflict) => {}
                 Err(failure) => return Err(failure),
             }

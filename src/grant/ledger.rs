@@ -35,8 +35,8 @@ pub(super) enum Unsaved {
     Successor { of: u64 },
     /// The session.
     Session(Begun),
-    /// An attempt to spend the refresh token.
-    Attempt,
+    /// An attempt to spend the refresh token, or its refusal.
+    Fate,
 }
 
 /// How an unsaved session began.
@@ -172,7 +172,7 @@ impl Ledger {
             let mut next = record.next();
             next.sent.clone_from(&before);
             self.record = Some(next);
-            self.unsaved.take_if(|unsaved| *unsaved == Unsaved::Attempt);
+            self.unsaved.take_if(|unsaved| *unsaved == Unsaved::Fate);
         }
         // One that the store may have comes first: this attempt was then made without the store.
         self.not_made.get_or_insert((by, before));
@@ -180,12 +180,11 @@ impl Ledger {
 
     /// Notes that the server has refused the refresh token of this record.
     pub(super) fn refused(&mut self, record: &Record, token: &RefreshToken) {
-        match &self.record {
-            Some(known) if known.position() != record.position() => {}
-            Some(known) => self.record = Some(known.refuse(token)),
-            None => self.record = Some(record.refuse(token)),
+        let known = self.record.as_ref().unwrap_or(record);
+        if known.position() == record.position() {
+            self.record = Some(known.refuse(token));
+            self.unsaved.get_or_insert(Unsaved::Fate);
         }
-        self.unsaved.take_if(|unsaved| *unsaved == Unsaved::Attempt);
     }
 
     /// Notes the decision about a record that was loaded. Returns whether an unsaved change is now known to be saved.
@@ -205,17 +204,12 @@ impl Ledger {
         let unsaved = self.unsaved.take();
         self.not_made = None;
         self.record = stored.cloned();
-        // An attempt is no token set.
-        matches!(due, Due::Saved) && unsaved != Some(Unsaved::Attempt)
+        // A fate is no token set.
+        matches!(due, Due::Saved) && unsaved != Some(Unsaved::Fate)
     }
 
     /// Notes that a record was written. `of` is the write id of the ledger's record when that was decided.
-    pub(super) fn written(&mut self, due: &Due, of: Option<WriteId>) -> bool {
-        let (next, is_save) = match due {
-            Due::Save(next) => (next, true),
-            Due::Write(next) => (next, false),
-            Due::Nothing | Due::Saved | Due::Overtaken => return false,
-        };
+    pub(super) fn written(&mut self, next: &Record, is_save: bool, of: Option<WriteId>) -> bool {
         let known = self.record.as_ref();
         if known.map(|known| known.write_id) != of || !is_save && self.unsaved.is_some() {
             // The ledger has changed meanwhile, or still has something to save.

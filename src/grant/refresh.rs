@@ -417,7 +417,7 @@ impl<'a> Sending<'a> {
             match access {
                 // The store may have an earlier attempt, which is still to be taken back.
                 Access::Offline(_) => {
-                    ledger.unsaved.get_or_insert(Unsaved::Attempt);
+                    ledger.unsaved.get_or_insert(Unsaved::Fate);
                 }
                 Access::Stored(..) => {
                     ledger.not_made = None;

@@ -86,6 +86,23 @@ async fn a_refusal_that_could_not_be_stored_is_stored_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn flush_saves_a_refusal_that_could_not_be_stored() {
+    let world = World::new();
+    let worker = world.worker();
+    let token = worker.tokens().await.unwrap();
+    world.server.revoke_refresh_token(refresh(&token));
+    worker.store.order(Step::SaveRest, Order::Fail);
+    assert!(worker.refresh().await.unwrap_err().is_denied());
+    assert!(world.has_open_intent().await);
+    worker.flush().await.unwrap();
+    assert!(!world.has_open_intent().await);
+    let after = world.worker();
+    after.tokens().await.unwrap();
+    assert!(after.refresh().await.unwrap_err().is_denied());
+    assert_eq!(world.requests(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn denial_of_a_superseded_token_does_not_deny_the_stored_one() {
     let world = World::new();
     let [slow, other] = [world.worker(), world.worker()];

@@ -485,7 +485,7 @@ fn restored_record_is_in_doubt_only_if_a_token_may_rotate() {
     for rotates in [true, false] {
         let setup = Setup { rotates, ..setup() };
         let due = due(Some(&record(2)), &knows(3, None), &setup).unwrap();
-        let Due::Write(next) = due else { panic!("{due:?}") };
+        let Due::Save(next) = due else { panic!("{due:?}") };
         assert_eq!(next.sent.is_some(), rotates);
     }
 }
@@ -538,7 +538,7 @@ fn unsaved_set_is_stored_unless_it_was_overtaken() {
     for (stored, known, unsaved, expected) in [
         (3, 3, None, "nothing"),
         (4, 3, None, "nothing"),
-        (2, 3, None, "write 3, in doubt"),
+        (2, 3, None, "save 3, in doubt"),
         (2, 3, after(2), "save 3"),
         (2, 4, after(2), "save 4"),
         (1, 3, after(2), "save 3, in doubt"),
