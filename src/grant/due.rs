@@ -177,10 +177,7 @@ fn still_doubted(mut next: Record, stored: &Record, setup: &Setup) -> Record {
 
 /// Returns a record with the token set of another one, and with the fates of refresh tokens in it.
 fn with_fates(mut next: Record, known: &Record) -> Record {
-    // Fingerprints with another key cannot be compared.
-    if next.key == known.key {
-        next.know(&known.firsts, &known.superseded);
-    }
+    next.know(known);
     if let Some(token) = next.refresh_token().cloned() {
         match known.fate(&token) {
             Fate::Sent(sent) => {

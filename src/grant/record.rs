@@ -267,15 +267,19 @@ impl Record {
         remember(&mut self.superseded, token, &self.firsts);
     }
 
-    /// Adds the fates of earlier refresh tokens from another record with the same key.
-    pub(crate) fn know(&mut self, firsts: &[Fingerprint], superseded: &[Fingerprint]) {
-        for first in firsts {
+    /// Adds the fates of earlier refresh tokens from another record.
+    pub(crate) fn know(&mut self, other: &Self) {
+        if self.key != other.key {
+            // Fingerprints with another key cannot be compared.
+            return;
+        }
+        for first in &other.firsts {
             if !self.firsts.contains(first) {
                 self.add_first(*first);
             }
         }
         let current = self.refresh_token().map(|token| self.key.of(token));
-        for token in superseded {
+        for token in &other.superseded {
             if Some(*token) != current && !self.superseded.contains(token) {
                 self.supersede(*token);
             }

@@ -257,6 +257,7 @@ impl fmt::Debug for ClientAuth {
 ///     .param("client_id", "my-client");
 /// ```
 #[derive(Clone, Default)]
+#[must_use]
 pub struct AuthParams {
     pub(super) headers: HeaderMap,
     pub(super) parameters: Parameters,
@@ -278,7 +279,6 @@ impl AuthParams {
     }
 
     /// Adds a header. `Host` and the headers that frame the message are an error when the request is made.
-    #[must_use]
     pub fn header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
         value.set_sensitive(true);
         self.secrets.add(&value);
@@ -287,7 +287,6 @@ impl AuthParams {
     }
 
     /// Adds a parameter under its name in the RFC. A [`Dialect`](super::Dialect) may rename it.
-    #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.parameters.push(name, value);
         self

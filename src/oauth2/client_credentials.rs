@@ -20,6 +20,7 @@ use crate::token::TokenSet;
 /// }
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct ClientCredentialsGrant {
     request: TokenRequest,
 }

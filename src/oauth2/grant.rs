@@ -41,6 +41,7 @@ use crate::token::TokenSet;
 /// }
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Grant {
     request: TokenRequest,
 }

@@ -80,6 +80,7 @@ use crate::token::{RefreshToken, TokenSet};
 /// # }
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct RefreshTokenGrant {
     request: TokenRequest,
     configured: RefreshToken,

@@ -29,14 +29,12 @@ type More = dyn Fn(Renewal) -> BoxFuture<'static, Result<Parameters, TokenError>
 macro_rules! setters {
     () => {
         /// Requests a scope (RFC 6749 §3.3): words separated by spaces.
-        #[must_use]
         pub fn scope(mut self, scope: impl Into<String>) -> Self {
             self.request.scope = Some(scope.into());
             self
         }
 
         /// Requests a token for a resource (RFC 8707). Can be called several times.
-        #[must_use]
         pub fn resource(self, resource: impl Into<String>) -> Self {
             self.param("resource", resource)
         }
@@ -44,7 +42,6 @@ macro_rules! setters {
         /// Adds a parameter, such as `audience`.
         ///
         /// The values of most parameters count as secrets. Those of `audience`, `scope` and the like do not.
-        #[must_use]
         pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
             self.request.parameters.push(name, value);
             self
@@ -56,7 +53,6 @@ macro_rules! setters {
         /// response that rejected the previous token. The time that the closure takes counts towards
         /// [`TokenEndpoint::timeout`](crate::oauth2::TokenEndpoint::timeout). If a parameter is set twice, nothing is sent and
         /// the request fails. Another call replaces the closure.
-        #[must_use]
         pub fn params_with<F, Fut, P, N, V>(mut self, f: F) -> Self
         where
             F: Fn(Renewal) -> Fut + Send + Sync + 'static,

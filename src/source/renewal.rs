@@ -30,6 +30,7 @@ use crate::token::{RefreshToken, TokenSet};
 /// # }
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Renewal {
     cause: Cause,
     previous: Option<TokenSet>,
@@ -63,7 +64,6 @@ impl Renewal {
     }
 
     /// Sets the previous token set, and its refresh token as the one to send.
-    #[must_use]
     pub fn with_previous(mut self, previous: impl Into<Option<TokenSet>>) -> Self {
         self.previous = previous.into();
         let refresh_token = self.previous.as_ref().and_then(TokenSet::refresh_token);
@@ -72,14 +72,12 @@ impl Renewal {
     }
 
     /// Sets the refresh token to send.
-    #[must_use]
     pub fn with_refresh_token(mut self, token: impl Into<RefreshToken>) -> Self {
         self.refresh_token = Ok(token.into());
         self
     }
 
     /// Sets the challenge of the response that rejected the previous token.
-    #[must_use]
     pub fn with_challenge(mut self, challenge: impl Into<Option<Challenge>>) -> Self {
         self.challenge = challenge.into();
         self

@@ -561,8 +561,8 @@ async fn plaintext_needs_the_explicit_word() {
 
     let endpoint = TokenEndpoint::new_plaintext(client, url).unwrap();
     // Only where it was named.
-    endpoint.clone().with_url("http://10.0.0.5/revoke").unwrap();
-    endpoint.clone().with_url("https://as.example.com/revoke").unwrap();
+    assert!(endpoint.clone().with_url("http://10.0.0.5/revoke").is_ok());
+    assert!(endpoint.clone().with_url("https://as.example.com/revoke").is_ok());
     for other in ["http://10.0.0.6/revoke", "http://10.0.0.5:8080/revoke"] {
         assert!(endpoint.clone().with_url(other).unwrap_err().is_misconfigured(), "{other}");
     }

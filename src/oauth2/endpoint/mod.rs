@@ -93,6 +93,7 @@ use crate::source::SourceInfo;
 /// content. A client that traces or records must leave out both bodies, and the URL if its query contains a secret. Headers of
 /// the client authentication are marked sensitive.
 #[derive(Clone)]
+#[must_use]
 pub struct TokenEndpoint {
     client: HttpClient,
     url: Uri,
@@ -212,7 +213,6 @@ impl TokenEndpoint {
     }
 
     /// Sets how the client identifies itself. The default is [`ClientAuth::none`].
-    #[must_use]
     pub fn client_auth(mut self, client_auth: ClientAuth) -> Self {
         self.client_auth = client_auth;
         self
@@ -222,7 +222,6 @@ impl TokenEndpoint {
     ///
     /// If the dialect is [not valid](Dialect::validate), nothing is sent, and every request fails with an error that names the
     /// field.
-    #[must_use]
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = dialect.validate().map(|()| Arc::new(dialect));
         self
@@ -235,14 +234,12 @@ impl TokenEndpoint {
     ///
     /// If the dialect has a [`reuse_grace`](Dialect::reuse_grace), the limit of a refresh is at most 2/5 of it, so that time is
     /// left for a second request.
-    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
     /// Sets the size limit of an answer in bytes. The default is 256 KiB. A longer answer is unreadable.
-    #[must_use]
     pub fn answer_limit(mut self, bytes: usize) -> Self {
         self.answer_limit = bytes;
         self
@@ -280,7 +277,6 @@ impl TokenEndpoint {
     /// endpoint.is_unsent(|error| error.is::<ConnectError>())
     /// # }
     /// ```
-    #[must_use]
     pub fn is_unsent<F>(mut self, predicate: F) -> Self
     where
         F: Fn(&(dyn Error + 'static)) -> bool + Send + Sync + 'static,
@@ -290,7 +286,6 @@ impl TokenEndpoint {
     }
 
     /// Sets the clock for times of expiry. The default is the operating system's.
-    #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self

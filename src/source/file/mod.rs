@@ -59,6 +59,7 @@ use crate::token::{AccessToken, TokenSet};
 /// [transient](TokenError::is_transient). A file without read permission, or with other content than a token, is
 /// [misconfigured](TokenError::is_misconfigured). A rejected token that is still in the file is transient, since the program that
 /// writes the file has yet to replace it.
+#[must_use]
 pub struct TokenFile {
     path: PathBuf,
     reread_every: Duration,
@@ -89,7 +90,6 @@ impl TokenFile {
     /// Sets how long a token is used before the file is read again. The default is 60 seconds.
     ///
     /// The kubelet replaces a projected token when a fifth of its lifetime is left, which takes about a minute.
-    #[must_use]
     pub fn reread_every(mut self, interval: Duration) -> Self {
         self.reread_every = interval;
         self
@@ -99,7 +99,6 @@ impl TokenFile {
     ///
     /// Use it for file systems without Unix permissions, which show every file as writable. Every program that can write the file
     /// chooses the account whose token is sent.
-    #[must_use]
     pub fn allow_writable_by_everyone(mut self) -> Self {
         self.allows_everyone = true;
         self

@@ -91,6 +91,7 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 #[doc(alias = "Sealed")]
 #[doc(alias = "encryption")]
 #[derive(Clone)]
+#[must_use]
 pub struct EncryptedStore<S> {
     store: S,
     key: EncryptionKey,
@@ -123,7 +124,6 @@ impl<S: TokenStore> EncryptedStore<S> {
     }
 
     /// Adds a key that decrypts records and encrypts none. See [key rotation](Self#key-rotation).
-    #[must_use]
     pub fn also_decrypt_with(mut self, key: EncryptionKey) -> Self {
         self.other_keys.push(key);
         self
@@ -133,7 +133,6 @@ impl<S: TokenStore> EncryptedStore<S> {
     ///
     /// A program that can write to the storage can then plant a token set, which this program uses. Remove this call as soon as
     /// each grant was saved once.
-    #[must_use]
     pub fn accept_unencrypted(mut self) -> Self {
         self.accepts_unencrypted = true;
         self
@@ -144,7 +143,6 @@ impl<S: TokenStore> EncryptedStore<S> {
     ///
     /// A program that can write to the storage can then put the record of that place here. Remove this call as soon as the
     /// record was saved once.
-    #[must_use]
     pub fn accept_moved_from(mut self, place: impl Into<String>) -> Self {
         self.other_places.push(place.into());
         self
@@ -157,7 +155,6 @@ impl<S: TokenStore> EncryptedStore<S> {
     ///
     /// The inner store must have a place. Otherwise, each save is [misconfigured](StoreError::is_misconfigured), and no refresh
     /// token is spent.
-    #[must_use]
     pub fn require_place(mut self) -> Self {
         self.requires_place = true;
         self

@@ -133,6 +133,7 @@ use crate::store::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 #[doc(alias = "disk")]
 #[doc(alias = "persistence")]
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct FileStore {
     path: PathBuf,
     place_name: Option<String>,
@@ -168,7 +169,6 @@ impl FileStore {
     /// Do not use this if the folder is the mount point of another disk: while the disk is missing, a new file would begin.
     #[doc(alias = "create_folder")]
     #[doc(alias = "mkdir")]
-    #[must_use]
     pub fn create_dir(self) -> Self {
         self.with_options(|options| options.creates_dir = true)
     }
@@ -177,7 +177,6 @@ impl FileStore {
     ///
     /// Use it only for a file that one machine uses, on a file system whose locks and renames work. Otherwise, two machines may
     /// hold the lock at once and spend one refresh token twice, and a save may be lost.
-    #[must_use]
     pub fn allow_network_file_system(self) -> Self {
         self.with_options(|options| options.allows_network = true)
     }
@@ -190,7 +189,6 @@ impl FileStore {
     ///
     /// Set it in all processes that use the file. It has no effect on Windows.
     #[doc(alias = "allow_group")]
-    #[must_use]
     pub fn share_with_group(self) -> Self {
         self.with_options(|options| options.is_for_group = true)
     }
@@ -211,7 +209,6 @@ impl FileStore {
     /// assert_eq!(store.place(), "alice");
     /// ```
     #[doc(alias = "label")]
-    #[must_use]
     pub fn with_place(mut self, place: impl Into<String>) -> Self {
         self.place_name = Some(place.into());
         self

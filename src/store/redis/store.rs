@@ -153,6 +153,7 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 #[doc(alias = "valkey")]
 #[doc(alias = "fleet")]
 #[derive(Clone)]
+#[must_use]
 pub struct RedisStore {
     pub(super) connector: Arc<Connector>,
     prefix: String,
@@ -222,7 +223,6 @@ impl RedisStore {
     }
 
     /// Sets the start of the key. The default is `tower-refresh:`.
-    #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -233,7 +233,6 @@ impl RedisStore {
     ///
     /// A running process renews the lease after each third of it, however long a refresh takes. Use the same value in all processes
     /// that share the key.
-    #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.clamp(SHORTEST_LEASE, LONGEST);
         self
@@ -242,7 +241,6 @@ impl RedisStore {
     /// Sets the limit for an answer of the server. The default is 2 seconds.
     ///
     /// The limit includes the time to connect, and to connect again if the connection turns out to be dead.
-    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.min(LONGEST);
         self
@@ -271,7 +269,6 @@ impl RedisStore {
     /// ```
     #[doc(alias = "tls")]
     #[doc(alias = "certificate")]
-    #[must_use]
     pub fn connect_with<F, S>(mut self, connect: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = io::Result<S>> + Send + 'static,
