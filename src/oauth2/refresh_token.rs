@@ -1,6 +1,5 @@
 //! The refresh token grant.
 
-use std::fmt;
 use std::future::Future;
 
 use super::endpoint::TokenEndpoint;
@@ -79,7 +78,7 @@ use crate::token::{RefreshToken, TokenSet};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct RefreshTokenGrant {
     request: TokenRequest,
@@ -172,11 +171,5 @@ impl TokenSource for RefreshTokenGrant {
 
     fn info(&self) -> SourceInfo {
         self.request.endpoint.info().refresh_token(self.configured.clone()).remembering_refusals()
-    }
-}
-
-impl fmt::Debug for RefreshTokenGrant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RefreshTokenGrant").field("request", &self.request).finish_non_exhaustive()
     }
 }

@@ -35,6 +35,7 @@ use crate::error::TokenError;
 ///
 /// An error of the second source keeps its kind, its code and all else. Its message also has the denial of the first source, and
 /// [`TokenError::get_ref`] is a [`FallbackError`] with both errors.
+#[derive(Debug)]
 pub struct Fallback<A, B> {
     first: A,
     second: B,
@@ -61,15 +62,6 @@ impl<A, B> Fallback<A, B> {
 impl<A: Clone, B: Clone> Clone for Fallback<A, B> {
     fn clone(&self) -> Self {
         Self::new(self.first.clone(), self.second.clone())
-    }
-}
-
-impl<A: fmt::Debug, B: fmt::Debug> fmt::Debug for Fallback<A, B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fallback")
-            .field("first", &self.first)
-            .field("second", &self.second)
-            .finish()
     }
 }
 

@@ -1,6 +1,5 @@
 //! The request to a source.
 
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use super::{Cause, FetchedFor};
@@ -29,7 +28,7 @@ use crate::token::{RefreshToken, TokenSet};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct Renewal {
     cause: Cause,
@@ -151,17 +150,6 @@ impl Renewal {
     #[cfg(feature = "oauth2")]
     pub(crate) fn fetched_for(&self) -> Option<FetchedFor> {
         self.fetched_for.clone().or_else(FetchedFor::current)
-    }
-}
-
-impl fmt::Debug for Renewal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Renewal")
-            .field("cause", &self.cause)
-            .field("previous", &self.previous)
-            .field("refresh_token", &self.refresh_token)
-            .field("challenge", &self.challenge)
-            .finish_non_exhaustive()
     }
 }
 

@@ -27,7 +27,7 @@ use crate::error::{BoxError, TokenError};
 /// assert_eq!(error.kind(), StoreErrorKind::Unavailable);
 /// assert_eq!(error.to_string(), "the store is unavailable: connection refused");
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,
     error: Arc<dyn Error + Send + Sync>,
@@ -194,12 +194,6 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Misconfigured => "the store cannot be used",
         };
         write!(f, "{kind}: {}", self.error)
-    }
-}
-
-impl fmt::Debug for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreError").field("kind", &self.kind).field("error", &self.error).finish()
     }
 }
 

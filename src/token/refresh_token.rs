@@ -1,7 +1,5 @@
 //! Refresh tokens.
 
-use std::fmt;
-
 use super::Secret;
 
 /// A refresh token (RFC 6749 §1.5).
@@ -18,7 +16,7 @@ use super::Secret;
 /// let tokens = TokenSet::bearer("sesame")?.with_refresh_token(token);
 /// # Ok::<(), tower_refresh::TokenError>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct RefreshToken(Secret);
 
 impl RefreshToken {
@@ -39,12 +37,6 @@ impl RefreshToken {
     /// Returns the token.
     pub fn expose_secret(&self) -> &str {
         self.0.expose()
-    }
-}
-
-impl fmt::Debug for RefreshToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RefreshToken").field(&self.0).finish()
     }
 }
 
