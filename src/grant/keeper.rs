@@ -326,7 +326,7 @@ impl Keeper {
                 name: name.unwrap_or_default(),
             },
             configured: info.refresh_token,
-            rotates: info.rotates,
+            rotates: !info.keeps_refresh_token,
             reuse_grace: info.reuse_grace,
             leeway: self.leeway,
             store: self.store.as_ref().map(|store| store.backing.describe()).unwrap_or_default(),

@@ -140,33 +140,7 @@ impl TokenSource for RefreshTokenGrant {
             result
         };
         let tokens = self.request.send(first, &renewal, read).await?;
-
-        let mut kept = tokens.clone();
-        if tokens.refresh_token().is_none() {
-            kept = kept.with_refresh_token(token.clone());
-            let is_same = |previous: &&TokenSet| {
-                let last = previous.refresh_token();
-                last.is_some_and(|last| last.expose_secret() == token.expose_secret())
-            };
-            let expiry = previous.filter(is_same).and_then(TokenSet::refresh_token_expires_at);
-            if let (None, Some(at)) = (tokens.refresh_token_expires_at(), expiry) {
-                kept = kept.with_refresh_token_expires_at(at);
-            }
-        }
-        if let (None, Some(scope)) =
-            (tokens.scope(), previous.and_then(TokenSet::scope).or(self.request.scope.as_deref()))
-        {
-            kept = kept.with_scope(scope);
-        }
-        if let (None, Some(id_token)) = (tokens.id_token(), previous.and_then(TokenSet::id_token)) {
-            kept = kept.with_id_token(id_token);
-        }
-        for (name, value) in previous.into_iter().flat_map(TokenSet::extras) {
-            if tokens.extra(name).is_none() {
-                kept = kept.with_extra(name, value);
-            }
-        }
-        Ok(kept)
+        Ok(self.request.with_scope(tokens.filled_from(token, previous)))
     }
 
     fn info(&self) -> SourceInfo {

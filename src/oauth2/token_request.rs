@@ -1,7 +1,6 @@
 //! The request that all grants send.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -61,27 +60,15 @@ macro_rules! setters {
             N: Into<String>,
             V: Into<String>,
         {
-            self.request.more = Some($crate::oauth2::token_request::more(f));
+            self.request.more = Some(std::sync::Arc::new(move |renewal| {
+                let parameters = f(renewal);
+                Box::pin(async move { Ok(parameters.await?.into_iter().collect()) })
+            }));
             self
         }
     };
 }
 pub(super) use setters;
-
-/// Boxes the closure of `params_with`.
-pub(super) fn more<F, Fut, P, N, V>(f: F) -> Arc<More>
-where
-    F: Fn(Renewal) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<P, TokenError>> + Send + 'static,
-    P: IntoIterator<Item = (N, V)>,
-    N: Into<String>,
-    V: Into<String>,
-{
-    Arc::new(move |renewal| {
-        let parameters = f(renewal);
-        Box::pin(async move { Ok(parameters.await?.into_iter().collect()) })
-    })
-}
 
 impl TokenRequest {
     pub(super) fn new(endpoint: TokenEndpoint, grant_type: impl Into<String>) -> Self {
@@ -117,13 +104,18 @@ impl TokenRequest {
         self.endpoint.post(parameters, more, renewal.fetched_for(), read).await
     }
 
-    /// Sends the request without parameters of the grant. An answer without a scope grants the requested one (RFC 6749 §5.1).
+    /// Sends the request without parameters of the grant.
     pub(super) async fn send_alone(&self, renewal: &Renewal) -> Result<TokenSet, TokenError> {
         let tokens = self.send(Parameters::default(), renewal, response::read).await?;
-        Ok(match (tokens.scope(), &self.scope) {
-            (None, Some(scope)) => tokens.clone().with_scope(scope),
+        Ok(self.with_scope(tokens))
+    }
+
+    /// Returns the tokens with their scope. An answer without a scope grants the requested one (RFC 6749 §5.1).
+    pub(super) fn with_scope(&self, tokens: TokenSet) -> TokenSet {
+        match &self.scope {
+            Some(scope) if tokens.scope().is_none() => tokens.with_scope(scope),
             _ => tokens,
-        })
+        }
     }
 }
 

@@ -30,13 +30,14 @@ use crate::token::RefreshToken;
 ///     }
 /// }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct SourceInfo {
     pub(crate) token_endpoint: Option<String>,
     pub(crate) client_id: Option<String>,
     pub(crate) refresh_token: Option<RefreshToken>,
-    pub(crate) rotates: bool,
+    /// True if the server never replaces a spent refresh token.
+    pub(crate) keeps_refresh_token: bool,
     pub(crate) reuse_grace: Option<Duration>,
     /// Detects a change of the source's input, which ends the backoff after a failure.
     pub(crate) watch: Option<Watch>,
@@ -56,16 +57,7 @@ impl SourceInfo {
     /// let info = SourceInfo::new().client_id("compass").rotates(false);
     /// ```
     pub fn new() -> Self {
-        Self {
-            token_endpoint: None,
-            client_id: None,
-            refresh_token: None,
-            rotates: true,
-            reuse_grace: None,
-            watch: None,
-            fresh_proof: false,
-            remembers_refusals: false,
-        }
+        Self::default()
     }
 
     /// Sets the origin of the token endpoint, such as `https://as.example.com`.
@@ -93,7 +85,7 @@ impl SourceInfo {
     /// Sets whether the server may replace a spent refresh token by a new one. The default is true.
     #[doc(alias = "rotation")]
     pub fn rotates(mut self, rotates: bool) -> Self {
-        self.rotates = rotates;
+        self.keeps_refresh_token = !rotates;
         self
     }
 
@@ -144,12 +136,6 @@ impl SourceInfo {
     pub(crate) fn watched(mut self, watch: Watch) -> Self {
         self.watch = Some(watch);
         self
-    }
-}
-
-impl Default for SourceInfo {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

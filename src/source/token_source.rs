@@ -281,7 +281,7 @@ mod tests {
         let shared = Arc::new(Denied);
         assert!(shared.fetch(Renewal::new(Cause::Missing)).await.unwrap_err().is_denied());
         let info = shared.info();
-        assert_eq!((info.client_id.as_deref(), info.rotates), (Some("compass"), false));
+        assert_eq!((info.client_id.as_deref(), info.keeps_refresh_token), (Some("compass"), true));
         assert!(info.refresh_token.is_some());
     }
 }

@@ -177,6 +177,30 @@ impl TokenSet {
         self
     }
 
+    /// Fills the fields that the answer to a refresh token leaves out: they keep their last value.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn filled_from(mut self, sent: &RefreshToken, previous: Option<&Self>) -> Self {
+        let last = previous.map(|previous| &previous.inner);
+        if self.refresh_token().is_none() {
+            self = self.with_refresh_token(sent.clone());
+            let is_sent = |last: &RefreshToken| last.expose_secret() == sent.expose_secret();
+            let expiry = last
+                .filter(|last| last.refresh_token.as_ref().is_some_and(is_sent))
+                .and_then(|last| last.refresh_token_expires_at);
+            let inner = self.edit();
+            inner.refresh_token_expires_at = inner.refresh_token_expires_at.or(expiry);
+        }
+        if let Some(last) = last {
+            let inner = self.edit();
+            inner.scope = inner.scope.take().or_else(|| last.scope.clone());
+            inner.id_token = inner.id_token.take().or_else(|| last.id_token.clone());
+            for (name, value) in &last.extra {
+                inner.extra.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        self
+    }
+
     /// Removes the time at which the refresh token expires, which was that of another one.
     pub(crate) fn without_refresh_token_expiry(mut self) -> Self {
         self.edit().refresh_token_expires_at = None;
