@@ -17,7 +17,7 @@
 //!   with an unknown outcome or an unsaved set in the ledger, where the next refresh finds it.
 
 use std::future::Future;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::backing::{Backing, BackingLock, Failure};
@@ -29,6 +29,7 @@ use super::session;
 use crate::clock::{Clock, Timestamp};
 use crate::error::TokenError;
 use crate::limit::Limit;
+use crate::lock::Lock;
 use crate::source::{BoxTokenSource, TokenSource as _};
 use crate::token::TokenSet;
 use crate::token::characters::{self, is_invisible};
@@ -39,8 +40,7 @@ pub(crate) struct Keeper {
     pub(super) store: Option<Store>,
     leeway: Leeway,
     clock: Arc<dyn Clock>,
-    #[expect(clippy::disallowed_types, reason = "held for a moment, and never across an await")]
-    ledger: std::sync::Mutex<Ledger>,
+    ledger: Lock<Ledger>,
 }
 
 /// A store and how to use it.
@@ -114,14 +114,7 @@ impl Keeper {
         leeway: Leeway,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self {
-            source,
-            store,
-            leeway,
-            clock,
-            #[expect(clippy::disallowed_types, reason = "see the field")]
-            ledger: std::sync::Mutex::default(),
-        }
+        Self { source, store, leeway, clock, ledger: Lock::default() }
     }
 
     /// Returns whether other processes can store tokens.
@@ -338,7 +331,7 @@ impl Keeper {
     }
 
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Ledger) -> T) -> T {
-        f(&mut self.ledger.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self.ledger.lock())
     }
 }
 

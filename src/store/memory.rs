@@ -1,12 +1,13 @@
 //! A store in memory.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
+use crate::lock::Lock;
 
 /// A [`TokenStore`] in memory: for tests, and for several [`Credentials`](crate::Credentials) of one process that share a grant.
 ///
@@ -31,11 +32,7 @@ pub struct MemoryStore {
 
 #[derive(Default)]
 struct Shared {
-    #[expect(
-        clippy::disallowed_types,
-        reason = "held for a comparison and a move, never across an await"
-    )]
-    stored: std::sync::Mutex<Option<StoredTokens>>,
+    stored: Lock<Option<StoredTokens>>,
     lock: Arc<Mutex<()>>,
 }
 
@@ -53,10 +50,6 @@ impl MemoryStore {
     pub fn new() -> Self {
         Self::default()
     }
-
-    fn with<T>(&self, f: impl FnOnce(&mut Option<StoredTokens>) -> T) -> T {
-        f(&mut self.shared.stored.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 impl TokenStore for MemoryStore {
@@ -71,7 +64,7 @@ impl TokenStore for MemoryStore {
     }
 
     async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
-        Ok(self.with(|stored| stored.clone()))
+        Ok(self.shared.stored.lock().clone())
     }
 
     async fn save(
@@ -79,17 +72,16 @@ impl TokenStore for MemoryStore {
         record: &StoredTokens,
         replaces: Option<WriteId>,
     ) -> Result<(), StoreError> {
-        self.with(|stored| {
-            let current = stored.as_ref().map(StoredTokens::write_id);
-            if current == Some(record.write_id()) {
-                return Ok(());
-            }
-            if current != replaces {
-                return Err(StoreError::conflict());
-            }
-            *stored = Some(record.clone());
-            Ok(())
-        })
+        let mut stored = self.shared.stored.lock();
+        let current = stored.as_ref().map(StoredTokens::write_id);
+        if current == Some(record.write_id()) {
+            return Ok(());
+        }
+        if current != replaces {
+            return Err(StoreError::conflict());
+        }
+        *stored = Some(record.clone());
+        Ok(())
     }
 
     fn describe(&self) -> String {

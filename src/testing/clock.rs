@@ -1,15 +1,11 @@
 //! Clocks that a test controls.
 
 use std::fmt;
-#[expect(
-    clippy::disallowed_types,
-    reason = "two numbers that are read and written together, in a clock of a test"
-)]
-use std::sync::Mutex;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::{Clock, Timestamp};
+use crate::lock::Lock;
 
 /// A clock that the test moves.
 ///
@@ -36,8 +32,7 @@ use crate::clock::{Clock, Timestamp};
 /// ```
 #[derive(Clone)]
 pub struct ManualClock {
-    #[expect(clippy::disallowed_types, reason = "as at its import")]
-    time: Arc<Mutex<Time>>,
+    time: Arc<Lock<Time>>,
 }
 
 #[derive(Clone, Copy)]
@@ -75,8 +70,7 @@ impl ManualClock {
     /// assert_eq!(clock.now().since_epoch().as_secs(), 60);
     /// ```
     pub fn at(wall: SystemTime) -> Self {
-        #[expect(clippy::disallowed_types, reason = "as at its import")]
-        let time = Mutex::new(Time {
+        let time = Lock::new(Time {
             // Not zero, to detect code in which zero means "never".
             monotonic: Duration::from_secs(1000),
             wall,
@@ -86,7 +80,7 @@ impl ManualClock {
 
     /// Moves both readings forward: time passes.
     pub fn advance(&self, by: Duration) {
-        let mut time = self.lock();
+        let mut time = self.time.lock();
         time.monotonic = time.monotonic.saturating_add(by);
         time.wall = time.wall.checked_add(by).unwrap_or(time.wall);
     }
@@ -94,30 +88,25 @@ impl ManualClock {
     /// Moves the wall clock forward and leaves the monotonic reading: the machine was suspended, or its clock was set forward.
     #[doc(alias = "suspend")]
     pub fn advance_wall(&self, by: Duration) {
-        let mut time = self.lock();
+        let mut time = self.time.lock();
         time.wall = time.wall.checked_add(by).unwrap_or(time.wall);
     }
 
     /// Moves the wall clock back and leaves the monotonic reading: the clock of the machine was set back.
     pub fn rewind_wall(&self, by: Duration) {
-        let mut time = self.lock();
+        let mut time = self.time.lock();
         time.wall = time.wall.checked_sub(by).unwrap_or(time.wall);
     }
 
     /// Sets the wall clock and leaves the monotonic reading.
     pub fn set_wall(&self, to: SystemTime) {
-        self.lock().wall = to;
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Time> {
-        // No code that can panic runs under the lock.
-        self.time.lock().unwrap_or_else(PoisonError::into_inner)
+        self.time.lock().wall = to;
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        let time = *self.lock();
+        let time = *self.time.lock();
         Timestamp::new(time.monotonic, time.wall)
     }
 }

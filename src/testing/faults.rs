@@ -3,16 +3,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
-#[expect(
-    clippy::disallowed_types,
-    reason = "the orders of a test; never held across an await or a call of the test's code"
-)]
-use std::sync::Mutex;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::fault::Fault;
 use crate::clock::Clock;
+use crate::lock::Lock;
 
 /// The faults that are ordered for one endpoint.
 ///
@@ -41,8 +37,7 @@ use crate::clock::Clock;
 #[derive(Clone)]
 pub struct Faults {
     clock: Arc<dyn Clock>,
-    #[expect(clippy::disallowed_types, reason = "as at its import")]
-    orders: Arc<Mutex<Orders>>,
+    orders: Arc<Lock<Orders>>,
 }
 
 #[derive(Default)]
@@ -75,7 +70,7 @@ impl Faults {
     /// Requests for which a one-off fault was ordered before do not count.
     pub fn times(&self, requests: u64, fault: Fault) {
         if requests > 0 {
-            self.lock().one_off.push_back((requests, fault));
+            self.orders.lock().one_off.push_back((requests, fault));
         }
     }
 
@@ -96,7 +91,7 @@ impl Faults {
     pub fn during(&self, window: Range<Duration>, fault: Fault) {
         let now = self.clock.now().monotonic();
         let window = now.saturating_add(window.start)..now.saturating_add(window.end);
-        self.lock().standing.push(Standing::During(window, fault));
+        self.orders.lock().standing.push(Standing::During(window, fault));
     }
 
     /// Calls `decide` for every request with the number of the request at this endpoint, from 1. It returns the fault, if any.
@@ -113,17 +108,17 @@ impl Faults {
     /// ```
     pub fn when(&self, decide: impl Fn(u64) -> Option<Fault> + Send + Sync + 'static) {
         let decide = Arc::new(decide);
-        self.lock().standing.push(Standing::When(decide));
+        self.orders.lock().standing.push(Standing::When(decide));
     }
 
     /// Orders a fault for every request until [`clear`](Self::clear).
     pub fn always(&self, fault: Fault) {
-        self.lock().standing.push(Standing::Always(fault));
+        self.orders.lock().standing.push(Standing::Always(fault));
     }
 
     /// Removes all faults. Requests in flight keep theirs.
     pub fn clear(&self) {
-        let mut orders = self.lock();
+        let mut orders = self.orders.lock();
         orders.one_off.clear();
         let withdrawn = std::mem::take(&mut orders.standing);
         drop(orders);
@@ -134,7 +129,7 @@ impl Faults {
     /// Counts a request, and returns its fault.
     pub(super) fn take(&self) -> Option<Fault> {
         let (number, standing) = {
-            let mut orders = self.lock();
+            let mut orders = self.orders.lock();
             orders.requests += 1;
             if let Some((left, fault)) = orders.one_off.front_mut() {
                 let fault = fault.clone();
@@ -154,16 +149,11 @@ impl Faults {
             Standing::Always(fault) => Some(fault),
         })
     }
-
-    fn lock(&self) -> MutexGuard<'_, Orders> {
-        // No code that can panic runs under the lock.
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let orders = self.lock();
+        let orders = self.orders.lock();
         f.debug_struct("Faults")
             .field("requests", &orders.requests)
             .field("one_off", &orders.one_off)

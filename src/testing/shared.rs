@@ -1,11 +1,6 @@
 //! The state that all handles and services of one server share.
 
-#[expect(
-    clippy::disallowed_types,
-    reason = "the state of a server for tests; never held across an await"
-)]
-use std::sync::Mutex;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::client::Client;
@@ -13,6 +8,7 @@ use super::counters::Counters;
 use super::faults::Faults;
 use super::tokens::{Rules, Tokens};
 use crate::clock::Clock;
+use crate::lock::Lock;
 
 /// The settings.
 #[derive(Clone)]
@@ -27,8 +23,7 @@ pub(super) struct Shared {
     pub(super) token_faults: Faults,
     pub(super) resource_faults: Faults,
     clock: Arc<dyn Clock>,
-    #[expect(clippy::disallowed_types, reason = "as at its import")]
-    state: Mutex<State>,
+    state: Lock<State>,
 }
 
 /// The part that changes.
@@ -51,8 +46,7 @@ impl Shared {
             token_faults: Faults::new(clock.clone()),
             resource_faults: Faults::new(clock.clone()),
             clock,
-            #[expect(clippy::disallowed_types, reason = "as at its import")]
-            state: Mutex::new(state),
+            state: Lock::new(state),
         }
     }
 
@@ -63,8 +57,7 @@ impl Shared {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // After a panic, a test may still print the counters.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(super) fn counters(&self) -> Counters {

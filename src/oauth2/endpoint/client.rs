@@ -1,7 +1,7 @@
 //! An HTTP client of any type.
 
 use std::future::poll_fn;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt as _;
@@ -13,6 +13,7 @@ use http_body_util::{BodyExt as _, Full};
 use tower_service::Service;
 
 use crate::error::BoxError;
+use crate::lock::Lock;
 
 /// An HTTP client of any type.
 ///
@@ -30,10 +31,6 @@ pub(super) type Call = Box<dyn FnOnce(Request<Full<Bytes>>) -> BoxFuture<'static
 type Called = Result<Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
 
 impl HttpClient {
-    #[expect(
-        clippy::disallowed_types,
-        reason = "held to clone a client that may not be `Sync`, such as `BoxCloneService`, once for each token request"
-    )]
     pub(super) fn new<S, B>(client: S) -> Self
     where
         S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
@@ -42,10 +39,10 @@ impl HttpClient {
         B: Body + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let client = std::sync::Mutex::new(client);
+        // A client may not be `Sync`, such as `BoxCloneService`.
+        let client = Lock::new(client);
         let ready = move || {
-            // A clone that panics does not change the client.
-            let mut client = client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut client = client.lock().clone();
             let ready = async move {
                 poll_fn(|cx| client.poll_ready(cx)).await.map_err(Into::into)?;
                 Ok(Box::new(move |request| call(client, request).boxed()) as Call)

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -21,6 +21,7 @@ use tokio::sync::{Mutex, broadcast};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::failure::{Asked, Failure};
+use crate::lock::Lock;
 use crate::store::StoreError;
 
 /// Connects to one server, and again when the connection breaks.
@@ -56,8 +57,7 @@ struct Link {
     /// The keys whose lock was released. It ends with the connection.
     released: broadcast::Receiver<Arc<str>>,
     /// The keys whose releases this connection has subscribed to.
-    #[expect(clippy::disallowed_types, reason = "held for a look-up, never across an await")]
-    subscribed: std::sync::Mutex<HashSet<String>>,
+    subscribed: Lock<HashSet<String>>,
 }
 
 impl Connector {
@@ -155,14 +155,14 @@ impl Connector {
     /// subscription, or for another reason, which the next request reports.
     pub(super) async fn listen(&self, key: &str, within: Duration) -> Option<Listener> {
         let (link, _) = self.try_twice(&Request::Subscribe(key), within).await.ok()?;
-        link.subscribed().insert(key.into());
+        link.subscribed.lock().insert(key.into());
         Some(Listener::on(link, key))
     }
 
     /// Returns a listener without a request, if the current connection has subscribed to the releases of this key's lock.
     pub(super) fn listener(&self, key: &str) -> Option<Listener> {
         let link = self.current.load_full()?;
-        let is_subscribed = link.subscribed().contains(key);
+        let is_subscribed = link.subscribed.lock().contains(key);
         is_subscribed.then(|| Listener::on(link, key))
     }
 
@@ -279,12 +279,6 @@ impl Connector {
         if let Some(broken) = broken {
             self.current.compare_and_swap(&Some(Arc::clone(broken)), None);
         }
-    }
-}
-
-impl Link {
-    fn subscribed(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        self.subscribed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
