@@ -7,10 +7,7 @@
 /// Returns the token in the content of a file, or a description of that content, without any of it.
 pub(super) fn bare_token(content: &[u8]) -> Result<&str, &'static str> {
     let text = text(content)?;
-    match FLAWS.iter().find(|(is_so, _)| is_so(text)) {
-        Some((_, flaw)) => Err(flaw),
-        None => Ok(text),
-    }
+    flaw(text).map_or(Ok(text), Err)
 }
 
 /// Returns whether a file is empty or blank.
@@ -36,6 +33,65 @@ fn is_utf_16(content: &[u8]) -> bool {
         || !pairs.is_empty()
             && (pairs.iter().all(|[first, second]| *first != 0 && *second == 0)
                 || pairs.iter().all(|[first, second]| *first == 0 && *second != 0))
+}
+
+/// Returns the first description that applies to a content that is no bare token: wrappers, then placeholders, then characters
+/// that no bearer token has.
+fn flaw(text: &str) -> Option<&'static str> {
+    Some(match in_brace(text) {
+        Some('"' | '}') => {
+            "contains a JSON object: write only the token to it, or read it with a source of your own (`source_fn`)"
+        }
+        Some('{' | '%') => "contains a template that was not filled in: write only the token to it",
+        _ if text.starts_with('{') => BRACKETS,
+        _ if text.starts_with('[') && text.ends_with(']') => {
+            "contains a JSON array: write only the token to it, or read it with a source of your own (`source_fn`)"
+        }
+        _ if text.starts_with('[') => {
+            "contains a configuration with sections: write only the token to it"
+        }
+        _ if text.starts_with('<') => {
+            "contains HTML or XML, perhaps an error page or a placeholder: write only the token to it"
+        }
+        _ if text.starts_with(QUOTES) => "contains a quoted string: write the token without quotes",
+        _ if text.starts_with("-----BEGIN") => {
+            "contains a key or a certificate in PEM: write only the access token to it"
+        }
+        _ if after_scheme(text) == Some("") => {
+            "contains an authentication scheme and no token: write only the token to it"
+        }
+        _ if after_scheme(text).is_some() => {
+            "begins with an authentication scheme such as `Bearer`: write only the token to it"
+        }
+        _ if text.lines().next().is_some_and(is_assignment) => {
+            "contains a `name=value` line, a header or a form: write only the token to it, without its name"
+        }
+        _ if text.contains(['\n', '\r']) => {
+            "contains several lines: write only the token to it, in one line"
+        }
+        _ if text.contains("://") => "contains a URL: write only the token to it",
+        _ if WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)) => {
+            "contains a word such as `null` and no token: check the program that writes it"
+        }
+        _ if is_variable(text) => {
+            "contains the name of a variable and not its value: write only the token to it"
+        }
+        _ if text.contains(char::is_whitespace) => {
+            "contains several words: write only the token to it"
+        }
+        _ if text.contains(char::is_control) => {
+            "contains control characters: write only the token to it"
+        }
+        _ if text.contains(QUOTES) => "contains quotes: write only the token to it",
+        _ if !text.is_ascii() => {
+            "contains characters outside ASCII, which may be invisible: write only the token to it"
+        }
+        _ if text.contains(['{', '}', '[', ']', '<', '>']) => BRACKETS,
+        _ if text.contains('\\') => {
+            "contains a backslash, as of an escape that was not interpreted: write only the token to it"
+        }
+        _ => return None,
+    })
 }
 
 /// Returns the first character within a brace that the text begins with.
@@ -92,79 +148,6 @@ fn is_variable(text: &str) -> bool {
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     })
 }
-
-/// A test, and the description of a content that passes it.
-type Flaw = (fn(&str) -> bool, &'static str);
-
-/// The first that applies describes the content: wrappers, then placeholders, then characters that no bearer token has.
-const FLAWS: [Flaw; 21] = [
-    (
-        |text| matches!(in_brace(text), Some('"' | '}')),
-        "contains a JSON object: write only the token to it, or read it with a source of your own (`source_fn`)",
-    ),
-    (
-        |text| matches!(in_brace(text), Some('{' | '%')),
-        "contains a template that was not filled in: write only the token to it",
-    ),
-    (|text| text.starts_with('{'), BRACKETS),
-    (
-        |text| text.starts_with('[') && text.ends_with(']'),
-        "contains a JSON array: write only the token to it, or read it with a source of your own (`source_fn`)",
-    ),
-    (
-        |text| text.starts_with('['),
-        "contains a configuration with sections: write only the token to it",
-    ),
-    (
-        |text| text.starts_with('<'),
-        "contains HTML or XML, perhaps an error page or a placeholder: write only the token to it",
-    ),
-    (|text| text.starts_with(QUOTES), "contains a quoted string: write the token without quotes"),
-    (
-        |text| text.starts_with("-----BEGIN"),
-        "contains a key or a certificate in PEM: write only the access token to it",
-    ),
-    (
-        |text| after_scheme(text) == Some(""),
-        "contains an authentication scheme and no token: write only the token to it",
-    ),
-    (
-        |text| after_scheme(text).is_some(),
-        "begins with an authentication scheme such as `Bearer`: write only the token to it",
-    ),
-    (
-        |text| text.lines().next().is_some_and(is_assignment),
-        "contains a `name=value` line, a header or a form: write only the token to it, without its name",
-    ),
-    (
-        |text| text.contains(['\n', '\r']),
-        "contains several lines: write only the token to it, in one line",
-    ),
-    (|text| text.contains("://"), "contains a URL: write only the token to it"),
-    (
-        |text| WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)),
-        "contains a word such as `null` and no token: check the program that writes it",
-    ),
-    (is_variable, "contains the name of a variable and not its value: write only the token to it"),
-    (
-        |text| text.contains(char::is_whitespace),
-        "contains several words: write only the token to it",
-    ),
-    (
-        |text| text.contains(char::is_control),
-        "contains control characters: write only the token to it",
-    ),
-    (|text| text.contains(QUOTES), "contains quotes: write only the token to it"),
-    (
-        |text| !text.is_ascii(),
-        "contains characters outside ASCII, which may be invisible: write only the token to it",
-    ),
-    (|text| text.contains(['{', '}', '[', ']', '<', '>']), BRACKETS),
-    (
-        |text| text.contains('\\'),
-        "contains a backslash, as of an escape that was not interpreted: write only the token to it",
-    ),
-];
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
