@@ -90,13 +90,17 @@ pub(crate) enum Fate<'a> {
 
 /// The attempts to spend a refresh token whose outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "store", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Sent {
     pub(crate) token: Fingerprint,
     /// The write that recorded the last attempt.
     pub(crate) by: WriteId,
     /// Zero if the store has lost the attempts.
+    #[cfg_attr(feature = "store", serde(rename = "attempt"))]
     pub(crate) attempts: u32,
+    #[cfg_attr(feature = "store", serde(rename = "first_sent_ms"))]
     pub(crate) first_ms: u64,
+    #[cfg_attr(feature = "store", serde(rename = "last_sent_ms"))]
     pub(crate) last_ms: u64,
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::error::StoreError;
-use crate::grant::record::{Binding, WriteId};
+use crate::grant::record::{Binding, Sent, WriteId};
 #[cfg(any(test, feature = "testing"))]
 use crate::grant::record::{Current, Record};
 use crate::token::Secret;
@@ -114,7 +114,7 @@ pub(super) struct Content {
     pub(super) is_forgotten: bool,
     /// The refresh token whose outcome is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) intent: Option<Intent>,
+    pub(super) intent: Option<Sent>,
     /// The refresh token that the token endpoint refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) denied: Option<Fingerprint>,
@@ -153,19 +153,6 @@ pub(super) struct StoredSet {
     access_revision: Option<u64>,
     #[serde(flatten)]
     other: BTreeMap<String, serde_json::Value>,
-}
-
-/// A refresh token that is about to be sent, or was sent without a known outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Intent {
-    /// Identifies the refresh token.
-    pub(super) token: Fingerprint,
-    /// The write that recorded the last attempt.
-    pub(super) by: WriteId,
-    /// Zero if the store may have lost what was written about the token.
-    pub(super) attempt: u32,
-    pub(super) first_sent_ms: u64,
-    pub(super) last_sent_ms: u64,
 }
 
 impl StoredTokens {

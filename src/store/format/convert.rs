@@ -1,9 +1,7 @@
 //! The conversion between the stored form and a record of the ledger.
 
-use super::{Body, Content, FORMAT, Intent, Sensitive, StoredSet, StoredTokens};
-use crate::grant::record::{
-    Current, Fields, Record, Sent, UnknownFields, milliseconds_at, time_of_day,
-};
+use super::{Body, Content, FORMAT, Sensitive, StoredSet, StoredTokens};
+use crate::grant::record::{Current, Fields, Record, UnknownFields, milliseconds_at, time_of_day};
 use crate::store::error::StoreError;
 use crate::token::{AccessToken, Secret, TokenSet};
 
@@ -20,13 +18,7 @@ impl StoredTokens {
             current: content.tokens.as_ref().map(StoredSet::to_current).transpose()?,
             login_ms: content.session_began_ms,
             is_logged_out: content.is_forgotten,
-            sent: content.intent.as_ref().map(|intent| Sent {
-                token: intent.token,
-                by: intent.by,
-                attempts: intent.attempt,
-                first_ms: intent.first_sent_ms,
-                last_ms: intent.last_sent_ms,
-            }),
+            sent: content.intent.clone(),
             refused: content.denied,
             firsts: content.seen.clone(),
             superseded: content.spent.clone(),
@@ -58,13 +50,7 @@ impl StoredTokens {
                 session_began_ms: record.login_ms,
                 login_epoch: Some(record.login_epoch).filter(|epoch| *epoch != record.epoch),
                 is_forgotten: record.is_logged_out,
-                intent: record.sent.as_ref().map(|sent| Intent {
-                    token: sent.token,
-                    by: sent.by,
-                    attempt: sent.attempts,
-                    first_sent_ms: sent.first_ms,
-                    last_sent_ms: sent.last_ms,
-                }),
+                intent: record.sent.clone(),
                 denied: record.refused,
                 seen: record.firsts.clone(),
                 spent: record.superseded.clone(),
