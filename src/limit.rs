@@ -20,32 +20,20 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "compared with tokio's timers, which use no other clock"
-    )]
     pub(crate) fn after(duration: Duration) -> Self {
-        let now = Instant::now();
+        let now = now();
         let end = now.checked_add(duration).unwrap_or_else(|| now + FAR_FUTURE);
         Self { end, has_passed: false }
     }
 
     #[cfg(feature = "oauth2")]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "compared with tokio's timers, which use no other clock"
-    )]
     pub(crate) fn is_over(&self) -> bool {
-        self.has_passed || self.end <= Instant::now()
+        self.has_passed || self.end <= now()
     }
 
     /// Returns the time until the limit.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "compared with tokio's timers, which use no other clock"
-    )]
     pub(crate) fn left(&self) -> Duration {
-        self.end.saturating_duration_since(Instant::now())
+        self.end.saturating_duration_since(now())
     }
 
     /// Awaits a future until the limit, and returns `None` if it is still pending then.
@@ -84,14 +72,18 @@ pub(crate) async fn passed(timer: Sleep) {
 }
 
 /// Returns the end of the further time after a timer that fires now, later than its deadline.
+fn further_time(deadline: Instant) -> Option<Instant> {
+    let now = now();
+    let late = now.duration_since(deadline);
+    (late > ON_TIME).then(|| now + late.clamp(SHORTEST_GRACE, LONGEST_GRACE))
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "compared with tokio's timers, which use no other clock"
 )]
-fn further_time(deadline: Instant) -> Option<Instant> {
-    let now = Instant::now();
-    let late = now.duration_since(deadline);
-    (late > ON_TIME).then(|| now + late.clamp(SHORTEST_GRACE, LONGEST_GRACE))
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// A timer that fires this much after its deadline is not late: timers are exact to a millisecond, and tasks are scheduled.

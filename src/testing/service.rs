@@ -137,13 +137,10 @@ impl fmt::Debug for ResponseFuture {
     }
 }
 
-async fn token<B>(
+async fn token<B: http_body::Body>(
     shared: Arc<Shared>,
     request: Request<B>,
-) -> Result<Response<ResponseBody>, ConnectionDropped>
-where
-    B: http_body::Body,
-{
+) -> Result<Response<ResponseBody>, ConnectionDropped> {
     let visit = Visit::to_token_endpoint(&shared);
     let fault = shared.token_faults.take();
     let (head, body) = request.into_parts();
@@ -164,25 +161,19 @@ where
     answered.map(|answered| answered.response)
 }
 
-async fn revoke<B>(
+async fn revoke<B: http_body::Body>(
     shared: Arc<Shared>,
     request: Request<B>,
-) -> Result<Response<ResponseBody>, ConnectionDropped>
-where
-    B: http_body::Body,
-{
+) -> Result<Response<ResponseBody>, ConnectionDropped> {
     let (head, body) = request.into_parts();
     let request = TokenRequest::read(head, read(body).await.as_ref());
     Ok(request.revoke(&shared).map(ResponseBody::new))
 }
 
-async fn resource<B>(
+async fn resource<B: http_body::Body>(
     shared: Arc<Shared>,
     request: Request<B>,
-) -> Result<Response<ResponseBody>, ConnectionDropped>
-where
-    B: http_body::Body,
-{
+) -> Result<Response<ResponseBody>, ConnectionDropped> {
     let visit = Visit::to_resource(&shared);
     let fault = shared.resource_faults.take();
     let (head, body) = request.into_parts();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, PRAGMA, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use super::client::Unauthenticated;
 use super::form::Form;
@@ -134,10 +134,8 @@ impl Refusal {
     }
 
     fn into_response(self) -> Response<Bytes> {
-        let mut body = Map::new();
-        body.insert("error".into(), self.code.into());
-        body.insert("error_description".into(), self.description.into());
-        let mut response = json(self.status, body);
+        let body = json!({ "error": self.code, "error_description": self.description });
+        let mut response = response(self.status, &body);
         let headers = response.headers_mut();
         match self.status {
             StatusCode::UNAUTHORIZED => {
@@ -182,20 +180,21 @@ impl From<Denied> for Refusal {
 /// A successful response (RFC 6749 §5.1).
 fn granted_response(shared: &Shared, granted: Granted) -> Response<Bytes> {
     let rules = &shared.config.rules;
-    let mut body = Map::new();
-    body.insert("access_token".into(), granted.access_token.into());
-    body.insert("token_type".into(), "Bearer".into());
-    body.insert("expires_in".into(), seconds(rules.access_token_lifetime));
+    let mut body = json!({
+        "access_token": granted.access_token,
+        "token_type": "Bearer",
+        "expires_in": seconds(rules.access_token_lifetime),
+    });
     if let Some(token) = granted.refresh_token {
-        body.insert("refresh_token".into(), token.into());
+        body["refresh_token"] = token.into();
         if let Some(lifetime) = rules.refresh_token_lifetime {
-            body.insert("refresh_token_expires_in".into(), seconds(lifetime));
+            body["refresh_token_expires_in"] = seconds(lifetime);
         }
     }
     if let Some(scope) = granted.scope {
-        body.insert("scope".into(), scope.into());
+        body["scope"] = scope.into();
     }
-    json(StatusCode::OK, body)
+    response(StatusCode::OK, &body)
 }
 
 fn seconds(lifetime: std::time::Duration) -> Value {
@@ -205,8 +204,8 @@ fn seconds(lifetime: std::time::Duration) -> Value {
     }
 }
 
-fn json(status: StatusCode, body: Map<String, Value>) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(Value::from(body).to_string()));
+fn response(status: StatusCode, body: &Value) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -274,7 +274,7 @@ impl TokenSet {
     }
 
     /// Returns all further fields with their names.
-    #[cfg(any(feature = "oauth2", feature = "store"))]
+    #[cfg(feature = "store")]
     pub(crate) fn extras(&self) -> impl Iterator<Item = (&str, &str)> {
         self.inner.extra.iter().map(|(name, value)| (&**name, value.expose()))
     }
