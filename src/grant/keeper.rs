@@ -150,10 +150,9 @@ impl Keeper {
         let is_due = self.with(|ledger| ledger.unsaved.is_some() || ledger.not_made.is_some());
         let Some(store) = self.store.as_ref().filter(|_| is_due) else { return Ok(false) };
         let mut notes = Notes::default();
-        match self.load(Access::Stored(store, None), &self.setup(), &mut notes).await {
-            Ok(_) => Ok(notes.is_saved),
-            Err(failure) => Err(failure.into_error()),
-        }
+        let access = Access::Stored(store, None);
+        self.load(access, &self.setup(), &mut notes).await.map_err(Failure::into_error)?;
+        Ok(notes.is_saved)
     }
 
     /// Begins a new session with these tokens, or without any.
@@ -171,12 +170,9 @@ impl Keeper {
         let refresh_token = tokens.as_ref().and_then(TokenSet::refresh_token).cloned();
         self.begin_session(id, tokens, &setup);
         let is_overtaken = || self.with(|ledger| ledger.is_overtaken(id));
-        if let Some(store) = self.store.as_ref().filter(|_| !is_overtaken())
-            && let Err(failure) =
-                self.load(Access::Stored(store, None), &setup, &mut Notes::default()).await
-        {
-            self.with(Ledger::session_is_late);
-            return Err(failure.into_error());
+        if let Some(store) = self.store.as_ref().filter(|_| !is_overtaken()) {
+            let (access, mut notes) = (Access::Stored(store, None), Notes::default());
+            self.load(access, &setup, &mut notes).await.map_err(Failure::into_error)?;
         }
         match is_overtaken() {
             // It would be an error when the token is sent, perhaps an hour later.

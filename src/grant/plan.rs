@@ -98,7 +98,6 @@ pub(super) fn plan(
     let has = ledger.held.filter(|held| wish.has == Some(held.id));
     let is_newer = has.is_none_or(|has| record.access_position() > has.place.position);
     let token = sendable(record, setup);
-    let fate = token.map_or(Fate::Unused, |token| record.fate(token));
     let previous = record.current.as_ref().map(|current| current.tokens_at(now));
     if let Some(tokens) = &previous
         && is_newer
@@ -115,7 +114,7 @@ pub(super) fn plan(
             (None, false) => ask(previous, Err(Missing::None)),
         };
     };
-    let open = match fate {
+    let open = match record.fate(token) {
         Fate::Refused => return ask_without(Missing::Refused),
         Fate::Superseded => return ask_without(Missing::Superseded),
         _ if !setup.rotates => return ask(previous, Ok(token.clone())),

@@ -328,11 +328,6 @@ impl Refresh<'_> {
                 None => next.next(),
                 Some(stored) => match fetched.after(&stored) {
                     Ok(after) => after,
-                    // Another task of this process found it unsaved and has saved it.
-                    Err(_) if stored.has_set_of(next) => {
-                        *next = stored;
-                        return Ok(Ok(()));
-                    }
                     Err(overtaken) => return Ok(Err(overtaken)),
                 },
             };

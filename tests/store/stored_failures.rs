@@ -591,6 +591,27 @@ async fn worker_frozen_after_sending_saves_its_successor_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn answer_that_a_later_one_has_overtaken_is_not_saved_later() {
+    let world = graceful();
+    let [slow, other] = [world.worker(), world.worker()];
+    let paused = slow.store.pause(Step::SaveTokens);
+    let fetching = tokio::spawn({
+        let slow = slow.clone();
+        async move { slow.access().await }
+    });
+    let go = paused.reached().await;
+    slow.store.expire_lock();
+    sleep(SECOND).await;
+    let later = other.access().await;
+    let record = world.json().await;
+    go.send(()).unwrap();
+    assert_eq!(fetching.await.unwrap(), later);
+    slow.flush().await.unwrap();
+    assert_eq!(world.json().await, record);
+    assert_eq!(slow.access().await, later);
+}
+
+#[tokio::test(start_paused = true)]
 async fn token_endpoint_slower_than_the_lease_costs_nothing() {
     let world = World::new();
     let [slow, other] = [world.worker(), world.worker()];

@@ -113,6 +113,14 @@ fn only_a_newer_set_that_works_is_used() {
 }
 
 #[test]
+fn edited_access_revision_makes_a_set_no_newer_than_its_record() {
+    let mut edited = record(3);
+    edited.current.as_mut().unwrap().access_revision = Some(9);
+    let found = planned(&edited, &holds(3), &wish(Cause::Rejected), &setup(), start());
+    assert_eq!(found, "send t3");
+}
+
+#[test]
 fn leeway_is_that_of_the_policy() {
     for leeway in [0, 10, 60, 400] {
         let setup = Setup { leeway: Leeway(Duration::from_secs(leeway)), ..setup() };
@@ -384,10 +392,13 @@ fn fallback_login_supersedes_the_denied_refresh_token() {
 
     let configured = RefreshToken::new("configured");
     let mut first = first(&setup());
+    let refused = first.refuse(&configured);
     first.send(&configured, start());
-    let next = log_in_by_source(&first, alone());
-    assert_eq!(next.fate(&configured), Fate::Superseded);
-    assert_eq!(next.position(), Position { epoch: 1, revision: 1 });
+    for record in [first, refused] {
+        let next = log_in_by_source(&record, alone());
+        assert_eq!(next.fate(&configured), Fate::Superseded);
+        assert_eq!(next.position(), Position { epoch: 1, revision: 1 });
+    }
 }
 
 #[test]
@@ -478,7 +489,30 @@ fn access_token_without_an_end_is_not_waited_for() {
     assert_eq!(found, "send endless");
 }
 
+#[test]
+fn refusal_of_an_earlier_token_changes_no_newer_record() {
+    let mut ledger = knows(3, None);
+    ledger.refused(&record(2), &RefreshToken::new("refresh-t2"));
+    assert!(ledger.record.is_some_and(|record| record.refused.is_none()));
+    assert!(ledger.unsaved.is_none());
+}
+
+#[test]
+fn attempt_of_an_earlier_refresh_changes_no_newer_record() {
+    let mut ledger = knows(3, None);
+    ledger.attempted(&with_attempts(&record(2), 1, start()));
+    assert_eq!(ledger.position(), Position { epoch: 1, revision: 3 });
+}
+
 // ===== what is due =====
+
+#[test]
+fn binding_of_an_unused_record_leaves_a_log_in_unsaved() {
+    let mut ledger = session(Some(set("login")), start(), Begun::Now);
+    let (of, bound) = (ledger.write_id(), first(&setup()));
+    assert!(!ledger.written(&bound, false, of));
+    assert_eq!((ledger.write_id(), ledger.unsaved.is_some()), (of, true));
+}
 
 #[test]
 fn restored_record_is_in_doubt_only_if_a_token_may_rotate() {

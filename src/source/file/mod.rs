@@ -5,7 +5,6 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +58,7 @@ use crate::token::{AccessToken, TokenSet};
 /// [transient](TokenError::is_transient). A file without read permission, or with other content than a token, is
 /// [misconfigured](TokenError::is_misconfigured). A rejected token that is still in the file is transient, since the program that
 /// writes the file has yet to replace it.
+#[derive(Debug)]
 #[must_use]
 pub struct TokenFile {
     path: PathBuf,
@@ -179,16 +179,6 @@ impl TokenSource for TokenFile {
 impl Clone for TokenFile {
     fn clone(&self) -> Self {
         Self { path: self.path.clone(), seen: Arc::default(), ..*self }
-    }
-}
-
-impl fmt::Debug for TokenFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenFile")
-            .field("path", &self.path)
-            .field("reread_every", &self.reread_every)
-            .field("allows_everyone", &self.allows_everyone)
-            .finish_non_exhaustive()
     }
 }
 
