@@ -50,14 +50,22 @@ pub trait Clock: Send + Sync + 'static {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Timestamp {
-    monotonic: Duration,
-    wall: Duration,
+    monotonic: Nanoseconds,
+    /// Since 1970.
+    wall: Nanoseconds,
+}
+
+/// Nanoseconds, enough for 584 years: half as large as a `Duration`, and compared at once.
+type Nanoseconds = u64;
+
+fn nanoseconds(duration: Duration) -> Nanoseconds {
+    u64::try_from(duration.as_nanos()).unwrap_or(Nanoseconds::MAX)
 }
 
 impl Timestamp {
     /// Creates a reading from the time since a fixed but arbitrary moment, and the time of day.
     ///
-    /// A time of day before 1970 counts as 1970.
+    /// A time of day before 1970 counts as 1970, and one after July 2554 as that month.
     ///
     /// # Examples
     ///
@@ -69,37 +77,36 @@ impl Timestamp {
     /// assert_eq!(now.wall(), SystemTime::UNIX_EPOCH);
     /// ```
     pub fn new(monotonic: Duration, wall: SystemTime) -> Self {
-        Self { monotonic, wall: since_epoch(wall) }
+        Self { monotonic: nanoseconds(monotonic), wall: nanoseconds(since_epoch(wall)) }
     }
 
     /// Returns the time since a fixed but arbitrary moment. It never decreases.
     pub fn monotonic(&self) -> Duration {
-        self.monotonic
+        Duration::from_nanos(self.monotonic)
     }
 
     /// Returns the time since 1970-01-01T00:00:00Z. It decreases if the clock is set back.
     pub fn since_epoch(&self) -> Duration {
-        self.wall
+        Duration::from_nanos(self.wall)
     }
 
     /// Returns a reading that leaves room for adding any pause, since a clock may return anything.
     pub(crate) fn bounded(self) -> Self {
-        let most = Duration::from_secs(u64::MAX / 4);
+        let most = Nanoseconds::MAX / 2;
         Self { monotonic: self.monotonic.min(most), wall: self.wall.min(most) }
     }
 
     /// Returns the time of day.
     pub fn wall(&self) -> SystemTime {
-        // A reading was made of a `SystemTime` and fits into one. A year beyond the range of the type counts as 1970.
-        SystemTime::UNIX_EPOCH.checked_add(self.wall).unwrap_or(SystemTime::UNIX_EPOCH)
+        SystemTime::UNIX_EPOCH + self.since_epoch()
     }
 }
 
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Timestamp")
-            .field("monotonic", &self.monotonic)
-            .field("since_epoch", &self.wall)
+            .field("monotonic", &self.monotonic())
+            .field("since_epoch", &self.since_epoch())
             .finish()
     }
 }
@@ -112,30 +119,32 @@ pub(crate) fn since_epoch(wall: SystemTime) -> Duration {
 /// A moment on both clocks. It has come as soon as either clock has reached it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deadline {
-    pub(crate) monotonic: Duration,
-    wall: Duration,
+    monotonic: Nanoseconds,
+    wall: Nanoseconds,
 }
 
 impl Deadline {
-    pub(crate) const NEVER: Self = Self { monotonic: Duration::MAX, wall: Duration::MAX };
-    pub(crate) const PAST: Self = Self { monotonic: Duration::ZERO, wall: Duration::ZERO };
+    pub(crate) const NEVER: Self = Self { monotonic: Nanoseconds::MAX, wall: Nanoseconds::MAX };
+    pub(crate) const PAST: Self = Self { monotonic: 0, wall: 0 };
 
     pub(crate) fn after(now: Timestamp, pause: Duration) -> Self {
+        let pause = nanoseconds(pause);
         Self {
-            monotonic: now.monotonic().saturating_add(pause),
-            wall: now.since_epoch().saturating_add(pause),
+            monotonic: now.monotonic.saturating_add(pause),
+            wall: now.wall.saturating_add(pause),
         }
     }
 
     /// Returns the end of a pause that only the monotonic clock measures.
     pub(crate) fn monotonic(now: Timestamp, pause: Duration) -> Self {
-        Self { monotonic: now.monotonic().saturating_add(pause), wall: Duration::MAX }
+        Self { wall: Nanoseconds::MAX, ..Self::after(now, pause) }
     }
 
     pub(crate) fn before(self, pause: Duration) -> Self {
         if self == Self::NEVER {
             return self;
         }
+        let pause = nanoseconds(pause);
         Self {
             monotonic: self.monotonic.saturating_sub(pause),
             wall: self.wall.saturating_sub(pause),
@@ -147,18 +156,20 @@ impl Deadline {
     }
 
     pub(crate) fn has_come(self, now: Timestamp) -> bool {
-        // A clock may read `Duration::MAX`, which is not after `NEVER` either.
-        self != Self::NEVER && (now.monotonic() >= self.monotonic || now.since_epoch() >= self.wall)
+        // A clock may read the highest number, which is not after `NEVER` either.
+        self != Self::NEVER && (now.monotonic >= self.monotonic || now.wall >= self.wall)
     }
 
     /// Returns the time left, or `None` if it never comes.
     pub(crate) fn left(self, now: Timestamp) -> Option<Duration> {
-        (self != Self::NEVER).then(|| {
-            min(
-                self.monotonic.saturating_sub(now.monotonic()),
-                self.wall.saturating_sub(now.since_epoch()),
-            )
-        })
+        let monotonic = self.monotonic.saturating_sub(now.monotonic);
+        let left = min(monotonic, self.wall.saturating_sub(now.wall));
+        (self != Self::NEVER).then_some(Duration::from_nanos(left))
+    }
+
+    /// Returns how long ago the monotonic clock has reached it.
+    pub(crate) fn overdue(self, now: Timestamp) -> Duration {
+        Duration::from_nanos(now.monotonic.saturating_sub(self.monotonic))
     }
 }
 
@@ -171,14 +182,14 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         use rustix::time::{ClockId, Timespec, clock_gettime};
 
-        let duration = |time: Timespec| {
+        let nanoseconds = |time: Timespec| {
             let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-            let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
-            Duration::new(seconds, nanoseconds)
+            let rest = u64::try_from(time.tv_nsec).unwrap_or_default();
+            seconds.saturating_mul(1_000_000_000).saturating_add(rest)
         };
         Timestamp {
-            monotonic: duration(clock_gettime(ClockId::MonotonicCoarse)),
-            wall: duration(clock_gettime(ClockId::RealtimeCoarse)),
+            monotonic: nanoseconds(clock_gettime(ClockId::MonotonicCoarse)),
+            wall: nanoseconds(clock_gettime(ClockId::RealtimeCoarse)),
         }
     }
 }
@@ -236,7 +247,7 @@ mod tests {
 
     #[test]
     fn deadline_that_never_comes_does_not_come_at_the_end_of_time() {
-        let end = Timestamp { monotonic: Duration::MAX, wall: Duration::MAX };
+        let end = Timestamp { monotonic: Nanoseconds::MAX, wall: Nanoseconds::MAX };
         assert!(!Deadline::NEVER.has_come(end));
         assert!(!Deadline::NEVER.before(Duration::MAX).has_come(end));
         assert_eq!(Deadline::NEVER.left(end), None);

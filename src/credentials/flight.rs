@@ -88,8 +88,7 @@ impl Flight {
     pub(super) fn is_lost(&mut self, now: Timestamp, timing: &Timing) -> bool {
         if self.lost.has_come(now) && !self.was_overdue {
             self.was_overdue = true;
-            let overdue = now.monotonic().saturating_sub(self.lost.monotonic);
-            if overdue >= timing.timeout {
+            if self.lost.overdue(now) >= timing.timeout {
                 self.lost = Deadline::monotonic(now, timing.timeout);
             }
         }

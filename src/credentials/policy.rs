@@ -2,7 +2,7 @@
 
 use std::cmp::min;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -55,7 +55,11 @@ pub struct RefreshPolicy {
 
 impl Default for RefreshPolicy {
     fn default() -> Self {
-        Self { timing: Arc::default(), runtime: None, clock: Arc::new(SystemClock) }
+        static DEFAULT: LazyLock<(Arc<Timing>, Arc<dyn Clock>)> =
+            LazyLock::new(|| (Arc::default(), Arc::new(SystemClock)));
+
+        let (timing, clock) = DEFAULT.clone();
+        Self { timing, runtime: None, clock }
     }
 }
 
