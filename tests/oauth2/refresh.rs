@@ -570,8 +570,11 @@ async fn uncounted_second_request_leaves_the_outcome_unknown() {
             assert!(shown.contains("connection reset; when sent again, "), "{shown}");
         }
     }
-    for client in graceful(30, || [reset(), answer(400, r#"{"error":"invalid_grant"}"#)]) {
-        assert!(client.credentials.tokens().await.unwrap_err().is_denied());
+    for code in ["invalid_grant", "interaction_required"] {
+        let denied = || answer(400, format!(r#"{{"error":"{code}"}}"#));
+        for client in graceful(30, || [reset(), denied()]) {
+            assert!(client.credentials.tokens().await.unwrap_err().is_denied(), "{code}");
+        }
     }
 }
 
