@@ -37,7 +37,7 @@ pub(super) fn due(
 
 /// Decides what a record must contain besides the changes that are unsaved.
 pub(super) fn upkeep(stored: &Record, ledger: &Ledger, setup: &Setup) -> Due {
-    if let Some((by, before)) = &ledger.not_made
+    if let Some((by, before)) = ledger.not_made.as_deref()
         && stored.sent.as_ref().is_some_and(|sent| sent.by == *by)
     {
         let mut next = stored.next();

@@ -13,9 +13,9 @@ pub(super) struct Ledger {
     pub(super) record: Option<Record>,
     pub(super) unsaved: Option<Unsaved>,
     /// An attempt that was recorded and not made, and the attempts before it: to be taken back.
-    pub(super) not_made: Option<(WriteId, Option<Sent>)>,
+    pub(super) not_made: Option<Box<(WriteId, Option<Sent>)>>,
     /// The attempt that this process is making, and until when it counts as under way.
-    pub(super) sending: Option<(WriteId, Deadline)>,
+    pub(super) sending: Option<Box<(WriteId, Deadline)>>,
     /// The last attempt that this process has recorded.
     pub(super) ours: Option<WriteId>,
     /// The token set that the credentials have.
@@ -175,7 +175,7 @@ impl Ledger {
             self.unsaved.take_if(|unsaved| *unsaved == Unsaved::Fate);
         }
         // One that the store may have comes first: this attempt was then made without the store.
-        self.not_made.get_or_insert((by, before));
+        self.not_made.get_or_insert_with(|| Box::new((by, before)));
     }
 
     /// Notes that the server has refused the refresh token of this record.

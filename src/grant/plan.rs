@@ -121,7 +121,7 @@ pub(super) fn plan(
         Fate::Unused => return send(record, previous, token, None, now),
         Fate::Sent(open) => open,
     };
-    if ledger.sending.is_some_and(|(by, until)| by == open.by && !until.has_come(at)) {
+    if ledger.sending.as_deref().is_some_and(|(by, until)| *by == open.by && !until.has_come(at)) {
         return Plan::Fail(TokenError::ambiguous(
             "this refresh token is being sent already, and the answer is still to come",
         ));

@@ -171,7 +171,8 @@ impl Refresh<'_> {
                 Err(Failure::Conflict) => return Ok(None),
                 Err(failure) => {
                     // It may have been saved nevertheless.
-                    self.keeper.with(|ledger| ledger.not_made = Some((next.write_id, before)));
+                    self.keeper
+                        .with(|ledger| ledger.not_made = Some(Box::new((next.write_id, before))));
                     return Err(failure);
                 }
             }
@@ -402,7 +403,7 @@ impl<'a> Sending<'a> {
     fn begin(keeper: &'a Keeper, by: WriteId) -> Self {
         // A step of the wall clock must not make it look ended.
         let until = Deadline::monotonic(keeper.now(), LONGEST_FETCH);
-        keeper.with(|ledger| ledger.sending = Some((by, until)));
+        keeper.with(|ledger| ledger.sending = Some(Box::new((by, until))));
         Self { keeper, by }
     }
 
@@ -426,7 +427,7 @@ impl<'a> Sending<'a> {
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
-        self.keeper.with(|ledger| ledger.sending.take_if(|(by, _)| *by == self.by));
+        self.keeper.with(|ledger| ledger.sending.take_if(|sending| sending.0 == self.by));
     }
 }
 

@@ -154,7 +154,7 @@ fn attempt_that_this_process_is_making_is_not_repeated() {
     let record = with_attempts(&record(3), 1, start());
     let by = record.sent.as_ref().unwrap().by;
     let until = Deadline::monotonic(at(start()), LONGEST_FETCH);
-    let ledger = Ledger { sending: Some((by, until)), ours: Some(by), ..holds(3) };
+    let ledger = Ledger { sending: Some(Box::new((by, until))), ours: Some(by), ..holds(3) };
     let wish = Wish { may_risk: true, ..wish(Cause::Expired) };
     assert_eq!(planned(&record, &ledger, &wish, &setup(), start()), "ambiguous");
     // The wall clock may be set meanwhile.
@@ -470,7 +470,8 @@ fn attempt_is_about_its_own_token_and_taken_back_by_its_own_writer() {
     let sent = with_attempts(&record(3), 1, start());
     let by = sent.sent.as_ref().unwrap().by;
     let before = Sent { attempts: 7, ..sent.sent.clone().unwrap() };
-    let not_made = |by| Ledger { not_made: Some((by, Some(before.clone()))), ..Ledger::default() };
+    let not_made =
+        |by| Ledger { not_made: Some(Box::new((by, Some(before.clone())))), ..Ledger::default() };
     assert!(matches!(due_of(&sent, &not_made(WriteId::random())), Due::Nothing));
     assert_eq!(written(&sent, &not_made(by)).sent, Some(before.clone()));
 
