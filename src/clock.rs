@@ -55,7 +55,8 @@ pub struct Timestamp {
     wall: Nanoseconds,
 }
 
-/// Nanoseconds, enough for 584 years: half as large as a `Duration`, and compared at once.
+/// Nanoseconds, enough for 584 years: half as large as a `Duration`, and compared at once. Half of them are for pauses: see
+/// [`Timestamp::bounded`].
 type Nanoseconds = u64;
 
 fn nanoseconds(duration: Duration) -> Nanoseconds {
@@ -65,7 +66,8 @@ fn nanoseconds(duration: Duration) -> Nanoseconds {
 impl Timestamp {
     /// Creates a reading from the time since a fixed but arbitrary moment, and the time of day.
     ///
-    /// A time of day before 1970 counts as 1970, and one after July 2554 as that month.
+    /// The moment must be less than 292 years ago. For an earlier one, time would stand still. A time of day before 1970
+    /// counts as 1970, and one after July 2554 as that month.
     ///
     /// # Examples
     ///
