@@ -1,13 +1,13 @@
-//! A lock for plain data.
+//! A lock that a panic does not poison.
 
 use std::sync::{MutexGuard, PoisonError};
 
 /// A mutex that a panic does not poison.
 ///
-/// It is held for a moment, and never across an await. The value is consistent between two statements, so that a panic of the code
-/// that holds it leaves nothing half done.
+/// It is held for a moment, and never across an await. Code that holds it leaves the value consistent, also if it panics: it changes
+/// plain data, or it clones a service or asks a body for its length, which are code of others and change nothing.
 #[derive(Debug, Default)]
-#[expect(clippy::disallowed_types, reason = "all others use this one")]
+#[expect(clippy::disallowed_types, reason = "the others use this one")]
 pub(crate) struct Lock<T>(std::sync::Mutex<T>);
 
 impl<T> Lock<T> {
