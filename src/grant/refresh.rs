@@ -327,6 +327,13 @@ impl Refresh<'_> {
             *next = match stored {
                 // The store has lost the parent.
                 None => next.next(),
+                // The save has counted, and another process has written the record since.
+                Some(stored)
+                    if stored.current.as_ref().is_some_and(|it| it.is(&fetched.current)) =>
+                {
+                    *next = stored;
+                    return Ok(Ok(()));
+                }
                 Some(stored) => match fetched.after(&stored) {
                     Ok(after) => after,
                     Err(overtaken) => return Ok(Err(overtaken)),

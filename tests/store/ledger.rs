@@ -14,7 +14,7 @@ use http_body_util::Full;
 use tokio::sync::{mpsc, oneshot};
 use tokio_test::{assert_pending, task};
 use tower::{ServiceBuilder, ServiceExt as _};
-use tower_refresh::store::{MemoryStore, TokenStore as _};
+use tower_refresh::store::{MemoryStore, StoreError, StoredTokens, TokenStore, WriteId};
 use tower_refresh::testing::{ManualClock, TokioClock};
 use tower_refresh::{
     Credentials, Event, OnUnavailable, RefreshLayer, RefreshPolicy, Renewal, TokenError, TokenSet,
@@ -255,6 +255,58 @@ async fn refresh_token_of_a_late_useless_answer_is_kept() {
     while let Some(Some(event)) = events.recv().now_or_never() {
         assert!(!matches!(event, Event::Unsaved { .. }), "there is no store");
     }
+}
+
+/// A store whose answer to one save is lost. Another process then writes the same token set again, for example with an intent.
+#[derive(Clone)]
+struct Busy(MemoryStore, &'static str);
+
+impl TokenStore for Busy {
+    type Lock = <MemoryStore as TokenStore>::Lock;
+
+    async fn lock(&self, wait: Duration) -> Result<Self::Lock, StoreError> {
+        self.0.lock(wait).await
+    }
+
+    async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
+        self.0.load().await
+    }
+
+    async fn save(
+        &self,
+        record: &StoredTokens,
+        replaces: Option<WriteId>,
+    ) -> Result<(), StoreError> {
+        self.0.save(record, replaces).await?;
+        let mut json: serde_json::Value = serde_json::from_slice(&record.to_json()?).unwrap();
+        if !json.to_string().contains(self.1) {
+            return Ok(());
+        }
+        json["write_id"] = "00000000000000000000000000000001".into();
+        let again = StoredTokens::from_json(json.to_string().as_bytes())?;
+        self.0.save(&again, Some(record.write_id())).await?;
+        Err(StoreError::unavailable("the answer was lost"))
+    }
+}
+
+#[tokio::test]
+async fn saved_tokens_of_a_fallback_are_used_without_a_lifetime() {
+    let log_in = source_fn(|_| async {
+        Ok(TokenSet::bearer("logged-in")?
+            .with_expires_in(Duration::ZERO)
+            .with_refresh_token("login"))
+    });
+    let (server, clock) = (Scripted::default(), ManualClock::new());
+    let credentials = Credentials::builder(server.grant(&clock, "first").or_else(log_in))
+        .store(Busy(MemoryStore::new(), "logged-in"))
+        .clock(clock.clone())
+        .build();
+    server.answers(issued(1, 600));
+    credentials.warm_up().await.unwrap();
+    clock.advance(600 * SECOND);
+    server.answers(refused());
+    let tokens = credentials.tokens().await.unwrap();
+    assert_eq!(tokens.access_token().expose_secret(), "logged-in");
 }
 
 #[tokio::test]
