@@ -50,24 +50,25 @@ pub trait Clock: Send + Sync + 'static {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Timestamp {
-    monotonic: Nanoseconds,
+    monotonic: Microseconds,
     /// Since 1970.
-    wall: Nanoseconds,
+    wall: Microseconds,
 }
 
-/// Nanoseconds, enough for 584 years: half as large as a `Duration`, and compared at once. Half of them are for pauses: see
-/// [`Timestamp::bounded`].
-type Nanoseconds = u64;
+/// A number of microseconds: half as large as a `Duration`, and compared at once.
+type Microseconds = u64;
 
-fn nanoseconds(duration: Duration) -> Nanoseconds {
-    u64::try_from(duration.as_nanos()).unwrap_or(Nanoseconds::MAX)
+fn microseconds(duration: Duration) -> Microseconds {
+    u64::try_from(duration.as_micros()).unwrap_or(Microseconds::MAX)
 }
+
+/// The latest reading, after 292,000 years: a clock may return anything, and there must be room for adding any pause.
+const LATEST: Microseconds = Microseconds::MAX / 2;
 
 impl Timestamp {
     /// Creates a reading from the time since a fixed but arbitrary moment, and the time of day.
     ///
-    /// The moment must be less than 292 years ago. For an earlier one, time would stand still. A time of day before 1970
-    /// counts as 1970, and one after July 2554 as that month.
+    /// Both are kept in whole microseconds. A time of day before 1970 counts as 1970.
     ///
     /// # Examples
     ///
@@ -79,27 +80,23 @@ impl Timestamp {
     /// assert_eq!(now.wall(), SystemTime::UNIX_EPOCH);
     /// ```
     pub fn new(monotonic: Duration, wall: SystemTime) -> Self {
-        Self { monotonic: nanoseconds(monotonic), wall: nanoseconds(since_epoch(wall)) }
+        let reading = |duration| microseconds(duration).min(LATEST);
+        Self { monotonic: reading(monotonic), wall: reading(since_epoch(wall)) }
     }
 
     /// Returns the time since a fixed but arbitrary moment. It never decreases.
     pub fn monotonic(&self) -> Duration {
-        Duration::from_nanos(self.monotonic)
+        Duration::from_micros(self.monotonic)
     }
 
     /// Returns the time since 1970-01-01T00:00:00Z. It decreases if the clock is set back.
     pub fn since_epoch(&self) -> Duration {
-        Duration::from_nanos(self.wall)
-    }
-
-    /// Returns a reading that leaves room for adding any pause, since a clock may return anything.
-    pub(crate) fn bounded(self) -> Self {
-        let most = Nanoseconds::MAX / 2;
-        Self { monotonic: self.monotonic.min(most), wall: self.wall.min(most) }
+        Duration::from_micros(self.wall)
     }
 
     /// Returns the time of day.
     pub fn wall(&self) -> SystemTime {
+        // A reading is made of a `SystemTime` and no later than that, so that it fits into one.
         SystemTime::UNIX_EPOCH + self.since_epoch()
     }
 }
@@ -121,16 +118,16 @@ pub(crate) fn since_epoch(wall: SystemTime) -> Duration {
 /// A moment on both clocks. It has come as soon as either clock has reached it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deadline {
-    monotonic: Nanoseconds,
-    wall: Nanoseconds,
+    monotonic: Microseconds,
+    wall: Microseconds,
 }
 
 impl Deadline {
-    pub(crate) const NEVER: Self = Self { monotonic: Nanoseconds::MAX, wall: Nanoseconds::MAX };
+    pub(crate) const NEVER: Self = Self { monotonic: Microseconds::MAX, wall: Microseconds::MAX };
     pub(crate) const PAST: Self = Self { monotonic: 0, wall: 0 };
 
     pub(crate) fn after(now: Timestamp, pause: Duration) -> Self {
-        let pause = nanoseconds(pause);
+        let pause = microseconds(pause);
         Self {
             monotonic: now.monotonic.saturating_add(pause),
             wall: now.wall.saturating_add(pause),
@@ -139,14 +136,14 @@ impl Deadline {
 
     /// Returns the end of a pause that only the monotonic clock measures.
     pub(crate) fn monotonic(now: Timestamp, pause: Duration) -> Self {
-        Self { wall: Nanoseconds::MAX, ..Self::after(now, pause) }
+        Self { wall: Microseconds::MAX, ..Self::after(now, pause) }
     }
 
     pub(crate) fn before(self, pause: Duration) -> Self {
         if self == Self::NEVER {
             return self;
         }
-        let pause = nanoseconds(pause);
+        let pause = microseconds(pause);
         Self {
             monotonic: self.monotonic.saturating_sub(pause),
             wall: self.wall.saturating_sub(pause),
@@ -166,12 +163,12 @@ impl Deadline {
     pub(crate) fn left(self, now: Timestamp) -> Option<Duration> {
         let monotonic = self.monotonic.saturating_sub(now.monotonic);
         let left = min(monotonic, self.wall.saturating_sub(now.wall));
-        (self != Self::NEVER).then_some(Duration::from_nanos(left))
+        (self != Self::NEVER).then_some(Duration::from_micros(left))
     }
 
     /// Returns how long ago the monotonic clock has reached it.
     pub(crate) fn overdue(self, now: Timestamp) -> Duration {
-        Duration::from_nanos(now.monotonic.saturating_sub(self.monotonic))
+        Duration::from_micros(now.monotonic.saturating_sub(self.monotonic))
     }
 }
 
@@ -184,14 +181,14 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         use rustix::time::{ClockId, Timespec, clock_gettime};
 
-        let nanoseconds = |time: Timespec| {
+        let microseconds = |time: Timespec| {
             let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-            let rest = u64::try_from(time.tv_nsec).unwrap_or_default();
-            seconds.saturating_mul(1_000_000_000).saturating_add(rest)
+            let rest = u64::try_from(time.tv_nsec).unwrap_or_default() / 1_000;
+            seconds.saturating_mul(1_000_000).saturating_add(rest).min(LATEST)
         };
         Timestamp {
-            monotonic: nanoseconds(clock_gettime(ClockId::MonotonicCoarse)),
-            wall: nanoseconds(clock_gettime(ClockId::RealtimeCoarse)),
+            monotonic: microseconds(clock_gettime(ClockId::MonotonicCoarse)),
+            wall: microseconds(clock_gettime(ClockId::RealtimeCoarse)),
         }
     }
 }
@@ -248,8 +245,21 @@ mod tests {
     }
 
     #[test]
+    fn clock_that_counts_from_the_year_one_goes_on() {
+        let begin = Duration::from_secs(2026 * 365 * 86_400);
+        let at = |seconds| {
+            let passed = Duration::from_secs(seconds);
+            Timestamp::new(begin + passed, SystemTime::UNIX_EPOCH + begin + passed)
+        };
+        for deadline in [Deadline::monotonic, Deadline::after] {
+            let deadline = deadline(at(0), Duration::from_secs(5));
+            assert!(!deadline.has_come(at(4)) && deadline.has_come(at(5)));
+        }
+    }
+
+    #[test]
     fn deadline_that_never_comes_does_not_come_at_the_end_of_time() {
-        let end = Timestamp { monotonic: Nanoseconds::MAX, wall: Nanoseconds::MAX };
+        let end = Timestamp { monotonic: Microseconds::MAX, wall: Microseconds::MAX };
         assert!(!Deadline::NEVER.has_come(end));
         assert!(!Deadline::NEVER.before(Duration::MAX).has_come(end));
         assert_eq!(Deadline::NEVER.left(end), None);

@@ -176,8 +176,7 @@ impl Credentials {
     pub(crate) fn with_fresh<T>(&self, borrow: impl FnOnce(&Arc<Issued>) -> T) -> Option<T> {
         let published = self.shared.published.load();
         let Published { issued, until } = &**published.as_ref()?;
-        let now = self.shared.policy.clock.now();
-        (!until.has_come(now)).then(|| borrow(issued))
+        (!until.has_come(self.now())).then(|| borrow(issued))
     }
 
     /// A response accepted the token of this generation.
@@ -283,7 +282,7 @@ impl Credentials {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.shared.policy.clock.now().bounded()
+        self.shared.policy.clock.now()
     }
 
     pub(super) fn timer(&self, duration: Duration) -> Option<Sleep> {

@@ -323,7 +323,7 @@ impl Keeper {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.clock.now().bounded()
+        self.clock.now()
     }
 
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Ledger) -> T) -> T {
