@@ -21,8 +21,9 @@ use crate::replay::{ByType, Retry};
 /// Attaches an access token to requests, and refreshes it when it expires or is rejected: the service of
 /// [`RefreshLayer`](crate::RefreshLayer).
 ///
-/// The inner service must be `Clone`. For one that is not, add a `tower::buffer::BufferLayer` between the two. A second attempt is
-/// sent through a clone of it that was made when it was layered. If a service changes, layer it again.
+/// The inner service must be `Clone`. For one that is not, add a `tower::buffer::BufferLayer` between the two. When it is
+/// layered, one clone of it is kept, and each second attempt is sent through a clone of that one. If you change a service, layer it
+/// again. The kept clone lives until the layered service, its clones and their response futures are dropped.
 ///
 /// `S` is how a request finds its credentials, `C` how a response is classified, and `R` how a body is sent again. With the
 /// defaults, a struct field is `Refresh<HttpClient>`.
@@ -57,7 +58,7 @@ use crate::replay::{ByType, Retry};
 /// | Bound | Remedy |
 /// |---|---|
 /// | The body does not implement [`ReplayBody`](crate::ReplayBody). | `fn check(body: MyBody) -> impl ReplayBody { body }` makes the compiler explain it. Wrap the body in a [`Replayable`](crate::Replayable), or see [`replay`](crate::replay). |
-/// | The inner service is not `Clone`. | Add a `tower::buffer::BufferLayer` below this layer. |
+/// | The inner service is not `Clone`, which is also reported where it is layered. | Add a `tower::buffer::BufferLayer` below this layer. |
 /// | The inner service does not take an `http::Request`, like reqwest's client. | Wrap it in a `ReqwestService` (feature `reqwest`). |
 ///
 /// # Errors

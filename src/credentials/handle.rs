@@ -170,9 +170,8 @@ impl Credentials {
 
     // ===== for requests =====
 
-    /// Lends the fresh token, if there is one. Takes no lock and allocates nothing.
-    ///
-    /// Nor does it count a reference, which all threads that send requests would write.
+    /// Lends the fresh token, if there is one. Takes no lock, allocates nothing, and counts no reference, since all threads that send
+    /// requests would write the count.
     pub(crate) fn with_fresh<T>(&self, borrow: impl FnOnce(&Arc<Issued>) -> T) -> Option<T> {
         let published = self.shared.published.load();
         let Published { issued, until } = &**published.as_ref()?;

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 /// Counts the work that has not ended, and waits for the end of all of it.
 ///
-/// tokio's watch channel could do the same, and would take a tenth of the memory of idle credentials.
+/// tokio's watch channel could do the same, but would make up a tenth of the memory of idle credentials.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     open: AtomicUsize,

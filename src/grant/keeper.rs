@@ -4,8 +4,9 @@
 //!
 //! lock → load → use what is newer, or write the attempt → check the lock → send → write the outcome → hand it out
 //!
-//! Without a store, the ledger in memory is the record, and a write is a compare-and-swap on it. While a store is unavailable and
-//! the program is configured to continue, the steps are made on the ledger too, and it is written to the store later.
+//! Without a store, the ledger in memory is the record, and a write is a compare-and-swap on it. The answer of a source is
+//! decided on and recorded under its lock. While a store is unavailable and the program is configured to continue, the steps are
+//! made on the ledger too, and it is written to the store later.
 //!
 //! Invariants:
 //!

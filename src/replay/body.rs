@@ -62,11 +62,12 @@ pub trait ReplayBody: Body + Sized {
     /// The data that is kept while the body is sent. For the request's future to be `Send`, it must be `Send`.
     type Spare;
 
-    /// Returns a spare of the body, which is then sent, or `None` if it is already known that the body cannot be sent twice.
+    /// Returns a spare of the body, or `None` if it is already known that the body cannot be sent twice. The body itself is sent
+    /// afterwards.
     ///
     /// The spare takes at most `limit` bytes of memory in addition to the body. A spare that shares its bytes with the body by
-    /// reference count may ignore the limit. The body is sent as it would have been without a spare. It may become a handle of what
-    /// it shares with the spare.
+    /// reference count may ignore the limit. The body sends what it would have sent without a spare, also if this turns it into a
+    /// handle to state that it shares with the spare.
     fn keep_spare(&mut self, limit: usize) -> Option<Self::Spare>;
 
     /// Pauses the first attempt, and returns whether the spare can become the whole body.

@@ -34,7 +34,7 @@ pub trait Retry<B>: sealed::Sealed {
     /// The part of the request that is kept until the response is known.
     type Spare;
 
-    /// Returns a spare of a body, which is then sent, or `None` if it cannot be sent a second time.
+    /// Returns a spare of a body, or `None` if it cannot be sent a second time. The body itself is sent afterwards.
     ///
     /// `limit` is the request's own limit, if it has one.
     fn keep_spare(&self, body: &mut B, limit: Option<ReplayLimit>) -> Option<Self::Spare>;
