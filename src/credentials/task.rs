@@ -284,3 +284,43 @@ impl Drop for Adopting {
         credentials.decide(|state, now| state.adopted(now, &self.adoption, self.is_saved));
     }
 }
+
+#[cfg(all(test, feature = "store", feature = "testing"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::StaticToken;
+    use crate::store::MemoryStore;
+    use crate::testing::ManualClock;
+
+    #[tokio::test]
+    async fn log_in_that_was_overtaken_makes_no_later_one_late() {
+        let (store, clock) = (MemoryStore::new(), ManualClock::new());
+        let credentials = || {
+            let source = StaticToken::new("unused".parse().unwrap());
+            Credentials::builder(source).store(store.clone()).clock(clock.clone()).build()
+        };
+        let (here, elsewhere) = (credentials(), credentials());
+        let of = |user: &str| Some(TokenSet::bearer(user).unwrap().with_refresh_token(user));
+        let adopt = |user| {
+            let set = here.shared.keeper.new_id();
+            here.decide(|state, now| state.adopt(now, set, of(user)))
+        };
+        let (alice, bob) = (adopt("alice"), adopt("bob"));
+        here.shared.keeper.log_in_unsaved(bob.set, of("bob"));
+        clock.advance(Duration::from_secs(1));
+        elsewhere.log_in(of("carol").unwrap()).await.unwrap();
+        drop(Adopting {
+            credentials: here.clone(),
+            adoption: alice,
+            session: None,
+            is_saved: false,
+            _work: here.shared.work.begin(),
+        });
+        here.flush().await.unwrap();
+        // A late log-in would leave the session to the one elsewhere.
+        let stored = credentials().tokens().await.unwrap();
+        assert_eq!(stored.access_token().expose_secret(), "bob");
+    }
+}
