@@ -89,7 +89,7 @@ pub(super) struct Shared {
     /// Made for the first subscriber. The buffer would be most of the memory of idle credentials.
     events: OnceLock<broadcast::Sender<Event>>,
     /// The flights and adoptions that have not ended.
-    pub(super) work: Arc<Work>,
+    pub(super) work: Work,
 }
 
 impl Credentials {
@@ -115,7 +115,7 @@ impl Credentials {
                 witness: state.witness(),
                 state: Lock::new(state),
                 events: OnceLock::new(),
-                work: Arc::default(),
+                work: Work::default(),
             }),
         }
     }
@@ -217,7 +217,7 @@ impl Credentials {
             self.publish(&state, now);
             (decided, state.take_effects())
         };
-        let Effects { ended, news, discarded } = effects;
+        let Effects { ended, news, discarded } = *effects;
         drop(discarded);
         // Before the waiters are woken: a request that continues finds the events of the flight that it waited for.
         for event in &news {

@@ -68,7 +68,8 @@ pub(super) struct State {
     is_over_on_arrival: bool,
     /// The time of the next look at the store while rejections start no refresh.
     look_again: Deadline,
-    effects: Effects,
+    /// `None` between two decisions.
+    effects: Option<Box<Effects>>,
 }
 
 /// The effects of a decision, for after the lock is released.
@@ -115,7 +116,7 @@ impl State {
             unsaved: None,
             is_over_on_arrival: false,
             look_again: Deadline::PAST,
-            effects: Effects::default(),
+            effects: None,
         }
     }
 
@@ -143,13 +144,13 @@ impl State {
         if let Some(tokens) = tokens {
             self.begin_session();
             let generation = self.issue(now, now, tokens, false).generation.0;
-            self.effects.news.push(Event::LoggedIn { generation });
+            self.tell(Event::LoggedIn { generation });
         } else {
             self.session = self.session.end();
             self.generation.0 += 1;
             self.session_began = self.generation;
             self.current = None;
-            self.effects.news.push(Event::LoggedOut);
+            self.tell(Event::LoggedOut);
         }
         let id = self.occupy(now, FlightKind::Adopting, false).id;
         Adoption { id, set, epoch: self.epoch, turn: Arc::clone(&self.turn) }
@@ -188,7 +189,7 @@ impl State {
             if let Some(reason) = reason {
                 issued.use_until_rejected(now);
                 if !self.is_over_on_arrival {
-                    self.effects.news.push(Event::ExpiredOnArrival { reason });
+                    self.tell(Event::ExpiredOnArrival { reason });
                 }
             }
             self.is_over_on_arrival = reason.is_some();
@@ -310,8 +311,12 @@ impl State {
     }
 
     /// Returns the effects of the decisions since the last call.
-    pub(super) fn take_effects(&mut self) -> Effects {
-        std::mem::take(&mut self.effects)
+    pub(super) fn take_effects(&mut self) -> Box<Effects> {
+        self.effects.take().unwrap_or_default()
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.effects.get_or_insert_default().news.push(event);
     }
 
     /// Returns whether the last refresh failed.
@@ -325,7 +330,10 @@ impl State {
     }
 
     fn clear_failure(&mut self) {
-        self.effects.discarded.extend(self.failure.take().map(|failure| failure.error));
+        self.effects
+            .get_or_insert_default()
+            .discarded
+            .extend(self.failure.take().map(|failure| failure.error));
     }
 
     /// Changes the evidence, after it has taken in the acceptances so far.

@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 use super::event::Event;
 use super::flight::{Adoption, Departure, Errand, LOST_AFTER, Landed};
 use super::handle::Credentials;
-use super::work::Piece;
 use crate::classify::Challenge;
 use crate::error::TokenError;
 use crate::grant::{Look, Notes};
@@ -85,7 +84,7 @@ impl Credentials {
         let set = self.shared.keeper.new_id();
         let adoption = self.decide(|state, now| state.adopt(now, set, tokens.clone()));
         let (credentials, session) = (self.clone(), Some(tokens));
-        let _work = self.shared.work.begin();
+        let _work = Piece::begin(self);
         let adopting = Adopting { credentials, adoption, session, is_saved: false, _work };
         run(self, &runtime, adopting.record(), "a log-in or log-out was recorded").await
     }
@@ -113,7 +112,7 @@ impl Credentials {
                 "`Credentials::flush` was called from within a token source, and would wait for its own end: call it where the program ends",
             ));
         }
-        self.shared.work.ended().await;
+        self.shared.work.all_ended().await;
         if !self.shared.keeper.has_store() {
             return Ok(());
         }
@@ -139,7 +138,7 @@ pub(super) fn start(
         departure,
         asked: false,
         landed: false,
-        _work: credentials.shared.work.begin(),
+        _work: Piece::begin(credentials),
     };
     drop(spawn(credentials, runtime, flying.fly(challenge)));
 }
@@ -166,6 +165,22 @@ fn spawn<T: Send + 'static>(
     let fetched_for = FetchedFor::current().unwrap_or_default().and(credentials.shared.id);
     // A runtime that has been shut down drops the task here, and its guard lands it.
     runtime.spawn(fetched_for.scope(task))
+}
+
+/// A piece of the work that [`flush`](Credentials::flush) waits for, until it is dropped.
+struct Piece(Credentials);
+
+impl Piece {
+    fn begin(credentials: &Credentials) -> Self {
+        credentials.shared.work.begin();
+        Self(credentials.clone())
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.0.shared.work.end();
+    }
 }
 
 /// The task of a flight. If it is dropped before it has landed, it lands with an error.
@@ -316,7 +331,7 @@ mod tests {
             adoption: alice,
             session: None,
             is_saved: false,
-            _work: here.shared.work.begin(),
+            _work: Piece::begin(&here),
         });
         here.flush().await.unwrap();
         // A late log-in would leave the session to the one elsewhere.

@@ -124,7 +124,8 @@ fn due_unsaved(stored: &Record, known: &Record, ledger: &Ledger, setup: &Setup) 
                 }
                 Some((token, Fate::Sent(sent), Fate::Unused)) if unsaved.is_some() => {
                     let mut next = stored.next();
-                    next.sent = Some(Sent { token: stored.key.of(token), ..sent.clone() });
+                    next.sent =
+                        Some(Box::new(Sent { token: stored.key.of(token), ..sent.clone() }));
                     Due::Save(next)
                 }
                 _ if unsaved.is_some() => Due::Saved,
@@ -181,7 +182,7 @@ fn with_fates(mut next: Record, known: &Record) -> Record {
     if let Some(token) = next.refresh_token().cloned() {
         match known.fate(&token) {
             Fate::Sent(sent) => {
-                next.sent = Some(Sent { token: next.key.of(&token), ..sent.clone() });
+                next.sent = Some(Box::new(Sent { token: next.key.of(&token), ..sent.clone() }));
             }
             Fate::Refused => return next.refuse(&token),
             Fate::Unused | Fate::Superseded => {}

@@ -2,6 +2,8 @@
 //!
 //! It is behind a lock that is held for a moment, and each method leaves it consistent.
 
+use std::num::NonZeroU64;
+
 use super::record::{Place, Position, Record, Sent, WriteId};
 use crate::clock::Deadline;
 use crate::token::{RefreshToken, TokenSet};
@@ -13,14 +15,14 @@ pub(super) struct Ledger {
     pub(super) record: Option<Record>,
     pub(super) unsaved: Option<Unsaved>,
     /// An attempt that was recorded and not made, and the attempts before it: to be taken back.
-    pub(super) not_made: Option<Box<(WriteId, Option<Sent>)>>,
+    pub(super) not_made: Option<Box<(WriteId, Option<Box<Sent>>)>>,
     /// The attempt that this process is making, and until when it counts as under way.
     pub(super) sending: Option<Box<(WriteId, Deadline)>>,
     /// The last attempt that this process has recorded.
     pub(super) ours: Option<WriteId>,
     /// The token set that the credentials have.
     pub(super) held: Option<Held>,
-    pub(super) last_id: u64,
+    pub(super) last_id: Option<SetId>,
     /// The record after the source has refused, and the attempt of another process that was reported last.
     pub(super) refused_at: Option<Position>,
     pub(super) reported: Option<WriteId>,
@@ -52,7 +54,7 @@ pub(super) enum Begun {
 
 /// Identifies a token set within this process. Later ones have higher ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SetId(pub(super) u64);
+pub(crate) struct SetId(pub(super) NonZeroU64);
 
 /// The token set that the credentials have, by its id and its place.
 #[derive(Clone, Copy, Debug)]
@@ -83,8 +85,8 @@ pub(super) struct Set {
 
 impl Ledger {
     pub(super) fn new_id(&mut self) -> SetId {
-        self.last_id += 1;
-        SetId(self.last_id)
+        let next = |SetId(last): SetId| SetId(last.saturating_add(1));
+        *self.last_id.insert(self.last_id.map_or(SetId(NonZeroU64::MIN), next))
     }
 
     /// Begins the session of a log-in or log-out with this record, or with `None` if the refresh token is superseded.
@@ -165,7 +167,7 @@ impl Ledger {
     }
 
     /// Notes that an attempt was not made, or was not counted.
-    pub(super) fn take_back(&mut self, by: WriteId, before: Option<Sent>) {
+    pub(super) fn take_back(&mut self, by: WriteId, before: Option<Box<Sent>>) {
         if let Some(record) = &self.record
             && record.sent.as_ref().is_some_and(|sent| sent.by == by)
         {

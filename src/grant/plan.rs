@@ -72,7 +72,7 @@ pub(super) struct Attempt {
     /// The refresh token to send, or the reason for having none.
     pub(super) refresh_token: Result<RefreshToken, Missing>,
     /// The attempts before this one.
-    pub(super) before: Option<Sent>,
+    pub(super) before: Option<Box<Sent>>,
 }
 
 /// Returns the first record of all: the configured refresh token has its turn.
@@ -179,7 +179,7 @@ fn send(
 ) -> Plan {
     let mut next = record.next();
     next.send(token, now);
-    let (write, before) = (Some(next), before.cloned());
+    let (write, before) = (Some(next), before.cloned().map(Box::new));
     Plan::Ask(Box::new(Attempt { write, previous, refresh_token: Ok(token.clone()), before }))
 }
 

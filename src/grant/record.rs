@@ -34,7 +34,7 @@ pub(crate) struct Record {
     /// The application has logged out, and the configured refresh token is not to be sent.
     pub(crate) is_logged_out: bool,
     /// The refresh token whose outcome is unknown.
-    pub(crate) sent: Option<Sent>,
+    pub(crate) sent: Option<Box<Sent>>,
     /// The refresh token that the server has refused.
     pub(crate) refused: Option<Fingerprint>,
     /// The first refresh token of each session: configured ones that had their turn, the latest last, and those of log-ins.
@@ -46,12 +46,12 @@ pub(crate) struct Record {
     pub(crate) is_doubted: bool,
     /// Fields that a later version of the crate has added, to be written unchanged.
     #[cfg(feature = "store")]
-    pub(crate) unknown: UnknownFields,
+    pub(crate) unknown: Option<Box<UnknownFields>>,
 }
 
 /// Fields of a stored record that this version does not know.
 #[cfg(feature = "store")]
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub(crate) struct UnknownFields {
     pub(crate) record: Fields,
     pub(crate) content: Fields,
@@ -168,7 +168,7 @@ impl Record {
             key: FingerprintKey::random(),
             is_doubted: false,
             #[cfg(feature = "store")]
-            unknown: UnknownFields::default(),
+            unknown: None,
         }
     }
 
@@ -295,19 +295,20 @@ impl Record {
         let now_ms = milliseconds_at(now);
         let token = self.key.of(token);
         let before = self.sent.take().filter(|sent| sent.token == token);
-        self.sent = Some(Sent {
+        self.sent = Some(Box::new(Sent {
             token,
             by: self.write_id,
             attempts: before.as_ref().map_or(0, |sent| sent.attempts).saturating_add(1),
             first_ms: before.filter(|sent| sent.attempts > 0).map_or(now_ms, |sent| sent.first_ms),
             last_ms: now_ms,
-        });
+        }));
     }
 
     /// Records that the attempts to spend a refresh token may be lost.
     pub(crate) fn doubt(&mut self, token: &RefreshToken) {
         let token = self.key.of(token);
-        self.sent = Some(Sent { token, by: self.write_id, attempts: 0, first_ms: 0, last_ms: 0 });
+        let by = self.write_id;
+        self.sent = Some(Box::new(Sent { token, by, attempts: 0, first_ms: 0, last_ms: 0 }));
     }
 
     /// Returns the record with the successor of its token set, for which its refresh token was spent.

@@ -348,7 +348,7 @@ impl Refresh<'_> {
         &mut self,
         record: &Record,
         token: Option<&RefreshToken>,
-        before: Option<Sent>,
+        before: Option<Box<Sent>>,
         error: TokenError,
     ) -> Result<Option<Obtained>, Failure> {
         if let Some(token) = token.filter(|_| !is_for_now(&error)) {
@@ -371,7 +371,7 @@ impl Refresh<'_> {
     }
 
     /// Records that an attempt was not made, or was not counted.
-    async fn take_back(&mut self, attempt: &Record, before: Option<Sent>) {
+    async fn take_back(&mut self, attempt: &Record, before: Option<Box<Sent>>) {
         self.keeper.with(|ledger| ledger.take_back(attempt.write_id, before));
         // If that cannot be written now, the next load writes it first.
         let _ = self.load().await;

@@ -30,7 +30,7 @@ impl State {
             failure.has_looked(now);
             return self.depart(now, kind, Errand::Look, cause);
         }
-        self.effects.news.push(Event::RefreshStarted { cause });
+        self.tell(Event::RefreshStarted { cause });
         self.depart(now, kind, Errand::Refresh, cause)
     }
 
@@ -66,7 +66,10 @@ impl State {
     }
 
     pub(super) fn end_flight(&mut self, outcome: Option<Outcome>) {
-        self.effects.ended.extend(self.flight.take().map(|flight| (flight.sender, outcome)));
+        self.effects
+            .get_or_insert_default()
+            .ended
+            .extend(self.flight.take().map(|flight| (flight.sender, outcome)));
     }
 
     pub(super) fn give_up_on_lost(&mut self, now: Timestamp) {
@@ -77,7 +80,7 @@ impl State {
         let asks = flight.asks;
         self.end_flight(None);
         self.give_up_on_turn();
-        self.effects.news.push(Event::RefreshLost);
+        self.tell(Event::RefreshLost);
         if asks {
             let error = "a refresh did not end, and is no longer waited for";
             self.remember(now, TokenError::ambiguous(error)).ask_at_once();
@@ -96,7 +99,10 @@ impl State {
     pub(in crate::credentials) fn call_off(&mut self, departure: &Departure) {
         if self.wants(departure.id) {
             self.end_flight(None);
-            self.effects.news.retain(|event| !matches!(event, Event::RefreshStarted { .. }));
+            self.effects
+                .get_or_insert_default()
+                .news
+                .retain(|event| !matches!(event, Event::RefreshStarted { .. }));
         }
     }
 
@@ -118,7 +124,7 @@ impl State {
         }
         if let Some(error) = notes.unsaved {
             self.unsaved = Some(Deadline::monotonic(now, SAVE_FIRST));
-            self.effects.news.push(Event::Unsaved { error });
+            self.tell(Event::Unsaved { error });
         }
         let outcome = match landed {
             Landed::Refreshed(result) => self.refreshed(now, departure, result),
@@ -157,11 +163,11 @@ impl State {
                 }
                 self.clear_failure();
                 if obtained.is_adopted {
-                    self.effects.news.push(Event::FoundInStore);
+                    self.tell(Event::FoundInStore);
                 }
                 self.set = Some(obtained.id);
                 let issued = self.issue(now, obtained.asked, obtained.tokens, true);
-                self.effects.news.push(Event::Refreshed {
+                self.tell(Event::Refreshed {
                     generation: issued.generation.0,
                     usable_for: issued.expired.left(now),
                 });
@@ -179,8 +185,8 @@ impl State {
                 Some(Err(error))
             }
             superseded => {
-                self.effects.discarded.extend(superseded.err());
-                self.effects.news.push(Event::RefreshSuperseded);
+                self.effects.get_or_insert_default().discarded.extend(superseded.err());
+                self.tell(Event::RefreshSuperseded);
                 None
             }
         }
@@ -194,9 +200,9 @@ impl State {
     ) {
         self.unsaved = result.is_err().then(|| Deadline::monotonic(now, SAVE_AGAIN));
         match result {
-            Ok(true) => self.effects.news.push(Event::Saved),
+            Ok(true) => self.tell(Event::Saved),
             Ok(false) => {}
-            Err(error) => self.effects.discarded.push(error),
+            Err(error) => self.effects.get_or_insert_default().discarded.push(error),
         }
     }
 
@@ -206,7 +212,7 @@ impl State {
     fn fail(&mut self, now: Timestamp, error: TokenError) -> TokenError {
         let error = self.remember(now, error).error.clone();
         let retry_in = self.asked_again_in(now);
-        self.effects.news.push(Event::RefreshFailed { error: error.clone(), retry_in });
+        self.tell(Event::RefreshFailed { error: error.clone(), retry_in });
         match &self.failure {
             Some(failure) if failure.is_probed() => failure.error(now, false, retry_in),
             _ => error,
@@ -217,7 +223,7 @@ impl State {
         let last = self.failure.take();
         let (setup, backoff) = (self.setup, self.timing.backoff);
         let failure = Failure::new(now, error, last.as_deref(), setup, backoff, &mut self.dice);
-        self.effects.discarded.extend(last.map(|failure| failure.error));
+        self.effects.get_or_insert_default().discarded.extend(last.map(|failure| failure.error));
         self.failure.insert(Box::new(failure))
     }
 

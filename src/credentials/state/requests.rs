@@ -158,7 +158,7 @@ impl State {
             Judgement::Counts => None,
             Judgement::Ignored { left, begins } => {
                 if begins {
-                    self.effects.news.push(Event::RejectionBackoffStarted { duration: left });
+                    self.tell(Event::RejectionBackoffStarted { duration: left });
                 }
                 Some(left)
             }
@@ -176,14 +176,14 @@ impl State {
         if generation == self.generation
             && self.with_evidence(|evidence| evidence.accepted(now, target))
         {
-            self.effects.news.push(Event::RejectionBackoffEnded);
+            self.tell(Event::RejectionBackoffEnded);
         }
     }
 
     /// A request that was rejected with an older token was accepted with a newer one.
     pub(in crate::credentials) fn retry_accepted(&mut self, now: Timestamp, target: Target) {
         if self.with_evidence(|evidence| evidence.retry_accepted(now, target)) {
-            self.effects.news.push(Event::RejectionBackoffEnded);
+            self.tell(Event::RejectionBackoffEnded);
         }
     }
 
@@ -199,6 +199,6 @@ impl State {
         }
         let begun = self.with_evidence(|evidence| evidence.retry_rejected(now, target, generation));
         let event = |duration| Event::RejectionBackoffStarted { duration };
-        self.effects.news.extend(begun.map(event));
+        self.effects.get_or_insert_default().news.extend(begun.map(event));
     }
 }

@@ -1,5 +1,7 @@
 //! The decisions, in tables.
 
+use std::num::NonZeroU64;
+
 use super::*;
 use crate::clock::Deadline;
 use crate::grant::due::due;
@@ -67,12 +69,16 @@ fn knows(revision: u64, unsaved: Option<Unsaved>) -> Ledger {
 /// A ledger whose credentials have the set of this revision.
 fn holds(revision: u64) -> Ledger {
     let place = Place { position: Position { epoch: 1, revision }, login_epoch: 1 };
-    let held = Held { id: SetId(1), place };
+    let held = Held { id: SetId(NonZeroU64::MIN), place };
     Ledger { held: Some(held), ..Ledger::default() }
 }
 
 fn wish(cause: Cause) -> Wish {
-    Wish { cause, has: Some(SetId(1)).filter(|_| cause != Cause::Missing), may_risk: false }
+    Wish {
+        cause,
+        has: Some(SetId(NonZeroU64::MIN)).filter(|_| cause != Cause::Missing),
+        may_risk: false,
+    }
 }
 
 /// Returns the next step in a word, and with which access token.
@@ -469,14 +475,15 @@ fn successor_that_was_asked_for_later_takes_the_place_of_its_sibling() {
 fn attempt_is_about_its_own_token_and_taken_back_by_its_own_writer() {
     let sent = with_attempts(&record(3), 1, start());
     let by = sent.sent.as_ref().unwrap().by;
-    let before = Sent { attempts: 7, ..sent.sent.clone().unwrap() };
+    let before = Box::new(Sent { attempts: 7, ..*sent.sent.clone().unwrap() });
     let not_made =
         |by| Ledger { not_made: Some(Box::new((by, Some(before.clone())))), ..Ledger::default() };
     assert!(matches!(due_of(&sent, &not_made(WriteId::random())), Due::Nothing));
     assert_eq!(written(&sent, &not_made(by)).sent, Some(before.clone()));
 
     let mut other = record(3).next();
-    other.sent = Some(Sent { token: other.key.of(&RefreshToken::new("other")), ..before });
+    let token = other.key.of(&RefreshToken::new("other"));
+    other.sent = Some(Box::new(Sent { token, ..*before }));
     let found = planned(&other, &holds(3), &wish(Cause::Forced), &setup(), start());
     assert_eq!(found, "send t3");
 }

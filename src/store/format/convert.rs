@@ -9,6 +9,11 @@ impl StoredTokens {
     /// Returns the record of the ledger.
     pub(in crate::store) fn to_record(&self) -> Result<Record, StoreError> {
         let content = self.content()?;
+        let unknown = UnknownFields {
+            record: self.other.clone(),
+            content: content.other.clone(),
+            tokens: content.tokens.as_ref().map(|set| set.other.clone()).unwrap_or_default(),
+        };
         Ok(Record {
             write_id: self.write_id,
             epoch: self.epoch,
@@ -18,23 +23,19 @@ impl StoredTokens {
             current: content.tokens.as_ref().map(StoredSet::to_current).transpose()?,
             login_ms: content.session_began_ms,
             is_logged_out: content.is_forgotten,
-            sent: content.intent.clone(),
+            sent: content.intent.clone().map(Box::new),
             refused: content.denied,
             firsts: content.seen.clone(),
             superseded: content.spent.clone(),
             key: content.fingerprint_key,
             is_doubted: self.is_doubted,
-            unknown: UnknownFields {
-                record: self.other.clone(),
-                content: content.other.clone(),
-                tokens: content.tokens.as_ref().map(|set| set.other.clone()).unwrap_or_default(),
-            },
+            unknown: (unknown != UnknownFields::default()).then(|| Box::new(unknown)),
         })
     }
 
     /// Returns the stored form of a record.
     pub(in crate::store) fn of(record: &Record) -> Self {
-        let unknown = &record.unknown;
+        let unknown = record.unknown.as_deref().cloned().unwrap_or_default();
         Self {
             version: FORMAT,
             write_id: record.write_id,
@@ -46,18 +47,18 @@ impl StoredTokens {
                 tokens: record
                     .current
                     .as_ref()
-                    .map(|current| StoredSet::of(current, unknown.tokens.clone())),
+                    .map(|current| StoredSet::of(current, unknown.tokens)),
                 session_began_ms: record.login_ms,
                 login_epoch: Some(record.login_epoch).filter(|epoch| *epoch != record.epoch),
                 is_forgotten: record.is_logged_out,
-                intent: record.sent.clone(),
+                intent: record.sent.as_deref().cloned(),
                 denied: record.refused,
                 seen: record.firsts.clone(),
                 spent: record.superseded.clone(),
-                other: unknown.content.clone(),
+                other: unknown.content,
             })),
             is_doubted: false,
-            other: unknown.record.clone(),
+            other: unknown.record,
         }
     }
 }
