@@ -50,6 +50,11 @@ pub(crate) enum Admission<F> {
 }
 
 impl<S, C, R> Config<S, C, R> {
+    #[cfg(feature = "pool")]
+    pub(crate) fn map_find(self, map: impl FnOnce(S) -> S) -> Self {
+        Self { find: map(self.find), ..self }
+    }
+
     pub(crate) fn classifier<D: Classify>(self, classifier: D) -> Config<S, D, R> {
         let Self { find, origins, attach, retry, .. } = self;
         Config { find, origins, attach, classify: Arc::new(classifier), retry }
@@ -73,9 +78,10 @@ impl<S: FindCredentials, C, R> Config<S, C, R> {
             return Admission::Refused(error.clone());
         }
         match self.origins.check(request.method(), request.uri(), request.headers()) {
-            Carry::Yes => {
-                self.find.find(request).map_or(Admission::Untouched, Admission::WithToken)
-            }
+            Carry::Yes => match self.find.find(request) {
+                Ok(found) => found.map_or(Admission::Untouched, Admission::WithToken),
+                Err(error) => Admission::Refused(error),
+            },
             Carry::No => Admission::Untouched,
             Carry::Refuse(error) => Admission::Refused(error),
         }

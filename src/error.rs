@@ -104,6 +104,8 @@ struct Inner {
     is_unsent: bool,
     /// True if a log-in or a log-out has ended the session of the request.
     is_session_over: bool,
+    /// True if nothing was asked, because the token endpoint fails for other credentials.
+    is_of_outage: bool,
 }
 
 /// The kind of a [`TokenError`], for a `match`.
@@ -218,6 +220,7 @@ impl TokenError {
                 retry_after: None,
                 is_unsent: false,
                 is_session_over: false,
+                is_of_outage: false,
             }),
             next: None,
         }
@@ -272,6 +275,16 @@ impl TokenError {
     pub(crate) fn into_sent(mut self) -> Self {
         self.edit().is_unsent = false;
         self
+    }
+
+    /// Notes that nothing was asked, because the token endpoint fails for other credentials.
+    pub(crate) fn of_outage(mut self) -> Self {
+        self.edit().is_of_outage = true;
+        self
+    }
+
+    pub(crate) fn is_of_outage(&self) -> bool {
+        self.inner.is_of_outage
     }
 
     /// Marks the session of the request as ended.
@@ -425,6 +438,20 @@ impl fmt::Display for NextAttempt {
                 "{remembered}the token source is not asked again before the credentials change"
             ),
         }
+    }
+}
+
+/// As in [`Status`](crate::Status): the kind, the message and the code.
+#[cfg(feature = "serde")]
+impl serde::Serialize for TokenError {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+
+        let mut shown = serializer.serialize_struct("TokenError", 3)?;
+        shown.serialize_field("kind", &self.kind())?;
+        shown.serialize_field("message", &self.to_string())?;
+        shown.serialize_field("code", &self.code())?;
+        shown.end()
     }
 }
 

@@ -3,10 +3,11 @@
 use http::Request;
 
 use crate::credentials::Credentials;
+use crate::error::TokenError;
 
 /// Finds the credentials of a request.
 ///
-/// [`Credentials`] are one for all requests. This is the parameter `S` of [`RefreshLayer`](crate::RefreshLayer) and
+/// [`Credentials`] are one for all requests. With the feature `pool`, `Keyed` finds those of a user. This is the parameter `S` of [`RefreshLayer`](crate::RefreshLayer) and
 /// [`Refresh`](crate::Refresh), which is `Credentials` unless it is named.
 ///
 /// Sealed: this crate implements it. Use it as a bound for code that takes a layer with any credentials.
@@ -27,8 +28,8 @@ impl FindCredentials for Credentials {}
 impl sealed::Find for Credentials {
     type Found = ();
 
-    fn find<B>(&self, _request: &Request<B>) -> Option<()> {
-        Some(())
+    fn find<B>(&self, _request: &Request<B>) -> Result<Option<()>, TokenError> {
+        Ok(Some(()))
     }
 
     fn found<'a>(&'a self, _found: &'a ()) -> &'a Credentials {
@@ -37,7 +38,7 @@ impl sealed::Find for Credentials {
 }
 
 pub(crate) mod sealed {
-    use super::{Credentials, Request};
+    use super::{Credentials, Request, TokenError};
 
     #[expect(
         unnameable_types,
@@ -50,7 +51,11 @@ pub(crate) mod sealed {
         type Found;
 
         /// Returns the credentials of a request, or `None` if it is to be sent without a token.
-        fn find<B>(&self, request: &Request<B>) -> Option<Self::Found>;
+        ///
+        /// # Errors
+        ///
+        /// If the request is not to be sent.
+        fn find<B>(&self, request: &Request<B>) -> Result<Option<Self::Found>, TokenError>;
 
         /// Returns the credentials that `find` has found.
         fn found<'a>(&'a self, found: &'a Self::Found) -> &'a Credentials;

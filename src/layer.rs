@@ -99,7 +99,12 @@ impl RefreshLayer {
     /// # }
     /// ```
     pub fn new(credentials: impl IntoCredentials) -> Self {
-        let find = credentials.into_credentials();
+        Self::over(credentials.into_credentials())
+    }
+}
+
+impl<S> RefreshLayer<S> {
+    pub(crate) fn over(find: S) -> Self {
         let (origins, attach, classify, retry) = Default::default();
         Self { config: Config { find, origins, attach, classify, retry } }
     }
@@ -287,6 +292,16 @@ impl<S, C, R> RefreshLayer<S, C, R> {
     /// A response that rejects the token is returned. The token is still refreshed, for the next request.
     pub fn without_retry(self) -> RefreshLayer<S, C, NoRetry> {
         self.retry(NoRetry::default())
+    }
+
+    #[cfg(feature = "pool")]
+    pub(crate) fn find(&self) -> &S {
+        &self.config.find
+    }
+
+    #[cfg(feature = "pool")]
+    pub(crate) fn map_find(self, map: impl FnOnce(S) -> S) -> Self {
+        Self { config: self.config.map_find(map) }
     }
 
     fn retry<T>(self, retry: T) -> RefreshLayer<S, C, T> {

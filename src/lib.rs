@@ -79,6 +79,7 @@
 //! | Keep tokens across restarts; share them among processes and machines | [`store`](store/index.html) (features `file-store`, `redis`, …) |
 //! | Log in again once the refresh token is denied | [`TokenSource::or_else`] |
 //! | Share one token among clients, log in and out, watch events | [`Credentials`] |
+//! | Use the token of the user that a request is for | [`CredentialsPool`](struct.CredentialsPool.html), [`RefreshLayer::keyed`](struct.RefreshLayer.html#method.keyed) (feature `pool`) |
 //! | Configure when to refresh and how long to wait | [`RefreshPolicy`] |
 //! | Configure which responses reject a token | [`Unauthorized`], [`Classify`] |
 //! | Send streams and bodies of other types again | [`Replayable`], [`RefreshLayer::replay_limit`], [`RefreshLayer::replay_with`], [`ReplayBody`] |
@@ -154,6 +155,7 @@
 //! |---|---|
 //! | `oauth2` (default) | [`oauth2`]: sources for token endpoints |
 //! | `tracing` (default) | events for `tracing`, without secrets |
+//! | `pool` | [`CredentialsPool`](struct.CredentialsPool.html): credentials by key, for many users |
 //! | `store` | `store`: token sets are saved before they are used; in memory, and for your own stores |
 //! | `file-store` | `store::FileStore`, for the processes of one machine; enables `store` |
 //! | `redis` | `store::RedisStore`, for several machines; enables `store` |
@@ -198,6 +200,8 @@ mod lock;
 #[cfg_attr(docsrs, doc(cfg(feature = "oauth2")))]
 pub mod oauth2;
 mod origin;
+#[cfg(feature = "pool")]
+mod pool;
 pub mod replay;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
@@ -227,6 +231,12 @@ pub use self::find::FindCredentials;
 pub use self::future::ResponseFuture;
 pub use self::layer::RefreshLayer;
 pub use self::origin::OriginError;
+#[cfg(feature = "pool")]
+#[cfg_attr(docsrs, doc(cfg(feature = "pool")))]
+pub use self::pool::{
+    CredentialsPool, CredentialsPoolBuilder, Keyed, MakeCredentials, OutageStatus, PoolEvent,
+    PoolEvents, PoolKey, PoolStatus, RequestHead,
+};
 pub use self::replay::{
     ByType, NoRetry, ReplayBody, ReplayLimit, ReplayWith, Replayable, Retry, StreamSpare,
 };
@@ -239,7 +249,7 @@ pub use self::source::{
 pub use self::token::{AccessToken, RefreshToken, TokenSet};
 
 /// The examples of the README.
-#[cfg(all(doctest, feature = "file-store", feature = "oauth2"))]
+#[cfg(all(doctest, feature = "file-store", feature = "oauth2", feature = "pool"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 

@@ -106,6 +106,14 @@ impl<I, C, R> Refresh<I, Credentials, C, R> {
     }
 }
 
+#[cfg(feature = "pool")]
+impl<I, K, F, C, R> Refresh<I, crate::pool::Keyed<K, F>, C, R> {
+    /// Returns the pool, for example to log a user out.
+    pub fn pool(&self) -> &crate::pool::CredentialsPool<K> {
+        self.layered.config.find.pool()
+    }
+}
+
 impl<I, S, C, R> Refresh<I, S, C, R> {
     pub(crate) fn new(inner: I, config: Config<S, C, R>) -> Self
     where

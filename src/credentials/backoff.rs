@@ -49,7 +49,9 @@ impl Failure {
         dice: &mut Dice,
     ) -> Self {
         let error = error.without_next();
-        let streak = last.map_or(1, |last| last.streak.saturating_add(1));
+        // Nothing was asked during an outage that others noticed.
+        let failures = u32::from(!error.is_of_outage());
+        let streak = last.map_or(1, |last| last.streak.saturating_add(failures));
         let may_change = setup.has_fresh_proof || error.is_conditional_denial();
         let is_probed = error.is_misconfigured() || error.is_refusal() && may_change;
         let (pause, pause_if_needed) = if error.is_refusal() && setup.has_store {
@@ -128,7 +130,7 @@ impl Failure {
 }
 
 /// The longest pause that a server can ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// The longest pause during an outage of the token endpoint, while requests have no usable token.
 pub(super) const OUTAGE_PAUSE: Duration = Duration::from_secs(5);

@@ -1,11 +1,16 @@
 //! The constructors of credentials, and the builder for those with a store, a clock or a runtime.
 
 use std::fmt;
+#[cfg(feature = "pool")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
 use super::handle::Credentials;
+#[cfg(feature = "pool")]
+use super::member::Common;
+use super::member::Member;
 use super::policy::RefreshPolicy;
 use crate::clock::Clock;
 #[cfg(feature = "store")]
@@ -197,6 +202,18 @@ impl CredentialsBuilder {
     ///
     /// No token is requested until one is needed.
     pub fn build(self) -> Credentials {
+        self.build_as(None)
+    }
+
+    /// Creates the credentials of a pool's key.
+    #[cfg(feature = "pool")]
+    pub(crate) fn build_for(mut self, common: &Arc<Common>, name: String) -> Credentials {
+        let (member, source) = Member::new(common, &name, self.source, &self.policy.clock);
+        (self.source, self.name) = (source, name);
+        self.build_as(Some(Box::new(member)))
+    }
+
+    fn build_as(self, member: Option<Box<Member>>) -> Credentials {
         #[cfg(feature = "store")]
         let store = self.store.map(|backing| Store {
             backing,
@@ -206,7 +223,7 @@ impl CredentialsBuilder {
         });
         #[cfg(not(feature = "store"))]
         let store = None;
-        Credentials::from_parts(self.source, store, self.policy)
+        Credentials::from_parts(self.source, store, self.policy, member)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -110,6 +111,21 @@ pub enum Event {
         /// A description of that attempt.
         error: TokenError,
     },
+    /// The token endpoint fails for several credentials of a pool, or has asked for a pause. Until the pause is over nothing is sent
+    /// to it, and then one refresh at a time. Only the subscribers of the pool get this event.
+    #[non_exhaustive]
+    OutageStarted {
+        /// The origin of the token endpoint.
+        endpoint: Arc<str>,
+        /// The error of the last refresh.
+        error: TokenError,
+    },
+    /// The token endpoint has answered. Only the subscribers of the pool get this event.
+    #[non_exhaustive]
+    OutageEnded {
+        /// The origin of the token endpoint.
+        endpoint: Arc<str>,
+    },
     /// The subscriber was too slow and missed events.
     #[non_exhaustive]
     Lagged {
@@ -136,9 +152,17 @@ impl Event {
     )]
     fn log(&self) {
         match self {
+            // The outage has been logged once.
+            Self::RefreshFailed { error, .. } if error.is_of_outage() => {
+                trace::debug!(%error, "refresh not tried")
+            }
             Self::RefreshFailed { error, retry_in } => {
                 trace::warning!(%error, ?retry_in, "refresh failed")
             }
+            Self::OutageStarted { endpoint, error } => trace::warning!(
+                %endpoint, %error,
+                "the token endpoint fails for several credentials, and is asked by one at a time"
+            ),
             Self::RefreshLost => trace::warning!("refresh lost"),
             Self::ExpiredOnArrival { reason } => {
                 trace::warning!(reason, "token expired on arrival")
@@ -178,22 +202,37 @@ impl Event {
 /// # }
 /// ```
 pub struct Events {
-    // The stream keeps its place between two polls, so that dropping `recv` loses no event.
-    stream: stream::Fuse<Pin<Box<dyn Stream<Item = Event> + Send + Sync>>>,
+    stream: EventStream<Event>,
+}
+
+/// A stream of events, which keeps its place between two polls, so that dropping a future that waits for the next one loses none.
+pub(crate) type EventStream<T> = stream::Fuse<Pin<Box<dyn Stream<Item = T> + Send + Sync>>>;
+
+/// Creates a stream of what is received. `lagged` makes the item for a number of missed ones.
+pub(crate) fn event_stream<R, T>(
+    receiver: broadcast::Receiver<R>,
+    event: fn(R) -> T,
+    lagged: fn(u64) -> T,
+) -> EventStream<T>
+where
+    R: Clone + Send + Sync + 'static,
+    T: Send + Sync + 'static,
+{
+    let stream = stream::unfold(receiver, move |mut receiver| async move {
+        let event = match receiver.recv().await {
+            Ok(received) => event(received),
+            Err(broadcast::error::RecvError::Lagged(missed)) => lagged(missed),
+            Err(broadcast::error::RecvError::Closed) => return None,
+        };
+        Some((event, receiver))
+    });
+    let stream: Pin<Box<dyn Stream<Item = T> + Send + Sync>> = Box::pin(stream);
+    stream.fuse()
 }
 
 impl Events {
     pub(super) fn new(receiver: broadcast::Receiver<Event>) -> Self {
-        let stream = stream::unfold(receiver, |mut receiver| async move {
-            let event = match receiver.recv().await {
-                Ok(event) => event,
-                Err(broadcast::error::RecvError::Lagged(missed)) => Event::Lagged { missed },
-                Err(broadcast::error::RecvError::Closed) => return None,
-            };
-            Some((event, receiver))
-        });
-        let stream: Pin<Box<dyn Stream<Item = Event> + Send + Sync>> = Box::pin(stream);
-        Self { stream: stream.fuse() }
+        Self { stream: event_stream(receiver, |event| event, |missed| Event::Lagged { missed }) }
     }
 
     /// Returns the next event, or `None` after the last clone of the credentials was dropped.

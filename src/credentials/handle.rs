@@ -18,6 +18,7 @@ use super::event::{self, Event, Events};
 use super::evidence::Witness;
 use super::generation::Generation;
 use super::issued::Issued;
+use super::member::Member;
 use super::policy::RefreshPolicy;
 use super::state::{Effects, State};
 use super::status::Status;
@@ -86,6 +87,8 @@ pub(super) struct Shared {
     witness: Arc<Witness>,
     /// The one lock that guards the state.
     state: Lock<State>,
+    /// Set if the credentials belong to a pool.
+    pub(super) member: Option<Box<Member>>,
     /// Made for the first subscriber. The buffer would be most of the memory of idle credentials.
     events: OnceLock<broadcast::Sender<Event>>,
     /// The flights and adoptions that have not ended.
@@ -97,6 +100,7 @@ impl Credentials {
         source: BoxTokenSource,
         store: Option<Store>,
         policy: RefreshPolicy,
+        member: Option<Box<Member>>,
     ) -> Self {
         static IDS: AtomicU64 = AtomicU64::new(0);
 
@@ -114,6 +118,7 @@ impl Credentials {
                 published: ArcSwapOption::empty(),
                 witness: state.witness(),
                 state: Lock::new(state),
+                member,
                 events: OnceLock::new(),
                 work: Work::default(),
             }),
@@ -166,6 +171,40 @@ impl Credentials {
     pub fn subscribe(&self) -> Events {
         let events = self.shared.events.get_or_init(|| broadcast::Sender::new(event::CAPACITY));
         Events::new(events.subscribe())
+    }
+
+    // ===== for a pool =====
+
+    /// Notes that the pool hands the credentials out.
+    #[cfg(feature = "pool")]
+    pub(crate) fn used(&self, now: Timestamp) {
+        if let Some(member) = &self.shared.member {
+            member.used(now);
+        }
+    }
+
+    /// Returns how long ago the pool last handed the credentials out.
+    #[cfg(feature = "pool")]
+    pub(crate) fn idle(&self, now: Timestamp) -> Duration {
+        self.shared.member.as_ref().map_or(Duration::ZERO, |member| member.idle(now))
+    }
+
+    /// Returns whether [`flush`](Self::flush) has nothing to do.
+    #[cfg(feature = "pool")]
+    pub(crate) fn is_settled(&self) -> bool {
+        self.shared.work.has_ended() && self.is_saved()
+    }
+
+    /// Returns whether the store has all changes.
+    #[cfg(feature = "pool")]
+    pub(crate) fn is_saved(&self) -> bool {
+        self.shared.keeper.is_saved()
+    }
+
+    /// Returns whether nothing but the caller has the credentials, and nothing is lost with them.
+    #[cfg(feature = "pool")]
+    pub(crate) fn is_disposable(&self) -> bool {
+        Arc::strong_count(&self.shared) == 1 && self.shared.keeper.is_disposable()
     }
 
     // ===== for requests =====
@@ -270,6 +309,9 @@ impl Credentials {
 
     /// Sends an event to the subscribers, if there are any.
     fn send(&self, event: &Event) {
+        if let Some(member) = &self.shared.member {
+            member.send(event);
+        }
         if let Some(events) = self.shared.events.get() {
             // All subscriptions may have been dropped. That is not an error.
             let _ = events.send(event.clone());

@@ -8,6 +8,7 @@
 //! | `handle` | [`Credentials`]: the lock around the state, and the token that is read without it |
 //! | `state` | every decision: which token may be used, which flight is started, what a landing changes |
 //! | `issued`, `backoff`, `flight`, `session`, `evidence` | the parts of the state |
+//! | `member`, `outage` | the membership in a pool, and the outage of a token endpoint that its members notice together |
 //! | `wait` | requests that wait for a flight |
 //! | `task` | the tasks that fly, log in, log out and save |
 
@@ -21,9 +22,13 @@ mod handle;
 mod into;
 mod issued;
 mod jitter;
+#[cfg_attr(not(feature = "pool"), allow(dead_code, reason = "only a pool has members"))]
+mod member;
+#[cfg_attr(not(feature = "pool"), allow(dead_code, reason = "only a pool has members"))]
+mod outage;
 mod policy;
 #[cfg(feature = "serde")]
-mod seconds;
+pub(crate) mod seconds;
 mod session;
 mod state;
 mod status;
@@ -33,11 +38,15 @@ mod work;
 
 pub use self::builder::{CredentialsBuilder, OnUnavailable};
 pub use self::event::{Event, Events};
+#[cfg(feature = "pool")]
+pub(crate) use self::event::{EventStream, event_stream};
 pub(crate) use self::generation::Generation;
 pub use self::handle::Credentials;
 pub(crate) use self::handle::recursion;
 pub use self::into::IntoCredentials;
 pub(crate) use self::issued::Issued;
+#[cfg(feature = "pool")]
+pub(crate) use self::member::{Common, NamedEvent};
 pub use self::policy::RefreshPolicy;
 pub use self::status::{Status, TokenStatus};
 pub(crate) use self::wait::{Answer, Waiting, Want};

@@ -68,7 +68,6 @@ pub struct Status {
     /// True if a refresh, a look at the store or a save is in flight, or a log-in or log-out is being recorded.
     pub refreshing: bool,
     /// The last failure, unless a refresh or a log-in has succeeded since.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "error"))]
     pub error: Option<TokenError>,
     /// Time until the next refresh may start after that failure, or `None` if it may start now, or not before the
     /// credentials change.
@@ -120,26 +119,6 @@ impl fmt::Display for TokenStatus {
             Self::Expired => "expired",
         })
     }
-}
-
-#[cfg(feature = "serde")]
-fn error<S: serde::Serializer>(
-    error: &Option<TokenError>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    #[derive(serde::Serialize)]
-    struct Shown<'a> {
-        kind: crate::error::TokenErrorKind,
-        message: String,
-        code: Option<&'a str>,
-    }
-
-    let shown = error.as_ref().map(|error| Shown {
-        kind: error.kind(),
-        message: error.to_string(),
-        code: error.code(),
-    });
-    serde::Serialize::serialize(&shown, serializer)
 }
 
 #[cfg(all(test, feature = "serde"))]

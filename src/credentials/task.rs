@@ -5,6 +5,7 @@
 //! flight, so that no request waits forever.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::event::Event;
 use super::flight::{Adoption, Departure, Errand, LOST_AFTER, Landed};
 use super::handle::Credentials;
+use super::member::Admission;
 use crate::classify::Challenge;
 use crate::error::TokenError;
 use crate::grant::{Look, Notes};
@@ -194,15 +196,32 @@ struct Flying {
     _work: Piece,
 }
 
+impl Credentials {
+    /// Waits until a refresh may begin, if the credentials belong to a pool.
+    async fn admit(&self) -> Result<Option<Admission>, TokenError> {
+        let Some(member) = &self.shared.member else { return Ok(None) };
+        member.admit(|| self.now(), self.timeout()).await.map(Some)
+    }
+}
+
 impl Flying {
     async fn fly(mut self, challenge: Option<Challenge>) {
-        let _turn: OwnedMutexGuard<()> = Arc::clone(&self.departure.turn).lock_owned().await;
         let credentials = self.credentials.clone();
+        // Before the turn, which a log-in may wait for.
+        let admission = match self.departure.errand {
+            Errand::Refresh => credentials.admit().await,
+            Errand::Look | Errand::Save => Ok(None),
+        };
+        let _turn: OwnedMutexGuard<()> = Arc::clone(&self.departure.turn).lock_owned().await;
         if !credentials.lock().wants(self.departure.id) {
             // The application has logged in or out meanwhile.
             self.landed = true;
             return;
         }
+        let mut admission = match admission {
+            Ok(admission) => admission,
+            Err(error) => return self.land(Landed::Refreshed(Err(error)), Notes::default()),
+        };
         self.asked = true;
         let keeper = &credentials.shared.keeper;
         let wish = self.departure.wish;
@@ -212,7 +231,20 @@ impl Flying {
                     .with_challenge(challenge)
                     .with_fetched_for(FetchedFor::current());
                 let on_unknown = |error| credentials.report(Event::OutcomeUnknown { error });
-                let (result, notes) = keeper.refresh(wish, renewal, &on_unknown).await;
+                let mut refresh = pin!(keeper.refresh(wish, renewal, &on_unknown));
+                let (result, notes) = match &mut admission {
+                    Some(admission) => {
+                        let timeout = tokio::time::timeout(credentials.timeout(), &mut refresh);
+                        match timeout.await {
+                            Ok(refreshed) => refreshed,
+                            Err(_) => {
+                                admission.give_way();
+                                refresh.await
+                            }
+                        }
+                    }
+                    None => refresh.await,
+                };
                 (Landed::Refreshed(result), notes)
             }
             Errand::Look => {

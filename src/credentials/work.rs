@@ -24,6 +24,11 @@ impl Work {
         }
     }
 
+    #[cfg(feature = "pool")]
+    pub(super) fn has_ended(&self) -> bool {
+        self.open.load(Ordering::Acquire) == 0
+    }
+
     /// Waits until all work has ended.
     pub(super) async fn all_ended(&self) {
         loop {

@@ -26,6 +26,10 @@ pub(crate) trait Backing: Send + Sync {
     ) -> BoxFuture<'a, Result<(), Failure>>;
 
     fn describe(&self) -> String;
+
+    /// Returns whether the record is still there after this was dropped.
+    #[cfg(feature = "pool")]
+    fn survives_drop(&self) -> bool;
 }
 
 /// The lock of a [`Backing`], while it is held.

@@ -32,6 +32,8 @@ use crate::error::TokenError;
 use crate::limit::Limit;
 use crate::lock::Lock;
 use crate::source::{BoxTokenSource, TokenSource as _};
+#[cfg(feature = "pool")]
+use crate::token::RefreshToken;
 use crate::token::TokenSet;
 use crate::token::characters::{self, is_invisible};
 
@@ -121,6 +123,33 @@ impl Keeper {
     /// Returns whether other processes can store tokens.
     pub(crate) fn has_store(&self) -> bool {
         self.store.is_some()
+    }
+
+    /// Returns whether there is nothing to save.
+    #[cfg(feature = "pool")]
+    pub(crate) fn is_saved(&self) -> bool {
+        self.with(|ledger| ledger.unsaved.is_none() && ledger.not_made.is_none())
+    }
+
+    /// Returns whether nothing would be lost with the ledger: the store has it, or the source can begin anew.
+    #[cfg(feature = "pool")]
+    pub(crate) fn is_disposable(&self) -> bool {
+        if self.store.as_ref().is_some_and(|store| store.backing.survives_drop()) {
+            return self.is_saved();
+        }
+        let configured = self.source.info().refresh_token;
+        let configured = configured.as_ref().map(RefreshToken::expose_secret);
+        self.with(|ledger| match &ledger.record {
+            Some(record) => {
+                let current = record.current.as_ref();
+                let token = current.and_then(|current| current.tokens.refresh_token());
+                let token = token.map(RefreshToken::expose_secret);
+                (token.is_none() || token == configured)
+                    && record.sent.is_none()
+                    && !ledger.has_logged
+            }
+            None => true,
+        })
     }
 
     pub(crate) fn new_id(&self) -> SetId {

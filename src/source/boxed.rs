@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::info::SourceInfo;
 use super::renewal::Renewal;
+use super::token_source::TokenSource;
 use crate::error::TokenError;
 use crate::token::TokenSet;
 
@@ -33,6 +34,14 @@ use crate::token::TokenSet;
 pub struct BoxTokenSource {
     pub(super) source: Arc<dyn DynTokenSource>,
     pub(super) name: &'static str,
+}
+
+impl BoxTokenSource {
+    /// Returns a source around this one. It keeps the name.
+    pub(crate) fn wrapped<S: TokenSource>(self, wrap: impl FnOnce(Self) -> S) -> Self {
+        let name = self.name;
+        Self { source: Arc::new(wrap(self)), name }
+    }
 }
 
 impl fmt::Debug for BoxTokenSource {

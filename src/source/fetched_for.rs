@@ -29,6 +29,11 @@ impl FetchedFor {
         self
     }
 
+    /// Returns whether the fetch is for another one, which waits for it.
+    pub(crate) fn is_nested(&self) -> bool {
+        self.0.len() > 1
+    }
+
     pub(crate) fn includes(&self, id: u64) -> bool {
         self.0.contains(&id)
     }

@@ -43,6 +43,11 @@ impl<T: TokenStore> Backing for Backed<T> {
     fn describe(&self) -> String {
         self.0.describe()
     }
+
+    #[cfg(feature = "pool")]
+    fn survives_drop(&self) -> bool {
+        self.0.survives_drop()
+    }
 }
 
 struct Held<L>(L);

@@ -87,6 +87,11 @@ impl TokenStore for MemoryStore {
     fn describe(&self) -> String {
         "the store in memory".into()
     }
+
+    /// Returns whether there is a clone.
+    fn survives_drop(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
+    }
 }
 
 impl fmt::Debug for MemoryStore {

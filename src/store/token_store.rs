@@ -146,6 +146,14 @@ pub trait TokenStore: Send + Sync + 'static {
     fn place(&self) -> String {
         String::new()
     }
+
+    /// Returns whether the record is still there after this store was dropped. The default is true.
+    ///
+    /// A `CredentialsPool` does not evict credentials whose tokens would be lost with their store. A store around another one passes
+    /// the call on.
+    fn survives_drop(&self) -> bool {
+        true
+    }
 }
 
 /// The lock of a [`TokenStore`], held until it is released, dropped or lost.

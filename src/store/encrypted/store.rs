@@ -267,6 +267,10 @@ impl<S: TokenStore> TokenStore for EncryptedStore<S> {
     fn place(&self) -> String {
         self.store.place()
     }
+
+    fn survives_drop(&self) -> bool {
+        self.store.survives_drop()
+    }
 }
 
 impl<S: TokenStore> fmt::Debug for EncryptedStore<S> {

@@ -1,0 +1,202 @@
+//! The membership of credentials in a pool.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+
+use super::event::Event;
+use super::outage::{Admitted, Change, Endpoint, MemberId};
+use crate::clock::{Clock, Timestamp};
+use crate::error::TokenError;
+use crate::lock::Lock;
+use crate::source::{BoxTokenSource, FetchedFor, Renewal, SourceInfo, TokenSource};
+use crate::token::TokenSet;
+
+/// The part that makes credentials a member of a pool.
+pub(crate) struct Member {
+    id: MemberId,
+    /// The name of the key.
+    name: Arc<str>,
+    common: Arc<Common>,
+    /// The token endpoint, if the source names one.
+    endpoint: Option<Arc<Endpoint>>,
+    /// When the pool last handed the credentials out, in milliseconds of the pool's monotonic clock.
+    last_used: AtomicU64,
+}
+
+/// The part of a pool that its members share.
+pub(crate) struct Common {
+    /// One for each refresh in flight, first come, first served.
+    permits: Arc<Semaphore>,
+    last_id: AtomicU64,
+    endpoints: Lock<HashMap<String, Arc<Endpoint>>>,
+    /// Made for the first subscriber.
+    events: OnceLock<broadcast::Sender<NamedEvent>>,
+}
+
+/// An event, and the name of its key.
+pub(crate) type NamedEvent = (Arc<str>, Event);
+
+/// The permission to refresh. The refresh counts as one of those in flight until it is dropped or [gives way](Self::give_way).
+#[derive(Debug)]
+pub(super) struct Admission {
+    permit: Option<OwnedSemaphorePermit>,
+    _admitted: Option<Admitted>,
+}
+
+impl Admission {
+    /// Lets another refresh begin, because this one takes long.
+    pub(super) fn give_way(&mut self) {
+        self.permit = None;
+    }
+}
+
+impl Member {
+    /// Creates the member with this name, and the source that reports to its token endpoint.
+    pub(super) fn new(
+        common: &Arc<Common>,
+        name: &str,
+        source: BoxTokenSource,
+        clock: &Arc<dyn Clock>,
+    ) -> (Self, BoxTokenSource) {
+        let member = Self {
+            id: MemberId(common.last_id.fetch_add(1, Ordering::Relaxed)),
+            name: name.into(),
+            common: Arc::clone(common),
+            endpoint: source.info().token_endpoint.map(|origin| common.endpoint(origin)),
+            last_used: AtomicU64::new(0),
+        };
+        let source = match &member.endpoint {
+            Some(endpoint) => source.wrapped(|source| Reporting {
+                source,
+                id: member.id,
+                name: Arc::clone(&member.name),
+                common: Arc::clone(common),
+                endpoint: Arc::clone(endpoint),
+                clock: Arc::clone(clock),
+            }),
+            None => source,
+        };
+        (member, source)
+    }
+
+    /// Waits until a refresh may begin.
+    ///
+    /// # Errors
+    ///
+    /// If the token endpoint fails for other members.
+    pub(super) async fn admit(
+        &self,
+        now: impl Fn() -> Timestamp,
+        timeout: Duration,
+    ) -> Result<Admission, TokenError> {
+        // The refresh that waits for this one may hold the last permit.
+        let is_nested = FetchedFor::current().is_some_and(|fetched_for| fetched_for.is_nested());
+        let permit = match is_nested {
+            true => None,
+            // The semaphore is never closed.
+            false => Arc::clone(&self.common.permits).acquire_owned().await.ok(),
+        };
+        let admit = |endpoint: &Arc<Endpoint>| endpoint.admit(now(), self.id, timeout);
+        Ok(Admission { permit, _admitted: self.endpoint.as_ref().map(admit).transpose()? })
+    }
+
+    pub(super) fn send(&self, event: &Event) {
+        self.common.send(&self.name, event);
+    }
+
+    pub(super) fn used(&self, now: Timestamp) {
+        self.last_used.store(milliseconds(now), Ordering::Relaxed);
+    }
+
+    pub(super) fn idle(&self, now: Timestamp) -> Duration {
+        let used = self.last_used.load(Ordering::Relaxed);
+        Duration::from_millis(milliseconds(now).saturating_sub(used))
+    }
+}
+
+impl Common {
+    pub(crate) fn new(refreshes: usize) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(refreshes.clamp(1, Semaphore::MAX_PERMITS))),
+            last_id: AtomicU64::new(0),
+            endpoints: Lock::default(),
+            events: OnceLock::new(),
+        }
+    }
+
+    fn endpoint(&self, origin: String) -> Arc<Endpoint> {
+        let mut endpoints = self.endpoints.lock();
+        if let Some(endpoint) = endpoints.get(&origin) {
+            return Arc::clone(endpoint);
+        }
+        // Those of members that are gone.
+        endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
+        let endpoint = Arc::new(Endpoint::new(origin.clone()));
+        endpoints.insert(origin, Arc::clone(&endpoint));
+        endpoint
+    }
+
+    fn send(&self, name: &Arc<str>, event: &Event) {
+        if let Some(events) = self.events.get() {
+            // All subscriptions may have been dropped. That is not an error.
+            let _ = events.send((Arc::clone(name), event.clone()));
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<NamedEvent> {
+        self.events.get_or_init(|| broadcast::Sender::new(CAPACITY)).subscribe()
+    }
+
+    /// Returns the token endpoints that are asked by one member at a time.
+    pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.endpoints.lock().values().cloned().collect()
+    }
+}
+
+/// A source that reports the health of its token endpoint.
+struct Reporting {
+    source: BoxTokenSource,
+    id: MemberId,
+    name: Arc<str>,
+    common: Arc<Common>,
+    endpoint: Arc<Endpoint>,
+    clock: Arc<dyn Clock>,
+}
+
+impl TokenSource for Reporting {
+    async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+        let result = self.source.fetch(renewal).await;
+        if let Some(change) = self.endpoint.report(self.clock.now(), self.id, &result) {
+            let endpoint = self.endpoint.origin().into();
+            let event = match change {
+                Change::Began(error) => Event::OutageStarted { endpoint, error },
+                Change::Ended => Event::OutageEnded { endpoint },
+            };
+            event.trace();
+            self.common.send(&self.name, &event);
+        }
+        result
+    }
+
+    fn info(&self) -> SourceInfo {
+        self.source.info()
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn milliseconds(now: Timestamp) -> u64 {
+    u64::try_from(now.monotonic().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The number of events that a slow subscriber to a pool may fall behind.
+const CAPACITY: usize = 1024;

@@ -1,0 +1,211 @@
+//! The credentials that a pool keeps.
+
+use std::hash::RandomState;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use quick_cache::sync::{Cache, GuardResult};
+use quick_cache::{Lifecycle, OptionsBuilder, UnitWeighter};
+use tokio::runtime::Handle;
+
+use super::builder::Limits;
+use super::key::{self, PoolKey};
+use super::status::OutageStatus;
+use crate::clock::{Clock, Timestamp};
+use crate::credentials::{Common, Credentials, CredentialsBuilder};
+use crate::error::TokenError;
+
+/// A bounded map from key to credentials.
+///
+/// Invariants:
+///
+/// - A key has one `Credentials` at most. They are made by one thread, while others that ask for the key wait.
+/// - Credentials leave the map only while the map alone holds them and nothing is lost with them. That is decided under the lock of
+///   their part of the map, which a clone of them would need, so that nothing gets hold of them meanwhile.
+pub(super) struct Kept<K> {
+    map: Cache<K, Credentials, UnitWeighter, RandomState, Keep>,
+    make: Make<K>,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    common: Arc<Common>,
+    /// When idle keys are looked for, in milliseconds of the monotonic clock.
+    next_sweep: AtomicU64,
+}
+
+/// Makes the credentials of a key.
+pub(super) type Make<K> = Box<dyn Fn(&K) -> Result<CredentialsBuilder, TokenError> + Send + Sync>;
+
+impl<K: PoolKey> Kept<K> {
+    pub(super) fn new(make: Make<K>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
+        let Limits { capacity, refreshes, .. } = limits;
+        #[expect(clippy::expect_used, reason = "both values are set")]
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(capacity.min(PREPARED))
+            .weight_capacity(weight(capacity))
+            .build()
+            .expect("the options are complete");
+        let map = Cache::with_options(options, UnitWeighter, RandomState::new(), Keep);
+        let common = Arc::new(Common::new(refreshes));
+        Self { map, make, limits, clock, common, next_sweep: AtomicU64::new(0) }
+    }
+
+    pub(super) fn get(self: &Arc<Self>, key: &K) -> Result<Credentials, TokenError> {
+        let now = self.clock.now();
+        let credentials = match self.map.get(key) {
+            Some(credentials) => credentials,
+            None => self.make(key, now)?,
+        };
+        credentials.used(now);
+        if self.is_sweep_due(now) {
+            match Handle::try_current() {
+                Ok(runtime) => {
+                    let kept = Arc::clone(self);
+                    // Not in the way of the request.
+                    drop(runtime.spawn(async move { kept.sweep(now) }));
+                }
+                Err(_) => self.sweep(now),
+            }
+        }
+        Ok(credentials)
+    }
+
+    /// Returns the credentials of a key if there are any. That is no use of the key.
+    pub(super) fn look(&self, key: &K) -> Option<Credentials> {
+        self.tidy();
+        self.map.peek(key)
+    }
+
+    pub(super) fn all(&self) -> Vec<Credentials> {
+        self.tidy();
+        self.map.iter().map(|(_, credentials)| credentials).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tidy();
+        self.map.len()
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(super) fn common(&self) -> &Common {
+        &self.common
+    }
+
+    pub(super) fn outages(&self) -> Vec<OutageStatus> {
+        let now = self.clock.now();
+        let endpoints = self.common.endpoints();
+        let outages = endpoints.iter().filter_map(|endpoint| {
+            let (error, next_probe) = endpoint.outage(now)?;
+            Some(OutageStatus { endpoint: endpoint.origin().to_owned(), error, next_probe })
+        });
+        outages.collect()
+    }
+
+    fn make(&self, key: &K, now: Timestamp) -> Result<Credentials, TokenError> {
+        let name = key.name();
+        if key::is_empty(&name) {
+            return Err(TokenError::misconfigured(
+                "the key has an empty name, so that it belongs to no user: do not ask for it, or name it in `PoolKey::name`",
+            ));
+        }
+        let credentials = match self.map.get_value_or_guard(key, Some(PATIENCE)) {
+            GuardResult::Value(credentials) => return Ok(credentials),
+            GuardResult::Guard(place) => {
+                let credentials = (self.make)(key)?.build_for(&self.common, name.into_owned());
+                // It is refused only if the key has been removed meanwhile, and only credentials are.
+                let _ = place.insert(credentials.clone());
+                credentials
+            }
+            GuardResult::Timeout => {
+                return Err(TokenError::misconfigured(format!(
+                    "the closure of the pool has not made the credentials of a key within {PATIENCE:?}: it must not block, nor ask the pool for the same key"
+                )));
+            }
+        };
+        self.make_room(now);
+        Ok(credentials)
+    }
+
+    /// Raises the capacity of the map for a while if it is full of credentials that must stay. Otherwise each new key would look at
+    /// all of them.
+    fn make_room(&self, now: Timestamp) {
+        let keys = self.map.len();
+        if weight(keys) > self.map.capacity() {
+            self.map.set_capacity(weight(keys.saturating_add(keys / 8)));
+            let soon = milliseconds(now.monotonic()).saturating_add(SWEEP_WHEN_FULL);
+            self.next_sweep.fetch_min(soon, Ordering::Relaxed);
+        }
+    }
+
+    // ===== idle keys =====
+
+    /// Evicts the idle keys, if it is time to look for them.
+    fn tidy(&self) {
+        let now = self.clock.now();
+        if self.is_sweep_due(now) {
+            self.sweep(now);
+        }
+    }
+
+    fn is_sweep_due(&self, now: Timestamp) -> bool {
+        let now = milliseconds(now.monotonic());
+        let due = self.next_sweep.load(Ordering::Relaxed);
+        let next = now.saturating_add(milliseconds(self.limits.idle / 4).max(SWEEP_MIN));
+        now >= due
+            && self
+                .next_sweep
+                .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    fn sweep(&self, now: Timestamp) {
+        let is_idle = |credentials: &Credentials| credentials.idle(now) >= self.limits.idle;
+        let idle = self.map.iter().filter(|(_, credentials)| is_idle(credentials));
+        let idle: Vec<_> = idle.map(|(key, _)| key).collect();
+        for key in idle {
+            // One at a time, so that requests need not wait for the lock.
+            drop(self.map.remove_if(&key, |it| is_idle(it) && it.is_disposable()));
+        }
+        let capacity = weight(self.limits.capacity);
+        if self.map.capacity() > capacity {
+            // It was raised, or is a little more because the parts of the map are equal.
+            self.map.set_capacity(capacity);
+            self.make_room(now);
+        }
+    }
+}
+
+/// Which credentials may be evicted.
+#[derive(Clone, Copy, Debug)]
+struct Keep;
+
+impl<K> Lifecycle<K, Credentials> for Keep {
+    type RequestState = ();
+
+    fn is_pinned(&self, _: &K, credentials: &Credentials) -> bool {
+        !credentials.is_disposable()
+    }
+}
+
+fn weight(keys: usize) -> u64 {
+    u64::try_from(keys).unwrap_or(u64::MAX)
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The number of keys that the map is laid out for, if its capacity is larger.
+const PREPARED: usize = 1 << 20;
+
+/// How long a thread waits for another one to make the credentials of a key.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The least number of milliseconds between two looks for idle keys.
+const SWEEP_MIN: u64 = 1_000;
+
+/// The most, while there are more keys than the capacity.
+const SWEEP_WHEN_FULL: u64 = 10_000;

@@ -1,0 +1,282 @@
+//! Credentials by key: one for each user, tenant or audience.
+//!
+//! | Module | Content |
+//! |---|---|
+//! | `builder` | limits, and the closure that makes the credentials of a key |
+//! | `key` | the types that can be a key |
+//! | `kept` | the map, and the rule for eviction |
+//! | `keyed` | how a request names its key |
+//! | `events`, `status` | reports about all keys |
+
+mod builder;
+mod events;
+mod kept;
+mod key;
+mod keyed;
+mod status;
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, stream};
+
+pub use self::builder::{CredentialsPoolBuilder, MakeCredentials};
+pub use self::events::{PoolEvent, PoolEvents};
+use self::kept::Kept;
+pub use self::key::PoolKey;
+pub use self::keyed::{Keyed, RequestHead};
+pub use self::status::{OutageStatus, PoolStatus};
+use crate::credentials::{Credentials, Status};
+use crate::error::TokenError;
+use crate::token::TokenSet;
+
+/// A bounded number of [`Credentials`], one for each key, such as a user.
+///
+/// A closure makes the credentials of a key when they are first needed. They are bound to the name of the key, so that no user gets
+/// the tokens of another one from a store. Clones share everything.
+///
+/// [`RefreshLayer::keyed`](crate::RefreshLayer::keyed) makes a layer whose requests name their key.
+///
+/// # Examples
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::Request;
+/// use http_body_util::Full;
+/// use tower_refresh::{Credentials, CredentialsPool, RefreshLayer, Renewal, TokenSet};
+///
+/// /// Who the request is for.
+/// #[derive(Clone)]
+/// struct User(String);
+///
+/// # fn main() -> Result<(), tower_refresh::BoxError> {
+/// let pool = CredentialsPool::new(|user: &String| {
+///     let user = user.clone();
+///     Credentials::builder(move |renewal: Renewal| {
+///         let user = user.clone();
+///         async move {
+///             // Obtains a token for the user.
+/// #           let _ = (renewal, user);
+///             TokenSet::bearer("sesame")
+///         }
+///     })
+/// });
+/// let layer = RefreshLayer::keyed(pool, |request| request.extensions().get().map(|User(user)| user.clone()))
+///     .origin("https://api.example.com")?;
+///
+/// let request = Request::get("https://api.example.com/v1/me")
+///     .extension(User("alice".into()))
+///     .body(Full::<Bytes>::default())?;
+/// # let _ = (layer, request);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What is kept
+///
+/// Credentials are evicted if the pool is over its [capacity](CredentialsPoolBuilder::capacity), or if they were idle for
+/// [a time](CredentialsPoolBuilder::idle). The next use of their key makes them anew, and loads their tokens from the store. Never
+/// evicted are credentials
+///
+/// - that something else holds, such as a clone, a request in flight or a refresh: there is never a second one for a key,
+/// - with tokens that are not saved in their store,
+/// - without a store, or with a `MemoryStore` that nothing else holds, if they have a refresh token that the source was not configured with, or if the application has logged in or
+///   out. Their tokens are nowhere else. Use a store if there are many.
+///
+/// Beyond its capacity the pool grows by credentials of these kinds only.
+///
+/// # Guarantees
+///
+/// - There is one refresh for a key at a time, and a [number](CredentialsPoolBuilder::concurrent_refreshes) for all keys together,
+///   first come, first served. A refresh that takes longer than the timeout of its policy counts no more, so that slow ones do not
+///   hold up the others.
+/// - If a token endpoint fails for three keys, one after another, it is an outage: no refresh is sent to it for a second, and then
+///   one at a time, with pauses of up to five seconds, until it answers. Requests that need a token meanwhile get the error of the
+///   outage. A `Retry-After` of the endpoint counts for all keys. The token endpoint is the one that
+///   [`SourceInfo`](crate::SourceInfo::token_endpoint) names. A source that names none is asked regardless of the others.
+/// - A key without a name, such as an empty user id, is an error, and never another user's token.
+///
+/// # Before the runtime ends
+///
+/// Await [`flush`](Self::flush), as for one `Credentials`.
+pub struct CredentialsPool<K> {
+    kept: Arc<Kept<K>>,
+}
+
+impl<K: PoolKey> CredentialsPool<K> {
+    /// Creates a pool with the default limits. The closure makes the credentials of a key.
+    ///
+    /// The closure is called once for each key, and again after an eviction. It must not block. It returns a
+    /// [`CredentialsBuilder`](crate::CredentialsBuilder), or a `Result` with one and a [`TokenError`]. The credentials get
+    /// the name of the key, and a name that was set on the builder is ignored.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Credentials, CredentialsPool, StaticToken, TokenError};
+    ///
+    /// let pool = CredentialsPool::new(|user: &String| {
+    ///     if user == "mallory" {
+    ///         return Err(TokenError::denied("this user may not call the API"));
+    ///     }
+    ///     Ok(Credentials::builder(StaticToken::new("sesame".parse()?)))
+    /// });
+    /// assert!(pool.get(&"alice".to_owned()).is_ok());
+    /// assert!(pool.get(&"mallory".to_owned()).is_err());
+    /// ```
+    pub fn new<M: MakeCredentials>(make: impl Fn(&K) -> M + Send + Sync + 'static) -> Self {
+        Self::builder(make).build()
+    }
+
+    /// Creates a builder for a pool with other limits.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_refresh::{Credentials, CredentialsPool, TokenFile};
+    ///
+    /// let pool = CredentialsPool::builder(|tenant: &u64| {
+    ///     Credentials::builder(TokenFile::new(format!("/run/secrets/{tenant}")))
+    /// })
+    /// .capacity(500)
+    /// .idle(Duration::from_secs(600))
+    /// .build();
+    /// # let _ = pool;
+    /// ```
+    pub fn builder<M: MakeCredentials>(
+        make: impl Fn(&K) -> M + Send + Sync + 'static,
+    ) -> CredentialsPoolBuilder<K> {
+        CredentialsPoolBuilder::new(move |key| make(key).into_builder())
+    }
+
+    /// Returns the credentials of a key. If the pool does not have them, it makes them.
+    ///
+    /// # Errors
+    ///
+    /// - A [misconfigured](TokenError::is_misconfigured) error if the name of the key is empty, or if the closure asks for the key
+    ///   that it makes.
+    /// - The error of the closure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Credentials, CredentialsPool, StaticToken};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_refresh::TokenError> {
+    /// let token = "sesame".parse()?;
+    /// let pool = CredentialsPool::new(move |_: &u64| Credentials::builder(StaticToken::new(Clone::clone(&token))));
+    /// let tokens = pool.get(&7)?.tokens().await?;
+    /// assert_eq!(tokens.access_token().expose_secret(), "sesame");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get(&self, key: &K) -> Result<Credentials, TokenError> {
+        self.kept.get(key)
+    }
+
+    /// Replaces the tokens of a key, for example after the user has logged in: [`Credentials::log_in`].
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get) and [`Credentials::log_in`].
+    ///
+    /// # Cancel safety
+    ///
+    /// After the first poll, dropping this future does not stop the log-in.
+    pub async fn log_in(&self, key: &K, tokens: TokenSet) -> Result<(), TokenError> {
+        self.get(key)?.log_in(tokens).await
+    }
+
+    /// Removes the tokens of a key, from its store too, for example after the user has logged out: [`Credentials::log_out`].
+    ///
+    /// The credentials stay in the pool. A later request of the key asks its source again.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get) and [`Credentials::log_out`].
+    ///
+    /// # Cancel safety
+    ///
+    /// After the first poll, dropping this future does not stop the log-out.
+    pub async fn log_out(&self, key: &K) -> Result<(), TokenError> {
+        self.get(key)?.log_out().await
+    }
+
+    /// Waits until no refresh is in flight and each log-in and log-out is recorded, and then saves unsaved tokens, for all keys.
+    ///
+    /// As many keys are saved at once as refreshes may be in flight. Await it before the runtime ends, with a time limit of your own.
+    ///
+    /// # Errors
+    ///
+    /// The first error of [`Credentials::flush`], with the number of keys that have failed. The other keys are flushed nevertheless.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this future changes nothing. A save that has begun is not stopped.
+    pub async fn flush(&self) -> Result<(), TokenError> {
+        let all = self.kept.all();
+        let number = all.len();
+        let unsettled = all.into_iter().filter(|credentials| !credentials.is_settled());
+        let flushes = unsettled.map(|credentials| async move { credentials.flush().await });
+        let at_once = self.kept.limits().refreshes;
+        let results: Vec<_> = stream::iter(flushes).buffer_unordered(at_once).collect().await;
+        let mut errors = results.into_iter().filter_map(Result::err);
+        let Some(first) = errors.next() else { return Ok(()) };
+        let failed = 1 + errors.count();
+        let message = format!("{failed} of {number} keys are not flushed: {}", first.get_ref());
+        Err(first.wrapped_as(message))
+    }
+
+    /// Subscribes to the events of all keys that follow.
+    pub fn subscribe(&self) -> PoolEvents {
+        PoolEvents::new(self.kept.common().subscribe())
+    }
+
+    /// Returns a snapshot of one key, or `None` if the pool has no credentials for it now.
+    ///
+    /// It makes no credentials, and does not count as a use of the key.
+    pub fn status(&self, key: &K) -> Option<Status> {
+        self.kept.look(key).map(|credentials| credentials.status())
+    }
+
+    /// Returns a snapshot of the pool, for a health endpoint. It reads the status of every key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Credentials, CredentialsPool, TokenFile};
+    ///
+    /// let pool = CredentialsPool::new(|tenant: &u64| Credentials::builder(TokenFile::new(format!("/run/secrets/{tenant}"))));
+    /// pool.get(&7)?;
+    /// let status = pool.pool_status();
+    /// assert_eq!((status.keys, status.denied), (1, 0));
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
+    pub fn pool_status(&self) -> PoolStatus {
+        PoolStatus::new(&self.kept.all(), self.kept.outages())
+    }
+
+    /// Returns the number of keys that have credentials now.
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Returns whether no key has credentials now.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<K> Clone for CredentialsPool<K> {
+    fn clone(&self) -> Self {
+        Self { kept: Arc::clone(&self.kept) }
+    }
+}
+
+impl<K> fmt::Debug for CredentialsPool<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CredentialsPool").finish_non_exhaustive()
+    }
+}

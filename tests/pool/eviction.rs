@@ -1,0 +1,195 @@
+//! The credentials that are evicted, and those that are kept.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tower_refresh::store::MemoryStore;
+use tower_refresh::testing::ManualClock;
+use tower_refresh::{Credentials, CredentialsPool, Renewal, TokenSet, TokenStatus};
+
+use crate::harness::{HOUR, MINUTE, puppet};
+use crate::users::{Users, names};
+
+/// A pool that counts how often its closure is called.
+fn counted(
+    users: &Users,
+    capacity: usize,
+    clock: &ManualClock,
+) -> (CredentialsPool<String>, Arc<AtomicUsize>) {
+    let (users, made) = (users.clone(), Arc::<AtomicUsize>::default());
+    let counter = Arc::clone(&made);
+    let pool = CredentialsPool::builder(move |user: &String| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        users.stored(user)
+    });
+    (pool.capacity(capacity).clock(clock.clone()).build(), made)
+}
+
+#[tokio::test(start_paused = true)]
+async fn pool_of_stored_credentials_keeps_to_its_capacity() {
+    let users = Users::new();
+    let (pool, made) = counted(&users, 10, &ManualClock::new());
+    for user in names(100) {
+        pool.get(&user).unwrap().warm_up().await.unwrap();
+    }
+    assert!(pool.len() <= 10, "{}", pool.len());
+    // Evicted credentials come back with their tokens.
+    let asked = users.server.counters().token_requests;
+    for user in names(100) {
+        pool.get(&user).unwrap().warm_up().await.unwrap();
+    }
+    assert!(made.load(Ordering::SeqCst) >= 190);
+    assert_eq!(users.server.counters().token_requests, asked);
+    users.assert_no_reuse();
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_something_holds_are_not_made_twice() {
+    let users = Users::new();
+    let clock = ManualClock::new();
+    let (pool, made) = counted(&users, 1, &clock);
+    let held: Vec<_> = names(50).iter().map(|user| pool.get(user).unwrap()).collect();
+    assert_eq!((pool.len(), made.load(Ordering::SeqCst)), (50, 50));
+    for (user, held) in names(50).iter().zip(&held) {
+        held.warm_up().await.unwrap();
+        assert_eq!(pool.status(user).unwrap().generation, held.status().generation);
+    }
+    assert_eq!(made.load(Ordering::SeqCst), 50);
+    drop(held);
+    clock.advance(MINUTE);
+    assert_eq!(pool.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_with_a_refresh_in_flight_are_not_evicted() {
+    let (source, mut strings) = puppet();
+    let pool = CredentialsPool::builder(move |_: &u64| Credentials::builder(source.clone()));
+    let pool = pool.capacity(1).build();
+    let waiting = tokio::spawn({
+        let credentials = pool.get(&0).unwrap();
+        async move { credentials.tokens().await }
+    });
+    let asked = strings.next().await;
+    waiting.abort();
+    assert!(waiting.await.is_err());
+    for key in 1..20 {
+        pool.get(&key).unwrap();
+    }
+    assert!(pool.status(&0).unwrap().refreshing);
+    asked.answer(TokenSet::bearer("t").unwrap().with_expires_in(HOUR));
+    while pool.status(&0).unwrap().refreshing {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(pool.status(&0).unwrap().token, TokenStatus::Fresh);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_token_that_is_nowhere_else_is_not_evicted() {
+    let users = Users::new();
+    let make = users.clone();
+    let pool = CredentialsPool::builder(move |user: &String| make.without_store(user));
+    let pool = pool.capacity(5).build();
+    for user in names(50) {
+        pool.get(&user).unwrap().warm_up().await.unwrap();
+    }
+    assert_eq!(pool.len(), 50);
+    for user in names(50) {
+        pool.get(&user).unwrap().refresh().await.unwrap();
+    }
+    users.assert_no_reuse();
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_in_a_store_that_is_dropped_with_them_are_not_evicted() {
+    let users = Users::new();
+    let make = users.clone();
+    let pool = CredentialsPool::builder(move |user: &String| {
+        make.without_store(user).store(MemoryStore::new())
+    });
+    let pool = pool.capacity(5).build();
+    for user in names(50) {
+        pool.get(&user).unwrap().warm_up().await.unwrap();
+    }
+    assert_eq!(pool.len(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn log_in_and_log_out_without_a_store_are_not_evicted() {
+    let pool = CredentialsPool::builder(|_: &u64| {
+        Credentials::builder(|_: Renewal| async { TokenSet::bearer("of-the-source") })
+    });
+    let pool = pool.capacity(1).build();
+    pool.log_in(&0, TokenSet::bearer("of-the-user").unwrap()).await.unwrap();
+    pool.log_out(&1).await.unwrap();
+    for key in 2..20 {
+        pool.get(&key).unwrap().warm_up().await.unwrap();
+    }
+    assert!(pool.len() <= 3, "{}", pool.len());
+    let current = pool.get(&0).unwrap().current().unwrap();
+    assert_eq!(current.access_token().expose_secret(), "of-the-user");
+    assert_eq!(pool.status(&1).unwrap().token, TokenStatus::Missing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_keys_are_evicted_and_used_ones_are_kept() {
+    let (users, clock) = (Users::new(), ManualClock::new());
+    let pool = CredentialsPool::builder(move |user: &String| users.stored(user));
+    let pool = pool.idle(20 * MINUTE).clock(clock.clone()).build();
+    for user in names(10) {
+        pool.get(&user).unwrap();
+    }
+    for _ in 0..3 {
+        clock.advance(10 * MINUTE);
+        pool.get(&"user-3".to_owned()).unwrap();
+    }
+    assert!(pool.status(&"user-3".to_owned()).is_some());
+    clock.advance(Duration::from_secs(1));
+    while pool.len() > 1 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(25 * MINUTE);
+    assert!(pool.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_of_any_size_make_a_pool_that_works() {
+    for capacity in [0, 1, 2, usize::MAX] {
+        for idle in [Duration::ZERO, Duration::MAX] {
+            let users = Users::new();
+            let pool = CredentialsPool::builder(move |user: &String| users.stored(user));
+            let pool = pool.capacity(capacity).idle(idle).concurrent_refreshes(capacity).build();
+            for user in names(5) {
+                pool.get(&user).unwrap().warm_up().await.unwrap();
+            }
+            pool.flush().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closure_that_asks_for_its_own_key_gets_an_error() {
+    use std::sync::OnceLock;
+
+    let itself: Arc<OnceLock<CredentialsPool<u64>>> = Arc::default();
+    let inner = Arc::clone(&itself);
+    let pool = CredentialsPool::new(move |key: &u64| {
+        inner.get().unwrap().get(key)?;
+        Ok(Credentials::builder(|_: Renewal| async { TokenSet::bearer("t") }))
+    });
+    itself.set(pool.clone()).unwrap();
+    let error = pool.get(&1).unwrap_err();
+    assert!(error.is_misconfigured() && error.to_string().contains("the same key"), "{error}");
+}
+
+#[test]
+fn closure_that_panics_leaves_the_key_for_the_next() {
+    let first = AtomicUsize::new(0);
+    let pool = CredentialsPool::new(move |_: &u64| {
+        assert_ne!(first.fetch_add(1, Ordering::SeqCst), 0, "a bug of the closure");
+        Credentials::builder(|_: Renewal| async { TokenSet::bearer("t") })
+    });
+    let once = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pool.get(&1).map(drop)));
+    assert!(once.is_err() && pool.is_empty());
+    assert!(pool.get(&1).is_ok());
+}

@@ -1,0 +1,130 @@
+//! How many refreshes are in flight, over all keys.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::timeout;
+use tower_refresh::{Credentials, CredentialsPool, Event, Renewal, TokenSet};
+
+use crate::harness::{HOUR, Mint, SECOND, policy, puppet};
+use crate::users::{Users, names};
+
+#[tokio::test(start_paused = true)]
+async fn number_of_refreshes_in_flight_has_a_limit() {
+    let users = Users::new();
+    let make = users.clone();
+    users
+        .server
+        .token_faults()
+        .always(tower_refresh::testing::Fault::normal().delay(Duration::from_millis(50)));
+    let pool = CredentialsPool::builder(move |user: &String| make.stored(user));
+    let pool = pool.concurrent_refreshes(7).build();
+    let users_credentials: Vec<_> = names(100).iter().map(|user| pool.get(user).unwrap()).collect();
+    for tokens in join_all(users_credentials.iter().map(Credentials::tokens)).await {
+        tokens.unwrap();
+    }
+    assert_eq!(users.server.counters().max_concurrent_token_requests, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_refreshes_do_not_hold_up_the_others() {
+    let (slow, mut strings) = puppet();
+    let fast = Mint::new(HOUR);
+    let pool = CredentialsPool::builder(move |key: &u64| {
+        match key {
+            0..4 => Credentials::builder(slow.clone()),
+            _ => Credentials::builder(fast.clone()),
+        }
+        .policy(policy())
+    });
+    let pool = pool.concurrent_refreshes(4).build();
+    let hanging: Vec<_> = (0..4)
+        .map(|key| {
+            tokio::spawn({
+                let credentials = pool.get(&key).unwrap();
+                async move { credentials.tokens().await }
+            })
+        })
+        .collect();
+    for _ in 0..4 {
+        strings.next().await;
+    }
+    // After the timeout of the policy the slow ones give way.
+    let other = pool.get(&4).unwrap();
+    assert!(timeout(29 * SECOND, other.tokens()).await.is_err());
+    assert!(timeout(2 * SECOND, other.tokens()).await.is_ok());
+    drop(hanging);
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_that_waits_for_another_key_needs_no_second_place() {
+    let users = Mint::new(HOUR);
+    let pool = CredentialsPool::builder(move |_: &u64| {
+        Credentials::builder(users.clone()).policy(policy())
+    });
+    let subjects = pool.concurrent_refreshes(1).build();
+    let of = subjects.clone();
+    let exchanged = CredentialsPool::builder(move |key: &u64| {
+        let subject = of.get(key)?;
+        Ok(Credentials::builder(move |_: Renewal| {
+            let subject = subject.clone();
+            async move {
+                let subject = subject.tokens().await?;
+                TokenSet::bearer(format!("for-{}", subject.access_token().expose_secret()))
+            }
+        })
+        .policy(policy()))
+    });
+    let exchanged = exchanged.concurrent_refreshes(1).build();
+    let all: Vec<_> = (0..5).map(|key| exchanged.get(&key).unwrap()).collect();
+    for tokens in join_all(all.iter().map(Credentials::tokens)).await {
+        assert!(tokens.unwrap().access_token().expose_secret().starts_with("for-t"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refreshes_that_wait_for_their_place_are_served_in_order() {
+    let mint = Mint::new(HOUR);
+    let pool = CredentialsPool::builder(move |_: &String| {
+        Credentials::builder(mint.clone()).policy(policy())
+    });
+    let pool = pool.concurrent_refreshes(1).build();
+    let mut events = pool.subscribe();
+    let waiting: Vec<_> = names(20)
+        .into_iter()
+        .map(|user| {
+            let credentials = pool.get(&user).unwrap();
+            tokio::spawn(async move { credentials.tokens().await })
+        })
+        .collect();
+    for task in waiting {
+        task.await.unwrap().unwrap();
+    }
+    let mut refreshed = Vec::new();
+    while refreshed.len() < 20 {
+        let event = events.recv().await.unwrap();
+        if matches!(event.event, Event::Refreshed { .. }) {
+            refreshed.push(event.key.to_string());
+        }
+    }
+    assert_eq!(refreshed, names(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush_saves_what_is_unsaved_for_all_keys() {
+    let users = Users::new();
+    let make = users.clone();
+    let pool = CredentialsPool::new(move |user: &String| make.stored(user));
+    for user in names(30) {
+        let tokens = users.server.issue();
+        // Recorded in the background.
+        drop(tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.log_in(&user, tokens).await }
+        }));
+    }
+    tokio::task::yield_now().await;
+    pool.flush().await.unwrap();
+    let status = pool.pool_status();
+    assert_eq!((status.keys, status.fresh, status.unsaved), (30, 30, 0));
+}
