@@ -183,10 +183,10 @@ fn is_in_flight(process: &Process) -> bool {
 }
 
 /// Random numbers whose seed is printed.
-struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    fn new() -> Self {
+    pub fn new() -> Self {
         use std::hash::{BuildHasher as _, RandomState};
 
         let seed = RandomState::new().hash_one(0) | 1;
@@ -194,7 +194,7 @@ impl Dice {
         Self(seed)
     }
 
-    fn roll(&mut self, range: std::ops::Range<u64>) -> u64 {
+    pub fn roll(&mut self, range: std::ops::Range<u64>) -> u64 {
         // xorshift64
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -14,6 +14,7 @@
     feature = "file-store",
     feature = "hyper-util",
     feature = "oauth2",
+    feature = "pool",
     feature = "redis",
     feature = "testing"
 ))]
@@ -32,6 +33,8 @@ mod folder;
 mod freezes;
 mod kills;
 mod load;
+mod many;
+mod many_users;
 mod oidc_provider;
 mod outages;
 mod place;

@@ -15,7 +15,29 @@ pub enum Place {
     Redis { url: String, lease_ms: u64 },
 }
 
+/// The stores of many users.
+pub struct Stores {
+    place: Place,
+}
+
+impl Stores {
+    pub fn of(&self, user: u64) -> AnyStore {
+        match &self.place {
+            Place::File { path } => AnyStore::File(FileStore::new(path.join(user.to_string()))),
+            Place::Redis { url, lease_ms } => {
+                let store = RedisStore::new(url, user.to_string()).unwrap();
+                let store = store.timeout(Duration::from_secs(10));
+                AnyStore::Redis(store.lease(Duration::from_millis(*lease_ms)))
+            }
+        }
+    }
+}
+
 impl Place {
+    pub fn stores(&self) -> Stores {
+        Stores { place: self.clone() }
+    }
+
     pub fn store(&self) -> AnyStore {
         match self {
             Self::File { path } => AnyStore::File(FileStore::new(path)),

@@ -1,6 +1,7 @@
 //! The stage of a test: a server, a store, and a folder for both.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -30,7 +31,7 @@ pub struct Stage {
     pub serving: Serving,
     pub place: Place,
     pub redis: Option<RedisServer>,
-    _folder: Folder,
+    folder: Folder,
     _turn: Turn,
 }
 
@@ -64,7 +65,7 @@ impl Stage {
             Some(redis) => Place::Redis { url: redis.url(), lease_ms: millis(LEASE) },
         };
         let serving = server.serve().await.unwrap();
-        Some(Self { server, serving, place, redis, _folder: folder, _turn: turn })
+        Some(Self { server, serving, place, redis, folder, _turn: turn })
     }
 
     /// Returns the default orders of a process: to send requests, beginning with this refresh token.
@@ -82,7 +83,22 @@ impl Stage {
             lock_wait_ms: 60_000,
             reuse_grace_ms: None,
             halt: None,
+            users: None,
         }
+    }
+
+    /// Returns the path of a file that ends with the stage.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path(name)
+    }
+
+    /// Ends the server of the store like a power cut.
+    pub fn end_store(&mut self) {
+        self.redis.as_mut().unwrap().kill();
+    }
+
+    pub fn start_store_again(&mut self) {
+        self.redis.as_mut().unwrap().start_again();
     }
 
     pub fn counters(&self) -> Counters {
@@ -208,6 +224,21 @@ pub fn assert_every_reuse_was_reported<'a>(
     let uses: u64 = counters.refresh_token_uses.values().map(|uses| uses.saturating_sub(1)).sum();
     assert!(counters.refresh_token_reuses <= uses, "{counters:?}");
 }
+
+/// Makes a test of each function for the stores that machines share.
+macro_rules! over_shared_stores {
+    ($($name:ident),* $(,)?) => {
+        mod redis {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(crate::stage::Kind::Redis).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use over_shared_stores;
 
 /// Makes a test of each function for both kinds of store.
 macro_rules! over_both_stores {

@@ -19,6 +19,7 @@ use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{ClientAuth, Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::{Credentials, Event, RefreshLayer, RefreshPolicy, TokenError, TokenSet};
 
+use crate::many::{self, Users};
 use crate::place::Place;
 use crate::steps::{Halt, SteppedSource, SteppedStore, Steps, number_of};
 
@@ -41,6 +42,8 @@ pub struct Orders {
     pub lock_wait_ms: u64,
     pub reuse_grace_ms: Option<u64>,
     pub halt: Option<Halt>,
+    /// Serves these users instead of one.
+    pub users: Option<Users>,
 }
 
 impl Orders {
@@ -75,6 +78,9 @@ pub async fn run(orders: Orders) {
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
 
+    if let Some(users) = orders.users {
+        return many::run(orders.place, orders.token_endpoint, orders.api, users).await;
+    }
     let reporter = Reporter::default();
     let credentials = credentials(&orders, &reporter);
     let telling = tokio::spawn(reporter.clone().tell(credentials.clone()));
@@ -227,6 +233,10 @@ struct Counted {
 impl Reporter {
     pub fn has_told(&self) -> bool {
         self.has_told.load(Relaxed)
+    }
+
+    pub fn tells(&self, has_told: bool) {
+        self.has_told.store(has_told, Relaxed);
     }
 
     fn counts(&self) -> Counts {
