@@ -1,6 +1,5 @@
 //! The connection to one Redis server, which all entries of a store share.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -16,28 +15,28 @@ use redis::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Mutex, broadcast};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use super::failure::{Asked, Failure};
+use super::link::Link;
+use super::releases::{Listener, Releases, Waker};
 use crate::lock::Lock;
 use crate::store::StoreError;
 
 /// Connects to one server, and again when the connection breaks.
 ///
 /// The task that drives a connection runs on the runtime that made it. It may have ended with that runtime, or never be polled
-/// again. Both count as a broken connection, and the next request makes another one on its own runtime. For that reason, a
-/// request waits only briefly while another request connects: just long enough that many requests at once do not make one
-/// connection each.
+/// again. Both count as a broken connection, and the next request makes another one on its own runtime. For that reason, the
+/// requests wait only briefly while one of them connects. Then another one connects too, and the others go on waiting, so that
+/// thousands of requests at once make a few connections.
 pub(super) struct Connector {
     client: Client,
     connect: Option<Connect>,
     /// The name that messages use for the server, without a secret.
     place: String,
     current: ArcSwapOption<Link>,
-    /// Held by the request that connects.
-    turn: Mutex<()>,
+    connecting: Lock<Option<Connecting>>,
     is_checked: AtomicBool,
 }
 
@@ -50,14 +49,10 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// One connection.
-struct Link {
-    connection: MultiplexedConnection,
-    made: Instant,
-    /// The keys whose lock was released. It ends with the connection.
-    released: broadcast::Receiver<Arc<str>>,
-    /// The keys whose releases this connection has subscribed to.
-    subscribed: Lock<HashSet<String>>,
+/// An attempt to connect.
+struct Connecting {
+    began: Instant,
+    outcome: watch::Receiver<Option<Result<(), Failure>>>,
 }
 
 impl Connector {
@@ -90,7 +85,7 @@ impl Connector {
             client,
             connect,
             current: ArcSwapOption::empty(),
-            turn: Mutex::new(()),
+            connecting: Lock::default(),
             is_checked: AtomicBool::new(false),
         }
     }
@@ -112,9 +107,9 @@ impl Connector {
         for argument in arguments {
             command.arg(argument.as_ref());
         }
-        let answer = self.try_twice(&Request::Command(&command), within).await;
+        let answer = self.command(&command, within).await;
         let failure = match answer
-            .and_then(|(_, value)| from_redis_value(value).map_err(|_| Failure::unexpected()))
+            .and_then(|value| from_redis_value(value).map_err(|_| Failure::unexpected()))
         {
             Ok(answer) => return Ok(answer),
             Err(Failure::InScript) => match self.missing(key, within).await {
@@ -146,63 +141,64 @@ impl Connector {
 
     /// Returns the commands that a script may not call.
     async fn missing(&self, key: &str, within: Duration) -> Result<Vec<String>, Failure> {
-        let (_, value) = self.try_twice(&Request::Command(&eval(MISSING, key)), within).await?;
+        let value = self.command(&eval(MISSING, key), within).await?;
         // The next request reports any other failure.
         Ok(from_redis_value(value).unwrap_or_default())
+    }
+
+    async fn command(&self, command: &Cmd, within: Duration) -> Result<Value, Failure> {
+        self.try_twice(|link| async move { link.command(command).await }, within).await
     }
 
     /// Subscribes to the releases of a key's lock: from now on, none is missed. Returns `None` if the server does not permit a
     /// subscription, or for another reason, which the next request reports.
     pub(super) async fn listen(&self, key: &str, within: Duration) -> Option<Listener> {
-        let (link, _) = self.try_twice(&Request::Subscribe(key), within).await.ok()?;
-        link.subscribed.lock().insert(key.into());
-        Some(Listener::on(link, key))
+        self.try_twice(|link| Listener::subscribe(link, key), within).await.ok()?
     }
 
     /// Returns a listener without a request, if the current connection has subscribed to the releases of this key's lock.
     pub(super) fn listener(&self, key: &str) -> Option<Listener> {
-        let link = self.current.load_full()?;
-        let is_subscribed = link.subscribed.lock().contains(key);
-        is_subscribed.then(|| Listener::on(link, key))
+        Listener::subscribed(&*self.current.load_full()?, key)
     }
 
     /// Returns whether the connection of this listener is the current one.
     pub(super) fn is_current(&self, listener: &Listener) -> bool {
-        self.current.load().as_ref().is_some_and(|link| Arc::ptr_eq(link, &listener.link))
+        self.current.load().as_ref().is_some_and(|link| listener.is_on(link))
     }
 
-    async fn try_twice(
+    /// Sends a request, and sends it again over another connection if the first breaks or no longer answers.
+    async fn try_twice<T, F: Future<Output = Result<T, Failure>>>(
         &self,
-        request: &Request<'_>,
+        request: impl Fn(Arc<Link>) -> F,
         within: Duration,
-    ) -> Result<(Arc<Link>, Value), Failure> {
+    ) -> Result<T, Failure> {
         if Handle::try_current().is_err() {
             return Err(Failure::Misconfigured("cannot be reached without a tokio runtime".into()));
         }
         let began = now();
-        let deadline = began + within;
+        let (deadline, at_most) = (began + within, began + within * LONGEST_QUEUE);
         let mut link = self.current.load_full();
         // A dead connection is detected in time to try another.
         let mut limit = if link.is_some() { began + within / 2 } else { deadline };
         let mut is_last = false;
         loop {
-            let turn_by = now() + within / 8;
-            let tried = timeout_at(limit, async {
-                let link = match &mut link {
-                    Some(link) => link,
-                    link => link.insert(self.reconnected(began, turn_by).await?),
-                };
-                Self::try_once(link, request).await.map(|value| (Arc::clone(link), value))
-            })
-            .await;
-            let failure = match tried {
-                Ok(Ok((link, value))) => return Ok((link, value)),
-                Ok(Err(failure)) => failure,
-                Err(_) => Failure::timed_out(),
+            let connected = match link.take() {
+                Some(link) => Ok(link),
+                None => self.connected(began, within / 8, limit).await,
             };
-            if failure.is_worth_another_connection() {
-                self.discard(link.take().as_ref());
-            }
+            let failure = match connected {
+                Ok(link) => {
+                    let patience = limit.saturating_duration_since(now());
+                    match link.answer(request(Arc::clone(&link)), patience, at_most).await {
+                        Err(failure) if failure.is_worth_another_connection() => {
+                            self.discard(&link);
+                            failure
+                        }
+                        answer => return answer,
+                    }
+                }
+                Err(failure) => failure,
+            };
             if is_last || !failure.is_worth_another_connection() || now() >= deadline {
                 return Err(failure);
             }
@@ -211,41 +207,60 @@ impl Connector {
         }
     }
 
-    /// Returns a connection that was made since then: by another request if that does not take long, and otherwise here.
-    async fn reconnected(&self, since: Instant, turn_by: Instant) -> Result<Arc<Link>, Failure> {
-        let _turn = timeout_at(turn_by, self.turn.lock()).await;
-        // The runtime of a new connection is polled.
-        if let Some(link) = self.current.load_full().filter(|link| link.made >= since) {
-            return Ok(link);
-        }
-        let made = self.connect().await.map_err(|error| Failure::of(&error, Asked::Greeting))?;
-        let made = Arc::new(made);
-        self.current.compare_and_swap(&None::<Arc<Link>>, Some(Arc::clone(&made)));
-        Ok(made)
-    }
-
-    async fn try_once(link: &Link, request: &Request<'_>) -> Result<Value, Failure> {
-        let mut connection = link.connection.clone();
-        let (answer, asked) = match request {
-            Request::Command(command) => {
-                (command.query_async(&mut connection).await, Asked::Script)
+    /// Returns a connection that was made since then. Connects, unless another request has begun to, no longer ago than `patience`.
+    async fn connected(
+        &self,
+        since: Instant,
+        patience: Duration,
+        limit: Instant,
+    ) -> Result<Arc<Link>, Failure> {
+        let outcome = loop {
+            // The runtime of a new connection is polled.
+            if let Some(link) = self.current.load_full().filter(|link| link.made >= since) {
+                return Ok(link);
             }
-            Request::Subscribe(channel) => {
-                (connection.subscribe(*channel).await.map(|()| Value::Nil), Asked::Subscription)
+            if now() >= limit {
+                return Err(Failure::timed_out());
+            }
+            let (until, mut outcome) = {
+                let mut connecting = self.connecting.lock();
+                match &*connecting {
+                    Some(other) if other.is_on_time(patience) => {
+                        (other.began + patience, other.outcome.clone())
+                    }
+                    _ => {
+                        let (sender, outcome) = watch::channel(None);
+                        *connecting = Some(Connecting { began: now(), outcome });
+                        break sender;
+                    }
+                }
+            };
+            let waited = timeout_at(until.min(limit), outcome.wait_for(Option::is_some)).await;
+            if let Ok(Ok(outcome)) = waited
+                && let Some(Err(failure)) = &*outcome
+            {
+                return Err(failure.clone());
             }
         };
-        answer.map_err(|error| Failure::of(&error, asked))
+        // If it is not made in time, the next request begins.
+        let made = timeout_at(limit, self.connect()).await.map_err(|_| Failure::timed_out())?;
+        let made = made.map(Arc::new).map_err(|error| Failure::of(&error, Asked::Greeting));
+        if let Ok(made) = &made {
+            self.current.compare_and_swap(&None::<Arc<Link>>, Some(Arc::clone(made)));
+        }
+        outcome.send_replace(Some(made.as_ref().map(|_| ()).map_err(Clone::clone)));
+        made
     }
 
     async fn connect(&self) -> Result<Link, RedisError> {
-        let (sender, released) = broadcast::channel(REMEMBERED);
+        let releases = Arc::new(Releases::default());
+        let waker = Waker::of(&releases);
         let on_push = move |push: PushInfo| {
             if push.kind == PushKind::Message
                 && let Some(channel) = push.data.into_iter().next()
                 && let Ok(channel) = from_redis_value::<String>(channel)
             {
-                // An error: nothing waits for the lock.
-                drop(sender.send(channel.into()));
+                waker.wake(&channel);
             }
             Ok::<(), redis::aio::SendError>(())
         };
@@ -265,7 +280,7 @@ impl Connector {
         } else {
             self.client.get_multiplexed_async_connection_with_config(&config).await?
         };
-        Ok(Link { connection, made: now(), released, subscribed: Default::default() })
+        Ok(Link::new(connection, releases))
     }
 
     /// Discards the connection, as if it had broken.
@@ -274,11 +289,14 @@ impl Connector {
         self.current.store(None);
     }
 
+    #[cfg(all(test, unix, feature = "testing"))]
+    pub(super) fn current(&self) -> Option<Arc<Link>> {
+        self.current.load_full()
+    }
+
     /// Discards a broken connection, unless another one has replaced it.
-    fn discard(&self, broken: Option<&Arc<Link>>) {
-        if let Some(broken) = broken {
-            self.current.compare_and_swap(&Some(Arc::clone(broken)), None);
-        }
+    fn discard(&self, broken: &Arc<Link>) {
+        self.current.compare_and_swap(broken, None);
     }
 }
 
@@ -288,37 +306,11 @@ impl fmt::Debug for Connector {
     }
 }
 
-enum Request<'a> {
-    Command(&'a Cmd),
-    Subscribe(&'a str),
-}
-
-/// Receives the releases of one key's lock.
-pub(super) struct Listener {
-    key: Arc<str>,
-    released: broadcast::Receiver<Arc<str>>,
-    /// Keeps the connection open, even if it is no longer the current one.
-    link: Arc<Link>,
-}
-
-impl Listener {
-    fn on(link: Arc<Link>, key: &str) -> Self {
-        Self { key: key.into(), released: link.released.resubscribe(), link }
-    }
-
-    /// Waits until the lock is released or the connection is gone, but no longer than `at_most`.
-    pub(super) async fn hear(&mut self, at_most: Duration) {
-        let heard = async {
-            loop {
-                match self.released.recv().await {
-                    Ok(key) if key != self.key => {}
-                    // The release of this key may be among the missed ones.
-                    Ok(_) | Err(RecvError::Lagged(_) | RecvError::Closed) => return,
-                }
-            }
-        };
-        // The caller asks for the lock in each case.
-        let _ = timeout(at_most, heard).await;
+impl Connecting {
+    /// Returns whether the others still wait for this attempt.
+    fn is_on_time(&self, patience: Duration) -> bool {
+        let is_over = self.outcome.has_changed().is_err();
+        !is_over && now() < self.began + patience
     }
 }
 
@@ -345,9 +337,6 @@ fn place(address: &ConnectionAddr) -> String {
     }
 }
 
-/// How many releases are kept for a slow waiter. A waiter that misses some tries again.
-const REMEMBERED: usize = 64;
-
 fn eval(script: &str, key: &str) -> Cmd {
     let mut command = redis::cmd("EVAL");
     command.arg(script).arg(1).arg(key);
@@ -356,6 +345,10 @@ fn eval(script: &str, key: &str) -> Cmd {
 
 /// Without the prelude, which calls commands that may be missing.
 const MISSING: &str = include_str!("scripts/missing.lua");
+
+/// How many times the limit a request may wait behind others that are answered. With the default limit, that is less than the
+/// keeper of a grant waits.
+const LONGEST_QUEUE: u32 = 4;
 
 const WRONG_URL: &str = "the URL cannot be used: write redis://user:password@host:port/db, with special characters of the password percent-encoded";
 

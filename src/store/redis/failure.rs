@@ -11,7 +11,7 @@ use redis::{ErrorKind, RedisError};
 use crate::store::StoreError;
 
 /// The reason why a request failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Failure {
     /// Another connection may help: this one broke, did not answer in time, or does not lead to the primary. The outcome is
     /// unknown.
@@ -38,6 +38,10 @@ pub(super) enum Asked {
 impl Failure {
     pub(super) fn timed_out() -> Self {
         Self::Reconnect("did not answer in time".into())
+    }
+
+    pub(super) fn overloaded() -> Self {
+        Self::Busy("did not answer in time, because it has too many requests".into())
     }
 
     pub(super) fn unexpected() -> Self {

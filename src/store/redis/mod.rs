@@ -4,7 +4,9 @@ mod connection;
 mod entry;
 mod failure;
 mod lease;
+mod link;
 mod lock;
+mod releases;
 mod store;
 #[cfg(all(test, unix, feature = "testing"))]
 mod tests;

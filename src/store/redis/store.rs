@@ -31,11 +31,55 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 ///     "the key `tower-refresh:compass` of the Redis at redis.internal:6379"
 /// );
 ///
-/// // Another grant, over the same connection.
-/// let other = store.for_key("sextant")?;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Many keys
+///
+/// Create one store for the server, and one with [`for_key`](Self::for_key) for each grant, such as that of a user. They share one
+/// connection per process, which also carries the releases of locks:
+///
+/// ```
+/// use std::collections::HashMap;
+/// use tower_refresh::store::{RedisStore, StoreError};
+/// use tower_refresh::{Credentials, TokenSource};
+///
+/// /// The credentials of each user.
+/// struct Users {
+///     store: RedisStore,
+///     credentials: HashMap<String, Credentials>,
+/// }
+///
+/// impl Users {
+///     fn credentials(&mut self, user: &str, grant: impl TokenSource) -> Result<Credentials, StoreError> {
+///         if let Some(credentials) = self.credentials.get(user) {
+///             return Ok(credentials.clone());
+///         }
+///         // An empty key is an error, and never the record of another user.
+///         let store = self.store.for_key(user)?;
+///         let credentials = Credentials::builder(grant).store(store).name(user).build();
+///         self.credentials.insert(user.into(), credentials.clone());
+///         Ok(credentials)
+///     }
+/// }
+/// # fn main() -> Result<(), StoreError> {
+/// let store = RedisStore::new("redis://fleet:password@redis.internal:6379/0", "users")?
+///     .prefix("tower-refresh:users:");
+/// let users = Users { store, credentials: HashMap::new() };
+/// # Ok(())
+/// # }
+/// ```
+///
+/// | resource | need |
+/// |---|---|
+/// | connections | one per process. Requests are pipelined, so that no key waits for the answer of another |
+/// | an idle key | nothing but its name: no task, timer or subscription |
+/// | a refresh | five scripts, seven with an intent |
+/// | a waiter for a lock | three to five scripts. All waiters of a key in a process share one subscription, which ends with the last of them |
+///
+/// If thousands of requests are made at once, a request waits behind the others for up to four times its [limit](Self::timeout), as
+/// long as the server answers. While the server is not connected, the requests share one attempt to connect.
 ///
 /// # Options
 ///
@@ -43,7 +87,7 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// |---|---|---|
 /// | [`prefix`](Self::prefix) | `tower-refresh:` | the start of the key |
 /// | [`lease`](Self::lease) | 15 s | how long the lock outlives its holder |
-/// | [`timeout`](Self::timeout) | 2 s | the limit for an answer |
+/// | [`timeout`](Self::timeout) | 2 s | the limit for the next answer |
 /// | [`connect_with`](Self::connect_with) | TCP, or a Unix socket | opens the connection: TLS with a CA of your own, a tunnel |
 ///
 /// # Guarantees
@@ -91,15 +135,15 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// A user with these permissions is sufficient, with the prefix and the password of your choice:
 ///
 /// ```text
-/// ACL SETUSER fleet on >password ~tower-refresh:* &tower-refresh:* -@all +eval +info +time +hget +hmget +hset +hincrby +hdel +persist +publish +subscribe +select
+/// ACL SETUSER fleet on >password ~tower-refresh:* &tower-refresh:* -@all +eval +info +time +hget +hmget +hset +hincrby +hdel +persist +publish +subscribe +unsubscribe +select
 /// ```
 ///
 /// `+select` is for databases other than 0. Without `+subscribe` or the channels (`&…`), a waiter tries four times per second.
-/// Without `+publish`, it tries every five seconds.
+/// Without `+publish`, it tries every five seconds. Without `+unsubscribe`, a subscription lasts as long as the connection.
 ///
-/// The same commands must not be renamed (`rename-command`) or refused by a proxy. All except `eval`, `select` and `subscribe`
-/// are called in scripts. If one other than `publish`, `subscribe` and `select` is missing, the error is
-/// [misconfigured](StoreError::is_misconfigured) and names it.
+/// The same commands must not be renamed (`rename-command`) or refused by a proxy. All except `eval`, `select`, `subscribe` and
+/// `unsubscribe` are called in scripts. If one other than `publish`, `subscribe`, `unsubscribe` and `select` is missing, the error
+/// is [misconfigured](StoreError::is_misconfigured) and names it.
 ///
 /// # TLS and the password
 ///
@@ -197,7 +241,8 @@ impl RedisStore {
         .for_key(key)
     }
 
-    /// Returns a store for another grant, with the same settings and over the same connection.
+    /// Returns a store for another grant, with the same settings and over the same connection. See
+    /// [Many keys](Self#many-keys).
     ///
     /// # Errors
     ///
@@ -238,9 +283,10 @@ impl RedisStore {
         self
     }
 
-    /// Sets the limit for an answer of the server. The default is 2 seconds.
+    /// Sets how long a request waits while the server answers nothing. The default is 2 seconds.
     ///
-    /// The limit includes the time to connect, and to connect again if the connection turns out to be dead.
+    /// The limit includes the time to connect, and to connect again if the connection turns out to be dead. While the server
+    /// answers the requests in front of it, a request waits for up to four times the limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.min(LONGEST);
         self

@@ -4,7 +4,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::store::StoreError;
 
 const GREETING: &str = "%1\r\n+proto\r\n:3\r\n";
 

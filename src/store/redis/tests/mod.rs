@@ -11,6 +11,7 @@
 mod answers;
 mod cuts;
 mod leases;
+mod many;
 mod processes;
 mod proxy;
 mod records;
@@ -21,7 +22,7 @@ mod waiters;
 use std::time::Duration;
 
 use super::{RedisLock, RedisStore};
-use crate::store::{StoreLock as _, StoredTokens, TokenStore as _, WriteId};
+use crate::store::{StoreError, StoreLock as _, StoredTokens, TokenStore as _, WriteId};
 use crate::token::TokenSet;
 use server::Server;
 
@@ -95,4 +96,11 @@ async fn listening(server: &Server, waiters: usize) {
         tokio::time::sleep(ms(10)).await;
     }
     panic!("there are not {waiters} subscribers");
+}
+
+/// Returns how often the server was asked to run this command.
+fn calls(server: &Server, command: &str) -> usize {
+    let statistics: String = server.ask(&["INFO", "commandstats"]);
+    let calls = statistics.split_once(&format!("cmdstat_{command}:calls="));
+    calls.map_or(0, |(_, calls)| calls.split(',').next().unwrap().parse().unwrap())
 }

@@ -8,10 +8,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::store::StoreError;
 
 /// The line in the documentation of `RedisStore`.
-const PERMITTED: [&str; 15] = [
+const PERMITTED: [&str; 16] = [
     "~tower-refresh:*",
     "&tower-refresh:*",
     "-@all",
@@ -26,11 +25,12 @@ const PERMITTED: [&str; 15] = [
     "+persist",
     "+publish",
     "+subscribe",
+    "+unsubscribe",
     "+select",
 ];
 
 /// The permissions that [`everything`] does not need.
-const FOR_SOME: [&str; 3] = ["+select", "+subscribe", "+publish"];
+const FOR_SOME: [&str; 4] = ["+select", "+subscribe", "+unsubscribe", "+publish"];
 
 async fn everything(store: &RedisStore) -> Result<(), StoreError> {
     let lock = store.lock(SECOND).await?;
@@ -131,7 +131,7 @@ async fn renamed_command_is_misconfigured_and_alone_blamed() {
 /// R1
 #[tokio::test]
 async fn channels_may_be_renamed_or_forbidden() {
-    for renamed in [&["PUBLISH"][..], &["SUBSCRIBE"], &["PUBLISH", "SUBSCRIBE"]] {
+    for renamed in [&["PUBLISH"][..], &["SUBSCRIBE"], &["UNSUBSCRIBE"], &["PUBLISH", "SUBSCRIBE"]] {
         let mut arguments = vec![];
         for command in renamed {
             arguments.extend(["--rename-command", command, ""]);

@@ -54,7 +54,5 @@ async fn scripts_of_waiters(server: &Server, result: Result<&'static str, &'stat
     while let Some(refreshed) = refreshes.join_next().await {
         assert_eq!(refreshed.unwrap(), result.is_ok());
     }
-    let statistics: String = server.ask(&["INFO", "commandstats"]);
-    let (_, scripts) = statistics.split_once("cmdstat_eval:calls=").unwrap();
-    scripts.split(',').next().unwrap().parse().unwrap()
+    calls(server, "eval")
 }
