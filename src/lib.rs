@@ -76,7 +76,7 @@
 //! |---|---|
 //! | Obtain tokens from an OAuth 2.0 token endpoint | the grants in [`oauth2`] |
 //! | Obtain tokens from elsewhere | a closure ([`source_fn`]), [`TokenFile`], [`StaticToken`], or your own [`TokenSource`] |
-//! | Keep tokens across restarts; share them among processes and machines | [`store`](store/index.html) (features `file-store`, `redis`, …) |
+//! | Keep tokens across restarts; share them among processes and machines | [`store`](store/index.html) (features `file-store`, `redis`, `postgres`, …) |
 //! | Log in again once the refresh token is denied | [`TokenSource::or_else`] |
 //! | Share one token among clients, log in and out, watch events | [`Credentials`] |
 //! | Use the token of the user that a request is for | [`CredentialsPool`](struct.CredentialsPool.html), [`RefreshLayer::keyed`](struct.RefreshLayer.html#method.keyed) (feature `pool`) |
@@ -159,6 +159,7 @@
 //! | `store` | `store`: token sets are saved before they are used; in memory, and for your own stores |
 //! | `file-store` | `store::FileStore`, for the processes of one machine; enables `store` |
 //! | `redis` | `store::RedisStore`, for several machines; enables `store` |
+//! | `postgres` | `store::PostgresStore`, for several machines; enables `store` |
 //! | `encrypted-store` | `store::EncryptedStore`: encryption at rest over any store; enables `store` |
 //! | `hyper-util` | recognises connection errors of hyper-util's client, which prove that a refresh token was not sent; enables `oauth2` |
 //! | `decompression` | decodes a token endpoint's response in gzip or deflate, which some servers send unasked; enables `oauth2` |

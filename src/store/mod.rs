@@ -44,10 +44,11 @@
 //! | [`MemoryStore`] | one process | nothing; for tests |
 //! | `FileStore` (feature `file-store`) | the processes of one machine, on a local file system | a crash of the program |
 //! | `RedisStore` (feature `redis`) | several machines | as much as the configuration of the server |
+//! | `PostgresStore` (feature `postgres`) | several machines | as much as the configuration of the server |
 //! | `EncryptedStore` (feature `encrypted-store`), around any of them | as the inner store | as the inner store; the tokens cannot be read without the key |
 //! | your own ([`TokenStore`]) | | |
 //!
-//! One store contains one grant: one log-in of one user at one server. A program with many grants has as many files or keys.
+//! One store contains one grant: one log-in of one user at one server. A program with many grants has as many files, keys or rows.
 //! Programs with different refresh tokens use different stores. Without a store, a restart sends the configured refresh token again,
 //! which is correct only if the server does not replace refresh tokens.
 //!
@@ -114,9 +115,9 @@
 //!
 //! - Between the check of the lock (5) and the sending (6) a process can be suspended for longer than its lease. If another process
 //!   sends the same refresh token meanwhile, the server sees it twice. The suspension must begin within a few microseconds, and the
-//!   lock must be a lease, such as that of Redis.
+//!   lock must be a lease, such as that of Redis or PostgreSQL.
 //! - Two credentials over clones of one grant have two ledgers, which do not know of each other. Share the credentials, or a store.
-//! - A store can lose a confirmed save: a disk that reports success too early, a failover of Redis, a restored backup. The ledger
+//! - A store can lose a confirmed save: a disk that reports success too early, a failover to an asynchronous replica, a restored backup. The ledger
 //!   loses it too. Where the loss can be detected, it counts as an open intent.
 //! - Configured refresh tokens have no order. One that the store has not seen counts as newer, once, and ends the stored session,
 //!   even if it is invalid. Start no process with an older or a wrong configuration.
@@ -135,7 +136,11 @@ mod error;
 #[cfg(feature = "file-store")]
 mod file;
 mod format;
+#[cfg(feature = "postgres")]
+mod lease;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 mod token_store;
@@ -150,6 +155,9 @@ pub use self::error::{StoreError, StoreErrorKind};
 pub use self::file::{FileLock, FileStore};
 pub use self::format::StoredTokens;
 pub use self::memory::{MemoryLock, MemoryStore};
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use self::postgres::{PostgresLock, PostgresStore};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisLock, RedisStore};

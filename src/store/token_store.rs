@@ -19,7 +19,9 @@ use crate::grant::record::WriteId;
 /// 2. **The lock is exclusive.** While one [`StoreLock`] is held, [`lock`](Self::lock) and [`lock_or_wait`](Self::lock_or_wait) return
 ///    no other. The lock is free again some time after [`release`](StoreLock::release), after it was dropped, or after its process
 ///    has ended.
-/// 3. **A lock can be lost** if it is a lease. [`is_held`](StoreLock::is_held) asks the storage and remembers nothing.
+/// 3. **A lock can be lost** if it is a lease: by the clock of the storage, renewed while it is held, and free again if its holder
+///    has died. [`is_held`](StoreLock::is_held) asks the storage and remembers nothing. A lock occupies no connection, because
+///    it is held while a token endpoint is asked.
 /// 4. **A save compares and swaps** in one atomic step, whether the lock is held or not. It replaces the stored record if that has
 ///    the [write id](StoredTokens::write_id) `replaces`, or if nothing is stored and `replaces` is `None`. If the stored record already
 ///    has the new write id, an earlier attempt has succeeded, and the save succeeds too. Otherwise it is a

@@ -22,7 +22,7 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// // Created once, with `openssl rand -base64 32`.
 /// let key = EncryptionKey::from_base64("2026-03", std::env::var("TOKEN_KEY")?)?;
-/// // Replace the `MemoryStore` with a `FileStore` or a `RedisStore`.
+/// // Replace the `MemoryStore` with a `FileStore`, a `RedisStore` or a `PostgresStore`.
 /// let store = EncryptedStore::new(MemoryStore::new(), key);
 /// # let _ = store;
 /// # Ok(())
@@ -31,7 +31,7 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 ///
 /// # What is protected
 ///
-/// A reader of the file, its backups or the memory of a Redis server finds no token there, and nothing derived from a token.
+/// A reader of the file, the table, their backups or the memory of a Redis server finds no token there, and nothing derived from a token.
 ///
 /// A program that can write to the storage cannot forge a record. The parts that are stored in the clear are authenticated:
 /// the format version, the id of the key, the [place](TokenStore::place) of the record, the epoch, the revision, the write id,
@@ -39,8 +39,9 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// [unreadable](StoreError::is_unreadable). So is a record that was put together from two records.
 ///
 /// A record that was moved to another place is unreadable as well, so that the records of two users cannot be swapped. The
-/// place is the key of a `RedisStore`, and the file name of a `FileStore` unless you set one. A `MemoryStore` has no place.
-/// Files of the same name in different folders share one place, and so do equal keys in different Redis databases. Set
+/// place is the key of a `RedisStore`, the table and the name of a `PostgresStore`, and the file name of a `FileStore` unless you set
+/// one. A `MemoryStore` has no place. Files of the same name in different folders share one place, and so do equal keys in
+/// different Redis databases, and equal names in different schemas of PostgreSQL. Set
 /// `FileStore::with_place`, or give each grant a [name](crate::CredentialsBuilder::name), which is part of the `Binding`.
 ///
 /// # Limits

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 pub(super) struct Proxy {
-    port: u16,
+    pub(super) port: u16,
     limits: Arc<Limits>,
     task: AbortHandle,
 }

@@ -1,0 +1,189 @@
+//! A lock that is a lease in a storage, renewed while it is held.
+//!
+//! A [`Claim`] exists from before the first request for the lock until the storage has confirmed its release. If it is dropped
+//! before that, it releases the lock in the background, so that neither an early return nor a dropped future leaves the lock
+//! taken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+
+use super::{StoreError, WriteId};
+
+/// The place of a lease, which has one owner at a time.
+pub(super) trait Leased: Clone + Send + Sync + 'static {
+    /// The length of a lease.
+    fn lease(&self) -> Duration;
+
+    /// The limit for an answer of the storage.
+    fn timeout(&self) -> Duration;
+
+    /// Renews the lease. Returns false if it was over or belongs to another owner.
+    fn renew(
+        &self,
+        owner: WriteId,
+        within: Duration,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Releases the lock if the owner holds it, and wakes the waiters.
+    fn release(&self, owner: WriteId) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// The lock while it is held.
+pub(super) struct HeldLease<L: Leased> {
+    claim: Claim<L>,
+    lease: Arc<Lease>,
+    renewals: AbortHandle,
+}
+
+impl<L: Leased> HeldLease<L> {
+    /// Returns whether the lease is held, as the storage reports it, and renews it for its full length.
+    pub(super) async fn is_held(&self) -> Result<bool, StoreError> {
+        // Another process may hold a lock that was lost once.
+        if self.lease.is_lost() {
+            return Ok(false);
+        }
+        let asked = now();
+        let place = &self.claim.place;
+        if place.renew(self.claim.owner, place.timeout()).await? {
+            self.lease.renewed(asked, place.lease());
+        } else {
+            self.lease.lose();
+        }
+        Ok(!self.lease.is_lost())
+    }
+
+    pub(super) async fn release(mut self) {
+        self.renewals.abort();
+        if self.claim.place.release(self.claim.owner).await.is_ok() {
+            self.claim.is_open = false;
+        }
+    }
+
+    /// Returns whether the lock is lost, as far as this process knows.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lease.is_lost()
+    }
+
+    pub(super) fn place(&self) -> &L {
+        &self.claim.place
+    }
+}
+
+impl<L: Leased> Drop for HeldLease<L> {
+    fn drop(&mut self) {
+        self.renewals.abort();
+    }
+}
+
+/// A request for the lock, which the storage may have granted.
+pub(super) struct Claim<L: Leased> {
+    place: L,
+    /// A random token that no other owner has.
+    owner: WriteId,
+    /// The runtime on which the lock was requested.
+    runtime: Handle,
+    /// True if the storage may regard this owner as the holder.
+    is_open: bool,
+}
+
+impl<L: Leased> Claim<L> {
+    pub(super) fn new(place: L, runtime: Handle) -> Self {
+        Self { place, owner: WriteId::random(), runtime, is_open: false }
+    }
+
+    /// Returns the owner for a request for the lock, which may be granted from now on.
+    pub(super) fn ask(&mut self) -> WriteId {
+        self.is_open = true;
+        self.owner
+    }
+
+    /// Another owner holds the lock.
+    pub(super) fn refused(&mut self) {
+        self.is_open = false;
+    }
+
+    /// Returns the lock that was requested at `asked`.
+    pub(super) fn granted(self, asked: Instant) -> HeldLease<L> {
+        let lease = Arc::new(Lease::new(asked, self.place.lease()));
+        let renewals = keep_renewing(self.place.clone(), self.owner, Arc::clone(&lease));
+        let renewals = self.runtime.spawn(renewals).abort_handle();
+        HeldLease { claim: self, lease, renewals }
+    }
+}
+
+impl<L: Leased> Drop for Claim<L> {
+    fn drop(&mut self) {
+        if self.is_open {
+            let (place, owner) = (self.place.clone(), self.owner);
+            let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
+            // If that runtime is gone too, the lease runs out.
+            runtime.spawn(async move { drop(place.release(owner).await) });
+        }
+    }
+}
+
+/// The latest possible end of a lease by the local clock, or `None` once it is lost. A lost lease stays lost.
+struct Lease(watch::Sender<Option<Instant>>);
+
+impl Lease {
+    /// Begins a lease of a lock that was requested at `asked`: it begins no earlier than that.
+    fn new(asked: Instant, length: Duration) -> Self {
+        Self(watch::Sender::new(Some(asked + length)))
+    }
+
+    /// Gives the lease its full length again, after a renewal that was requested at `asked`.
+    fn renewed(&self, asked: Instant, length: Duration) {
+        self.0.send_modify(|end| *end = end.map(|end| end.max(asked + length)));
+    }
+
+    fn left(&self, now: Instant) -> Duration {
+        self.0.borrow().map_or(Duration::ZERO, |end| end.saturating_duration_since(now))
+    }
+
+    fn lose(&self) {
+        self.0.send_replace(None);
+    }
+
+    fn is_lost(&self) -> bool {
+        self.0.borrow().is_none()
+    }
+}
+
+/// Renews a lease until it is lost.
+async fn keep_renewing<L: Leased>(place: L, owner: WriteId, lease: Arc<Lease>) {
+    let interval = place.lease() / RENEWALS_PER_LEASE;
+    let mut pause = interval;
+    loop {
+        sleep(pause).await;
+        let asked = now();
+        // A lease that is over is not renewed: the storage would refuse.
+        let renewed = place.renew(owner, place.timeout().min(lease.left(asked))).await;
+        let left = lease.left(now());
+        match renewed {
+            Ok(true) => {
+                lease.renewed(asked, place.lease());
+                pause = interval;
+            }
+            // `is_held` may have renewed it meanwhile.
+            Err(_) if !left.is_zero() => pause = (interval / 4).min(left),
+            Ok(false) | Err(_) => return lease.lose(),
+        }
+    }
+}
+
+/// If two renewals fail, the third is still in time.
+const RENEWALS_PER_LEASE: u32 = 3;
+
+/// Returns the local time, by which limits and leases are counted.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "leases end by the clocks of the machines, not by the clock of a policy"
+)]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}

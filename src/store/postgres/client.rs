@@ -1,0 +1,154 @@
+//! Statements over the pool of the program.
+//!
+//! Each statement is sent as one message with its parameters, over any connection of the pool, and leaves nothing behind in the
+//! session. So a pooler that assigns another server to each transaction changes nothing.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Client, Object, Pool};
+use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
+use tokio::time::{sleep, timeout, timeout_at};
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::failure::Failure;
+use super::table::{RUN, Runs};
+use crate::store::lease::now;
+
+/// The database as all grants of a store see it.
+pub(super) struct Database {
+    pool: Pool,
+    runs: OnceCell<Runs>,
+    /// The number of statements that were sent.
+    #[cfg(test)]
+    pub(super) sent: std::sync::atomic::AtomicUsize,
+}
+
+/// The limits of a statement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// For a connection of the pool.
+    pub(super) pool: Duration,
+    /// For the answer.
+    pub(super) answer: Duration,
+}
+
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+impl Database {
+    pub(super) fn new(pool: Pool) -> Self {
+        Self {
+            pool,
+            runs: OnceCell::new(),
+            #[cfg(test)]
+            sent: Default::default(),
+        }
+    }
+
+    /// Runs a statement, and runs it again over another connection if the first breaks. So it must be harmless to run it twice.
+    pub(super) async fn run(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+        limits: Limits,
+    ) -> Result<Vec<Row>, Failure> {
+        let mut attempts = 1;
+        loop {
+            // A dead connection is detected in time to try another.
+            let within = limits.answer / if attempts == 1 { 2 } else { 1 };
+            let failure = match self.try_once(statement, parameters, limits.pool, within).await {
+                Ok(rows) => return Ok(rows),
+                Err(failure) => failure,
+            };
+            match failure {
+                Failure::Reconnect(_) if attempts < CONNECTIONS => {}
+                Failure::Again if attempts < REPETITIONS => {
+                    sleep(Duration::from_millis(attempts.into())).await;
+                }
+                failure => return Err(failure),
+            }
+            attempts += 1;
+        }
+    }
+
+    async fn try_once(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+        pool: Duration,
+        within: Duration,
+    ) -> Result<Vec<Row>, Failure> {
+        let client = self.connection(pool).await?;
+        #[cfg(test)]
+        self.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let answer = timeout(within, client.query_typed(statement, parameters)).await;
+        let failure = match answer {
+            Ok(Ok(rows)) => return Ok(rows),
+            Ok(Err(error)) => Failure::of(&error),
+            Err(_) => Failure::timed_out(),
+        };
+        if let Failure::Reconnect(_) = failure {
+            self.discard(client, within);
+        }
+        Err(failure)
+    }
+
+    /// Runs statements that have no parameters, in one transaction.
+    pub(super) async fn run_all(&self, statements: &str, limits: Limits) -> Result<(), Failure> {
+        let client = self.connection(limits.pool).await?;
+        match timeout(limits.answer, client.batch_execute(statements)).await {
+            Ok(done) => done.map_err(|error| Failure::of(&error)),
+            Err(_) => {
+                self.discard(client, limits.answer);
+                Err(Failure::timed_out())
+            }
+        }
+    }
+
+    /// Returns whether the server can identify the run in which a record is written. Services that are not quite PostgreSQL
+    /// may not.
+    pub(super) async fn runs(&self, limits: Limits) -> Result<Runs, Failure> {
+        let ask = || async {
+            match self.run(&format!("SELECT {RUN}"), &[], limits).await {
+                Ok(_) => Ok(Runs::Known),
+                Err(Failure::Denied | Failure::OtherTable) => Ok(Runs::Unknown),
+                Err(Failure::Misconfigured(why)) if why.contains("does not know") => {
+                    Ok(Runs::Unknown)
+                }
+                Err(failure) => Err(failure),
+            }
+        };
+        self.runs.get_or_try_init(ask).await.copied()
+    }
+
+    /// Closes the idle connections.
+    #[cfg(all(test, unix, feature = "testing"))]
+    pub(super) fn forget(&self) {
+        self.pool.retain(|_, _| false);
+    }
+
+    async fn connection(&self, within: Duration) -> Result<Client, Failure> {
+        if Handle::try_current().is_err() {
+            return Err(Failure::Misconfigured(
+                "a store in PostgreSQL needs a tokio runtime".into(),
+            ));
+        }
+        match timeout_at(now() + within, self.pool.get()).await {
+            Ok(connected) => connected.map_err(|error| Failure::of_pool(&error)),
+            Err(_) => Err(Failure::pool_is_exhausted()),
+        }
+    }
+
+    /// Closes a connection, and those that are idle for some time: if the network has dropped one, it has dropped all.
+    fn discard(&self, client: Client, idle: Duration) {
+        drop(Object::take(client));
+        self.pool.retain(|_, metrics| metrics.last_used() < idle);
+    }
+}
+
+/// How many connections are tried, one after the other.
+const CONNECTIONS: u32 = 3;
+
+/// How often a statement is repeated if other transactions come in between.
+const REPETITIONS: u32 = 20;
