@@ -11,7 +11,7 @@ use super::checks::{
     CANCEL_SAFETY, LAW_2, LAW_4, LAW_6, LEASE, PATIENCE, SHORT, all_of, broken, in_time, joined,
     must, must_be_held, must_in_time, passed_on, polled,
 };
-use super::handles::Laws;
+use super::handles::{Handle, Laws};
 use super::records::example;
 use crate::store::{StoreLock as _, TokenStore};
 
@@ -119,7 +119,20 @@ impl<T: TokenStore, F: AsyncFnMut(&str) -> T> Laws<F> {
         let what = "a wait with `lock_or_wait` for a released lock";
         let held = must_in_time(LAW_2, what, PATIENCE, joined(waiter)).await;
         must_be_held(&held).await;
+        held.release().await;
 
+        // Longer than any clock can represent.
+        let wait = Duration::MAX;
+        for waits in [Handle::spawn_lock, Handle::spawn_lock_or_wait] {
+            let held = store.must_lock(LAW_2, "a free lock", PATIENCE).await;
+            let waiter = waits(&other, wait);
+            sleep(SHORT).await;
+            held.release().await;
+            let what = "a wait for a released lock, without a limit,";
+            must_in_time(LAW_2, what, PATIENCE, joined(waiter)).await.release().await;
+        }
+
+        let held = store.must_lock(LAW_2, "a free lock", PATIENCE).await;
         drop(held);
         let what = "a dropped lock";
         let held = store.must_lock(LAW_2, what, LEASE).await;

@@ -43,12 +43,13 @@ use crate::store::TokenStore;
 ///
 /// 1. **Compare and swap in one step.** Loading, comparing and then writing is a race even while the lock is held: a lock can be
 ///    lost, and a log-out does not take it. In SQL, keep the [write id](crate::store::StoredTokens::write_id) in its own column, and
-///    check the number of changed rows. For PostgreSQL:
+///    check the number of changed rows:
 ///    ```sql
-///    CREATE TABLE tokens (name text PRIMARY KEY, write_id text NOT NULL, record bytea NOT NULL);
+///    CREATE TABLE tokens (name text PRIMARY KEY, write_id text, record text, lease_owner text, lease_until timestamptz);
 ///
 ///    -- replaces: None
-///    INSERT INTO tokens (name, write_id, record) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING;
+///    INSERT INTO tokens (name, write_id, record) VALUES ($1, $2, $3)
+///      ON CONFLICT (name) DO UPDATE SET write_id = $2, record = $3 WHERE tokens.write_id IS NULL;
 ///    -- replaces: Some(id)
 ///    UPDATE tokens SET write_id = $2, record = $3 WHERE name = $1 AND write_id = $4;
 ///    -- If no row was changed: success if the result is $2, and otherwise a conflict.
@@ -58,9 +59,21 @@ use crate::store::TokenStore;
 /// 2. **A repeated save is no error.** The answer to the first one may have been lost.
 /// 3. **A held lock is not an outage.** Return [held](crate::store::StoreError::held) if another process holds the lock: it is
 ///    refreshing, and soon there is a new record. Return [unavailable](crate::store::StoreError::unavailable) if the state is unknown.
-/// 4. **The lock ends with its holder.** A lock in a table needs a lease by the clock of the database, an owner token that the
-///    release compares, and a task that renews the lease. A lock of a connection, such as `pg_try_advisory_lock`, ends with the
-///    connection: use one connection for each lock, and close it when the lock is dropped. Do not return it to a pool.
+/// 4. **The lock ends with its holder.** A lock in a table is a lease by the clock of the database, with an owner token that
+///    each statement compares, and a task that renews the lease:
+///    ```sql
+///    -- Taken if a row was changed. $2 is the owner, $3 the length of the lease.
+///    INSERT INTO tokens (name, lease_owner, lease_until) VALUES ($1, $2, now() + $3)
+///      ON CONFLICT (name) DO UPDATE SET lease_owner = $2, lease_until = now() + $3
+///      WHERE tokens.lease_until IS NULL OR tokens.lease_until <= now();
+///    -- `is_held`, and the renewal: held if a row was changed.
+///    UPDATE tokens SET lease_until = now() + $3 WHERE name = $1 AND lease_owner = $2 AND lease_until > now();
+///    -- The release.
+///    UPDATE tokens SET lease_until = NULL WHERE name = $1 AND lease_owner = $2;
+///    ```
+///    Do not use the lock of a connection, such as `pg_try_advisory_lock`. It occupies the connection while the token endpoint is
+///    asked, so that the pool limits how many grants are refreshed at once, and most of them wait in vain. It is also lost
+///    without notice behind a pooler.
 /// 5. **A dropped future holds no lock**, neither one that it waited for nor one that it has just taken. You may poll for the lock
 ///    every few milliseconds, within the limit `wait`.
 /// 6. **Do not wake all waiters for one lock.** If your lock has no queue and a release wakes all waiters, implement
