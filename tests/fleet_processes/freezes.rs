@@ -8,7 +8,7 @@ use tower_refresh::testing::{AuthorizationServer, Fault};
 
 use crate::process::Process;
 use crate::stage::{
-    Kind, LEASE, Stage, assert_every_reuse_was_reported, assert_no_reuse, over_both_stores,
+    Kind, LEASE, Stage, assert_every_reuse_was_reported, assert_no_reuse, over_all_stores,
     replace_by,
 };
 use crate::steps::{Halt, How};
@@ -105,7 +105,7 @@ async fn freeze_between_check_and_sending_is_reported() {
 
 // ===== after sending =====
 
-over_both_stores!(response_to_a_frozen_process_is_saved_when_it_resumes);
+over_all_stores!(response_to_a_frozen_process_is_saved_when_it_resumes);
 
 async fn response_to_a_frozen_process_is_saved_when_it_resumes(kind: Kind) {
     let server = AuthorizationServer::builder().access_token_lifetime(LIFETIME).build();

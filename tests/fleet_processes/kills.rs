@@ -9,7 +9,7 @@ use tower_refresh::testing::{AuthorizationServer, Fault};
 
 use crate::process::Process;
 use crate::stage::{
-    Kind, Stage, assert_every_reuse_was_reported, is_full, over_both_stores, print_figures,
+    Kind, Stage, assert_every_reuse_was_reported, is_full, over_all_stores, print_figures,
     replace_by,
 };
 use crate::steps::{Halt, How, STEPS};
@@ -17,7 +17,7 @@ use crate::worker::Orders;
 
 const LIFETIME: Duration = Duration::from_millis(250);
 
-over_both_stores!(
+over_all_stores!(
     kill_at_any_step_loses_no_token_and_reports_every_reuse,
     random_kills_lose_no_token_and_report_every_reuse,
 );

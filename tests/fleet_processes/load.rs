@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use tower_refresh::testing::AuthorizationServer;
 
 use crate::process::Process;
-use crate::stage::{Kind, Stage, assert_no_reuse, is_full, over_both_stores, print_figures};
+use crate::stage::{Kind, Stage, assert_no_reuse, is_full, over_all_stores, print_figures};
 
 const LIFETIME: Duration = Duration::from_millis(250);
 
-over_both_stores!(eight_processes_send_one_token_request_per_expiry);
+over_all_stores!(eight_processes_send_one_token_request_per_expiry);
 
 async fn eight_processes_send_one_token_request_per_expiry(kind: Kind) {
     let expiries = if is_full() { 200 } else { 20 };

@@ -7,14 +7,15 @@
 //! a busy machine may need.
 //!
 //! `TOWER_REFRESH_FLEET=full` runs all rounds: 200 expiries, 500 kills, a token endpoint that takes 30 seconds. Without
-//! `redis-server` the half that needs it is skipped, unless `TOWER_REFRESH_REQUIRE_REDIS` is set. `-- --nocapture` shows the
-//! figures.
+//! `redis-server` or PostgreSQL the tests that need it are skipped, unless `TOWER_REFRESH_REQUIRE_REDIS` or
+//! `TOWER_REFRESH_REQUIRE_POSTGRES` is set. `-- --nocapture` shows the figures.
 #![cfg(all(
     unix,
     feature = "file-store",
     feature = "hyper-util",
     feature = "oauth2",
     feature = "pool",
+    feature = "postgres",
     feature = "redis",
     feature = "testing"
 ))]
@@ -38,6 +39,8 @@ mod many_users;
 mod oidc_provider;
 mod outages;
 mod place;
+#[path = "../harness/postgres_server.rs"]
+mod postgres_server;
 mod process;
 mod redis_server;
 mod sessions;

@@ -3,49 +3,55 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use deadpool_postgres::{Manager, Pool};
 use serde::{Deserialize, Serialize};
+use tokio_postgres::{Config, NoTls};
 use tower_refresh::store::{
-    FileLock, FileStore, RedisLock, RedisStore, StoreError, StoreLock, StoredTokens, TokenStore,
-    WriteId,
+    FileLock, FileStore, PostgresLock, PostgresStore, RedisLock, RedisStore, StoreError, StoreLock,
+    StoredTokens, TokenStore, WriteId,
 };
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Place {
     File { path: PathBuf },
     Redis { url: String, lease_ms: u64 },
+    Postgres { url: String, lease_ms: u64 },
 }
 
-/// The stores of many users.
-pub struct Stores {
-    place: Place,
-}
+/// The stores of many users, which share their connections.
+pub struct Stores(AnyStore);
 
 impl Stores {
     pub fn of(&self, user: u64) -> AnyStore {
-        match &self.place {
-            Place::File { path } => AnyStore::File(FileStore::new(path.join(user.to_string()))),
-            Place::Redis { url, lease_ms } => {
-                let store = RedisStore::new(url, user.to_string()).unwrap();
-                let store = store.timeout(Duration::from_secs(10));
-                AnyStore::Redis(store.lease(Duration::from_millis(*lease_ms)))
-            }
+        let user = user.to_string();
+        match &self.0 {
+            AnyStore::File(_) => unreachable!("many users have a store that machines share"),
+            AnyStore::Redis(store) => AnyStore::Redis(store.for_key(user).unwrap()),
+            AnyStore::Postgres(store) => AnyStore::Postgres(store.for_name(user).unwrap()),
         }
     }
 }
 
 impl Place {
     pub fn stores(&self) -> Stores {
-        Stores { place: self.clone() }
+        Stores(self.store())
     }
 
     pub fn store(&self) -> AnyStore {
+        // The machine may be busy.
+        let timeout = Duration::from_secs(10);
         match self {
             Self::File { path } => AnyStore::File(FileStore::new(path)),
             Self::Redis { url, lease_ms } => {
-                let store = RedisStore::new(url, "grant").unwrap();
-                // The machine may be busy.
-                let store = store.timeout(Duration::from_secs(10));
+                let store = RedisStore::new(url, "grant").unwrap().timeout(timeout);
                 AnyStore::Redis(store.lease(Duration::from_millis(*lease_ms)))
+            }
+            Self::Postgres { url, lease_ms } => {
+                let config: Config = url.parse().unwrap();
+                let pool = Pool::builder(Manager::new(config.clone(), NoTls)).max_size(10);
+                let store = PostgresStore::new(pool.build().unwrap(), "grant").unwrap();
+                let store = store.listen_with(config, NoTls).timeout(timeout).pool_timeout(timeout);
+                AnyStore::Postgres(store.lease(Duration::from_millis(*lease_ms)))
             }
         }
     }
@@ -55,11 +61,13 @@ impl Place {
 pub enum AnyStore {
     File(FileStore),
     Redis(RedisStore),
+    Postgres(PostgresStore),
 }
 
 pub enum AnyLock {
     File(FileLock),
     Redis(RedisLock),
+    Postgres(PostgresLock),
 }
 
 impl TokenStore for AnyStore {
@@ -69,6 +77,7 @@ impl TokenStore for AnyStore {
         match self {
             Self::File(store) => store.lock(wait).await.map(AnyLock::File),
             Self::Redis(store) => store.lock(wait).await.map(AnyLock::Redis),
+            Self::Postgres(store) => store.lock(wait).await.map(AnyLock::Postgres),
         }
     }
 
@@ -76,6 +85,7 @@ impl TokenStore for AnyStore {
         Ok(match self {
             Self::File(store) => store.lock_or_wait(wait).await?.map(AnyLock::File),
             Self::Redis(store) => store.lock_or_wait(wait).await?.map(AnyLock::Redis),
+            Self::Postgres(store) => store.lock_or_wait(wait).await?.map(AnyLock::Postgres),
         })
     }
 
@@ -83,6 +93,7 @@ impl TokenStore for AnyStore {
         match self {
             Self::File(store) => store.load().await,
             Self::Redis(store) => store.load().await,
+            Self::Postgres(store) => store.load().await,
         }
     }
 
@@ -94,6 +105,7 @@ impl TokenStore for AnyStore {
         match self {
             Self::File(store) => store.save(record, replaces).await,
             Self::Redis(store) => store.save(record, replaces).await,
+            Self::Postgres(store) => store.save(record, replaces).await,
         }
     }
 
@@ -101,6 +113,7 @@ impl TokenStore for AnyStore {
         match self {
             Self::File(store) => store.describe(),
             Self::Redis(store) => store.describe(),
+            Self::Postgres(store) => store.describe(),
         }
     }
 }
@@ -110,6 +123,7 @@ impl StoreLock for AnyLock {
         match self {
             Self::File(lock) => lock.is_held().await,
             Self::Redis(lock) => lock.is_held().await,
+            Self::Postgres(lock) => lock.is_held().await,
         }
     }
 
@@ -117,6 +131,7 @@ impl StoreLock for AnyLock {
         match self {
             Self::File(lock) => lock.release().await,
             Self::Redis(lock) => lock.release().await,
+            Self::Postgres(lock) => lock.release().await,
         }
     }
 }

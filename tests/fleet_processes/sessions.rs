@@ -8,11 +8,11 @@ use tower_refresh::testing::{AuthorizationServer, Fault, Rotation};
 
 use crate::process::Process;
 use crate::stage::{
-    Kind, Stage, assert_every_reuse_was_reported, assert_no_reuse, over_both_stores, replace_by,
+    Kind, Stage, assert_every_reuse_was_reported, assert_no_reuse, over_all_stores, replace_by,
 };
 use crate::worker::Orders;
 
-over_both_stores!(
+over_all_stores!(
     a_log_out_during_the_refresh_of_another_process_stays,
     a_log_out_before_the_refresh_of_another_process_stays,
     a_log_in_during_the_refresh_of_another_process_stays,

@@ -12,7 +12,8 @@ use tower_refresh::store::{StoredTokens, TokenStore as _};
 use tower_refresh::testing::{AuthorizationServer, Counters, Serving};
 
 use crate::folder::Folder;
-use crate::place::Place;
+use crate::place::{AnyStore, Place};
+use crate::postgres_server::PostgresServer;
 use crate::process::{LONG, Process};
 use crate::redis_server::RedisServer;
 use crate::worker::Orders;
@@ -24,6 +25,7 @@ pub const LEASE: Duration = Duration::from_secs(1);
 pub enum Kind {
     File,
     Redis,
+    Postgres,
 }
 
 pub struct Stage {
@@ -31,6 +33,7 @@ pub struct Stage {
     pub serving: Serving,
     pub place: Place,
     pub redis: Option<RedisServer>,
+    pub postgres: Option<PostgresServer>,
     folder: Folder,
     _turn: Turn,
 }
@@ -56,16 +59,24 @@ impl Stage {
 
     async fn at(turn: Turn, kind: Kind, server: AuthorizationServer) -> Option<Self> {
         let folder = Folder::new();
-        let redis = match kind {
-            Kind::File => None,
-            Kind::Redis => Some(RedisServer::start(&folder.path("redis"))?),
+        let (mut redis, mut postgres, lease_ms) = (None, None, millis(LEASE));
+        let place = match kind {
+            Kind::File => Place::File { path: folder.path("tokens.json") },
+            Kind::Redis => {
+                let server = redis.insert(RedisServer::start(&folder.path("redis"))?);
+                Place::Redis { url: server.url(), lease_ms }
+            }
+            Kind::Postgres => {
+                let server = PostgresServer::start(&folder.path("postgres"), &[])?;
+                let url = postgres.insert(server).url("postgres");
+                Place::Postgres { url, lease_ms }
+            }
         };
-        let place = match &redis {
-            None => Place::File { path: folder.path("tokens.json") },
-            Some(redis) => Place::Redis { url: redis.url(), lease_ms: millis(LEASE) },
-        };
+        if let AnyStore::Postgres(store) = place.store() {
+            store.migrate().await.unwrap();
+        }
         let serving = server.serve().await.unwrap();
-        Some(Self { server, serving, place, redis, folder, _turn: turn })
+        Some(Self { server, serving, place, redis, postgres, folder, _turn: turn })
     }
 
     /// Returns the default orders of a process: to send requests, beginning with this refresh token.
@@ -94,11 +105,13 @@ impl Stage {
 
     /// Ends the server of the store like a power cut.
     pub fn end_store(&mut self) {
-        self.redis.as_mut().unwrap().kill();
+        self.redis.as_mut().map(RedisServer::kill);
+        self.postgres.as_mut().map(PostgresServer::kill);
     }
 
     pub fn start_store_again(&mut self) {
-        self.redis.as_mut().unwrap().start_again();
+        self.redis.as_mut().map(RedisServer::start_again);
+        self.postgres.as_mut().map(PostgresServer::start_again);
     }
 
     pub fn counters(&self) -> Counters {
@@ -228,38 +241,31 @@ pub fn assert_every_reuse_was_reported<'a>(
 /// Makes a test of each function for the stores that machines share.
 macro_rules! over_shared_stores {
     ($($name:ident),* $(,)?) => {
-        mod redis {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::$name(crate::stage::Kind::Redis).await;
-                }
-            )*
-        }
+        crate::stage::over_store!(redis, Redis, $($name),*);
+        crate::stage::over_store!(postgres, Postgres, $($name),*);
     };
 }
 pub(crate) use over_shared_stores;
 
-/// Makes a test of each function for both kinds of store.
-macro_rules! over_both_stores {
+/// Makes a test of each function for each kind of store.
+macro_rules! over_all_stores {
     ($($name:ident),* $(,)?) => {
-        mod file {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    super::$name(crate::stage::Kind::File).await;
-                }
-            )*
-        }
+        crate::stage::over_store!(file, File, $($name),*);
+        crate::stage::over_shared_stores!($($name),*);
+    };
+}
+pub(crate) use over_all_stores;
 
-        mod redis {
+macro_rules! over_store {
+    ($module:ident, $kind:ident, $($name:ident),*) => {
+        mod $module {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
-                    super::$name(crate::stage::Kind::Redis).await;
+                    super::$name(crate::stage::Kind::$kind).await;
                 }
             )*
         }
     };
 }
-pub(crate) use over_both_stores;
+pub(crate) use over_store;
