@@ -29,6 +29,10 @@ pub struct Counters {
     pub client_credentials_requests: u64,
     /// Token requests with the grant type `password` (RFC 6749 §4.3).
     pub password_requests: u64,
+    /// Token requests with the grant type of a token exchange (RFC 8693).
+    pub token_exchange_requests: u64,
+    /// Token requests with the grant type of a JWT bearer assertion (RFC 7523).
+    pub jwt_bearer_requests: u64,
     /// Token requests with another grant type, or without one.
     pub other_grant_requests: u64,
 

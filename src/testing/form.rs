@@ -25,7 +25,9 @@ impl Form {
 
         let mut pairs = Vec::<(String, String)>::new();
         for (name, value) in form_urlencoded::parse(body) {
-            if pairs.iter().any(|(known, _)| *known == name) {
+            // RFC 8693 §2.1, RFC 8707 §2
+            let may_repeat = ["audience", "resource"].contains(&&*name);
+            if !may_repeat && pairs.iter().any(|(known, _)| *known == name) {
                 return Err("a parameter is repeated");
             }
             pairs.push((name.into_owned(), value.into_owned()));
@@ -37,5 +39,11 @@ impl Form {
 
     pub(super) fn get(&self, name: &str) -> Option<&String> {
         self.0.iter().find_map(|(known, value)| (known == name).then_some(value))
+    }
+
+    /// Returns the values of these parameters, separated by spaces.
+    pub(super) fn words(&self, names: &[&str]) -> String {
+        let named = self.0.iter().filter(|(name, _)| names.contains(&name.as_str()));
+        named.map(|(_, value)| value.as_str()).collect::<Vec<_>>().join(" ")
     }
 }

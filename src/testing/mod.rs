@@ -4,8 +4,9 @@
 //! next refresh token is lost, two tasks spend one refresh token at once, or the endpoint is down at the moment in which everything
 //! expires. [`AuthorizationServer`] produces them on demand, and counts the reactions of the client.
 //!
-//! It is a token endpoint with the grants `refresh_token`, `client_credentials` and `password` (RFC 6749), a revocation endpoint
-//! (RFC 7009), and a resource that the tokens protect (RFC 6750). Use it as [tower services](AuthorizationServer::service), which
+//! It is a token endpoint with the grants `refresh_token`, `client_credentials` and `password` (RFC 6749), and for access on behalf
+//! of a user token exchange (RFC 8693) and `jwt-bearer` (RFC 7523), a revocation endpoint (RFC 7009), and a resource that the tokens
+//! protect (RFC 6750). Use it as [tower services](AuthorizationServer::service), which
 //! need no socket and run in tokio's paused time, or over [a socket](AuthorizationServer::serve).
 //!
 //! [`store_laws`] tests a [`TokenStore`](crate::store::TokenStore) of your own.
@@ -132,8 +133,9 @@
 //! # The protected resource
 //!
 //! It answers 401 to an invalid token, with a challenge as in RFC 6750 §3.1. To a valid token it answers 200 with the body of the
-//! request, and with the headers `echo-method`, `echo-path`, `echo-length` (of the body, in bytes) and `echo-token` (the number of
-//! the token, such as `at-3`, not the token itself).
+//! request, and with the headers `echo-method`, `echo-path`, `echo-length` (of the body, in bytes), `echo-token` (the number of
+//! the token, such as `at-3`, not the token itself), `echo-log-in` ([the number of the log-in](AuthorizationServer::log_in_of) that it
+//! is for) and `echo-audience` ([the audiences](AuthorizationServer::audience_of) of an exchanged token).
 //!
 //! Words in the path change the answer. They can be combined, at any place in the path: `/late/20/unauthorized`.
 //!

@@ -89,8 +89,11 @@ impl ResourceRequest {
             }
         };
         let now = shared.now();
-        let live = shared.lock().tokens.live(now, token);
-        let Some(number) = live.filter(|_| !self.unauthorized) else {
+        let state = shared.lock();
+        let live = state.tokens.live(now, token);
+        let live = live.map(|access| (access.number, access.family, access.audience.clone()));
+        drop(state);
+        let Some((number, log_in, audience)) = live.filter(|_| !self.unauthorized) else {
             let challenge = r#"Bearer realm="resource", error="invalid_token""#;
             let why = "the access token is not accepted\n";
             return refused(StatusCode::UNAUTHORIZED, Some(challenge), why);
@@ -114,6 +117,8 @@ impl ResourceRequest {
             (ECHO_PATH, HeaderValue::from_str(self.head.uri.path())),
             (ECHO_LENGTH, Ok(length.into())),
             (ECHO_TOKEN, HeaderValue::from_str(&format!("at-{number}"))),
+            (ECHO_LOG_IN, Ok(log_in.into())),
+            (ECHO_AUDIENCE, HeaderValue::from_str(&audience)),
         ] {
             if let Ok(value) = value {
                 headers.insert(name, value);
@@ -172,3 +177,5 @@ const ECHO_METHOD: HeaderName = HeaderName::from_static("echo-method");
 const ECHO_PATH: HeaderName = HeaderName::from_static("echo-path");
 const ECHO_LENGTH: HeaderName = HeaderName::from_static("echo-length");
 const ECHO_TOKEN: HeaderName = HeaderName::from_static("echo-token");
+const ECHO_LOG_IN: HeaderName = HeaderName::from_static("echo-log-in");
+const ECHO_AUDIENCE: HeaderName = HeaderName::from_static("echo-audience");

@@ -123,6 +123,32 @@ impl AuthorizationServer {
         self.shared.lock().tokens.live(now, access_token).is_some()
     }
 
+    /// Returns the number of the log-in that this access token was issued for, or `None` if the token is unknown.
+    ///
+    /// The tokens of one [`issue`](Self::issue), their refreshed successors, and the tokens that they were exchanged for have the
+    /// same number. The number of a client's own token is 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::testing::AuthorizationServer;
+    ///
+    /// let server = AuthorizationServer::new();
+    /// let [alice, bob] = [server.issue(), server.issue()];
+    /// let log_in_of = |tokens: &tower_refresh::TokenSet| server.log_in_of(tokens.access_token().expose_secret());
+    /// assert_eq!([log_in_of(&alice), log_in_of(&bob)], [Some(1), Some(2)]);
+    /// ```
+    pub fn log_in_of(&self, access_token: &str) -> Option<u64> {
+        self.shared.lock().tokens.issued(access_token).map(|access| access.family as u64)
+    }
+
+    /// Returns the audiences and resources that an exchanged access token was requested for, separated by spaces.
+    ///
+    /// `None` if the token is unknown. Empty if it was not exchanged, or requested for no audience.
+    pub fn audience_of(&self, access_token: &str) -> Option<String> {
+        self.shared.lock().tokens.issued(access_token).map(|access| access.audience.clone())
+    }
+
     /// Returns whether this refresh token is valid and was not rotated.
     ///
     /// After a refresh, this is true for exactly the refresh token that the client must have stored.

@@ -26,19 +26,26 @@ impl TokenRequest {
 
     /// Returns the counter of the grant.
     pub(super) fn grant(&self) -> Counted {
-        let grant = self.form.as_ref().ok().and_then(|form| form.get("grant_type"));
-        match grant.map(String::as_str) {
+        match self.grant_type() {
             Some("refresh_token") => |counters| &mut counters.refresh_token_requests,
             Some("client_credentials") => |counters| &mut counters.client_credentials_requests,
             Some("password") => |counters| &mut counters.password_requests,
+            Some(TOKEN_EXCHANGE) => |counters| &mut counters.token_exchange_requests,
+            Some(JWT_BEARER) => |counters| &mut counters.jwt_bearer_requests,
             _ => |counters| &mut counters.other_grant_requests,
         }
+    }
+
+    fn grant_type(&self) -> Option<&str> {
+        self.form.as_ref().ok()?.get("grant_type").map(String::as_str)
     }
 
     /// Answers as the token endpoint.
     pub(super) fn process(&self, shared: &Shared) -> Response<Bytes> {
         match self.tokens(shared) {
-            Ok(granted) => granted_response(shared, granted),
+            Ok(granted) => {
+                granted_response(shared, granted, self.grant_type() == Some(TOKEN_EXCHANGE))
+            }
             Err(refusal) => {
                 *shared.lock().counters.refusals.entry(refusal.code).or_default() += 1;
                 refusal.into_response()
@@ -50,7 +57,7 @@ impl TokenRequest {
         let form = self.authenticated(shared)?;
         let scope = form.get("scope").map(String::as_str);
         let now = shared.now();
-        match form.get("grant_type").map(String::as_str) {
+        match self.grant_type() {
             Some("refresh_token") => {
                 let token = form
                     .get("refresh_token")
@@ -76,9 +83,11 @@ impl TokenRequest {
                 }
                 Ok(shared.lock().tokens.log_in_for(now, scope)?)
             }
+            Some(TOKEN_EXCHANGE) => exchange(form, shared),
+            Some(JWT_BEARER) => on_behalf_of(form, shared),
             Some(_) => Err(Refusal::bad(
                 "unsupported_grant_type",
-                "the server supports refresh_token, client_credentials and password",
+                "the server supports refresh_token, client_credentials, password, token exchange and jwt-bearer",
             )),
             None => Err(Refusal::request("grant_type is missing")),
         }
@@ -117,6 +126,57 @@ impl TokenRequest {
     }
 }
 
+/// Exchanges an access token of this server (RFC 8693 §2).
+fn exchange(form: &Form, shared: &Shared) -> Result<Granted, Refusal> {
+    let subject =
+        access_token(form, "subject_token")?.ok_or(Refusal::request("subject_token is missing"))?;
+    if form.get("requested_token_type").is_some_and(|requested| requested != ACCESS_TOKEN) {
+        return Err(Refusal::request("requested_token_type must be that of an access token"));
+    }
+    let now = shared.now();
+    let tokens = &mut shared.lock().tokens;
+    if let Some(actor) = access_token(form, "actor_token")?
+        && tokens.live(now, actor).is_none()
+    {
+        return Err(Refusal::request("the actor token is not accepted"));
+    }
+    let audience = form.words(&["audience", "resource"]);
+    let granted = tokens.exchange(now, subject, audience, form.get("scope").map(String::as_str));
+    // RFC 8693 §2.2.2
+    granted.map_err(|denied| Refusal::of_proof(denied, "invalid_request"))
+}
+
+/// Accepts an access token of this server as an assertion, as Microsoft Entra ID does. One that the client has signed is unknown.
+fn on_behalf_of(form: &Form, shared: &Shared) -> Result<Granted, Refusal> {
+    let assertion = form.get("assertion").ok_or(Refusal::request("assertion is missing"))?;
+    if form.get("requested_token_use").is_none_or(|requested| requested != "on_behalf_of") {
+        return Err(Refusal::request("requested_token_use must be on_behalf_of"));
+    }
+    let audience = form.words(&["resource"]);
+    let now = shared.now();
+    let granted = shared.lock().tokens.exchange(
+        now,
+        assertion,
+        audience,
+        form.get("scope").map(String::as_str),
+    );
+    // RFC 7523 §3.1
+    granted.map_err(|denied| Refusal::of_proof(denied, "invalid_grant"))
+}
+
+/// Returns a token, whose type must be that of an access token.
+fn access_token<'a>(form: &'a Form, name: &str) -> Result<Option<&'a String>, Refusal> {
+    match (form.get(name), form.get(&format!("{name}_type"))) {
+        (None, None) => Ok(None),
+        (Some(token), Some(token_type)) if token_type == ACCESS_TOKEN => Ok(Some(token)),
+        _ => Err(Refusal::request("a token has no type, or not that of an access token")),
+    }
+}
+
+const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+
 /// An error response (RFC 6749 §5.2).
 struct Refusal {
     status: StatusCode,
@@ -131,6 +191,16 @@ impl Refusal {
 
     fn bad(code: &'static str, description: &'static str) -> Self {
         Self { status: StatusCode::BAD_REQUEST, code, description }
+    }
+
+    /// Refuses the access token that a client acts with on behalf of its user.
+    fn of_proof(denied: Denied, code: &'static str) -> Self {
+        match denied {
+            Denied::Expired => Self::bad(code, "the access token is expired"),
+            Denied::Revoked => Self::bad(code, "the access token is revoked"),
+            Denied::Unknown | Denied::Reused => Self::bad(code, "the access token is unknown"),
+            Denied::Scope => denied.into(),
+        }
     }
 
     fn into_response(self) -> Response<Bytes> {
@@ -177,8 +247,8 @@ impl From<Denied> for Refusal {
     }
 }
 
-/// A successful response (RFC 6749 §5.1).
-fn granted_response(shared: &Shared, granted: Granted) -> Response<Bytes> {
+/// A successful response (RFC 6749 §5.1, RFC 8693 §2.2.1).
+fn granted_response(shared: &Shared, granted: Granted, is_exchange: bool) -> Response<Bytes> {
     let rules = &shared.config.rules;
     let mut body = json!({
         "access_token": granted.access_token,
@@ -193,6 +263,9 @@ fn granted_response(shared: &Shared, granted: Granted) -> Response<Bytes> {
     }
     if let Some(scope) = granted.scope {
         body["scope"] = scope.into();
+    }
+    if is_exchange {
+        body["issued_token_type"] = ACCESS_TOKEN.into();
     }
     response(StatusCode::OK, &body)
 }

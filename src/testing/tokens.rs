@@ -59,8 +59,12 @@ struct Family {
     access: Vec<String>,
 }
 
-struct Access {
-    number: u64,
+/// An access token.
+pub(super) struct Access {
+    pub(super) number: u64,
+    pub(super) family: usize,
+    /// The audiences and resources that it was requested for, separated by spaces.
+    pub(super) audience: String,
     expires_at: Duration,
     revoked: bool,
 }
@@ -144,6 +148,27 @@ impl Tokens {
         Ok(self.grant(now, 0, None, scope))
     }
 
+    /// Issues a further access token to the user of a valid one, and no refresh token (RFC 8693 §2.2.1).
+    pub(super) fn exchange(
+        &mut self,
+        now: Duration,
+        subject: &str,
+        audience: String,
+        scope: Option<&str>,
+    ) -> Result<Granted, Denied> {
+        let subject = self.access.get(subject).ok_or(Denied::Unknown)?;
+        if subject.revoked {
+            return Err(Denied::Revoked);
+        }
+        if now >= subject.expires_at {
+            return Err(Denied::Expired);
+        }
+        let family = subject.family;
+        let scope = narrow(self.families[family].scope.as_deref(), scope)?;
+        let access_token = self.add_access_token(now, family, audience);
+        Ok(Granted { access_token, refresh_token: None, scope })
+    }
+
     /// Uses a refresh token.
     pub(super) fn refresh(
         &mut self,
@@ -208,16 +233,23 @@ impl Tokens {
         if self.rules.revokes_previous {
             self.revoke_access_tokens_of(family);
         }
+        let access_token = self.add_access_token(now, family, String::new());
+        Granted { access_token, refresh_token, scope }
+    }
+
+    fn add_access_token(&mut self, now: Duration, family: usize, audience: String) -> String {
         let number = self.access_tokens_issued() + 1;
-        let access_token = self.random_token("at", number);
+        let token = self.random_token("at", number);
         let access = Access {
             number,
+            family,
+            audience,
             expires_at: now.saturating_add(self.rules.access_token_lifetime),
             revoked: false,
         };
-        self.access.insert(access_token.clone(), access);
-        self.families[family].access.push(access_token.clone());
-        Granted { access_token, refresh_token, scope }
+        self.access.insert(token.clone(), access);
+        self.families[family].access.push(token.clone());
+        token
     }
 
     fn add_refresh_token(&mut self, now: Duration, family: usize) -> String {
@@ -244,12 +276,13 @@ impl Tokens {
         format!("{kind}-{number}-{first:016x}{second:016x}")
     }
 
-    /// Returns the number of a valid access token.
-    pub(super) fn live(&self, now: Duration, access_token: &str) -> Option<u64> {
-        self.access
-            .get(access_token)
-            .filter(|access| !access.revoked && now < access.expires_at)
-            .map(|access| access.number)
+    /// Returns a valid access token.
+    pub(super) fn live(&self, now: Duration, access_token: &str) -> Option<&Access> {
+        self.issued(access_token).filter(|access| !access.revoked && now < access.expires_at)
+    }
+
+    pub(super) fn issued(&self, access_token: &str) -> Option<&Access> {
+        self.access.get(access_token)
     }
 
     /// Returns whether this refresh token is valid and unspent.

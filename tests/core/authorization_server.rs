@@ -52,6 +52,73 @@ async fn strict_rotation_revokes_the_whole_family_on_reuse() {
 }
 
 #[tokio::test]
+async fn exchanged_token_has_the_log_in_of_its_subject() {
+    let clock = ManualClock::new();
+    let server = AuthorizationServer::builder()
+        .scope("a b")
+        .revokes_previous(true)
+        .clock(clock.clone())
+        .build();
+    let other = server.issue();
+    let user = server.issue();
+    let subject = user.access_token().expose_secret();
+    let token_type = "urn:ietf:params:oauth:token-type:access_token";
+    let exchange = format!(
+        "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token={subject}&subject_token_type={token_type}"
+    );
+    let on_behalf_of = format!(
+        "grant_type=urn:ietf:params:oauth:grant-type:jwt-bearer&requested_token_use=on_behalf_of&assertion={subject}"
+    );
+    let actor = other.access_token().expose_secret();
+    let actor = format!("&actor_token={actor}&actor_token_type={token_type}");
+    for (form, audience) in [
+        (format!("{exchange}&audience=x&audience=y&resource=urn:z&scope=b"), "x y urn:z"),
+        (format!("{exchange}{actor}"), ""),
+        (format!("{on_behalf_of}&resource=urn:z"), "urn:z"),
+    ] {
+        let issued = server.token_service().oneshot(post(&form)).await.json(StatusCode::OK).await;
+        assert_eq!(issued.get("issued_token_type").is_some(), form.contains("exchange"), "{form}");
+        assert!(issued.get("refresh_token").is_none());
+        let token = text(&issued, "access_token");
+        assert_eq!(server.log_in_of(token), Some(2), "{form}");
+        assert_eq!(server.audience_of(token).as_deref(), Some(audience), "{form}");
+        assert!(server.is_live(token) && server.is_live(subject));
+    }
+    assert_eq!(
+        [server.log_in_of("other"), server.log_in_of(other.access_token().expose_secret())],
+        [None, Some(1)]
+    );
+
+    for (form, code) in [
+        (exchange.replace(subject, "other"), "invalid_request"),
+        (exchange.replace("subject_token_type", "x"), "invalid_request"),
+        (
+            format!("{exchange}&requested_token_type=urn:ietf:params:oauth:token-type:jwt"),
+            "invalid_request",
+        ),
+        (format!("{exchange}&actor_token=other&actor_token_type={token_type}"), "invalid_request"),
+        (format!("{exchange}&scope=c"), "invalid_scope"),
+        (on_behalf_of.replace(subject, "other"), "invalid_grant"),
+        (on_behalf_of.replace("on_behalf_of", "logon_cert"), "invalid_request"),
+    ] {
+        let error =
+            server.token_service().oneshot(post(&form)).await.json(StatusCode::BAD_REQUEST).await;
+        assert_eq!(text(&error, "error"), code, "{form}");
+    }
+    clock.advance(Duration::from_secs(3600));
+    for (form, code) in [(exchange, "invalid_request"), (on_behalf_of, "invalid_grant")] {
+        let error =
+            server.token_service().oneshot(post(&form)).await.json(StatusCode::BAD_REQUEST).await;
+        assert_eq!(
+            (text(&error, "error"), text(&error, "error_description")),
+            (code, "the access token is expired")
+        );
+    }
+    let counters = server.counters();
+    assert_eq!((counters.token_exchange_requests, counters.jwt_bearer_requests), (8, 4));
+}
+
+#[tokio::test]
 async fn a_reuse_leaves_other_families_alone() {
     let server = AuthorizationServer::new();
     let (one, other) = (server.issue_refresh_token(), server.issue());
