@@ -253,6 +253,13 @@ impl TokenError {
         self
     }
 
+    /// Changes the kind to denied: only the user can provide another proof.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn into_denied(mut self) -> Self {
+        self.edit().kind = TokenErrorKind::Denied;
+        self
+    }
+
     /// Changes the kind to ambiguous: the error covers only a part of what was sent.
     pub(crate) fn into_ambiguous(mut self) -> Self {
         let inner = self.edit();

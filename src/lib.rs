@@ -75,6 +75,7 @@
 //! | Task | Item |
 //! |---|---|
 //! | Obtain tokens from an OAuth 2.0 token endpoint | the grants in [`oauth2`] |
+//! | Act on behalf of users: token exchange, Microsoft Entra ID's on-behalf-of | [a guide](oauth2#on-behalf-of-a-user) |
 //! | Obtain tokens from elsewhere | a closure ([`source_fn`]), [`TokenFile`], [`StaticToken`], or your own [`TokenSource`] |
 //! | Keep tokens across restarts; share them among processes and machines | [`store`](store/index.html) (features `file-store`, `redis`, `postgres`, …) |
 //! | Log in again once the refresh token is denied | [`TokenSource::or_else`] |

@@ -8,7 +8,10 @@ use crate::error::TokenError;
 use crate::source::{Renewal, SourceInfo, TokenSource};
 use crate::token::TokenSet;
 
-/// A grant of any other type: password, token exchange (RFC 8693), JWT bearer (RFC 7523).
+/// A grant of any other type, such as password, or a SAML assertion (RFC 7522).
+///
+/// For token exchange and JWT bearer, see [`TokenExchangeGrant`](super::TokenExchangeGrant) and
+/// [`JwtBearerGrant`](super::JwtBearerGrant).
 ///
 /// After a refusal, the request is repeated every five minutes if [`params_with`](Self::params_with) is set or the grant type is
 /// an assertion (RFC 7521). A fixed password is not sent again, because servers lock accounts for that.
@@ -25,18 +28,18 @@ use crate::token::TokenSet;
 /// }
 /// ```
 ///
-/// Sign a fresh assertion for each request:
+/// Make a fresh assertion for each request:
 ///
 /// ```
 /// use tower_refresh::oauth2::{Grant, TokenEndpoint};
 ///
 /// async fn sign() -> String {
-///     // …ask the key service for a JWT…
+///     // …ask the identity provider for a SAML assertion, in base64url…
 /// #   String::new()
 /// }
 ///
 /// fn grant(endpoint: TokenEndpoint) -> Grant {
-///     Grant::new(endpoint, "urn:ietf:params:oauth:grant-type:jwt-bearer")
+///     Grant::new(endpoint, "urn:ietf:params:oauth:grant-type:saml2-bearer")
 ///         .params_with(|_renewal| async { Ok([("assertion", sign().await)]) })
 /// }
 /// ```
@@ -54,10 +57,8 @@ impl Grant {
     /// ```
     /// use tower_refresh::oauth2::{Grant, TokenEndpoint};
     ///
-    /// fn exchange(endpoint: TokenEndpoint, token: String) -> Grant {
-    ///     Grant::new(endpoint, "urn:ietf:params:oauth:grant-type:token-exchange")
-    ///         .param("subject_token", token)
-    ///         .param("subject_token_type", "urn:ietf:params:oauth:token-type:access_token")
+    /// fn device(endpoint: TokenEndpoint, device_code: String) -> Grant {
+    ///     Grant::new(endpoint, "urn:ietf:params:oauth:grant-type:device_code").param("device_code", device_code)
     /// }
     /// ```
     pub fn new(endpoint: TokenEndpoint, grant_type: impl Into<String>) -> Self {

@@ -35,7 +35,9 @@
 //! |---|---|
 //! | [`RefreshTokenGrant`] | A user has logged in, and the program holds the refresh token (RFC 6749 §6). |
 //! | [`ClientCredentialsGrant`] | The program acts on its own behalf (RFC 6749 §4.4). |
-//! | [`Grant`] | All other types: password, token exchange (RFC 8693), JWT bearer (RFC 7523). |
+//! | [`TokenExchangeGrant`] | The program acts [on behalf of a user](#on-behalf-of-a-user), or exchanges a token of another issuer (RFC 8693). |
+//! | [`JwtBearerGrant`] | The same at Microsoft Entra ID; or the program signs an assertion (RFC 7523). |
+//! | [`Grant`] | All other types, such as password and SAML (RFC 7522). |
 //!
 //! [`Revocation`] revokes tokens when the user logs out (RFC 7009).
 //!
@@ -145,6 +147,63 @@
 //! # }
 //! ```
 //!
+//! # On behalf of a user
+//!
+//! A backend that receives the access token of a user must not pass it on: the token was issued for the backend, and the next API
+//! rejects it. The backend obtains a token of its own that is for the same user and the next API.
+//!
+//! | Server | Grant |
+//! |---|---|
+//! | with token exchange (RFC 8693), such as Keycloak | [`TokenExchangeGrant`] |
+//! | Microsoft Entra ID, AD FS | [`JwtBearerGrant`] with [`on_behalf_of`](JwtBearerGrant::on_behalf_of) |
+//!
+//! Both take the token of the user from a [`SecurityToken`]:
+//!
+//! | Known to the backend | Token of the user |
+//! |---|---|
+//! | the user's refresh token | the [`Credentials`](crate::Credentials) of a [`RefreshTokenGrant`] |
+//! | a session that another part of the program keeps fresh | [`SecurityToken::from_fn`], which returns the newest token |
+//! | the token of the current request only | the token itself: the error is [denied](crate::TokenError::is_denied) once it has expired |
+//!
+//! The issued token is for one user and one audience. Each pair needs credentials of its own, and a layer over them:
+//!
+//! ```
+//! use tower_refresh::oauth2::{JwtBearerGrant, TokenEndpoint, TokenExchangeGrant};
+//! use tower_refresh::{Credentials, CredentialsBuilder, OriginError, RefreshLayer};
+//!
+//! /// The key of a cache of credentials.
+//! #[derive(Clone, PartialEq, Eq, Hash)]
+//! struct Key {
+//!     user: String,
+//!     audience: &'static str,
+//! }
+//!
+//! /// Creates the credentials for a key that the cache does not have yet.
+//! fn create(key: &Key, user: &Credentials, endpoint: &TokenEndpoint) -> CredentialsBuilder {
+//!     let exchange = TokenExchangeGrant::new(endpoint.clone(), user.clone()).audience(key.audience);
+//!     Credentials::builder(exchange).name(format!("{}/{}", key.audience, key.user))
+//! }
+//!
+//! /// The same at Microsoft Entra ID, where the scope names the API.
+//! fn create_at_entra(key: &Key, user: &Credentials, endpoint: &TokenEndpoint) -> CredentialsBuilder {
+//!     let scope = format!("{}/.default", key.audience);
+//!     let grant = JwtBearerGrant::new(endpoint.clone(), user.clone()).on_behalf_of().scope(scope);
+//!     Credentials::builder(grant).name(format!("{}/{}", key.audience, key.user))
+//! }
+//!
+//! fn billing(of_user: Credentials) -> Result<RefreshLayer, OriginError> {
+//!     RefreshLayer::new(of_user).origin("https://billing.example.com")
+//! }
+//! ```
+//!
+//! - Keep the credentials in a cache by user *and* audience. With a cache by audience alone, the requests of one user carry the token
+//!   of another.
+//! - Take the user from a token that the backend has verified: its `iss` and `sub`. A request without a user is an error.
+//! - With a [store](crate::Credentials::builder), the [name](crate::CredentialsBuilder::name) of the credentials must contain the
+//!   user and the audience as well.
+//! - When the user logs out, log out the credentials of each audience as well as those of the user. An issued token is valid until it
+//!   expires.
+//!
 //! # The meaning of an answer
 //!
 //! | Answer | Error |
@@ -225,13 +284,17 @@ mod client_credentials;
 mod dialect;
 mod endpoint;
 mod grant;
+mod jwt_bearer;
 mod lenient;
 mod moment;
+mod proof;
 mod refresh_token;
 mod request;
 mod response;
 mod revocation;
 mod scrub;
+mod security_token;
+mod token_exchange;
 mod token_request;
 mod wiped;
 
@@ -242,5 +305,8 @@ pub use self::endpoint::TokenEndpoint;
 #[cfg(feature = "reqwest")]
 pub(crate) use self::endpoint::{WasSent, Watch};
 pub use self::grant::Grant;
+pub use self::jwt_bearer::JwtBearerGrant;
 pub use self::refresh_token::RefreshTokenGrant;
 pub use self::revocation::Revocation;
+pub use self::security_token::SecurityToken;
+pub use self::token_exchange::TokenExchangeGrant;

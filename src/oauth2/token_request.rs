@@ -106,7 +106,16 @@ impl TokenRequest {
 
     /// Sends the request without parameters of the grant.
     pub(super) async fn send_alone(&self, renewal: &Renewal) -> Result<TokenSet, TokenError> {
-        let tokens = self.send(Parameters::default(), renewal, response::read).await?;
+        self.send_with(Parameters::default(), renewal).await
+    }
+
+    /// Sends the request with parameters of the grant.
+    pub(super) async fn send_with(
+        &self,
+        first: Parameters,
+        renewal: &Renewal,
+    ) -> Result<TokenSet, TokenError> {
+        let tokens = self.send(first, renewal, response::read).await?;
         Ok(self.with_scope(tokens))
     }
 

@@ -22,6 +22,8 @@ mod harness;
 #[cfg(feature = "tracing")]
 #[path = "../harness/log.rs"]
 mod log;
+#[cfg(all(feature = "oauth2", feature = "testing"))]
+mod on_behalf;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod refresh;
 #[cfg(feature = "oauth2")]

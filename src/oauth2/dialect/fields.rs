@@ -58,7 +58,8 @@ pub struct Fields {
     /// The type of the access token (RFC 6749 §7.1).
     ///
     /// Without a type the token is a bearer token. A type that requires a proof with each request, such as `mac` or `DPoP`, is
-    /// an error. Any other type, such as `N_A`, `bot` or `user`, counts as bearer and is logged at WARN. If the list is empty,
+    /// an error. So is `N_A` if the [`issued_token_type`](Self::issued_token_type) is neither that of an access token nor the one
+    /// that was requested. Any other type, such as `bot` or `user`, counts as bearer and is logged at WARN. If the list is empty,
     /// the type is ignored.
     #[serde(deserialize_with = "one_or_many")]
     pub token_type: Vec<String>,
@@ -88,6 +89,10 @@ pub struct Fields {
     /// The id token.
     #[serde(deserialize_with = "one_or_many")]
     pub id_token: Vec<String>,
+    /// The type of the issued token (RFC 8693 §2.2.1), which [`TokenSet::extra`](crate::TokenSet::extra) returns as
+    /// `issued_token_type`.
+    #[serde(deserialize_with = "one_or_many")]
+    pub issued_token_type: Vec<String>,
     /// Further fields to keep, by the name for [`TokenSet::extra`](crate::TokenSet::extra). At most 32, by default none.
     ///
     /// In serde's formats `{"instance_url": "/instance_url"}`, with one pointer or a list of them, or a list of names of
@@ -165,7 +170,7 @@ impl Fields {
     }
 
     /// Returns the lists with their names.
-    pub(in crate::oauth2) fn lists(&self) -> [(&'static str, &[String]); 12] {
+    pub(in crate::oauth2) fn lists(&self) -> [(&'static str, &[String]); 13] {
         [
             ("access_token", &self.access_token),
             ("token_type", &self.token_type),
@@ -177,6 +182,7 @@ impl Fields {
             ("refresh_token_expires_at", &self.refresh_token_expires_at),
             ("scope", &self.scope),
             ("id_token", &self.id_token),
+            ("issued_token_type", &self.issued_token_type),
             ("error", &self.error),
             ("error_description", &self.error_description),
         ]
@@ -196,6 +202,7 @@ impl Default for Fields {
             refresh_token_expires_at: pointers("refresh_token_expires_at"),
             scope: pointers("scope"),
             id_token: pointers("id_token"),
+            issued_token_type: pointers("issued_token_type"),
             error: pointers("error"),
             error_description: pointers("error_description"),
             extra: BTreeMap::new(),

@@ -4,7 +4,7 @@ use self::Meaning::{Client, Denied, Misconfigured, Transient, Unknown};
 
 /// The places of each field of [`Fields`](super::Fields), tried from left to right. `/` leads into an object or an array.
 #[rustfmt::skip]
-pub(super) const FIELDS: [(&str, &[&str]); 12] = [
+pub(super) const FIELDS: [(&str, &[&str]); 13] = [
     ("access_token", &["access_token"]),
     ("token_type", &["token_type"]),
     ("expires_in", &["expires_in", "expiresIn", "expires_in_ms", "expires_in_millis", "expires_in_milliseconds"]),
@@ -21,6 +21,7 @@ pub(super) const FIELDS: [(&str, &[&str]); 12] = [
     ("refresh_token_expires_at", &["refresh_token_expires_at", "refreshTokenExpiresAt"]),
     ("scope", &["scope"]),
     ("id_token", &["id_token"]),
+    ("issued_token_type", &["issued_token_type"]),
     ("error", &[
         "error", "error/code", "error/error", "error/error_code", "error/errorCode", "error/type", "error/status",
         "errors/0", "errors/0/code", "errors/0/error", "errors/0/errorType", "errors/0/type",
@@ -63,7 +64,7 @@ const CODES: [(&str, Meaning); 19] = [
 ];
 
 /// The parameters of token requests, with the properties of each.
-pub(in crate::oauth2) const PARAMETERS: [(&str, u8); 25] = [
+pub(in crate::oauth2) const PARAMETERS: [(&str, u8); 26] = [
     // RFC 6749 appendix A
     ("grant_type", VISIBLE | PUBLIC | RESERVED),
     ("scope", VISIBLE | PUBLIC),
@@ -93,6 +94,8 @@ pub(in crate::oauth2) const PARAMETERS: [(&str, u8); 25] = [
     ("actor_token", VISIBLE | RESERVED),
     ("actor_token_type", VISIBLE | PUBLIC),
     ("requested_token_type", PUBLIC),
+    // Microsoft Entra ID, on behalf of a user
+    ("requested_token_use", VISIBLE | PUBLIC),
     // RFC 8707 §2
     ("resource", VISIBLE | PUBLIC),
     // OpenID Connect Core §2

@@ -64,6 +64,7 @@ impl TokenEndpoint {
             secrets: &secrets,
             now: self.clock.now(),
             spends: dialect.rotates && has_refresh_token(&parameters, dialect),
+            requested_token_type: parameters.get("requested_token_type"),
         };
         let origin = self.origin();
         let call = match limit.run(self.client.ready()).await {
@@ -131,6 +132,18 @@ impl TokenEndpoint {
                 error.wrapped_as(message)
             }
             _ => error,
+        })
+    }
+
+    /// Awaits the source of a token that a request needs.
+    pub(in crate::oauth2) async fn within_timeout<T>(
+        &self,
+        what: &str,
+        source: impl Future<Output = Result<T, TokenError>>,
+    ) -> Result<T, TokenError> {
+        let limit = self.timeout;
+        Limit::after(limit).run(source).await.unwrap_or_else(|| {
+            Err(TokenError::unsent(format!("the source of the {what} took longer than {limit:?}")))
         })
     }
 

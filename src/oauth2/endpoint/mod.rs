@@ -34,7 +34,8 @@ use crate::source::SourceInfo;
 /// A token endpoint (RFC 6749 §3.2): an HTTP client, a URL, a client authentication and a dialect.
 ///
 /// Grants take it by value: [`RefreshTokenGrant`](super::RefreshTokenGrant),
-/// [`ClientCredentialsGrant`](super::ClientCredentialsGrant), [`Grant`](super::Grant). Cloning it is cheap.
+/// [`ClientCredentialsGrant`](super::ClientCredentialsGrant), [`TokenExchangeGrant`](super::TokenExchangeGrant),
+/// [`JwtBearerGrant`](super::JwtBearerGrant), [`Grant`](super::Grant). Cloning it is cheap.
 ///
 /// # Examples
 ///

@@ -40,6 +40,12 @@ impl Parameters {
             .map(|parameter| parameter.value.expose())
     }
 
+    /// Returns the values of a parameter that may be repeated.
+    pub(in crate::oauth2) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = self.0.iter().filter(move |parameter| parameter.name == name);
+        named.map(|parameter| parameter.value.expose())
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Parameter> {
         self.0.iter()
     }

@@ -97,6 +97,8 @@ pub(in crate::oauth2) struct Context<'a> {
     pub(in crate::oauth2) now: Timestamp,
     /// True if the request may have spent a refresh token.
     pub(in crate::oauth2) spends: bool,
+    /// The type of token that the request asks for (RFC 8693 §2.1).
+    pub(in crate::oauth2) requested_token_type: Option<&'a str>,
 }
 
 impl Context<'_> {

@@ -10,7 +10,7 @@ use crate::token::TokenSet;
 use crate::trace;
 
 /// How long the value of a field may be, in bytes.
-const VALUE_MAX: usize = 8 * 1024;
+pub(super) const VALUE_MAX: usize = 8 * 1024;
 
 /// Adds the fields of `fields.extra`: a string unchanged, any other value as its JSON text.
 pub(super) fn extra(document: &Document<'_>, mut tokens: TokenSet) -> TokenSet {

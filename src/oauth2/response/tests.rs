@@ -30,7 +30,15 @@ fn context<'a>(
     client_auth: &'a ClientAuth,
 ) -> Context<'a> {
     let place = "https://as.example.com answered";
-    Context { place, dialect, client_auth, secrets, now: now(), spends: true }
+    Context {
+        place,
+        dialect,
+        client_auth,
+        secrets,
+        now: now(),
+        spends: true,
+        requested_token_type: None,
+    }
 }
 
 fn read_in(dialect: &Dialect, answer: &Answer) -> Result<TokenSet, TokenError> {

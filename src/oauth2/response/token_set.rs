@@ -9,12 +9,13 @@ use zeroize::Zeroizing;
 
 use super::answer::{Answer, Context};
 use super::document::{Document, is_placeholder};
-use super::extra::extra;
+use super::extra::{self, extra};
 use super::oauth_error::CODE_LIMIT;
 use crate::error::TokenError;
 use crate::oauth2::dialect::LifetimeUnit;
 use crate::oauth2::lenient::{self, Json};
 use crate::oauth2::moment::{self, When};
+use crate::oauth2::security_token::ACCESS_TOKEN;
 use crate::token::{AccessToken, TokenSet};
 
 pub(super) fn token_set(
@@ -74,6 +75,10 @@ pub(super) fn token_set(
     }
     if let Some(id_token) = document.token(&fields.id_token) {
         tokens = tokens.with_id_token(id_token);
+    }
+    let issued = document.text(&fields.issued_token_type);
+    if let Some(issued) = issued.filter(|issued| issued.len() <= extra::VALUE_MAX) {
+        tokens = tokens.with_extra("issued_token_type", issued);
     }
     tokens = extra(document, tokens);
 
@@ -137,6 +142,10 @@ fn check_token_type(document: &Document<'_>, context: Context<'_>) -> Result<(),
     if name == "bearer" || name == "bearertoken" {
         return Ok(());
     }
+    let issued = document.text(&document.dialect.fields.issued_token_type);
+    if let Some(issued) = issued.filter(|issued| name == "na" && *issued != ACCESS_TOKEN) {
+        return check_issued(issued, context);
+    }
     let shown = context.secrets.clean(token_type, CODE_LIMIT);
     let needs_proof = WITH_PROOF.contains(&name.as_str())
         || name.starts_with("macsha")
@@ -154,6 +163,20 @@ fn check_token_type(document: &Document<'_>, context: Context<'_>) -> Result<(),
     );
     Ok(())
 }
+
+/// Checks the type of a token that the server calls unusable as an access token (`N_A`, RFC 8693 §2.2.1).
+fn check_issued(issued: &str, context: Context<'_>) -> Result<(), TokenError> {
+    if context.requested_token_type == Some(issued) {
+        return Ok(());
+    }
+    let shown = context.secrets.clean(issued, TYPE_LIMIT);
+    Err(context.misconfigured(format_args!(
+        "the issued token is not an access token: its type is `{shown}`, and `N_A` means that no resource server accepts it; request another type with `requested_token_type`, or this type if the token is for a further grant"
+    )))
+}
+
+/// How much of a token's type is shown, in characters.
+const TYPE_LIMIT: usize = 100;
 
 /// Logs the names of fields that the dialect does not read, one of which may be the next refresh token.
 fn warn_of_unread(document: &Document<'_>, context: Context<'_>) {

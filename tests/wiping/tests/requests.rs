@@ -9,10 +9,10 @@ use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use tower_refresh::oauth2::{
-    AuthParams, BodyFormat, ClientAuth, Dialect, Grant, RefreshTokenGrant, RequestMethod,
-    Revocation, TokenEndpoint,
+    AuthParams, BodyFormat, ClientAuth, Dialect, Grant, JwtBearerGrant, RefreshTokenGrant,
+    RequestMethod, Revocation, SecurityToken, TokenEndpoint, TokenExchangeGrant,
 };
-use tower_refresh::{Cause, Renewal, TokenSet, TokenSource};
+use tower_refresh::{Cause, Renewal, StaticToken, TokenSet, TokenSource};
 use wiping::freed_unwiped;
 
 /// Pieces of them stay the same in a form, a query and JSON.
@@ -92,6 +92,19 @@ fn no_copy_of_a_parameter_is_freed_unwiped() {
         let grant = Grant::new(endpoint, "password")
             .param("password", SECRET)
             .params_with(|_| async { Ok([("assertion", ASSERTION), ("code", REFRESH)]) });
+        fetch(&grant, Renewal::new(Cause::Missing));
+    });
+    assert!(freed.is_empty(), "{}", freed.join("\n"));
+}
+
+#[test]
+fn no_copy_of_a_token_sent_on_behalf_of_a_user_is_freed_unwiped() {
+    let freed = watch(|| {
+        let user = StaticToken::new(ACCESS.parse().unwrap());
+        let exchange = TokenExchangeGrant::new(endpoint(), SecurityToken::from_credentials(user))
+            .actor(SecurityToken::from_fn(|_| async { Ok(REFRESH) }));
+        fetch(&exchange, Renewal::new(Cause::Missing));
+        let grant = JwtBearerGrant::new(endpoint(), ASSERTION).on_behalf_of();
         fetch(&grant, Renewal::new(Cause::Missing));
     });
     assert!(freed.is_empty(), "{}", freed.join("\n"));
