@@ -1,24 +1,21 @@
 //! Grants on behalf of a user: token exchange and JWT bearer.
 
-use std::sync::Arc;
+mod refused;
+mod server;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, StatusCode};
-use http_body_util::Empty;
-use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{
     BodyFormat, ClientAuth, Dialect, JwtBearerGrant, RefreshTokenGrant, SecurityToken,
     TokenEndpoint, TokenExchangeGrant,
 };
-use tower_refresh::testing::AuthorizationServer;
 use tower_refresh::{
-    AccessToken, BoxTokenSource, Cause, Credentials, RefreshLayer, Renewal, StaticToken,
-    TokenError, TokenSet, TokenSource,
+    AccessToken, BoxTokenSource, Cause, Credentials, Renewal, StaticToken, TokenError, TokenSet,
+    TokenSource,
 };
 
-use crate::scripted::{Log, Reply, answer, endpoint, json, kind, reset};
+use crate::scripted::{Log, Reply, answer, endpoint, json};
 
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
@@ -315,170 +312,6 @@ async fn log_in_of_the_user_ends_the_denial_of_the_exchange() {
     }
 }
 
-// ===== the token is refused =====
-
-#[tokio::test]
-async fn refused_token_is_refreshed_and_sent_once_more() {
-    for (make, code) in [
-        (GRANTS[0], "invalid_request"),
-        (GRANTS[0], "invalid_grant"),
-        (GRANTS[0], "invalid_token"),
-        (GRANTS[1], "invalid_grant"),
-    ] {
-        let (endpoint, log) = endpoint([refusal(code), json(ISSUED), json(ISSUED)]);
-        let source = make(endpoint, numbered_user().into());
-        source.fetch(missing()).await.unwrap();
-        assert_eq!(sent(&log), ["user-1", "user-2"], "{code}");
-        // The next attempt begins with the token that was accepted.
-        source.fetch(missing()).await.unwrap();
-        assert_eq!(sent(&log), ["user-1", "user-2", "user-2"], "{code}");
-    }
-}
-
-#[tokio::test]
-async fn token_that_another_grant_had_refreshed_is_used() {
-    let user = numbered_user();
-    let (one, of_one) = endpoint([json(ISSUED), refusal("invalid_request"), json(ISSUED)]);
-    let one = TokenExchangeGrant::new(one, user.clone());
-    one.fetch(missing()).await.unwrap();
-    user.refresh().await.unwrap();
-    one.fetch(missing()).await.unwrap();
-    assert_eq!(sent(&of_one), ["user-1", "user-2", "user-3"]);
-}
-
-#[tokio::test]
-async fn two_refusals_are_the_result_and_no_third_is_sent() {
-    for (make, code, expected) in [
-        (GRANTS[0], "invalid_request", "misconfigured"),
-        (GRANTS[0], "invalid_grant", "denied"),
-        (GRANTS[1], "invalid_grant", "denied"),
-    ] {
-        for token in [
-            numbered_user().into(),
-            SecurityToken::from_fn(|renewal| async move { Ok(format!("{:?}", renewal.cause())) }),
-        ] {
-            let (endpoint, log) = endpoint([refusal(code), refusal(code), json(ISSUED)]);
-            let credentials = Credentials::new(make(endpoint, token));
-            for _ in 0..2 {
-                let error = credentials.tokens().await.unwrap_err();
-                assert_eq!((kind(&error), error.code()), (expected, Some(code)), "{error}");
-                assert!(error.to_string().contains("was refused before"), "{error}");
-            }
-            assert_eq!(log.len(), 2, "{:?}", sent(&log));
-        }
-    }
-}
-
-#[tokio::test]
-async fn second_answer_of_another_kind_is_the_result() {
-    for (reply, expected) in [
-        (answer(503, r#"{"error":"slow_down"}"#), "transient"),
-        (refusal("invalid_target"), "misconfigured"),
-    ] {
-        let (endpoint, log) = endpoint([refusal("invalid_grant"), reply]);
-        let error = GRANTS[0](endpoint, numbered_user().into()).fetch(missing()).await.unwrap_err();
-        assert_eq!(kind(&error), expected, "{error}");
-        assert_eq!(log.len(), 2);
-    }
-}
-
-/// RFC 8693 §2.2.2: `invalid_request` is the code for an expired subject token.
-#[tokio::test]
-async fn refused_token_without_a_successor_means_log_in_again() {
-    for (make, code) in
-        [(GRANTS[0], "invalid_request"), (GRANTS[0], "invalid_token"), (GRANTS[1], "invalid_grant")]
-    {
-        for token in [SecurityToken::new("same"), SecurityToken::from_fn(|_| async { Ok("same") })]
-        {
-            let (endpoint, log) = endpoint([refusal(code)]);
-            let error = make(endpoint, token).fetch(missing()).await.unwrap_err();
-            assert_eq!((kind(&error), error.code()), ("denied", Some(code)), "{error}");
-            assert!(error.to_string().contains("may have expired"), "{error}");
-            assert_eq!(log.len(), 1);
-        }
-    }
-}
-
-#[tokio::test]
-async fn fixed_token_is_not_sent_again_after_a_denial() {
-    for make in GRANTS {
-        let (endpoint, log) = endpoint([refusal("invalid_grant"), json(ISSUED)]);
-        let credentials = Credentials::new(make(endpoint, "fixed".into()));
-        for _ in 0..2 {
-            assert!(credentials.tokens().await.unwrap_err().is_denied());
-            assert!(credentials.refresh().await.unwrap_err().is_denied());
-        }
-        assert_eq!(log.len(), 1);
-    }
-}
-
-#[tokio::test]
-async fn denied_refresh_of_a_refused_token_is_the_error() {
-    let user = Credentials::new(StaticToken::new("fixed".parse().unwrap()));
-    for make in GRANTS {
-        let (endpoint, log) = endpoint([refusal("invalid_grant")]);
-        let error = make(endpoint, user.clone().into()).fetch(missing()).await.unwrap_err();
-        assert!(error.is_denied(), "{error}");
-        let shown = error.to_string();
-        assert!(
-            shown.contains("was refused, and there is no newer one: the token is fixed"),
-            "{shown}"
-        );
-        assert_eq!(log.len(), 1);
-    }
-}
-
-#[tokio::test]
-async fn refused_actor_token_is_replaced_as_well() {
-    let (endpoint, log) = endpoint([refusal("invalid_request"), json(ISSUED)]);
-    let grant = TokenExchangeGrant::new(endpoint, "user").actor(numbered_user());
-    grant.fetch(missing()).await.unwrap();
-    assert_eq!(sent(&log), ["user", "user-1", "user", "user-2"]);
-
-    // With another actor token refused, the subject token is the likely cause.
-    let (endpoint, log) =
-        crate::scripted::endpoint([refusal("invalid_request"), refusal("invalid_request")]);
-    let grant = TokenExchangeGrant::new(endpoint, "user").actor(numbered_user());
-    let error = grant.fetch(missing()).await.unwrap_err();
-    assert!(error.is_denied() && error.to_string().contains("subject token may have expired"));
-    assert_eq!(log.len(), 2);
-}
-
-/// Another token of the same user changes nothing: the server asks for something else.
-#[tokio::test]
-async fn other_refusals_leave_the_token_alone() {
-    for (code, expected) in [
-        ("interaction_required", "denied"),
-        ("consent_required", "denied"),
-        ("invalid_target", "misconfigured"),
-        ("invalid_scope", "misconfigured"),
-        ("invalid_client", "misconfigured"),
-        ("unauthorized_client", "misconfigured"),
-        ("slow_down", "transient"),
-        ("server_error", "transient"),
-    ] {
-        for make in GRANTS {
-            let (endpoint, log) = endpoint([refusal(code)]);
-            let error = make(endpoint, numbered_user().into()).fetch(missing()).await.unwrap_err();
-            assert_eq!((kind(&error), error.code()), (expected, Some(code)), "{error}");
-            assert_eq!(sent(&log), ["user-1"], "{code}");
-        }
-    }
-    // For an assertion, `invalid_request` is not about the assertion (RFC 7523 §3.1).
-    let (endpoint, log) = endpoint([refusal("invalid_request")]);
-    let error = GRANTS[1](endpoint, numbered_user().into()).fetch(missing()).await.unwrap_err();
-    assert_eq!((kind(&error), log.len()), ("misconfigured", 1));
-}
-
-#[tokio::test]
-async fn lost_answer_is_transient_since_no_token_is_spent() {
-    for make in GRANTS {
-        let (endpoint, log) = endpoint([reset()]);
-        let error = make(endpoint, numbered_user().into()).fetch(missing()).await.unwrap_err();
-        assert_eq!((kind(&error), log.len()), ("transient", 1), "{error}");
-    }
-}
-
 // ===== secrets =====
 
 #[tokio::test]
@@ -510,120 +343,4 @@ async fn tokens_are_in_no_debug_output_and_no_error() {
         }
         assert!(shown.contains("***"), "{shown}");
     }
-}
-
-// ===== against the authorization server =====
-
-struct World {
-    server: AuthorizationServer,
-    endpoint: TokenEndpoint,
-}
-
-impl World {
-    fn new() -> Self {
-        let server = AuthorizationServer::builder().client("backend", "s3cr3t").build();
-        let endpoint = TokenEndpoint::new(server.token_service(), "https://as.example.com/token");
-        let endpoint = endpoint.unwrap().client_auth(ClientAuth::basic("backend", "s3cr3t"));
-        Self { server, endpoint }
-    }
-
-    fn user(&self) -> Credentials {
-        let refresh_token = self.server.issue_refresh_token();
-        Credentials::new(RefreshTokenGrant::new(self.endpoint.clone(), refresh_token))
-    }
-
-    /// Sends a request, and returns the number of the log-in and the audience that its token is for.
-    async fn get(&self, credentials: &Credentials) -> (String, String) {
-        let layer =
-            RefreshLayer::new(credentials.clone()).origin("https://api.example.com").unwrap();
-        let client = ServiceBuilder::new().layer(layer).service(self.server.resource_service());
-        let request = Request::get("https://api.example.com/").body(Empty::<Bytes>::new()).unwrap();
-        let response = client.oneshot(request).await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-        let text = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
-        (text("echo-log-in"), text("echo-audience"))
-    }
-}
-
-#[tokio::test]
-async fn each_user_and_audience_has_a_token_of_its_own() {
-    let world = World::new();
-    let users = [world.user(), world.user()];
-    let mut layers = Vec::new();
-    for (log_in, user) in users.iter().enumerate() {
-        for audience in ["billing", "reports"] {
-            let exchange = TokenExchangeGrant::new(world.endpoint.clone(), user.clone())
-                .audience(audience)
-                .resource("https://api.example.com");
-            let expected =
-                ((log_in + 1).to_string(), format!("{audience} https://api.example.com"));
-            layers.push((Credentials::new(exchange), expected));
-        }
-    }
-    for _ in 0..3 {
-        for (credentials, expected) in &layers {
-            assert_eq!(world.get(credentials).await, *expected);
-        }
-    }
-    let counters = world.server.counters();
-    assert_eq!(counters.refresh_token_requests, 2);
-    assert_eq!(counters.token_exchange_requests, 4);
-
-    // All tokens are revoked: each user and each audience get one new token.
-    world.server.revoke_all_access_tokens();
-    for (credentials, expected) in &layers {
-        assert_eq!(world.get(credentials).await, *expected);
-        let token = credentials.current().unwrap();
-        let token = token.access_token().expose_secret();
-        assert_eq!(world.server.log_in_of(token).unwrap().to_string(), expected.0);
-        assert_eq!(world.server.audience_of(token).unwrap(), expected.1);
-    }
-    let counters = world.server.counters();
-    assert_eq!(counters.refresh_token_requests, 4);
-    // The first audience of each user is refused with the old token.
-    assert_eq!(counters.token_exchange_requests, 4 + 4 + 2);
-    assert_eq!((counters.refresh_token_reuses, counters.families_revoked), (0, 0));
-}
-
-#[tokio::test]
-async fn assertion_of_a_user_is_accepted_on_behalf_of_the_user() {
-    let world = World::new();
-    let user = world.user();
-    let grant = JwtBearerGrant::new(world.endpoint.clone(), user.clone()).scope("mail");
-    let credentials = Credentials::new(grant.on_behalf_of());
-    assert_eq!(world.get(&credentials).await.0, "1");
-    assert_eq!(credentials.tokens().await.unwrap().scope(), Some("mail"));
-    world.server.revoke_all_access_tokens();
-    assert_eq!(world.get(&credentials).await.0, "1");
-    assert_eq!(world.server.counters().jwt_bearer_requests, 3);
-    assert_eq!(world.server.counters().refusals["invalid_grant"], 1);
-}
-
-#[tokio::test]
-async fn end_of_the_session_of_the_user_is_a_denial() {
-    let world = World::new();
-    let user = world.user();
-    let exchange = TokenExchangeGrant::new(world.endpoint.clone(), user.clone());
-    let credentials = Credentials::new(exchange.audience("billing"));
-    let tokens = user.tokens().await.unwrap();
-    world.server.revoke_refresh_token(tokens.refresh_token().unwrap().expose_secret());
-    let error = credentials.tokens().await.unwrap_err();
-    assert_eq!((kind(&error), error.code()), ("denied", Some("invalid_grant")), "{error}");
-    assert!(error.to_string().contains("the subject token was refused"), "{error}");
-}
-
-#[tokio::test]
-async fn closure_is_asked_for_the_newest_token_of_each_exchange() {
-    let world = World::new();
-    let session = Arc::new(tokio::sync::RwLock::new(world.server.issue()));
-    let kept = Arc::clone(&session);
-    let subject = SecurityToken::from_fn(move |_| {
-        let session = Arc::clone(&kept);
-        async move { Ok(session.read().await.access_token().expose_secret().to_owned()) }
-    });
-    let credentials = Credentials::new(TokenExchangeGrant::new(world.endpoint.clone(), subject));
-    assert_eq!(world.get(&credentials).await.0, "1");
-    *session.write().await = world.server.issue();
-    credentials.refresh().await.unwrap();
-    assert_eq!(world.get(&credentials).await.0, "2");
 }
