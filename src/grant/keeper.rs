@@ -43,6 +43,9 @@ pub(crate) struct Keeper {
     pub(super) store: Option<Store>,
     leeway: Leeway,
     clock: Arc<dyn Clock>,
+    /// The refresh token of the source, which is not asked under the lock of a pool: it may use the pool.
+    #[cfg(feature = "pool")]
+    configured: Option<RefreshToken>,
     ledger: Lock<Ledger>,
 }
 
@@ -117,7 +120,15 @@ impl Keeper {
         leeway: Leeway,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { source, store, leeway, clock, ledger: Lock::default() }
+        Self {
+            #[cfg(feature = "pool")]
+            configured: source.info().refresh_token,
+            source,
+            store,
+            leeway,
+            clock,
+            ledger: Lock::default(),
+        }
     }
 
     /// Returns whether other processes can store tokens.
@@ -137,8 +148,7 @@ impl Keeper {
         if self.store.as_ref().is_some_and(|store| store.backing.survives_drop()) {
             return self.is_saved();
         }
-        let configured = self.source.info().refresh_token;
-        let configured = configured.as_ref().map(RefreshToken::expose_secret);
+        let configured = self.configured.as_ref().map(RefreshToken::expose_secret);
         self.with(|ledger| match &ledger.record {
             Some(record) => {
                 let current = record.current.as_ref();

@@ -1,6 +1,7 @@
 //! The credentials that a pool keeps.
 
 use std::hash::RandomState;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -167,7 +168,7 @@ impl<K: PoolKey> Kept<K> {
         let idle: Vec<_> = idle.map(|(key, _)| key).collect();
         for key in idle {
             // One at a time, so that requests need not wait for the lock.
-            drop(self.map.remove_if(&key, |it| is_idle(it) && it.is_disposable()));
+            drop(self.map.remove_if(&key, |it| is_idle(it) && !Keep.is_pinned(&key, it)));
         }
         let capacity = weight(self.limits.capacity);
         if self.map.capacity() > capacity {
@@ -183,10 +184,16 @@ impl<K: PoolKey> Kept<K> {
 struct Keep;
 
 impl<K> Lifecycle<K, Credentials> for Keep {
-    type RequestState = ();
+    /// The evicted, which are dropped after the lock is released: their sources and stores are code of others, and may use the pool.
+    type RequestState = Vec<(K, Credentials)>;
 
     fn is_pinned(&self, _: &K, credentials: &Credentials) -> bool {
-        !credentials.is_disposable()
+        // A store is code of others. Its panic would poison the lock.
+        catch_unwind(AssertUnwindSafe(|| !credentials.is_disposable())).unwrap_or(true)
+    }
+
+    fn on_evict(&self, evicted: &mut Self::RequestState, key: K, credentials: Credentials) {
+        evicted.push((key, credentials));
     }
 }
 

@@ -81,6 +81,10 @@ use crate::grant::record::WriteId;
 ///     fn place(&self) -> String {
 ///         self.store.place()
 ///     }
+///
+///     fn survives_drop(&self) -> bool {
+///         self.store.survives_drop()
+///     }
 /// }
 /// ```
 pub trait TokenStore: Send + Sync + 'static {
@@ -152,7 +156,7 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Returns whether the record is still there after this store was dropped. The default is true.
     ///
     /// A `CredentialsPool` does not evict credentials whose tokens would be lost with their store. A store around another one passes
-    /// the call on.
+    /// the call on. The pool calls it while it holds a lock: it must be fast, and must not use the pool.
     fn survives_drop(&self) -> bool {
         true
     }

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use tower_refresh::store::MemoryStore;
 use tower_refresh::testing::ManualClock;
-use tower_refresh::{Credentials, CredentialsPool, Renewal, TokenSet, TokenStatus};
+use tower_refresh::{
+    Credentials, CredentialsPool, Renewal, SourceInfo, TokenError, TokenSet, TokenSource,
+    TokenStatus,
+};
 
 use crate::harness::{HOUR, MINUTE, puppet};
 use crate::users::{Users, names};
@@ -192,4 +195,111 @@ fn closure_that_panics_leaves_the_key_for_the_next() {
     let once = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pool.get(&1).map(drop)));
     assert!(once.is_err() && pool.is_empty());
     assert!(pool.get(&1).is_ok());
+}
+
+/// A source that uses the pool when it is dropped, and panics if it is told to.
+struct Farewell<F: Fn() + Send + Sync + 'static>(F);
+
+impl<F: Fn() + Send + Sync + 'static> TokenSource for Farewell<F> {
+    async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+        TokenSet::bearer("t")
+    }
+}
+
+impl<F: Fn() + Send + Sync + 'static> Drop for Farewell<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+#[test]
+fn source_that_uses_the_pool_when_dropped_does_not_hang() {
+    use std::sync::{OnceLock, mpsc};
+
+    let itself: Arc<OnceLock<CredentialsPool<u64>>> = Arc::default();
+    let inner = Arc::clone(&itself);
+    let pool = CredentialsPool::builder(move |_: &u64| {
+        let inner = Arc::clone(&inner);
+        Credentials::builder(Farewell(move || {
+            inner.get().unwrap().status(&0);
+        }))
+    });
+    let pool = pool.capacity(2).build();
+    itself.set(pool.clone()).unwrap();
+    let (done, is_done) = mpsc::channel();
+    drop(std::thread::spawn(move || {
+        for key in 0..20 {
+            pool.get(&key).unwrap();
+        }
+        done.send(pool.len())
+    }));
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(2));
+}
+
+#[test]
+fn source_that_panics_when_dropped_does_not_break_the_pool() {
+    let pool = CredentialsPool::builder(|key: &u64| {
+        let key = *key;
+        Credentials::builder(Farewell(move || assert_ne!(key, 0, "a bug of the source")))
+    });
+    let pool = pool.capacity(1).build();
+    pool.get(&0).unwrap();
+    let once = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pool.get(&1).map(drop)));
+    assert!(once.is_err());
+    assert!(pool.get(&1).is_ok() && pool.get(&2).is_ok());
+    assert_eq!(pool.len(), 1);
+}
+
+/// A source whose facts are code of others.
+struct Facts<F: Fn() + Send + Sync + 'static>(F);
+
+impl<F: Fn() + Send + Sync + 'static> TokenSource for Facts<F> {
+    async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+        TokenSet::bearer("t")
+    }
+
+    fn info(&self) -> SourceInfo {
+        (self.0)();
+        SourceInfo::new()
+    }
+}
+
+#[tokio::test]
+async fn source_whose_facts_panic_does_not_break_the_pool() {
+    let fails = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let of_source = Arc::clone(&fails);
+    let pool = CredentialsPool::builder(move |_: &u64| {
+        let fails = Arc::clone(&of_source);
+        Credentials::builder(Facts(move || assert!(!fails.load(Ordering::SeqCst), "a bug")))
+    });
+    let pool = pool.capacity(1).build();
+    pool.get(&0).unwrap().warm_up().await.unwrap();
+    fails.store(true, Ordering::SeqCst);
+    let get = |key| pool.get(&key).map(drop);
+    for key in 0..3 {
+        drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| get(key))));
+    }
+    fails.store(false, Ordering::SeqCst);
+    assert!(get(0).is_ok() && get(1).is_ok() && get(2).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_whose_facts_use_the_pool_does_not_hang() {
+    use std::sync::{OnceLock, mpsc};
+
+    let itself: Arc<OnceLock<CredentialsPool<u64>>> = Arc::default();
+    let inner = Arc::clone(&itself);
+    let pool = CredentialsPool::builder(move |_: &u64| {
+        let inner = Arc::clone(&inner);
+        Credentials::builder(Facts(move || drop(inner.get().unwrap().status(&0))))
+    });
+    let pool = pool.capacity(1).build();
+    itself.set(pool.clone()).unwrap();
+    pool.get(&0).unwrap().warm_up().await.unwrap();
+    let (done, is_done) = mpsc::channel();
+    drop(std::thread::spawn(move || {
+        pool.get(&1).unwrap();
+        done.send(())
+    }));
+    assert!(is_done.recv_timeout(Duration::from_secs(10)).is_ok());
 }

@@ -8,6 +8,7 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
+use tower_refresh::store::MemoryStore;
 use tower_refresh::{
     BoxError, Credentials, CredentialsPool, RefreshLayer, StaticToken, TokenError, TokenSet,
 };
@@ -155,4 +156,23 @@ async fn log_out_of_one_key_leaves_the_others_logged_in() {
     let client = echo(pool);
     assert!(send(&client, request().extension(User(alice))).await.unwrap_err().is_denied());
     assert_eq!(send(&client, request().extension(User(bob))).await.unwrap(), "Bearer bob");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_share_a_store_by_mistake_share_no_token() {
+    let store = MemoryStore::new();
+    let pool = CredentialsPool::new(move |_: &String| {
+        Credentials::builder(|renewal: tower_refresh::Renewal| async move {
+            renewal.refresh_token().map(drop)?;
+            TokenSet::bearer("never")
+        })
+        .name("the same for all")
+        .store(store.clone())
+    });
+    let (alice, bob) = ("alice".to_owned(), "bob".to_owned());
+    pool.log_in(&alice, TokenSet::bearer("of-alice").unwrap()).await.unwrap();
+    let client = echo(pool.clone());
+    assert_eq!(send(&client, request().extension(User(alice))).await.unwrap(), "Bearer of-alice");
+    let error = send(&client, request().extension(User(bob))).await.unwrap_err();
+    assert!(error.to_string().contains("bob"), "{error}");
 }
