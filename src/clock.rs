@@ -1,6 +1,6 @@
 //! Time: two clocks that are read at once, and deadlines on both.
 
-use std::cmp::{max, min};
+use std::cmp::min;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -152,10 +152,6 @@ impl Deadline {
 
     pub(crate) fn or_earlier(self, other: Self) -> Self {
         Self { monotonic: min(self.monotonic, other.monotonic), wall: min(self.wall, other.wall) }
-    }
-
-    pub(crate) fn or_later(self, other: Self) -> Self {
-        Self { monotonic: max(self.monotonic, other.monotonic), wall: max(self.wall, other.wall) }
     }
 
     pub(crate) fn has_come(self, now: Timestamp) -> bool {

@@ -208,7 +208,8 @@ impl CredentialsBuilder {
     /// Creates the credentials of a pool's key.
     #[cfg(feature = "pool")]
     pub(crate) fn build_for(mut self, common: &Arc<Common>, name: String) -> Credentials {
-        let (member, source) = Member::new(common, &name, self.source, &self.policy.clock);
+        let id = Credentials::new_id();
+        let (member, source) = Member::new(common, id, &name, self.source, &self.policy.clock);
         (self.source, self.name) = (source, name);
         self.build_as(Some(Box::new(member)))
     }

@@ -102,9 +102,7 @@ impl Credentials {
         policy: RefreshPolicy,
         member: Option<Box<Member>>,
     ) -> Self {
-        static IDS: AtomicU64 = AtomicU64::new(0);
-
-        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        let id = member.as_ref().map_or_else(Self::new_id, |member| member.id);
         let info = source.info();
         let setup = Setup { has_store: store.is_some(), has_fresh_proof: info.fresh_proof };
         let state = State::new(Arc::clone(&policy.timing), RandomState::new().hash_one(id), setup);
@@ -123,6 +121,12 @@ impl Credentials {
                 work: Work::default(),
             }),
         }
+    }
+
+    pub(super) fn new_id() -> u64 {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+
+        IDS.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Returns the current token set without waiting and without starting a refresh.

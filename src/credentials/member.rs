@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::event::Event;
-use super::outage::{Admitted, Change, Endpoint, MemberId};
+use super::outage::{Admitted, Change, Endpoint};
 use crate::clock::{Clock, Timestamp};
 use crate::error::TokenError;
 use crate::lock::Lock;
@@ -18,7 +18,8 @@ use crate::token::TokenSet;
 
 /// The part that makes credentials a member of a pool.
 pub(crate) struct Member {
-    id: MemberId,
+    /// The id of the credentials.
+    pub(super) id: u64,
     /// The name of the key.
     name: Arc<str>,
     common: Arc<Common>,
@@ -32,7 +33,6 @@ pub(crate) struct Member {
 pub(crate) struct Common {
     /// One for each refresh in flight, first come, first served.
     permits: Arc<Semaphore>,
-    last_id: AtomicU64,
     endpoints: Lock<HashMap<String, Arc<Endpoint>>>,
     /// Made for the first subscriber.
     events: OnceLock<broadcast::Sender<NamedEvent>>,
@@ -59,12 +59,13 @@ impl Member {
     /// Creates the member with this name, and the source that reports to its token endpoint.
     pub(super) fn new(
         common: &Arc<Common>,
+        id: u64,
         name: &str,
         source: BoxTokenSource,
         clock: &Arc<dyn Clock>,
     ) -> (Self, BoxTokenSource) {
         let member = Self {
-            id: MemberId(common.last_id.fetch_add(1, Ordering::Relaxed)),
+            id,
             name: name.into(),
             common: Arc::clone(common),
             endpoint: source.info().token_endpoint.map(|origin| common.endpoint(origin)),
@@ -73,7 +74,7 @@ impl Member {
         let source = match &member.endpoint {
             Some(endpoint) => source.wrapped(|source| Reporting {
                 source,
-                id: member.id,
+                id,
                 name: Arc::clone(&member.name),
                 common: Arc::clone(common),
                 endpoint: Arc::clone(endpoint),
@@ -123,7 +124,6 @@ impl Common {
     pub(crate) fn new(refreshes: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(refreshes.clamp(1, Semaphore::MAX_PERMITS))),
-            last_id: AtomicU64::new(0),
             endpoints: Lock::default(),
             events: OnceLock::new(),
         }
@@ -134,8 +134,12 @@ impl Common {
         if let Some(endpoint) = endpoints.get(&origin) {
             return Arc::clone(endpoint);
         }
-        // Those of members that are gone.
-        endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
+        if endpoints.len() == endpoints.capacity() {
+            // Those of members that are gone. The map is then at most half full, so that this is rare.
+            endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
+            let kept = endpoints.len();
+            endpoints.reserve(kept + 1);
+        }
         let endpoint = Arc::new(Endpoint::new(origin.clone()));
         endpoints.insert(origin, Arc::clone(&endpoint));
         endpoint
@@ -152,7 +156,7 @@ impl Common {
         self.events.get_or_init(|| broadcast::Sender::new(CAPACITY)).subscribe()
     }
 
-    /// Returns the token endpoints that are asked by one member at a time.
+    /// Returns the token endpoints of the members.
     pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         self.endpoints.lock().values().cloned().collect()
     }
@@ -161,7 +165,7 @@ impl Common {
 /// A source that reports the health of its token endpoint.
 struct Reporting {
     source: BoxTokenSource,
-    id: MemberId,
+    id: u64,
     name: Arc<str>,
     common: Arc<Common>,
     endpoint: Arc<Endpoint>,
@@ -171,7 +175,7 @@ struct Reporting {
 impl TokenSource for Reporting {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
         let result = self.source.fetch(renewal).await;
-        if let Some(change) = self.endpoint.report(self.clock.now(), self.id, &result) {
+        if let Some(change) = self.endpoint.report(self.clock.now(), self.id, &self.name, &result) {
             let endpoint = self.endpoint.origin().into();
             let event = match change {
                 Change::Began(error) => Event::OutageStarted { endpoint, error },

@@ -11,6 +11,7 @@ use super::policy::Backoff;
 use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
 use crate::lock::Lock;
+use crate::source::FetchedFor;
 use crate::token::TokenSet;
 
 /// The health of a token endpoint.
@@ -25,8 +26,9 @@ pub(crate) struct Endpoint {
 
 #[derive(Debug)]
 struct Health {
-    /// The members whose last request failed, without an answer of the endpoint since. Each is there once.
-    failed: Vec<MemberId>,
+    /// The names of the members whose last request failed, without an answer of the endpoint since. Each is there once, also if the
+    /// credentials were evicted and made anew.
+    failed: Vec<Arc<str>>,
     outage: Option<Outage>,
     dice: Dice,
 }
@@ -36,15 +38,30 @@ struct Outage {
     error: TokenError,
     /// The number of probes that failed.
     probes: u32,
-    /// The end of the pause.
-    until: Deadline,
-    /// The member that probes, and until when the others wait for it.
-    probe: Option<(MemberId, Deadline)>,
+    pause: Pause,
+    /// The credentials that probe, and for how long the others wait for them.
+    probe: Option<(u64, Pause)>,
 }
 
-/// Identifies credentials within a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MemberId(pub(super) u64);
+/// A time during which nothing is sent.
+#[derive(Debug)]
+struct Pause {
+    length: Duration,
+    until: Deadline,
+}
+
+impl Pause {
+    fn new(now: Timestamp, length: Duration) -> Self {
+        Self { length, until: Deadline::monotonic(now, length) }
+    }
+
+    /// Returns the time left, or `None` if it is over.
+    fn left(&self, now: Timestamp) -> Option<Duration> {
+        let left = self.until.left(now).filter(|left| !left.is_zero())?;
+        // A monotonic clock that went back would extend it by as much.
+        (left <= self.length.saturating_mul(2)).then_some(left)
+    }
+}
 
 /// The change that the result of a token request has made.
 #[derive(Debug)]
@@ -60,7 +77,7 @@ impl Endpoint {
         Self { origin, health: Lock::new(health) }
     }
 
-    /// Allows a member to send a token request.
+    /// Allows the credentials with this id to send a token request.
     ///
     /// # Errors
     ///
@@ -68,33 +85,36 @@ impl Endpoint {
     pub(super) fn admit(
         self: &Arc<Self>,
         now: Timestamp,
-        member: MemberId,
+        id: u64,
         timeout: Duration,
     ) -> Result<Admitted, TokenError> {
         let mut health = self.health.lock();
         if let Some(outage) = &mut health.outage {
-            let next = match &outage.probe {
-                Some((_, patience)) if !patience.has_come(now) => Some(PAUSE.first),
-                _ => outage.until.left(now).filter(|left| !left.is_zero()),
-            };
-            if let Some(next) = next {
-                return Err(refusal(&self.origin, &outage.error, next));
+            // Otherwise the probe could not send its own request.
+            let is_for_probe = |(probe, _): &(u64, _)| FetchedFor::current_includes(*probe);
+            if !outage.probe.as_ref().is_some_and(is_for_probe) {
+                if let Some(next) = outage.refuses(now) {
+                    return Err(refusal(&self.origin, &outage.error, next));
+                }
+                outage.probe = Some((id, Pause::new(now, min(timeout, PATIENCE))));
             }
-            outage.probe = Some((member, Deadline::monotonic(now, timeout)));
         }
-        Ok(Admitted { endpoint: Arc::clone(self), member })
+        Ok(Admitted { endpoint: Arc::clone(self), id })
     }
 
     /// Takes in the result of a token request. Returns whether an outage has begun or ended.
     pub(super) fn report(
         &self,
         now: Timestamp,
-        member: MemberId,
+        id: u64,
+        name: &Arc<str>,
         result: &Result<TokenSet, TokenError>,
     ) -> Option<Change> {
         let mut health = self.health.lock();
         let Health { failed, outage, dice } = &mut *health;
         let error = match result {
+            // The token of other credentials was needed first, and this endpoint was not asked.
+            Err(error) if error.is_of_outage() => return None,
             Err(error) if error.is_transient() || error.is_ambiguous() => error,
             // Without a code it may be an error of the source itself, and not an answer of the endpoint.
             Err(error) if error.code().is_none() => return None,
@@ -107,31 +127,32 @@ impl Endpoint {
         let mut pause = |failures| {
             // Between half and all of it, so that a fleet does not probe at once.
             let pause = PAUSE.after(failures).mul_f64(0.5 + dice.roll() / 2.0);
-            Deadline::monotonic(now, max(pause, asked_for.unwrap_or_default()))
+            Pause::new(now, max(pause, asked_for.unwrap_or_default()))
         };
         match outage {
             Some(outage) => {
-                if outage.probe.take_if(|(probe, _)| *probe == member).is_some() {
+                if outage.probe.take_if(|(probe, _)| *probe == id).is_some() {
                     outage.probes = outage.probes.saturating_add(1);
-                    outage.until = pause(outage.probes.saturating_add(1));
+                    outage.pause = pause(outage.probes.saturating_add(1));
                     outage.error = error.clone();
-                } else if let Some(asked_for) = asked_for {
+                } else if let Some(asked_for) = asked_for
+                    && outage.pause.left(now) < Some(asked_for)
+                {
                     // One that was sent before the outage was noticed.
-                    let asked_for = Deadline::monotonic(now, asked_for);
-                    outage.until = outage.until.or_later(asked_for);
+                    outage.pause = Pause::new(now, asked_for);
                 }
                 None
             }
             None => {
-                if !failed.contains(&member) {
-                    failed.push(member);
+                if !failed.contains(name) {
+                    failed.push(Arc::clone(name));
                 }
                 if failed.len() < MANY && asked_for.is_none() {
                     return None;
                 }
                 failed.clear();
-                let until = pause(1);
-                *outage = Some(Outage { error: error.clone(), probes: 0, until, probe: None });
+                let pause = pause(1);
+                *outage = Some(Outage { error: error.clone(), probes: 0, pause, probe: None });
                 Some(Change::Began(error.clone()))
             }
         }
@@ -141,11 +162,20 @@ impl Endpoint {
     pub(crate) fn outage(&self, now: Timestamp) -> Option<(TokenError, Duration)> {
         let health = self.health.lock();
         let outage = health.outage.as_ref()?;
-        Some((outage.error.clone(), outage.until.left(now).unwrap_or_default()))
+        Some((outage.error.clone(), outage.pause.left(now).unwrap_or_default()))
     }
 
     pub(crate) fn origin(&self) -> &str {
         &self.origin
+    }
+}
+
+impl Outage {
+    /// Returns the time until a request may be sent, or `None` if it may be sent now.
+    fn refuses(&self, now: Timestamp) -> Option<Duration> {
+        let is_probed =
+            self.probe.as_ref().is_some_and(|(_, patience)| patience.left(now).is_some());
+        if is_probed { Some(PAUSE.first) } else { self.pause.left(now) }
     }
 }
 
@@ -161,19 +191,22 @@ fn refusal(origin: &str, error: &TokenError, next: Duration) -> TokenError {
 #[derive(Debug)]
 pub(super) struct Admitted {
     endpoint: Arc<Endpoint>,
-    member: MemberId,
+    id: u64,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
         if let Some(outage) = &mut self.endpoint.health.lock().outage {
-            outage.probe.take_if(|(probe, _)| *probe == self.member);
+            outage.probe.take_if(|(probe, _)| *probe == self.id);
         }
     }
 }
 
 /// The number of credentials that must fail, one after another, before it is an outage: one may fail by itself.
 const MANY: usize = 3;
+
+/// The longest time that the others wait for a probe.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The pauses between two probes.
 const PAUSE: Backoff = Backoff { first: Duration::from_secs(1), max: OUTAGE_PAUSE };

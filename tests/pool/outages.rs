@@ -1,12 +1,15 @@
 //! The outage of a token endpoint, which all keys notice together.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use tokio::time::advance;
 use tower_refresh::testing::Fault;
 use tower_refresh::{
-    Credentials, CredentialsPool, Event, Renewal, SourceInfo, TokenError, TokenSet, TokenSource,
+    Clock, Credentials, CredentialsPool, Event, Renewal, SourceInfo, Timestamp, TokenError,
+    TokenSet, TokenSource,
 };
 
 use crate::harness::{HOUR, MINUTE, SECOND, policy};
@@ -161,4 +164,202 @@ async fn error_of_the_outage_names_the_endpoint_and_the_cause() {
     assert!(error.is_transient() && error.retry_after().is_some(), "{error}");
     let message = error.to_string();
     assert!(message.contains("https://auth.test") && message.contains("503"), "{message}");
+}
+
+/// Asks an endpoint, for itself or with the token of another key.
+struct Exchange {
+    subject: Option<Credentials>,
+    endpoint: &'static str,
+    asks: Arc<dyn Fn() -> Result<TokenSet, TokenError> + Send + Sync>,
+}
+
+impl TokenSource for Exchange {
+    async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+        if let Some(subject) = &self.subject {
+            subject.tokens().await?;
+        }
+        (self.asks)()
+    }
+
+    fn info(&self) -> SourceInfo {
+        SourceInfo::new().token_endpoint(self.endpoint)
+    }
+}
+
+fn issue() -> Result<TokenSet, TokenError> {
+    Ok(TokenSet::bearer("t")?.with_expires_in(HOUR))
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_that_first_needs_the_token_of_another_key_ends_the_outage() {
+    let is_up = Arc::new(AtomicBool::new(false));
+    let asks: Arc<dyn Fn() -> _ + Send + Sync> = Arc::new({
+        let is_up = Arc::clone(&is_up);
+        move || match is_up.load(Ordering::SeqCst) {
+            true => issue(),
+            false => Err(TokenError::transient("503")),
+        }
+    });
+    let endpoint = "https://auth.test";
+    // One pool: the keys below 100 are the users, and the others exchange their tokens.
+    let itself: Arc<OnceLock<CredentialsPool<u64>>> = Arc::default();
+    let inner = Arc::clone(&itself);
+    let pool = CredentialsPool::new(move |key: &u64| {
+        let subject = match *key {
+            0..100 => None,
+            key => Some(inner.get().unwrap().get(&(key - 100))?),
+        };
+        let asks = Arc::clone(&asks);
+        Ok(Credentials::builder(Exchange { subject, endpoint, asks }).policy(policy()))
+    });
+    itself.set(pool.clone()).unwrap();
+    for key in 0..5 {
+        assert!(pool.get(&key).unwrap().tokens().await.is_err());
+    }
+    assert_eq!(pool.pool_status().outages.len(), 1);
+    is_up.store(true, Ordering::SeqCst);
+    // Only the exchanged tokens are needed.
+    let mut waited = Duration::ZERO;
+    while pool.get(&150).unwrap().tokens().await.is_err() {
+        advance(SECOND).await;
+        waited += SECOND;
+        assert!(waited < MINUTE, "{:?}", pool.pool_status().outages);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outage_of_one_endpoint_is_none_of_an_endpoint_that_was_not_asked() {
+    let subjects = CredentialsPool::new(|_: &u64| {
+        let asks = Arc::new(|| Err(TokenError::transient("503")));
+        let endpoint = "https://login.test";
+        Credentials::builder(Exchange { subject: None, endpoint, asks }).policy(policy())
+    });
+    let of = subjects.clone();
+    let pool = CredentialsPool::new(move |key: &u64| {
+        let (subject, endpoint) = (Some(of.get(key)?), "https://exchange.test");
+        let asks = Arc::new(issue);
+        Ok(Credentials::builder(Exchange { subject, endpoint, asks }).policy(policy()))
+    });
+    for key in 0..3 {
+        assert!(subjects.get(&key).unwrap().tokens().await.is_err());
+    }
+    assert_eq!(subjects.pool_status().outages.len(), 1);
+    for key in 10..20 {
+        assert!(pool.get(&key).unwrap().tokens().await.is_err());
+    }
+    assert!(pool.pool_status().outages.is_empty(), "{:?}", pool.pool_status().outages);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_keys_that_were_evicted_and_made_anew_are_two_keys() {
+    let users = Users::new();
+    let make = users.clone();
+    let pool = CredentialsPool::builder(move |user: &String| make.stored(user));
+    let pool = pool.capacity(1).build();
+    users.server.token_faults().always(Fault::unavailable());
+    for user in names(2).iter().cycle().take(10) {
+        assert!(pool.get(user).unwrap().tokens().await.is_err());
+    }
+    assert!(pool.pool_status().outages.is_empty());
+    assert!(pool.get(&"another".to_owned()).unwrap().tokens().await.is_err());
+    assert_eq!(pool.pool_status().outages.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_retry_after_ends_for_all_when_the_endpoint_answers_one() {
+    let users = Users::new();
+    let pool = pool(&users);
+    let user = |n: usize| pool.get(&format!("user-{n}")).unwrap();
+    // Sent before the endpoint asks for a pause, and answered after that.
+    users.server.token_faults().once(Fault::normal().delay(10 * SECOND));
+    let slow = tokio::spawn({
+        let slow = user(0);
+        async move { slow.tokens().await }
+    });
+    advance(SECOND).await;
+    users.server.token_faults().once(Fault::unavailable().retry_after(HOUR));
+    assert!(user(1).tokens().await.is_err());
+    let refused = user(2).tokens().await.unwrap_err();
+    assert!(refused.retry_after().unwrap() > 59 * MINUTE, "{refused}");
+    assert!(slow.await.unwrap().is_ok());
+    assert!(pool.pool_status().outages.is_empty());
+    advance(10 * SECOND).await;
+    assert!(user(2).tokens().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_that_hangs_without_a_timeout_is_followed_by_another() {
+    let mut users = Users::new();
+    users.policy = users.policy.timeout(Duration::MAX);
+    let pool = pool(&users);
+    users.server.token_faults().always(Fault::unavailable());
+    assert_eq!(ask_all(&pool, &names(8)).await, 0);
+    users.server.token_faults().clear();
+    users.server.token_faults().once(Fault::hang());
+    advance(2 * SECOND).await;
+    let probe = pool.get(&"user-20".to_owned()).unwrap();
+    let probe = tokio::spawn(async move { probe.tokens().await });
+    tokio::task::yield_now().await;
+    let mut waited = Duration::ZERO;
+    while ask_all(&pool, &names(1)).await == 0 {
+        advance(SECOND).await;
+        waited += SECOND;
+        assert!(waited <= 90 * SECOND);
+    }
+    probe.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn clock_that_goes_back_does_not_prolong_an_outage() {
+    #[derive(Clone)]
+    struct Seconds(Arc<AtomicU64>);
+    impl Clock for Seconds {
+        fn now(&self) -> Timestamp {
+            let now = Duration::from_secs(self.0.load(Ordering::SeqCst));
+            Timestamp::new(now, SystemTime::UNIX_EPOCH)
+        }
+    }
+    let clock = Seconds(Arc::new(AtomicU64::new(1_000_000)));
+    let endpoint = "https://auth.test";
+    let is_up = Arc::new(AtomicBool::new(false));
+    let (of_policy, of_source) = (clock.clone(), Arc::clone(&is_up));
+    let pool = CredentialsPool::builder(move |_: &u64| {
+        let is_up = Arc::clone(&of_source);
+        let asks: Arc<dyn Fn() -> _ + Send + Sync> =
+            Arc::new(move || match is_up.load(Ordering::SeqCst) {
+                true => issue(),
+                false => Err(TokenError::transient("503")),
+            });
+        Credentials::builder(Exchange { subject: None, endpoint, asks })
+            .policy(policy().clock(of_policy.clone()))
+    });
+    let pool = pool.clock(clock.clone()).build();
+    for key in 0..5 {
+        assert!(pool.get(&key).unwrap().tokens().await.is_err());
+    }
+    assert_eq!(pool.pool_status().outages.len(), 1);
+    is_up.store(true, Ordering::SeqCst);
+    clock.0.store(1_000, Ordering::SeqCst);
+    assert!(pool.get(&9).unwrap().tokens().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_keys_with_an_endpoint_each_are_made() {
+    let pool = CredentialsPool::builder(|tenant: &u64| {
+        struct Tenant(u64);
+        impl TokenSource for Tenant {
+            async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+                issue()
+            }
+            fn info(&self) -> SourceInfo {
+                SourceInfo::new().token_endpoint(format!("https://{}.test", self.0))
+            }
+        }
+        Credentials::builder(Tenant(*tenant))
+    });
+    let pool = pool.capacity(50_000).build();
+    for tenant in 0..20_000 {
+        pool.get(&tenant).unwrap();
+    }
+    assert_eq!(pool.len(), 20_000);
 }
