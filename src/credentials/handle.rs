@@ -346,6 +346,15 @@ impl Credentials {
         })
     }
 
+    /// Lets the refresh begin if the caller is a source, which may have the place that the refresh waits for.
+    pub(super) fn is_waited_for(&self) {
+        if let Some(member) = &self.shared.member
+            && FetchedFor::current().is_some()
+        {
+            member.is_needed();
+        }
+    }
+
     pub(super) fn refuse_recursion(&self) -> Result<(), TokenError> {
         let is_recursion = FetchedFor::current_includes(self.shared.id);
         (!is_recursion).then_some(()).ok_or_else(recursion)

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use futures_util::future::{Either, select};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::event::Event;
 use super::outage::{Admitted, Change, Endpoint};
@@ -25,6 +27,8 @@ pub(crate) struct Member {
     common: Arc<Common>,
     /// The token endpoint, if the source names one.
     endpoint: Option<Arc<Endpoint>>,
+    /// Notified if the source of other credentials waits for a refresh of these.
+    needed: Notify,
     /// When the pool last handed the credentials out, in milliseconds of the pool's monotonic clock.
     last_used: AtomicU64,
 }
@@ -69,6 +73,7 @@ impl Member {
             name: name.into(),
             common: Arc::clone(common),
             endpoint: source.info().token_endpoint.map(|origin| common.endpoint(origin)),
+            needed: Notify::new(),
             last_used: AtomicU64::new(0),
         };
         let source = match &member.endpoint {
@@ -85,6 +90,27 @@ impl Member {
         (member, source)
     }
 
+    /// Returns the permission for a refresh that may begin at once, or `None` if it must wait.
+    ///
+    /// # Errors
+    ///
+    /// If the token endpoint fails for other members.
+    pub(super) fn admit_at_once(
+        &self,
+        now: Timestamp,
+        timeout: Duration,
+    ) -> Result<Option<Admission>, TokenError> {
+        // The refresh that waits for this one may hold the last permit.
+        let is_nested = FetchedFor::current().is_some_and(|fetched_for| fetched_for.is_nested());
+        if is_nested {
+            return self.admission(None, now, timeout).map(Some);
+        }
+        match Arc::clone(&self.common.permits).try_acquire_owned() {
+            Ok(permit) => self.admission(Some(permit), now, timeout).map(Some),
+            Err(_) => self.endpoint.as_ref().map_or(Ok(None), |it| it.refuses(now).map(|()| None)),
+        }
+    }
+
     /// Waits until a refresh may begin.
     ///
     /// # Errors
@@ -95,15 +121,28 @@ impl Member {
         now: impl Fn() -> Timestamp,
         timeout: Duration,
     ) -> Result<Admission, TokenError> {
-        // The refresh that waits for this one may hold the last permit.
-        let is_nested = FetchedFor::current().is_some_and(|fetched_for| fetched_for.is_nested());
-        let permit = match is_nested {
-            true => None,
+        let permit = pin!(Arc::clone(&self.common.permits).acquire_owned());
+        let permit = match select(permit, pin!(self.needed.notified())).await {
             // The semaphore is never closed.
-            false => Arc::clone(&self.common.permits).acquire_owned().await.ok(),
+            Either::Left((permit, _)) => permit.ok(),
+            Either::Right(_) => None,
         };
-        let admit = |endpoint: &Arc<Endpoint>| endpoint.admit(now(), self.id, timeout);
+        self.admission(permit, now(), timeout)
+    }
+
+    fn admission(
+        &self,
+        permit: Option<OwnedSemaphorePermit>,
+        now: Timestamp,
+        timeout: Duration,
+    ) -> Result<Admission, TokenError> {
+        let admit = |endpoint: &Arc<Endpoint>| endpoint.admit(now, self.id, timeout);
         Ok(Admission { permit, _admitted: self.endpoint.as_ref().map(admit).transpose()? })
+    }
+
+    /// Lets a refresh of these credentials begin that waits for its turn: the source of others waits for it, and may have that turn.
+    pub(super) fn is_needed(&self) {
+        self.needed.notify_one();
     }
 
     pub(super) fn send(&self, event: &Event) {

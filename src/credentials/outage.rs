@@ -102,6 +102,13 @@ impl Endpoint {
         Ok(Admitted { endpoint: Arc::clone(self), id })
     }
 
+    /// Returns the error of [`admit`](Self::admit), and makes no probe.
+    pub(super) fn refuses(&self, now: Timestamp) -> Result<(), TokenError> {
+        let health = self.health.lock();
+        let Some(outage) = &health.outage else { return Ok(()) };
+        outage.refuses(now).map_or(Ok(()), |next| Err(refusal(&self.origin, &outage.error, next)))
+    }
+
     /// Takes in the result of a token request. Returns whether an outage has begun or ended.
     pub(super) fn report(
         &self,

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::event::Event;
 use super::flight::{Adoption, Departure, Errand, LOST_AFTER, Landed};
 use super::handle::Credentials;
-use super::member::Admission;
+use super::member::{Admission, Member};
 use crate::classify::Challenge;
 use crate::error::TokenError;
 use crate::grant::{Look, Notes};
@@ -196,21 +196,18 @@ struct Flying {
     _work: Piece,
 }
 
-impl Credentials {
-    /// Waits until a refresh may begin, if the credentials belong to a pool.
-    async fn admit(&self) -> Result<Option<Admission>, TokenError> {
-        let Some(member) = &self.shared.member else { return Ok(None) };
-        member.admit(|| self.now(), self.timeout()).await.map(Some)
-    }
-}
-
 impl Flying {
     async fn fly(mut self, challenge: Option<Challenge>) {
         let credentials = self.credentials.clone();
         // Before the turn, which a log-in may wait for.
-        let admission = match self.departure.errand {
-            Errand::Refresh => credentials.admit().await,
-            Errand::Look | Errand::Save => Ok(None),
+        let admission = match &credentials.shared.member {
+            Some(member) if self.departure.errand == Errand::Refresh => {
+                match self.admission(&credentials, member).await {
+                    Some(admission) => admission.map(Some),
+                    None => return,
+                }
+            }
+            _ => Ok(None),
         };
         let _turn: OwnedMutexGuard<()> = Arc::clone(&self.departure.turn).lock_owned().await;
         if !credentials.lock().wants(self.departure.id) {
@@ -254,6 +251,57 @@ impl Flying {
             Errand::Save => (Landed::Saved(keeper.save().await), Notes::default()),
         };
         self.land(landed, notes);
+    }
+
+    /// Waits until a refresh of the member of a pool may begin. Returns `None` if the flight has ended meanwhile.
+    async fn admission(
+        &mut self,
+        credentials: &Credentials,
+        member: &Member,
+    ) -> Option<Result<Admission, TokenError>> {
+        let timeout = credentials.timeout();
+        match member.admit_at_once(credentials.now(), timeout) {
+            Ok(Some(admission)) => return Some(Ok(admission)),
+            // A token that is in the store needs no refresh.
+            refused => {
+                if self.has_found_a_token(credentials).await {
+                    return None;
+                }
+                if let Err(error) = refused {
+                    return Some(Err(error));
+                }
+            }
+        }
+        let mut admission = pin!(member.admit(|| credentials.now(), timeout));
+        loop {
+            let admission = tokio::time::timeout(timeout, &mut admission).await;
+            // It has not begun, and is not lost. A runtime that is not polled does not get here.
+            credentials.decide(|state, now| state.waits(now, self.departure.id));
+            if let Ok(admission) = admission {
+                return Some(admission);
+            }
+        }
+    }
+
+    /// Looks for a token in the store. Returns whether the flight has ended.
+    async fn has_found_a_token(&mut self, credentials: &Credentials) -> bool {
+        let keeper = &credentials.shared.keeper;
+        if !keeper.has_store() {
+            return false;
+        }
+        let _turn = Arc::clone(&self.departure.turn).lock_owned().await;
+        if !credentials.lock().wants(self.departure.id) {
+            self.landed = true;
+            return true;
+        }
+        let (look, notes) = keeper.look(self.departure.wish).await;
+        let has_found = matches!(look, Look::Newer(_));
+        if has_found {
+            self.land(Landed::Looked(look), notes);
+        } else if notes.is_saved {
+            credentials.decide(|state, now| state.saved(now, Ok(true)));
+        }
+        has_found
     }
 
     fn land(&mut self, landed: Landed, notes: Notes) {

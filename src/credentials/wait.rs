@@ -282,6 +282,7 @@ impl Future for Waiting {
                 Poll::Pending => {
                     // The call was made elsewhere, as a buffer's worker does, and is awaited in the fetch.
                     credentials.refuse_recursion()?;
+                    credentials.is_waited_for();
                     // There is a timer: a caller without a runtime does not wait.
                     let Some(patience) = &mut this.patience else {
                         return Poll::Pending;

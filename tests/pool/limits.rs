@@ -1,12 +1,13 @@
 //! How many refreshes are in flight, over all keys.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use tower_refresh::{Credentials, CredentialsPool, Event, Renewal, TokenSet};
 
-use crate::harness::{HOUR, Mint, SECOND, policy, puppet};
+use crate::harness::{HOUR, Mint, SECOND, let_others_run, policy, puppet};
 use crate::users::{Users, names};
 
 #[tokio::test(start_paused = true)]
@@ -127,4 +128,77 @@ async fn flush_saves_what_is_unsaved_for_all_keys() {
     pool.flush().await.unwrap();
     let status = pool.pool_status();
     assert_eq!((status.keys, status.fresh, status.unsaved), (30, 30, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_that_a_source_waits_for_leaves_the_queue() {
+    let (slow, mut strings) = puppet();
+    let mint = Mint::new(HOUR);
+    let itself: Arc<OnceLock<CredentialsPool<u64>>> = Arc::default();
+    let inner = Arc::clone(&itself);
+    let pool = CredentialsPool::builder(move |key: &u64| {
+        let builder = match *key {
+            0 => Credentials::builder(slow.clone()),
+            1 => Credentials::builder(mint.clone()),
+            // Exchanges the token of key 1.
+            _ => {
+                let inner = Arc::clone(&inner);
+                Credentials::builder(move |_: Renewal| {
+                    let subject = inner.get().unwrap().get(&1);
+                    async move { subject?.tokens().await }
+                })
+            }
+        };
+        builder.policy(policy())
+    });
+    let pool = pool.concurrent_refreshes(1).build();
+    itself.set(pool.clone()).unwrap();
+    let ask = |key| {
+        let credentials = pool.get(&key).unwrap();
+        tokio::spawn(async move { credentials.tokens().await })
+    };
+    let first = ask(0);
+    let asked = strings.next().await;
+    let exchanged = ask(2);
+    let_others_run().await;
+    let subject = ask(1);
+    let_others_run().await;
+    asked.answer(TokenSet::bearer("t").unwrap().with_expires_in(HOUR));
+    for task in [first, exchanged, subject] {
+        timeout(SECOND, task).await.unwrap().unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_that_waits_long_for_its_turn_keeps_its_place() {
+    let (slow, mut strings) = puppet();
+    let mint = Mint::new(HOUR);
+    let pool = CredentialsPool::builder(move |key: &u64| {
+        match key {
+            0..20 => Credentials::builder(slow.clone()),
+            _ => Credentials::builder(mint.clone()),
+        }
+        .policy(policy())
+    });
+    let pool = pool.concurrent_refreshes(1).build();
+    let mut events = pool.subscribe();
+    let hanging: Vec<_> = (0..20)
+        .map(|key| {
+            let credentials = pool.get(&key).unwrap();
+            tokio::spawn(async move { credentials.tokens().await })
+        })
+        .collect();
+    let_others_run().await;
+    // Each of the 20 gives way after 30 seconds.
+    let last = pool.get(&20).unwrap();
+    let mut waited = 0;
+    while last.tokens().await.is_err() {
+        waited += 1;
+        assert!(waited < 21, "it has lost its place");
+    }
+    while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.recv()) {
+        assert!(&*event.key != "20" || !matches!(event.event, Event::RefreshLost));
+    }
+    assert_eq!(strings.count(), 20);
+    drop(hanging);
 }

@@ -166,6 +166,21 @@ async fn error_of_the_outage_names_the_endpoint_and_the_cause() {
     assert!(message.contains("https://auth.test") && message.contains("503"), "{message}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn tokens_in_the_store_are_used_during_an_outage() {
+    let users = Users::new();
+    assert_eq!(ask_all(&pool(&users), &names(20)).await, 20);
+    // The program starts anew.
+    let pool = pool(&users);
+    users.server.token_faults().always(Fault::unavailable());
+    let others: Vec<_> = (100..110).map(|n| format!("user-{n}")).collect();
+    assert_eq!(ask_all(&pool, &others).await, 0);
+    assert_eq!(pool.pool_status().outages.len(), 1);
+    let asked = users.server.counters().token_requests;
+    assert_eq!(ask_all(&pool, &names(20)).await, 20);
+    assert_eq!(users.server.counters().token_requests, asked);
+}
+
 /// Asks an endpoint, for itself or with the token of another key.
 struct Exchange {
     subject: Option<Credentials>,

@@ -9,7 +9,7 @@ use crate::credentials::backoff::Failure;
 use crate::credentials::event::Event;
 use crate::credentials::evidence::Evidence;
 use crate::credentials::flight::{
-    Departure, Errand, Flight, FlightId, FlightKind, Landed, Outcome, Turn,
+    Departure, Errand, Flight, FlightId, FlightKind, LOST_AFTER, Landed, Outcome, Turn,
 };
 use crate::error::TokenError;
 use crate::grant::{Look, Notes, Obtained, Wish};
@@ -93,6 +93,13 @@ impl State {
     pub(in crate::credentials) fn give_up_on_turn(&mut self) -> Turn {
         self.turn = Turn::default();
         Arc::clone(&self.turn)
+    }
+
+    /// A flight still waits for its turn among those of a pool. It has its whole time after that.
+    pub(in crate::credentials) fn waits(&mut self, now: Timestamp, id: FlightId) {
+        if let Some(flight) = self.flight.as_mut().filter(|flight| flight.id == id) {
+            flight.lost = Deadline::monotonic(now, self.timing.timeout.saturating_mul(LOST_AFTER));
+        }
     }
 
     /// Takes back a departure that could not be started.
