@@ -8,8 +8,9 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::future::OptionFuture;
 use tokio::runtime::Handle;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::event::Event;
@@ -108,6 +109,12 @@ impl Credentials {
     ///
     /// Dropping this future changes nothing. A save that has begun is not stopped.
     pub async fn flush(&self) -> Result<(), TokenError> {
+        self.flush_in(None).await
+    }
+
+    /// Flushes, and saves in one of these places. To wait needs no place: a refresh that never ends must not keep others from being
+    /// saved.
+    pub(crate) async fn flush_in(&self, places: Option<&Semaphore>) -> Result<(), TokenError> {
         // Also for other credentials: two sources that flush each other's credentials would wait forever.
         if FetchedFor::current().is_some() {
             return Err(TokenError::misconfigured(
@@ -118,6 +125,8 @@ impl Credentials {
         if !self.shared.keeper.has_store() {
             return Ok(());
         }
+        let place = OptionFuture::from(places.map(Semaphore::acquire));
+        let _place = place.await;
         let credentials = self.clone();
         let save = async move {
             let is_saved = credentials.shared.keeper.save().await?;

@@ -18,7 +18,8 @@ mod status;
 use std::fmt;
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
 
 pub use self::builder::{CredentialsPoolBuilder, MakeCredentials};
 pub use self::events::{PoolEvent, PoolEvents};
@@ -219,9 +220,9 @@ impl<K: PoolKey> CredentialsPool<K> {
         let all = self.kept.all();
         let number = all.len();
         let unsettled = all.into_iter().filter(|credentials| !credentials.is_settled());
-        let flushes = unsettled.map(|credentials| async move { credentials.flush().await });
-        let at_once = self.kept.limits().refreshes;
-        let results: Vec<_> = stream::iter(flushes).buffer_unordered(at_once).collect().await;
+        let places = Semaphore::new(self.kept.limits().refreshes.min(Semaphore::MAX_PERMITS));
+        let flushes = unsettled.map(async |credentials| credentials.flush_in(Some(&places)).await);
+        let results = join_all(flushes).await;
         let mut errors = results.into_iter().filter_map(Result::err);
         let Some(first) = errors.next() else { return Ok(()) };
         let failed = 1 + errors.count();

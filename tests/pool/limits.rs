@@ -202,3 +202,47 @@ async fn refresh_that_waits_long_for_its_turn_keeps_its_place() {
     assert_eq!(strings.count(), 20);
     drop(hanging);
 }
+
+#[tokio::test(start_paused = true)]
+async fn flush_saves_the_other_keys_while_a_refresh_hangs() {
+    let (slow, mut strings) = puppet();
+    let users = Users::new();
+    let make = users.clone();
+    let pool = CredentialsPool::builder(move |user: &String| match user.as_str() {
+        "user-0" => Credentials::builder(slow.clone()).policy(policy()),
+        user => make.failing_once(user),
+    });
+    let pool = pool.concurrent_refreshes(1).build();
+    let hanging = tokio::spawn({
+        let credentials = pool.get(&"user-0".to_owned()).unwrap();
+        async move { credentials.tokens().await }
+    });
+    let asked = strings.next().await;
+    for user in &names(20)[1..] {
+        pool.log_in(user, users.server.issue()).await.unwrap_err();
+    }
+    assert_eq!(pool.pool_status().unsaved, 19);
+    assert!(timeout(10 * SECOND, pool.flush()).await.is_err());
+    assert_eq!(pool.pool_status().unsaved, 0);
+    drop((hanging, asked));
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_that_flushes_the_pool_gets_an_error() {
+    let itself: Arc<OnceLock<CredentialsPool<u64>>> = Arc::default();
+    let inner = Arc::clone(&itself);
+    let pool = CredentialsPool::new(move |_: &u64| {
+        let pool = inner.get().unwrap().clone();
+        Credentials::builder(move |_: Renewal| {
+            let pool = pool.clone();
+            async move {
+                pool.flush().await?;
+                TokenSet::bearer("never")
+            }
+        })
+        .policy(policy())
+    });
+    itself.set(pool.clone()).unwrap();
+    let error = timeout(SECOND, pool.get(&0).unwrap().tokens()).await.unwrap().unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
+}

@@ -2,10 +2,14 @@
 #![allow(clippy::disallowed_types, reason = "a panic fails the test")]
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
-use tower_refresh::store::MemoryStore;
+use tower_refresh::store::{
+    MemoryLock, MemoryStore, StoreError, StoredTokens, TokenStore, WriteId,
+};
 use tower_refresh::testing::{AuthorizationServer, TokioClock};
 use tower_refresh::{Credentials, CredentialsBuilder, RefreshPolicy, RefreshToken};
 
@@ -36,6 +40,13 @@ impl Users {
         Credentials::builder(self.session(user).0).policy(self.policy.clone())
     }
 
+    /// Returns the builder of a user's credentials whose store fails to save once.
+    pub fn failing_once(&self, user: &str) -> CredentialsBuilder {
+        let (source, store) = self.session(user);
+        let store = FailsOnce { store, has_failed: AtomicBool::new(false) };
+        Credentials::builder(source).policy(self.policy.clone()).store(store)
+    }
+
     fn session(&self, user: &str) -> (RefreshTokenGrant, MemoryStore) {
         let mut sessions = self.sessions.lock().unwrap();
         let issue = || (self.server.issue_refresh_token(), MemoryStore::new());
@@ -47,6 +58,38 @@ impl Users {
     /// Asserts that no refresh token was sent twice.
     pub fn assert_no_reuse(&self) {
         assert_eq!(self.server.counters().refresh_token_reuses, 0);
+    }
+}
+
+struct FailsOnce {
+    store: MemoryStore,
+    has_failed: AtomicBool,
+}
+
+impl TokenStore for FailsOnce {
+    type Lock = MemoryLock;
+
+    async fn lock(&self, wait: Duration) -> Result<MemoryLock, StoreError> {
+        self.store.lock(wait).await
+    }
+
+    async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
+        self.store.load().await
+    }
+
+    async fn save(
+        &self,
+        record: &StoredTokens,
+        replaces: Option<WriteId>,
+    ) -> Result<(), StoreError> {
+        match self.has_failed.swap(true, Ordering::SeqCst) {
+            true => self.store.save(record, replaces).await,
+            false => Err(StoreError::unavailable("not yet")),
+        }
+    }
+
+    fn survives_drop(&self) -> bool {
+        self.store.survives_drop()
     }
 }
 
