@@ -25,6 +25,8 @@ use super::backing::{Backing, BackingLock, Failure};
 use super::due;
 use super::ledger::{Due, Ledger, Set, SetId};
 use super::plan::{self, Leeway, Plan, Setup, Wish};
+#[cfg(feature = "pool")]
+use super::record::Fate;
 use super::record::{Binding, Record, WriteId};
 use super::session;
 use crate::clock::{Clock, Timestamp};
@@ -148,17 +150,18 @@ impl Keeper {
         if self.store.as_ref().is_some_and(|store| store.backing.survives_drop()) {
             return self.is_saved();
         }
-        let configured = self.configured.as_ref().map(RefreshToken::expose_secret);
-        self.with(|ledger| match &ledger.record {
-            Some(record) => {
-                let current = record.current.as_ref();
-                let token = current.and_then(|current| current.tokens.refresh_token());
-                let token = token.map(RefreshToken::expose_secret);
-                (token.is_none() || token == configured)
-                    && record.sent.is_none()
-                    && !ledger.has_logged
-            }
-            None => true,
+        let configured = self.configured.as_ref();
+        self.with(|ledger| {
+            let Some(record) = &ledger.record else { return true };
+            let is_configured = match record.refresh_token() {
+                Some(token) => configured
+                    .is_some_and(|configured| configured.expose_secret() == token.expose_secret()),
+                // The one that the source would begin with may be spent.
+                None => {
+                    configured.is_none_or(|configured| record.fate(configured) != Fate::Superseded)
+                }
+            };
+            is_configured && record.sent.is_none() && !ledger.has_logged
         })
     }
 

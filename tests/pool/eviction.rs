@@ -303,3 +303,30 @@ async fn source_whose_facts_use_the_pool_does_not_hang() {
     }));
     assert!(is_done.recv_timeout(Duration::from_secs(10)).is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn spent_refresh_token_is_not_sent_again_after_an_eviction() {
+    let users = Users::new();
+    let make = users.clone();
+    let pool = CredentialsPool::builder(move |user: &String| {
+        // Has no refresh token.
+        make.without_store_or_else(user, |_: Renewal| async {
+            Ok(TokenSet::bearer("of-the-fallback")?.with_expires_in(HOUR))
+        })
+    });
+    let pool = pool.capacity(1).build();
+    let alice = "alice".to_owned();
+    // The configured refresh token is spent, and its successor is refused.
+    let first = pool.get(&alice).unwrap().tokens().await.unwrap();
+    let successor = first.refresh_token().unwrap().expose_secret();
+    assert!(users.server.revoke_refresh_token(successor));
+    pool.get(&alice).unwrap().refresh().await.unwrap();
+    let asked = users.server.counters().refresh_token_requests;
+    for user in names(5) {
+        drop(pool.get(&user).unwrap());
+    }
+    tokio::time::advance(2 * HOUR).await;
+    pool.get(&alice).unwrap().tokens().await.unwrap();
+    users.assert_no_reuse();
+    assert_eq!(users.server.counters().refresh_token_requests, asked);
+}

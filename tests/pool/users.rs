@@ -11,7 +11,7 @@ use tower_refresh::store::{
     MemoryLock, MemoryStore, StoreError, StoredTokens, TokenStore, WriteId,
 };
 use tower_refresh::testing::{AuthorizationServer, TokioClock};
-use tower_refresh::{Credentials, CredentialsBuilder, RefreshPolicy, RefreshToken};
+use tower_refresh::{Credentials, CredentialsBuilder, RefreshPolicy, RefreshToken, TokenSource};
 
 use crate::harness::{HOUR, policy};
 
@@ -38,6 +38,15 @@ impl Users {
 
     pub fn without_store(&self, user: &str) -> CredentialsBuilder {
         Credentials::builder(self.session(user).0).policy(self.policy.clone())
+    }
+
+    pub fn without_store_or_else(
+        &self,
+        user: &str,
+        fallback: impl TokenSource,
+    ) -> CredentialsBuilder {
+        let source = self.session(user).0.or_else(fallback);
+        Credentials::builder(source).policy(self.policy.clone())
     }
 
     /// Returns the builder of a user's credentials whose store fails to save once.
