@@ -118,19 +118,18 @@ async fn play(steps: Vec<Step>, capacity: usize, is_stored: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn threads_that_ask_at_once_share_one_credentials() {
-    let alive: Arc<Vec<Arc<AtomicUsize>>> = Arc::new((0..KEYS).map(|_| Arc::default()).collect());
-    let counted = Arc::clone(&alive);
+    let made: Arc<Vec<AtomicUsize>> = Arc::new((0..KEYS).map(|_| AtomicUsize::new(0)).collect());
+    let counted = Arc::clone(&made);
     let pool = CredentialsPool::builder(move |key: &u8| {
-        let alive = Arc::clone(&counted[usize::from(*key)]);
-        alive.fetch_add(1, Ordering::SeqCst);
-        Credentials::builder(Named { key: *key, alive })
+        counted[usize::from(*key)].fetch_add(1, Ordering::SeqCst);
+        Credentials::builder(|_: Renewal| async { TokenSet::bearer("t") })
     });
     let pool = pool.capacity(3).build();
     let held: Arc<Vec<Mutex<Option<Credentials>>>> =
         Arc::new((0..KEYS).map(|_| Mutex::default()).collect());
     let tasks: Vec<_> = (0..4_u64)
         .map(|seed| {
-            let (pool, alive, held) = (pool.clone(), Arc::clone(&alive), Arc::clone(&held));
+            let (pool, made, held) = (pool.clone(), Arc::clone(&made), Arc::clone(&held));
             tokio::task::spawn_blocking(move || {
                 let mut dice = seed * 0x9E37_79B9 + 1;
                 for _ in 0..20_000 {
@@ -139,8 +138,10 @@ async fn threads_that_ask_at_once_share_one_credentials() {
                         .wrapping_add(1_442_695_040_888_963_407);
                     let key = ((dice >> 33) % u64::from(KEYS)) as u8;
                     let credentials = pool.get(&key).unwrap();
-                    // While one is held, there is no other.
-                    assert_eq!(alive[usize::from(key)].load(Ordering::SeqCst), 1);
+                    let made = &made[usize::from(key)];
+                    let before = made.load(Ordering::SeqCst);
+                    drop(pool.get(&key));
+                    assert_eq!(made.load(Ordering::SeqCst), before, "a second one is made");
                     let mut held = held[usize::from(key)].lock().unwrap();
                     *held = held.is_none().then_some(credentials);
                 }
@@ -150,4 +151,5 @@ async fn threads_that_ask_at_once_share_one_credentials() {
     for task in tasks {
         task.await.unwrap();
     }
+    assert!(made.iter().all(|made| made.load(Ordering::SeqCst) > 1), "nothing was evicted");
 }
