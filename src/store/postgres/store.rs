@@ -91,8 +91,8 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 ///
 /// The pool is yours: its size, its TLS, its password. `deadpool_postgres` 0.14 and `tokio_postgres` 0.7 are part of this API. The
 /// store occupies a connection for the time of a statement, so that ten are enough for thousands of grants. Do not set the
-/// isolation level or `synchronous_commit` for this store: it repeats statements that could not be serialized, and a save is
-/// committed to disk even if the default is `off`.
+/// isolation level or `synchronous_commit` for this store: it repeats statements that could not be serialized, and a save waits for
+/// the disk even if the default is `off`.
 ///
 /// # Behind PgBouncer
 ///
@@ -112,6 +112,10 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// lease for its full length. A gap between that answer and the sending of the refresh token remains, as for
 /// [each lease](crate::store#limits).
 ///
+/// A lease is committed without waiting for the disk or a standby, so that a refresh waits for them twice and not five times: for
+/// the intent, and for the new token set. If a crash loses a lease, the intent that was saved under it remains, and keeps the next
+/// holder from sending the token.
+///
 /// If the server's clock is set back, a lease lasts at most its full length from then. If it is set forward, leases end early, and
 /// their holders are informed.
 ///
@@ -123,7 +127,7 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// | event | state | consequence |
 /// |---|---|---|
 /// | a standby took over, or a backup was restored to a point in time | a record of another run | [doubted](StoredTokens::doubted): its refresh token may be spent. The access token is used until it expires, then one process makes one attempt |
-/// | the same, during a refresh | a lock without its lease | another process may start a refresh. The result of the first is saved if no other was |
+/// | the same, or a crash of the server, during a refresh | a lock without its lease | another process may start a refresh. The result of the first is saved if no other was |
 /// | the row or the table was deleted | no record | a process that has used a token set does not start again with an older one. A new process has only its configuration |
 /// | a dump was restored into the same cluster, or a row was replaced by hand | an older record | not detected |
 ///

@@ -88,6 +88,7 @@ impl Table {
             ("{free}", include_str!("statements/free.sql")),
             ("{readable}", include_str!("statements/readable.sql")),
             ("{run}", run),
+            ("{lease}", include_str!("statements/lease.sql")),
             ("{patience}", include_str!("statements/patience.sql")),
             ("{milliseconds}", &milliseconds),
             // The last one, because it may contain a brace.

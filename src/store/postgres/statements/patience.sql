@@ -1,2 +1,2 @@
--- A client that has given up must not leave a session behind that waits for the row.
-(SELECT set_config('lock_timeout', '{milliseconds}', true)) AS patience
+-- As for a lease.
+(SELECT set_config('lock_timeout', '{milliseconds}', true)) AS settings

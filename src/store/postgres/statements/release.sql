@@ -1,5 +1,5 @@
 -- Without a waiter that listens there is no notification: they are sent one after the other, each with its commit.
 UPDATE {table} SET lease_owner = NULL, lease_until = NULL, lease = NULL
-FROM {patience}
+FROM {lease}
 WHERE name = $1 AND lease_owner = $2
 RETURNING CASE WHEN is_waited THEN pg_notify($3, $4)::text END

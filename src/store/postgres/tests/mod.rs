@@ -10,6 +10,7 @@
 
 mod cuts;
 mod leases;
+mod many;
 mod outages;
 mod processes;
 #[allow(dead_code, clippy::duplicate_mod, reason = "shared with the tests of `RedisStore`")]

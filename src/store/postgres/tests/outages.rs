@@ -11,8 +11,9 @@ async fn restart_of_the_server_keeps_the_record_and_the_lock() {
     let database = Database::on(&server).await.unwrap();
     let store = database.store().lease(LONG);
     let first = record(None, "1");
-    save(&store, &first, None).await;
     let lock = store.lock(LONG).await.unwrap();
+    // Like the intent, which is saved under each lock.
+    save(&store, &first, None).await;
     for _ in 0..3 {
         server.kill();
         let error = store.load().await.unwrap_err();

@@ -68,7 +68,22 @@ async fn statements_of_waiters(
 }
 
 #[tokio::test]
-async fn waiter_that_listens_is_woken_by_the_release() {
+async fn release_wakes_a_waiter_that_listens() {
+    let Some(database) = Database::new().await else { return };
+    let store = listening(&database.url).lease(LONG);
+    let lock = store.lock(LONG).await.unwrap();
+    let grant = &store.grant;
+    let notices = grant.notices.as_ref().unwrap();
+    let mut listener = notices.listen(&grant.payload(), grant.limits, LONG).await.unwrap();
+    let mut other = notices.listen("other", grant.limits, LONG).await.unwrap();
+    grant.acquire(WriteId::random(), true).await.unwrap();
+    lock.release().await;
+    tokio::time::timeout(LONG, listener.heard()).await.unwrap();
+    assert!(tokio::time::timeout(Duration::ZERO, other.heard()).await.is_err());
+}
+
+#[tokio::test]
+async fn waiters_of_another_process_take_the_released_lock() {
     let Some(database) = Database::new().await else { return };
     let mut took = Vec::new();
     let waiting = listening(&database.url);
