@@ -1,8 +1,8 @@
 //! The time of each operation of a store.
 //!
 //! `cargo bench --all-features --bench stores`. A save replaces a record of 1.5 KiB, and a lock is released at once. The baselines are
-//! the store in memory, and for files a write, a sync and a rename without a lock and without checks. Redis syncs each write too, and is
-//! skipped without a `redis-server`.
+//! the store in memory, and for files a write, a sync and a rename without a lock and without checks. Redis and PostgreSQL sync
+//! each write too, and are skipped where they are not installed.
 #![allow(
     clippy::expect_used,
     clippy::disallowed_methods,
@@ -21,6 +21,15 @@ mod folder;
     clippy::panic,
     reason = "shared with tests"
 )]
+#[path = "../tests/harness/postgres_server.rs"]
+mod postgres_server;
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "shared with tests"
+)]
 #[path = "../tests/fleet_processes/redis_server.rs"]
 mod redis_server;
 
@@ -30,13 +39,16 @@ use std::io::Write as _;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use deadpool_postgres::{Manager, Pool};
 use folder::Folder;
+use postgres_server::PostgresServer;
 use redis_server::RedisServer;
 use support::compare::{Rounds, Times, in_turn};
 use support::table;
+use tokio_postgres::NoTls;
 use tower_refresh::store::{
-    EncryptedStore, EncryptionKey, FileStore, MemoryStore, RedisStore, StoreLock as _,
-    StoredTokens, TokenStore,
+    EncryptedStore, EncryptionKey, FileStore, MemoryStore, PostgresStore, RedisStore,
+    StoreLock as _, StoredTokens, TokenStore,
 };
 
 const OPERATIONS: [&str; 3] = ["lock", "load", "save"];
@@ -53,6 +65,8 @@ fn main() {
     }
     let folder = Folder::new();
     let redis = RedisServer::start(&folder.path("redis"));
+    let postgres =
+        PostgresServer::start(&folder.path("postgres"), &["fsync=on", "full_page_writes=on"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let file = |name| FileStore::new(folder.path(name));
@@ -67,8 +81,19 @@ fn main() {
             let store = RedisStore::new(redis.url(), "bench").expect("a valid URL");
             stores.push(("Redis", over(store).await));
         }
+        if let Some(postgres) = &postgres {
+            stores.push(("PostgreSQL", over(in_postgres(postgres).await).await));
+        }
         print(&stores).await;
     });
+}
+
+async fn in_postgres(server: &PostgresServer) -> PostgresStore {
+    let config = server.url("postgres").parse().expect("settings");
+    let pool = Pool::builder(Manager::new(config, NoTls)).build().expect("a pool");
+    let store = PostgresStore::new(pool, "bench").expect("a valid name");
+    store.migrate().await.expect("a table");
+    store
 }
 
 async fn print(stores: &[(&str, Operations)]) {
