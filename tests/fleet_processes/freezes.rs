@@ -9,7 +9,7 @@ use tower_refresh::testing::{AuthorizationServer, Fault};
 use crate::process::Process;
 use crate::stage::{
     Kind, LEASE, Stage, assert_every_reuse_was_reported, assert_no_reuse, over_all_stores,
-    replace_by,
+    over_leased_stores, replace_by,
 };
 use crate::steps::{Halt, How};
 use crate::worker::Orders;
@@ -23,12 +23,16 @@ fn stop_at(at: &str, skip: usize) -> Option<Halt> {
 
 // ===== before the last check of the lock =====
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn process_that_lost_its_lock_while_frozen_adopts() {
+over_leased_stores!(
+    process_that_lost_its_lock_while_frozen_adopts,
+    freeze_between_check_and_sending_is_reported,
+);
+
+async fn process_that_lost_its_lock_while_frozen_adopts(kind: Kind) {
     let lifetime = Duration::from_secs(2);
     for step in ["after the load", "before the intent", "after the intent", "before the look"] {
         let server = AuthorizationServer::builder().access_token_lifetime(lifetime).build();
-        let Some(stage) = Stage::new(Kind::Redis, server).await else { return };
+        let Some(stage) = Stage::new(kind, server).await else { return };
         let first = stage.server.issue_refresh_token();
         let orders = Orders { sends: false, ..stage.orders(first.expose_secret()) };
 
@@ -74,11 +78,10 @@ async fn process_that_lost_its_lock_while_frozen_adopts() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn freeze_between_check_and_sending_is_reported() {
+async fn freeze_between_check_and_sending_is_reported(kind: Kind) {
     let lifetime = Duration::from_secs(1);
     let server = AuthorizationServer::builder().access_token_lifetime(lifetime).build();
-    let Some(stage) = Stage::new(Kind::Redis, server).await else { return };
+    let Some(stage) = Stage::new(kind, server).await else { return };
     let first = stage.server.issue_refresh_token();
     let orders = Orders { sends: false, ..stage.orders(first.expose_secret()) };
 

@@ -7,7 +7,7 @@
 //! a busy machine may need.
 //!
 //! `TOWER_REFRESH_FLEET=full` runs all rounds: 200 expiries, 500 kills, a token endpoint that takes 30 seconds. Without
-//! `redis-server` or PostgreSQL the tests that need it are skipped, unless `TOWER_REFRESH_REQUIRE_REDIS` or
+//! `redis-server` or PostgreSQL the part that needs it is skipped, unless `TOWER_REFRESH_REQUIRE_REDIS` or
 //! `TOWER_REFRESH_REQUIRE_POSTGRES` is set. `-- --nocapture` shows the figures.
 #![cfg(all(
     unix,

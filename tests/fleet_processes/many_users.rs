@@ -13,12 +13,12 @@ use crate::kills::Dice;
 use crate::many::{self, Many, Users};
 use crate::process::Process;
 use crate::stage::{
-    Kind, Stage, assert_every_reuse_was_reported, assert_no_reuse, is_full, over_shared_stores,
+    Kind, Stage, assert_every_reuse_was_reported, assert_no_reuse, is_full, over_leased_stores,
     print_figures,
 };
 use crate::worker::{Counts, Orders};
 
-over_shared_stores!(
+over_leased_stores!(
     users_whose_tokens_are_revoked_at_once_all_succeed,
     eight_processes_with_many_users_reuse_nothing,
     kills_of_processes_with_many_users_report_every_reuse,
@@ -183,11 +183,13 @@ async fn store_that_ends_and_returns_costs_no_user_a_token(kind: Kind) {
         move |counters: &Counters| counters.token_requests_granted >= times * number as u64
     };
     stage.until("a load", per_user(3)).await;
-    stage.end_store();
+    let mut store_server = stage.store_server.take().unwrap();
+    store_server.kill();
     for process in &processes {
         process.says(1, json!({ "failure": "transient" })).await;
     }
-    stage.start_store_again();
+    store_server.start_again();
+    stage.store_server = Some(store_server);
     let so_far = stage.counters().token_requests_granted / number as u64;
     stage.until("it goes on", per_user(so_far + 3)).await;
     join_all(processes.iter_mut().map(Process::end)).await;

@@ -1,4 +1,4 @@
-//! A Redis that ends under load and returns with its data or without, and a token endpoint that is slower than a lease.
+//! A server of the store that ends under load and returns with its data or without, and a token endpoint that is slower than a lease.
 
 use std::time::Duration;
 
@@ -7,29 +7,28 @@ use serde_json::json;
 use tokio::time::sleep;
 use tower_refresh::testing::{AuthorizationServer, Fault};
 
-use crate::place::Place;
 use crate::process::Process;
 use crate::stage::{
-    Kind, LEASE, Stage, assert_every_reuse_was_reported, assert_no_reuse, is_full, millis,
-    print_figures,
+    Kind, LEASE, Stage, StoreServer, assert_every_reuse_was_reported, assert_no_reuse, is_full,
+    millis, over_leased_stores, print_figures,
 };
 use crate::steps::number_of;
 use crate::worker::Orders;
 
 const LIFETIME: Duration = Duration::from_secs(1);
 
-/// Four processes under load, and a Redis that is down until the access token expires.
-async fn an_outage(loses_everything: bool) {
+/// Four processes under load, and a server that is down until the access token expires.
+async fn an_outage(kind: Kind, loses_everything: bool) {
     let server = AuthorizationServer::builder().access_token_lifetime(LIFETIME).build();
-    let Some(mut stage) = Stage::new(Kind::Redis, server).await else { return };
+    let Some(mut stage) = Stage::new(kind, server).await else { return };
     let first = stage.server.issue_refresh_token();
     let orders = stage.orders(first.expose_secret());
     let mut processes: Vec<_> = (0..4).map(|_| Process::start(&orders)).collect();
     stage.until("a load", |counters| counters.token_requests_granted >= 3).await;
 
     all_have_what_is_stored(&stage, &mut processes).await;
-    let mut redis = stage.redis.take().unwrap();
-    redis.kill();
+    let mut store_server = stage.store_server.take().unwrap();
+    store_server.kill();
     for process in &mut processes {
         process.ask("send").await;
     }
@@ -41,10 +40,11 @@ async fn an_outage(loses_everything: bool) {
     sleep(Duration::from_millis(500)).await;
     assert_eq!(stage.counters().token_requests, at_the_end.token_requests);
     if loses_everything {
+        let StoreServer::Redis(redis) = &mut store_server else { unreachable!() };
         redis.lose_everything();
     }
-    redis.start_again();
-    stage.redis = Some(redis);
+    store_server.start_again();
+    stage.store_server = Some(store_server);
 
     stage
         .until("it goes on", |counters| {
@@ -60,7 +60,7 @@ async fn an_outage(loses_everything: bool) {
 
     let counters = stage.counters();
     print_figures(&format!(
-        "Redis came back {}: {} token requests, {} reuses, reported {} times; {} requests answered, {} failed",
+        "{kind:?} came back {}: {} token requests, {} reuses, reported {} times; {} requests answered, {} failed",
         if loses_everything { "empty" } else { "with its data" },
         counters.token_requests,
         counters.refresh_token_reuses,
@@ -102,38 +102,42 @@ async fn all_have_what_is_stored(stage: &Stage, processes: &mut [Process]) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_comes_back_with_its_data_costs_no_session() {
-    an_outage(false).await;
+over_leased_stores!(
+    a_server_that_comes_back_with_its_data_costs_no_session,
+    unsaved_tokens_are_used_and_saved_when_the_server_is_back,
+    a_lease_lasts_as_long_as_the_token_endpoint_takes,
+);
+
+async fn a_server_that_comes_back_with_its_data_costs_no_session(kind: Kind) {
+    an_outage(kind, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn emptied_redis_is_given_the_tokens_of_the_processes() {
-    an_outage(true).await;
+    an_outage(Kind::Redis, true).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unsaved_tokens_are_used_and_saved_when_redis_is_back() {
+async fn unsaved_tokens_are_used_and_saved_when_the_server_is_back(kind: Kind) {
     let server = AuthorizationServer::builder().access_token_lifetime(60 * LIFETIME).build();
-    let Some(mut stage) = Stage::new(Kind::Redis, server).await else { return };
+    let Some(mut stage) = Stage::new(kind, server).await else { return };
     let first = stage.server.issue_refresh_token();
     let mut process = Process::start(&stage.orders(first.expose_secret()));
     process.says(1, json!({ "event": "renewed" })).await;
 
-    // The token is spent, and Redis ends before the response arrives.
+    // The token is spent, and the server of the store ends before the response arrives.
     let late = Fault::normal().delay(LIFETIME / 2).after_processing();
     stage.server.token_faults().once(late);
     process.tell("renew").await;
     stage.until("it is under way", |counters| counters.token_requests == 2).await;
-    let mut redis = stage.redis.take().unwrap();
-    redis.kill();
+    let mut store_server = stage.store_server.take().unwrap();
+    store_server.kill();
     process.says(1, json!({ "event": "unsaved" })).await;
     process.says(2, json!({ "event": "renewed" })).await;
     let accepted = stage.counters().resource_requests_ok;
     stage.until("requests", |counters| counters.resource_requests_ok > accepted + 10).await;
 
-    redis.start_again();
-    stage.redis = Some(redis);
+    store_server.start_again();
+    stage.store_server = Some(store_server);
     process.says(1, json!({ "event": "saved" })).await;
     // The session continues from there.
     process.ask("renew").await;
@@ -144,16 +148,14 @@ async fn unsaved_tokens_are_used_and_saved_when_redis_is_back() {
     stage.assert_nothing_is_lost(first.expose_secret()).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_lasts_as_long_as_the_token_endpoint_takes() {
+async fn a_lease_lasts_as_long_as_the_token_endpoint_takes(kind: Kind) {
     let (lease, takes) = match is_full() {
         true => (Duration::from_secs(15), Duration::from_secs(30)),
         false => (LEASE, Duration::from_secs(3)),
     };
     let server = AuthorizationServer::builder().access_token_lifetime(2 * takes).build();
-    let Some(stage) = Stage::new(Kind::Redis, server).await else { return };
-    let Place::Redis { url, .. } = &stage.place else { unreachable!() };
-    let place = Place::Redis { url: url.clone(), lease_ms: millis(lease) };
+    let Some(stage) = Stage::new(kind, server).await else { return };
+    let place = stage.place.with_lease_ms(millis(lease));
     let first = stage.server.issue_refresh_token();
     let orders = Orders { place, ..stage.orders(first.expose_secret()) };
 

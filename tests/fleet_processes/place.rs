@@ -38,22 +38,34 @@ impl Place {
     }
 
     pub fn store(&self) -> AnyStore {
-        // The machine may be busy.
-        let timeout = Duration::from_secs(10);
         match self {
             Self::File { path } => AnyStore::File(FileStore::new(path)),
             Self::Redis { url, lease_ms } => {
-                let store = RedisStore::new(url, "grant").unwrap().timeout(timeout);
+                let store = RedisStore::new(url, "grant").unwrap();
+                // The machine may be busy.
+                let store = store.timeout(Duration::from_secs(10));
                 AnyStore::Redis(store.lease(Duration::from_millis(*lease_ms)))
             }
             Self::Postgres { url, lease_ms } => {
-                let config: Config = url.parse().unwrap();
-                let pool = Pool::builder(Manager::new(config.clone(), NoTls)).max_size(10);
-                let store = PostgresStore::new(pool.build().unwrap(), "grant").unwrap();
-                let store = store.listen_with(config, NoTls).timeout(timeout).pool_timeout(timeout);
+                let store = Self::postgres(url).timeout(Duration::from_secs(10));
                 AnyStore::Postgres(store.lease(Duration::from_millis(*lease_ms)))
             }
         }
+    }
+
+    /// Returns the same place, with leases of this length.
+    pub fn with_lease_ms(&self, lease_ms: u64) -> Self {
+        match self.clone() {
+            Self::File { path } => Self::File { path },
+            Self::Redis { url, .. } => Self::Redis { url, lease_ms },
+            Self::Postgres { url, .. } => Self::Postgres { url, lease_ms },
+        }
+    }
+
+    pub fn postgres(url: &str) -> PostgresStore {
+        let config: Config = url.parse().unwrap();
+        let pool = Pool::builder(Manager::new(config.clone(), NoTls)).max_size(10).build().unwrap();
+        PostgresStore::new(pool, "grant").unwrap().listen_with(config, NoTls)
     }
 }
 

@@ -12,13 +12,13 @@ use tower_refresh::store::{StoredTokens, TokenStore as _};
 use tower_refresh::testing::{AuthorizationServer, Counters, Serving};
 
 use crate::folder::Folder;
-use crate::place::{AnyStore, Place};
+use crate::place::Place;
 use crate::postgres_server::PostgresServer;
 use crate::process::{LONG, Process};
 use crate::redis_server::RedisServer;
 use crate::worker::Orders;
 
-/// The time that a lock in Redis outlives its holder by default.
+/// The time that a lock in Redis or PostgreSQL outlives its holder by default.
 pub const LEASE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +28,34 @@ pub enum Kind {
     Postgres,
 }
 
+/// The server of a store, if it has one.
+pub enum StoreServer {
+    Redis(RedisServer),
+    Postgres(PostgresServer),
+}
+
+impl StoreServer {
+    /// Ends it like a crash.
+    pub fn kill(&mut self) {
+        match self {
+            Self::Redis(server) => server.kill(),
+            Self::Postgres(server) => server.kill(),
+        }
+    }
+
+    pub fn start_again(&mut self) {
+        match self {
+            Self::Redis(server) => server.start_again(),
+            Self::Postgres(server) => server.start_again(),
+        }
+    }
+}
+
 pub struct Stage {
     pub server: AuthorizationServer,
     pub serving: Serving,
     pub place: Place,
-    pub redis: Option<RedisServer>,
-    pub postgres: Option<PostgresServer>,
+    pub store_server: Option<StoreServer>,
     folder: Folder,
     _turn: Turn,
 }
@@ -59,24 +81,23 @@ impl Stage {
 
     async fn at(turn: Turn, kind: Kind, server: AuthorizationServer) -> Option<Self> {
         let folder = Folder::new();
-        let (mut redis, mut postgres, lease_ms) = (None, None, millis(LEASE));
-        let place = match kind {
-            Kind::File => Place::File { path: folder.path("tokens.json") },
+        let lease_ms = millis(LEASE);
+        let (store_server, place) = match kind {
+            Kind::File => (None, Place::File { path: folder.path("tokens.json") }),
             Kind::Redis => {
-                let server = redis.insert(RedisServer::start(&folder.path("redis"))?);
-                Place::Redis { url: server.url(), lease_ms }
+                let server = RedisServer::start(&folder.path("redis"))?;
+                let url = server.url();
+                (Some(StoreServer::Redis(server)), Place::Redis { url, lease_ms })
             }
             Kind::Postgres => {
                 let server = PostgresServer::start(&folder.path("postgres"), &[])?;
-                let url = postgres.insert(server).url("postgres");
-                Place::Postgres { url, lease_ms }
+                let url = server.url("postgres");
+                Place::postgres(&url).migrate().await.unwrap();
+                (Some(StoreServer::Postgres(server)), Place::Postgres { url, lease_ms })
             }
         };
-        if let AnyStore::Postgres(store) = place.store() {
-            store.migrate().await.unwrap();
-        }
         let serving = server.serve().await.unwrap();
-        Some(Self { server, serving, place, redis, postgres, folder, _turn: turn })
+        Some(Self { server, serving, place, store_server, folder, _turn: turn })
     }
 
     /// Returns the default orders of a process: to send requests, beginning with this refresh token.
@@ -101,17 +122,6 @@ impl Stage {
     /// Returns the path of a file that ends with the stage.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path(name)
-    }
-
-    /// Ends the server of the store like a power cut.
-    pub fn end_store(&mut self) {
-        self.redis.as_mut().map(RedisServer::kill);
-        self.postgres.as_mut().map(PostgresServer::kill);
-    }
-
-    pub fn start_store_again(&mut self) {
-        self.redis.as_mut().map(RedisServer::start_again);
-        self.postgres.as_mut().map(PostgresServer::start_again);
     }
 
     pub fn counters(&self) -> Counters {
@@ -238,31 +248,36 @@ pub fn assert_every_reuse_was_reported<'a>(
     assert!(counters.refresh_token_reuses <= uses, "{counters:?}");
 }
 
-/// Makes a test of each function for the stores that machines share.
-macro_rules! over_shared_stores {
-    ($($name:ident),* $(,)?) => {
-        crate::stage::over_store!(redis, Redis, $($name),*);
-        crate::stage::over_store!(postgres, Postgres, $($name),*);
-    };
-}
-pub(crate) use over_shared_stores;
-
-/// Makes a test of each function for each kind of store.
+/// Makes a test of each function for each store.
 macro_rules! over_all_stores {
     ($($name:ident),* $(,)?) => {
-        crate::stage::over_store!(file, File, $($name),*);
-        crate::stage::over_shared_stores!($($name),*);
+        crate::stage::over_store!(file, File, super, $($name),*);
+        crate::stage::over_store!(redis, Redis, super, $($name),*);
+        crate::stage::over_store!(postgres, Postgres, super, $($name),*);
     };
 }
 pub(crate) use over_all_stores;
 
+/// Makes a test of each function for each store whose lock is a lease.
+macro_rules! over_leased_stores {
+    ($($name:ident),* $(,)?) => {
+        mod leases {
+            crate::stage::over_store!(redis, Redis, super::super, $($name),*);
+            crate::stage::over_store!(postgres, Postgres, super::super, $($name),*);
+        }
+    };
+}
+pub(crate) use over_leased_stores;
+
 macro_rules! over_store {
-    ($module:ident, $kind:ident, $($name:ident),*) => {
+    ($module:ident, $kind:ident, $place:path, $($name:ident),*) => {
         mod $module {
+            use $place as functions;
+
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
-                    super::$name(crate::stage::Kind::$kind).await;
+                    functions::$name(crate::stage::Kind::$kind).await;
                 }
             )*
         }
