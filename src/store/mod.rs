@@ -136,7 +136,7 @@ mod error;
 #[cfg(feature = "file-store")]
 mod file;
 mod format;
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod lease;
 mod memory;
 #[cfg(feature = "postgres")]

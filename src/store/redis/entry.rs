@@ -21,6 +21,7 @@ use std::time::Duration;
 use redis::FromRedisValue;
 
 use super::connection::Connector;
+use crate::store::lease::Leased;
 use crate::store::{StoreError, StoredTokens, WriteId};
 
 /// The entry of one grant, with the limits of its store.
@@ -57,17 +58,6 @@ impl Entry {
         } else {
             Acquired::HeldFor(Duration::from_millis(number))
         })
-    }
-
-    /// Renews the lease. Returns false if it was over or belongs to another owner.
-    pub(super) async fn renew(&self, owner: WriteId, within: Duration) -> Result<bool, StoreError> {
-        self.run(RENEW, &self.lease_of(owner), within).await
-    }
-
-    /// Releases the lock if the owner holds it, and wakes the waiters.
-    pub(super) async fn release(&self, owner: WriteId) -> Result<(), StoreError> {
-        let _was_held: bool = self.run(RELEASE, &[owner.to_string()], self.timeout).await?;
-        Ok(())
     }
 
     pub(super) async fn load(&self) -> Result<Loaded, StoreError> {
@@ -107,6 +97,25 @@ impl Entry {
         within: Duration,
     ) -> Result<T, StoreError> {
         self.connector.run(script, &self.key, arguments, within).await
+    }
+}
+
+impl Leased for Entry {
+    fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    async fn renew(&self, owner: WriteId, within: Duration) -> Result<bool, StoreError> {
+        self.run(RENEW, &self.lease_of(owner), within).await
+    }
+
+    async fn release(&self, owner: WriteId) -> Result<(), StoreError> {
+        let _was_held: bool = self.run(RELEASE, &[owner.to_string()], self.timeout).await?;
+        Ok(())
     }
 }
 

@@ -1,21 +1,14 @@
 //! The lock: a lease by the server's clock, renewed while it is held.
-//!
-//! A `Claim` exists from before the first request for the lock until the server has confirmed its release. If it is dropped
-//! before that, it releases the lock in the background, so that neither an early return nor a dropped future leaves the lock
-//! taken.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::connection::now;
 use super::entry::{Acquired, Entry};
-use super::lease::{Lease, keep_renewing};
-use crate::store::{StoreError, StoreLock, WriteId};
+use crate::store::lease::{Claim, HeldLease, now};
+use crate::store::{StoreError, StoreLock};
 
 /// The lock of a [`RedisStore`](super::RedisStore): a lease that is renewed in the background until the lock is released,
 /// dropped or lost.
@@ -41,10 +34,8 @@ use crate::store::{StoreError, StoreLock, WriteId};
 /// ```
 #[doc(alias = "lease")]
 pub struct RedisLock {
-    claim: Claim,
+    lease: HeldLease<Entry>,
     fence: u64,
-    lease: Arc<Lease>,
-    renewals: AbortHandle,
 }
 
 /// Takes the lock, or waits until it can be taken.
@@ -74,17 +65,19 @@ pub(super) async fn lock_or_wait(
     };
     let until = now().checked_add(wait);
     entry.connector.check(&entry.key, entry.timeout).await?;
-    let mut claim =
-        Claim { entry: entry.clone(), owner: WriteId::random(), runtime, is_open: false };
+    let mut claim = Claim::new(entry.clone(), runtime);
     // Subscribe first and then ask, so that no release in between is missed. The first waiter of a connection also asks before
     // it subscribes, because the lock is usually free.
     let mut listener = entry.connector.listener(&entry.key);
     loop {
         let asked = now();
-        let left = match claim.acquire().await? {
-            Acquired::Taken(fence) => return Ok(Some(RedisLock::new(claim, fence, asked))),
+        let left = match entry.acquire(claim.ask()).await? {
+            Acquired::Taken(fence) => {
+                return Ok(Some(RedisLock { lease: claim.granted(asked), fence }));
+            }
             Acquired::HeldFor(left) => left,
         };
+        claim.refused();
         let left_to_wait =
             until.map_or(Duration::MAX, |until| until.saturating_duration_since(now()));
         if left_to_wait.is_zero() {
@@ -109,84 +102,23 @@ pub(super) async fn lock_or_wait(
 
 // ===== impl RedisLock =====
 
-impl RedisLock {
-    fn new(claim: Claim, fence: u64, asked: Instant) -> Self {
-        let lease = Arc::new(Lease::new(asked, claim.entry.lease));
-        let renewals = keep_renewing(claim.entry.clone(), claim.owner, Arc::clone(&lease));
-        let renewals = claim.runtime.spawn(renewals).abort_handle();
-        Self { claim, fence, lease, renewals }
-    }
-}
-
 impl StoreLock for RedisLock {
     async fn is_held(&self) -> Result<bool, StoreError> {
-        // Another process may hold a lock that was lost once.
-        if self.lease.is_lost() {
-            return Ok(false);
-        }
-        let asked = now();
-        if self.claim.entry.renew(self.claim.owner, self.claim.entry.timeout).await? {
-            self.lease.renewed(asked, self.claim.entry.lease);
-        } else {
-            self.lease.lose();
-        }
-        Ok(!self.lease.is_lost())
+        self.lease.is_held().await
     }
 
-    async fn release(mut self) {
-        self.renewals.abort();
-        if self.claim.entry.release(self.claim.owner).await.is_ok() {
-            self.claim.is_open = false;
-        }
+    async fn release(self) {
+        self.lease.release().await;
     }
 }
 
 impl fmt::Debug for RedisLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisLock")
-            .field("key", &self.claim.entry.key)
+            .field("key", &self.lease.place().key)
             .field("fence", &self.fence)
             .field("is_lost", &self.lease.is_lost())
             .finish_non_exhaustive()
-    }
-}
-
-impl Drop for RedisLock {
-    fn drop(&mut self) {
-        self.renewals.abort();
-    }
-}
-
-// ===== impl Claim =====
-
-/// A request for the lock, which the server may have granted.
-struct Claim {
-    entry: Entry,
-    /// A random token that no other owner has.
-    owner: WriteId,
-    /// The runtime on which the lock was requested.
-    runtime: Handle,
-    /// True if the server may regard this owner as the holder.
-    is_open: bool,
-}
-
-impl Claim {
-    async fn acquire(&mut self) -> Result<Acquired, StoreError> {
-        self.is_open = true;
-        let acquired = self.entry.acquire(self.owner).await?;
-        self.is_open = matches!(acquired, Acquired::Taken(_));
-        Ok(acquired)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if self.is_open {
-            let (entry, owner) = (self.entry.clone(), self.owner);
-            let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
-            // If that runtime is gone too, the lease runs out.
-            runtime.spawn(async move { drop(entry.release(owner).await) });
-        }
     }
 }
 

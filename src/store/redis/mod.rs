@@ -3,7 +3,6 @@
 mod connection;
 mod entry;
 mod failure;
-mod lease;
 mod link;
 mod lock;
 mod releases;
