@@ -3,11 +3,11 @@
 //! Each statement is sent as one message with its parameters, over any connection of the pool, and leaves nothing behind in the
 //! session. So a pooler that assigns another server to each transaction changes nothing.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Object, Pool};
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
@@ -19,7 +19,7 @@ use crate::store::lease::now;
 /// The database as all grants of a store see it.
 pub(super) struct Database {
     pool: Pool,
-    runs: OnceCell<Runs>,
+    runs: OnceLock<Runs>,
     /// The number of statements that were sent.
     #[cfg(test)]
     pub(super) sent: std::sync::atomic::AtomicUsize,
@@ -40,7 +40,7 @@ impl Database {
     pub(super) fn new(pool: Pool) -> Self {
         Self {
             pool,
-            runs: OnceCell::new(),
+            runs: OnceLock::new(),
             #[cfg(test)]
             sent: Default::default(),
         }
@@ -54,15 +54,23 @@ impl Database {
         limits: Limits,
     ) -> Result<Vec<Row>, Failure> {
         let mut attempts = 1;
+        // The wait for the pool does not count.
+        let mut left = limits.answer;
         loop {
+            let client = self.connection(limits.pool).await;
+            let asked = now();
             // A dead connection is detected in time to try another.
-            let within = limits.answer / if attempts == 1 { 2 } else { 1 };
-            let failure = match self.try_once(statement, parameters, limits.pool, within).await {
-                Ok(rows) => return Ok(rows),
+            let within = if attempts == 1 { left / 2 } else { left };
+            let failure = match client {
+                Ok(client) => match self.try_once(client, statement, parameters, within).await {
+                    Ok(rows) => return Ok(rows),
+                    Err(failure) => failure,
+                },
                 Err(failure) => failure,
             };
+            left = left.saturating_sub(asked.elapsed());
             match failure {
-                Failure::Reconnect(_) if attempts < CONNECTIONS => {}
+                Failure::Reconnect(_) if attempts < CONNECTIONS && !left.is_zero() => {}
                 Failure::Again if attempts < REPETITIONS => {
                     sleep(Duration::from_millis(attempts.into())).await;
                 }
@@ -74,12 +82,11 @@ impl Database {
 
     async fn try_once(
         &self,
+        client: Client,
         statement: &str,
         parameters: &[Parameter<'_>],
-        pool: Duration,
         within: Duration,
     ) -> Result<Vec<Row>, Failure> {
-        let client = self.connection(pool).await?;
         #[cfg(test)]
         self.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let answer = timeout(within, client.query_typed(statement, parameters)).await;
@@ -109,17 +116,17 @@ impl Database {
     /// Returns whether the server can identify the run in which a record is written. Services that are not quite PostgreSQL
     /// may not.
     pub(super) async fn runs(&self, limits: Limits) -> Result<Runs, Failure> {
-        let ask = || async {
-            match self.run(&format!("SELECT {RUN}"), &[], limits).await {
-                Ok(_) => Ok(Runs::Known),
-                Err(Failure::Denied | Failure::OtherTable) => Ok(Runs::Unknown),
-                Err(Failure::Misconfigured(why)) if why.contains("does not know") => {
-                    Ok(Runs::Unknown)
-                }
-                Err(failure) => Err(failure),
-            }
+        if let Some(runs) = self.runs.get() {
+            return Ok(*runs);
+        }
+        let runs = match self.run(&format!("SELECT {RUN}"), &[], limits).await {
+            Ok(_) => Runs::Known,
+            // No such function, or no permission to call it.
+            Err(Failure::Denied | Failure::OtherTable | Failure::Unsupported) => Runs::Unknown,
+            Err(failure) => return Err(failure),
         };
-        self.runs.get_or_try_init(ask).await.copied()
+        // Many grants may ask at once, without waiting for each other.
+        Ok(*self.runs.get_or_init(|| runs))
     }
 
     /// Closes the idle connections.

@@ -27,6 +27,8 @@ pub(super) enum Failure {
     NoTable,
     /// The table has other columns.
     OtherTable,
+    /// The server does not know a part of a statement.
+    Unsupported,
     /// The role lacks a privilege.
     Denied,
     /// The configuration is wrong.
@@ -91,6 +93,9 @@ impl Failure {
             Self::OtherTable => StoreError::misconfigured(format!(
                 "the table {table} is not one of this store: choose another name with `PostgresStore::table`"
             )),
+            Self::Unsupported => StoreError::misconfigured(
+                "the server does not know a statement of the store, which requires PostgreSQL 12 or later",
+            ),
             Self::Denied => StoreError::misconfigured(format!(
                 "PostgreSQL denies the role of the pool a privilege: GRANT USAGE ON SCHEMA {schema}, GRANT SELECT, INSERT, UPDATE ON {table}, and for `PostgresStore::migrate` CREATE ON SCHEMA {schema}",
                 schema = table.schema
@@ -152,9 +157,7 @@ fn of_answer(code: &SqlState) -> Failure {
         }
         "3D000" => refused("has no database of this name: check the settings of the pool"),
         "22P05" | "22021" => refused("has no UTF8 in this database, which the store requires"),
-        "0A000" | "42601" => refused(
-            "does not know a statement of the store: it requires PostgreSQL 12 or later, and no other database that speaks its protocol",
-        ),
+        "0A000" | "42601" => Failure::Unsupported,
         "26000" | "42P05" => {
             refused("has lost a prepared statement, which the store does not use: check the pooler")
         }

@@ -1,16 +1,19 @@
 //! The row of one grant.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio_postgres::Row;
-use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use zeroize::Zeroizing;
 
 use super::client::{Database, Limits, Parameter};
 use super::failure::Failure;
 use super::notices::Notices;
 use super::table::{CHANNEL, Runs, Table};
+use crate::error::BoxError;
 use crate::store::lease::Leased;
 use crate::store::{StoreError, StoredTokens, WriteId};
 
@@ -103,7 +106,7 @@ impl Grant {
         let json = std::str::from_utf8(&json).map_err(StoreError::unreadable)?;
         let parameters: [Parameter<'_>; 4] = [
             (&self.name, Type::TEXT),
-            (&json, Type::TEXT),
+            (&Secret(json), Type::TEXT),
             (&record.write_id().to_string(), Type::TEXT),
             (&replaces.map(|replaces| replaces.to_string()), Type::TEXT),
         ];
@@ -181,7 +184,7 @@ impl Leased for Grant {
         let lease = milliseconds(self.lease);
         let parameters: [Parameter<'_>; 3] =
             [(&self.name, Type::TEXT), (&owner.to_string(), Type::TEXT), (&lease, Type::FLOAT8)];
-        let limits = Limits { answer: within, ..self.limits };
+        let limits = Limits { answer: within, pool: self.limits.pool.min(self.lease) };
         Ok(!self.run(&self.table.renew(within), &parameters, limits).await?.is_empty())
     }
 
@@ -193,6 +196,27 @@ impl Leased for Grant {
             (&self.payload(), Type::TEXT),
         ];
         self.run(&self.table.release(self.limits.answer), &parameters, self.limits).await.map(drop)
+    }
+}
+
+/// A record in the clear, which the client cannot log.
+struct Secret<'a>(&'a str);
+
+impl ToSql for Secret<'_> {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, BoxError> {
+        self.0.to_sql(kind, out)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        <&str as ToSql>::accepts(kind)
+    }
+
+    to_sql_checked!();
+}
+
+impl fmt::Debug for Secret<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
     }
 }
 

@@ -84,8 +84,8 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// ```
 ///
 /// `migrate` also requires `CREATE ON SCHEMA public`. The tokens are stored in the clear: a reader of the table, the write-ahead
-/// log or a backup has them. Use an `EncryptedStore` over this store to prevent that. If the server logs the parameters of
-/// statements (`log_parameter_max_length`, `auto_explain`), its log contains the records too.
+/// log or a backup has them. Use an `EncryptedStore` over this store to prevent that. A server that logs
+/// statements (`log_statement`, `log_min_duration_statement`) logs the records with them, unless `log_parameter_max_length` is 0.
 ///
 /// # The pool and TLS
 ///
@@ -96,7 +96,7 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 ///
 /// # Behind PgBouncer
 ///
-/// The store needs no session: it uses no prepared statement, no session variable and no advisory lock, so that the transaction
+/// The store needs no session: it uses no prepared statement, and no variable or lock of a session, so that the transaction
 /// mode of PgBouncer works. Notifications do not pass such a pooler. Give [`listen_with`](Self::listen_with) the address of the
 /// server itself, or leave it out. A connection that hears nothing is detected, and waiters poll.
 ///
