@@ -378,3 +378,45 @@ async fn many_keys_with_an_endpoint_each_are_made() {
     }
     assert_eq!(pool.len(), 20_000);
 }
+
+#[tokio::test(start_paused = true)]
+async fn failures_with_an_answer_in_between_are_no_outage() {
+    let users = Users::new();
+    let pool = pool(&users);
+    for user in names(18).chunks(3) {
+        users.server.token_faults().times(2, Fault::unavailable());
+        assert_eq!(ask_all(&pool, &user[..1]).await, 0);
+        assert_eq!(ask_all(&pool, &user[1..2]).await, 0);
+        assert_eq!(ask_all(&pool, &user[2..]).await, 1);
+    }
+    assert!(pool.pool_status().outages.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_that_panics_is_followed_by_another_at_once() {
+    let is_up = Arc::new(AtomicBool::new(false));
+    // One clock for all keys.
+    let (of_source, policy) = (Arc::clone(&is_up), policy());
+    let pool = CredentialsPool::new(move |key: &u64| {
+        let (key, is_up) = (*key, Arc::clone(&of_source));
+        let asks: Arc<dyn Fn() -> _ + Send + Sync> = Arc::new(move || {
+            assert_ne!(key, 100, "a bug of the source");
+            match is_up.load(Ordering::SeqCst) {
+                true => issue(),
+                false => Err(TokenError::transient("503")),
+            }
+        });
+        let endpoint = "https://auth.test";
+        Credentials::builder(Exchange { subject: None, endpoint, asks }).policy(policy.clone())
+    });
+    for key in 0..3 {
+        assert!(pool.get(&key).unwrap().tokens().await.is_err());
+    }
+    assert_eq!(pool.pool_status().outages.len(), 1);
+    is_up.store(true, Ordering::SeqCst);
+    advance(2 * SECOND).await;
+    let error = pool.get(&100).unwrap().tokens().await.unwrap_err();
+    assert!(error.is_ambiguous(), "{error}");
+    assert_eq!(pool.pool_status().outages.len(), 1);
+    assert!(pool.get(&101).unwrap().tokens().await.is_ok());
+}
