@@ -29,7 +29,7 @@ use std::sync::Arc;
 pub trait PoolKey: Clone + Eq + Hash + Send + Sync + 'static {
     /// Returns the name of the key: other keys have other names, and the name stays the same across restarts.
     ///
-    /// The credentials and their record in a store are bound to it. Events and log lines contain it, so it must not be a secret. A
+    /// The credentials and their record in a store are bound to it. Events and errors contain it, so it must not be a secret. A
     /// name that is empty, or has only white space, belongs to no user: the pool returns an error for it.
     fn name(&self) -> Cow<'_, str>;
 }

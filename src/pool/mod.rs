@@ -82,7 +82,8 @@ use crate::token::TokenSet;
 /// - that something else holds, such as a clone, a request in flight or a refresh: there is never a second one for a key,
 /// - with tokens that are not saved in their store,
 /// - without a store, or with a `MemoryStore` that nothing else holds, if they have a refresh token that the source was not configured with, or if the application has logged in or
-///   out. Their tokens are nowhere else. Use a store if there are many.
+///   out. Their tokens are nowhere else. Use a store if there are many. The same if the configured refresh token is spent: it
+///   must not be sent again.
 ///
 /// Beyond its capacity the pool grows by credentials of these kinds only.
 ///
@@ -93,7 +94,7 @@ use crate::token::TokenSet;
 ///   hold up the others.
 /// - If a token endpoint fails for three keys, one after another, it is an outage: no refresh is sent to it for a second, and then
 ///   one at a time, with pauses of up to five seconds, until it answers. Requests that need a token meanwhile get the error of the
-///   outage. A `Retry-After` of the endpoint counts for all keys. The token endpoint is the one that
+///   outage, unless the token is in their store. A `Retry-After` of the endpoint counts for all keys. The token endpoint is the one that
 ///   [`SourceInfo`](crate::SourceInfo::token_endpoint) names. A source that names none is asked regardless of the others.
 /// - A key without a name, such as an empty user id, is an error, and never another user's token.
 ///

@@ -197,7 +197,7 @@ fn closure_that_panics_leaves_the_key_for_the_next() {
     assert!(pool.get(&1).is_ok());
 }
 
-/// A source that uses the pool when it is dropped, and panics if it is told to.
+/// A source that calls code of the test when it is dropped.
 struct Farewell<F: Fn() + Send + Sync + 'static>(F);
 
 impl<F: Fn() + Send + Sync + 'static> TokenSource for Farewell<F> {

@@ -243,7 +243,7 @@ async fn probe_that_first_needs_the_token_of_another_key_ends_the_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn outage_of_one_endpoint_is_none_of_an_endpoint_that_was_not_asked() {
+async fn outage_of_one_endpoint_begins_none_at_another() {
     let subjects = CredentialsPool::new(|_: &u64| {
         let asks = Arc::new(|| Err(TokenError::transient("503")));
         let endpoint = "https://login.test";
