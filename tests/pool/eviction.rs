@@ -330,3 +330,24 @@ async fn spent_refresh_token_is_not_sent_again_after_an_eviction() {
     users.assert_no_reuse();
     assert_eq!(users.server.counters().refresh_token_requests, asked);
 }
+
+#[tokio::test(start_paused = true)]
+async fn refresh_token_with_an_unknown_outcome_is_not_evicted() {
+    struct Silent;
+    impl TokenSource for Silent {
+        async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
+            renewal.refresh_token().map(drop)?;
+            Err(TokenError::ambiguous("no answer"))
+        }
+        fn info(&self) -> SourceInfo {
+            SourceInfo::new().refresh_token("configured")
+        }
+    }
+    let pool = CredentialsPool::builder(|_: &u64| Credentials::builder(Silent));
+    let pool = pool.capacity(1).build();
+    assert!(pool.get(&0).unwrap().tokens().await.unwrap_err().is_ambiguous());
+    for key in 1..5 {
+        pool.get(&key).unwrap();
+    }
+    assert!(pool.status(&0).is_some_and(|status| status.error.is_some()));
+}
