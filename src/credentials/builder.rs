@@ -209,7 +209,7 @@ impl CredentialsBuilder {
     #[cfg(feature = "pool")]
     pub(crate) fn build_for(mut self, common: &Arc<Common>, name: String) -> Credentials {
         let id = Credentials::new_id();
-        let (member, source) = Member::new(common, id, &name, self.source, &self.policy.clock);
+        let (member, source) = Member::new(common, id, &name, self.source);
         (self.source, self.name) = (source, name);
         self.build_as(Some(Box::new(member)))
     }

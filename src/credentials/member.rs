@@ -35,6 +35,8 @@ pub(crate) struct Member {
 
 /// The part of a pool that its members share.
 pub(crate) struct Common {
+    /// The pool's. Those of the members need not agree with each other.
+    clock: Arc<dyn Clock>,
     /// One for each refresh in flight, first come, first served.
     permits: Arc<Semaphore>,
     endpoints: Lock<HashMap<String, Arc<Endpoint>>>,
@@ -66,7 +68,6 @@ impl Member {
         id: u64,
         name: &str,
         source: BoxTokenSource,
-        clock: &Arc<dyn Clock>,
     ) -> (Self, BoxTokenSource) {
         let member = Self {
             id,
@@ -83,7 +84,6 @@ impl Member {
                 name: Arc::clone(&member.name),
                 common: Arc::clone(common),
                 endpoint: Arc::clone(endpoint),
-                clock: Arc::clone(clock),
             }),
             None => source,
         };
@@ -95,19 +95,18 @@ impl Member {
     /// # Errors
     ///
     /// If the token endpoint fails for other members.
-    pub(super) fn admit_at_once(
-        &self,
-        now: Timestamp,
-        timeout: Duration,
-    ) -> Result<Option<Admission>, TokenError> {
+    pub(super) fn admit_at_once(&self, timeout: Duration) -> Result<Option<Admission>, TokenError> {
         // The refresh that waits for this one may hold the last permit.
         let is_nested = FetchedFor::current().is_some_and(|fetched_for| fetched_for.is_nested());
         if is_nested {
-            return self.admission(None, now, timeout).map(Some);
+            return self.admission(None, timeout).map(Some);
         }
         match Arc::clone(&self.common.permits).try_acquire_owned() {
-            Ok(permit) => self.admission(Some(permit), now, timeout).map(Some),
-            Err(_) => self.endpoint.as_ref().map_or(Ok(None), |it| it.refuses(now).map(|()| None)),
+            Ok(permit) => self.admission(Some(permit), timeout).map(Some),
+            Err(_) => {
+                let refuses = |it: &Arc<Endpoint>| it.refuses(self.common.now()).map(|()| None);
+                self.endpoint.as_ref().map_or(Ok(None), refuses)
+            }
         }
     }
 
@@ -116,27 +115,22 @@ impl Member {
     /// # Errors
     ///
     /// If the token endpoint fails for other members.
-    pub(super) async fn admit(
-        &self,
-        now: impl Fn() -> Timestamp,
-        timeout: Duration,
-    ) -> Result<Admission, TokenError> {
+    pub(super) async fn admit(&self, timeout: Duration) -> Result<Admission, TokenError> {
         let permit = pin!(Arc::clone(&self.common.permits).acquire_owned());
         let permit = match select(permit, pin!(self.needed.notified())).await {
             // The semaphore is never closed.
             Either::Left((permit, _)) => permit.ok(),
             Either::Right(_) => None,
         };
-        self.admission(permit, now(), timeout)
+        self.admission(permit, timeout)
     }
 
     fn admission(
         &self,
         permit: Option<OwnedSemaphorePermit>,
-        now: Timestamp,
         timeout: Duration,
     ) -> Result<Admission, TokenError> {
-        let admit = |endpoint: &Arc<Endpoint>| endpoint.admit(now, self.id, timeout);
+        let admit = |endpoint: &Arc<Endpoint>| endpoint.admit(self.common.now(), self.id, timeout);
         Ok(Admission { permit, _admitted: self.endpoint.as_ref().map(admit).transpose()? })
     }
 
@@ -160,12 +154,17 @@ impl Member {
 }
 
 impl Common {
-    pub(crate) fn new(refreshes: usize) -> Self {
+    pub(crate) fn new(refreshes: usize, clock: Arc<dyn Clock>) -> Self {
         Self {
+            clock,
             permits: Arc::new(Semaphore::new(refreshes.clamp(1, Semaphore::MAX_PERMITS))),
             endpoints: Lock::default(),
             events: OnceLock::new(),
         }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     fn endpoint(&self, origin: String) -> Arc<Endpoint> {
@@ -208,13 +207,13 @@ struct Reporting {
     name: Arc<str>,
     common: Arc<Common>,
     endpoint: Arc<Endpoint>,
-    clock: Arc<dyn Clock>,
 }
 
 impl TokenSource for Reporting {
     async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
         let result = self.source.fetch(renewal).await;
-        if let Some(change) = self.endpoint.report(self.clock.now(), self.id, &self.name, &result) {
+        if let Some(change) = self.endpoint.report(self.common.now(), self.id, &self.name, &result)
+        {
             let endpoint = self.endpoint.origin().into();
             let event = match change {
                 Change::Began(error) => Event::OutageStarted { endpoint, error },

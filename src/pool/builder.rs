@@ -74,7 +74,7 @@ impl<K: PoolKey> CredentialsPoolBuilder<K> {
         self
     }
 
-    /// Sets the clock that measures idle times. The default is the clock of the operating system.
+    /// Sets the clock that measures idle times and the pauses of an outage. The default is the clock of the operating system.
     ///
     /// The clock of the credentials is set in the closure.
     pub fn clock(mut self, clock: impl Clock) -> Self {

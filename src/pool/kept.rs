@@ -1,6 +1,7 @@
 //! The credentials that a pool keeps.
 
-use std::hash::RandomState;
+use std::cell::RefCell;
+use std::hash::{BuildHasher as _, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,9 +27,9 @@ use crate::error::TokenError;
 ///   their part of the map, which a clone of them would need, so that nothing gets hold of them meanwhile.
 pub(super) struct Kept<K> {
     map: Cache<K, Credentials, UnitWeighter, RandomState, Keep>,
+    hasher: RandomState,
     make: Make<K>,
     limits: Limits,
-    clock: Arc<dyn Clock>,
     common: Arc<Common>,
     /// When idle keys are looked for, in milliseconds of the monotonic clock.
     next_sweep: AtomicU64,
@@ -46,13 +47,14 @@ impl<K: PoolKey> Kept<K> {
             .weight_capacity(weight(capacity))
             .build()
             .expect("the options are complete");
-        let map = Cache::with_options(options, UnitWeighter, RandomState::new(), Keep);
-        let common = Arc::new(Common::new(refreshes));
-        Self { map, make, limits, clock, common, next_sweep: AtomicU64::new(0) }
+        let hasher = RandomState::new();
+        let map = Cache::with_options(options, UnitWeighter, hasher.clone(), Keep);
+        let common = Arc::new(Common::new(refreshes, clock));
+        Self { map, hasher, make, limits, common, next_sweep: AtomicU64::new(0) }
     }
 
     pub(super) fn get(self: &Arc<Self>, key: &K) -> Result<Credentials, TokenError> {
-        let now = self.clock.now();
+        let now = self.common.now();
         let credentials = match self.map.get(key) {
             Some(credentials) => credentials,
             None => self.make(key, now)?,
@@ -96,7 +98,7 @@ impl<K: PoolKey> Kept<K> {
     }
 
     pub(super) fn outages(&self) -> Vec<OutageStatus> {
-        let now = self.clock.now();
+        let now = self.common.now();
         let endpoints = self.common.endpoints();
         let outages = endpoints.iter().filter_map(|endpoint| {
             let (error, next_probe) = endpoint.outage(now)?;
@@ -112,9 +114,12 @@ impl<K: PoolKey> Kept<K> {
                 "the key has an empty name, so that it belongs to no user: do not ask for it, or name it in `PoolKey::name`",
             ));
         }
-        let credentials = match self.map.get_value_or_guard(key, Some(PATIENCE)) {
+        // A closure that asks for its own key would wait for itself.
+        let patience = if self.makes(key) { Duration::ZERO } else { PATIENCE };
+        let credentials = match self.map.get_value_or_guard(key, Some(patience)) {
             GuardResult::Value(credentials) => return Ok(credentials),
             GuardResult::Guard(place) => {
+                let _making = Making::begin(self.mark(key));
                 let credentials = (self.make)(key)?.build_for(&self.common, name.into_owned());
                 // It is refused only if the key has been removed meanwhile, and only credentials are.
                 let _ = place.insert(credentials.clone());
@@ -128,6 +133,16 @@ impl<K: PoolKey> Kept<K> {
         };
         self.make_room(now);
         Ok(credentials)
+    }
+
+    /// Returns whether this thread makes the credentials of the key.
+    fn makes(&self, key: &K) -> bool {
+        let mark = self.mark(key);
+        MAKING.with_borrow(|making| making.contains(&mark))
+    }
+
+    fn mark(&self, key: &K) -> (usize, u64) {
+        (std::ptr::from_ref(self).addr(), self.hasher.hash_one(key))
     }
 
     /// Raises the capacity of the map for a while if it is full of credentials that must stay. Otherwise each new key would look at
@@ -145,7 +160,7 @@ impl<K: PoolKey> Kept<K> {
 
     /// Evicts the idle keys, if it is time to look for them.
     fn tidy(&self) {
-        let now = self.clock.now();
+        let now = self.common.now();
         if self.is_sweep_due(now) {
             self.sweep(now);
         }
@@ -176,6 +191,27 @@ impl<K: PoolKey> Kept<K> {
             self.map.set_capacity(capacity);
             self.make_room(now);
         }
+    }
+}
+
+thread_local! {
+    /// The keys whose closures run on this thread, by their pool and their hash.
+    static MAKING: RefCell<Vec<(usize, u64)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Marks a key whose closure runs on this thread.
+struct Making;
+
+impl Making {
+    fn begin(mark: (usize, u64)) -> Self {
+        MAKING.with_borrow_mut(|making| making.push(mark));
+        Self
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        MAKING.with_borrow_mut(Vec::pop);
     }
 }
 

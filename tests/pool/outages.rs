@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use tokio::time::advance;
-use tower_refresh::testing::Fault;
+use tower_refresh::testing::{Fault, TokioClock};
 use tower_refresh::{
-    Clock, Credentials, CredentialsPool, Event, Renewal, SourceInfo, Timestamp, TokenError,
-    TokenSet, TokenSource,
+    Clock, Credentials, CredentialsPool, Event, MakeCredentials, PoolKey, Renewal, SourceInfo,
+    Timestamp, TokenError, TokenSet, TokenSource,
 };
 
 use crate::harness::{HOUR, MINUTE, SECOND, policy};
@@ -19,7 +19,15 @@ fn pool(users: &Users) -> CredentialsPool<String> {
     let users = users.clone();
     CredentialsPool::builder(move |user: &String| users.stored(user))
         .concurrent_refreshes(8)
+        .clock(TokioClock::new())
         .build()
+}
+
+/// A pool whose pauses follow tokio's paused clock.
+fn paused<K: PoolKey, M: MakeCredentials>(
+    make: impl Fn(&K) -> M + Send + Sync + 'static,
+) -> CredentialsPool<K> {
+    CredentialsPool::builder(make).clock(TokioClock::new()).build()
 }
 
 async fn ask_all(pool: &CredentialsPool<String>, users: &[String]) -> usize {
@@ -109,7 +117,7 @@ async fn other_token_endpoints_are_asked_during_an_outage() {
             SourceInfo::new().token_endpoint(self.1)
         }
     }
-    let pool = CredentialsPool::new(|key: &u64| {
+    let pool = paused(|key: &u64| {
         match key % 2 {
             0 => Credentials::builder(At(
                 |_: Renewal| async { Err::<TokenSet, _>(TokenError::transient("503")) },
@@ -219,7 +227,7 @@ async fn probe_that_first_needs_the_token_of_another_key_ends_the_outage() {
     // One pool: the keys below 100 are the users, and the others exchange their tokens.
     let itself: Arc<OnceLock<CredentialsPool<u64>>> = Arc::default();
     let inner = Arc::clone(&itself);
-    let pool = CredentialsPool::new(move |key: &u64| {
+    let pool = paused(move |key: &u64| {
         let subject = match *key {
             0..100 => None,
             key => Some(inner.get().unwrap().get(&(key - 100))?),
@@ -244,13 +252,13 @@ async fn probe_that_first_needs_the_token_of_another_key_ends_the_outage() {
 
 #[tokio::test(start_paused = true)]
 async fn outage_of_one_endpoint_begins_none_at_another() {
-    let subjects = CredentialsPool::new(|_: &u64| {
+    let subjects = paused(|_: &u64| {
         let asks = Arc::new(|| Err(TokenError::transient("503")));
         let endpoint = "https://login.test";
         Credentials::builder(Exchange { subject: None, endpoint, asks }).policy(policy())
     });
     let of = subjects.clone();
-    let pool = CredentialsPool::new(move |key: &u64| {
+    let pool = paused(move |key: &u64| {
         let (subject, endpoint) = (Some(of.get(key)?), "https://exchange.test");
         let asks = Arc::new(issue);
         Ok(Credentials::builder(Exchange { subject, endpoint, asks }).policy(policy()))
@@ -270,7 +278,7 @@ async fn two_keys_that_were_evicted_and_made_anew_are_two_keys() {
     let users = Users::new();
     let make = users.clone();
     let pool = CredentialsPool::builder(move |user: &String| make.stored(user));
-    let pool = pool.capacity(1).build();
+    let pool = pool.capacity(1).clock(TokioClock::new()).build();
     users.server.token_faults().always(Fault::unavailable());
     for user in names(2).iter().cycle().take(10) {
         assert!(pool.get(user).unwrap().tokens().await.is_err());
@@ -372,7 +380,7 @@ async fn many_keys_with_an_endpoint_each_are_made() {
         }
         Credentials::builder(Tenant(*tenant))
     });
-    let pool = pool.capacity(50_000).build();
+    let pool = pool.capacity(50_000).clock(TokioClock::new()).build();
     for tenant in 0..20_000 {
         pool.get(&tenant).unwrap();
     }
@@ -397,7 +405,7 @@ async fn probe_that_panics_is_followed_by_another_at_once() {
     let is_up = Arc::new(AtomicBool::new(false));
     // One clock for all keys.
     let (of_source, policy) = (Arc::clone(&is_up), policy());
-    let pool = CredentialsPool::new(move |key: &u64| {
+    let pool = paused(move |key: &u64| {
         let (key, is_up) = (*key, Arc::clone(&of_source));
         let asks: Arc<dyn Fn() -> _ + Send + Sync> = Arc::new(move || {
             assert_ne!(key, 100, "a bug of the source");
