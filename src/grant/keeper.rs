@@ -141,7 +141,7 @@ impl Keeper {
     /// Returns whether there is nothing to save.
     #[cfg(feature = "pool")]
     pub(crate) fn is_saved(&self) -> bool {
-        self.with(|ledger| ledger.unsaved.is_none() && ledger.not_made.is_none())
+        self.store.is_none() || self.with(|ledger| ledger.unsaved.is_none() && ledger.not_made.is_none())
     }
 
     /// Returns whether nothing would be lost with the ledger: the store has it, or the source can begin anew.

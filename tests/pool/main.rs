@@ -20,6 +20,8 @@ mod keyed;
 #[cfg(feature = "full")]
 mod limits;
 #[cfg(feature = "full")]
+mod on_behalf;
+#[cfg(feature = "full")]
 mod outages;
 #[cfg(feature = "full")]
 mod users;
