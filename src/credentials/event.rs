@@ -138,44 +138,45 @@ pub enum Event {
 pub(super) const CAPACITY: usize = 64;
 
 impl Event {
-    /// Logs the event.
+    /// Logs the event, with the key of the credentials in their pool.
     ///
     /// The subscriber and the `Display` of a source's error are code of others. Their panic must not leave a flight or a log-in
     /// without its task.
-    pub(super) fn trace(&self) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.log()));
+    pub(super) fn trace(&self, key: Option<&str>) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.log(key)));
     }
 
     #[cfg_attr(
         not(feature = "tracing"),
         allow(unused_variables, reason = "the macros expand to nothing")
     )]
-    fn log(&self) {
+    fn log(&self, key: Option<&str>) {
         match self {
             // The outage has been logged once.
             Self::RefreshFailed { error, .. } if error.is_of_outage() => {
-                trace::debug!(%error, "refresh not tried")
+                trace::debug!(key, %error, "refresh not tried")
             }
             Self::RefreshFailed { error, retry_in } => {
-                trace::warning!(%error, ?retry_in, "refresh failed")
+                trace::warning!(key, %error, ?retry_in, "refresh failed")
             }
             Self::OutageStarted { endpoint, error } => trace::warning!(
                 %endpoint, %error,
                 "the token endpoint fails for several credentials, and is asked by one at a time"
             ),
-            Self::RefreshLost => trace::warning!("refresh lost"),
+            Self::RefreshLost => trace::warning!(key, "refresh lost"),
             Self::ExpiredOnArrival { reason } => {
-                trace::warning!(reason, "token expired on arrival")
+                trace::warning!(key, reason, "token expired on arrival")
             }
-            Self::Unsaved { error } => trace::warning!(%error, "token set not saved"),
+            Self::Unsaved { error } => trace::warning!(key, %error, "token set not saved"),
             Self::OutcomeUnknown { error } => {
-                trace::warning!(%error, "outcome of a refresh unknown")
+                trace::warning!(key, %error, "outcome of a refresh unknown")
             }
             Self::RejectionBackoffStarted { duration } => trace::warning!(
+                key,
                 ?duration,
                 "token rejected again right after a refresh; rejections by this target start no refresh meanwhile"
             ),
-            _ => trace::debug!(event = ?self, "credentials"),
+            _ => trace::debug!(key, event = ?self, "credentials"),
         }
     }
 }

@@ -272,7 +272,7 @@ impl Credentials {
         }
         // Last: a `tracing` subscriber is code of others, and may be slow.
         for event in news {
-            event.trace();
+            event.trace(self.key());
         }
         decided
     }
@@ -307,8 +307,13 @@ impl Credentials {
     // ===== for flights =====
 
     pub(super) fn report(&self, event: Event) {
-        event.trace();
+        event.trace(self.key());
         self.send(&event);
+    }
+
+    /// Returns the name of the key, if the credentials belong to a pool.
+    fn key(&self) -> Option<&str> {
+        self.shared.member.as_deref().map(Member::name)
     }
 
     /// Sends an event to the subscribers, if there are any.

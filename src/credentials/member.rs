@@ -139,6 +139,10 @@ impl Member {
         self.needed.notify_one();
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn send(&self, event: &Event) {
         self.common.send(&self.name, event);
     }
@@ -219,7 +223,7 @@ impl TokenSource for Reporting {
                 Change::Began(error) => Event::OutageStarted { endpoint, error },
                 Change::Ended => Event::OutageEnded { endpoint },
             };
-            event.trace();
+            event.trace(Some(&self.name));
             self.common.send(&self.name, &event);
         }
         result

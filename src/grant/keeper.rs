@@ -48,6 +48,10 @@ pub(crate) struct Keeper {
     /// The refresh token of the source, which is not asked under the lock of a pool: it may use the pool.
     #[cfg(feature = "pool")]
     configured: Option<RefreshToken>,
+    /// True if a log-out leaves the source nothing to send. A source that does not name its endpoint may have a refresh token of its
+    /// own, which a log-out ends.
+    #[cfg(feature = "pool")]
+    has_nothing_to_end: bool,
     ledger: Lock<Ledger>,
 }
 
@@ -122,9 +126,13 @@ impl Keeper {
         leeway: Leeway,
         clock: Arc<dyn Clock>,
     ) -> Self {
+        #[cfg(feature = "pool")]
+        let info = source.info();
         Self {
             #[cfg(feature = "pool")]
-            configured: source.info().refresh_token,
+            has_nothing_to_end: info.token_endpoint.is_some() && info.refresh_token.is_none(),
+            #[cfg(feature = "pool")]
+            configured: info.refresh_token,
             source,
             store,
             leeway,
@@ -141,7 +149,8 @@ impl Keeper {
     /// Returns whether there is nothing to save.
     #[cfg(feature = "pool")]
     pub(crate) fn is_saved(&self) -> bool {
-        self.store.is_none() || self.with(|ledger| ledger.unsaved.is_none() && ledger.not_made.is_none())
+        let is_saved = |ledger: &mut Ledger| ledger.unsaved.is_none() && ledger.not_made.is_none();
+        self.store.is_none() || self.with(is_saved)
     }
 
     /// Returns whether nothing would be lost with the ledger: the store has it, or the source can begin anew.
@@ -161,7 +170,8 @@ impl Keeper {
                     configured.is_none_or(|configured| record.fate(configured) != Fate::Superseded)
                 }
             };
-            is_configured && record.sent.is_none() && !ledger.has_logged
+            let is_over = record.is_logged_out && self.has_nothing_to_end;
+            is_configured && record.sent.is_none() && (!ledger.has_logged || is_over)
         })
     }
 

@@ -135,6 +135,29 @@ async fn log_in_and_log_out_without_a_store_are_not_evicted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn users_without_a_store_are_evicted_after_their_log_out() {
+    let (users, clock) = (Users::new(), ManualClock::new());
+    let make = users.clone();
+    let pool = CredentialsPool::builder(move |_: &String| make.logged_out());
+    let pool = pool.clock(clock.clone()).build();
+    for user in names(50) {
+        pool.log_in(&user, users.server.issue()).await.unwrap();
+    }
+    clock.advance(2 * HOUR);
+    assert_eq!(pool.len(), 50);
+
+    for user in &names(50)[..40] {
+        pool.log_out(user).await.unwrap();
+    }
+    clock.advance(2 * HOUR);
+    assert_eq!(pool.len(), 10);
+    let error = pool.get(&names(1)[0]).unwrap().tokens().await.unwrap_err();
+    assert!(error.is_denied());
+    assert!(pool.get(&names(50)[49]).unwrap().current().is_some());
+    assert_eq!(users.server.counters().token_requests, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn idle_keys_are_evicted_and_used_ones_are_kept() {
     let (users, clock) = (Users::new(), ManualClock::new());
     let pool = CredentialsPool::builder(move |user: &String| users.stored(user));

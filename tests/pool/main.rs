@@ -20,6 +20,9 @@ mod keyed;
 #[cfg(feature = "full")]
 mod limits;
 #[cfg(feature = "full")]
+#[path = "../harness/log.rs"]
+mod log;
+#[cfg(feature = "full")]
 mod on_behalf;
 #[cfg(feature = "full")]
 mod outages;

@@ -11,8 +11,10 @@ use tower_refresh::{
     Clock, Credentials, CredentialsPool, Event, MakeCredentials, PoolKey, Renewal, SourceInfo,
     Timestamp, TokenError, TokenSet, TokenSource,
 };
+use tracing::Level;
 
 use crate::harness::{HOUR, MINUTE, SECOND, policy};
+use crate::log::Log;
 use crate::users::{Users, names};
 
 fn pool(users: &Users) -> CredentialsPool<String> {
@@ -69,6 +71,36 @@ async fn thousand_users_cost_an_endpoint_that_fails_one_request_at_a_time() {
     assert!(waited <= 11 * SECOND, "{waited:?}");
     assert!(pool.pool_status().outages.is_empty());
     users.assert_no_reuse();
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_refreshes_without_a_store_leave_nothing_to_save() {
+    let users = Users::new();
+    let make = users.clone();
+    let pool = CredentialsPool::builder(move |_: &String| make.logged_out()).build();
+    for user in names(3) {
+        let tokens = users.server.issue();
+        users.server.revoke_refresh_token(tokens.refresh_token().unwrap().expose_secret());
+        pool.log_in(&user, tokens).await.unwrap();
+        assert!(pool.get(&user).unwrap().refresh().await.unwrap_err().is_denied());
+    }
+    let status = pool.pool_status();
+    assert_eq!((status.denied, status.unsaved), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn log_lines_of_a_pool_have_the_key_of_the_user() {
+    let log = Log::start(Level::WARN);
+    let users = Users::new();
+    let pool = pool(&users);
+    users.server.token_faults().always(Fault::unavailable());
+    assert_eq!(ask_all(&pool, &names(3)).await, 0);
+    let lines = log.take();
+    for key in names(3) {
+        let is_about = |line: &&str| line.contains(&format!("key=\"{key}\""));
+        let line = lines.lines().filter(|line| line.contains("refresh failed")).find(is_about);
+        assert!(line.is_some(), "{lines}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

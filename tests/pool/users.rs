@@ -56,6 +56,13 @@ impl Users {
         Credentials::builder(source).policy(self.policy.clone()).store(store)
     }
 
+    /// Returns the builder of the credentials of a user who has yet to log in, without a store.
+    pub fn logged_out(&self) -> CredentialsBuilder {
+        let endpoint = TokenEndpoint::new(self.server.token_service(), "https://auth.test/token");
+        let source = RefreshTokenGrant::new(endpoint.unwrap(), "");
+        Credentials::builder(source).policy(self.policy.clone())
+    }
+
     fn session(&self, user: &str) -> (RefreshTokenGrant, MemoryStore) {
         let mut sessions = self.sessions.lock().unwrap();
         let issue = || (self.server.issue_refresh_token(), MemoryStore::new());
