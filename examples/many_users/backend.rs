@@ -21,7 +21,7 @@ use tower_refresh::{
     BoxError, Credentials, CredentialsPool, PoolKey, PoolStatus, RefreshLayer, TokenError,
 };
 
-use crate::sessions::Sessions;
+use crate::storage::{Sessions, Storage};
 
 /// The state that the handlers share. Cloning it is cheap.
 #[derive(Clone)]
@@ -54,12 +54,17 @@ impl Backend {
         endpoint: TokenEndpoint,
         revocation: Revocation,
         api: &str,
+        Storage { sessions, tokens: store }: Storage,
     ) -> Result<Self, BoxError> {
         // The closure runs when a user is first needed. The refresh token comes with the log-in. Without a store, it is in memory
         // only, and all users log in again after a restart.
         let for_each = endpoint.clone();
-        let pool = CredentialsPool::builder(move |_: &User| {
-            Credentials::builder(RefreshTokenGrant::new(for_each.clone(), ""))
+        let pool = CredentialsPool::builder(move |user: &User| {
+            let builder = Credentials::builder(RefreshTokenGrant::new(for_each.clone(), ""));
+            Ok::<_, TokenError>(match &store {
+                Some(store) => builder.store(store.for_name(&*user.0)?),
+                None => builder,
+            })
         })
         .concurrent_refreshes(8)
         .build();
@@ -77,14 +82,7 @@ impl Backend {
                 .layer(layer)
                 .service(http),
         );
-        Ok(Self {
-            sessions: Sessions::default(),
-            endpoint,
-            revocation,
-            pool,
-            api: api.into(),
-            client,
-        })
+        Ok(Self { sessions, endpoint, revocation, pool, api: api.into(), client })
     }
 
     pub fn pool(&self) -> &CredentialsPool<User> {
@@ -117,7 +115,7 @@ impl Backend {
             _ => Ok(response),
         });
         if let Err(Failure::MustLogIn) = response {
-            self.sessions.end(&session.id);
+            self.sessions.end(&session.id).await?;
         }
         response
     }
@@ -141,13 +139,13 @@ async fn log_in(State(backend): State<Backend>, form: Bytes) -> Result<Response,
     // The authorization server has checked the name: it may be a key from here on.
     let user = User(Arc::from(&**name));
     backend.pool.log_in(&user, tokens).await?;
-    let id = backend.sessions.begin(user)?;
+    let id = backend.sessions.begin(user).await?;
     Ok((StatusCode::NO_CONTENT, set_cookie(&id, "")).into_response())
 }
 
 /// Logs the user out here, and revokes the tokens at the authorization server.
 async fn log_out(State(backend): State<Backend>, session: Session) -> Result<Response, Failure> {
-    backend.sessions.end(&session.id);
+    backend.sessions.end(&session.id).await?;
     // These may be in the store only. An error means that they cannot be revoked, or are of no use any more.
     let tokens = backend.pool.get(&session.user)?.tokens().await;
     // Before the revocation, so that no request has them refreshed meanwhile.
@@ -191,7 +189,7 @@ impl FromRequestParts<Backend> for Session {
 
     async fn from_request_parts(head: &mut Parts, backend: &Backend) -> Result<Self, Failure> {
         let id = cookie(&head.headers).ok_or(Failure::MustLogIn)?;
-        let user = backend.sessions.user(id).ok_or(Failure::MustLogIn)?;
+        let user = backend.sessions.user(id).await?.ok_or(Failure::MustLogIn)?;
         Ok(Self { id: id.to_owned(), user })
     }
 }

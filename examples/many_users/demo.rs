@@ -30,7 +30,7 @@ pub async fn run(
     server: &AuthorizationServer,
     origin: &str,
     pool: &CredentialsPool<User>,
-) -> Result<Figures, BoxError> {
+) -> Result<Shown, BoxError> {
     let mut events = pool.subscribe();
     let mut figures = Figures::default();
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
@@ -50,7 +50,7 @@ pub async fn run(
     figures.promise(without == StatusCode::UNAUTHORIZED, "a request without a session is refused");
 
     // Each user's own mail, from here on.
-    let owners = all_succeed(&browsers).await?;
+    let mut owners = all_succeed(&browsers).await?;
     let different: BTreeSet<_> = owners.iter().collect();
     figures.check_equal("users that see mail of their own", different.len(), USERS);
 
@@ -87,6 +87,7 @@ pub async fn run(
     // ===== one user logs out =====
     let tokens = pool.get(&User(name(0).into()))?.current().ok_or("broken: no tokens")?;
     let left = browsers.remove(0);
+    owners.remove(0);
     let status = left.post("/logout", String::new()).await?.status;
     figures.promise(status == StatusCode::NO_CONTENT, "a user can log out");
     let refresh_token = tokens.refresh_token().map(|token| token.expose_secret());
@@ -95,7 +96,7 @@ pub async fn run(
     figures.promise(is_revoked, "the tokens of a user who logs out are revoked");
     let status = left.mail().await?.status;
     figures.promise(status == StatusCode::UNAUTHORIZED, "a cookie ends with its session");
-    let same = all_succeed(&browsers).await? == owners[1..];
+    let same = all_succeed(&browsers).await? == owners;
     figures.promise(same, "the log-out of one user ends no other session");
 
     // ===== one user's refresh token is revoked at the server =====
@@ -119,13 +120,36 @@ pub async fn run(
         again && new.status == StatusCode::OK && !owners.contains(&new.body),
         "after a new log-in, requests succeed",
     );
+    owners[0] = new.body;
 
     let counters = server.counters();
     let reuses = count(counters.refresh_token_reuses + counters.families_revoked);
     figures.check_equal("refresh tokens that were sent twice", reuses, 0);
     let at_once = count(counters.max_concurrent_token_requests);
     figures.check("token requests in flight at once", at_once, at_once <= 8);
-    Ok(figures)
+    Ok(Shown { browsers, owners, figures })
+}
+
+/// The browsers that are still logged in, whose mail each has seen, and the figures.
+pub struct Shown {
+    browsers: Vec<Browser>,
+    owners: Vec<Bytes>,
+    figures: Figures,
+}
+
+impl Shown {
+    /// Continues after the backend was started again, with the same storage.
+    pub async fn after_a_restart(&mut self, origin: &str) -> Result<(), BoxError> {
+        self.browsers.iter_mut().for_each(|browser| browser.origin = origin.into());
+        let same = all_succeed(&self.browsers).await? == self.owners;
+        self.figures.promise(same, "each user sees the same mail after a restart");
+        self.figures.check_equal("sessions that survived a restart", self.owners.len(), USERS - 1);
+        Ok(())
+    }
+
+    pub fn report(self) -> Result<(), BoxError> {
+        self.figures.report()
+    }
 }
 
 /// Sends several requests for each user at once, and returns whose mail each user has seen.
@@ -250,7 +274,7 @@ impl Browser {
 
 /// The figures, and the promises that were broken.
 #[derive(Default)]
-pub struct Figures {
+struct Figures {
     rows: Vec<(&'static str, usize)>,
     broken: Vec<&'static str>,
 }
@@ -271,7 +295,7 @@ impl Figures {
         }
     }
 
-    pub fn report(self) -> Result<(), BoxError> {
+    fn report(self) -> Result<(), BoxError> {
         for (what, figure) in self.rows {
             println!("{what:<48}{figure:>6}");
         }

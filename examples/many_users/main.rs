@@ -1,8 +1,12 @@
 //! A web backend that calls an API for many users, each with a refresh token of their own.
 //!
 //! ```text
-//! cargo run --example many_users --features axum,hyper-util,pool,serde,store,testing
+//! cargo run --example many_users --features axum,hyper-util,pool,postgres,serde,testing
+//! cargo run --example many_users --features axum,hyper-util,pool,postgres,serde,testing -- --postgres postgres://user@127.0.0.1/db
 //! ```
+//!
+//! Sessions and tokens are in memory, or in PostgreSQL with `--postgres`. Then the backend is also started again, and no user logs in
+//! again.
 //!
 //! [`backend`] is the part to copy: axum, sessions by cookie, log-in, log-out with revocation, `/health`, and one client for all users
 //! that attaches the token of the session's user. [`demo`] is 50 browsers. They log in and send requests while all access tokens
@@ -17,7 +21,10 @@
 
 mod backend;
 mod demo;
-mod sessions;
+mod storage;
+
+use std::future::IntoFuture as _;
+use std::io;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -25,17 +32,25 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tower_refresh::BoxError;
+use tokio::task::JoinHandle;
 use tower_refresh::oauth2::{ClientAuth, Revocation, TokenEndpoint};
 use tower_refresh::testing::AuthorizationServer;
+use tower_refresh::{BoxError, CredentialsPool};
 use tracing::Level;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, User};
 use crate::demo::{PASSWORD, USERS, name};
+use crate::storage::Storage;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     tracing_subscriber::fmt().with_max_level(Level::ERROR).init();
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let storage = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Storage::in_memory(),
+        ["--postgres", url] => Storage::in_postgres(url).await?,
+        _ => return Err("usage: many_users [--postgres URL]".into()),
+    };
 
     // A server for this example: a token endpoint, a revocation endpoint, and an API.
     let server = (0..USERS)
@@ -44,30 +59,51 @@ async fn main() -> Result<(), BoxError> {
         .build();
     let serving = server.serve().await?;
 
-    // ===== the backend =====
-    let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    let endpoint = TokenEndpoint::new(http, serving.url("/token"))?
-        .client_auth(ClientAuth::basic("many-users", "s3cr3t"));
-    let revocation = Revocation::new(endpoint.clone().with_url(&serving.url("/revoke"))?);
-    let backend = Backend::new(endpoint, revocation, &serving.origin())?;
-    let pool = backend.pool().clone();
+    let start = async || {
+        let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let endpoint = TokenEndpoint::new(http, serving.url("/token"))?
+            .client_auth(ClientAuth::basic("many-users", "s3cr3t"));
+        let revocation = Revocation::new(endpoint.clone().with_url(serving.url("/revoke"))?);
+        let backend = Backend::new(endpoint, revocation, &serving.origin(), storage.clone())?;
+        Running::start(backend).await
+    };
+    let backend = start().await?;
+    let mut shown = demo::run(&server, &backend.origin, &backend.pool).await?;
+    backend.stop().await?;
+    if storage.tokens.is_some() {
+        let backend = start().await?;
+        shown.after_a_restart(&backend.origin).await?;
+        backend.stop().await?;
+    }
+    shown.report()
+}
 
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let origin = format!("http://{}", listener.local_addr()?);
-    let (stop, stopped) = oneshot::channel::<()>();
-    let serve = axum::serve(listener, backend.routes())
-        // A real program waits for `tokio::signal::ctrl_c` or SIGTERM.
-        .with_graceful_shutdown(async { drop(stopped.await) });
-    let at_the_end = pool.clone();
-    let backend = tokio::spawn(async move {
-        let served = serve.await;
+/// The backend on a port of loopback.
+struct Running {
+    origin: String,
+    pool: CredentialsPool<User>,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    async fn start(backend: Backend) -> Result<Self, BoxError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let origin = format!("http://{}", listener.local_addr()?);
+        let pool = backend.pool().clone();
+        let (stop, stopped) = oneshot::channel();
+        let serve = axum::serve(listener, backend.routes())
+            // A real program waits for `tokio::signal::ctrl_c` or SIGTERM.
+            .with_graceful_shutdown(async { drop(stopped.await) });
+        let served = tokio::spawn(serve.into_future());
+        Ok(Self { origin, pool, stop, served })
+    }
+
+    async fn stop(self) -> Result<(), BoxError> {
+        drop(self.stop);
+        self.served.await??;
         // The requests have ended, but a refresh may be in flight. Its response is the only copy of the next refresh token.
-        let flushed = at_the_end.flush().await;
-        served.map_err(BoxError::from).and(flushed.map_err(BoxError::from))
-    });
-
-    let figures = demo::run(&server, &origin, &pool).await?;
-    drop(stop);
-    backend.await??;
-    figures.report()
+        self.pool.flush().await?;
+        Ok(())
+    }
 }
