@@ -161,7 +161,7 @@ impl Event {
             }
             Self::OutageStarted { endpoint, error } => trace::warning!(
                 %endpoint, %error,
-                "the token endpoint fails for several credentials, and is asked by one at a time"
+                "the token endpoint fails for several credentials or has asked for a pause, and is asked for one at a time"
             ),
             Self::RefreshLost => trace::warning!(key, "refresh lost"),
             Self::ExpiredOnArrival { reason } => {

@@ -188,7 +188,7 @@ impl Outage {
 
 fn refusal(origin: &str, error: &TokenError, next: Duration) -> TokenError {
     let message = format!(
-        "{origin} fails for several credentials, and is asked by one of them at a time: {}",
+        "{origin} fails for several credentials or has asked for a pause, and is asked for one of them at a time: {}",
         error.get_ref()
     );
     TokenError::unsent(message).with_retry_after(next).of_outage()
