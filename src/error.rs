@@ -106,6 +106,8 @@ struct Inner {
     is_session_over: bool,
     /// True if nothing was asked, because the token endpoint fails for other credentials.
     is_of_outage: bool,
+    /// True if it is about a source that this source has asked first, and not about the token endpoint.
+    is_of_other_source: bool,
 }
 
 /// The kind of a [`TokenError`], for a `match`.
@@ -221,6 +223,7 @@ impl TokenError {
                 is_unsent: false,
                 is_session_over: false,
                 is_of_outage: false,
+                is_of_other_source: false,
             }),
             next: None,
         }
@@ -292,6 +295,17 @@ impl TokenError {
 
     pub(crate) fn is_of_outage(&self) -> bool {
         self.inner.is_of_outage
+    }
+
+    /// Notes that it is about a source that this source has asked first. The token endpoint was not asked.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn of_other_source(mut self) -> Self {
+        self.edit().is_of_other_source = true;
+        self
+    }
+
+    pub(crate) fn is_of_other_source(&self) -> bool {
+        self.inner.is_of_other_source
     }
 
     /// Marks the session of the request as ended.

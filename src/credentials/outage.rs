@@ -121,7 +121,7 @@ impl Endpoint {
         let Health { failed, outage, dice } = &mut *health;
         let error = match result {
             // The token of other credentials was needed first, and this endpoint was not asked.
-            Err(error) if error.is_of_outage() => return None,
+            Err(error) if error.is_of_outage() || error.is_of_other_source() => return None,
             Err(error) if error.is_transient() || error.is_ambiguous() => error,
             // Without a code it may be an error of the source itself, and not an answer of the endpoint.
             Err(error) if error.code().is_none() => return None,

@@ -173,7 +173,7 @@ struct NoToken {
 impl NoToken {
     /// Kind, code and all else are those of the source's error.
     fn wrap(error: TokenError, what: String) -> TokenError {
-        error.clone().wrapped_as(Self { what, error })
+        error.clone().wrapped_as(Self { what, error }).of_other_source()
     }
 }
 
