@@ -52,6 +52,8 @@ pub(crate) struct Keeper {
     /// own, which a log-out ends.
     #[cfg(feature = "pool")]
     has_nothing_to_end: bool,
+    #[cfg(feature = "pool")]
+    sends_no_refresh_token: bool,
     ledger: Lock<Ledger>,
 }
 
@@ -132,6 +134,8 @@ impl Keeper {
             #[cfg(feature = "pool")]
             has_nothing_to_end: info.token_endpoint.is_some() && info.refresh_token.is_none(),
             #[cfg(feature = "pool")]
+            sends_no_refresh_token: info.sends_no_refresh_token,
+            #[cfg(feature = "pool")]
             configured: info.refresh_token,
             source,
             store,
@@ -162,6 +166,10 @@ impl Keeper {
         let configured = self.configured.as_ref();
         self.with(|ledger| {
             let Some(record) = &ledger.record else { return true };
+            if self.sends_no_refresh_token {
+                // It asks with a proof of its own, also after a log-out.
+                return !ledger.has_logged_in;
+            }
             let is_configured = match record.refresh_token() {
                 Some(token) => configured
                     .is_some_and(|configured| configured.expose_secret() == token.expose_secret()),

@@ -28,6 +28,8 @@ pub(super) struct Ledger {
     pub(super) reported: Option<WriteId>,
     /// True if the application has logged in or out in this process, so that the configured refresh token is out of date.
     pub(super) has_logged: bool,
+    /// True if the last of them was a log-in.
+    pub(super) has_logged_in: bool,
 }
 
 /// A change that the store does not have.
@@ -92,6 +94,7 @@ impl Ledger {
     /// Begins the session of a log-in or log-out with this record, or with `None` if the refresh token is superseded.
     pub(super) fn begin_session(&mut self, id: SetId, next: Option<Record>) {
         self.has_logged = true;
+        self.has_logged_in = next.as_ref().is_none_or(|next| next.current.is_some());
         self.held = Some(Held { id, place: next.as_ref().map_or(OVERTAKEN, Record::place) });
         if let Some(next) = next {
             self.record = Some(next);

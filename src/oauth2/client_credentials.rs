@@ -51,6 +51,6 @@ impl TokenSource for ClientCredentialsGrant {
     }
 
     fn info(&self) -> SourceInfo {
-        self.request.endpoint.info().rotates(false).fresh_proof(true)
+        self.request.endpoint.info().rotates(false).sending_no_refresh_token().fresh_proof(true)
     }
 }

@@ -74,7 +74,8 @@ impl Proofs {
     /// Returns the facts about a source that sends these tokens.
     pub(super) fn info(&self, endpoint: &TokenEndpoint) -> SourceInfo {
         // A fixed token stays refused.
-        let info = endpoint.info().rotates(false).fresh_proof(!self.first.token.is_fixed());
+        let info = endpoint.info().rotates(false).sending_no_refresh_token();
+        let info = info.fresh_proof(!self.first.token.is_fixed());
         let watches: Vec<_> = self.all().filter_map(|proof| proof.token.watch()).collect();
         if watches.is_empty() {
             return info;

@@ -83,10 +83,12 @@ use crate::token::TokenSet;
 ///
 /// - that something else holds, such as a clone, a request in flight or a refresh: there is never a second one for a key,
 /// - with tokens that are not saved in their store,
-/// - without a store, or with a `MemoryStore` that nothing else holds, if they have a refresh token that the source was not
-///   configured with, or if the application has logged in or out. Their tokens are nowhere else. Use a store if there are many.
-///   The same if the configured refresh token is spent: it must not be sent again. After a log-out, they are evicted if the source
-///   names its token endpoint and was configured without a refresh token.
+/// - without a store, or with a `MemoryStore` that nothing else holds, if their tokens are nowhere else: they have a refresh token that
+///   the source was not configured with, the configured one is spent and must not be sent again, or the application has logged in
+///   or out. Use a store if there are many.
+///
+/// Without a store, they are evicted after a log-out if the source names its token endpoint and was configured without a refresh
+/// token. If the source sends no refresh token, as a client credentials grant or a token exchange, only a log-in keeps them.
 ///
 /// Beyond its capacity the pool grows by credentials of these kinds only.
 ///

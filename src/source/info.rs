@@ -44,6 +44,8 @@ pub struct SourceInfo {
     pub(crate) fresh_proof: bool,
     /// True if the source remembers a refusal and does not repeat the refused request.
     pub(crate) remembers_refusals: bool,
+    /// True if the source sends no refresh token, also not that of a log-in.
+    pub(crate) sends_no_refresh_token: bool,
 }
 
 impl SourceInfo {
@@ -130,6 +132,13 @@ impl SourceInfo {
     #[cfg(feature = "oauth2")]
     pub(crate) fn remembering_refusals(mut self) -> Self {
         self.remembers_refusals = true;
+        self
+    }
+
+    /// Sets that the source sends no refresh token.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn sending_no_refresh_token(mut self) -> Self {
+        self.sends_no_refresh_token = true;
         self
     }
 

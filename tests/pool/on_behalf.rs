@@ -4,12 +4,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use http::StatusCode;
 use tokio::time::{advance, timeout};
+use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{SecurityToken, TokenEndpoint, TokenExchangeGrant};
 use tower_refresh::testing::Fault;
-use tower_refresh::{Credentials, CredentialsPool, Event, Renewal, TokenError, TokenSet};
+use tower_refresh::{
+    BoxError, Credentials, CredentialsPool, Event, Keyed, RefreshLayer, Renewal, RequestHead,
+    TokenError, TokenSet,
+};
 
-use crate::harness::{MINUTE, SECOND, let_others_run, policy};
+use crate::harness::{MINUTE, SECOND, get, let_others_run, policy};
 use crate::users::{Users, names};
 
 type Pair = (String, &'static str);
@@ -163,5 +168,120 @@ async fn failures_of_the_users_are_no_outage_of_the_exchange() {
         let began = std::iter::from_fn(|| futures_util::FutureExt::now_or_never(events.recv()))
             .any(|it| matches!(it.unwrap().event, Event::OutageStarted { .. }));
         assert!(!began);
+    }
+}
+
+// ===== a gateway =====
+
+/// The verified user, an extension of each request.
+#[derive(Clone)]
+struct Caller(String);
+
+fn api(
+    pairs: CredentialsPool<Pair>,
+    audience: &'static str,
+) -> RefreshLayer<Keyed<Pair, impl Fn(RequestHead<'_>) -> Option<Pair>>> {
+    RefreshLayer::keyed(pairs, move |request| {
+        let Caller(user) = request.extensions().get()?;
+        Some((user.clone(), audience))
+    })
+    .origin("https://api.test")
+    .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn gateway_calls_two_apis_on_behalf_of_each_caller() {
+    let users = Users::new();
+    let (subjects, pairs) = pools(&users);
+    let call = async |audience, user: &str| {
+        let client = ServiceBuilder::new()
+            .layer(api(pairs.clone(), audience))
+            .service(users.server.resource_service());
+        let mut request = get("/");
+        request.extensions_mut().insert(Caller(user.to_owned()));
+        let response = client.oneshot(request).await?;
+        let echo = |name| response.headers()[name].to_str().unwrap().to_owned();
+        Ok::<_, BoxError>((response.status(), echo("echo-log-in"), echo("echo-audience")))
+    };
+    for _ in 0..2 {
+        for (number, user) in ["alice", "bob"].into_iter().enumerate() {
+            for audience in ["billing", "reports"] {
+                let expected = ((number + 1).to_string(), audience.to_owned());
+                let (status, log_in, audience) = call(audience, user).await.unwrap();
+                assert_eq!((status.as_u16(), (log_in, audience)), (200, expected));
+            }
+        }
+        users.server.revoke_all_access_tokens();
+    }
+    assert_eq!(users.server.counters().refresh_token_requests, 4);
+
+    // A log-out of the user, and then of each pair.
+    let alice = "alice".to_owned();
+    subjects.log_out(&alice).await.unwrap();
+    for audience in ["billing", "reports"] {
+        pairs.log_out(&(alice.clone(), audience)).await.unwrap();
+        let error = call(audience, "alice").await.unwrap_err();
+        let error = error.downcast_ref::<TokenError>().unwrap();
+        assert!(error.is_denied() && error.to_string().contains("no subject token"), "{error}");
+        assert_eq!(call(audience, "bob").await.unwrap().0, 200);
+    }
+    let anonymous = ServiceBuilder::new()
+        .layer(api(pairs.clone(), "billing"))
+        .service(users.server.resource_service())
+        .oneshot(get("/"));
+    let error = anonymous.await.unwrap_err();
+    assert!(error.downcast_ref::<TokenError>().unwrap().is_misconfigured());
+}
+
+/// The log-out of the user comes first, so that the exchange that is in flight is the last one.
+#[tokio::test(start_paused = true)]
+async fn exchange_in_flight_gives_no_token_after_the_log_out_of_its_pair() {
+    let users = Users::new();
+    let (subjects, pairs) = pools(&users);
+    let (alice, pair) = ("alice".to_owned(), ("alice".to_owned(), "billing"));
+    subjects.get(&alice).unwrap().warm_up().await.unwrap();
+    users.server.token_faults().once(Fault::normal().delay(SECOND));
+    let exchanged = pairs.get(&pair).unwrap();
+    let waiting = tokio::spawn({
+        let exchanged = exchanged.clone();
+        async move { exchanged.tokens().await }
+    });
+    let_others_run().await;
+    subjects.log_out(&alice).await.unwrap();
+    pairs.log_out(&pair).await.unwrap();
+    assert!(waiting.await.unwrap().unwrap_err().is_denied());
+    assert!(exchanged.tokens().await.unwrap_err().is_denied());
+    assert!(exchanged.current().is_none());
+}
+
+/// Without a limit, pairs that were used once would stay for good.
+#[tokio::test(start_paused = true)]
+async fn pairs_are_evicted_also_after_a_log_out_or_with_a_refresh_token() {
+    for (body, log_out) in [
+        (r#"{"access_token":"t"}"#, false),
+        (r#"{"access_token":"t"}"#, true),
+        (r#"{"access_token":"t","refresh_token":"not-sent"}"#, false),
+    ] {
+        let users = Users::new();
+        users.server.token_faults().always(Fault::status(StatusCode::OK).body(body));
+        let endpoint = endpoint(&users);
+        let pairs = CredentialsPool::builder(move |_: &String| {
+            Credentials::builder(TokenExchangeGrant::new(endpoint.clone(), "user")).policy(policy())
+        });
+        let pairs = pairs.capacity(10).build();
+        for user in names(200) {
+            pairs.get(&user).unwrap().tokens().await.unwrap();
+            if log_out {
+                pairs.log_out(&user).await.unwrap();
+            }
+        }
+        let_others_run().await;
+        assert!(pairs.len() <= 20, "{} {body} {log_out}", pairs.len());
+
+        // The tokens of a log-in are nowhere else.
+        for user in names(50) {
+            pairs.log_in(&user, TokenSet::bearer("logged-in").unwrap()).await.unwrap();
+        }
+        assert!(pairs.len() >= 50);
     }
 }

@@ -42,6 +42,7 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
             watch: first.watch.or(watch_second),
             fresh_proof,
             remembers_refusals: first.remembers_refusals && second.remembers_refusals,
+            sends_no_refresh_token: first.sends_no_refresh_token && second.sends_no_refresh_token,
             ..first
         }
     }
