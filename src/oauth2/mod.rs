@@ -165,44 +165,67 @@
 //! | a session that another part of the program keeps fresh | [`SecurityToken::from_fn`], which returns the newest token |
 //! | the token of the current request only | the token itself: the error is [denied](crate::TokenError::is_denied) once it has expired |
 //!
-//! The issued token is for one user and one audience. Each pair needs credentials of its own, and a layer over them:
+//! The issued token is for one user and one audience, so that each pair has credentials of its own. The feature `pool` keeps them in
+//! a [`CredentialsPool`](../struct.CredentialsPool.html) whose keys are the pairs, beside the pool of the users. Each API has a layer:
 //!
 //! ```
-//! use tower_refresh::oauth2::{JwtBearerGrant, TokenEndpoint, TokenExchangeGrant};
-//! use tower_refresh::{Credentials, CredentialsBuilder, OriginError, RefreshLayer};
+//! # #[cfg(feature = "pool")]
+//! # mod gateway {
+//! use tower_refresh::oauth2::{JwtBearerGrant, RefreshTokenGrant, TokenEndpoint, TokenExchangeGrant};
+//! use tower_refresh::{Credentials, CredentialsPool, Keyed, OriginError, RefreshLayer, RequestHead};
 //!
-//! /// The key of a cache of credentials.
-//! #[derive(Clone, PartialEq, Eq, Hash)]
-//! struct Key {
-//!     user: String,
-//!     audience: &'static str,
+//! /// A user and an audience.
+//! type Pair = (String, &'static str);
+//!
+//! /// The verified user, an extension of each request.
+//! #[derive(Clone)]
+//! struct User(String);
+//!
+//! /// After the log-in of a user, call `users.log_in(&user, tokens)`.
+//! fn users(endpoint: TokenEndpoint) -> CredentialsPool<String> {
+//!     CredentialsPool::new(move |_user: &String| {
+//!         // Add a store, so that a restart does not log the users out.
+//!         Credentials::builder(RefreshTokenGrant::new(endpoint.clone(), ""))
+//!     })
 //! }
 //!
-//! /// Creates the credentials for a key that the cache does not have yet.
-//! fn create(key: &Key, user: &Credentials, endpoint: &TokenEndpoint) -> CredentialsBuilder {
-//!     let exchange = TokenExchangeGrant::new(endpoint.clone(), user.clone()).audience(key.audience);
-//!     Credentials::builder(exchange).name(format!("{}/{}", key.audience, key.user))
+//! fn pairs(endpoint: TokenEndpoint, users: CredentialsPool<String>) -> CredentialsPool<Pair> {
+//!     CredentialsPool::new(move |(user, audience): &Pair| {
+//!         let exchange = TokenExchangeGrant::new(endpoint.clone(), users.get(user)?);
+//!         Ok(Credentials::builder(exchange.audience(*audience)))
+//!     })
 //! }
 //!
 //! /// The same at Microsoft Entra ID, where the scope names the API.
-//! fn create_at_entra(key: &Key, user: &Credentials, endpoint: &TokenEndpoint) -> CredentialsBuilder {
-//!     let scope = format!("{}/.default", key.audience);
-//!     let grant = JwtBearerGrant::new(endpoint.clone(), user.clone()).on_behalf_of().scope(scope);
-//!     Credentials::builder(grant).name(format!("{}/{}", key.audience, key.user))
+//! fn pairs_at_entra(endpoint: TokenEndpoint, users: CredentialsPool<String>) -> CredentialsPool<Pair> {
+//!     CredentialsPool::new(move |(user, audience): &Pair| {
+//!         let grant = JwtBearerGrant::new(endpoint.clone(), users.get(user)?).on_behalf_of();
+//!         Ok(Credentials::builder(grant.scope(format!("{audience}/.default"))))
+//!     })
 //! }
 //!
-//! fn billing(of_user: Credentials) -> Result<RefreshLayer, OriginError> {
-//!     RefreshLayer::new(of_user).origin("https://billing.example.com")
+//! /// The layer of the client for one API. Make another one for the next API, over a clone of the pool.
+//! fn billing(
+//!     pairs: CredentialsPool<Pair>,
+//! ) -> Result<RefreshLayer<Keyed<Pair, impl Fn(RequestHead<'_>) -> Option<Pair>>>, OriginError> {
+//!     RefreshLayer::keyed(pairs, |request| {
+//!         let User(user) = request.extensions().get()?;
+//!         Some((user.clone(), "billing"))
+//!     })
+//!     .origin("https://billing.example.com")
 //! }
+//! # }
 //! ```
 //!
-//! - Keep the credentials in a cache by user *and* audience. With a cache by audience alone, the requests of one user carry the token
-//!   of another.
 //! - Take the user from a token that the backend has verified: its `iss` and `sub`. A request without a user is an error.
-//! - With a [store](crate::Credentials::builder), the [name](crate::CredentialsBuilder::name) of the credentials must contain the
-//!   user and the audience as well.
-//! - When the user logs out, log out the credentials of each audience as well as those of the user. An issued token is valid until it
-//!   expires.
+//! - If the backend has no refresh tokens of its users, the pool's closure cannot see the token of the request: it makes the
+//!   credentials of a pair once, and not for each request. Keep the newest token of each user in a map, and read it with
+//!   [`SecurityToken::from_fn`], whose closure returns a [denied](crate::TokenError::denied) error for an unknown user.
+//! - The pool names the credentials after the pair. For credentials outside of a pool, a [store](crate::Credentials::builder) needs a
+//!   [name](crate::CredentialsBuilder::name) that contains the user and the audience. With the audience alone, the requests of one user
+//!   carry the token of another.
+//! - When a user logs out, first log out the user, and then the pair of each audience. In this order, an exchange in flight gives no
+//!   token to later requests, and the next one fails. The API accepts an issued token until it expires.
 //!
 //! # The meaning of an answer
 //!
