@@ -2,6 +2,8 @@
 
 use std::hash::Hasher as _;
 
+#[cfg(feature = "oauth2")]
+use http::Uri;
 use http::header::HOST;
 use http::{HeaderValue, Request};
 use rustc_hash::FxHasher;
@@ -27,6 +29,15 @@ impl Target {
             origin: hash(authority, scheme as u64),
             path: hash(uri.path().as_bytes(), hash(request.method().as_str().as_bytes(), 0).into()),
         }
+    }
+
+    /// Returns the target of a grant: the endpoint, and a text that names what the token is for.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn of_grant(url: &Uri, purpose: &str) -> Self {
+        let authority = url.authority().map_or(&[][..], |it| it.as_str().as_bytes());
+        let scheme = url.scheme_str().map_or(0, str::len);
+        let path = hash(url.path().as_bytes(), hash(purpose.as_bytes(), 0).into());
+        Self { origin: hash(authority, scheme as u64), path }
     }
 
     #[cfg(test)]

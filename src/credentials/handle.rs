@@ -22,6 +22,8 @@ use super::member::Member;
 use super::policy::RefreshPolicy;
 use super::state::{Effects, State};
 use super::status::Status;
+#[cfg(feature = "oauth2")]
+use super::wait::Want;
 use super::work::Work;
 use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
@@ -237,6 +239,25 @@ impl Credentials {
     /// The response to a second attempt rejected the token of this generation as well.
     pub(crate) fn retry_rejected(&self, generation: Generation, target: Target) {
         self.decide(|state, now| state.retry_rejected(now, generation, target));
+    }
+
+    /// A token endpoint refused the token of this generation as the proof of a grant. Obtains a newer token set.
+    ///
+    /// Returns `None` without a refresh if the last one did not help at this endpoint.
+    #[cfg(feature = "oauth2")]
+    pub(crate) async fn replace_refused(
+        &self,
+        generation: Generation,
+        target: Target,
+    ) -> Option<Result<Arc<Issued>, TokenError>> {
+        if !self.decide(|state, now| state.refused_as_proof(now, generation, target)) {
+            return None;
+        }
+        let issued = self.issued(Want::NewerThan(generation)).await;
+        if issued.is_ok() {
+            self.decide(|state, now| state.replaced_as_proof(now, generation, target));
+        }
+        Some(issued)
     }
 
     /// Returns whether these are the extensions of a token request for these credentials, in any task.

@@ -84,9 +84,14 @@ impl Credentials {
     }
 
     async fn wait_for(&self, want: Want) -> Result<TokenSet, TokenError> {
+        self.issued(want).await.map(|issued| issued.tokens.clone())
+    }
+
+    /// Returns a token set with its generation.
+    pub(crate) async fn issued(&self, want: Want) -> Result<Arc<Issued>, TokenError> {
         match self.ask(want) {
-            Answer::Use(issued) => Ok(issued.tokens.clone()),
-            Answer::Wait(waiting) => waiting.await.map(|issued| issued.tokens.clone()),
+            Answer::Use(issued) => Ok(issued),
+            Answer::Wait(waiting) => waiting.await,
             Answer::Refuse(error) => Err(error),
         }
     }

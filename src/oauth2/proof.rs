@@ -5,11 +5,12 @@ use std::fmt;
 
 use super::endpoint::TokenEndpoint;
 use super::request::Parameters;
-use super::security_token::SecurityToken;
+use super::security_token::{Other, Proven, SecurityToken};
 use super::token_request::TokenRequest;
 use crate::error::TokenError;
 use crate::source::{Renewal, SourceInfo, Watch};
-use crate::token::{Secret, TokenSet};
+use crate::target::Target;
+use crate::token::TokenSet;
 
 /// The security tokens of a grant.
 #[derive(Clone, Debug)]
@@ -48,23 +49,42 @@ impl Proofs {
         for proof in self.all() {
             tokens.push(proof.obtain(endpoint).await?);
         }
+        let target = request.target();
         let refusal = match self.send_once(request, &tokens, renewal).await {
             Err(error) if self.is_refusal(&error) => error,
-            result => return result,
+            result => {
+                for (proof, token) in self.all().zip(&tokens).filter(|_| result.is_ok()) {
+                    proof.token.judged(token, target, false, true);
+                }
+                return result;
+            }
         };
 
         // ## Refused: the answer does not name the token.
         let mut others = Vec::with_capacity(2);
         for (proof, token) in self.all().zip(&tokens) {
-            others.push(proof.obtain_other(endpoint, token).await?);
+            others.push(proof.obtain_other(endpoint, token, target).await?);
         }
-        let has_other = others.first().is_some_and(Option::is_some);
-        if others.iter().all(Option::is_none) {
-            return Err(self.without_other(refusal));
+        let is_token = |other: &Other| matches!(other, Other::Token(_));
+        let has_other = !matches!(others.first(), Some(Other::Nothing));
+        if !others.iter().any(is_token) {
+            let refused = if has_other { Self::refused_twice } else { Self::without_other };
+            return Err(refused(self, refusal));
         }
-        let tokens: Vec<_> =
-            others.into_iter().zip(tokens).map(|(other, token)| other.unwrap_or(token)).collect();
-        match self.send_once(request, &tokens, renewal).await {
+        let are_other: Vec<_> = others.iter().map(is_token).collect();
+        let tokens: Vec<_> = others
+            .into_iter()
+            .zip(tokens)
+            .map(|(other, token)| if let Other::Token(other) = other { other } else { token })
+            .collect();
+        let result = self.send_once(request, &tokens, renewal).await;
+        let is_refused = result.as_ref().is_err_and(|error| self.is_refusal(error));
+        if result.is_ok() || is_refused {
+            for ((proof, token), is_other) in self.all().zip(&tokens).zip(are_other) {
+                proof.token.judged(token, target, is_other, !is_refused);
+            }
+        }
+        match result {
             Err(error) if self.is_refusal(&error) && !has_other => Err(self.without_other(error)),
             Err(error) if self.is_refusal(&error) => Err(self.refused_twice(error)),
             result => result,
@@ -90,12 +110,12 @@ impl Proofs {
     async fn send_once(
         &self,
         request: &TokenRequest,
-        tokens: &[Secret],
+        tokens: &[Proven],
         renewal: &Renewal,
     ) -> Result<TokenSet, TokenError> {
         let mut parameters = Parameters::default();
         for (proof, token) in self.all().zip(tokens) {
-            parameters.push(proof.name, token.expose());
+            parameters.push(proof.name, token.secret.expose());
             if let Some(type_name) = proof.type_name {
                 parameters.push(type_name, proof.token.type_uri());
             }
@@ -128,7 +148,7 @@ impl Proofs {
 }
 
 impl Proof {
-    async fn obtain(&self, endpoint: &TokenEndpoint) -> Result<Secret, TokenError> {
+    async fn obtain(&self, endpoint: &TokenEndpoint) -> Result<Proven, TokenError> {
         let noun = self.noun();
         let token = endpoint.within_timeout(&noun, self.token.current()).await;
         let token = token.map_err(|error| NoToken::wrap(error, format!("no {noun}")))?;
@@ -138,19 +158,20 @@ impl Proof {
     async fn obtain_other(
         &self,
         endpoint: &TokenEndpoint,
-        refused: &Secret,
-    ) -> Result<Option<Secret>, TokenError> {
+        refused: &Proven,
+        by: Target,
+    ) -> Result<Other, TokenError> {
         let noun = self.noun();
-        let token = endpoint.within_timeout(&noun, self.token.other_than(refused)).await;
+        let token = endpoint.within_timeout(&noun, self.token.other_than(refused, by)).await;
         let what = || format!("the {noun} was refused, and there is no newer one");
-        token
-            .map_err(|error| NoToken::wrap(error, what()))?
-            .map(|token| self.check(token))
-            .transpose()
+        Ok(match token.map_err(|error| NoToken::wrap(error, what()))? {
+            Other::Token(token) => Other::Token(self.check(token)?),
+            other => other,
+        })
     }
 
-    fn check(&self, token: Secret) -> Result<Secret, TokenError> {
-        if token.expose().is_empty() {
+    fn check(&self, token: Proven) -> Result<Proven, TokenError> {
+        if token.secret.expose().is_empty() {
             return Err(TokenError::misconfigured(format!(
                 "the {} is empty: if the user must log in, its closure must return `TokenError::denied`",
                 self.noun()

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 
-use crate::credentials::{Credentials, IntoCredentials};
+use crate::credentials::{Credentials, Generation, IntoCredentials, Issued, Want};
 use crate::error::TokenError;
 use crate::source::{Cause, Renewal, Watch};
+use crate::target::Target;
 use crate::token::{AccessToken, Secret, TokenSet};
 
 /// A token that a grant sends as a proof, such as the access token of the user on whose behalf a program acts: its source and
@@ -149,37 +150,59 @@ impl SecurityToken {
     }
 
     /// Returns the token to send.
-    pub(super) async fn current(&self) -> Result<Secret, TokenError> {
+    pub(super) async fn current(&self) -> Result<Proven, TokenError> {
         match &self.source {
-            Source::Fixed(token) => Ok(token.clone()),
+            Source::Fixed(token) => Ok(Proven::new(token.clone())),
             Source::Credentials(credentials, seen) => {
                 let before = seen.number_of(credentials);
-                let tokens = credentials.tokens().await;
-                seen.note(if tokens.is_ok() { seen.number_of(credentials) } else { before });
-                self.part_of(&tokens?)
+                let issued = credentials.issued(Want::Token).await;
+                self.sent(issued.inspect_err(|_| seen.note(before))?, seen)
             }
-            Source::Closure(f) => f(Renewal::new(Cause::Missing)).await,
+            Source::Closure(f) => f(Renewal::new(Cause::Missing)).await.map(Proven::new),
         }
     }
 
-    /// Returns a token that differs from one that was refused, or `None` if there is no other one.
-    pub(super) async fn other_than(&self, refused: &Secret) -> Result<Option<Secret>, TokenError> {
-        let is_other = |token: &Secret| token.expose() != refused.expose();
+    /// Returns a token that differs from one that an endpoint has refused.
+    pub(super) async fn other_than(
+        &self,
+        refused: &Proven,
+        by: Target,
+    ) -> Result<Other, TokenError> {
+        let is_other = |token: &Proven| token.secret.expose() != refused.secret.expose();
         let token = match &self.source {
-            Source::Fixed(_) => return Ok(None),
+            Source::Fixed(_) => return Ok(Other::Nothing),
             Source::Credentials(credentials, seen) => {
                 // Another grant may have had it refreshed meanwhile.
                 let current = self.current().await?;
-                if is_other(&current) {
-                    return Ok(Some(current));
+                let generation = current.generation.filter(|_| !is_other(&current));
+                let Some(generation) = generation else { return Ok(Other::Token(current)) };
+                match credentials.replace_refused(generation, by).await {
+                    Some(issued) => self.sent(issued?, seen)?,
+                    None => return Ok(Other::RefusedBefore),
                 }
-                let tokens = credentials.refresh().await?;
-                seen.note(seen.number_of(credentials));
-                self.part_of(&tokens)?
             }
-            Source::Closure(f) => f(Renewal::new(Cause::Rejected)).await?,
+            Source::Closure(f) => f(Renewal::new(Cause::Rejected)).await.map(Proven::new)?,
         };
-        Ok(Some(token).filter(is_other))
+        Ok(if is_other(&token) { Other::Token(token) } else { Other::Nothing })
+    }
+
+    /// Takes in whether an endpoint has accepted a token, which is the second one if `is_other`.
+    pub(super) fn judged(&self, token: &Proven, by: Target, is_other: bool, is_accepted: bool) {
+        let Source::Credentials(credentials, _) = &self.source else { return };
+        let Some(generation) = token.generation else { return };
+        match (is_accepted, is_other) {
+            (true, true) => credentials.retry_accepted(generation, by),
+            (true, false) => credentials.accepted(generation, by),
+            (false, true) => credentials.retry_rejected(generation, by),
+            (false, false) => {}
+        }
+    }
+
+    /// Returns the token of a token set that is about to be sent.
+    fn sent(&self, issued: Arc<Issued>, seen: &Seen) -> Result<Proven, TokenError> {
+        seen.note(Seen::number(issued.generation.number()));
+        let secret = self.part_of(&issued.tokens)?;
+        Ok(Proven { secret, generation: Some(issued.generation) })
     }
 
     /// Returns a watch for new tokens of the credentials, such as those of a log-in.
@@ -199,6 +222,29 @@ impl SecurityToken {
             )
         })
     }
+}
+
+/// A token to send as a proof.
+#[derive(Clone)]
+pub(super) struct Proven {
+    pub(super) secret: Secret,
+    /// That of the credentials it comes from.
+    generation: Option<Generation>,
+}
+
+impl Proven {
+    fn new(secret: Secret) -> Self {
+        Self { secret, generation: None }
+    }
+}
+
+/// The token to send after a refusal.
+pub(super) enum Other {
+    Token(Proven),
+    /// The source has no other one.
+    Nothing,
+    /// The refused token is itself the result of a refresh after a refusal, which did not help.
+    RefusedBefore,
 }
 
 impl From<AccessToken> for SecurityToken {
@@ -245,7 +291,11 @@ struct Seen(Arc<AtomicU64>);
 impl Seen {
     /// Returns the number of the current token set. 0 means that there is no token set.
     fn number_of(&self, credentials: &Credentials) -> u64 {
-        credentials.status().generation.map_or(0, |generation| generation.saturating_add(1))
+        credentials.status().generation.map_or(0, Self::number)
+    }
+
+    fn number(generation: u64) -> u64 {
+        generation.saturating_add(1)
     }
 
     fn note(&self, number: u64) {

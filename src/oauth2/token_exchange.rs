@@ -34,6 +34,10 @@ use crate::token::TokenSet;
 /// `invalid_grant` or `invalid_token`. The sources of the tokens are then asked for other ones. With another token the request is
 /// sent once more, and the second answer counts. Without one, the error is [denied](TokenError::is_denied): the user must log in.
 ///
+/// An endpoint that refuses the new token of [`Credentials`](crate::Credentials) as well is treated like a resource server that
+/// rejects a token right after a refresh: for a while, its refusals for the same audience, resource and scope start no other refresh,
+/// and those for all of its audiences start a limited number.
+///
 /// An error of the source of a token keeps its kind and its code. If the user must log in for the subject token, the error is
 /// denied, and nothing is exchanged.
 ///

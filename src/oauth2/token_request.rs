@@ -10,6 +10,7 @@ use super::request::Parameters;
 use super::response::{self, Answer, Context};
 use crate::error::TokenError;
 use crate::source::Renewal;
+use crate::target::Target;
 use crate::token::TokenSet;
 
 /// The request that all grants send.
@@ -102,6 +103,14 @@ impl TokenRequest {
             }
         };
         self.endpoint.post(parameters, more, renewal.fetched_for(), read).await
+    }
+
+    /// Returns the target that a proof is sent to. An endpoint may refuse it for one audience, and accept it for another.
+    pub(super) fn target(&self) -> Target {
+        let parameters =
+            ["audience", "resource"].into_iter().flat_map(|it| self.parameters.all(it));
+        let purpose: Vec<_> = self.scope.as_deref().into_iter().chain(parameters).collect();
+        self.endpoint.target(&purpose.join("\n"))
     }
 
     /// Sends the request without parameters of the grant.

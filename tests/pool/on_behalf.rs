@@ -285,3 +285,32 @@ async fn pairs_are_evicted_also_after_a_log_out_or_with_a_refresh_token() {
         assert!(pairs.len() >= 50);
     }
 }
+/// The server refuses some audiences with the code for an expired subject token.
+#[tokio::test(start_paused = true)]
+async fn refused_audiences_do_not_refresh_the_user_each_time() {
+    let (users, elsewhere) = (Users::new(), Users::new());
+    elsewhere.server.token_faults().always(Fault::oauth_error("invalid_request"));
+    let user = users.stored("alice").build();
+    let exchange = |at: &Users, audience| {
+        let exchange = TokenExchangeGrant::new(endpoint(at), user.clone()).audience(audience);
+        Credentials::builder(exchange).policy(policy()).build()
+    };
+    let good = exchange(&users, "good");
+    good.tokens().await.unwrap();
+    let refused = AUDIENCES.map(|audience| exchange(&elsewhere, audience));
+    for _ in 0..10 {
+        for refused in &refused {
+            let error = refused.tokens().await.unwrap_err();
+            assert!(error.is_misconfigured(), "{error}");
+        }
+        advance(MINUTE).await;
+    }
+    let refreshes = users.server.counters().refresh_token_requests;
+    assert!(refreshes <= 10, "{refreshes}");
+
+    // Another audience still gets a newer token of the user, if that is at fault.
+    users.server.revoke_all_access_tokens();
+    good.refresh().await.unwrap();
+    assert_eq!(users.server.counters().refresh_token_requests, refreshes + 1);
+    users.assert_no_reuse();
+}

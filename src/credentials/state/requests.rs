@@ -165,6 +165,29 @@ impl State {
         }
     }
 
+    /// A token endpoint refused the token of this generation as the proof of a grant. Returns whether another token is worth a
+    /// refresh.
+    pub(in crate::credentials) fn refused_as_proof(
+        &mut self,
+        now: Timestamp,
+        generation: Generation,
+        target: Target,
+    ) -> bool {
+        // Once the token has expired there is nothing left to judge.
+        let is_current = generation == self.generation && self.usable(now).is_some();
+        !is_current || self.ignores_rejection(now, target).is_none()
+    }
+
+    /// A refresh was made because a token endpoint refused the token of this generation.
+    pub(in crate::credentials) fn replaced_as_proof(
+        &mut self,
+        now: Timestamp,
+        generation: Generation,
+        target: Target,
+    ) {
+        self.with_evidence(|evidence| evidence.refreshed(now, target, generation));
+    }
+
     /// A target that may be a suspect accepted the token of this generation.
     pub(in crate::credentials) fn accepted(
         &mut self,

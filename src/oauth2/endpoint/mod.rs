@@ -30,6 +30,7 @@ use super::dialect::Dialect;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{BoxError, TokenError};
 use crate::source::SourceInfo;
+use crate::target::Target;
 
 /// A token endpoint (RFC 6749 §3.2): an HTTP client, a URL, a client authentication and a dialect.
 ///
@@ -300,6 +301,11 @@ impl TokenEndpoint {
         let default_port = if scheme == "https" { ":443" } else { ":80" };
         let host = authority.strip_suffix(default_port).unwrap_or(&authority);
         format!("{scheme}://{host}")
+    }
+
+    /// Returns the target that tokens are sent to as the proof of a grant for this purpose.
+    pub(super) fn target(&self, purpose: &str) -> Target {
+        Target::of_grant(&self.url, purpose)
     }
 
     /// Returns the facts about a source that uses this endpoint.
