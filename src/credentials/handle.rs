@@ -241,6 +241,24 @@ impl Credentials {
         self.decide(|state, now| state.retry_rejected(now, generation, target));
     }
 
+    /// Returns whether the input of the source, such as a file, has changed since it was read.
+    #[cfg(feature = "oauth2")]
+    pub(crate) fn has_newer_input(&self) -> bool {
+        self.shared.watch.as_ref().is_some_and(Watch::has_changed)
+    }
+
+    /// Returns a valid token set, from the newest input of the source if that can be read.
+    #[cfg(feature = "oauth2")]
+    pub(crate) async fn newest(&self) -> Result<Arc<Issued>, TokenError> {
+        if self.has_newer_input() {
+            let generation = self.lock().generation;
+            if let Ok(issued) = self.issued(Want::NewerThan(generation)).await {
+                return Ok(issued);
+            }
+        }
+        self.issued(Want::Token).await
+    }
+
     /// A token endpoint refused the token of this generation as the proof of a grant. Obtains a newer token set.
     ///
     /// Returns `None` without a refresh if the last one did not help at this endpoint.

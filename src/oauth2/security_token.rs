@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 
-use crate::credentials::{Credentials, Generation, IntoCredentials, Issued, Want};
+use crate::credentials::{Credentials, Generation, IntoCredentials, Issued};
 use crate::error::TokenError;
 use crate::source::{Cause, Renewal, Watch};
 use crate::target::Target;
@@ -155,7 +155,7 @@ impl SecurityToken {
             Source::Fixed(token) => Ok(Proven::new(token.clone())),
             Source::Credentials(credentials, seen) => {
                 let before = seen.number_of(credentials);
-                let issued = credentials.issued(Want::Token).await;
+                let issued = credentials.newest().await;
                 self.sent(issued.inspect_err(|_| seen.note(before))?, seen)
             }
             Source::Closure(f) => f(Renewal::new(Cause::Missing)).await.map(Proven::new),
@@ -302,10 +302,10 @@ impl Seen {
         self.0.store(number, Ordering::Relaxed);
     }
 
-    /// Returns whether the credentials have another token set. If none was sent, the failure is that of another source.
+    /// Returns whether the credentials have another token set, or their source the input for one. If none was sent, the failure is that of another source.
     fn is_outdated(&self, credentials: &Credentials) -> bool {
         let seen = self.0.load(Ordering::Relaxed);
-        seen != NEVER && seen != self.number_of(credentials)
+        seen != NEVER && (seen != self.number_of(credentials) || credentials.has_newer_input())
     }
 }
 

@@ -43,7 +43,7 @@ use crate::token::TokenSet;
 ///
 /// A denied exchange is tried again every five minutes if requests need a token, unless the subject token is fixed. If the
 /// subject token comes from [`Credentials`](crate::Credentials), it is tried again as soon as they have other tokens, for example
-/// after a log-in.
+/// after a log-in, or as soon as a file that they read has changed.
 ///
 /// # The issued token
 ///

@@ -17,6 +17,9 @@ mod configuration;
 #[cfg(all(feature = "oauth2", feature = "testing"))]
 mod endpoint;
 #[cfg(feature = "testing")]
+#[path = "../harness/folder.rs"]
+mod folder;
+#[cfg(feature = "testing")]
 #[path = "../harness/mod.rs"]
 mod harness;
 #[cfg(feature = "tracing")]

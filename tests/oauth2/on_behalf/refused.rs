@@ -1,12 +1,16 @@
 //! Subject tokens, actor tokens and assertions that the server does not accept.
 
+use std::fs::{File, FileTimes};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use tower_refresh::oauth2::{SecurityToken, TokenExchangeGrant};
-use tower_refresh::{Credentials, StaticToken, TokenError, TokenSource as _};
+use tower_refresh::{Credentials, StaticToken, TokenError, TokenFile, TokenSet, TokenSource as _};
 
 use super::{GRANTS, ISSUED, missing, numbered_user, refusal, sent};
+use crate::folder::Folder;
 use crate::scripted::{answer, endpoint, json, kind, reset};
 
 #[tokio::test]
@@ -189,4 +193,48 @@ async fn lost_answer_is_transient_since_no_token_is_spent() {
         let error = make(endpoint, numbered_user().into()).fetch(missing()).await.unwrap_err();
         assert_eq!((kind(&error), log.len()), ("transient", 1), "{error}");
     }
+}
+
+/// Writes a file that looks old, so that its next change is noticed by its time.
+fn write(path: &Path, token: &str) {
+    std::fs::write(path, token).unwrap();
+    let times = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH);
+    File::options().write(true).open(path).unwrap().set_times(times).unwrap();
+}
+
+/// A token of a Kubernetes service account, which the kubelet writes anew.
+#[tokio::test]
+async fn denial_ends_when_the_file_has_another_token() {
+    for make in GRANTS {
+        let folder = Folder::new();
+        let path = folder.path("token");
+        write(&path, "expired");
+        let (endpoint, log) = endpoint([refusal("invalid_grant"), json(ISSUED), json(ISSUED)]);
+        let token = SecurityToken::from_credentials(TokenFile::new(&path));
+        let credentials = Credentials::new(make(endpoint, token));
+        for _ in 0..2 {
+            assert!(credentials.tokens().await.unwrap_err().is_denied());
+        }
+        write(&path, "another-one");
+        credentials.tokens().await.unwrap();
+        // The next exchange sends the newest token at once.
+        write(&path, "newest");
+        credentials.refresh().await.unwrap();
+        assert_eq!(sent(&log), ["expired", "another-one", "newest"]);
+    }
+}
+
+/// The middle of a chain has no tokens of its own that change.
+#[tokio::test]
+async fn log_in_of_the_user_ends_the_denial_at_the_end_of_a_chain() {
+    let user = super::failing_user(TokenError::denied("log in"));
+    let (endpoint, log) = endpoint([json(ISSUED), json(ISSUED)]);
+    let middle = Credentials::new(GRANTS[0](endpoint.clone(), user.clone().into()));
+    let end = Credentials::new(GRANTS[1](endpoint, middle.into()));
+    for _ in 0..2 {
+        assert!(end.tokens().await.unwrap_err().is_denied());
+    }
+    user.log_in(TokenSet::bearer("logged-in").unwrap()).await.unwrap();
+    end.tokens().await.unwrap();
+    assert_eq!(sent(&log), ["logged-in", "issued"]);
 }
