@@ -39,6 +39,7 @@ mod many_users;
 mod oidc_provider;
 mod outages;
 mod place;
+#[allow(dead_code, reason = "shared with other tests")]
 #[path = "../harness/postgres_server.rs"]
 mod postgres_server;
 mod process;

@@ -1,5 +1,4 @@
 //! A private PostgreSQL.
-#![allow(dead_code, reason = "compiled into several crates, which use different parts")]
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read as _, Write as _};

@@ -8,7 +8,7 @@ use http::StatusCode;
 use tokio::time::{advance, timeout};
 use tower::{ServiceBuilder, ServiceExt as _};
 use tower_refresh::oauth2::{SecurityToken, TokenEndpoint, TokenExchangeGrant};
-use tower_refresh::testing::Fault;
+use tower_refresh::testing::{Fault, TokioClock};
 use tower_refresh::{
     BoxError, Credentials, CredentialsPool, Event, Keyed, RefreshLayer, Renewal, RequestHead,
     TokenError, TokenSet,
@@ -26,13 +26,15 @@ fn endpoint(users: &Users) -> TokenEndpoint {
 /// The users, and the pairs of a user and an audience.
 fn pools(users: &Users) -> (CredentialsPool<String>, CredentialsPool<Pair>) {
     let of = users.clone();
-    let subjects = CredentialsPool::builder(move |user: &String| of.stored(user)).build();
+    let subjects = CredentialsPool::builder(move |user: &String| of.stored(user))
+        .clock(TokioClock::new())
+        .build();
     let (of, endpoint) = (subjects.clone(), endpoint(users));
     let pairs = CredentialsPool::builder(move |(user, audience): &Pair| {
         let exchange = TokenExchangeGrant::new(endpoint.clone(), of.get(user)?).audience(*audience);
         Ok(Credentials::builder(exchange).policy(policy()))
     });
-    (subjects, pairs.build())
+    (subjects, pairs.clock(TokioClock::new()).build())
 }
 
 const AUDIENCES: [&str; 10] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
@@ -80,7 +82,7 @@ fn one_pool(users: &Users, refreshes: usize) -> CredentialsPool<Pair> {
         let exchange = TokenExchangeGrant::new(endpoint.clone(), subject).audience(*audience);
         Ok(Credentials::builder(exchange).policy(policy()))
     });
-    let made = made.concurrent_refreshes(refreshes).build();
+    let made = made.concurrent_refreshes(refreshes).clock(TokioClock::new()).build();
     itself.get_or_init(|| made).clone()
 }
 
@@ -312,5 +314,31 @@ async fn refused_audiences_do_not_refresh_the_user_each_time() {
     users.server.revoke_all_access_tokens();
     good.refresh().await.unwrap();
     assert_eq!(users.server.counters().refresh_token_requests, refreshes + 1);
+    users.assert_no_reuse();
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_pair_of_user_and_audience_has_its_own_token() {
+    let users = Users::new();
+    let (of_users, on_behalf) = pools(&users);
+    for _ in 0..2 {
+        let mut log_ins = Vec::new();
+        for user in names(20) {
+            let subject = of_users.get(&user).unwrap().tokens().await.unwrap();
+            let log_in = users.server.log_in_of(subject.access_token().expose_secret());
+            log_ins.push(log_in.unwrap());
+            for audience in ["billing", "reports"] {
+                let pair = (user.clone(), audience);
+                let tokens = on_behalf.get(&pair).unwrap().tokens().await.unwrap();
+                let token = tokens.access_token().expose_secret();
+                assert_eq!(users.server.log_in_of(token), log_in);
+                assert_eq!(users.server.audience_of(token).as_deref(), Some(audience));
+            }
+        }
+        log_ins.sort_unstable();
+        log_ins.dedup();
+        assert_eq!(log_ins.len(), 20);
+    }
+    assert_eq!(users.server.counters().token_exchange_requests, 40);
     users.assert_no_reuse();
 }
