@@ -113,8 +113,8 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// [each lease](crate::store#limits).
 ///
 /// A lease is committed without waiting for the disk or a standby, so that a refresh waits for them twice and not five times: for
-/// the intent, and for the new token set. If a crash loses a lease, the intent that was saved under it remains, and keeps the next
-/// holder from sending the token.
+/// the intent, and for the new token set. If a crash loses a lease, the intent that was saved under it remains: the next holder
+/// sends the token only after the access token has expired.
 ///
 /// If the server's clock is set back, a lease lasts at most its full length from then. If it is set forward, leases end early, and
 /// their holders are informed.

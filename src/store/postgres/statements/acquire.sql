@@ -4,7 +4,7 @@ WITH asked AS (
     INSERT INTO {table} AS stored (name, lease_owner, lease_until, lease, fence)
     SELECT $1, $2, statement_timestamp() + $3 * interval '1 ms', $3 * interval '1 ms', 1
     FROM {lease}
-    -- Without a change, not even the row is locked: that would be a write, and a commit to disk for each waiter.
+    -- Without a change, not even the row is locked: that would be a write for each of many waiters.
     WHERE NOT EXISTS (SELECT FROM {table} AS stored WHERE stored.name = $1 AND NOT {changes})
     ON CONFLICT (name) DO UPDATE SET
         lease_owner = CASE WHEN {free} THEN $2 ELSE stored.lease_owner END,

@@ -1,4 +1,4 @@
--- Without a waiter that listens there is no notification: they are sent one after the other, each with its commit.
+-- Without a waiter that listens there is no notification: transactions that notify commit one after the other.
 UPDATE {table} SET lease_owner = NULL, lease_until = NULL, lease = NULL
 FROM {lease}
 WHERE name = $1 AND lease_owner = $2

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::server::PgBouncer;
 use super::*;
-use crate::{Credentials, Renewal};
+use crate::{Credentials, RefreshPolicy, Renewal};
 
 /// The tokens of all users are revoked at once, and the token endpoint takes 50 ms.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -32,7 +32,10 @@ async fn hundred_users_refresh_at_once_through_a_pooler() {
 /// Refreshes the tokens of each user once. Returns after how long the first had a new token, and the last.
 async fn refresh_all(database: &Database, url: &str, users: usize) -> [Duration; 2] {
     let pool = pool_at(url, 10);
-    let store = PostgresStore::new(pool, "none").unwrap().listen_with(config(&database.url), NoTls);
+    let store = PostgresStore::new(pool, "none")
+        .unwrap()
+        .pool_timeout(LONG)
+        .listen_with(config(&database.url), NoTls);
     let mut all = Vec::new();
     for user in 0..users {
         let calls = Arc::new(AtomicUsize::new(0));
@@ -45,7 +48,9 @@ async fn refresh_all(database: &Database, url: &str, users: usize) -> [Duration;
             }
         };
         let store = store.for_name(format!("user-{user}")).unwrap();
-        let credentials = Credentials::builder(source).store(store).build();
+        // The machine may have a lot to do.
+        let policy = RefreshPolicy::default().timeout(10 * LONG);
+        let credentials = Credentials::builder(source).store(store).policy(policy).build();
         all.push((credentials, calls));
     }
     let mut took = [Duration::ZERO; 2];
