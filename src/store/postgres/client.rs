@@ -21,7 +21,7 @@ pub(super) struct Database {
     pool: Pool,
     runs: OnceLock<Runs>,
     /// The number of statements that were sent.
-    #[cfg(test)]
+    #[cfg(all(test, unix, feature = "testing"))]
     pub(super) sent: std::sync::atomic::AtomicUsize,
 }
 
@@ -41,7 +41,7 @@ impl Database {
         Self {
             pool,
             runs: OnceLock::new(),
-            #[cfg(test)]
+            #[cfg(all(test, unix, feature = "testing"))]
             sent: Default::default(),
         }
     }
@@ -87,7 +87,7 @@ impl Database {
         parameters: &[Parameter<'_>],
         within: Duration,
     ) -> Result<Vec<Row>, Failure> {
-        #[cfg(test)]
+        #[cfg(all(test, unix, feature = "testing"))]
         self.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let answer = timeout(within, client.query_typed(statement, parameters)).await;
         let failure = match answer {

@@ -104,7 +104,7 @@ impl Notices {
     }
 
     /// Returns how many waiters listen.
-    #[cfg(test)]
+    #[cfg(all(test, unix, feature = "testing"))]
     pub(super) fn listeners(&self) -> usize {
         *self.listening.borrow()
     }
