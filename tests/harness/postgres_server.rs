@@ -190,7 +190,7 @@ struct Running {
 impl Running {
     fn start(command: &Command, signal: &str, folder: &Path) -> Self {
         // Word by word, since the arguments belong to the shell.
-        const SCRIPT: &str = r#"signal=$1 folder=$2; shift 2
+        const SCRIPT: &str = r#"trap : INT TERM HUP; signal=$1 folder=$2; shift 2
             "$@" >/dev/null 2>&1 </dev/null & echo $!
             read last; kill -$signal $!; wait; [ "$last" = keep ] || rm -rf "$folder""#;
 
