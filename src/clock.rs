@@ -2,6 +2,7 @@
 
 use std::cmp::min;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// A source of the current time.
@@ -169,6 +170,35 @@ impl Deadline {
     /// Returns how long ago the monotonic clock has reached it.
     pub(crate) fn overdue(self, now: Timestamp) -> Duration {
         Duration::from_micros(now.monotonic.saturating_sub(self.monotonic))
+    }
+}
+
+/// A deadline that one thread sets while others read it.
+///
+/// A reader may see one clock of the old deadline and the other of the new one. It then acts as if it had come a moment earlier
+/// or later.
+#[derive(Debug)]
+pub(crate) struct AtomicDeadline {
+    monotonic: AtomicU64,
+    wall: AtomicU64,
+}
+
+impl AtomicDeadline {
+    pub(crate) fn new(Deadline { monotonic, wall }: Deadline) -> Self {
+        Self { monotonic: AtomicU64::new(monotonic), wall: AtomicU64::new(wall) }
+    }
+
+    pub(crate) fn set(&self, Deadline { monotonic, wall }: Deadline) {
+        self.monotonic.store(monotonic, Ordering::Relaxed);
+        self.wall.store(wall, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> Deadline {
+        let (monotonic, wall) = (&self.monotonic, &self.wall);
+        Deadline {
+            monotonic: monotonic.load(Ordering::Relaxed),
+            wall: wall.load(Ordering::Relaxed),
+        }
     }
 }
 

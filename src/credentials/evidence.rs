@@ -29,14 +29,15 @@ use self::suspect::Suspect;
 use self::witness::SUSPECTS;
 pub(super) use self::witness::Witness;
 use super::generation::Generation;
-use super::policy::Backoff;
+use super::policy::{Backoff, Timing};
 use crate::clock::Timestamp;
 use crate::target::Target;
 
 /// The evidence for and against the current token.
 #[derive(Debug)]
 pub(super) struct Evidence {
-    backoff: Backoff,
+    /// The policy's, for all of the state.
+    pub(super) timing: Arc<Timing>,
     witness: Arc<Witness>,
     /// The number of acceptances that were heard. Most are not: see [`Witness`].
     acceptances: u64,
@@ -48,6 +49,13 @@ pub(super) struct Evidence {
     doubted: Option<Duration>,
     /// The number of acceptances when the last refresh failed.
     failed_after: u64,
+    /// Made for the first refresh that a rejection starts.
+    rejections: Option<Box<Rejections>>,
+}
+
+/// The targets that have rejected a token, and their origins.
+#[derive(Debug, Default)]
+struct Rejections {
     /// Oldest first.
     suspects: Vec<Suspect>,
     budgets: Budgets,
@@ -67,23 +75,23 @@ pub(super) enum Judgement {
 }
 
 impl Evidence {
-    pub(super) fn new(backoff: Backoff) -> Self {
+    pub(super) fn new(timing: Arc<Timing>) -> Self {
         Self {
-            backoff,
+            timing,
             witness: Arc::default(),
             acceptances: 0,
             is_accepted: false,
             is_awaited: true,
             doubted: None,
             failed_after: 0,
-            suspects: Vec::new(),
-            budgets: Budgets::new(backoff.max),
+            rejections: None,
         }
     }
 
     /// Forgets everything. Requests go on to report to the same witness.
     pub(super) fn forget(&mut self) {
-        *self = Self { witness: Arc::clone(&self.witness), ..Self::new(self.backoff) };
+        let timing = Arc::clone(&self.timing);
+        *self = Self { witness: Arc::clone(&self.witness), ..Self::new(timing) };
     }
 
     /// Returns the witness that requests report the acceptances to.
@@ -96,8 +104,9 @@ impl Evidence {
         self.is_accepted = false;
         self.is_awaited = true;
         self.doubted = None;
-        for suspect in &mut self.suspects {
-            suspect.token_issued(self.acceptances);
+        let acceptances = self.acceptances;
+        for suspect in self.suspects_mut() {
+            suspect.token_issued(acceptances);
         }
         self.ask(generation);
     }
@@ -111,27 +120,33 @@ impl Evidence {
     ) -> Judgement {
         self.refund_useful(now);
         let share = self.share_of(now, target);
-        if let Some(suspect) = self.suspects.iter_mut().find(|suspect| suspect.target == target) {
+        let acceptances = self.acceptances;
+        let mut suspects = self.suspects_mut().iter_mut();
+        if let Some(suspect) = suspects.find(|suspect| suspect.target == target) {
             // A rejection so soon: the refresh has not proved useful.
             suspect.is_charged = false;
             suspect.cleared = suspect.cleared.map(|_| now.monotonic());
             let left = match suspect.held_for(now) {
                 _ if suspect.cleared.is_some() => None,
                 Some(left) => Some((left, false)),
-                None if suspect.backs_off_again(current, self.acceptances) => {
-                    self.is_awaited = true;
-                    Some((suspect.back_off(now, current, self.acceptances), true))
+                None if suspect.backs_off_again(current, acceptances) => {
+                    Some((suspect.back_off(now, current, acceptances), true))
                 }
                 None => None,
             };
             if let Some((left, begins)) = left {
+                self.is_awaited |= begins;
                 self.doubt_unless_accepted(now);
                 return Judgement::Ignored { left, begins };
             }
         }
         self.doubted.get_or_insert(now.monotonic());
         self.is_awaited = true;
-        match self.budgets.exhausted_for(now, target.origin(), share) {
+        let interval = self.backoff().max;
+        let exhausted_for = |rejections: &Rejections| {
+            rejections.budgets.exhausted_for(now, target.origin(), share, interval)
+        };
+        match self.rejections.as_deref().and_then(exhausted_for) {
             None => Judgement::Counts,
             Some(left) => Judgement::Ignored { left, begins: false },
         }
@@ -140,7 +155,8 @@ impl Evidence {
     /// Takes in a refresh that was made because a target rejected this generation.
     pub(super) fn refreshed(&mut self, now: Timestamp, target: Target, rejected: Generation) {
         self.suspect(target).refreshed(rejected);
-        self.budgets.charge(now, target.origin());
+        let interval = self.backoff().max;
+        self.rejections().budgets.charge(now, target.origin(), interval);
     }
 
     /// Takes in a failed refresh, and the target whose rejection of the current token started it, if any.
@@ -161,7 +177,7 @@ impl Evidence {
     /// Returns whether responses have accepted the current token since the last refresh failed, and were not followed by
     /// rejections alone for the longest backoff.
     pub(super) fn speaks_for_the_token(&self, now: Timestamp) -> bool {
-        self.acceptances > self.failed_after && !self.is_doubted_for(now, self.backoff.max)
+        self.acceptances > self.failed_after && !self.is_doubted_for(now, self.backoff().max)
     }
 
     /// Takes in the acceptances of the current token, which are noted without the lock.
@@ -177,18 +193,19 @@ impl Evidence {
     /// Takes in that a suspect accepted the current token. Returns whether it had backed off.
     pub(super) fn accepted(&mut self, now: Timestamp, target: Target) -> bool {
         let is_it = |suspect: &&mut Suspect| suspect.target == target && suspect.cleared.is_none();
-        self.suspects.iter_mut().find(is_it).is_some_and(|suspect| suspect.clear(now))
+        self.suspects_mut().iter_mut().find(is_it).is_some_and(|suspect| suspect.clear(now))
     }
 
     /// Takes in that a rejected request was accepted with a newer token: its refresh was useful. Returns whether the target had
     /// backed off.
     pub(super) fn retry_accepted(&mut self, now: Timestamp, target: Target) -> bool {
-        let Some(at) = self.suspects.iter().position(|suspect| suspect.target == target) else {
+        let Some(at) = self.suspects().iter().position(|suspect| suspect.target == target) else {
             return false;
         };
-        let suspect = self.suspects.remove(at);
+        let Rejections { suspects, budgets } = self.rejections();
+        let suspect = suspects.remove(at);
         if suspect.is_charged {
-            self.budgets.refund(now, target.origin());
+            budgets.refund(now, target.origin());
         }
         suspect.has_backed_off()
     }
@@ -223,31 +240,50 @@ impl Evidence {
     /// Returns the longest time for which the rejections of some target start no refresh.
     pub(super) fn longest_left(&self, now: Timestamp) -> Option<Duration> {
         let held = self.uncleared().filter_map(|suspect| suspect.held_for(now));
-        held.chain(self.budgets.longest_exhausted(now)).max()
+        let budgets = self.rejections.as_deref().map(|rejections| &rejections.budgets);
+        held.chain(budgets.and_then(|budgets| budgets.longest_exhausted(now))).max()
     }
 
     /// Returns the suspect of a target, or adds one. If there are too many, the oldest is forgotten.
     fn suspect(&mut self, target: Target) -> &mut Suspect {
-        let at = self.suspects.iter().position(|suspect| suspect.target == target);
+        let backoff = self.backoff();
+        let suspects = &mut self.rejections().suspects;
+        let at = suspects.iter().position(|suspect| suspect.target == target);
         let at = at.unwrap_or_else(|| {
-            if self.suspects.len() >= SUSPECTS {
-                let cleared = self.suspects.iter().position(|suspect| suspect.cleared.is_some());
-                self.suspects.remove(cleared.unwrap_or(0));
+            if suspects.len() >= SUSPECTS {
+                let cleared = suspects.iter().position(|suspect| suspect.cleared.is_some());
+                suspects.remove(cleared.unwrap_or(0));
             }
-            self.suspects.push(Suspect::new(target, self.backoff));
-            self.suspects.len() - 1
+            suspects.push(Suspect::new(target, backoff));
+            suspects.len() - 1
         });
-        &mut self.suspects[at]
+        &mut suspects[at]
+    }
+
+    fn suspects(&self) -> &[Suspect] {
+        self.rejections.as_deref().map_or(&[], |rejections| &rejections.suspects)
+    }
+
+    fn suspects_mut(&mut self) -> &mut [Suspect] {
+        self.rejections.as_deref_mut().map_or(&mut [], |rejections| &mut rejections.suspects)
+    }
+
+    fn rejections(&mut self) -> &mut Rejections {
+        self.rejections.get_or_insert_default()
+    }
+
+    fn backoff(&self) -> Backoff {
+        self.timing.rejection_backoff
     }
 
     fn uncleared(&self) -> impl Iterator<Item = &Suspect> {
-        self.suspects.iter().filter(|suspect| suspect.cleared.is_none())
+        self.suspects().iter().filter(|suspect| suspect.cleared.is_none())
     }
 
     /// Returns how much of its origin's budget the rejection of a target may use.
     fn share_of(&self, now: Timestamp, target: Target) -> Share {
-        let is_dead = self.is_accepted && self.is_doubted_for(now, self.backoff.first);
-        match self.suspects.iter().find(|suspect| suspect.target == target) {
+        let is_dead = self.is_accepted && self.is_doubted_for(now, self.backoff().first);
+        match self.suspects().iter().find(|suspect| suspect.target == target) {
             Some(suspect) if suspect.cleared.is_none() && suspect.has_backed_off() => {
                 Share::AllButOne
             }
@@ -260,9 +296,11 @@ impl Evidence {
 
     /// Gives the refreshes that have proved useful by now back to their budgets.
     fn refund_useful(&mut self, now: Timestamp) {
-        for suspect in self.suspects.iter_mut().filter(|suspect| suspect.has_proved_useful(now)) {
+        let Some(rejections) = &mut self.rejections else { return };
+        let Rejections { suspects, budgets } = &mut **rejections;
+        for suspect in suspects.iter_mut().filter(|suspect| suspect.has_proved_useful(now)) {
             suspect.is_charged = false;
-            self.budgets.refund(now, suspect.target.origin());
+            budgets.refund(now, suspect.target.origin());
         }
     }
 

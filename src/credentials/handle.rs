@@ -25,7 +25,7 @@ use super::status::Status;
 #[cfg(feature = "oauth2")]
 use super::wait::Want;
 use super::work::Work;
-use crate::clock::{Deadline, Timestamp};
+use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::grant::{Keeper, Store};
 use crate::lock::Lock;
@@ -80,11 +80,11 @@ pub struct Credentials {
 pub(super) struct Shared {
     pub(super) id: u64,
     pub(super) keeper: Keeper,
-    policy: RefreshPolicy,
+    runtime: Option<Handle>,
     /// Detects a change of the source's input. Must not be called under the lock.
     watch: Option<Watch>,
     /// The token that requests use without the lock. Written only under the lock, so that it never becomes older.
-    published: ArcSwapOption<Published>,
+    published: ArcSwapOption<Issued>,
     /// The acceptances that requests note without the lock.
     witness: Arc<Witness>,
     /// The one lock that guards the state.
@@ -107,13 +107,13 @@ impl Credentials {
         let id = member.as_ref().map_or_else(Self::new_id, |member| member.id);
         let info = source.info();
         let setup = Setup { has_store: store.is_some(), has_fresh_proof: info.fresh_proof };
-        let state = State::new(Arc::clone(&policy.timing), RandomState::new().hash_one(id), setup);
-        let (leeway, clock) = (policy.timing.leeway(), Arc::clone(&policy.clock));
+        let RefreshPolicy { timing, runtime, clock } = policy;
+        let state = State::new(timing, RandomState::new().hash_one(id), setup);
         Self {
             shared: Arc::new(Shared {
                 id,
-                keeper: Keeper::new(source, store, leeway, clock),
-                policy,
+                keeper: Keeper::new(source, store, clock),
+                runtime,
                 watch: info.watch,
                 published: ArcSwapOption::empty(),
                 witness: state.witness(),
@@ -210,7 +210,8 @@ impl Credentials {
     /// Returns whether nothing but the caller has the credentials, and nothing is lost with them.
     #[cfg(feature = "pool")]
     pub(crate) fn is_disposable(&self) -> bool {
-        Arc::strong_count(&self.shared) == 1 && self.shared.keeper.is_disposable()
+        let Some(member) = &self.shared.member else { return false };
+        Arc::strong_count(&self.shared) == 1 && self.shared.keeper.is_disposable(&member.beginning)
     }
 
     // ===== for requests =====
@@ -219,8 +220,8 @@ impl Credentials {
     /// requests would write the count.
     pub(crate) fn with_fresh<T>(&self, borrow: impl FnOnce(&Arc<Issued>) -> T) -> Option<T> {
         let published = self.shared.published.load();
-        let Published { issued, until } = &**published.as_ref()?;
-        (!until.has_come(self.now())).then(|| borrow(issued))
+        let issued = published.as_ref()?;
+        (!issued.quiet_until.get().has_come(self.now())).then(|| borrow(issued))
     }
 
     /// A response accepted the token of this generation.
@@ -321,10 +322,12 @@ impl Credentials {
         // After a failure, each request checks the source's input for a change.
         let watches = self.shared.watch.is_some() && state.has_failed();
         let next = state.published(now).filter(|_| !watches);
-        let old = published.as_ref().map(|old| (old.issued.generation, old.until));
-        if old != next.map(|(issued, until)| (issued.generation, until)) {
-            let new = |(issued, until)| Arc::new(Published { issued: Arc::clone(issued), until });
-            self.shared.published.store(next.map(new));
+        if let Some((issued, until)) = next {
+            issued.quiet_until.set(until);
+        }
+        let next = next.map(|(issued, _)| issued);
+        if published.as_ref().map(Arc::as_ptr) != next.map(Arc::as_ptr) {
+            self.shared.published.store(next.cloned());
         }
     }
 
@@ -367,11 +370,11 @@ impl Credentials {
     }
 
     pub(super) fn timeout(&self) -> Duration {
-        self.shared.policy.timing.timeout
+        self.lock().timing().timeout
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.shared.policy.clock.now()
+        self.shared.keeper.now()
     }
 
     pub(super) fn timer(&self, duration: Duration) -> Option<Sleep> {
@@ -382,7 +385,7 @@ impl Credentials {
 
     /// Returns the runtime that refreshes run on.
     pub(super) fn runtime(&self) -> Result<Handle, TokenError> {
-        let runtime = self.shared.policy.runtime.clone();
+        let runtime = self.shared.runtime.clone();
         runtime.map_or_else(Handle::try_current, Ok).map_err(|_| {
             TokenError::misconfigured(
                 "a refresh needs a tokio runtime: call from within one, or name one with RefreshPolicy::runtime",
@@ -412,15 +415,12 @@ pub(crate) fn recursion() -> TokenError {
     )
 }
 
-/// The token that requests use without the lock, and until when.
-struct Published {
-    issued: Arc<Issued>,
-    until: Deadline,
-}
-
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("policy", &self.shared.policy).finish_non_exhaustive()
+        let timing = Arc::clone(self.lock().timing());
+        let (runtime, clock) = (self.shared.runtime.clone(), self.shared.keeper.clock.clone());
+        let policy = RefreshPolicy { timing, runtime, clock };
+        f.debug_struct("Credentials").field("policy", &policy).finish_non_exhaustive()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::generation::Generation;
 use super::policy::{LIFETIME_MAX, Timing};
 use super::session::Session;
-use crate::clock::{Deadline, Timestamp};
+use crate::clock::{AtomicDeadline, Deadline, Timestamp};
 use crate::token::{Expiry, TokenSet};
 
 /// A token set that was issued to requests.
@@ -21,6 +21,8 @@ pub(crate) struct Issued {
     pub(super) stale: Deadline,
     pub(super) expired: Deadline,
     pub(super) ends: Deadline,
+    /// Until when requests use it without the lock, if it is published: there is nothing to decide before.
+    pub(super) quiet_until: AtomicDeadline,
 }
 
 impl Issued {
@@ -52,7 +54,8 @@ impl Issued {
             (None, None) => Deadline::NEVER,
         };
         let stale = stale.or_earlier(expired);
-        Self { tokens, generation, session, stale, expired, ends }
+        let quiet_until = AtomicDeadline::new(Deadline::PAST);
+        Self { tokens, generation, session, stale, expired, ends, quiet_until }
     }
 
     /// Returns the reason if a token set that was just obtained has expired already.

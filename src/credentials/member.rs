@@ -14,6 +14,8 @@ use super::event::Event;
 use super::outage::{Admitted, Change, Endpoint};
 use crate::clock::{Clock, Timestamp};
 use crate::error::TokenError;
+#[cfg(feature = "pool")]
+use crate::grant::Beginning;
 use crate::lock::Lock;
 use crate::source::{BoxTokenSource, FetchedFor, Renewal, SourceInfo, TokenSource};
 use crate::token::TokenSet;
@@ -29,6 +31,9 @@ pub(crate) struct Member {
     endpoint: Option<Arc<Endpoint>>,
     /// Notified if the source of other credentials waits for a refresh of these.
     needed: Notify,
+    /// How the source begins a session.
+    #[cfg(feature = "pool")]
+    pub(super) beginning: Beginning,
     /// When the pool last handed the credentials out, in milliseconds of the pool's monotonic clock.
     last_used: AtomicU64,
 }
@@ -69,22 +74,26 @@ impl Member {
         name: &str,
         source: BoxTokenSource,
     ) -> (Self, BoxTokenSource) {
+        let info = source.info();
         let member = Self {
             id,
             name: name.into(),
             common: Arc::clone(common),
-            endpoint: source.info().token_endpoint.map(|origin| common.endpoint(origin)),
+            endpoint: info.token_endpoint.clone().map(|origin| common.endpoint(origin)),
             needed: Notify::new(),
+            #[cfg(feature = "pool")]
+            beginning: Beginning::of(info),
             last_used: AtomicU64::new(0),
         };
         let source = match &member.endpoint {
-            Some(endpoint) => source.wrapped(|source| Reporting {
+            Some(endpoint) => Reporting {
                 source,
                 id,
                 name: Arc::clone(&member.name),
                 common: Arc::clone(common),
                 endpoint: Arc::clone(endpoint),
-            }),
+            }
+            .boxed(),
             None => source,
         };
         (member, source)

@@ -40,7 +40,6 @@ use crate::token::TokenSet;
 ///   rejections alone were seen for the longest rejection backoff.
 #[derive(Debug)]
 pub(super) struct State {
-    timing: Arc<Timing>,
     setup: Setup,
     dice: Dice,
     /// The share of the jitter of this instance, drawn once.
@@ -59,11 +58,12 @@ pub(super) struct State {
     set: Option<SetId>,
     flight: Option<Box<Flight>>,
     flights: u64,
-    turn: Turn,
+    /// The turn at the ledger, while a flight or an adoption has it or waits for it.
+    turn: Option<Turn>,
     failure: Option<Box<Failure>>,
     evidence: Evidence,
-    /// When to try again to save the current token set, which is only in memory.
-    unsaved: Option<Deadline>,
+    /// When to try again to save the current token set, which is only in memory. `NEVER` if it is not.
+    unsaved: Deadline,
     /// True if the last token had expired on arrival. That is reported once.
     is_over_on_arrival: bool,
     /// The time of the next look at the store while rejections start no refresh.
@@ -98,8 +98,7 @@ impl State {
         let mut dice = Dice::new(seed);
         let share = dice.roll();
         Self {
-            evidence: Evidence::new(timing.rejection_backoff),
-            timing,
+            evidence: Evidence::new(timing),
             setup,
             dice,
             share,
@@ -111,9 +110,9 @@ impl State {
             set: None,
             flight: None,
             flights: 0,
-            turn: Turn::default(),
+            turn: None,
             failure: None,
-            unsaved: None,
+            unsaved: Deadline::NEVER,
             is_over_on_arrival: false,
             look_again: Deadline::PAST,
             effects: None,
@@ -123,6 +122,10 @@ impl State {
     /// Returns the witness that requests report the acceptances to, without the lock.
     pub(super) fn witness(&self) -> Arc<Witness> {
         self.evidence.witness()
+    }
+
+    pub(super) fn timing(&self) -> &Arc<Timing> {
+        &self.evidence.timing
     }
 
     // ===== sessions =====
@@ -138,7 +141,7 @@ impl State {
         self.give_up_on_lost(now);
         self.epoch += 1;
         self.set = Some(set);
-        self.unsaved = None;
+        self.unsaved = Deadline::NEVER;
         self.clear_failure();
         self.evidence.forget();
         if let Some(tokens) = tokens {
@@ -153,7 +156,7 @@ impl State {
             self.tell(Event::LoggedOut);
         }
         let id = self.occupy(now, FlightKind::Adopting, false).id;
-        Adoption { id, set, epoch: self.epoch, turn: Arc::clone(&self.turn) }
+        Adoption { id, set, epoch: self.epoch, turn: self.turn() }
     }
 
     /// Begins a session with the token set that is issued next.
@@ -165,7 +168,7 @@ impl State {
     /// An adoption is recorded. If it could not be saved, the requests that follow save it.
     pub(super) fn adopted(&mut self, now: Timestamp, adoption: &Adoption, is_saved: bool) {
         if self.setup.has_store && !is_saved && adoption.epoch == self.epoch {
-            self.unsaved = Some(Deadline::monotonic(now, flights::SAVE_FIRST));
+            self.unsaved = Deadline::monotonic(now, flights::SAVE_FIRST);
         }
         if self.wants(adoption.id) {
             self.end_flight(None);
@@ -183,7 +186,7 @@ impl State {
         self.generation.0 += 1;
         let (generation, session) = (self.generation, self.session);
         let mut issued =
-            Issued::new(now, asked, tokens, &self.timing, self.share, generation, session);
+            Issued::new(now, asked, tokens, self.timing(), self.share, generation, session);
         if is_obtained {
             let reason = issued.over_on_arrival(now);
             if let Some(reason) = reason {
@@ -247,10 +250,7 @@ impl State {
                 return None;
             }
             Some(flight) => flight.lost,
-            None => {
-                let refresh = self.next_refresh(current, now);
-                self.unsaved.map_or(refresh, |unsaved| refresh.or_earlier(unsaved))
-            }
+            None => self.next_refresh(current, now).or_earlier(self.unsaved),
         };
         Some((current, quiet_until.or_earlier(self.end_of(current))))
     }

@@ -190,7 +190,9 @@ impl Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.0.shared.work.end();
+        if self.0.shared.work.end() {
+            self.0.lock().rest();
+        }
     }
 }
 

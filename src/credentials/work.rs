@@ -1,8 +1,11 @@
 //! The flights, log-ins and log-outs that have not ended.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
+
+use crate::lock::Lock;
 
 /// Counts the work that has not ended.
 ///
@@ -10,7 +13,8 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(super) struct Work {
     open: AtomicUsize,
-    ended: Notify,
+    /// Made for the first caller that waits, until all work has ended.
+    ended: Lock<Option<Arc<Notify>>>,
 }
 
 impl Work {
@@ -18,10 +22,14 @@ impl Work {
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn end(&self) {
-        if self.open.fetch_sub(1, Ordering::Release) == 1 {
-            self.ended.notify_waiters();
+    /// Returns whether this was the last.
+    pub(super) fn end(&self) -> bool {
+        let is_last = self.open.fetch_sub(1, Ordering::Release) == 1;
+        if is_last {
+            let ended = self.ended.lock().take();
+            ended.inspect(|ended| ended.notify_waiters());
         }
+        is_last
     }
 
     #[cfg(feature = "pool")]
@@ -32,12 +40,17 @@ impl Work {
     /// Waits until all work has ended.
     pub(super) async fn all_ended(&self) {
         loop {
-            // Made before the count is read: from then on it is notified.
-            let ended = self.ended.notified();
-            if self.open.load(Ordering::Acquire) == 0 {
-                return;
-            }
-            ended.await;
+            let ended;
+            let notified = {
+                let mut waiting = self.ended.lock();
+                // Under the lock: what ends from now on is notified.
+                if self.open.load(Ordering::Acquire) == 0 {
+                    return;
+                }
+                ended = Arc::clone(waiting.get_or_insert_default());
+                ended.notified()
+            };
+            notified.await;
         }
     }
 }

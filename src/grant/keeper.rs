@@ -24,7 +24,7 @@ use std::time::Duration;
 use super::backing::{Backing, BackingLock, Failure};
 use super::due;
 use super::ledger::{Due, Ledger, Set, SetId};
-use super::plan::{self, Leeway, Plan, Setup, Wish};
+use super::plan::{self, Plan, Setup, Wish};
 #[cfg(feature = "pool")]
 use super::record::Fate;
 use super::record::{Binding, Record, WriteId};
@@ -33,6 +33,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::TokenError;
 use crate::limit::Limit;
 use crate::lock::Lock;
+#[cfg(feature = "pool")]
+use crate::source::SourceInfo;
 use crate::source::{BoxTokenSource, TokenSource as _};
 #[cfg(feature = "pool")]
 use crate::token::RefreshToken;
@@ -42,19 +44,31 @@ use crate::token::characters::{self, is_invisible};
 /// The ledger of one grant, and the ways to change it.
 pub(crate) struct Keeper {
     pub(super) source: BoxTokenSource,
-    pub(super) store: Option<Store>,
-    leeway: Leeway,
-    clock: Arc<dyn Clock>,
-    /// The refresh token of the source, which is not asked under the lock of a pool: it may use the pool.
-    #[cfg(feature = "pool")]
+    /// Boxed, since most credentials have none.
+    pub(super) store: Option<Box<Store>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    ledger: Lock<Ledger>,
+}
+
+/// How a source begins a session. A source is code of others, and is not asked while a part of a pool is locked.
+#[cfg(feature = "pool")]
+pub(crate) struct Beginning {
     configured: Option<RefreshToken>,
     /// True if a log-out leaves the source nothing to send. A source that does not name its endpoint may have a refresh token of its
     /// own, which a log-out ends.
-    #[cfg(feature = "pool")]
     has_nothing_to_end: bool,
-    #[cfg(feature = "pool")]
     sends_no_refresh_token: bool,
-    ledger: Lock<Ledger>,
+}
+
+#[cfg(feature = "pool")]
+impl Beginning {
+    pub(crate) fn of(info: SourceInfo) -> Self {
+        Self {
+            has_nothing_to_end: info.token_endpoint.is_some() && info.refresh_token.is_none(),
+            sends_no_refresh_token: info.sends_no_refresh_token,
+            configured: info.refresh_token,
+        }
+    }
 }
 
 /// A store and how to use it.
@@ -122,27 +136,8 @@ pub(super) enum Access<'a> {
 }
 
 impl Keeper {
-    pub(crate) fn new(
-        source: BoxTokenSource,
-        store: Option<Store>,
-        leeway: Leeway,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        #[cfg(feature = "pool")]
-        let info = source.info();
-        Self {
-            #[cfg(feature = "pool")]
-            has_nothing_to_end: info.token_endpoint.is_some() && info.refresh_token.is_none(),
-            #[cfg(feature = "pool")]
-            sends_no_refresh_token: info.sends_no_refresh_token,
-            #[cfg(feature = "pool")]
-            configured: info.refresh_token,
-            source,
-            store,
-            leeway,
-            clock,
-            ledger: Lock::default(),
-        }
+    pub(crate) fn new(source: BoxTokenSource, store: Option<Store>, clock: Arc<dyn Clock>) -> Self {
+        Self { source, store: store.map(Box::new), clock, ledger: Lock::default() }
     }
 
     /// Returns whether other processes can store tokens.
@@ -159,14 +154,14 @@ impl Keeper {
 
     /// Returns whether nothing would be lost with the ledger: the store has it, or the source can begin anew.
     #[cfg(feature = "pool")]
-    pub(crate) fn is_disposable(&self) -> bool {
+    pub(crate) fn is_disposable(&self, source: &Beginning) -> bool {
         if self.store.as_ref().is_some_and(|store| store.backing.survives_drop()) {
             return self.is_saved();
         }
-        let configured = self.configured.as_ref();
+        let configured = source.configured.as_ref();
         self.with(|ledger| {
             let Some(record) = &ledger.record else { return true };
-            if self.sends_no_refresh_token {
+            if source.sends_no_refresh_token {
                 // It asks with a proof of its own, also after a log-out.
                 return !ledger.has_logged_in;
             }
@@ -178,7 +173,7 @@ impl Keeper {
                     configured.is_none_or(|configured| record.fate(configured) != Fate::Superseded)
                 }
             };
-            let is_over = record.is_logged_out && self.has_nothing_to_end;
+            let is_over = record.is_logged_out && source.has_nothing_to_end;
             is_configured && record.sent.is_none() && (!ledger.has_logged || is_over)
         })
     }
@@ -197,7 +192,7 @@ impl Keeper {
         let Ok(base) = self.load(Access::Stored(store, None), &setup, &mut notes).await else {
             return (Look::Nothing, notes);
         };
-        let refused_at = self.with(|ledger| ledger.refused_at);
+        let refused_at = self.with(|ledger| ledger.refused_at.as_deref().copied());
         let look = match self.plan(&base.record, &wish, &setup) {
             Plan::Use(set) => Look::Newer(self.hand_out(set, None, &wish)),
             _ if refused_at != Some(base.record.position()) => Look::Changed,
@@ -209,7 +204,7 @@ impl Keeper {
     /// Saves the unsaved change. Returns whether that was a token set.
     pub(crate) async fn save(&self) -> Result<bool, TokenError> {
         let is_due = self.with(|ledger| ledger.unsaved.is_some() || ledger.not_made.is_some());
-        let Some(store) = self.store.as_ref().filter(|_| is_due) else { return Ok(false) };
+        let Some(store) = self.store.as_deref().filter(|_| is_due) else { return Ok(false) };
         let mut notes = Notes::default();
         let access = Access::Stored(store, None);
         self.load(access, &self.setup(), &mut notes).await.map_err(Failure::into_error)?;
@@ -231,7 +226,7 @@ impl Keeper {
         let refresh_token = tokens.as_ref().and_then(TokenSet::refresh_token).cloned();
         self.begin_session(id, tokens, &setup);
         let is_overtaken = || self.with(|ledger| ledger.is_overtaken(id));
-        if let Some(store) = self.store.as_ref().filter(|_| !is_overtaken()) {
+        if let Some(store) = self.store.as_deref().filter(|_| !is_overtaken()) {
             let (access, mut notes) = (Access::Stored(store, None), Notes::default());
             self.load(access, &setup, &mut notes).await.map_err(Failure::into_error)?;
         }
@@ -374,16 +369,16 @@ impl Keeper {
                 token_endpoint: info.token_endpoint.unwrap_or_default(),
                 client_id: info.client_id.unwrap_or_default(),
                 name: name.unwrap_or_default(),
-            },
+            }
+            .shared(),
             configured: info.refresh_token,
             rotates: !info.keeps_refresh_token,
             reuse_grace: info.reuse_grace,
-            leeway: self.leeway,
             store: self.store.as_ref().map(|store| store.backing.describe()).unwrap_or_default(),
         }
     }
 
-    pub(super) fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 

@@ -23,9 +23,10 @@ pub(super) struct Ledger {
     /// The token set that the credentials have.
     pub(super) held: Option<Held>,
     pub(super) last_id: Option<SetId>,
-    /// The record after the source has refused, and the attempt of another process that was reported last.
-    pub(super) refused_at: Option<Position>,
-    pub(super) reported: Option<WriteId>,
+    /// The position of the record after the source has refused.
+    pub(super) refused_at: Option<Box<Position>>,
+    /// The attempt of another process that was reported last.
+    pub(super) reported: Option<Box<WriteId>>,
     /// True if the application has logged in or out in this process, so that the configured refresh token is out of date.
     pub(super) has_logged: bool,
     /// True if the last of them was a log-in.

@@ -9,6 +9,8 @@ pub(crate) mod record;
 mod refresh;
 mod session;
 
+#[cfg(feature = "pool")]
+pub(crate) use self::keeper::Beginning;
 pub(crate) use self::keeper::{Keeper, Look, Notes, Obtained, Store};
 pub(crate) use self::ledger::SetId;
 pub(crate) use self::plan::{Leeway, Wish};

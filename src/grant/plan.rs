@@ -11,6 +11,7 @@
 //! - Nothing of an earlier epoch is recorded, and nothing of a lower revision is used.
 //! - A refresh token that the server has refused or replaced is never sent again. A configured one has its turn once.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::ledger::{Ledger, Set, SetId};
@@ -23,11 +24,10 @@ use crate::token::{RefreshToken, TokenSet};
 /// The facts that do not change during a refresh.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
-    pub(super) binding: Binding,
+    pub(super) binding: Arc<Binding>,
     pub(super) configured: Option<RefreshToken>,
     pub(super) rotates: bool,
     pub(super) reuse_grace: Option<Duration>,
-    pub(super) leeway: Leeway,
     /// The name of the store in messages.
     pub(super) store: String,
 }
@@ -50,6 +50,7 @@ pub(crate) struct Wish {
     pub(crate) has: Option<SetId>,
     /// True if that set is of no more use, so that a refresh token with an unknown outcome may be sent again.
     pub(crate) may_risk: bool,
+    pub(crate) leeway: Leeway,
 }
 
 /// The next step.
@@ -101,7 +102,7 @@ pub(super) fn plan(
     let previous = record.current.as_ref().map(|current| current.tokens_at(now));
     if let Some(tokens) = &previous
         && is_newer
-        && works(record, setup, now)
+        && works(record, wish, now)
     {
         return Plan::Use(Set { tokens: tokens.clone(), place: record.place() });
     }
@@ -184,10 +185,10 @@ fn send(
 }
 
 /// Returns whether the access token may still be used.
-fn works(record: &Record, setup: &Setup, now: SystemTime) -> bool {
+fn works(record: &Record, wish: &Wish, now: SystemTime) -> bool {
     let Some(current) = &record.current else { return false };
     match (current.left(now), current.lifetime()) {
-        (Some(left), Some(lifetime)) => left > setup.leeway.of(lifetime),
+        (Some(left), Some(lifetime)) => left > wish.leeway.of(lifetime),
         _ => true,
     }
 }

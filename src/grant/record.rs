@@ -6,6 +6,7 @@
 //! A configured refresh token *has its turn* once: it begins a session, or is recorded as seen without beginning one.
 
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use crate::clock::since_epoch;
@@ -27,7 +28,7 @@ pub(crate) struct Record {
     pub(crate) login_epoch: u64,
     /// The number of the token set, over all epochs.
     pub(crate) revision: u64,
-    pub(crate) binding: Binding,
+    pub(crate) binding: Arc<Binding>,
     pub(crate) current: Option<Current>,
     /// When the application last logged in or out, or zero if it never has. Each log-in and log-out has a later time than the last.
     pub(crate) login_ms: u64,
@@ -36,17 +37,24 @@ pub(crate) struct Record {
     /// The refresh token whose outcome is unknown.
     pub(crate) sent: Option<Box<Sent>>,
     /// The refresh token that the server has refused.
-    pub(crate) refused: Option<Fingerprint>,
-    /// The first refresh token of each session: configured ones that had their turn, the latest last, and those of log-ins.
-    pub(crate) firsts: Vec<Fingerprint>,
-    /// Refresh tokens that the server has replaced, the latest last. Those in `firsts` stay however many follow.
-    pub(crate) superseded: Vec<Fingerprint>,
+    pub(crate) refused: Option<Box<Fingerprint>>,
+    /// Boxed, since some grants have no refresh token.
+    pub(crate) history: Option<Box<History>>,
     pub(crate) key: FingerprintKey,
     /// A store reports that writes after this one may be lost. Never written.
     pub(crate) is_doubted: bool,
     /// Fields that a later version of the crate has added, to be written unchanged.
     #[cfg(feature = "store")]
     pub(crate) unknown: Option<Box<UnknownFields>>,
+}
+
+/// The refresh tokens of the past.
+#[derive(Clone, Default, PartialEq)]
+pub(crate) struct History {
+    /// The first refresh token of each session: configured ones that had their turn, the latest last, and those of log-ins.
+    pub(crate) firsts: Vec<Fingerprint>,
+    /// Refresh tokens that the server has replaced, the latest last. Those in `firsts` stay however many follow.
+    pub(crate) superseded: Vec<Fingerprint>,
 }
 
 /// Fields of a stored record that this version does not know.
@@ -149,9 +157,21 @@ pub struct Binding {
     pub name: String,
 }
 
+impl Binding {
+    /// Returns it for the records of a grant. Most credentials without a store have the empty one, and share it.
+    pub(crate) fn shared(self) -> Arc<Self> {
+        static EMPTY: LazyLock<Arc<Binding>> = LazyLock::new(Arc::default);
+
+        match self == **EMPTY {
+            true => Arc::clone(&EMPTY),
+            false => Arc::new(self),
+        }
+    }
+}
+
 impl Record {
     /// Creates the first record of a grant.
-    pub(crate) fn new(binding: Binding) -> Self {
+    pub(crate) fn new(binding: Arc<Binding>) -> Self {
         Self {
             write_id: WriteId::random(),
             epoch: 1,
@@ -163,8 +183,7 @@ impl Record {
             is_logged_out: false,
             sent: None,
             refused: None,
-            firsts: Vec::new(),
-            superseded: Vec::new(),
+            history: None,
             key: FingerprintKey::random(),
             is_doubted: false,
             #[cfg(feature = "store")]
@@ -219,10 +238,10 @@ impl Record {
 
     pub(crate) fn fate(&self, token: &RefreshToken) -> Fate<'_> {
         let token = self.key.of(token);
-        if self.refused == Some(token) {
+        if self.refused.as_deref() == Some(&token) {
             return Fate::Refused;
         }
-        if self.superseded.contains(&token) {
+        if self.superseded().contains(&token) {
             return Fate::Superseded;
         }
         match &self.sent {
@@ -234,21 +253,34 @@ impl Record {
     /// Returns whether this configured refresh token has had its turn, or has it now.
     pub(crate) fn has_seen(&self, configured: &RefreshToken) -> bool {
         let token = self.key.of(configured);
-        self.firsts.contains(&token)
-            || self.superseded.contains(&token)
+        self.firsts().contains(&token)
+            || self.superseded().contains(&token)
             || self.refresh_token().is_some_and(|current| self.key.of(current) == token)
     }
 
     /// Returns whether this is the configured refresh token whose turn came last.
     pub(crate) fn is_latest_configured(&self, configured: &RefreshToken) -> bool {
-        self.firsts.last() == Some(&self.key.of(configured))
+        self.firsts().last() == Some(&self.key.of(configured))
+    }
+
+    pub(crate) fn firsts(&self) -> &[Fingerprint] {
+        self.history.as_deref().map_or(&[], |history| &history.firsts)
+    }
+
+    pub(crate) fn superseded(&self) -> &[Fingerprint] {
+        self.history.as_deref().map_or(&[], |history| &history.superseded)
     }
 
     // ===== changes =====
 
+    fn history_mut(&mut self) -> &mut History {
+        self.history.get_or_insert_default()
+    }
+
     /// Records that a configured refresh token has its turn.
     pub(crate) fn see(&mut self, configured: &RefreshToken) {
-        remember(&mut self.firsts, self.key.of(configured), &[]);
+        let configured = self.key.of(configured);
+        remember(&mut self.history_mut().firsts, configured, &[]);
     }
 
     /// Records a first refresh token that is not the configured one, or has had its turn without being sent.
@@ -257,18 +289,27 @@ impl Record {
     }
 
     fn add_first(&mut self, token: Fingerprint) {
-        match self.firsts.pop() {
+        let firsts = &mut self.history_mut().firsts;
+        match firsts.pop() {
             Some(latest) if latest != token => {
-                remember(&mut self.firsts, token, &[]);
-                self.firsts.push(latest);
+                remember(firsts, token, &[]);
+                firsts.push(latest);
             }
-            _ => self.firsts.push(token),
+            _ => firsts.push(token),
         }
     }
 
     /// Records that the server has replaced this refresh token.
     pub(crate) fn supersede(&mut self, token: Fingerprint) {
-        remember(&mut self.superseded, token, &self.firsts);
+        let History { firsts, superseded } = self.history_mut();
+        remember(superseded, token, firsts);
+    }
+
+    /// Records that the server has issued a refresh token again, as some do.
+    pub(crate) fn reissue(&mut self, token: Fingerprint) {
+        if self.superseded().contains(&token) {
+            self.history_mut().superseded.retain(|superseded| *superseded != token);
+        }
     }
 
     /// Adds the fates of earlier refresh tokens from another record.
@@ -277,14 +318,14 @@ impl Record {
             // Fingerprints with another key cannot be compared.
             return;
         }
-        for first in &other.firsts {
-            if !self.firsts.contains(first) {
+        for first in other.firsts() {
+            if !self.firsts().contains(first) {
                 self.add_first(*first);
             }
         }
         let current = self.refresh_token().map(|token| self.key.of(token));
-        for token in &other.superseded {
-            if Some(*token) != current && !self.superseded.contains(token) {
+        for token in other.superseded() {
+            if Some(*token) != current && !self.superseded().contains(token) {
                 self.supersede(*token);
             }
         }
@@ -318,8 +359,7 @@ impl Record {
             if let Some(spent) = self.last_refresh_token().filter(|spent| *spent != issued) {
                 next.supersede(spent);
             }
-            // Some servers issue a refresh token again.
-            next.superseded.retain(|superseded| *superseded != issued);
+            next.reissue(issued);
         }
         next.revision = revision;
         next.sent = None;
@@ -350,7 +390,7 @@ impl Record {
     fn last_refresh_token(&self) -> Option<Fingerprint> {
         match &self.current {
             Some(current) => current.tokens.refresh_token().map(|token| self.key.of(token)),
-            None if self.revision == 0 => self.firsts.last().copied(),
+            None if self.revision == 0 => self.firsts().last().copied(),
             None => self.sent.as_ref().map(|sent| sent.token),
         }
     }
@@ -359,7 +399,7 @@ impl Record {
     pub(crate) fn refuse(&self, token: &RefreshToken) -> Self {
         let mut next = self.next();
         next.sent = None;
-        next.refused = Some(next.key.of(token));
+        next.refused = Some(Box::new(next.key.of(token)));
         next
     }
 
@@ -371,7 +411,7 @@ impl Record {
         self.is_logged_out = false;
         // These may be spent, so that they must not be sent if a log-in brings them back.
         let sent = self.sent.take().map(|sent| sent.token);
-        for token in sent.into_iter().chain(self.refused.take()) {
+        for token in sent.into_iter().chain(self.refused.take().map(|refused| *refused)) {
             self.supersede(token);
         }
     }

@@ -38,7 +38,10 @@ impl Keeper {
             wish: &wish,
             renewal: &renewal,
             on_unknown,
-            access: self.store.as_ref().map_or(Access::Memory, |store| Access::Stored(store, None)),
+            access: self
+                .store
+                .as_deref()
+                .map_or(Access::Memory, |store| Access::Stored(store, None)),
             lost: &mut lost,
             notes: &mut notes,
         };
@@ -52,7 +55,7 @@ impl Keeper {
             None => error,
         });
         if result.as_ref().is_err_and(TokenError::is_denied) {
-            self.with(|ledger| ledger.refused_at = Some(ledger.position()));
+            self.with(|ledger| ledger.refused_at = Some(Box::new(ledger.position())));
         }
         (result, notes)
     }
@@ -146,8 +149,8 @@ impl Refresh<'_> {
     fn report_unknown(&self, record: &Record) {
         let Some(sent) = &record.sent else { return };
         let is_news = self.keeper.with(|ledger| {
-            let last = ledger.reported.replace(sent.by);
-            ledger.ours != Some(sent.by) && last != Some(sent.by)
+            let last = ledger.reported.replace(Box::new(sent.by));
+            ledger.ours != Some(sent.by) && last.as_deref() != Some(&sent.by)
         });
         if is_news {
             (self.on_unknown)(TokenError::ambiguous(sent.describe()));

@@ -43,7 +43,7 @@ pub(super) fn begin_session(
         next.see(configured);
     }
     let (epoch, login_epoch) = (next.epoch, next.login_epoch);
-    let (sent, refused) = (next.sent.clone(), next.refused);
+    let (sent, refused) = (next.sent.clone(), next.refused.clone());
     next.end_session();
     if goes_on {
         (next.epoch, next.login_epoch) = (epoch, login_epoch);
@@ -62,9 +62,9 @@ pub(super) fn begin_session(
         // A new log-in does not change the fate of a refresh token.
         let token = next.key.of(&brought);
         next.sent = sent.filter(|sent| sent.token == token);
-        next.refused = refused.filter(|refused| *refused == token);
+        next.refused = refused.filter(|refused| **refused == token);
         if next.sent.is_some() || next.refused.is_some() {
-            next.superseded.retain(|superseded| *superseded != token);
+            next.reissue(token);
         }
         next.see_before_latest(&brought);
     }
@@ -79,7 +79,7 @@ pub(super) fn log_in_by_source(record: &Record, current: Current) -> Record {
     let last = record.refresh_token().map(|token| next.key.of(token));
     // The first source was denied with it. It must not be sent if a log-in brings it back.
     let denied = sent.or(last).filter(|denied| Some(*denied) != brought);
-    for denied in denied.into_iter().chain(record.refused) {
+    for denied in denied.into_iter().chain(record.refused.as_deref().copied()) {
         next.supersede(denied);
     }
     if record.revision == 0 {

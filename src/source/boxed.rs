@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::info::SourceInfo;
 use super::renewal::Renewal;
-use super::token_source::TokenSource;
 use crate::error::TokenError;
 use crate::token::TokenSet;
 
@@ -33,21 +32,12 @@ use crate::token::TokenSet;
 #[derive(Clone)]
 pub struct BoxTokenSource {
     pub(super) source: Arc<dyn DynTokenSource>,
-    pub(super) name: &'static str,
-}
-
-impl BoxTokenSource {
-    /// Returns a source around this one. It keeps the name.
-    pub(crate) fn wrapped<S: TokenSource>(self, wrap: impl FnOnce(Self) -> S) -> Self {
-        let name = self.name;
-        Self { source: Arc::new(wrap(self)), name }
-    }
 }
 
 impl fmt::Debug for BoxTokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A source may contain secrets, and need not be `Debug`.
-        write!(f, "BoxTokenSource({})", self.name)
+        write!(f, "BoxTokenSource({})", self.source.dyn_name())
     }
 }
 
@@ -59,4 +49,7 @@ pub(super) trait DynTokenSource: Send + Sync {
     fn dyn_fetch(&self, renewal: Renewal) -> BoxFuture<'_>;
 
     fn dyn_info(&self) -> SourceInfo;
+
+    /// Returns the name of the type.
+    fn dyn_name(&self) -> &'static str;
 }

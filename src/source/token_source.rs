@@ -219,7 +219,7 @@ impl BoxTokenSource {
         if let Some(boxed) = (&source as &dyn Any).downcast_ref::<Self>() {
             return boxed.clone();
         }
-        Self { source: Arc::new(source), name: type_name::<S>() }
+        Self { source: Arc::new(source) }
     }
 }
 
@@ -240,6 +240,10 @@ impl<S: TokenSource> DynTokenSource for S {
 
     fn dyn_info(&self) -> SourceInfo {
         self.info()
+    }
+
+    fn dyn_name(&self) -> &'static str {
+        type_name::<S>()
     }
 }
 

@@ -263,7 +263,7 @@ impl StoredTokens {
     pub(crate) fn example(after: Option<&Self>, tokens: &TokenSet, has_open_intent: bool) -> Self {
         let after = after.and_then(|after| after.to_record().ok());
         let mut record =
-            after.map_or_else(|| Record::new(Binding::default()), |after| after.next());
+            after.map_or_else(|| Record::new(Binding::default().shared()), |after| after.next());
         record.revision += 1;
         record.current = Some(Current::new(tokens.clone(), SystemTime::UNIX_EPOCH));
         record.sent = None;
@@ -398,7 +398,8 @@ mod tests {
     use crate::token::RefreshToken;
 
     fn record() -> StoredTokens {
-        let mut record = Record::new(Binding { name: "compass".into(), ..Binding::default() });
+        let mut record =
+            Record::new(Binding { name: "compass".into(), ..Binding::default() }.shared());
         let tokens = TokenSet::bearer("sesame-access")
             .unwrap()
             .with_expires_in(Duration::from_secs(60))
@@ -515,7 +516,7 @@ mod tests {
         (record.login_ms, record.is_logged_out) = (1_234, true);
         record.see(&configured);
         record.supersede(record.key.of(&RefreshToken::new("spent")));
-        record.refused = Some(record.key.of(&RefreshToken::new("refused")));
+        record.refused = Some(Box::new(record.key.of(&RefreshToken::new("refused"))));
         record.send(&RefreshToken::new("sesame-refresh"), time_of_day(3_000));
         let json = StoredTokens::of(&record).to_json().unwrap();
         let read = StoredTokens::from_json(&json).unwrap().to_record().unwrap();

@@ -115,7 +115,8 @@ fn joined(parts: &[&[u8]]) -> Bytes {
     for part in parts {
         buffer.extend_from_slice(part);
     }
-    Bytes::from_owner(buffer)
+    // Its capacity is its length, so that it is not copied.
+    Bytes::from_owner(Zeroizing::new(std::mem::take(&mut *buffer).into_boxed_slice()))
 }
 
 fn secret_value(bytes: Bytes) -> Result<HeaderValue, TokenError> {

@@ -34,15 +34,24 @@ pub struct TokenSet {
 #[derive(Clone)]
 struct Inner {
     access_token: AccessToken,
-    expiry: Option<Expiry>,
-    refresh_in: Option<Duration>,
+    /// The lifetime, or the time of day.
+    expires: Option<Duration>,
+    expires_at_time_of_day: bool,
     refresh_token: Option<RefreshToken>,
-    refresh_token_expires_at: Option<SystemTime>,
     scope: Option<Arc<str>>,
-    id_token: Option<Secret>,
-    extra: BTreeMap<Box<str>, Secret>,
+    /// Boxed, since most servers send none of it.
+    more: Option<Box<More>>,
     /// True if it was issued for a log-in, rather than as the successor of another set.
     begins_session: bool,
+}
+
+/// The fields that most sets do not have.
+#[derive(Clone, Default)]
+struct More {
+    refresh_in: Option<Duration>,
+    refresh_token_expires_at: Option<SystemTime>,
+    id_token: Option<Secret>,
+    extra: BTreeMap<Box<str>, Secret>,
 }
 
 /// The expiry of an access token, as the source stated it.
@@ -89,13 +98,11 @@ impl TokenSet {
         Self {
             inner: Arc::new(Inner {
                 access_token,
-                expiry: None,
-                refresh_in: None,
+                expires: None,
+                expires_at_time_of_day: false,
                 refresh_token: None,
-                refresh_token_expires_at: None,
                 scope: None,
-                id_token: None,
-                extra: BTreeMap::new(),
+                more: None,
                 begins_session: false,
             }),
         }
@@ -107,9 +114,8 @@ impl TokenSet {
     /// lifetime of zero for example, is also used until a server rejects it, and is refreshed in the background every few
     /// seconds ([`Event::ExpiredOnArrival`](crate::Event::ExpiredOnArrival)). The maximum is ten years.
     #[must_use]
-    pub fn with_expires_in(mut self, lifetime: Duration) -> Self {
-        self.edit().expiry = Some(Expiry::In(lifetime));
-        self
+    pub fn with_expires_in(self, lifetime: Duration) -> Self {
+        self.with_expiry(Expiry::In(lifetime))
     }
 
     /// Sets the time of day at which the access token expires.
@@ -118,9 +124,8 @@ impl TokenSet {
     /// time in the past counts as a lifetime of zero. Such a token from the application
     /// ([`Credentials::log_in`](crate::Credentials::log_in)) is refreshed before it is used.
     #[must_use]
-    pub fn with_expires_at(mut self, at: SystemTime) -> Self {
-        self.edit().expiry = Some(Expiry::At(since_epoch(at)));
-        self
+    pub fn with_expires_at(self, at: SystemTime) -> Self {
+        self.with_expiry(Expiry::At(since_epoch(at)))
     }
 
     /// Sets when the token becomes stale, counted from before the token request. It overrides the
@@ -130,7 +135,7 @@ impl TokenSet {
     /// lifetime if that is less. Some servers send this value as `refresh_in`.
     #[must_use]
     pub fn with_refresh_in(mut self, after: Duration) -> Self {
-        self.edit().refresh_in = Some(after);
+        self.edit_more().refresh_in = Some(after);
         self
     }
 
@@ -147,7 +152,7 @@ impl TokenSet {
     /// This is information: the refresh token is also sent after this time, and the server decides.
     #[must_use]
     pub fn with_refresh_token_expires_at(mut self, at: SystemTime) -> Self {
-        self.edit().refresh_token_expires_at = Some(at);
+        self.edit_more().refresh_token_expires_at = Some(at);
         self
     }
 
@@ -161,7 +166,7 @@ impl TokenSet {
     /// Sets the id token (OpenID Connect Core §2).
     #[must_use]
     pub fn with_id_token(mut self, token: impl Into<String>) -> Self {
-        self.edit().id_token = Some(Secret::new(token));
+        self.edit_more().id_token = Some(Secret::new(token));
         self
     }
 
@@ -170,9 +175,9 @@ impl TokenSet {
     pub fn with_extra(mut self, name: impl AsRef<str>, value: impl Into<String>) -> Self {
         let value = Secret::new(value);
         if value.expose().is_empty() {
-            self.edit().extra.remove(name.as_ref());
+            self.edit_more().extra.remove(name.as_ref());
         } else {
-            self.edit().extra.insert(name.as_ref().into(), value);
+            self.edit_more().extra.insert(name.as_ref().into(), value);
         }
         self
     }
@@ -186,16 +191,22 @@ impl TokenSet {
             let is_sent = |last: &RefreshToken| last.expose_secret() == sent.expose_secret();
             let expiry = last
                 .filter(|last| last.refresh_token.as_ref().is_some_and(is_sent))
-                .and_then(|last| last.refresh_token_expires_at);
-            let inner = self.edit();
-            inner.refresh_token_expires_at = inner.refresh_token_expires_at.or(expiry);
+                .and_then(|last| last.more.as_ref()?.refresh_token_expires_at);
+            if self.refresh_token_expires_at().is_none() && expiry.is_some() {
+                self.edit_more().refresh_token_expires_at = expiry;
+            }
         }
         if let Some(last) = last {
             let inner = self.edit();
             inner.scope = inner.scope.take().or_else(|| last.scope.clone());
-            inner.id_token = inner.id_token.take().or_else(|| last.id_token.clone());
+        }
+        if let Some(last) = last.and_then(|last| last.more.as_ref())
+            && (last.id_token.is_some() || !last.extra.is_empty())
+        {
+            let more = self.edit_more();
+            more.id_token = more.id_token.take().or_else(|| last.id_token.clone());
             for (name, value) in &last.extra {
-                inner.extra.entry(name.clone()).or_insert_with(|| value.clone());
+                more.extra.entry(name.clone()).or_insert_with(|| value.clone());
             }
         }
         self
@@ -203,7 +214,9 @@ impl TokenSet {
 
     /// Removes the time at which the refresh token expires, which was that of another one.
     pub(crate) fn without_refresh_token_expiry(mut self) -> Self {
-        self.edit().refresh_token_expires_at = None;
+        if self.refresh_token_expires_at().is_some() {
+            self.edit_more().refresh_token_expires_at = None;
+        }
         self
     }
 
@@ -222,6 +235,14 @@ impl TokenSet {
         Arc::make_mut(&mut self.inner)
     }
 
+    fn edit_more(&mut self) -> &mut More {
+        self.edit().more.get_or_insert_default()
+    }
+
+    fn more(&self) -> Option<&More> {
+        self.inner.more.as_deref()
+    }
+
     /// Returns the access token.
     pub fn access_token(&self) -> &AccessToken {
         &self.inner.access_token
@@ -236,7 +257,7 @@ impl TokenSet {
     ///
     /// This is information: the refresh token is also sent after this time, and the server decides.
     pub fn refresh_token_expires_at(&self) -> Option<SystemTime> {
-        self.inner.refresh_token_expires_at
+        self.more()?.refresh_token_expires_at
     }
 
     /// Returns the scope of the access token (RFC 6749 §3.3), a list separated by spaces.
@@ -248,7 +269,7 @@ impl TokenSet {
     ///
     /// `Debug` redacts it, since it is personal data.
     pub fn id_token(&self) -> Option<&str> {
-        self.inner.id_token.as_ref().map(Secret::expose)
+        self.more()?.id_token.as_ref().map(Secret::expose)
     }
 
     /// Returns a further field of the token response, such as Salesforce's `instance_url`.
@@ -270,45 +291,62 @@ impl TokenSet {
     /// # Ok::<(), tower_refresh::TokenError>(())
     /// ```
     pub fn extra(&self, name: &str) -> Option<&str> {
-        self.inner.extra.get(name).map(Secret::expose)
+        self.more()?.extra.get(name).map(Secret::expose)
     }
 
     /// Returns all further fields with their names.
     #[cfg(feature = "store")]
     pub(crate) fn extras(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.inner.extra.iter().map(|(name, value)| (&**name, value.expose()))
+        self.more()
+            .into_iter()
+            .flat_map(|more| &more.extra)
+            .map(|(name, value)| (&**name, value.expose()))
     }
 
     /// Returns the lifetime of the access token, counted from `wall`, or `None` if it is not known.
     ///
     /// If the lifetime was set by [`with_expires_in`](Self::with_expires_in), it does not depend on `wall`.
     pub fn lifetime_at(&self, wall: SystemTime) -> Option<Duration> {
-        match self.inner.expiry? {
+        match self.expiry()? {
             Expiry::In(lifetime) => Some(lifetime),
             Expiry::At(at) => Some(at.saturating_sub(since_epoch(wall))),
         }
     }
 
     pub(crate) fn expiry(&self) -> Option<Expiry> {
-        self.inner.expiry
+        let expires = self.inner.expires?;
+        Some(match self.inner.expires_at_time_of_day {
+            false => Expiry::In(expires),
+            true => Expiry::At(expires),
+        })
+    }
+
+    fn with_expiry(mut self, expiry: Expiry) -> Self {
+        let inner = self.edit();
+        (inner.expires, inner.expires_at_time_of_day) = match expiry {
+            Expiry::In(lifetime) => (Some(lifetime), false),
+            Expiry::At(at) => (Some(at), true),
+        };
+        self
     }
 
     pub(crate) fn refresh_in(&self) -> Option<Duration> {
-        self.inner.refresh_in
+        self.more()?.refresh_in
     }
 }
 
 impl fmt::Debug for TokenSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let more = self.more();
         f.debug_struct("TokenSet")
             .field("access_token", &self.inner.access_token)
-            .field("expiry", &self.inner.expiry)
-            .field("refresh_in", &self.inner.refresh_in)
+            .field("expiry", &self.expiry())
+            .field("refresh_in", &self.refresh_in())
             .field("refresh_token", &self.inner.refresh_token)
-            .field("refresh_token_expires_at", &self.inner.refresh_token_expires_at)
+            .field("refresh_token_expires_at", &self.refresh_token_expires_at())
             .field("scope", &self.inner.scope)
-            .field("id_token", &self.inner.id_token)
-            .field("extra", &self.inner.extra)
+            .field("id_token", &more.and_then(|more| more.id_token.as_ref()))
+            .field("extra", &more.map(|more| &more.extra))
             .finish()
     }
 }

@@ -59,7 +59,7 @@ fn idle_credentials_take_few_bytes_besides_their_token() {
     credentials.clear();
     let used = measure(|| credentials.push(idle()));
     println!("idle credentials with a token of {TOKEN} bytes: {} bytes", used.bytes_current);
-    assert!(used.bytes_current <= 2560, "{} bytes", used.bytes_current);
+    assert!(used.bytes_current <= 2048, "{} bytes", used.bytes_current);
 }
 
 /// Asserts that a service allocates so many times more than the layer written by hand, for each number of headers.

@@ -5,12 +5,10 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 
 /// The budgets of the origins that have started refreshes. A full one needs no memory.
-#[derive(Debug)]
-pub(super) struct Budgets {
-    /// A budget gains one refresh per interval.
-    interval: Duration,
-    all: Vec<Budget>,
-}
+///
+/// A budget gains one refresh per interval.
+#[derive(Debug, Default)]
+pub(super) struct Budgets(Vec<Budget>);
 
 /// How much of a budget a rejection may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,31 +21,28 @@ pub(super) enum Share {
 }
 
 impl Budgets {
-    pub(super) fn new(interval: Duration) -> Self {
-        Self { interval, all: Vec::new() }
-    }
-
     /// Returns how long the rejections of an origin start no refresh, because this share of its budget is used up.
     pub(super) fn exhausted_for(
         &self,
         now: Timestamp,
         origin: u32,
         share: Share,
+        interval: Duration,
     ) -> Option<Duration> {
-        match self.all.iter().find(|budget| budget.origin == origin) {
+        match self.0.iter().find(|budget| budget.origin == origin) {
             Some(budget) => budget.exhausted_for(now, share),
-            None if self.all.len() < ORIGINS => None,
+            None if self.0.len() < ORIGINS => None,
             // With so many origins that reject, another one has no budget.
-            None => self.all.iter().all(|budget| !budget.is_full(now)).then_some(self.interval),
+            None => self.0.iter().all(|budget| !budget.is_full(now)).then_some(interval),
         }
     }
 
     /// Takes a refresh from the budget of an origin.
-    pub(super) fn charge(&mut self, now: Timestamp, origin: u32) {
+    pub(super) fn charge(&mut self, now: Timestamp, origin: u32, interval: Duration) {
         if self.of(origin).is_none() {
-            self.all.retain(|budget| !budget.is_full(now));
-            if self.all.len() < ORIGINS {
-                self.all.push(Budget::new(now, origin, self.interval));
+            self.0.retain(|budget| !budget.is_full(now));
+            if self.0.len() < ORIGINS {
+                self.0.push(Budget::new(now, origin, interval));
             }
         }
         if let Some(budget) = self.of(origin) {
@@ -64,11 +59,11 @@ impl Budgets {
 
     /// Returns the longest time for which a budget is used up.
     pub(super) fn longest_exhausted(&self, now: Timestamp) -> Option<Duration> {
-        self.all.iter().filter_map(|budget| budget.exhausted_for(now, Share::All)).max()
+        self.0.iter().filter_map(|budget| budget.exhausted_for(now, Share::All)).max()
     }
 
     fn of(&mut self, origin: u32) -> Option<&mut Budget> {
-        self.all.iter_mut().find(|budget| budget.origin == origin)
+        self.0.iter_mut().find(|budget| budget.origin == origin)
     }
 }
 

@@ -4,6 +4,11 @@ use super::budget::{BUDGET, ORIGINS, REFUNDS, SPARE};
 use super::witness::{ANY, bit};
 use super::*;
 
+fn evidence(first: Duration, max: Duration) -> Evidence {
+    let rejection_backoff = Backoff::new(first, max);
+    Evidence::new(Arc::new(Timing { rejection_backoff, ..Timing::default() }))
+}
+
 /// Events at one target after another, with every refresh granted.
 struct Story {
     evidence: Evidence,
@@ -14,8 +19,7 @@ struct Story {
 
 impl Story {
     fn new() -> Self {
-        let mut evidence =
-            Evidence::new(Backoff::new(Duration::from_secs(5), Duration::from_secs(300)));
+        let mut evidence = evidence(Duration::from_secs(5), Duration::from_secs(300));
         let generation = Generation(1);
         evidence.token_issued(generation);
         Self { evidence, now: Duration::from_secs(1000), generation, refreshes: 0 }
@@ -235,7 +239,7 @@ fn an_acceptance_by_a_target_with_the_bit_of_a_suspect_is_no_news() {
 #[test]
 fn a_backoff_of_zero_holds_nothing_back() {
     let mut story = Story::new();
-    story.evidence = Evidence::new(Backoff::new(Duration::ZERO, Duration::ZERO));
+    story.evidence = evidence(Duration::ZERO, Duration::ZERO);
     for path in 0..100 {
         assert!(story.rejected(at(1, path)));
     }

@@ -49,11 +49,11 @@ impl State {
         Departure {
             id,
             errand,
-            wish: Wish { cause, has: self.set, may_risk },
+            wish: Wish { cause, has: self.set, may_risk, leeway: self.evidence.timing.leeway() },
             parent: self.generation,
             epoch: self.epoch,
             target: None,
-            turn: Arc::clone(&self.turn),
+            turn: self.turn(),
             landing,
         }
     }
@@ -62,7 +62,7 @@ impl State {
         self.end_flight(None);
         self.flights += 1;
         let id = FlightId(self.flights);
-        self.flight.insert(Box::new(Flight::new(now, id, kind, asks, &self.timing)))
+        self.flight.insert(Box::new(Flight::new(now, id, kind, asks, &self.evidence.timing)))
     }
 
     pub(super) fn end_flight(&mut self, outcome: Option<Outcome>) {
@@ -74,7 +74,7 @@ impl State {
 
     pub(super) fn give_up_on_lost(&mut self, now: Timestamp) {
         let Some(flight) = &mut self.flight else { return };
-        if !flight.is_lost(now, &self.timing) {
+        if !flight.is_lost(now, &self.evidence.timing) {
             return;
         }
         let asks = flight.asks;
@@ -91,14 +91,24 @@ impl State {
 
     /// Leaves the turn to the lost flight that holds it. No other flight waits for it.
     pub(in crate::credentials) fn give_up_on_turn(&mut self) -> Turn {
-        self.turn = Turn::default();
-        Arc::clone(&self.turn)
+        self.turn = None;
+        self.turn()
+    }
+
+    pub(super) fn turn(&mut self) -> Turn {
+        Arc::clone(self.turn.get_or_insert_default())
+    }
+
+    /// Frees the memory that only work needs, now that there is none.
+    pub(in crate::credentials) fn rest(&mut self) {
+        self.turn.take_if(|turn| Arc::strong_count(turn) == 1);
     }
 
     /// A flight still waits for its turn among those of a pool. It has its whole time after that.
     pub(in crate::credentials) fn waits(&mut self, now: Timestamp, id: FlightId) {
         if let Some(flight) = self.flight.as_mut().filter(|flight| flight.id == id) {
-            flight.lost = Deadline::monotonic(now, self.timing.timeout.saturating_mul(LOST_AFTER));
+            flight.lost =
+                Deadline::monotonic(now, self.timing().timeout.saturating_mul(LOST_AFTER));
         }
     }
 
@@ -130,7 +140,7 @@ impl State {
             self.saved(now, Ok(true));
         }
         if let Some(error) = notes.unsaved {
-            self.unsaved = Some(Deadline::monotonic(now, SAVE_FIRST));
+            self.unsaved = Deadline::monotonic(now, SAVE_FIRST);
             self.tell(Event::Unsaved { error });
         }
         let outcome = match landed {
@@ -205,7 +215,10 @@ impl State {
         now: Timestamp,
         result: Result<bool, TokenError>,
     ) {
-        self.unsaved = result.is_err().then(|| Deadline::monotonic(now, SAVE_AGAIN));
+        self.unsaved = match result {
+            Ok(_) => Deadline::NEVER,
+            Err(_) => Deadline::monotonic(now, SAVE_AGAIN),
+        };
         match result {
             Ok(true) => self.tell(Event::Saved),
             Ok(false) => {}
@@ -228,7 +241,7 @@ impl State {
 
     fn remember(&mut self, now: Timestamp, error: TokenError) -> &mut Failure {
         let last = self.failure.take();
-        let (setup, backoff) = (self.setup, self.timing.backoff);
+        let (setup, backoff) = (self.setup, self.evidence.timing.backoff);
         let failure = Failure::new(now, error, last.as_deref(), setup, backoff, &mut self.dice);
         self.effects.get_or_insert_default().discarded.extend(last.map(|failure| failure.error));
         self.failure.insert(Box::new(failure))

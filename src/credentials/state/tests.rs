@@ -8,7 +8,7 @@ use super::super::flight::{Errand, FlightId, LOST_AFTER, Landed};
 use super::super::policy::{LIFETIME_MAX, RefreshPolicy};
 use super::*;
 use crate::clock::SystemClock;
-use crate::grant::{Keeper, Leeway, Look, Notes, Obtained};
+use crate::grant::{Keeper, Look, Notes, Obtained};
 use crate::source::{StaticToken, TokenSource as _};
 use crate::target::Target;
 
@@ -105,7 +105,6 @@ impl Model {
             keeper: Keeper::new(
                 StaticToken::new("t".parse().unwrap()).boxed(),
                 None,
-                Leeway(Duration::ZERO),
                 Arc::new(SystemClock),
             ),
             monotonic: Duration::from_secs(1000),
@@ -347,7 +346,7 @@ impl Model {
                 .iter()
                 .find(|(id, _)| Some(*id) == before)
                 .expect("what is lost was under way");
-            let patience = self.state.timing.timeout * LOST_AFTER;
+            let patience = self.state.timing().timeout * LOST_AFTER;
             assert!(self.monotonic - *since >= patience, "declared lost too early");
         }
         assert!(self.state.session >= self.newest_session, "a session comes back");
@@ -717,7 +716,7 @@ fn request_after_ten_timeouts_declares_an_early_refresh_lost() {
     let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
     model.pass(STALE);
     assert!(matches!(model.token(), Decision::Use(_, Some(_))));
-    let turn = Arc::clone(&model.state.turn);
+    let turn = model.state.turn();
     let tick = Duration::from_millis(1);
     model.pass(TIMEOUT * LOST_AFTER - tick);
     assert!(!model.published_until().has_come(model.now()));
@@ -729,7 +728,7 @@ fn request_after_ten_timeouts_declares_an_early_refresh_lost() {
     assert!(model.published_until().has_come(model.now()));
     model.token();
     assert!(model.has_news(|event| matches!(event, Event::RefreshLost)));
-    assert!(!Arc::ptr_eq(&model.state.turn, &turn));
+    assert!(!Arc::ptr_eq(&model.state.turn(), &turn));
 }
 
 #[test]

@@ -33,11 +33,10 @@ fn current(name: &str) -> Current {
 
 fn setup() -> Setup {
     Setup {
-        binding: Binding::default(),
+        binding: Binding::default().shared(),
         configured: Some(RefreshToken::new("configured")),
         rotates: true,
         reuse_grace: None,
-        leeway: Leeway(Duration::from_secs(10)),
         store: "the store".into(),
     }
 }
@@ -78,6 +77,7 @@ fn wish(cause: Cause) -> Wish {
         cause,
         has: Some(SetId(NonZeroU64::MIN)).filter(|_| cause != Cause::Missing),
         may_risk: false,
+        leeway: Leeway(Duration::from_secs(10)),
     }
 }
 
@@ -129,10 +129,10 @@ fn edited_access_revision_makes_a_set_no_newer_than_its_record() {
 #[test]
 fn leeway_is_that_of_the_policy() {
     for leeway in [0, 10, 60, 400] {
-        let setup = Setup { leeway: Leeway(Duration::from_secs(leeway)), ..setup() };
+        let wish = Wish { leeway: Leeway(Duration::from_secs(leeway)), ..wish(Cause::Expired) };
         // At most a tenth of the lifetime.
         let end = start() + HOUR - Duration::from_secs(leeway.min(360));
-        let planned = |now| planned(&record(3), &holds(2), &wish(Cause::Expired), &setup, now);
+        let planned = |now| planned(&record(3), &holds(2), &wish, &setup(), now);
         assert_eq!(planned(end - Duration::from_secs(1)), "use t3", "{leeway}");
         assert_eq!(planned(end), "send t3", "{leeway}");
     }
@@ -623,11 +623,11 @@ fn set_of_another_session_is_no_successor_of_the_stored_one() {
 #[test]
 fn record_of_other_credentials_is_not_used_and_not_changed() {
     let mut setup = setup();
-    setup.binding.name = "billing".into();
+    setup.binding = Binding { name: "billing".into(), ..Binding::default() }.shared();
     let error = due(Some(&record(3)), &Ledger::default(), &setup).unwrap_err();
     assert!(error.is_misconfigured());
     // Nothing was obtained with it.
-    let unused = Record::new(Binding::default());
+    let unused = Record::new(Binding::default().shared());
     let Due::Write(next) = due(Some(&unused), &Ledger::default(), &setup).unwrap() else {
         panic!("it is not bound")
     };
@@ -645,7 +645,7 @@ fn first_refresh_tokens_are_remembered_after_many_rotations_in_bounded_space() {
         for number in 1..=rotations {
             record = record.succeed(current(&format!("n{number}")), record.revision + 1);
         }
-        assert!(record.firsts.len() + record.superseded.len() < 200);
+        assert!(record.firsts().len() + record.superseded().len() < 200);
         for first in ["configured", "refresh-login"] {
             assert!(record.has_seen(&RefreshToken::new(first)), "{first} {rotations}");
         }
@@ -667,7 +667,7 @@ fn configured_refresh_token_is_remembered_after_many_rotations() {
         for number in 1..=rotations {
             record = record.succeed(current(&format!("n{number}")), record.revision + 1);
         }
-        assert!(record.firsts.len() + record.superseded.len() < 200);
+        assert!(record.firsts().len() + record.superseded().len() < 200);
         let configured = RefreshToken::new("configured");
         assert!(record.has_seen(&configured));
         assert_eq!(record.fate(&configured), Fate::Superseded, "{rotations}");
@@ -685,7 +685,7 @@ fn many_sessions_keep_the_record_bounded_and_the_latest_first_tokens() {
         record = log_in(Some(&record), Some(tokens), start(), &setup());
         record = record.succeed(current(&format!("next-{number}")), record.revision + 1);
     }
-    assert!(record.firsts.len() + record.superseded.len() < 200);
+    assert!(record.firsts().len() + record.superseded().len() < 200);
     assert!(record.has_seen(&RefreshToken::new("configured")));
     for number in [999, 1000] {
         assert!(has_spent(&record, &format!("login-{number}")));
@@ -698,7 +698,7 @@ fn only_the_latest_refresh_tokens_are_remembered() {
     for number in 0..=64 {
         record.supersede(record.key.of(&RefreshToken::new(format!("refresh-{number}"))));
     }
-    assert_eq!(record.superseded.len(), 64);
+    assert_eq!(record.superseded().len(), 64);
     assert!(!has_spent(&record, "0") && has_spent(&record, "1") && has_spent(&record, "64"));
 }
 

@@ -206,7 +206,7 @@ async fn links_to_foreign_files_are_not_written_to() {
             let store = FileStore::new(&path);
             let before = store.load().await.unwrap();
             let record = before.as_ref().map_or_else(
-                || Record::new(Binding::default()),
+                || Record::new(Binding::default().shared()),
                 |before| before.to_record().unwrap().next(),
             );
             let record = StoredTokens::of(&record);

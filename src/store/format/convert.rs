@@ -1,7 +1,9 @@
 //! The conversion between the stored form and a record of the ledger.
 
 use super::{Body, Content, FORMAT, Sensitive, StoredSet, StoredTokens};
-use crate::grant::record::{Current, Fields, Record, UnknownFields, milliseconds_at, time_of_day};
+use crate::grant::record::{
+    Binding, Current, Fields, History, Record, UnknownFields, milliseconds_at, time_of_day,
+};
 use crate::store::error::StoreError;
 use crate::token::{AccessToken, Secret, TokenSet};
 
@@ -19,14 +21,18 @@ impl StoredTokens {
             epoch: self.epoch,
             login_epoch: content.login_epoch.unwrap_or(self.epoch),
             revision: self.revision,
-            binding: self.binding.clone(),
+            binding: self.binding.clone().shared(),
             current: content.tokens.as_ref().map(StoredSet::to_current).transpose()?,
             login_ms: content.session_began_ms,
             is_logged_out: content.is_forgotten,
             sent: content.intent.clone().map(Box::new),
-            refused: content.denied,
-            firsts: content.seen.clone(),
-            superseded: content.spent.clone(),
+            refused: content.denied.map(Box::new),
+            history: (!content.seen.is_empty() || !content.spent.is_empty()).then(|| {
+                Box::new(History {
+                    firsts: content.seen.clone(),
+                    superseded: content.spent.clone(),
+                })
+            }),
             key: content.fingerprint_key,
             is_doubted: self.is_doubted,
             unknown: (unknown != UnknownFields::default()).then(|| Box::new(unknown)),
@@ -41,7 +47,7 @@ impl StoredTokens {
             write_id: record.write_id,
             epoch: record.epoch,
             revision: record.revision,
-            binding: record.binding.clone(),
+            binding: Binding::clone(&record.binding),
             body: Body::Plain(Box::new(Content {
                 fingerprint_key: record.key,
                 tokens: record
@@ -52,9 +58,9 @@ impl StoredTokens {
                 login_epoch: Some(record.login_epoch).filter(|epoch| *epoch != record.epoch),
                 is_forgotten: record.is_logged_out,
                 intent: record.sent.as_deref().cloned(),
-                denied: record.refused,
-                seen: record.firsts.clone(),
-                spent: record.superseded.clone(),
+                denied: record.refused.as_deref().copied(),
+                seen: record.firsts().to_vec(),
+                spent: record.superseded().to_vec(),
                 other: unknown.content,
             })),
             is_doubted: false,
