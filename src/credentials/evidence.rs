@@ -142,7 +142,7 @@ impl Evidence {
         }
         self.doubted.get_or_insert(now.monotonic());
         self.is_awaited = true;
-        let interval = self.backoff().max;
+        let interval = self.rejection_backoff().max;
         let exhausted_for = |rejections: &Rejections| {
             rejections.budgets.exhausted_for(now, target.origin(), share, interval)
         };
@@ -155,7 +155,7 @@ impl Evidence {
     /// Takes in a refresh that was made because a target rejected this generation.
     pub(super) fn refreshed(&mut self, now: Timestamp, target: Target, rejected: Generation) {
         self.suspect(target).refreshed(rejected);
-        let interval = self.backoff().max;
+        let interval = self.rejection_backoff().max;
         self.rejections().budgets.charge(now, target.origin(), interval);
     }
 
@@ -177,7 +177,8 @@ impl Evidence {
     /// Returns whether responses have accepted the current token since the last refresh failed, and were not followed by
     /// rejections alone for the longest backoff.
     pub(super) fn speaks_for_the_token(&self, now: Timestamp) -> bool {
-        self.acceptances > self.failed_after && !self.is_doubted_for(now, self.backoff().max)
+        self.acceptances > self.failed_after
+            && !self.is_doubted_for(now, self.rejection_backoff().max)
     }
 
     /// Takes in the acceptances of the current token, which are noted without the lock.
@@ -246,7 +247,7 @@ impl Evidence {
 
     /// Returns the suspect of a target, or adds one. If there are too many, the oldest is forgotten.
     fn suspect(&mut self, target: Target) -> &mut Suspect {
-        let backoff = self.backoff();
+        let backoff = self.rejection_backoff();
         let suspects = &mut self.rejections().suspects;
         let at = suspects.iter().position(|suspect| suspect.target == target);
         let at = at.unwrap_or_else(|| {
@@ -272,7 +273,7 @@ impl Evidence {
         self.rejections.get_or_insert_default()
     }
 
-    fn backoff(&self) -> Backoff {
+    fn rejection_backoff(&self) -> Backoff {
         self.timing.rejection_backoff
     }
 
@@ -282,7 +283,7 @@ impl Evidence {
 
     /// Returns how much of its origin's budget the rejection of a target may use.
     fn share_of(&self, now: Timestamp, target: Target) -> Share {
-        let is_dead = self.is_accepted && self.is_doubted_for(now, self.backoff().first);
+        let is_dead = self.is_accepted && self.is_doubted_for(now, self.rejection_backoff().first);
         match self.suspects().iter().find(|suspect| suspect.target == target) {
             Some(suspect) if suspect.cleared.is_none() && suspect.has_backed_off() => {
                 Share::AllButOne

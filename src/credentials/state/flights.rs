@@ -99,7 +99,7 @@ impl State {
         Arc::clone(self.turn.get_or_insert_default())
     }
 
-    /// Frees the memory that only work needs, now that there is none.
+    /// Frees the memory that only flights and adoptions need, after the last of them.
     pub(in crate::credentials) fn rest(&mut self) {
         self.turn.take_if(|turn| Arc::strong_count(turn) == 1);
     }
