@@ -43,7 +43,7 @@ pub(super) struct State {
     setup: Setup,
     dice: Dice,
     /// The share of the jitter of this instance, drawn once.
-    share: f64,
+    share: f32,
     /// Grows with each log-in and log-out of the application.
     pub(super) epoch: u64,
     /// The last session that began.
@@ -96,7 +96,7 @@ pub(super) enum Decision {
 impl State {
     pub(super) fn new(timing: Arc<Timing>, seed: u64, setup: Setup) -> Self {
         let mut dice = Dice::new(seed);
-        let share = dice.roll();
+        let share = dice.roll() as f32;
         Self {
             evidence: Evidence::new(timing),
             setup,
@@ -186,7 +186,7 @@ impl State {
         self.generation.0 += 1;
         let (generation, session) = (self.generation, self.session);
         let mut issued =
-            Issued::new(now, asked, tokens, self.timing(), self.share, generation, session);
+            Issued::new(now, asked, tokens, self.timing(), self.share.into(), generation, session);
         if is_obtained {
             let reason = issued.over_on_arrival(now);
             if let Some(reason) = reason {

@@ -106,9 +106,9 @@ impl State {
 
     /// A flight still waits for its turn among those of a pool. It has its whole time after that.
     pub(in crate::credentials) fn waits(&mut self, now: Timestamp, id: FlightId) {
+        let lost = Deadline::monotonic(now, self.timing().timeout.saturating_mul(LOST_AFTER));
         if let Some(flight) = self.flight.as_mut().filter(|flight| flight.id == id) {
-            flight.lost =
-                Deadline::monotonic(now, self.timing().timeout.saturating_mul(LOST_AFTER));
+            flight.lost = lost;
         }
     }
 
