@@ -174,6 +174,22 @@ async fn unreadable_record_is_left_unchanged_by_a_save() {
     assert!(store.save(&first, None).await.unwrap_err().is_unreadable());
 }
 
+/// The functions of PostgreSQL for JSON refuse it in any string.
+#[tokio::test]
+async fn record_with_a_null_character_is_saved_and_replaced() {
+    let Some(database) = Database::new().await else { return };
+    let store = database.store();
+    let mut last = None;
+    for name in ["a\0b", "\\\0", "\\u0000", "c"] {
+        let tokens = TokenSet::bearer("access").unwrap().with_refresh_token(name);
+        let next = StoredTokens::example(last.as_ref(), &tokens, false);
+        save(&store, &next, last.as_ref()).await;
+        let stored = store.load().await.unwrap().unwrap();
+        assert_eq!(stored.to_json().unwrap(), next.to_json().unwrap());
+        last = Some(next);
+    }
+}
+
 #[tokio::test]
 async fn record_is_stored_as_the_json_of_its_format() {
     let Some(database) = Database::new().await else { return };
