@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use super::row::{Acquired, Grant};
 use crate::store::lease::{Claim, HeldLease, now};
@@ -91,12 +91,14 @@ pub(super) async fn lock_or_wait(
             drop(timeout(pause.min(LOOK_EVERY), listener.heard()).await);
             return Ok(None);
         }
+        // A waiter polls while the connection opens, which may take as long as the server likes.
+        let poll = pause.min(poll_after());
+        let next = now() + poll;
         if let Some(notices) = &grant.notices {
-            let within = left_to_wait.min(grant.limits.pool);
-            listener = notices.listen(&payload, grant.limits, within).await;
+            listener = notices.listen(&payload, grant.limits, poll).await;
         }
         if listener.is_none() {
-            sleep(pause.min(poll_after())).await;
+            sleep_until(next).await;
             return Ok(None);
         }
     }

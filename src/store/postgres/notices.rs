@@ -82,7 +82,8 @@ impl Notices {
         listener.filter(|_| self.is_on())
     }
 
-    /// Listens for the notifications with this payload: from now on, none is missed. Returns `None` if that is not possible.
+    /// Listens for the notifications with this payload: from now on, none is missed. Returns `None` if that is not possible, or
+    /// not yet.
     pub(super) async fn listen(
         self: &Arc<Self>,
         payload: &str,
@@ -101,6 +102,12 @@ impl Notices {
     /// Returns whether a connection hears of releases.
     pub(super) fn is_on(&self) -> bool {
         *self.state.borrow() == State::On
+    }
+
+    /// Returns whether waiters poll, because no connection hears of releases.
+    #[cfg(all(test, unix, feature = "testing"))]
+    pub(super) fn is_deaf(&self) -> bool {
+        matches!(*self.state.borrow(), State::Deaf(_))
     }
 
     /// Returns how many waiters listen.
@@ -159,7 +166,8 @@ impl Notices {
     /// Returns whether the connection hears a notification that another connection sends. It does not behind a pooler that
     /// assigns servers to transactions.
     async fn hears(self: &Arc<Self>, client: &Client, limits: Limits) -> bool {
-        if client.batch_execute(&format!("LISTEN {CHANNEL}")).await.is_err() {
+        let listen = format!("LISTEN {CHANNEL}");
+        if !matches!(timeout(limits.answer, client.batch_execute(&listen)).await, Ok(Ok(()))) {
             return false;
         }
         let payload = WriteId::random().to_string();

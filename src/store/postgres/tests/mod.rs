@@ -21,6 +21,7 @@ mod records;
 #[path = "../../../../tests/harness/postgres_server.rs"]
 mod server;
 mod set_up;
+mod silent;
 mod waiters;
 
 use std::sync::LazyLock;

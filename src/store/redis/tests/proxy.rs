@@ -7,6 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::lock::Lock;
+
 pub(super) struct Proxy {
     pub(super) port: u16,
     limits: Arc<Limits>,
@@ -22,6 +24,8 @@ struct Limits {
     made: AtomicUsize,
     /// The connections before this one pass nothing more, and are not cut either.
     silent: AtomicUsize,
+    /// A connection that asks this passes nothing more.
+    swallowed: Lock<Vec<u8>>,
 }
 
 impl Proxy {
@@ -34,6 +38,7 @@ impl Proxy {
             cuts: AtomicUsize::new(0),
             made: AtomicUsize::new(0),
             silent: AtomicUsize::new(0),
+            swallowed: Lock::default(),
         });
         let shared = Arc::clone(&limits);
         let accept = async move {
@@ -65,9 +70,22 @@ impl Proxy {
         self.limits.cuts.store(0, Ordering::SeqCst);
     }
 
+    /// Lets nothing more pass over a connection that asks this.
+    #[allow(dead_code, reason = "for PostgreSQL")]
+    pub(super) fn swallow(&self, asked: &[u8]) {
+        *self.limits.swallowed.lock() = asked.to_vec();
+    }
+
     /// Lets nothing more pass over the connections that there are.
     pub(super) fn silence(&self) {
         self.limits.silent.store(self.limits.made.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+}
+
+impl Limits {
+    fn swallows(&self, asked: &[u8]) -> bool {
+        let swallowed = self.swallowed.lock();
+        !swallowed.is_empty() && asked.windows(swallowed.len()).any(|part| part == *swallowed)
     }
 }
 
@@ -86,6 +104,9 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, number: usize, limit
         }
         let is_cut = tokio::select! {
             read = client.read(&mut asked) => {
+                if limits.swallows(&asked) {
+                    return std::future::pending().await;
+                }
                 step(read, &asked, &mut server, &mut to_server, &limits.to_server, &limits.cuts).await
             }
             read = server.read(&mut answered) => {
