@@ -188,14 +188,15 @@ impl Leased for Grant {
         Ok(!self.run(&self.table.renew(within), &parameters, limits).await?.is_empty())
     }
 
-    async fn release(&self, owner: WriteId) -> Result<(), StoreError> {
+    async fn release(&self, owner: WriteId) -> Result<bool, StoreError> {
         let parameters: [Parameter<'_>; 4] = [
             (&self.name, Type::TEXT),
             (&owner.to_string(), Type::TEXT),
             (&CHANNEL, Type::TEXT),
             (&self.payload(), Type::TEXT),
         ];
-        self.run(&self.table.release(self.limits.answer), &parameters, self.limits).await.map(drop)
+        let statement = self.table.release(self.limits.answer);
+        Ok(!self.run(&statement, &parameters, self.limits).await?.is_empty())
     }
 }
 

@@ -67,6 +67,43 @@ async fn lock_future_dropped_at_any_time_leaves_no_lock() {
     println!("given up {given_up} times of 60");
 }
 
+/// The release goes over another connection, and comes first.
+#[tokio::test]
+async fn lock_taken_after_its_future_was_dropped_is_released() {
+    let Some(database) = Database::new().await else { return };
+    database
+        .run(
+            "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END';
+             CREATE TRIGGER pause BEFORE INSERT ON tower_refresh FOR EACH ROW EXECUTE FUNCTION pause()",
+        )
+        .await;
+    let store = database.store().lease(LONG).timeout(4 * SECOND);
+    // The connections are open.
+    futures_util::future::join_all(std::iter::repeat_with(|| store.load()).take(4)).await;
+    assert!(tokio::time::timeout(ms(200), store.lock(LONG)).await.is_err());
+    database.run("DROP TRIGGER pause ON tower_refresh").await;
+    assert_eq!(database.column("fence").await.as_deref(), Some("1"), "it was taken");
+    let lock = database.store().lock(20 * SECOND).await;
+    lock.expect("before the lease runs out").release().await;
+}
+
+#[tokio::test]
+async fn lease_begins_when_a_connection_is_available() {
+    let Some(database) = Database::new().await else { return };
+    let pool = pool_at(&database.url, 1);
+    let store = PostgresStore::new(pool.clone(), "grant").unwrap().pool_timeout(LONG);
+    let store = store.lease(SECOND);
+    let occupied = pool.get().await.unwrap();
+    let waiting = store.clone();
+    let waiter = tokio::spawn(async move { waiting.lock(LONG).await });
+    tokio::time::sleep(2 * SECOND).await;
+    drop(occupied);
+    let lock = waiter.await.unwrap().unwrap();
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(held(&lock).await, "it was renewed");
+    lock.release().await;
+}
+
 #[tokio::test]
 async fn lease_is_renewed_while_the_lock_is_held() {
     let Some(database) = Database::new().await else { return };
