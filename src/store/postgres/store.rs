@@ -129,7 +129,7 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// | a standby took over, or a backup was restored to a point in time | a record of another run | [doubted](StoredTokens::doubted): its refresh token may be spent. The access token is used until it expires, then one process makes one attempt |
 /// | the same, or a crash of the server, during a refresh | a lock without its lease | another process may start a refresh. The result of the first is saved if no other was |
 /// | the row or the table was deleted | no record | a process that has used a token set does not start again with an older one. A new process has only its configuration |
-/// | a dump was restored into the same cluster, or a row was replaced by hand | an older record | not detected |
+/// | a dump was restored into the same cluster, a copy of its disk was restored, or a row was replaced by hand | an older record | not detected |
 ///
 /// Each record has the run in which it was written: the identifier of the cluster and its timeline. The timeline changes each time
 /// a standby takes over, at times without a loss. That costs one early refresh, and no token. A service that does not offer
