@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use tower::{Layer as _, Service};
-use tower_refresh::{AccessToken, Credentials, RefreshLayer, Renewal, TokenSet};
+use tower_refresh::{AccessToken, Credentials, RefreshLayer, Renewal, TokenError, TokenSet};
 
 #[test]
 fn without_retry_only_the_header_map_allocates() {
@@ -22,6 +22,18 @@ fn without_retry_only_the_header_map_allocates() {
 #[test]
 fn with_retry_armed_it_allocates_one_buffer_more() {
     assert_allocates_beyond_by_hand(1, refresh().layer(Api), [1, 3, 8, 20]);
+}
+
+#[cfg(feature = "pool")]
+#[test]
+fn hit_in_a_pool_allocates_nothing_of_its_own() {
+    let pool = tower_refresh::CredentialsPool::new(|_: &u64| Credentials::builder(fetch));
+    warm_up(&pool.get(&7).unwrap());
+    let layer =
+        RefreshLayer::keyed(pool, |request| request.uri().path().ends_with('s').then_some(7));
+    let layer = layer.origin("https://api.example.com").unwrap();
+    assert_allocates_beyond_by_hand(0, layer.clone().without_retry().layer(Api), [0, 1, 3, 8, 20]);
+    assert_allocates_beyond_by_hand(1, layer.layer(Api), [1, 3, 8, 20]);
 }
 
 /// C20: the header value is composed for the first request with a token.
@@ -77,12 +89,18 @@ fn assert_allocates_beyond_by_hand<S>(
 }
 
 fn refresh() -> RefreshLayer {
-    let credentials = Credentials::new(|_: Renewal| async {
-        TokenSet::bearer("sesame").map(|tokens| tokens.with_expires_in(Duration::from_secs(3600)))
-    });
+    let credentials = Credentials::new(fetch);
+    warm_up(&credentials);
+    RefreshLayer::new(credentials).origin("https://api.example.com").unwrap()
+}
+
+async fn fetch(_: Renewal) -> Result<TokenSet, TokenError> {
+    TokenSet::bearer("sesame").map(|tokens| tokens.with_expires_in(Duration::from_secs(3600)))
+}
+
+fn warm_up(credentials: &Credentials) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(credentials.warm_up()).unwrap();
-    RefreshLayer::new(credentials).origin("https://api.example.com").unwrap()
 }
 
 /// A layer written by hand, for a token that never changes.
