@@ -9,10 +9,13 @@
     reason = "a bench fails by panicking, and measures time"
 )]
 
+mod fleets;
 mod hit;
 mod many_keys;
+mod simulation;
 #[path = "../support/mod.rs"]
 mod support;
+mod world;
 
 use std::time::Duration;
 
@@ -24,6 +27,7 @@ fn main() {
     }
     hit::print();
     many_keys::print();
+    fleets::print();
 }
 
 /// Returns a token of 1 KiB that is valid for an hour.

@@ -51,8 +51,8 @@ impl<K: PoolKey> CredentialsPoolBuilder<K> {
 
     /// Sets how many keys have credentials at once. The default is 10,000, and the minimum is 1.
     ///
-    /// Beyond it, those that were not used for long are evicted. Some [cannot be](CredentialsPool#what-is-kept). The parts of the
-    /// map are filled unevenly, so that some are evicted shortly before there are so many.
+    /// Beyond it, those that were not used for long are evicted. Some [cannot be](CredentialsPool#what-is-kept). The pool consists of
+    /// equal parts, and a part may be full before the others: some per cent fewer keys than the capacity may be kept.
     pub fn capacity(mut self, keys: usize) -> Self {
         self.limits.capacity = keys.max(1);
         self
