@@ -156,9 +156,8 @@ fn draw(drawn: &[(&str, Figures)]) {
     let names =
         ["logged in at once, no jitter", "logged in at once", "outage of 10 min", "revocation"];
     let points = |figures: &Figures| -> Vec<_> {
-        let minute = |second: usize| (FROM + second) as f64 / 60.0 - EVENT as f64 / 60.0;
-        let means = figures.tokens.chunks(PEAK).map(mean).enumerate();
-        means.map(|(n, mean)| (minute(n * PEAK), mean.max(0.1))).collect()
+        let means = figures.tokens[EVENT - FROM..].chunks(PEAK).map(mean).enumerate();
+        means.map(|(n, mean)| ((n * PEAK) as f64 / 60.0, mean.max(0.1))).collect()
     };
     let drawn: Vec<_> = drawn
         .iter()

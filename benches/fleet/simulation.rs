@@ -1,4 +1,6 @@
 //! A fleet in paused time: processes that send the requests of many users.
+//!
+//! The requests are the same in each run. The credentials draw their jitter anew, which changes a peak by some per cent.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

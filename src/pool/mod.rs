@@ -117,7 +117,7 @@ use crate::token::TokenSet;
 /// | the same, jitter of a minute | 800 | 1,500 | 1,600 | 5,600 | 13,500 | 15,600 | 15,000 |
 /// | the same, jitter of 3 minutes | 300 | 820 | 1,000 | 2,100 | 6,900 | 9,500 | 15,000 |
 /// | all processes restarted | 65 | 86 | 120 | 6,300 | 9,300 | 10,600 | 12,600 |
-/// | token endpoint down for 10 minutes | 770 | 990 | 940 | 5,400 | 7,400 | 13,300 | 22,000 |
+/// | token endpoint down for 10 minutes | 1,000 | 990 | 940 | 5,400 | 7,400 | 13,300 | 22,000 |
 /// | all access tokens revoked | 1,060 | 6,100 | 5,500 | 7,400 | 46,000 | 44,000 | 50,000 |
 ///
 /// - **Routing.** A refresh is seven store operations, and each other process that the user's requests reach adds one. With
