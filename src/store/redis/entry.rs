@@ -113,9 +113,8 @@ impl Leased for Entry {
         self.run(RENEW, &self.lease_of(owner), within).await
     }
 
-    async fn release(&self, owner: WriteId) -> Result<(), StoreError> {
-        let _was_held: bool = self.run(RELEASE, &[owner.to_string()], self.timeout).await?;
-        Ok(())
+    async fn release(&self, owner: WriteId) -> Result<bool, StoreError> {
+        self.run(RELEASE, &[owner.to_string()], self.timeout).await
     }
 }
 
