@@ -167,6 +167,7 @@ impl State {
 
     /// A token endpoint refused the token of this generation as the proof of a grant. Returns whether another token is worth a
     /// refresh.
+    #[cfg(feature = "oauth2")]
     pub(in crate::credentials) fn refused_as_proof(
         &mut self,
         now: Timestamp,
@@ -179,6 +180,7 @@ impl State {
     }
 
     /// A refresh was made because a token endpoint refused the token of this generation.
+    #[cfg(feature = "oauth2")]
     pub(in crate::credentials) fn replaced_as_proof(
         &mut self,
         now: Timestamp,
