@@ -7,8 +7,9 @@ use crate::error::TokenError;
 
 /// Finds the credentials of a request.
 ///
-/// [`Credentials`] are one for all requests. With the feature `pool`, `Keyed` finds those of a user. This is the parameter `S` of [`RefreshLayer`](crate::RefreshLayer) and
-/// [`Refresh`](crate::Refresh), which is `Credentials` unless it is named.
+/// [`Credentials`] are the same for all requests. With the feature `pool`, `Keyed` finds those of the key that a request names.
+/// `FindCredentials` is the bound of the parameter `S` of [`RefreshLayer`](crate::RefreshLayer) and [`Refresh`](crate::Refresh), which is
+/// `Credentials` by default.
 ///
 /// Sealed: this crate implements it. Use it as a bound for code that takes a layer with any credentials.
 ///

@@ -16,8 +16,8 @@ use crate::token::TokenSet;
 
 /// The health of a token endpoint.
 ///
-/// During an outage nothing is sent until a pause is over. Then one refresh is the *probe*, and the others go on waiting until it has
-/// ended. An answer of the endpoint to any member ends the outage.
+/// During an outage nothing is sent until a pause is over. Then one refresh is the *probe*. Until it has ended, the others are refused
+/// with the error of the outage. An answer of the endpoint to any member ends the outage.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     origin: String,
@@ -39,7 +39,7 @@ struct Outage {
     /// The number of probes that failed.
     probes: u32,
     pause: Pause,
-    /// The credentials that probe, and for how long the others wait for them.
+    /// The credentials that probe, and for how long the others are refused meanwhile.
     probe: Option<(u64, Pause)>,
 }
 
@@ -109,7 +109,7 @@ impl Endpoint {
         outage.refuses(now).map_or(Ok(()), |next| Err(refusal(&self.origin, &outage.error, next)))
     }
 
-    /// Takes in the result of a token request. Returns whether an outage has begun or ended.
+    /// Records the result of a token request. Returns whether an outage has begun or ended.
     pub(super) fn report(
         &self,
         now: Timestamp,
@@ -145,7 +145,7 @@ impl Endpoint {
                 } else if let Some(asked_for) = asked_for
                     && outage.pause.left(now) < Some(asked_for)
                 {
-                    // One that was sent before the outage was noticed.
+                    // This request was sent before the outage was noticed.
                     outage.pause = Pause::new(now, asked_for);
                 }
                 None
@@ -209,10 +209,10 @@ impl Drop for Admitted {
     }
 }
 
-/// The number of credentials that must fail, one after another, before it is an outage: one may fail by itself.
+/// The number of credentials whose failures, without an answer in between, are an outage: a single one may fail for its own reasons.
 const MANY: usize = 3;
 
-/// The longest time that the others wait for a probe.
+/// The longest time for which a probe keeps the others from sending.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The pauses between two probes.

@@ -51,8 +51,8 @@ impl<K: PoolKey> CredentialsPoolBuilder<K> {
 
     /// Sets how many keys have credentials at once. The default is 10,000, and the minimum is 1.
     ///
-    /// Beyond it, those that were not used for long are evicted. Some [cannot be](CredentialsPool#what-is-kept). The pool consists of
-    /// equal parts, and a part may be full before the others: some per cent fewer keys than the capacity may be kept.
+    /// Beyond it, credentials that were not used for long are evicted, except for those that [must stay](CredentialsPool#what-is-kept).
+    /// The pool consists of equal parts, and a part may be full before the others. It may therefore keep a few per cent fewer keys.
     pub fn capacity(mut self, keys: usize) -> Self {
         self.limits.capacity = keys.max(1);
         self
@@ -60,7 +60,7 @@ impl<K: PoolKey> CredentialsPoolBuilder<K> {
 
     /// Sets for how long the credentials of an unused key are kept. The default is an hour.
     ///
-    /// They are evicted at the next use of the pool, up to a quarter of the time later.
+    /// They are evicted at a later use of the pool, at most a quarter of the time late if the pool is in use.
     pub fn idle(mut self, time: Duration) -> Self {
         self.limits.idle = time;
         self
@@ -68,7 +68,8 @@ impl<K: PoolKey> CredentialsPoolBuilder<K> {
 
     /// Sets how many refreshes are in flight at once, over all keys. The default is 64, and the minimum is 1.
     ///
-    /// A refresh that a token source of another key waits for does not count.
+    /// If the token source of one key waits for a refresh of another key, such as a token exchange for the tokens of the user, that
+    /// refresh does not count.
     pub fn concurrent_refreshes(mut self, refreshes: usize) -> Self {
         self.limits.refreshes = refreshes.max(1);
         self

@@ -28,17 +28,19 @@ use crate::credentials::{Event, EventStream, NamedEvent, event_stream};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PoolEvent {
-    /// The [name](crate::PoolKey::name) of the key. For [`Event::Lagged`] it is empty, because the missed events are of any key, and
-    /// for [`Event::OutageStarted`] and [`Event::OutageEnded`] it is the key whose refresh showed it.
+    /// The [name](crate::PoolKey::name) of the key.
+    ///
+    /// For [`Event::OutageStarted`] and [`Event::OutageEnded`], it is the key whose refresh failed or was answered. For
+    /// [`Event::Lagged`] it is empty, because the missed events are those of any key.
     pub key: Arc<str>,
     /// The event.
     pub event: Event,
 }
 
-/// A subscription to the events of all keys, from [`CredentialsPool::subscribe`](crate::CredentialsPool::subscribe) on.
+/// A subscription to the events of all keys, returned by [`CredentialsPool::subscribe`](crate::CredentialsPool::subscribe).
 ///
 /// Receive events with [`recv`](Self::recv), or use the subscription as a `Stream`. It ends when the pool and all of its credentials
-/// are dropped. A subscriber that falls more than 1,024 events behind receives [`Event::Lagged`] instead of those that it missed.
+/// are dropped. A subscriber that falls more than 1,024 events behind receives [`Event::Lagged`] instead of the events that it missed.
 ///
 /// # Examples
 ///

@@ -27,9 +27,9 @@ use std::sync::Arc;
 /// assert_eq!(("alice".to_owned(), "https://api.example.com".to_owned()).name(), "alice/https:%2F%2Fapi.example.com");
 /// ```
 pub trait PoolKey: Clone + Eq + Hash + Send + Sync + 'static {
-    /// Returns the name of the key: other keys have other names, and the name stays the same across restarts.
+    /// Returns the name of the key. Different keys must have different names, and a name must stay the same across restarts.
     ///
-    /// The credentials and their record in a store are bound to it. Events and errors contain it, so it must not be a secret. A
+    /// The credentials and their record in a store are bound to the name. Events and errors contain it, so it must not be a secret. A
     /// name that is empty, or has only white space, belongs to no user: the pool returns an error for it.
     fn name(&self) -> Cow<'_, str>;
 }
@@ -69,7 +69,7 @@ impl<A: PoolKey, B: PoolKey, C: PoolKey> PoolKey for (A, B, C) {
     }
 }
 
-/// Joins names with slashes. A slash within a name is escaped, so that other parts give another name. Returns the empty name
+/// Joins names with slashes. A slash within a name is escaped, so that different parts give different names. Returns the empty name
 /// if one of the names is empty.
 fn joined<'a>(names: &[Cow<'_, str>]) -> Cow<'a, str> {
     if names.iter().any(|name| is_empty(name)) {

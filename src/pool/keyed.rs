@@ -33,7 +33,7 @@ pub struct Keyed<K, F> {
     leaves_without_key: bool,
 }
 
-/// The head of a request, which names its key.
+/// The head of a request, from which the closure of [`RefreshLayer::keyed`] takes the key.
 ///
 /// # Examples
 ///
@@ -85,7 +85,7 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// Shows the method only: the others can contain secrets.
+/// Shows the method only: the URI, headers and extensions can contain secrets.
 impl fmt::Debug for RequestHead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestHead").field("method", &self.method).finish_non_exhaustive()
@@ -99,16 +99,16 @@ where
 {
     /// Creates a layer that attaches the token of the key that each request names.
     ///
-    /// The closure gets the head of a request, and returns the key: from an extension that the program has set, or from the head
-    /// itself. A request can have [`Credentials`] of its own as an extension instead. It is then sent with their token, and the
-    /// closure is not called.
+    /// The closure gets the head of a request, and returns the key: from an extension that the program has set, or from the URI or
+    /// the headers. If a request has [`Credentials`] as an extension, it is sent with their token, and the closure is not called.
+    /// Nor is it called for a request to an [origin](Self::origin) that is not named, which is sent unchanged.
     ///
     /// Take the key from something that the program has verified, such as the session of the user: the key decides whose token is
     /// sent.
     ///
     /// A request without a key, or whose key has an [empty name](PoolKey::name), fails with a
-    /// [misconfigured](TokenError::is_misconfigured) error, and the request is not sent. See
-    /// [`without_key_untouched`](Self::without_key_untouched).
+    /// [misconfigured](TokenError::is_misconfigured) error and is not sent, unless
+    /// [`without_key_untouched`](Self::without_key_untouched) allows requests without a key.
     ///
     /// # Examples
     ///

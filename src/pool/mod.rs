@@ -77,40 +77,46 @@ use crate::token::TokenSet;
 ///
 /// # What is kept
 ///
-/// Credentials are evicted if the pool is over its [capacity](CredentialsPoolBuilder::capacity), or if they were idle for
-/// [a time](CredentialsPoolBuilder::idle). The next use of their key makes them anew, and loads their tokens from the store. Never
-/// evicted are credentials
+/// Credentials are evicted if the pool is over its [capacity](CredentialsPoolBuilder::capacity), or if they were not used for
+/// [some time](CredentialsPoolBuilder::idle). The next use of the key makes them anew, and loads their tokens from the store. The
+/// pool never evicts
 ///
-/// - that something else holds, such as a clone, a request in flight or a refresh: there is never a second one for a key,
-/// - with tokens that are not saved in their store,
-/// - without a store, or with a `MemoryStore` that nothing else holds, if their tokens are nowhere else: they have a refresh token that
-///   the source was not configured with, the configured one is spent and must not be sent again, or the application has logged in
-///   or out. Use a store if there are many.
+/// | Credentials | Reason |
+/// |---|---|
+/// | that something else holds, such as a clone, a request in flight or a refresh | A key never has two. |
+/// | with tokens that are not saved in their store | The tokens would be lost. |
+/// | without a store, if their source cannot begin anew | The same. |
 ///
-/// Without a store, they are evicted after a log-out if the source names its token endpoint and was configured without a refresh
-/// token. If the source sends no refresh token, as a client credentials grant or a token exchange, only a log-in keeps them.
+/// The pool grows beyond its capacity only by such credentials. If there are many without a store, add one. A `MemoryStore` that
+/// nothing else holds is lost with the credentials, and counts as no store.
 ///
-/// Beyond its capacity the pool grows by credentials of these kinds only.
+/// | Source | Can begin anew |
+/// |---|---|
+/// | sends no refresh token, such as a client credentials grant or a token exchange | unless the application has logged in |
+/// | was configured with a refresh token | while that token is the current one, and unless it was sent with an unknown outcome, or the application has logged in or out |
+/// | was configured without a refresh token, such as for a user who logs in | until the application logs in or a token set has a refresh token, and after a log-out if the source names its token endpoint |
 ///
 /// # Guarantees
 ///
-/// - There is one refresh for a key at a time, and a [number](CredentialsPoolBuilder::concurrent_refreshes) for all keys together,
-///   first come, first served. A refresh that takes longer than the timeout of its policy counts no more, so that slow ones do not
+/// - There is one refresh for a key at a time, and a [limit](CredentialsPoolBuilder::concurrent_refreshes) for all keys together,
+///   first come, first served. A refresh that takes longer than the timeout of its policy no longer counts, so that slow ones do not
 ///   hold up the others.
-/// - If a token endpoint fails for three keys, one after another, it is an outage: no refresh is sent to it for a second, and then
-///   one at a time, with pauses of up to five seconds, until it answers. Requests that need a token meanwhile get the error of the
-///   outage, unless the token is in their store. A `Retry-After` of the endpoint counts for all keys. The token endpoint is the one that
-///   [`SourceInfo`](crate::SourceInfo::token_endpoint) names. A source that names none is asked regardless of the others.
+/// - If a token endpoint fails for three keys without an answer in between, it is an outage. No refresh is sent to it for up to a
+///   second, and then one at a time, with pauses of up to five seconds, until it answers. A single failure with a `Retry-After` is
+///   an outage too, and its first pause lasts that long, up to an hour. Requests that need a token meanwhile get the error of the
+///   outage, unless a token is in their store.
+/// - Keys share an outage if their sources name the same [token endpoint](crate::SourceInfo::token_endpoint). A source that names
+///   none is asked regardless of the others.
 /// - A key without a name, such as an empty user id, is an error, and never another user's token.
 ///
 /// # Cost of a fleet
 ///
 /// `cargo bench --all-features --bench fleet` simulates processes that share a store, with this pool, in paused time. Access tokens last
 /// an hour, the token endpoint answers after 50 ms, the store after 1 ms, and each user sends a request every 10 s, to a random
-/// process. These are figures per second for 100,000 users, of the busiest 10 s after an event. They are computed from 20,000
-/// users for one process and from 3,125, 500 and 100 for more, in proportion. A few users make the last columns coarse.
+/// process. The table shows figures per second for 100,000 users, in the busiest 10 s after an event. They are scaled up from 20,000
+/// users with one process, and from 3,125, 500 and 100 with 10, 100 and 1,000. With so few users the last columns are coarse.
 ///
-/// | Event | Token requests, 1 process | 10 | 100 | Store operations, 1 process | 10 | 100 | 1,000 |
+/// | Event | Token requests: 1 process | 10 processes | 100 processes | Store operations: 1 process | 10 processes | 100 processes | 1,000 processes |
 /// |---|---|---|---|---|---|---|---|
 /// | none, mean | 30 | 30 | 30 | 210 | 490 | 3,200 | 8,700 |
 /// | all users logged in within 10 s, no jitter | 1,050 | 2,500 | 2,500 | 7,400 | 21,000 | 21,000 | 15,000 |
@@ -123,12 +129,13 @@ use crate::token::TokenSet;
 /// - **Routing.** A refresh is seven store operations, and each other process that the user's requests reach adds one. With
 ///   1,000 processes, 83 % of the requests find no usable token in their process, and wait for the store. Send the requests of a
 ///   user to few processes.
-/// - [`jitter`](crate::RefreshPolicy::jitter) spreads the tokens that were obtained at the same time. The first process to find
-///   a token stale refreshes it for all, so that jitter has less effect with more processes. It is at most a twentieth of the
-///   lifetime. Without such a moment it has no effect.
+/// - [`jitter`](crate::RefreshPolicy::jitter) spreads the refreshes of tokens that were obtained at the same time, over at most a
+///   twentieth of the lifetime. The first process to find a token stale refreshes it for all, so that jitter has less effect with
+///   more processes.
 /// - [`concurrent_refreshes`](CredentialsPoolBuilder::concurrent_refreshes) limits the load on the token endpoint after a
-///   revocation. The last user of a process waits for users × latency / refreshes, which must be less than the policy's timeout. In
-///   the simulation with one process it is 89 s, and 0.16 % of the requests of 70 minutes fail. 256 refreshes take 22 s.
+///   revocation of all tokens. The last user of a process waits for users × duration / limit, which must be less than the
+///   [timeout](crate::RefreshPolicy::timeout) of the policy. In the simulation with one process a refresh takes 57 ms with its store
+///   operations. The limit of 64 makes that wait 89 s, and 0.16 % of the requests of 70 minutes fail. With 256 it is 22 s.
 /// - [`capacity`](CredentialsPoolBuilder::capacity) saves store operations: credentials that were evicted load their tokens again.
 ///   Set it above the number of active users of a process.
 ///
@@ -194,9 +201,9 @@ impl<K: PoolKey> CredentialsPool<K> {
     ///
     /// # Errors
     ///
-    /// - A [misconfigured](TokenError::is_misconfigured) error if the name of the key is empty, or if the closure asks for the key
-    ///   that it makes.
-    /// - The error of the closure.
+    /// - A [misconfigured](TokenError::is_misconfigured) error if the name of the key is empty, if the closure asks for the key that
+    ///   it makes, or if another thread has been making the credentials of the key for five seconds.
+    /// - The error of the closure. The next call calls the closure again.
     ///
     /// # Examples
     ///
@@ -216,11 +223,11 @@ impl<K: PoolKey> CredentialsPool<K> {
         self.kept.get(key)
     }
 
-    /// Replaces the tokens of a key, for example after the user has logged in: [`Credentials::log_in`].
+    /// Replaces the tokens of a key, for example after the user has logged in. See [`Credentials::log_in`].
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get) and [`Credentials::log_in`].
+    /// Those of [`get`](Self::get) and [`Credentials::log_in`].
     ///
     /// # Cancel safety
     ///
@@ -229,13 +236,13 @@ impl<K: PoolKey> CredentialsPool<K> {
         self.get(key)?.log_in(tokens).await
     }
 
-    /// Removes the tokens of a key, from its store too, for example after the user has logged out: [`Credentials::log_out`].
+    /// Removes the tokens of a key, also from its store, for example after the user has logged out. See [`Credentials::log_out`].
     ///
     /// The credentials stay in the pool. A later request of the key asks its source again.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get) and [`Credentials::log_out`].
+    /// Those of [`get`](Self::get) and [`Credentials::log_out`].
     ///
     /// # Cancel safety
     ///
@@ -246,7 +253,7 @@ impl<K: PoolKey> CredentialsPool<K> {
 
     /// Waits until no refresh is in flight and each log-in and log-out is recorded, and then saves unsaved tokens, for all keys.
     ///
-    /// As many keys are saved at once as refreshes may be in flight. Await it before the runtime ends, with a time limit of your own.
+    /// The [limit](CredentialsPoolBuilder::concurrent_refreshes) of refreshes is also that of saves at once. Await it before the runtime ends, with a time limit of your own.
     ///
     /// # Errors
     ///
@@ -269,7 +276,7 @@ impl<K: PoolKey> CredentialsPool<K> {
         Err(first.wrapped_as(message))
     }
 
-    /// Subscribes to the events of all keys that follow.
+    /// Subscribes to the events of all keys from now on.
     pub fn subscribe(&self) -> PoolEvents {
         PoolEvents::new(self.kept.common().subscribe())
     }

@@ -42,7 +42,7 @@ pub struct PoolStatus {
     pub keys: usize,
     /// Number of those with a fresh or stale token.
     pub fresh: usize,
-    /// Number of those with a refresh, a look at the store, a save, a log-in or a log-out in flight.
+    /// Number of those with a refresh, a load or a save of the store, a log-in or a log-out in flight.
     pub refreshing: usize,
     /// Number of those whose last refresh failed, denied ones included.
     pub failing: usize,
@@ -74,7 +74,7 @@ pub struct OutageStatus {
     pub endpoint: String,
     /// The error of the last refresh that was sent to it.
     pub error: TokenError,
-    /// Time until a refresh is sent again.
+    /// Time until a refresh is sent again, in seconds in the JSON. Zero if one is in flight, or waits for a request.
     #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
     pub next_probe: Duration,
 }
