@@ -8,7 +8,7 @@ use crate::error::{BoxError, TokenError};
 
 /// The error of a [`TokenStore`](super::TokenStore).
 ///
-/// | kind | meaning | effect |
+/// | Kind | Meaning | Effect |
 /// |---|---|---|
 /// | [held](Self::held) | another process or task holds the lock | nothing is sent; another attempt follows later |
 /// | [unavailable](Self::unavailable) | the store is down or full | see [`OnUnavailable`](crate::OnUnavailable) |

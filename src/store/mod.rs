@@ -117,8 +117,8 @@
 //!   sends the same refresh token meanwhile, the server sees it twice. The suspension must begin within a few microseconds, and the
 //!   lock must be a lease, such as that of Redis or PostgreSQL.
 //! - Two credentials over clones of one grant have two ledgers, which do not know of each other. Share the credentials, or a store.
-//! - A store can lose a confirmed save: a disk that reports success too early, a failover to an asynchronous replica, a restored backup. The ledger
-//!   loses it too. Where the loss can be detected, it counts as an open intent.
+//! - A store can lose a confirmed save: a disk that reports success too early, a failover to an asynchronous replica, a restored
+//!   backup. The ledger loses it too. Where the loss can be detected, it counts as an open intent.
 //! - Configured refresh tokens have no order. One that the store has not seen counts as newer, once, and ends the stored session,
 //!   even if it is invalid. Start no process with an older or a wrong configuration.
 //! - If a store comes back empty, the first process that needs a token saves its token set. A process with a newer set saves that

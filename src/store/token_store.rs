@@ -19,9 +19,9 @@ use crate::grant::record::WriteId;
 /// 2. **The lock is exclusive.** While one [`StoreLock`] is held, [`lock`](Self::lock) and [`lock_or_wait`](Self::lock_or_wait) return
 ///    no other. The lock is free again some time after [`release`](StoreLock::release), after it was dropped, or after its process
 ///    has ended.
-/// 3. **A lock can be lost** if it is a lease: by the clock of the storage, renewed while it is held, and free again if its holder
-///    has died. [`is_held`](StoreLock::is_held) asks the storage and remembers nothing. A lock occupies no connection, because
-///    it is held while a token endpoint is asked.
+/// 3. **A lock can be lost** if it is a lease. A lease ends by the clock of the storage, is renewed while the lock is held, and frees
+///    the lock if its holder has died. [`is_held`](StoreLock::is_held) asks the storage and remembers nothing. A lock must not occupy a
+///    connection, because it is held while a token endpoint is asked.
 /// 4. **A save compares and swaps** in one atomic step, whether the lock is held or not. It replaces the stored record if that has
 ///    the [write id](StoredTokens::write_id) `replaces`, or if nothing is stored and `replaces` is `None`. If the stored record already
 ///    has the new write id, an earlier attempt has succeeded, and the save succeeds too. Otherwise it is a
@@ -153,10 +153,10 @@ pub trait TokenStore: Send + Sync + 'static {
         String::new()
     }
 
-    /// Returns whether the record is still there after this store was dropped. The default is true.
+    /// Returns whether the record outlives this store when the store is dropped. The default is true.
     ///
-    /// A `CredentialsPool` does not evict credentials whose tokens would be lost with their store. A store around another one passes
-    /// the call on. The pool calls it while it holds a lock: it must be fast, and must not use the pool.
+    /// A `CredentialsPool` does not evict credentials whose tokens would be lost with their store. A store around another one returns
+    /// the result of the inner one. The pool holds a lock during the call, which must be fast and must not use the pool.
     fn survives_drop(&self) -> bool {
         true
     }

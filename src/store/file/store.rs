@@ -39,7 +39,7 @@ use crate::store::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 ///
 /// # Options
 ///
-/// | option | effect |
+/// | Option | Effect |
 /// |---|---|
 /// | [`create_dir`](Self::create_dir) | creates the folder if it does not exist |
 /// | [`share_with_group`](Self::share_with_group) | the members of the folder's group share the file |
@@ -67,7 +67,7 @@ use crate::store::{StoreError, StoreLock, StoredTokens, TokenStore, WriteId};
 ///
 /// # Files
 ///
-/// | name | purpose |
+/// | Name | Purpose |
 /// |---|---|
 /// | `tokens.json` | the record, a new file at each save |
 /// | `tokens.json.lock` | locked during a refresh |

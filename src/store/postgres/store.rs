@@ -46,10 +46,10 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 ///
 /// # Options
 ///
-/// | option | default | effect |
+/// | Option | Default | Effect |
 /// |---|---|---|
 /// | [`table`](Self::table) | `public`, `tower_refresh` | the schema and the table |
-/// | [`listen_with`](Self::listen_with) | none | one connection that hears of releases; without it, waiters poll |
+/// | [`listen_with`](Self::listen_with) | none | one connection that is notified of releases; without it, waiters poll |
 /// | [`lease`](Self::lease) | 15 s | how long the lock outlives its holder |
 /// | [`timeout`](Self::timeout) | 2 s | the limit for an answer |
 /// | [`pool_timeout`](Self::pool_timeout) | 10 s | the limit for a connection of the pool |
@@ -89,16 +89,16 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 ///
 /// # The pool and TLS
 ///
-/// The pool is yours: its size, its TLS, its password. `deadpool_postgres` 0.14 and `tokio_postgres` 0.7 are part of this API. The
-/// store occupies a connection for the time of a statement, so that ten are enough for thousands of grants. Do not set the
+/// The size of the pool, its TLS and its password are up to you. `deadpool_postgres` 0.14 and `tokio_postgres` 0.7 are part of
+/// this API. The store occupies a connection for the time of a statement, so that ten are enough for thousands of grants. Do not set the
 /// isolation level or `synchronous_commit` for this store: it repeats statements that could not be serialized, and a save waits for
 /// the disk even if the default is `off`.
 ///
 /// # Behind PgBouncer
 ///
-/// The store needs no session: it uses no prepared statement, and no variable or lock of a session, so that the transaction
-/// mode of PgBouncer works. Notifications do not pass such a pooler. Give [`listen_with`](Self::listen_with) the address of the
-/// server itself, or leave it out. A connection that hears nothing is detected, and waiters poll.
+/// The transaction mode of PgBouncer works: the store uses no prepared statement, and no variable or lock of a session.
+/// Notifications do not pass such a pooler. Give [`listen_with`](Self::listen_with) the address of the server itself, or do not call
+/// it. A connection that receives no notification is detected, and waiters poll.
 ///
 /// # The lock
 ///
@@ -124,7 +124,7 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// A confirmed save survives a crash of the server, unless `fsync` or `full_page_writes` is off. A standby that takes over lacks
 /// the last saves if replication is asynchronous, and has them if it is synchronous (`synchronous_standby_names`).
 ///
-/// | event | state | consequence |
+/// | Event | State | Consequence |
 /// |---|---|---|
 /// | a standby took over, or a backup was restored to a point in time | a record of another run | [doubted](StoredTokens::doubted): its refresh token may be spent. The access token is used until it expires, then one process makes one attempt |
 /// | the same, or a crash of the server, during a refresh | a lock without its lease | another process may start a refresh. The result of the first is saved if no other was |

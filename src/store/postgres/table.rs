@@ -2,7 +2,7 @@
 //!
 //! A grant is one row:
 //!
-//! | column | content |
+//! | Column | Content |
 //! |---|---|
 //! | `name` | the name of the grant |
 //! | `record` | the record, as JSON |

@@ -2,7 +2,7 @@
 //!
 //! It is one hash under one key:
 //!
-//! | field | content |
+//! | Field | Content |
 //! |---|---|
 //! | `record` | the record, as JSON |
 //! | `write_id` | the write id of the record |

@@ -30,7 +30,6 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 ///     store.describe(),
 ///     "the key `tower-refresh:compass` of the Redis at redis.internal:6379"
 /// );
-///
 /// # Ok(())
 /// # }
 /// ```
@@ -38,43 +37,30 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 /// # Many keys
 ///
 /// Create one store for the server, and one with [`for_key`](Self::for_key) for each grant, such as that of a user. They share one
-/// connection per process, which also carries the releases of locks:
+/// connection per process, which also carries the releases of locks. The feature `pool` keeps the credentials, in a
+/// [`CredentialsPool`](../struct.CredentialsPool.html):
 ///
 /// ```
-/// use std::collections::HashMap;
-/// use tower_refresh::store::{RedisStore, StoreError};
-/// use tower_refresh::{Credentials, TokenSource};
+/// # #[cfg(all(feature = "oauth2", feature = "pool"))]
+/// # mod users {
+/// use tower_refresh::oauth2::{RefreshTokenGrant, TokenEndpoint};
+/// use tower_refresh::store::RedisStore;
+/// use tower_refresh::{Credentials, CredentialsPool, TokenError};
 ///
-/// /// The credentials of each user.
-/// struct Users {
-///     store: RedisStore,
-///     credentials: HashMap<String, Credentials>,
+/// fn users(store: RedisStore, endpoint: TokenEndpoint) -> CredentialsPool<String> {
+///     let store = store.prefix("tower-refresh:users:");
+///     CredentialsPool::new(move |user: &String| {
+///         let grant = RefreshTokenGrant::new(endpoint.clone(), "");
+///         Ok::<_, TokenError>(Credentials::builder(grant).store(store.for_key(user)?))
+///     })
 /// }
-///
-/// impl Users {
-///     fn credentials(&mut self, user: &str, grant: impl TokenSource) -> Result<Credentials, StoreError> {
-///         if let Some(credentials) = self.credentials.get(user) {
-///             return Ok(credentials.clone());
-///         }
-///         // An empty key is an error, and never the record of another user.
-///         let store = self.store.for_key(user)?;
-///         let credentials = Credentials::builder(grant).store(store).name(user).build();
-///         self.credentials.insert(user.into(), credentials.clone());
-///         Ok(credentials)
-///     }
-/// }
-/// # fn main() -> Result<(), StoreError> {
-/// let store = RedisStore::new("redis://fleet:password@redis.internal:6379/0", "users")?
-///     .prefix("tower-refresh:users:");
-/// let users = Users { store, credentials: HashMap::new() };
-/// # Ok(())
 /// # }
 /// ```
 ///
-/// | resource | need |
+/// | Resource | Need |
 /// |---|---|
-/// | connections | one per process. Requests are pipelined, so that no key waits for the answer of another |
-/// | an idle key | nothing but its name: no task, timer or subscription |
+/// | connections | one per process. Requests are pipelined: each is sent before the previous one is answered |
+/// | an idle key | its name only: no task, timer or subscription |
 /// | a refresh | five scripts, seven with an intent |
 /// | a waiter for a lock | three to five scripts. All waiters of a key in a process share one subscription, which ends with the last of them |
 ///
@@ -83,18 +69,18 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 ///
 /// # Options
 ///
-/// | option | default | effect |
+/// | Option | Default | Effect |
 /// |---|---|---|
 /// | [`prefix`](Self::prefix) | `tower-refresh:` | the start of the key |
 /// | [`lease`](Self::lease) | 15 s | how long the lock outlives its holder |
-/// | [`timeout`](Self::timeout) | 2 s | the limit for the next answer |
+/// | [`timeout`](Self::timeout) | 2 s | how long the server may answer nothing |
 /// | [`connect_with`](Self::connect_with) | TCP, or a Unix socket | opens the connection: TLS with a CA of your own, a tunnel |
 ///
 /// # Guarantees
 ///
 /// One process at a time sends the refresh token, and its successor is kept, if there is **one primary that loses nothing**:
 ///
-/// | server setting | reason |
+/// | Server setting | Reason |
 /// |---|---|
 /// | `appendonly yes` | a restart keeps the saves |
 /// | `appendfsync always` | a power failure keeps the saves; with `everysec`, the default, the last second may be lost |
@@ -105,7 +91,7 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 ///
 /// # Data loss
 ///
-/// | event | state | consequence |
+/// | Event | State | Consequence |
 /// |---|---|---|
 /// | the server restarted, or a replica took over | a record of another run | [doubted](StoredTokens::doubted): its refresh token may be spent. The access token is used until it expires, then one process makes one attempt |
 /// | the same, and the lease was lost during a refresh | a free lock | another process may start a refresh. The result of the first is saved if no other was |
@@ -123,9 +109,8 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 ///
 /// If a process is killed or disconnected, the lock stays taken until its lease is over. If a process is frozen for longer than
 /// the lease, it learns of the loss when it continues: [`is_held`](crate::store::StoreLock::is_held) asks the server and renews the
-/// lease for its full length. A gap between that answer and the sending of the refresh token remains, which no store can close:
-/// a process that is frozen *there* for longer than a lease sends a token that another process may have sent meanwhile. A longer
-/// lease makes that less likely, and prolongs the wait after a crash.
+/// lease for its full length. A gap between that answer and the sending of the refresh token remains, as for
+/// [each lease](crate::store#limits). A longer lease makes a loss there less likely, and prolongs the wait after a crash.
 ///
 /// If the server's clock is set back, a lease lasts at most its full length from then. If it is set forward, leases end early, and
 /// their holders are informed.
@@ -283,7 +268,7 @@ impl RedisStore {
         self
     }
 
-    /// Sets how long a request waits while the server answers nothing. The default is 2 seconds.
+    /// Sets how long a request waits while the server does not answer. The default is 2 seconds.
     ///
     /// The limit includes the time to connect, and to connect again if the connection turns out to be dead. While the server
     /// answers the requests in front of it, a request waits for up to four times the limit.
