@@ -164,7 +164,7 @@
 //! | `encrypted-store` | `store::EncryptedStore`: encryption at rest over any store; enables `store` |
 //! | `hyper-util` | recognises connection errors of hyper-util's client, which prove that a refresh token was not sent; enables `oauth2` |
 //! | `decompression` | decodes a token endpoint's response in gzip or deflate, which some servers send unasked; enables `oauth2` |
-//! | `serde` | [`Status`] implements `Serialize`, [`RefreshPolicy`] `Serialize` and `Deserialize` |
+//! | `serde` | [`Status`], `PoolStatus` and [`TokenError`] implement `Serialize`, [`RefreshPolicy`] `Serialize` and `Deserialize` |
 //! | `testing` | `testing`: an authorization server with faults, and clocks that are set by hand |
 //! | `axum` | axum's body can be sent again |
 //! | `reqwest` | `reqwest`: reqwest's client as a service of `http` types; its body can be sent again |

@@ -34,7 +34,8 @@ use crate::token::TokenSet;
 /// # An assertion that is not accepted
 ///
 /// The server answers `invalid_grant` (RFC 7523 §3.1). The source of the assertion is then asked for another one. With
-/// another one, the request is sent once more, and the second answer counts. The error is [denied](TokenError::is_denied).
+/// another one, the request is sent once more, and the second answer counts. Without one, the error is
+/// [denied](TokenError::is_denied).
 ///
 /// An error of the source of the assertion keeps its kind and its code. A denied request is tried again under the conditions that
 /// [`TokenExchangeGrant`](super::TokenExchangeGrant#a-subject-token-that-is-not-accepted) lists.

@@ -221,7 +221,7 @@
 //! - If the backend has no refresh tokens of its users, the pool's closure cannot see the token of the request: it makes the
 //!   credentials of a pair once, and not for each request. Keep the newest token of each user in a map, and read it with
 //!   [`SecurityToken::from_fn`], whose closure returns a [denied](crate::TokenError::denied) error for an unknown user.
-//! - The pool names the credentials after the pair. For credentials outside of a pool, a [store](crate::Credentials::builder) needs a
+//! - The pool names the credentials after the pair. Credentials outside of a pool that have a store need a
 //!   [name](crate::CredentialsBuilder::name) that contains the user and the audience. With the audience alone, the requests of one user
 //!   carry the token of another.
 //! - When a user logs out, first log out the user, and then the pair of each audience. In this order, an exchange in flight gives no

@@ -302,7 +302,8 @@ impl Seen {
         self.0.store(number, Ordering::Relaxed);
     }
 
-    /// Returns whether the credentials have another token set, or their source the input for one. If none was sent, the failure is that of another source.
+    /// Returns whether the credentials have another token set, or their source has the input for one. Returns false if none was sent:
+    /// the failure is then that of another source.
     fn is_outdated(&self, credentials: &Credentials) -> bool {
         let seen = self.0.load(Ordering::Relaxed);
         seen != NEVER && (seen != self.number_of(credentials) || credentials.has_newer_input())

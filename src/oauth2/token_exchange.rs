@@ -30,16 +30,16 @@ use crate::token::TokenSet;
 ///
 /// # A subject token that is not accepted
 ///
-/// A server answers `invalid_request` to a subject or actor token that it does not accept (RFC 8693 §2.2.2), and others answer
+/// A server answers `invalid_request` to a subject or actor token that it does not accept (RFC 8693 §2.2.2). Other servers answer
 /// `invalid_grant` or `invalid_token`. The sources of the tokens are then asked for other ones. With another token the request is
 /// sent once more, and the second answer counts. Without one, the error is [denied](TokenError::is_denied): the user must log in.
 ///
-/// An endpoint that refuses the new token of [`Credentials`](crate::Credentials) as well is treated like a resource server that
-/// rejects a token right after a refresh: for a while, its refusals for the same audience, resource and scope start no other refresh,
-/// and those for all of its audiences start a limited number.
+/// If the other token comes from [`Credentials`](crate::Credentials), it costs a refresh of the user's tokens. An endpoint that refuses
+/// it as well is treated like a resource server that rejects a token right after a refresh. For a while, its refusals for the same
+/// audience, resource and scope start no further refresh, and its refusals for all audiences together start a limited number.
 ///
-/// An error of the source of a token keeps its kind and its code. If the user must log in for the subject token, the error is
-/// denied, and nothing is exchanged.
+/// If the source of a token fails, its error keeps kind and code, and nothing is exchanged. For example, the error is denied if the
+/// user must log in for the subject token.
 ///
 /// A denied exchange is tried again every five minutes if requests need a token, unless the subject token is fixed. If the
 /// subject token comes from [`Credentials`](crate::Credentials), it is tried again as soon as they have other tokens, for example
@@ -47,7 +47,7 @@ use crate::token::TokenSet;
 ///
 /// # The issued token
 ///
-/// `TokenSet::extra("issued_token_type")` returns the type of the issued token.
+/// [`TokenSet::extra`] with the name `issued_token_type` returns the type of the issued token.
 ///
 /// The token type `N_A` means that the issued token is not an access token (RFC 8693 §2.2.1). That is an error unless the
 /// program has asked for such a token with [`requested_token_type`](Self::requested_token_type): a

@@ -4,10 +4,14 @@
 //! next refresh token is lost, two tasks spend one refresh token at once, or the endpoint is down at the moment in which everything
 //! expires. [`AuthorizationServer`] produces them on demand, and counts the reactions of the client.
 //!
-//! It is a token endpoint with the grants `refresh_token`, `client_credentials` and `password` (RFC 6749), and for access on behalf
-//! of a user token exchange (RFC 8693) and `jwt-bearer` (RFC 7523), a revocation endpoint (RFC 7009), and a resource that the tokens
-//! protect (RFC 6750). Use it as [tower services](AuthorizationServer::service), which
-//! need no socket and run in tokio's paused time, or over [a socket](AuthorizationServer::serve).
+//! | Part | Content |
+//! |---|---|
+//! | token endpoint | the grants `refresh_token`, `client_credentials` and `password` (RFC 6749). Token exchange (RFC 8693) and `jwt-bearer` (RFC 7523) on behalf of a user |
+//! | revocation endpoint | revokes a token, and the log-in of a refresh token (RFC 7009) |
+//! | resource | accepts the access tokens as bearer tokens (RFC 6750) |
+//!
+//! Use the server as [tower services](AuthorizationServer::service), which need no socket and run in tokio's paused time, or over
+//! [a socket](AuthorizationServer::serve).
 //!
 //! [`store_laws`] tests a [`TokenStore`](crate::store::TokenStore) of your own.
 //!
@@ -139,7 +143,7 @@
 //!
 //! Words in the path change the answer. They can be combined, at any place in the path: `/late/20/unauthorized`.
 //!
-//! | path | answer |
+//! | Path | Answer |
 //! |---|---|
 //! | `/unauthorized` | 401, even for a valid token |
 //! | `/forbidden` | 403 with `error="insufficient_scope"` |

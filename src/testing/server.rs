@@ -126,7 +126,7 @@ impl AuthorizationServer {
     /// Returns the number of the log-in that this access token was issued for, or `None` if the token is unknown.
     ///
     /// The tokens of one [`issue`](Self::issue), their refreshed successors, and the tokens that they were exchanged for have the
-    /// same number. The number of a client's own token is 0.
+    /// same number. The token of a client itself has the number 0.
     ///
     /// # Examples
     ///
@@ -142,9 +142,10 @@ impl AuthorizationServer {
         self.shared.lock().tokens.issued(access_token).map(|access| access.family as u64)
     }
 
-    /// Returns the audiences and resources that an exchanged access token was requested for, separated by spaces.
+    /// Returns the audiences and resources that an exchanged access token was requested for, separated by spaces, or `None` if the
+    /// token is unknown.
     ///
-    /// `None` if the token is unknown. Empty if it was not exchanged, or requested for no audience.
+    /// The text is empty if the token was not exchanged, or was requested for no audience.
     pub fn audience_of(&self, access_token: &str) -> Option<String> {
         self.shared.lock().tokens.issued(access_token).map(|access| access.audience.clone())
     }
