@@ -22,16 +22,16 @@ use crate::error::TokenError;
 ///
 /// Invariants:
 ///
-/// - A key has one `Credentials` at most. They are made by one thread, while others that ask for the key wait.
-/// - Credentials leave the map only while the map alone holds them and nothing is lost with them. That is decided under the lock of
-///   their part of the map, which a clone of them would need, so that nothing gets hold of them meanwhile.
+/// - A key has at most one `Credentials`. One thread makes them, while other threads that ask for the key wait.
+/// - Credentials leave the map only if the map alone holds them and nothing is lost with them. The lock of their part of the map is
+///   held from that decision on. A clone would need the lock too.
 pub(super) struct Kept<K> {
     map: Cache<K, Credentials, UnitWeighter, RandomState, Keep>,
     hasher: RandomState,
     make: Make<K>,
     limits: Limits,
     common: Arc<Common>,
-    /// When idle keys are looked for, in milliseconds of the monotonic clock.
+    /// When to look for idle keys again, in milliseconds of the monotonic clock.
     next_sweep: AtomicU64,
 }
 
@@ -64,7 +64,7 @@ impl<K: PoolKey> Kept<K> {
             match Handle::try_current() {
                 Ok(runtime) => {
                     let kept = Arc::clone(self);
-                    // Not in the way of the request.
+                    // In a task, so that the request does not wait.
                     drop(runtime.spawn(async move { kept.sweep(now) }));
                 }
                 Err(_) => self.sweep(now),
@@ -73,7 +73,7 @@ impl<K: PoolKey> Kept<K> {
         Ok(credentials)
     }
 
-    /// Returns the credentials of a key if there are any. That is no use of the key.
+    /// Returns the credentials of a key if there are any. Does not count as a use of the key.
     pub(super) fn look(&self, key: &K) -> Option<Credentials> {
         self.tidy();
         self.map.peek(key)
@@ -121,7 +121,7 @@ impl<K: PoolKey> Kept<K> {
             GuardResult::Guard(place) => {
                 let _making = Making::begin(self.mark(key));
                 let credentials = (self.make)(key)?.build_for(&self.common, name.into_owned());
-                // It is refused only if the key has been removed meanwhile, and only credentials are.
+                // The insertion fails only if the key was removed meanwhile. Only keys with credentials are removed.
                 let _ = place.insert(credentials.clone());
                 credentials
             }
@@ -220,7 +220,8 @@ impl Drop for Making {
 struct Keep;
 
 impl<K> Lifecycle<K, Credentials> for Keep {
-    /// The evicted, which are dropped after the lock is released: their sources and stores are code of others, and may use the pool.
+    /// The evicted credentials. They are dropped after the lock is released, because their sources and stores are code of others, which
+    /// may use the pool.
     type RequestState = Vec<(K, Credentials)>;
 
     fn is_pinned(&self, _: &K, credentials: &Credentials) -> bool {
@@ -241,14 +242,14 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The number of keys that the map is laid out for, if its capacity is larger.
+/// The number of keys that the map has room for from the start, if its capacity is larger.
 const PREPARED: usize = 1 << 20;
 
 /// How long a thread waits for another one to make the credentials of a key.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The least number of milliseconds between two looks for idle keys.
+/// The least number of milliseconds between two searches for idle keys.
 const SWEEP_MIN: u64 = 1_000;
 
-/// The most, while there are more keys than the capacity.
+/// The most milliseconds until the next search, while there are more keys than the capacity.
 const SWEEP_WHEN_FULL: u64 = 10_000;

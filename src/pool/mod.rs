@@ -253,7 +253,8 @@ impl<K: PoolKey> CredentialsPool<K> {
 
     /// Waits until no refresh is in flight and each log-in and log-out is recorded, and then saves unsaved tokens, for all keys.
     ///
-    /// The [limit](CredentialsPoolBuilder::concurrent_refreshes) of refreshes is also that of saves at once. Await it before the runtime ends, with a time limit of your own.
+    /// At most [as many keys](CredentialsPoolBuilder::concurrent_refreshes) are saved at once as are refreshed at once. Await it
+    /// before the runtime ends, with a time limit of your own.
     ///
     /// # Errors
     ///
