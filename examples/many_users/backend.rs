@@ -36,8 +36,8 @@ pub struct Backend {
 
 /// A user of the backend: the key of the pool.
 ///
-/// The name is an id that stays the same and is no secret, because events and log lines contain it. The session's cookie would be
-/// a bad key.
+/// The name is an id that stays the same and is not secret, because events and log lines contain it. Do not use the cookie of the
+/// session.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct User(pub Arc<str>);
 
@@ -125,8 +125,8 @@ impl Backend {
 
 /// Logs a user in with a form.
 ///
-/// A backend of today sends the browser to the authorization server instead, and exchanges the code that it comes back with:
-/// `Grant::new(endpoint, "authorization_code").param("code", code)` and so on. The server of this example has no pages.
+/// The server of this example has no pages. With a real one, send the browser there, and exchange the code that it returns with:
+/// `Grant::new(endpoint, "authorization_code").param("code", code)` and so on.
 async fn log_in(State(backend): State<Backend>, form: Bytes) -> Result<Response, Failure> {
     let fields: HashMap<_, _> = form_urlencoded::parse(&form).collect();
     let (Some(name), Some(password)) = (fields.get("user"), fields.get("password")) else {
@@ -146,7 +146,7 @@ async fn log_in(State(backend): State<Backend>, form: Bytes) -> Result<Response,
 /// Logs the user out here, and revokes the tokens at the authorization server.
 async fn log_out(State(backend): State<Backend>, session: Session) -> Result<Response, Failure> {
     backend.sessions.end(&session.id).await?;
-    // These may be in the store only. An error means that they cannot be revoked, or are of no use any more.
+    // The tokens may be in the store only. If they cannot be obtained, they are not revoked.
     let tokens = backend.pool.get(&session.user)?.tokens().await;
     // Before the revocation, so that no request has them refreshed meanwhile.
     backend.pool.log_out(&session.user).await?;
@@ -169,7 +169,7 @@ async fn mail(State(backend): State<Backend>, session: Session) -> Result<Respon
 
 /// Shows the state of the pool. Keep it from the public: it names the token endpoint and its errors.
 ///
-/// The status code is 200 during an outage too. A load balancer that removes the backend makes an outage of another server worse.
+/// The status code is 200 during an outage of the token endpoint too: if a load balancer removed the backend, no user would be served.
 async fn health(State(backend): State<Backend>) -> Result<Response, Failure> {
     let status: PoolStatus = backend.pool.pool_status();
     let json = serde_json::to_string(&status)?;

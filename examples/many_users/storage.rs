@@ -13,7 +13,7 @@ use crate::backend::User;
 #[derive(Clone)]
 pub struct Storage {
     pub sessions: Sessions,
-    /// The store from which that of each user is made. Without one, tokens are in memory.
+    /// Makes the store of each user with `for_name`. Without it, tokens are in memory.
     pub tokens: Option<PostgresStore>,
 }
 

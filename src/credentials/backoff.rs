@@ -67,7 +67,7 @@ impl Failure {
             };
             // Between half and all of the pause, so that a fleet does not return at once.
             let jitter = 0.5 + dice.roll() / 2.0;
-            // An outage may end at any time, and to ask whether it has costs the endpoint nothing.
+            // An outage may end at any time. Asking the pool about it costs the endpoint nothing.
             let most = if error.is_of_outage() { OUTAGE_PAUSE } else { RETRY_AFTER_MAX };
             let asked_for = min(error.retry_after().unwrap_or_default(), most);
             let jittered = |pause: Duration| Some(max(pause.mul_f64(jitter), asked_for));

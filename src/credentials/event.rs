@@ -111,8 +111,8 @@ pub enum Event {
         /// A description of that attempt.
         error: TokenError,
     },
-    /// The token endpoint fails for several credentials of a pool, or has asked for a pause. Until the pause is over nothing is sent
-    /// to it, and then one refresh at a time. Only the subscribers of the pool get this event.
+    /// The token endpoint fails for several credentials of a pool, or has asked for a pause with `Retry-After`. Until the pause is
+    /// over, no refresh is sent to it, and then one at a time. Only the subscribers of the pool get this event.
     #[non_exhaustive]
     OutageStarted {
         /// The origin of the token endpoint.
@@ -209,7 +209,7 @@ pub struct Events {
 /// A stream of events, which keeps its place between two polls, so that dropping a future that waits for the next one loses none.
 pub(crate) type EventStream<T> = stream::Fuse<Pin<Box<dyn Stream<Item = T> + Send + Sync>>>;
 
-/// Creates a stream of what is received. `lagged` makes the item for a number of missed ones.
+/// Creates a stream of the received events. `lagged` makes the item that reports a number of missed ones.
 pub(crate) fn event_stream<R, T>(
     receiver: broadcast::Receiver<R>,
     event: fn(R) -> T,

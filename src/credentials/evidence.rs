@@ -36,7 +36,7 @@ use crate::target::Target;
 /// The evidence for and against the current token.
 #[derive(Debug)]
 pub(super) struct Evidence {
-    /// The policy's, for all of the state.
+    /// The times of the policy, which the state shares.
     pub(super) timing: Arc<Timing>,
     witness: Arc<Witness>,
     /// The number of acceptances that were heard. Most are not: see [`Witness`].

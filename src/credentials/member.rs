@@ -40,9 +40,9 @@ pub(crate) struct Member {
 
 /// The part of a pool that its members share.
 pub(crate) struct Common {
-    /// The pool's. Those of the members need not agree with each other.
+    /// The clock of the pool. The clocks of the members need not agree with each other.
     clock: Arc<dyn Clock>,
-    /// One for each refresh in flight, first come, first served.
+    /// One permit for each refresh in flight, first come, first served.
     permits: Arc<Semaphore>,
     endpoints: Lock<HashMap<String, Arc<Endpoint>>>,
     /// Made for the first subscriber.
@@ -143,7 +143,8 @@ impl Member {
         Ok(Admission { permit, _admitted: self.endpoint.as_ref().map(admit).transpose()? })
     }
 
-    /// Lets a refresh of these credentials begin that waits for its turn: the source of others waits for it, and may have that turn.
+    /// Lets a refresh of these credentials begin at once if it waits for a permit. The source of other credentials waits for the
+    /// refresh, and may hold the last permit.
     pub(super) fn is_needed(&self) {
         self.needed.notify_one();
     }
@@ -186,7 +187,7 @@ impl Common {
             return Arc::clone(endpoint);
         }
         if endpoints.len() == endpoints.capacity() {
-            // Those of members that are gone. The map is then at most half full, so that this is rare.
+            // Removes the endpoints of evicted members. The map is then at most half full, so that this is rare.
             endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
             let kept = endpoints.len();
             endpoints.reserve(kept + 1);

@@ -112,8 +112,8 @@ impl Credentials {
         self.flush_in(None).await
     }
 
-    /// Flushes, and saves in one of these places. To wait needs no place: a refresh that never ends must not keep others from being
-    /// saved.
+    /// Flushes, and takes one of these permits to save. Waiting takes no permit, because a refresh that never ends must not keep the
+    /// tokens of other keys from being saved.
     pub(crate) async fn flush_in(&self, places: Option<&Semaphore>) -> Result<(), TokenError> {
         // Also for other credentials: two sources that flush each other's credentials would wait forever.
         if FetchedFor::current().is_some() {

@@ -31,7 +31,8 @@ use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
 ///
 /// # What is protected
 ///
-/// A reader of the file, the table, their backups or the memory of a Redis server finds no token there, and nothing derived from a token.
+/// A reader of the file, the table, their backups or the memory of a Redis server finds no token there, and nothing derived from
+/// one.
 ///
 /// A program that can write to the storage cannot forge a record. The parts that are stored in the clear are authenticated:
 /// the format version, the id of the key, the [place](TokenStore::place) of the record, the epoch, the revision, the write id,

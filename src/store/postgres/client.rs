@@ -113,8 +113,8 @@ impl Database {
         }
     }
 
-    /// Returns whether the server can identify the run in which a record is written. Services that are not quite PostgreSQL
-    /// may not.
+    /// Returns whether the server can identify the run in which a record is written. Some managed services and compatible servers
+    /// cannot.
     pub(super) async fn runs(&self, limits: Limits) -> Result<Runs, Failure> {
         if let Some(runs) = self.runs.get() {
             return Ok(*runs);

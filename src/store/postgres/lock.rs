@@ -134,7 +134,7 @@ impl fmt::Debug for PostgresLock {
     }
 }
 
-/// How often a waiter tries although it heard of no release: the connection may be dead without a sign.
+/// How often a waiter tries without a notification of a release: a dead connection may go undetected.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The shortest pause of a waiter that does not listen. The longest is twice as long.

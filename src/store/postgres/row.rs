@@ -228,5 +228,5 @@ fn milliseconds(lease: Duration) -> f64 {
 /// The number of the lock that migrations take for their transaction: "tower" in ASCII.
 const MIGRATION: u64 = 0x74_6f77_6572;
 
-/// Another process may be at it.
+/// Another process may be migrating at the same time.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(30);

@@ -122,7 +122,7 @@ impl fmt::Debug for RedisLock {
     }
 }
 
-/// How often a waiter tries although it heard of no release: the connection may be dead without a sign.
+/// How often a waiter tries without a message about a release: a dead connection may go undetected.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How often a waiter tries if it cannot subscribe.

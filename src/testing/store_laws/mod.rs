@@ -72,8 +72,8 @@ use crate::store::TokenStore;
 ///    UPDATE tokens SET lease_until = NULL WHERE name = $1 AND lease_owner = $2;
 ///    ```
 ///    Do not use the lock of a connection, such as `pg_try_advisory_lock`. It occupies the connection while the token endpoint is
-///    asked, so that the pool limits how many grants are refreshed at once, and most of them wait in vain. It is also lost
-///    without notice behind a pooler.
+///    asked, so that the size of the pool limits the number of refreshes at once, and others time out. Behind a pooler it is lost
+///    without notice.
 /// 5. **A dropped future holds no lock**, neither one that it waited for nor one that it has just taken. You may poll for the lock
 ///    every few milliseconds, within the limit `wait`.
 /// 6. **Do not wake all waiters for one lock.** If your lock has no queue and a release wakes all waiters, implement
