@@ -6,9 +6,10 @@
 //! The tests compare the counters of the server with the reports of the processes, and assert no duration. Waits are as long as
 //! a busy machine may need.
 //!
-//! `TOWER_REFRESH_FLEET=full` runs all rounds: 200 expiries, 500 kills, a token endpoint that takes 30 seconds. Without
-//! `redis-server` or PostgreSQL the part that needs it is skipped, unless `TOWER_REFRESH_REQUIRE_REDIS` or
-//! `TOWER_REFRESH_REQUIRE_POSTGRES` is set. `-- --nocapture` shows the figures.
+//! `TOWER_REFRESH_FLEET=full` runs all rounds: 200 expiries, 500 kills, a token endpoint that takes 30 seconds. With it,
+//! `TOWER_REFRESH_FLEET_EXPIRIES` sets the number of expiries of each of many users, which is 5 by default. Without `redis-server`
+//! or PostgreSQL the part that needs it is skipped, unless `TOWER_REFRESH_REQUIRE_REDIS` or `TOWER_REFRESH_REQUIRE_POSTGRES` is
+//! set. `-- --nocapture` shows the figures.
 #![cfg(all(
     unix,
     feature = "file-store",

@@ -45,7 +45,7 @@ async fn thousand_users_cost_an_endpoint_that_fails_one_request_at_a_time() {
     let mut events = pool.subscribe();
     users.server.token_faults().always(Fault::unavailable());
     assert_eq!(ask_all(&pool, &names(1000)).await, 0);
-    // Those that were under way when the third one failed.
+    // Some requests were in flight when the third one failed.
     let at_once = users.server.counters().token_requests;
     assert!(at_once <= 3 + 8, "{at_once}");
     let outages = std::iter::from_fn(|| futures_util::FutureExt::now_or_never(events.recv()));
@@ -54,7 +54,7 @@ async fn thousand_users_cost_an_endpoint_that_fails_one_request_at_a_time() {
     assert_eq!(outages.count(), 1);
     assert_eq!(pool.pool_status().outages.len(), 1);
 
-    // In a minute, at least a second apart, and mostly five.
+    // The probes of a minute, with pauses of up to five seconds.
     for _ in 0..600 {
         advance(Duration::from_millis(100)).await;
         assert_eq!(ask_all(&pool, &names(50)).await, 0);
@@ -210,7 +210,7 @@ async fn error_of_the_outage_names_the_endpoint_and_the_cause() {
 async fn tokens_in_the_store_are_used_during_an_outage() {
     let users = Users::new();
     assert_eq!(ask_all(&pool(&users), &names(20)).await, 20);
-    // The program starts anew.
+    // As after a restart.
     let pool = pool(&users);
     users.server.token_faults().always(Fault::unavailable());
     let others: Vec<_> = (100..110).map(|n| format!("user-{n}")).collect();
@@ -325,7 +325,7 @@ async fn long_retry_after_ends_for_all_when_the_endpoint_answers_one() {
     let users = Users::new();
     let pool = pool(&users);
     let user = |n: usize| pool.get(&format!("user-{n}")).unwrap();
-    // Sent before the endpoint asks for a pause, and answered after that.
+    // This request is sent before the endpoint asks for a pause, and answered later.
     users.server.token_faults().once(Fault::normal().delay(10 * SECOND));
     let slow = tokio::spawn({
         let slow = user(0);
@@ -435,7 +435,7 @@ async fn failures_with_an_answer_in_between_are_no_outage() {
 #[tokio::test(start_paused = true)]
 async fn probe_that_panics_is_followed_by_another_at_once() {
     let is_up = Arc::new(AtomicBool::new(false));
-    // One clock for all keys.
+    // All keys have the same clock.
     let (of_source, policy) = (Arc::clone(&is_up), policy());
     let pool = paused(move |key: &u64| {
         let (key, is_up) = (*key, Arc::clone(&of_source));

@@ -76,7 +76,7 @@ async fn subscription_of_a_key_ends_with_its_last_waiter() {
     subscribed(&server, KEYS).await;
     assert_eq!(store.connector.current().unwrap().releases.len(), KEYS);
 
-    // Those of half the keys give up: first all but one of each key, then the last.
+    // The waiters of half the keys give up: first one of each key, then the others.
     for waiter in waiters.iter().take(KEYS / 2 * WAITERS).skip(1).step_by(WAITERS) {
         waiter.abort();
     }
@@ -87,7 +87,7 @@ async fn subscription_of_a_key_ends_with_its_last_waiter() {
     }
     subscribed(&server, KEYS - KEYS / 2).await;
 
-    // The others get what they wait for.
+    // The waiters of the other keys get the lock.
     drop(locks);
     for waiter in waiters {
         waiter.await.unwrap();
@@ -135,7 +135,7 @@ async fn subscription_that_begins_while_another_ends_is_restored() {
     store.load().await.unwrap();
     let link = store.connector.current().unwrap();
     let mut listener = Listener::subscribe(Arc::clone(&link), KEY).await.unwrap().unwrap();
-    // As if the one before had ended just now.
+    // As if the previous subscription of the key had just ended.
     unsubscribe(&link, KEY).await;
     listening(&server, 1).await;
     let began = Instant::now();
@@ -186,7 +186,7 @@ async fn request_behind_others_is_not_given_up() {
     const REQUESTS: usize = 25;
 
     let server = Slow::start(Some(ms(40))).await;
-    // The last answer takes twice as long.
+    // The last answer takes twice as long as the limit.
     let store = store_at(&server.url).timeout(ms(500));
     let results = loads(&store, REQUESTS).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
@@ -215,7 +215,7 @@ async fn loads(store: &RedisStore, keys: usize) -> Vec<Result<(), StoreError>> {
     loads.join_all().await
 }
 
-/// A server that takes its time for each answer, or that does not even greet.
+/// A server that delays each answer, or does not answer the greeting.
 struct Slow {
     url: String,
     connections: Arc<AtomicUsize>,
