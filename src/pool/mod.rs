@@ -93,7 +93,7 @@ use crate::token::TokenSet;
 /// | Source | Can begin anew |
 /// |---|---|
 /// | sends no refresh token, such as a client credentials grant or a token exchange | unless the application has logged in |
-/// | was configured with a refresh token | while that token is the current one, and unless it was sent with an unknown outcome, or the application has logged in or out |
+/// | was configured with a refresh token | while that token is the current one, no request with it has an unknown outcome, and the application has not logged in or out |
 /// | was configured without a refresh token, such as for a user who logs in | until the application logs in or a token set has a refresh token, and after a log-out if the source names its token endpoint |
 ///
 /// # Guarantees
