@@ -106,14 +106,6 @@ impl<I, C, R> Refresh<I, Credentials, C, R> {
     }
 }
 
-#[cfg(feature = "pool")]
-impl<I, K, F, C, R> Refresh<I, crate::pool::Keyed<K, F>, C, R> {
-    /// Returns the pool, for example to log a user out.
-    pub fn pool(&self) -> &crate::pool::CredentialsPool<K> {
-        self.layered.config.find.pool()
-    }
-}
-
 impl<I, S, C, R> Refresh<I, S, C, R> {
     pub(crate) fn new(inner: I, config: Config<S, C, R>) -> Self
     where
@@ -121,6 +113,11 @@ impl<I, S, C, R> Refresh<I, S, C, R> {
     {
         let layered = Arc::new(Layered::new(config, &inner));
         Self { inner, layered }
+    }
+
+    #[cfg(feature = "pool")]
+    pub(crate) fn find(&self) -> &S {
+        &self.layered.config.find
     }
 
     /// Returns a reference to the inner service.

@@ -11,6 +11,7 @@ use crate::credentials::Credentials;
 use crate::error::TokenError;
 use crate::find::{FindCredentials, sealed};
 use crate::layer::RefreshLayer;
+use crate::service::Refresh;
 
 /// Finds the credentials of a request in a [`CredentialsPool`]: the parameter `S` of a layer from
 /// [`RefreshLayer::keyed`].
@@ -140,13 +141,14 @@ impl<K, F, C, R> RefreshLayer<Keyed<K, F>, C, R> {
 
     /// Returns the pool, for example to log a user out.
     pub fn pool(&self) -> &CredentialsPool<K> {
-        self.find().pool()
+        &self.find().pool
     }
 }
 
-impl<K, F> Keyed<K, F> {
-    pub(crate) fn pool(&self) -> &CredentialsPool<K> {
-        &self.pool
+impl<I, K, F, C, R> Refresh<I, Keyed<K, F>, C, R> {
+    /// Returns the pool, for example to log a user out.
+    pub fn pool(&self) -> &CredentialsPool<K> {
+        &self.find().pool
     }
 }
 

@@ -167,7 +167,7 @@ async fn names_of_grants_may_contain_any_character() {
 }
 
 #[tokio::test]
-async fn wrong_login_or_database_is_misconfigured_without_the_password() {
+async fn wrong_login_or_database_is_an_error_without_the_password() {
     let Some(server) = SERVER.as_ref() else { return };
     let admin = connect(&server.url("postgres")).await;
     admin.batch_execute("CREATE ROLE locked LOGIN PASSWORD 'open sesame'").await.unwrap();
