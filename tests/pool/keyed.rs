@@ -83,7 +83,7 @@ async fn request_without_a_key_or_with_an_empty_one_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_without_a_key_is_sent_unchanged_if_that_is_configured() {
+async fn request_without_a_key_is_sent_unchanged_if_so_configured() {
     let client = client(fixed(&Users::new()), true);
     assert_eq!(send(&client, request()).await.unwrap(), "");
     let with_key = send(&client, request().extension(User("alice".into()))).await;

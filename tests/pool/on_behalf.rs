@@ -237,7 +237,7 @@ async fn gateway_calls_two_apis_on_behalf_of_each_caller() {
 
 /// The log-out of the user comes first, so that the exchange that is in flight is the last one.
 #[tokio::test(start_paused = true)]
-async fn exchange_in_flight_gives_no_token_after_the_log_out_of_its_pair() {
+async fn exchange_in_flight_gives_no_token_after_its_pair_logs_out() {
     let users = Users::new();
     let (subjects, pairs) = pools(&users);
     let (alice, pair) = ("alice".to_owned(), ("alice".to_owned(), "billing"));
@@ -258,7 +258,7 @@ async fn exchange_in_flight_gives_no_token_after_the_log_out_of_its_pair() {
 
 /// Without a limit, pairs that were used once would stay for good.
 #[tokio::test(start_paused = true)]
-async fn pairs_are_evicted_also_after_a_log_out_or_with_a_refresh_token() {
+async fn pairs_are_evicted_after_a_log_out_or_with_a_refresh_token() {
     for (body, log_out) in [
         (r#"{"access_token":"t"}"#, false),
         (r#"{"access_token":"t"}"#, true),

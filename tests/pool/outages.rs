@@ -39,7 +39,7 @@ async fn ask_all(pool: &CredentialsPool<String>, users: &[String]) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn thousand_users_cost_an_endpoint_that_fails_one_request_at_a_time() {
+async fn thousand_users_ask_an_endpoint_that_fails_one_at_a_time() {
     let users = Users::new();
     let pool = pool(&users);
     let mut events = pool.subscribe();
@@ -246,7 +246,7 @@ fn issue() -> Result<TokenSet, TokenError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn probe_that_first_needs_the_token_of_another_key_ends_the_outage() {
+async fn probe_that_first_needs_another_key_ends_the_outage() {
     let is_up = Arc::new(AtomicBool::new(false));
     let asks: Arc<dyn Fn() -> _ + Send + Sync> = Arc::new({
         let is_up = Arc::clone(&is_up);
