@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use super::{StoreError, WriteId};
+use super::{StoreError, TokenStore, WriteId};
 
 /// The place of a lease, which has one owner at a time.
 pub(super) trait Leased: Clone + Send + Sync + 'static {
@@ -31,6 +31,30 @@ pub(super) trait Leased: Clone + Send + Sync + 'static {
 
     /// Releases the lock if the owner holds it, and wakes the waiters. Returns false if the owner does not hold it.
     fn release(&self, owner: WriteId) -> impl Future<Output = Result<bool, StoreError>> + Send;
+}
+
+/// The answer to a request for the lock.
+pub(super) enum Acquired {
+    /// The lock was taken, with this fence.
+    Taken(u64),
+    /// Another owner holds it, for this long unless it is renewed.
+    HeldFor(Duration),
+}
+
+/// Takes the lock of a store whose [`lock_or_wait`](TokenStore::lock_or_wait) returns after each release, or waits until it can be
+/// taken.
+pub(super) async fn lock<S: TokenStore>(store: &S, wait: Duration) -> Result<S::Lock, StoreError> {
+    let until = now().checked_add(wait);
+    loop {
+        let left = left_until(until);
+        if let Some(lock) = store.lock_or_wait(left).await? {
+            return Ok(lock);
+        }
+        if left.is_zero() {
+            let place = store.describe();
+            return Err(StoreError::held(format!("{place} was not released within {wait:?}")));
+        }
+    }
 }
 
 /// The lock while it is held.
@@ -189,6 +213,11 @@ async fn keep_renewing<L: Leased>(place: L, owner: WriteId, lease: Arc<Lease>) {
 
 /// If two renewals fail, the third is still in time.
 const RENEWALS_PER_LEASE: u32 = 3;
+
+/// Returns the time left to wait. `None` is later than the clock can count.
+pub(super) fn left_until(until: Option<Instant>) -> Duration {
+    until.map_or(Duration::MAX, |until| until.saturating_duration_since(now()))
+}
 
 /// Returns the local time, by which limits and leases are counted.
 #[expect(

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::notices::Notices;
 use super::table::{CHANNEL, Runs, Table};
 use crate::error::BoxError;
-use crate::store::lease::Leased;
+use crate::store::lease::{Acquired, Leased};
 use crate::store::{StoreError, StoredTokens, WriteId};
 
 /// The row of one grant, with the limits of its store.
@@ -26,14 +26,6 @@ pub(super) struct Grant {
     pub(super) name: String,
     pub(super) lease: Duration,
     pub(super) limits: Limits,
-}
-
-/// The answer to a request for the lock.
-pub(super) enum Acquired {
-    /// The lock was taken, with this fence.
-    Taken(u64),
-    /// Another owner holds it, for this long unless it is renewed.
-    HeldFor(Duration),
 }
 
 /// The columns that belong to the record.

@@ -9,11 +9,11 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres::{Config, Socket};
 
 use super::client::{Database, Limits};
-use super::lock::{self, PostgresLock};
+use super::lock::{PostgresLock, lock_or_wait};
 use super::notices::Notices;
 use super::row::{Grant, Saved};
 use super::table::{Table, identifier};
-use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
+use crate::store::{StoreError, StoredTokens, TokenStore, WriteId, lease};
 
 /// A [`TokenStore`] in PostgreSQL, for processes on several machines that share grants.
 ///
@@ -319,12 +319,12 @@ impl TokenStore for PostgresStore {
     type Lock = PostgresLock;
 
     async fn lock(&self, wait: Duration) -> Result<PostgresLock, StoreError> {
-        lock::lock(&self.grant, wait).await
+        lease::lock(self, wait).await
     }
 
     /// Returns `None` when the lock was released, so that each waiter sends a few statements, however many there are.
     async fn lock_or_wait(&self, wait: Duration) -> Result<Option<PostgresLock>, StoreError> {
-        lock::lock_or_wait(&self.grant, wait).await
+        lock_or_wait(&self.grant, wait).await
     }
 
     async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {

@@ -23,6 +23,7 @@ use super::link::Link;
 use super::releases::{Listener, Releases, Waker};
 use crate::lock::Lock;
 use crate::store::StoreError;
+use crate::store::lease::now;
 
 /// Connects to one server, and again when the connection breaks.
 ///
@@ -312,15 +313,6 @@ impl Connecting {
         let is_over = self.outcome.has_changed().is_err();
         !is_over && now() < self.began + patience
     }
-}
-
-/// Returns the local time, by which limits and leases are counted.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "leases end by the clocks of the machines, not by the clock of a policy"
-)]
-pub(super) fn now() -> Instant {
-    Instant::now()
 }
 
 fn place(address: &ConnectionAddr) -> String {

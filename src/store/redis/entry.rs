@@ -21,7 +21,7 @@ use std::time::Duration;
 use redis::FromRedisValue;
 
 use super::connection::Connector;
-use crate::store::lease::Leased;
+use crate::store::lease::{Acquired, Leased};
 use crate::store::{StoreError, StoredTokens, WriteId};
 
 /// The entry of one grant, with the limits of its store.
@@ -31,14 +31,6 @@ pub(super) struct Entry {
     pub(super) key: String,
     pub(super) lease: Duration,
     pub(super) timeout: Duration,
-}
-
-/// The answer to a request for the lock.
-pub(super) enum Acquired {
-    /// The lock was taken, with this fence.
-    Taken(u64),
-    /// Another owner holds it, for this long unless it is renewed.
-    HeldFor(Duration),
 }
 
 /// The fields that belong to the record.

@@ -10,10 +10,10 @@ use redis::{Cmd, Value};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::now;
 use super::failure::{Asked, Failure};
 use super::releases::Releases;
 use crate::lock::Lock;
+use crate::store::lease::now;
 
 /// One connection, over which all keys send their requests without a wait for the answers of others.
 pub(super) struct Link {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use super::entry::{Acquired, Entry};
-use crate::store::lease::{Claim, HeldLease, now};
+use super::entry::Entry;
+use crate::store::lease::{Acquired, Claim, HeldLease, left_until, now};
 use crate::store::{StoreError, StoreLock};
 
 /// The lock of a [`RedisStore`](super::RedisStore): a lease that is renewed in the background until the lock is released,
@@ -38,23 +38,6 @@ pub struct RedisLock {
     fence: u64,
 }
 
-/// Takes the lock, or waits until it can be taken.
-pub(super) async fn lock(entry: &Entry, wait: Duration) -> Result<RedisLock, StoreError> {
-    let until = now().checked_add(wait);
-    loop {
-        let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(now()));
-        if let Some(lock) = lock_or_wait(entry, left).await? {
-            return Ok(lock);
-        }
-        if left.is_zero() {
-            return Err(StoreError::held(format!(
-                "{} was not released within {wait:?}",
-                entry.describe()
-            )));
-        }
-    }
-}
-
 /// Takes the lock, or waits until it may be free and returns `None`.
 pub(super) async fn lock_or_wait(
     entry: &Entry,
@@ -78,8 +61,7 @@ pub(super) async fn lock_or_wait(
             Acquired::HeldFor(left) => left,
         };
         claim.refused();
-        let left_to_wait =
-            until.map_or(Duration::MAX, |until| until.saturating_duration_since(now()));
+        let left_to_wait = left_until(until);
         if left_to_wait.is_zero() {
             return Ok(None);
         }

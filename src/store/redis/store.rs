@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use super::connection::{Connector, Stream};
 use super::entry::Entry;
-use super::lock::{self, RedisLock};
-use crate::store::{StoreError, StoredTokens, TokenStore, WriteId};
+use super::lock::{RedisLock, lock_or_wait};
+use crate::store::{StoreError, StoredTokens, TokenStore, WriteId, lease};
 
 /// A [`TokenStore`] in Redis, for processes on several machines that share a grant.
 ///
@@ -330,12 +330,12 @@ impl TokenStore for RedisStore {
     type Lock = RedisLock;
 
     async fn lock(&self, wait: Duration) -> Result<RedisLock, StoreError> {
-        lock::lock(&self.entry(), wait).await
+        lease::lock(self, wait).await
     }
 
     /// Returns `None` when the lock was released, so that each waiter sends a few requests, however many there are.
     async fn lock_or_wait(&self, wait: Duration) -> Result<Option<RedisLock>, StoreError> {
-        lock::lock_or_wait(&self.entry(), wait).await
+        lock_or_wait(&self.entry(), wait).await
     }
 
     async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
