@@ -14,24 +14,8 @@ mod support;
 #[allow(unreachable_pub, clippy::unwrap_used, reason = "shared with tests")]
 #[path = "../tests/harness/folder.rs"]
 mod folder;
-#[allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "shared with tests"
-)]
-#[path = "../tests/harness/postgres_server.rs"]
-mod postgres_server;
-#[allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "shared with tests"
-)]
-#[path = "../tests/fleet_processes/redis_server.rs"]
-mod redis_server;
+#[path = "../tests/harness/servers/mod.rs"]
+mod servers;
 
 use std::fs::{self, File};
 use std::future::{Future, ready};
@@ -41,8 +25,8 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, Pool};
 use folder::Folder;
-use postgres_server::PostgresServer;
-use redis_server::RedisServer;
+use servers::postgres::PostgresServer;
+use servers::redis::RedisServer;
 use support::compare::{Rounds, Times, in_turn};
 use support::table;
 use tokio_postgres::NoTls;

@@ -143,6 +143,8 @@ mod memory;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(all(test, unix, feature = "testing", any(feature = "postgres", feature = "redis")))]
+mod tests;
 mod token_store;
 
 pub(crate) use self::backing::backing;

@@ -40,11 +40,9 @@ mod many_users;
 mod oidc_provider;
 mod outages;
 mod place;
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "../harness/postgres_server.rs"]
-mod postgres_server;
 mod process;
-mod redis_server;
+#[path = "../harness/servers/mod.rs"]
+mod servers;
 mod sessions;
 mod stage;
 mod steps;

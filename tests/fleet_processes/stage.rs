@@ -13,9 +13,9 @@ use tower_refresh::testing::{AuthorizationServer, Counters, Serving};
 
 use crate::folder::Folder;
 use crate::place::Place;
-use crate::postgres_server::PostgresServer;
 use crate::process::{LONG, Process};
-use crate::redis_server::RedisServer;
+use crate::servers::postgres::PostgresServer;
+use crate::servers::redis::RedisServer;
 use crate::worker::Orders;
 
 /// The time that a lock in Redis or PostgreSQL outlives its holder by default.

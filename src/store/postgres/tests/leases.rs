@@ -9,19 +9,8 @@ use super::*;
 #[tokio::test]
 async fn lock_is_exclusive_until_it_is_released() {
     let Some(database) = Database::new().await else { return };
-    let (one, two) = (database.store(), database.store());
-    let lock = one.lock(LONG).await.unwrap();
-    assert!(held(&lock).await);
-
-    let asked = Instant::now();
-    let error = two.lock(ms(200)).await.unwrap_err();
-    assert!(error.is_held(), "{error}");
-    assert!(asked.elapsed() >= ms(200));
-    assert!(!is_free(&two).await);
-    assert!(!is_free(&one).await, "the lock excludes the handle that holds it, too");
-
-    lock.release().await;
-    assert!(is_free(&two).await);
+    let stores = [database.store(), database.store()];
+    shared::leases::lock_is_exclusive_until_it_is_released(stores).await;
 }
 
 #[tokio::test]
@@ -120,33 +109,14 @@ async fn lease_is_renewed_while_the_lock_is_held() {
 
 #[test]
 fn lease_of_a_runtime_that_is_not_polled_runs_out() {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (frozen, lively) = (runtime(), runtime());
-    let Some(database) = lively.block_on(Database::new()) else { return };
-    let first = database.store().lease(ms(300));
-    let second = database.store();
-    let old = frozen.block_on(first.lock(LONG)).unwrap();
-
-    let asked = Instant::now();
-    let new = lively.block_on(second.lock(LONG)).unwrap();
-    println!("a lease of 300 ms was over after {:?}", asked.elapsed());
-
-    frozen.block_on(async {
-        assert!(!held(&old).await);
-        assert!(!held(&old).await, "a lost lock stays lost");
-        old.release().await;
-    });
-    assert!(
-        lively.block_on(held(&new)),
-        "a late release does not release the lock of another owner"
-    );
-    lively.block_on(new.release());
+    let Some(database) = runtime().block_on(Database::new()) else { return };
+    let stores = [database.store().lease(ms(300)), database.store()];
+    shared::leases::lease_of_a_runtime_that_is_not_polled_runs_out(stores);
 }
 
 /// The endpoint takes longer than the lease, and the process was frozen meanwhile.
 #[test]
 fn successor_of_a_holder_that_lost_its_lease_is_saved() {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (frozen, lively) = (runtime(), runtime());
     let Some(database) = lively.block_on(Database::new()) else { return };
     let (first, second) = (database.store().lease(ms(300)), database.store());

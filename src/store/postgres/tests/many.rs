@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use tokio::task::JoinSet;
 
-use super::server::PgBouncer;
 use super::*;
 use crate::{Credentials, RefreshPolicy, Renewal};
 

@@ -13,13 +13,7 @@ mod leases;
 mod many;
 mod outages;
 mod processes;
-#[allow(dead_code, clippy::duplicate_mod, reason = "shared with the tests of `RedisStore`")]
-#[path = "../../redis/tests/proxy.rs"]
-mod proxy;
 mod records;
-#[allow(unreachable_pub, reason = "shared with other tests")]
-#[path = "../../../../tests/harness/postgres_server.rs"]
-mod server;
 mod set_up;
 mod silent;
 mod waiters;
@@ -31,19 +25,15 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, Pool};
 use tokio_postgres::{Client, Config, NoTls, Row};
 
-use super::{PostgresLock, PostgresStore};
-use crate::store::{StoreError, StoreLock as _, StoredTokens, TokenStore as _, WriteId};
+use super::PostgresStore;
+use crate::store::tests::proxy::Proxy;
+use crate::store::tests::servers::postgres::{PgBouncer, PostgresServer};
+use crate::store::tests::{
+    self as shared, LONG, SECOND, everything, folder, held, is_free, loaded, ms, record, runtime,
+    save,
+};
+use crate::store::{StoreLock as _, StoredTokens, TokenStore as _, WriteId};
 use crate::token::TokenSet;
-use server::PostgresServer;
-
-const SECOND: Duration = Duration::from_secs(1);
-
-/// Longer than anything here takes.
-const LONG: Duration = Duration::from_secs(30);
-
-fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
 
 /// A database of one test.
 struct Database {
@@ -102,14 +92,6 @@ fn server(settings: &[&str]) -> Option<PostgresServer> {
     PostgresServer::start(&folder("postgres"), settings)
 }
 
-/// Returns the path of a new folder.
-fn folder(of: &str) -> std::path::PathBuf {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-
-    let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!("tower-refresh-{of}-{}-{next}", std::process::id()))
-}
-
 async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -122,7 +104,7 @@ fn port_of(url: &str) -> String {
 }
 
 /// Returns the settings of a connection through a proxy.
-fn through(proxy: &proxy::Proxy, url: &str) -> String {
+fn through(proxy: &Proxy, url: &str) -> String {
     url.replace(&port_of(url), &format!("port={}", proxy.port))
 }
 
@@ -154,50 +136,4 @@ async fn hears(store: &PostgresStore, database: &Database) {
         tokio::time::sleep(ms(10)).await;
     }
     panic!("nothing listens");
-}
-
-fn record(after: Option<&StoredTokens>, name: &str) -> StoredTokens {
-    let tokens = TokenSet::bearer(format!("access-{name}")).unwrap();
-    let tokens = tokens.with_refresh_token(format!("refresh-{name}"));
-    StoredTokens::example(after, &tokens, false)
-}
-
-async fn save(store: &PostgresStore, record: &StoredTokens, replaces: Option<&StoredTokens>) {
-    store.save(record, replaces.map(StoredTokens::write_id)).await.unwrap();
-}
-
-async fn loaded(store: &PostgresStore) -> Option<WriteId> {
-    store.load().await.unwrap().as_ref().map(StoredTokens::write_id)
-}
-
-async fn is_free(store: &PostgresStore) -> bool {
-    match store.lock(Duration::ZERO).await {
-        Ok(lock) => {
-            lock.release().await;
-            true
-        }
-        Err(error) => {
-            assert!(error.is_held(), "{error}");
-            false
-        }
-    }
-}
-
-async fn held(lock: &PostgresLock) -> bool {
-    lock.is_held().await.unwrap()
-}
-
-/// Does everything that a store does.
-async fn everything(store: &PostgresStore) -> Result<(), StoreError> {
-    let lock = store.lock(SECOND).await?;
-    let found = store.load().await?;
-    let next = record(found.as_ref(), "next");
-    store.save(&next, found.as_ref().map(StoredTokens::write_id)).await?;
-    assert!(lock.is_held().await?);
-    let error = store.lock(ms(100)).await.unwrap_err();
-    if !error.is_held() {
-        return Err(error);
-    }
-    lock.release().await;
-    if is_free(store).await { Ok(()) } else { Err(StoreError::misconfigured("not released")) }
 }

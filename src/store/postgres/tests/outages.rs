@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use super::proxy::Proxy;
 use super::*;
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! Saves and loads.
 
-use tokio::task::JoinSet;
-
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -59,28 +57,8 @@ async fn swapped_records_of_two_rows_are_refused() {
 #[tokio::test]
 async fn save_succeeds_only_over_the_record_it_replaces() {
     let Some(database) = Database::new().await else { return };
-    let (one, two) = (database.store(), database.store());
-    assert!(one.load().await.unwrap().is_none());
-
-    let first = record(None, "1");
-    let second = record(Some(&first), "2");
-    let error = one.save(&second, Some(first.write_id())).await.unwrap_err();
-    assert!(error.is_conflict(), "nothing is stored: {error}");
-
-    save(&one, &first, None).await;
-    // A save without an answer is repeated.
-    save(&one, &first, None).await;
-    save(&two, &first, Some(&second)).await;
-    let error = two.save(&record(None, "other"), None).await.unwrap_err();
-    assert!(error.is_conflict(), "{error}");
-
-    save(&two, &second, Some(&first)).await;
-    let error = one.save(&first, None).await.unwrap_err();
-    assert!(error.is_conflict(), "it has counted, and was replaced: {error}");
-
-    let stored = one.load().await.unwrap().unwrap();
-    assert_eq!(stored.to_json().unwrap(), second.to_json().unwrap());
-    assert!(!stored.is_doubted);
+    let stores = [database.store(), database.store()];
+    shared::records::save_succeeds_only_over_the_record_it_replaces(stores).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -91,43 +69,16 @@ async fn one_of_fifty_saves_wins_at_each_isolation_level() {
         let statement =
             format!("ALTER DATABASE {name} SET default_transaction_isolation = '{level}'");
         database.run(&statement).await;
-        let shared = database.store().for_name(level).unwrap();
-        let first = record(None, "first");
-        save(&shared, &first, None).await;
-        let mut saves = JoinSet::new();
-        for number in 0..50 {
-            let store = shared.clone();
-            let record = record(Some(&first), &number.to_string());
-            let replaces = first.write_id();
-            saves.spawn(
-                async move { (record.write_id(), store.save(&record, Some(replaces)).await) },
-            );
-        }
-        let mut saved = Vec::new();
-        while let Some(outcome) = saves.join_next().await {
-            match outcome.unwrap() {
-                (write_id, Ok(())) => saved.push(write_id),
-                (_, Err(error)) => assert!(error.is_conflict(), "{level}: {error}"),
-            }
-        }
-        assert_eq!(saved.len(), 1, "{level}");
-        assert_eq!(loaded(&shared).await, saved.pop());
+        let store = database.store().for_name(level).unwrap();
+        shared::records::one_of_fifty_concurrent_saves_succeeds(|_| store.clone()).await;
     }
 }
 
 #[tokio::test]
 async fn lock_and_record_are_independent_of_each_other() {
     let Some(database) = Database::new().await else { return };
-    let store = database.store();
-    let first = record(None, "1");
-    let lock = store.lock(LONG).await.unwrap();
-    assert!(store.load().await.unwrap().is_none(), "a lock is no record");
-    save(&store, &first, None).await;
-    assert!(held(&lock).await);
-    let second = record(Some(&first), "2");
-    save(&database.store(), &second, Some(&first)).await;
-    lock.release().await;
-    assert_eq!(loaded(&store).await, Some(second.write_id()));
+    let stores = [database.store(), database.store()];
+    shared::records::lock_and_record_are_independent(stores).await;
 }
 
 #[tokio::test]
@@ -137,13 +88,7 @@ async fn grants_and_tables_are_separate_in_one_pool() {
     let two = one.for_name("other").unwrap();
     let three = one.clone().table("public", "elsewhere").unwrap();
     three.migrate().await.unwrap();
-    let first = record(None, "1");
-    save(&one, &first, None).await;
-    assert!(two.load().await.unwrap().is_none());
-    assert!(three.load().await.unwrap().is_none());
-    let lock = one.lock(LONG).await.unwrap();
-    assert!(is_free(&two).await && is_free(&three).await && !is_free(&one).await);
-    lock.release().await;
+    shared::records::grants_are_separate([one, two, three]).await;
 }
 
 #[tokio::test]

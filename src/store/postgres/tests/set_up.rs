@@ -1,6 +1,5 @@
 //! Correct and wrong configurations.
 
-use super::server::PgBouncer;
 use super::*;
 
 /// The lines in the documentation of `PostgresStore`.

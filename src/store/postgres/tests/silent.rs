@@ -2,7 +2,6 @@
 
 use tokio::net::TcpListener;
 
-use super::proxy::Proxy;
 use super::*;
 
 /// Returns the settings of a server that accepts connections and reads nothing.

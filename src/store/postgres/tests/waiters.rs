@@ -1,14 +1,10 @@
 //! Many waiters for one lock.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::server::PgBouncer;
 use super::*;
-use crate::{Credentials, Renewal, TokenError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiters_for_a_refresh_send_a_constant_number_each() {
@@ -39,31 +35,13 @@ async fn statements_of_waiters(
 ) -> usize {
     let name = waiters.to_string();
     let store = listening(&database.url).for_name(name).unwrap().lease(LONG);
-    let go = Arc::new(Notify::new());
-    let mut refreshes = JoinSet::new();
-    for _ in 0..=waiters {
-        let go = Arc::clone(&go);
-        let source = move |_: Renewal| {
-            let go = Arc::clone(&go);
-            async move {
-                go.notified().await;
-                go.notify_one();
-                match result {
-                    Ok(token) => TokenSet::bearer(token),
-                    Err(error) => Err(TokenError::transient(error)),
-                }
-            }
-        };
-        let credentials = Credentials::builder(source).store(store.clone()).build();
-        refreshes.spawn(async move { credentials.tokens().await.is_ok() });
-    }
-    while store.grant.notices.as_ref().unwrap().listeners() < waiters {
-        tokio::time::sleep(ms(10)).await;
-    }
-    go.notify_one();
-    while let Some(refreshed) = refreshes.join_next().await {
-        assert_eq!(refreshed.unwrap(), result.is_ok());
-    }
+    let stores = std::iter::repeat_n(store.clone(), waiters + 1);
+    let all_others_wait = async {
+        while store.grant.notices.as_ref().unwrap().listeners() < waiters {
+            tokio::time::sleep(ms(10)).await;
+        }
+    };
+    shared::waiters::refresh(stores, all_others_wait, result).await;
     store.grant.database.sent.load(Ordering::Relaxed)
 }
 

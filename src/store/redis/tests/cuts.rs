@@ -2,171 +2,30 @@
 
 use std::time::Instant;
 
-use super::proxy::Proxy;
 use super::*;
-
-/// A request over the connection that is cut.
-#[derive(Clone, Copy, Debug)]
-enum Request {
-    Lock,
-    WaitForLock,
-    IsHeld,
-    Release,
-    Load,
-    Save,
-}
+use crate::store::tests::cuts::{Cuts, everywhere};
 
 #[tokio::test]
 async fn connection_cut_at_any_byte_costs_one_reconnect() {
-    everywhere(1).await;
+    cut(1).await;
 }
 
 #[tokio::test]
 async fn connection_cut_each_time_is_unavailable_and_harmless() {
-    everywhere(usize::MAX).await;
+    cut(usize::MAX).await;
 }
 
-async fn everywhere(connections: usize) {
-    let Some(server) = Server::start_with(&["--appendonly", "no"]) else { return };
+async fn cut(connections: usize) {
+    let Some(server) = server_with(&["--appendonly", "no"]) else { return };
     let proxy = Proxy::to(server.port()).await;
     let direct = store(&server).lease(LONG);
-    let (mut failed, mut done) = (0, 0);
-    for request in [
-        Request::Lock,
-        Request::WaitForLock,
-        Request::IsHeld,
-        Request::Release,
-        Request::Load,
-        Request::Save,
-    ] {
-        // More bytes than pass in either direction.
-        let to_server = (0..6000).step_by(157).map(|limit| (limit, usize::MAX));
-        let to_client = (0..1700).step_by(19).map(|limit| (usize::MAX, limit));
-        for (number, (to_server, to_client)) in to_server.chain(to_client).enumerate() {
-            let key = format!("{request:?}-{number}");
-            let direct = direct.for_key(&*key).unwrap();
-            let cut = RedisStore::new(proxy.url(), key).unwrap().lease(LONG).timeout(10 * SECOND);
-            let place =
-                format!("{request:?}, {to_server} to the server, {to_client} to the client");
-            let is_done =
-                once(request, &direct, &cut, &proxy, (connections, to_server, to_client), &place)
-                    .await;
-            assert!(is_done || connections > 1, "{place}");
-            if is_done { done += 1 } else { failed += 1 }
-        }
-    }
-    println!("{done} succeeded, {failed} failed");
-    assert!(failed > 0 || connections == 1);
-}
-
-/// Makes one request over a connection that is cut, and another one. Returns whether the first succeeded.
-async fn once(
-    request: Request,
-    direct: &RedisStore,
-    cut: &RedisStore,
-    proxy: &Proxy,
-    (connections, to_server, to_client): (usize, usize, usize),
-    place: &str,
-) -> bool {
-    let arm = || proxy.cut(connections, to_server, to_client);
-    match request {
-        Request::Lock => {
-            arm();
-            let tried = cut.lock(LONG).await;
-            proxy.mend();
-            match tried {
-                Ok(lock) => {
-                    assert!(held(&lock).await, "{place}");
-                    assert!(!is_free(direct).await, "{place}");
-                    lock.release().await;
-                    assert!(is_free(direct).await, "{place}");
-                    true
-                }
-                Err(error) => {
-                    assert!(error.is_unavailable(), "{place}: {error}");
-                    // A lock that was taken without an answer is released.
-                    direct.lock(LONG).await.expect(place).release().await;
-                    false
-                }
-            }
-        }
-        Request::WaitForLock => {
-            let lock = direct.lock(LONG).await.unwrap();
-            arm();
-            let tried = cut.lock(ms(1)).await.unwrap_err();
-            proxy.mend();
-            lock.release().await;
-            assert!(tried.is_held() || tried.is_unavailable(), "{place}: {tried}");
-            assert!(is_free(direct).await, "{place}");
-            tried.is_held()
-        }
-        Request::IsHeld => {
-            let lock = cut.lock(LONG).await.unwrap();
-            break_off(cut);
-            arm();
-            let tried = lock.is_held().await;
-            proxy.mend();
-            assert!(held(&lock).await, "{place}");
-            lock.release().await;
-            assert!(is_free(direct).await, "{place}");
-            match tried {
-                Ok(is_held) => assert!(is_held, "{place}"),
-                Err(error) => {
-                    assert!(error.is_unavailable(), "{place}: {error}");
-                    return false;
-                }
-            }
-            true
-        }
-        Request::Release => {
-            let lock = cut.lock(LONG).await.unwrap();
-            break_off(cut);
-            arm();
-            lock.release().await;
-            proxy.mend();
-            let is_done = is_free(direct).await;
-            if !is_done {
-                // The release is repeated in the background.
-                direct.lock(LONG).await.expect(place).release().await;
-            }
-            is_done
-        }
-        Request::Load => {
-            let first = record(None, "1");
-            save(direct, &first, None).await;
-            arm();
-            let tried = cut.load().await;
-            proxy.mend();
-            assert_eq!(loaded(cut).await, Some(first.write_id()), "{place}");
-            match tried {
-                Ok(found) => assert_eq!(found.unwrap().write_id(), first.write_id(), "{place}"),
-                Err(error) => {
-                    assert!(error.is_unavailable(), "{place}: {error}");
-                    return false;
-                }
-            }
-            true
-        }
-        Request::Save => {
-            let (first, ids) = (record(None, "1"), |record: &StoredTokens| Some(record.write_id()));
-            save(direct, &first, None).await;
-            let second = record(Some(&first), "2");
-            arm();
-            let tried = cut.save(&second, ids(&first)).await;
-            proxy.mend();
-            let found = loaded(direct).await;
-            match &tried {
-                Ok(()) => assert_eq!(found, ids(&second), "{place}"),
-                Err(error) => {
-                    assert!(error.is_unavailable(), "{place}: {error}");
-                    assert!(found == ids(&first) || found == ids(&second), "{place}");
-                }
-            }
-            save(cut, &second, Some(&first)).await;
-            assert_eq!(loaded(direct).await, ids(&second), "{place}");
-            tried.is_ok()
-        }
-    }
+    // More bytes than pass in either direction.
+    let (to_server, to_client) = ((0..6000).step_by(157), (0..1700).step_by(19));
+    let stores = |key: &str| {
+        let cut = RedisStore::new(through(&proxy), key).unwrap().lease(LONG).timeout(10 * SECOND);
+        [direct.for_key(key).unwrap(), cut]
+    };
+    everywhere(&proxy, Cuts { connections, to_server, to_client }, stores, break_off).await;
 }
 
 /// The next request makes a new connection.
@@ -176,7 +35,7 @@ fn break_off(store: &RedisStore) {
 
 #[tokio::test]
 async fn idle_connection_that_was_closed_is_replaced() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server);
     let first = record(None, "1");
     save(&store, &first, None).await;
@@ -188,10 +47,10 @@ async fn idle_connection_that_was_closed_is_replaced() {
 
 #[tokio::test]
 async fn silent_connection_is_replaced_within_the_timeout() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let proxy = Proxy::to(server.port()).await;
     let limit = 4 * SECOND;
-    let store = store_at(&proxy.url()).timeout(limit);
+    let store = store_at(&through(&proxy)).timeout(limit);
     let first = record(None, "1");
     save(&store, &first, None).await;
     proxy.silence();
@@ -205,7 +64,7 @@ async fn silent_connection_is_replaced_within_the_timeout() {
 
 #[tokio::test]
 async fn frozen_server_delays_a_request_by_no_more_than_the_timeout() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let limit = SECOND;
     let store = store(&server).timeout(limit);
     let first = record(None, "1");
@@ -248,7 +107,7 @@ async fn missing_server_is_unavailable_without_the_password() {
 
 #[test]
 fn store_outlives_the_runtime_that_connected_it() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server);
     let first = record(None, "1");
     let threads = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -270,8 +129,7 @@ fn store_outlives_the_runtime_that_connected_it() {
     });
 
     // A runtime that is not polled drives no connection either.
-    let single = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (three, four) = (single(), single());
+    let (three, four) = (runtime(), runtime());
     let store = store.for_key("other").unwrap().timeout(4 * SECOND);
     break_off(&store);
     three.block_on(save(&store, &first, None));
@@ -281,8 +139,7 @@ fn store_outlives_the_runtime_that_connected_it() {
 
 #[test]
 fn lock_dropped_with_its_runtime_is_released_or_runs_out() {
-    let Some(server) = Server::start() else { return };
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let Some(server) = server() else { return };
     let store = store(&server).lease(SECOND);
     let one = runtime();
     let lock = one.block_on(store.lock(LONG)).unwrap();

@@ -8,26 +8,14 @@ use super::*;
 
 #[tokio::test]
 async fn lock_is_exclusive_until_it_is_released() {
-    let Some(server) = Server::start() else { return };
-    let (one, two) = (store(&server), store(&server));
-    let lock = one.lock(LONG).await.unwrap();
-    assert!(held(&lock).await);
-
-    let asked = Instant::now();
-    let error = two.lock(ms(200)).await.unwrap_err();
-    assert!(error.is_held(), "{error}");
-    assert!(asked.elapsed() >= ms(200));
-    assert!(!is_free(&two).await);
-    assert!(!is_free(&one).await, "the lock excludes the handle that holds it, too");
-
-    lock.release().await;
-    assert!(is_free(&two).await);
-    assert!(two.load().await.unwrap().is_none(), "a lock is no record");
+    let Some(server) = server() else { return };
+    let stores = [store(&server), store(&server)];
+    shared::leases::lock_is_exclusive_until_it_is_released(stores).await;
 }
 
 #[tokio::test]
 async fn dropped_lock_is_released_in_the_background() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server);
     drop(store.lock(LONG).await.unwrap());
     // Before the lease runs out.
@@ -36,7 +24,7 @@ async fn dropped_lock_is_released_in_the_background() {
 
 #[tokio::test]
 async fn lock_dropped_without_a_runtime_is_released() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server);
     let lock = store.lock(LONG).await.unwrap();
     std::thread::spawn(move || drop(lock)).join().unwrap();
@@ -45,7 +33,7 @@ async fn lock_dropped_without_a_runtime_is_released() {
 
 #[tokio::test]
 async fn lock_future_dropped_at_any_time_leaves_no_lock() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server).lease(LONG);
     let other = RedisStore::new(server.url(), "grant").unwrap().timeout(10 * SECOND);
     let mut given_up = 0;
@@ -65,7 +53,7 @@ async fn lock_future_dropped_at_any_time_leaves_no_lock() {
 async fn waiters_are_woken_one_after_the_other() {
     const WAITERS: usize = 20;
 
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let lock = store(&server).lease(LONG).lock(LONG).await.unwrap();
     let mut waiters = JoinSet::new();
     for _ in 0..WAITERS {
@@ -95,7 +83,7 @@ async fn waiters_are_woken_one_after_the_other() {
 
 #[tokio::test]
 async fn waiter_is_woken_promptly() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let mut took = Vec::new();
     for _ in 0..20 {
         let lock = store(&server).lease(LONG).lock(LONG).await.unwrap();
@@ -120,7 +108,7 @@ async fn waiter_is_woken_promptly() {
 
 #[tokio::test]
 async fn waiter_without_permission_to_subscribe_polls() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     server.ask::<()>(&["ACL", "SETUSER", "default", "resetchannels"]);
     let lock = store(&server).lock(LONG).await.unwrap();
     let waiting = store(&server);
@@ -137,7 +125,7 @@ async fn waiter_without_permission_to_subscribe_polls() {
 
 #[tokio::test]
 async fn waiter_subscribes_again_after_its_connection_is_closed() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store_of_holder = store(&server).lease(LONG);
     let lock = store_of_holder.lock(LONG).await.unwrap();
     let waiting = store(&server);
@@ -154,7 +142,7 @@ async fn waiter_subscribes_again_after_its_connection_is_closed() {
 
 #[tokio::test]
 async fn lease_is_renewed_while_the_lock_is_held() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let lease = ms(1500);
     let lock = store(&server).lease(lease).lock(LONG).await.unwrap();
     let other = store(&server);
@@ -167,32 +155,15 @@ async fn lease_is_renewed_while_the_lock_is_held() {
 
 #[test]
 fn lease_of_a_runtime_that_is_not_polled_runs_out() {
-    let Some(server) = Server::start() else { return };
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (frozen, lively) = (runtime(), runtime());
-    let first = store(&server).lease(ms(300));
-    let second = store(&server);
-    let old = frozen.block_on(first.lock(LONG)).unwrap();
-
-    let asked = Instant::now();
-    let new = lively.block_on(second.lock(LONG)).unwrap();
-    println!("a lease of 300 ms was over after {:?}", asked.elapsed());
-    assert!(asked.elapsed() < 5 * SECOND);
-
-    frozen.block_on(async {
-        assert!(!held(&old).await);
-        old.release().await;
-    });
-    assert!(
-        lively.block_on(held(&new)),
-        "a late release does not release the lock of another owner"
-    );
-    lively.block_on(new.release());
+    let Some(server) = server() else { return };
+    let stores = [store(&server).lease(ms(300)), store(&server)];
+    let took = shared::leases::lease_of_a_runtime_that_is_not_polled_runs_out(stores);
+    assert!(took < 5 * SECOND);
 }
 
 #[tokio::test]
 async fn expired_lease_is_lost_even_if_the_lock_is_free() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let lock = store(&server).lease(LONG).lock(LONG).await.unwrap();
     assert!(held(&lock).await);
     server.ask::<()>(&["HSET", KEY, "lease_until_ms", "1"]);
@@ -202,7 +173,7 @@ async fn expired_lease_is_lost_even_if_the_lock_is_free() {
 
 #[tokio::test]
 async fn is_held_renews_the_lease_for_its_full_length() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let lock = store(&server).lease(LONG).lock(LONG).await.unwrap();
     let until = || server.field(KEY, "lease_until_ms").unwrap().parse::<u64>().unwrap();
     let before = until();
@@ -213,8 +184,7 @@ async fn is_held_renews_the_lease_for_its_full_length() {
 
 #[test]
 fn lease_renewed_by_is_held_ends_later() {
-    let Some(server) = Server::start() else { return };
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let Some(server) = server() else { return };
     // Nothing is renewed while the first is not polled.
     let (idle, lively) = (runtime(), runtime());
     let store = store(&server).lease(6 * SECOND);
@@ -238,7 +208,7 @@ fn lease_renewed_by_is_held_ends_later() {
 
 #[tokio::test]
 async fn lock_that_cannot_be_renewed_is_lost_with_its_lease() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let lock = store(&server).lease(2 * SECOND).timeout(ms(500)).lock(LONG).await.unwrap();
     server.freeze();
     assert!(lock.is_held().await.is_err(), "the outcome is unknown");
@@ -250,7 +220,7 @@ async fn lock_that_cannot_be_renewed_is_lost_with_its_lease() {
 
 #[tokio::test]
 async fn clock_set_back_prolongs_a_lease_by_at_most_its_length() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let lock = store(&server).lease(ms(300)).lock(LONG).await.unwrap();
     // As if the process were gone, and the server's clock were an hour behind what it was.
     std::mem::forget(lock);
@@ -264,7 +234,7 @@ async fn clock_set_back_prolongs_a_lease_by_at_most_its_length() {
 
 #[tokio::test]
 async fn each_holder_has_a_higher_fence() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server);
     for fence in ["1", "2", "3"] {
         let lock = store.lock(LONG).await.unwrap();

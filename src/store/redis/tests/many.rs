@@ -17,7 +17,7 @@ use crate::{Credentials, Renewal};
 async fn thousand_users_refresh_over_one_connection() {
     const USERS: usize = 1000;
 
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server);
     // A waiter of one key does not hold up the others.
     let held = store.lock(LONG).await.unwrap();
@@ -60,7 +60,7 @@ async fn subscription_of_a_key_ends_with_its_last_waiter() {
     const KEYS: usize = 50;
     const WAITERS: usize = 3;
 
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server).lease(LONG);
     let mut locks = Vec::new();
     let mut waiters = Vec::new();
@@ -100,7 +100,7 @@ async fn subscription_of_a_key_ends_with_its_last_waiter() {
 
 #[tokio::test]
 async fn listener_after_the_last_one_misses_no_release() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server).lease(LONG);
     let mut longest = Duration::ZERO;
     for round in 0..100 {
@@ -130,7 +130,7 @@ async fn listener_after_the_last_one_misses_no_release() {
 
 #[tokio::test]
 async fn subscription_that_begins_while_another_ends_is_restored() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server);
     store.load().await.unwrap();
     let link = store.connector.current().unwrap();
@@ -150,7 +150,7 @@ async fn subscription_that_begins_while_another_ends_is_restored() {
 async fn five_hundred_waiters_of_a_key_share_one_subscription() {
     const WAITERS: usize = 500;
 
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server).lease(LONG);
     let go = Arc::new(Notify::new());
     let mut waiters = JoinSet::new();
@@ -261,7 +261,7 @@ fn take(asked: &mut Vec<u8>, name: &[u8]) -> bool {
 }
 
 /// Waits until this many keys have subscribers.
-async fn subscribed(server: &Server, keys: usize) {
+async fn subscribed(server: &RedisServer, keys: usize) {
     for _ in 0..3000 {
         if subscriptions(server) == keys {
             return;
@@ -271,10 +271,10 @@ async fn subscribed(server: &Server, keys: usize) {
     panic!("{} keys have subscribers, and not {keys}", subscriptions(server));
 }
 
-fn subscriptions(server: &Server) -> usize {
+fn subscriptions(server: &RedisServer) -> usize {
     server.ask::<Vec<String>>(&["PUBSUB", "CHANNELS"]).len()
 }
 
-fn scripts(server: &Server) -> usize {
+fn scripts(server: &RedisServer) -> usize {
     calls(server, "eval")
 }

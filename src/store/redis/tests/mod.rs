@@ -13,30 +13,33 @@ mod cuts;
 mod leases;
 mod many;
 mod processes;
-mod proxy;
 mod records;
-mod server;
 mod set_up;
 mod waiters;
 
 use std::time::Duration;
 
-use super::{RedisLock, RedisStore};
-use crate::store::{StoreError, StoreLock as _, StoredTokens, TokenStore as _, WriteId};
+use super::RedisStore;
+use crate::store::tests::proxy::Proxy;
+use crate::store::tests::servers::redis::RedisServer;
+use crate::store::tests::{
+    self as shared, LONG, SECOND, everything, folder, held, intent, is_free, loaded, ms, record,
+    runtime, save,
+};
+use crate::store::{StoreError, StoreLock as _, TokenStore as _};
 use crate::token::TokenSet;
-use server::Server;
 
-const SECOND: Duration = Duration::from_secs(1);
+/// Starts a server that persists every write. Without a `redis-server`, prints that the test is skipped.
+fn server() -> Option<RedisServer> {
+    RedisServer::start(&folder("redis"))
+}
 
-/// Longer than anything here takes.
-const LONG: Duration = Duration::from_secs(30);
-
-fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
+fn server_with(settings: &[&str]) -> Option<RedisServer> {
+    RedisServer::start_with(&folder("redis"), settings)
 }
 
 /// A store under the key `tower-refresh:grant`, over a connection of its own.
-fn store(server: &Server) -> RedisStore {
+fn store(server: &RedisServer) -> RedisStore {
     store_at(&server.url())
 }
 
@@ -45,49 +48,15 @@ fn store_at(url: &str) -> RedisStore {
     RedisStore::new(url, "grant").unwrap().timeout(10 * SECOND)
 }
 
+/// Returns the URL of a server behind a proxy.
+fn through(proxy: &Proxy) -> String {
+    format!("redis://127.0.0.1:{}/", proxy.port)
+}
+
 const KEY: &str = "tower-refresh:grant";
 
-fn record(after: Option<&StoredTokens>, name: &str) -> StoredTokens {
-    example(after, name, false)
-}
-
-fn intent(after: &StoredTokens) -> StoredTokens {
-    example(Some(after), "intent", true)
-}
-
-fn example(after: Option<&StoredTokens>, name: &str, has_open_intent: bool) -> StoredTokens {
-    let tokens = TokenSet::bearer(format!("access-{name}")).unwrap();
-    let tokens = tokens.with_refresh_token(format!("refresh-{name}"));
-    StoredTokens::example(after, &tokens, has_open_intent)
-}
-
-async fn save(store: &RedisStore, record: &StoredTokens, replaces: Option<&StoredTokens>) {
-    store.save(record, replaces.map(StoredTokens::write_id)).await.unwrap();
-}
-
-async fn loaded(store: &RedisStore) -> Option<WriteId> {
-    store.load().await.unwrap().as_ref().map(StoredTokens::write_id)
-}
-
-async fn is_free(store: &RedisStore) -> bool {
-    match store.lock(Duration::ZERO).await {
-        Ok(lock) => {
-            lock.release().await;
-            true
-        }
-        Err(error) => {
-            assert!(error.is_held(), "{error}");
-            false
-        }
-    }
-}
-
-async fn held(lock: &RedisLock) -> bool {
-    lock.is_held().await.unwrap()
-}
-
 /// Waits until this many waiters have subscribed.
-async fn listening(server: &Server, waiters: usize) {
+async fn listening(server: &RedisServer, waiters: usize) {
     for _ in 0..3000 {
         let (_, listening): (String, usize) = server.ask(&["PUBSUB", "NUMSUB", KEY]);
         if listening == waiters {
@@ -99,7 +68,7 @@ async fn listening(server: &Server, waiters: usize) {
 }
 
 /// Returns how often the server was asked to run this command.
-fn calls(server: &Server, command: &str) -> usize {
+fn calls(server: &RedisServer, command: &str) -> usize {
     let statistics: String = server.ask(&["INFO", "commandstats"]);
     let calls = statistics.split_once(&format!("cmdstat_{command}:calls="));
     calls.map_or(0, |(_, calls)| calls.split(',').next().unwrap().parse().unwrap())

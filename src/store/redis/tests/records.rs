@@ -1,12 +1,10 @@
 //! Saves and loads.
 
-use tokio::task::JoinSet;
-
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn redis_store_keeps_the_laws() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let open = async |name: &str| RedisStore::new(server.url(), name).unwrap().timeout(10 * SECOND);
     crate::testing::store_laws(open).await;
 }
@@ -16,7 +14,7 @@ async fn redis_store_keeps_the_laws() {
 async fn encrypted_store_keeps_the_laws() {
     use crate::store::{EncryptedStore, EncryptionKey};
 
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let open = async |name: &str| {
         let store = RedisStore::new(server.url(), name).unwrap().timeout(10 * SECOND);
         EncryptedStore::new(store, EncryptionKey::new("k", [7; 32]))
@@ -30,7 +28,7 @@ async fn encrypted_store_keeps_the_laws() {
 async fn swapped_records_of_two_keys_are_refused() {
     use crate::store::{EncryptedStore, EncryptionKey};
 
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let [alice, bob] = ["alice", "bob"].map(|user| {
         EncryptedStore::new(store(&server).for_key(user).unwrap(), EncryptionKey::new("k", [7; 32]))
     });
@@ -54,87 +52,34 @@ async fn swapped_records_of_two_keys_are_refused() {
 
 #[tokio::test]
 async fn save_succeeds_only_over_the_record_it_replaces() {
-    let Some(server) = Server::start() else { return };
-    let (one, two) = (store(&server), store(&server));
-    assert!(one.load().await.unwrap().is_none());
-
-    let first = record(None, "1");
-    let second = record(Some(&first), "2");
-    let error = one.save(&second, Some(first.write_id())).await.unwrap_err();
-    assert!(error.is_conflict(), "nothing is stored: {error}");
-
-    save(&one, &first, None).await;
-    // A save without an answer is repeated.
-    save(&one, &first, None).await;
-    save(&two, &first, Some(&second)).await;
-    let error = two.save(&record(None, "other"), None).await.unwrap_err();
-    assert!(error.is_conflict(), "{error}");
-
-    save(&two, &second, Some(&first)).await;
-    let error = one.save(&first, None).await.unwrap_err();
-    assert!(error.is_conflict(), "it has counted, and was replaced: {error}");
-    let late = record(Some(&first), "late");
-    let error = one.save(&late, Some(first.write_id())).await.unwrap_err();
-    assert!(error.is_conflict(), "{error}");
-
-    let stored = one.load().await.unwrap().unwrap();
-    assert_eq!(stored.to_json().unwrap(), second.to_json().unwrap());
-    assert!(!stored.is_doubted);
+    let Some(server) = server() else { return };
+    let stores = [store(&server), store(&server)];
+    shared::records::save_succeeds_only_over_the_record_it_replaces(stores).await;
 }
 
 #[tokio::test]
 async fn one_of_fifty_concurrent_saves_succeeds() {
-    let Some(server) = Server::start() else { return };
-    let first = record(None, "first");
-    save(&store(&server), &first, None).await;
-    let shared = store(&server);
-    let mut saves = JoinSet::new();
-    for number in 0..50 {
-        // Half of them over one connection.
-        let store = if number % 2 == 0 { shared.clone() } else { store(&server) };
-        let record = record(Some(&first), &number.to_string());
-        let replaces = first.write_id();
-        saves.spawn(async move { (record.write_id(), store.save(&record, Some(replaces)).await) });
-    }
-    let mut saved = Vec::new();
-    while let Some(outcome) = saves.join_next().await {
-        match outcome.unwrap() {
-            (write_id, Ok(())) => saved.push(write_id),
-            (_, Err(error)) => assert!(error.is_conflict(), "{error}"),
-        }
-    }
-    assert_eq!(saved.len(), 1);
-    assert_eq!(loaded(&shared).await, saved.pop());
+    let Some(server) = server() else { return };
+    let connected = store(&server);
+    // Half of them over one connection.
+    let open = |save| if save % 2 == 0 { connected.clone() } else { store(&server) };
+    shared::records::one_of_fifty_concurrent_saves_succeeds(open).await;
 }
 
 #[tokio::test]
 async fn lock_and_record_are_independent() {
-    let Some(server) = Server::start() else { return };
-    let store = store(&server);
-    let first = record(None, "1");
-    let lock = store.lock(LONG).await.unwrap();
-    save(&store, &first, None).await;
-    assert!(held(&lock).await);
-    let second = record(Some(&first), "2");
-    let other = super::store(&server);
-    save(&other, &second, Some(&first)).await;
-    lock.release().await;
-    assert_eq!(loaded(&store).await, Some(second.write_id()));
+    let Some(server) = server() else { return };
+    let stores = [store(&server), store(&server)];
+    shared::records::lock_and_record_are_independent(stores).await;
 }
 
 #[tokio::test]
 async fn grants_have_separate_keys_and_share_a_connection() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let one = store(&server);
     let two = one.for_key("other").unwrap();
     let three = one.clone().prefix("elsewhere:");
-    let first = record(None, "1");
-    save(&one, &first, None).await;
-    assert!(two.load().await.unwrap().is_none());
-    assert!(three.load().await.unwrap().is_none());
-    let lock = one.lock(LONG).await.unwrap();
-    assert!(is_free(&two).await && is_free(&three).await && !is_free(&one).await);
-    lock.release().await;
+    shared::records::grants_are_separate([one, two, three]).await;
     let clients: String = server.ask(&["CLIENT", "LIST", "TYPE", "normal"]);
     assert_eq!(clients.lines().count(), 2, "with the one that asks: {clients}");
 }
@@ -143,7 +88,7 @@ async fn grants_have_separate_keys_and_share_a_connection() {
 async fn many_grants_at_once_make_few_connections() {
     const GRANTS: usize = 200;
 
-    let Some(mut server) = Server::start() else { return };
+    let Some(mut server) = server() else { return };
     let store = store(&server);
     // When nothing is connected, and when what was is gone.
     for _ in 0..2 {
@@ -165,7 +110,7 @@ async fn many_grants_at_once_make_few_connections() {
 
 #[tokio::test]
 async fn record_is_doubted_after_a_restart_until_the_next_save() {
-    let Some(mut server) = Server::start() else { return };
+    let Some(mut server) = server() else { return };
     let store = store(&server);
     let first = record(None, "1");
     save(&store, &first, None).await;
@@ -187,12 +132,12 @@ async fn record_is_doubted_after_a_restart_until_the_next_save() {
 
 #[tokio::test]
 async fn restart_without_data_leaves_no_record_and_no_lock() {
-    let Some(mut server) = Server::start() else { return };
+    let Some(mut server) = server() else { return };
     let store = store(&server);
     let lock = store.lock(LONG).await.unwrap();
     save(&store, &record(None, "1"), None).await;
     server.kill();
-    server.forget_everything();
+    server.lose_everything();
     server.start_again();
     assert!(store.load().await.unwrap().is_none());
     assert!(!held(&lock).await);
@@ -200,7 +145,7 @@ async fn restart_without_data_leaves_no_record_and_no_lock() {
 
 #[tokio::test]
 async fn lock_survives_a_restart_with_the_data() {
-    let Some(mut server) = Server::start() else { return };
+    let Some(mut server) = server() else { return };
     let lock = store(&server).lease(LONG).lock(LONG).await.unwrap();
     server.kill();
     server.start_again();
@@ -211,7 +156,7 @@ async fn lock_survives_a_restart_with_the_data() {
 
 #[tokio::test]
 async fn replica_is_refused_and_doubted_after_a_failover() {
-    let (Some(primary), Some(replica)) = (Server::start(), Server::start()) else { return };
+    let (Some(primary), Some(replica)) = (server(), server()) else { return };
     let there = store(&primary);
     let first = record(None, "1");
     save(&there, &first, None).await;
@@ -250,7 +195,7 @@ async fn replica_is_refused_and_doubted_after_a_failover() {
 
 #[tokio::test]
 async fn server_that_was_a_replica_meanwhile_is_doubted() {
-    let (Some(primary), Some(replica)) = (Server::start(), Server::start()) else { return };
+    let (Some(primary), Some(replica)) = (server(), server()) else { return };
     let there = store(&primary);
     let first = record(None, "1");
     save(&there, &first, None).await;
@@ -276,7 +221,7 @@ async fn server_that_was_a_replica_meanwhile_is_doubted() {
 
 #[tokio::test]
 async fn unreadable_record_is_left_unchanged() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server);
     let first = record(None, "1");
     save(&store, &first, None).await;
@@ -319,7 +264,7 @@ async fn unreadable_record_is_left_unchanged() {
 
 #[tokio::test]
 async fn key_does_not_expire() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server);
     let first = record(None, "1");
     save(&store, &first, None).await;
@@ -338,7 +283,7 @@ async fn key_does_not_expire() {
 
 #[tokio::test]
 async fn flushed_script_cache_is_harmless() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server);
     let first = record(None, "1");
     save(&store, &first, None).await;
@@ -354,7 +299,7 @@ async fn flushed_script_cache_is_harmless() {
 
 #[tokio::test]
 async fn full_memory_fails_an_intent_and_not_its_successor() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server);
     let first = record(None, "1");
     save(&store, &first, None).await;
@@ -380,7 +325,7 @@ async fn full_memory_fails_an_intent_and_not_its_successor() {
 
 #[tokio::test]
 async fn server_that_may_evict_the_key_is_misconfigured() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server);
     server.ask::<()>(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     assert!(is_free(&store).await, "without a limit, nothing is evicted");

@@ -32,28 +32,12 @@ const PERMITTED: [&str; 16] = [
 /// The permissions that [`everything`] does not need.
 const FOR_SOME: [&str; 4] = ["+select", "+subscribe", "+unsubscribe", "+publish"];
 
-async fn everything(store: &RedisStore) -> Result<(), StoreError> {
-    let lock = store.lock(SECOND).await?;
-    let found = store.load().await?;
-    let next = record(found.as_ref(), "next");
-    let open = intent(&next);
-    store.save(&next, found.as_ref().map(StoredTokens::write_id)).await?;
-    store.save(&open, Some(next.write_id())).await?;
-    assert!(lock.is_held().await?);
-    let error = store.lock(ms(100)).await.unwrap_err();
-    if !error.is_held() {
-        return Err(error);
-    }
-    lock.release().await;
-    if is_free(store).await { Ok(()) } else { Err(StoreError::misconfigured("not released")) }
-}
-
 #[tokio::test]
 async fn user_needs_the_documented_permissions_and_no_more() {
     let documentation = include_str!("../store.rs");
     assert!(documentation.contains(&PERMITTED.join(" ")), "{}", PERMITTED.join(" "));
 
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let permit = |user: &str, permitted: &[&str]| {
         let mut command = vec!["ACL", "SETUSER", user, "on", ">sesame"];
         command.extend(permitted);
@@ -119,7 +103,7 @@ async fn renamed_command_is_misconfigured_and_alone_blamed() {
         for command in renamed {
             arguments.extend(["--rename-command", command, rename(command)]);
         }
-        let Some(server) = Server::start_with(&arguments) else { return };
+        let Some(server) = server_with(&arguments) else { return };
         let error = everything(&store(&server)).await.unwrap_err();
         assert!(error.is_misconfigured(), "{renamed:?}: {error}");
         let mut expected = renamed.to_vec();
@@ -136,7 +120,7 @@ async fn channels_may_be_renamed_or_forbidden() {
         for command in renamed {
             arguments.extend(["--rename-command", command, ""]);
         }
-        let Some(server) = Server::start_with(&arguments) else { return };
+        let Some(server) = server_with(&arguments) else { return };
         everything(&store(&server)).await.unwrap();
     }
 }
@@ -144,7 +128,7 @@ async fn channels_may_be_renamed_or_forbidden() {
 /// R2
 #[tokio::test]
 async fn server_whose_hello_is_renamed_does_not_speak_resp3() {
-    let Some(server) = Server::start_with(&["--rename-command", "HELLO", ""]) else { return };
+    let Some(server) = server_with(&["--rename-command", "HELLO", ""]) else { return };
     let error = store(&server).load().await.unwrap_err();
     let message = error.to_string();
     assert!(error.is_misconfigured() && message.contains("does not speak RESP3"), "{message}");
@@ -153,7 +137,7 @@ async fn server_whose_hello_is_renamed_does_not_speak_resp3() {
 
 #[tokio::test]
 async fn password_is_required_and_never_shown() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let port = server.port();
     server.ask::<()>(&["ACL", "SETUSER", "fleet", "on", ">open sesame", "~*", "&*", "+@all"]);
     server.ask::<()>(&["CONFIG", "SET", "requirepass", "open/sesame"]);
@@ -179,7 +163,7 @@ async fn password_is_required_and_never_shown() {
 
 #[tokio::test]
 async fn each_database_has_its_own_keys() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let first = record(None, "1");
     save(&store(&server), &first, None).await;
     let other = store_at(&format!("{}3", server.url()));
@@ -191,7 +175,7 @@ async fn each_database_has_its_own_keys() {
 
 #[tokio::test]
 async fn key_with_another_kind_of_data_is_left_unchanged() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let store = store(&server);
     server.ask::<()>(&["SET", KEY, "sesame"]);
     for error in [
@@ -249,7 +233,7 @@ fn lease_and_timeout_are_clamped() {
 
 #[tokio::test]
 async fn connect_with_opens_every_connection() {
-    let Some(server) = Server::start() else { return };
+    let Some(server) = server() else { return };
     let port = server.port();
     server.ask::<()>(&["ACL", "SETUSER", "fleet", "on", ">sesame", "~*", "&*", "+@all"]);
     let opened = Arc::new(AtomicUsize::new(0));

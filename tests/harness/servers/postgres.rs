@@ -1,12 +1,11 @@
 //! A private PostgreSQL.
 
-use std::hash::{BuildHasher as _, RandomState};
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Once;
-use std::time::Duration;
+
+use super::program::{Program, on_a_free_port, pause, skip};
 
 /// If this variable is set, a missing server or pooler is an error.
 const REQUIRED: &str = "TOWER_REFRESH_REQUIRE_POSTGRES";
@@ -17,7 +16,7 @@ pub struct PostgresServer {
     port: u16,
     folder: PathBuf,
     settings: Vec<String>,
-    running: Option<Running>,
+    running: Option<Program>,
 }
 
 impl PostgresServer {
@@ -48,14 +47,12 @@ impl PostgresServer {
             settings: settings.iter().map(ToString::to_string).collect(),
             running: None,
         };
-        // Another program may take the port between its choice and its use.
-        for _ in 0..10 {
-            server.port = free_port();
-            if server.run() {
-                return Some(server);
-            }
-        }
-        panic!("postgres does not start");
+        let running = on_a_free_port("postgres", |port| {
+            server.port = port;
+            server.run()
+        });
+        server.running = Some(running);
+        Some(server)
     }
 
     pub fn port(&self) -> u16 {
@@ -79,10 +76,11 @@ impl PostgresServer {
 
     /// Restarts it on the same port and folder.
     pub fn start_again(&mut self) {
-        assert!(self.run(), "postgres does not start again");
+        self.running = self.run();
+        assert!(self.running.is_some(), "postgres does not start again");
     }
 
-    fn run(&mut self) -> bool {
+    fn run(&self) -> Option<Program> {
         // Not synchronized to the disk: the tests end the server and not the machine.
         const SETTINGS: [&str; 6] = [
             "listen_addresses=127.0.0.1",
@@ -97,22 +95,21 @@ impl PostgresServer {
         for setting in SETTINGS.iter().copied().chain(self.settings.iter().map(String::as_str)) {
             server.args(["-c", setting]);
         }
-        let running = Running::start(&server, "QUIT", &self.folder);
+        let running = Program::start(&server, "QUIT", &self.folder);
         let state = self.data().join("postmaster.pid");
         for _ in 0..3000 {
             let state = std::fs::read_to_string(&state).unwrap_or_default();
             let mut lines = state.lines();
-            let is_this = lines.next() == Some(&running.pid);
+            let is_this = lines.next() == Some(running.pid());
             if is_this && lines.next_back().is_some_and(|line| line.trim_end() == "ready") {
-                self.running = Some(running);
-                return true;
+                return Some(running);
             }
             if !running.is_alive() {
                 break;
             }
             pause();
         }
-        false
+        None
     }
 }
 
@@ -127,7 +124,7 @@ impl Drop for PostgresServer {
 pub struct PgBouncer {
     port: u16,
     folder: PathBuf,
-    _running: Running,
+    _running: Program,
 }
 
 impl PgBouncer {
@@ -138,13 +135,12 @@ impl PgBouncer {
         let program = Path::new("pgbouncer");
         let version = Command::new(program).arg("--version").stdout(Stdio::null()).status();
         if !version.is_ok_and(|status| status.success()) {
-            skip(&REPORT, "PgBouncer, which needs `pgbouncer`");
+            skip(&REPORT, REQUIRED, "PgBouncer, which needs `pgbouncer`");
             return None;
         }
         drop(std::fs::remove_dir_all(folder));
         std::fs::create_dir_all(folder).unwrap();
-        for _ in 0..10 {
-            let port = free_port();
+        Some(on_a_free_port("pgbouncer", |port| {
             let settings = folder.join("pgbouncer.ini");
             let text = format!(
                 "[databases]\n* = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
@@ -156,15 +152,15 @@ impl PgBouncer {
             give_away(folder);
             let mut pooler = as_user(program);
             pooler.arg("-q").arg(&settings);
-            let running = Running::start(&pooler, "KILL", folder);
+            let running = Program::start(&pooler, "KILL", folder);
             while running.is_alive() {
-                if std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
                     return Some(Self { port, folder: folder.to_owned(), _running: running });
                 }
                 pause();
             }
-        }
-        panic!("pgbouncer does not start");
+            None
+        }))
     }
 
     /// Returns the settings of a connection to this database.
@@ -176,57 +172,6 @@ impl PgBouncer {
 impl Drop for PgBouncer {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.folder));
-    }
-}
-
-/// A program that ends with its handle.
-struct Running {
-    /// The shell that started it. It ends it, and removes the folder, when its standard input is closed.
-    shell: Child,
-    pid: String,
-    folder: PathBuf,
-}
-
-impl Running {
-    fn start(command: &Command, signal: &str, folder: &Path) -> Self {
-        // Word by word, since the arguments belong to the shell.
-        const SCRIPT: &str = r#"trap : INT TERM HUP; signal=$1 folder=$2; shift 2
-            "$@" >/dev/null 2>&1 </dev/null & echo $!
-            read last; kill -$signal $!; wait; [ "$last" = keep ] || rm -rf "$folder""#;
-
-        let mut shell = Command::new("sh")
-            .args(["-c", SCRIPT, "sh", signal])
-            .arg(folder)
-            .arg(command.get_program())
-            .args(command.get_args())
-            .current_dir(folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut pid = String::new();
-        while !pid.ends_with('\n') {
-            let mut byte = [0];
-            shell.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
-            pid.push(byte[0].into());
-        }
-        Self { shell, pid: pid.trim().to_owned(), folder: folder.to_owned() }
-    }
-
-    fn is_alive(&self) -> bool {
-        let asked = Command::new("kill").args(["-0", &self.pid]).stderr(Stdio::null()).status();
-        asked.unwrap().success()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        assert!(self.folder.is_absolute());
-        if let Some(mut stdin) = self.shell.stdin.take() {
-            drop(stdin.write_all(b"keep\n"));
-        }
-        drop(self.shell.wait());
     }
 }
 
@@ -252,18 +197,11 @@ fn programs() -> Option<PathBuf> {
     if found.is_none() {
         skip(
             &REPORT,
+            REQUIRED,
             "PostgreSQL, which needs its server; `tests/third_party/postgres/run` installs it",
         );
     }
     found
-}
-
-fn skip(report: &'static Once, what: &str) {
-    assert!(std::env::var_os(REQUIRED).is_none(), "missing: {what}");
-    // Past the test harness, which hides the output of passing tests.
-    report.call_once(|| {
-        drop(std::io::stderr().write_all(format!("skipped: {what}\n").as_bytes()));
-    });
 }
 
 /// Returns a command that does not run as root, which PostgreSQL refuses.
@@ -291,16 +229,4 @@ const NOBODY: &str = "65534";
 fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output().unwrap();
     id.stdout.trim_ascii() == b"0"
-}
-
-/// Returns a port below those that a system gives to sockets without one, so that it is still free after a restart.
-fn free_port() -> u16 {
-    let random = || RandomState::new().hash_one(());
-    let mut ports = std::iter::repeat_with(|| 10_000 + (random() % 20_000) as u16);
-    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).unwrap()
-}
-
-#[expect(clippy::disallowed_methods, reason = "other processes do not follow a paused clock")]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(10));
 }

@@ -9,8 +9,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::lock::Lock;
 
-pub(super) struct Proxy {
-    pub(super) port: u16,
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
     limits: Arc<Limits>,
     task: AbortHandle,
 }
@@ -29,7 +29,7 @@ struct Limits {
 }
 
 impl Proxy {
-    pub(super) async fn to(server: u16) -> Self {
+    pub(crate) async fn to(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let limits = Arc::new(Limits {
@@ -54,30 +54,26 @@ impl Proxy {
         Self { port, limits, task }
     }
 
-    pub(super) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
-    }
-
     /// Cuts this many connections when so much has passed over each of them.
-    pub(super) fn cut(&self, connections: usize, to_server: usize, to_client: usize) {
+    pub(crate) fn cut(&self, connections: usize, to_server: usize, to_client: usize) {
         self.limits.to_server.store(to_server, Ordering::SeqCst);
         self.limits.to_client.store(to_client, Ordering::SeqCst);
         self.limits.cuts.store(connections, Ordering::SeqCst);
     }
 
     /// Cuts nothing from now on.
-    pub(super) fn mend(&self) {
+    pub(crate) fn mend(&self) {
         self.limits.cuts.store(0, Ordering::SeqCst);
     }
 
     /// Lets nothing more pass over a connection that asks this.
     #[allow(dead_code, reason = "for PostgreSQL")]
-    pub(super) fn swallow(&self, asked: &[u8]) {
+    pub(crate) fn swallow(&self, asked: &[u8]) {
         *self.limits.swallowed.lock() = asked.to_vec();
     }
 
     /// Lets nothing more pass over the connections that there are.
-    pub(super) fn silence(&self) {
+    pub(crate) fn silence(&self) {
         self.limits.silent.store(self.limits.made.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 }
