@@ -2,6 +2,7 @@
 
 use std::cmp::{max, min};
 use std::hash::{BuildHasher as _, RandomState};
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::token::TokenSet;
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     origin: String,
+    /// An error is neither shown nor dropped under the lock: it may have code of the source that made it.
     health: Lock<Health>,
 }
 
@@ -93,8 +95,9 @@ impl Endpoint {
             // Otherwise the probe could not send its own request.
             let is_for_probe = |(probe, _): &(u64, _)| FetchedFor::current_includes(*probe);
             if !outage.probe.as_ref().is_some_and(is_for_probe) {
-                if let Some(next) = outage.refuses(now) {
-                    return Err(refusal(&self.origin, &outage.error, next));
+                if let Some(refused) = outage.refuses(now) {
+                    drop(health);
+                    return Err(refused.into_error(&self.origin));
                 }
                 outage.probe = Some((id, Pause::new(now, min(timeout, PATIENCE))));
             }
@@ -104,9 +107,8 @@ impl Endpoint {
 
     /// Returns the error of [`admit`](Self::admit), and makes no probe.
     pub(super) fn refuses(&self, now: Timestamp) -> Result<(), TokenError> {
-        let health = self.health.lock();
-        let Some(outage) = &health.outage else { return Ok(()) };
-        outage.refuses(now).map_or(Ok(()), |next| Err(refusal(&self.origin, &outage.error, next)))
+        let refused = self.health.lock().outage.as_ref().and_then(|outage| outage.refuses(now));
+        refused.map_or(Ok(()), |refused| Err(refused.into_error(&self.origin)))
     }
 
     /// Records the result of a token request. Returns whether an outage has begun or ended.
@@ -117,6 +119,8 @@ impl Endpoint {
         name: &Arc<str>,
         result: &Result<TokenSet, TokenError>,
     ) -> Option<Change> {
+        // Dropped after the lock is released, as the last of an ended outage.
+        let _replaced: TokenError;
         let mut health = self.health.lock();
         let Health { failed, outage, dice } = &mut *health;
         let error = match result {
@@ -127,7 +131,9 @@ impl Endpoint {
             Err(error) if error.code().is_none() => return None,
             _ => {
                 failed.clear();
-                return outage.take().map(|_| Change::Ended);
+                let ended = outage.take();
+                drop(health);
+                return ended.map(|_| Change::Ended);
             }
         };
         let asked_for = error.retry_after().map(|after| min(after, RETRY_AFTER_MAX));
@@ -141,7 +147,7 @@ impl Endpoint {
                 if outage.probe.take_if(|(probe, _)| *probe == id).is_some() {
                     outage.probes = outage.probes.saturating_add(1);
                     outage.pause = pause(outage.probes.saturating_add(1));
-                    outage.error = error.clone();
+                    _replaced = mem::replace(&mut outage.error, error.clone());
                 } else if let Some(asked_for) = asked_for
                     && outage.pause.left(now) < Some(asked_for)
                 {
@@ -178,20 +184,30 @@ impl Endpoint {
 }
 
 impl Outage {
-    /// Returns the time until a request may be sent, or `None` if it may be sent now.
-    fn refuses(&self, now: Timestamp) -> Option<Duration> {
+    /// Returns the refusal of a request, or `None` if it may be sent now.
+    fn refuses(&self, now: Timestamp) -> Option<Refusal> {
         let is_probed =
             self.probe.as_ref().is_some_and(|(_, patience)| patience.left(now).is_some());
-        if is_probed { Some(PAUSE.first) } else { self.pause.left(now) }
+        let next = if is_probed { Some(PAUSE.first) } else { self.pause.left(now) };
+        next.map(|next| Refusal { error: self.error.clone(), next })
     }
 }
 
-fn refusal(origin: &str, error: &TokenError, next: Duration) -> TokenError {
-    let message = format!(
-        "{origin} fails for several credentials or has asked for a pause, and is asked for one of them at a time: {}",
-        error.get_ref()
-    );
-    TokenError::unsent(message).with_retry_after(next).of_outage()
+/// The refusal of a request during an outage.
+struct Refusal {
+    error: TokenError,
+    /// The time until a request may be sent.
+    next: Duration,
+}
+
+impl Refusal {
+    fn into_error(self, origin: &str) -> TokenError {
+        let message = format!(
+            "{origin} fails for several credentials or has asked for a pause, and is asked for one of them at a time: {}",
+            self.error.get_ref()
+        );
+        TokenError::unsent(message).with_retry_after(self.next).of_outage()
+    }
 }
 
 /// The permission to send a token request. Dropping it allows the next probe, if it was one.
@@ -217,3 +233,69 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The pauses between two probes.
 const PAUSE: Backoff = Backoff { first: Duration::from_secs(1), max: OUTAGE_PAUSE };
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::fmt;
+    use std::sync::{Weak, mpsc};
+    use std::thread;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// An error that looks at the endpoint when it is shown and when it is dropped.
+    #[derive(Debug)]
+    struct Curious(Weak<Endpoint>);
+
+    impl Curious {
+        fn look(&self) {
+            self.0.upgrade().map(|endpoint| endpoint.outage(at(0)));
+        }
+    }
+
+    impl fmt::Display for Curious {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.look();
+            f.write_str("503")
+        }
+    }
+
+    impl Error for Curious {}
+
+    impl Drop for Curious {
+        fn drop(&mut self) {
+            self.look();
+        }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn error_that_looks_at_its_endpoint_does_not_hang() {
+        let (done, is_done) = mpsc::channel();
+        drop(thread::spawn(move || {
+            let endpoint = Arc::new(Endpoint::new("https://auth.test".into()));
+            let timeout = Duration::from_secs(30);
+            let fail = |seconds, id: u64| {
+                let error = TokenError::transient(Curious(Arc::downgrade(&endpoint)));
+                endpoint.report(at(seconds), id, &id.to_string().into(), &Err(error))
+            };
+            assert!(fail(0, 1).is_none() && fail(0, 2).is_none());
+            assert!(matches!(fail(0, 3), Some(Change::Began(_))));
+            assert!(endpoint.refuses(at(0)).is_err());
+            assert!(endpoint.admit(at(0), 4, timeout).is_err());
+            // The probe fails, and then the next one succeeds.
+            let probe = endpoint.admit(at(10), 4, timeout).unwrap();
+            assert!(fail(10, 4).is_none());
+            drop(probe);
+            let success = TokenSet::bearer("t");
+            let ended = endpoint.report(at(20), 5, &"5".into(), &success);
+            assert!(matches!(ended, Some(Change::Ended)));
+            done.send(())
+        }));
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(()));
+    }
+}
