@@ -398,7 +398,8 @@ impl Credentials {
         if let Some(member) = &self.shared.member
             && FetchedFor::current().is_some()
         {
-            member.is_needed();
+            let flight = self.lock().flight_id();
+            flight.inspect(|flight| member.need(*flight));
         }
     }
 

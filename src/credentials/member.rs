@@ -11,6 +11,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::event::Event;
+use super::flight::FlightId;
 use super::outage::{Admitted, Change, Endpoint};
 use crate::clock::{Clock, Timestamp};
 use crate::error::TokenError;
@@ -29,8 +30,11 @@ pub(crate) struct Member {
     common: Arc<Common>,
     /// The token endpoint, if the source names one.
     endpoint: Option<Arc<Endpoint>>,
-    /// Notified if the source of other credentials waits for a refresh of these.
-    needed: Notify,
+    /// The number of the last flight that the source of other credentials waits for, or 0.
+    ///
+    /// A notification alone could reach the wrong flight: one that a log-in has ended, or a later one.
+    needed: AtomicU64,
+    needed_changed: Notify,
     /// How the source begins a session.
     #[cfg(feature = "pool")]
     pub(super) beginning: Beginning,
@@ -80,7 +84,8 @@ impl Member {
             name: name.into(),
             common: Arc::clone(common),
             endpoint: info.token_endpoint.clone().map(|origin| common.endpoint(origin)),
-            needed: Notify::new(),
+            needed: AtomicU64::new(0),
+            needed_changed: Notify::new(),
             #[cfg(feature = "pool")]
             beginning: Beginning::of(info),
             last_used: AtomicU64::new(0),
@@ -119,14 +124,18 @@ impl Member {
         }
     }
 
-    /// Waits until a refresh may begin.
+    /// Waits until the refresh of this flight may begin.
     ///
     /// # Errors
     ///
     /// If the token endpoint fails for other members.
-    pub(super) async fn admit(&self, timeout: Duration) -> Result<Admission, TokenError> {
+    pub(super) async fn admit(
+        &self,
+        flight: FlightId,
+        timeout: Duration,
+    ) -> Result<Admission, TokenError> {
         let permit = pin!(Arc::clone(&self.common.permits).acquire_owned());
-        let permit = match select(permit, pin!(self.needed.notified())).await {
+        let permit = match select(permit, pin!(self.needs(flight))).await {
             // The semaphore is never closed.
             Either::Left((permit, _)) => permit.ok(),
             Either::Right(_) => None,
@@ -143,10 +152,24 @@ impl Member {
         Ok(Admission { permit, _admitted: self.endpoint.as_ref().map(admit).transpose()? })
     }
 
-    /// Lets a refresh of these credentials begin at once if it waits for a permit. The source of other credentials waits for the
+    /// Lets the refresh of this flight begin at once if it waits for a permit. The source of other credentials waits for the
     /// refresh, and may hold the last permit.
-    pub(super) fn is_needed(&self) {
-        self.needed.notify_one();
+    pub(super) fn need(&self, flight: FlightId) {
+        if self.needed.fetch_max(flight.0, Ordering::Relaxed) < flight.0 {
+            self.needed_changed.notify_waiters();
+        }
+    }
+
+    /// Waits until this flight is [needed](Self::need).
+    async fn needs(&self, flight: FlightId) {
+        loop {
+            // Before the number is read, so that no change in between is missed.
+            let changed = self.needed_changed.notified();
+            if self.needed.load(Ordering::Relaxed) == flight.0 {
+                return;
+            }
+            changed.await;
+        }
     }
 
     pub(super) fn name(&self) -> &str {

@@ -283,7 +283,7 @@ impl Flying {
                 }
             }
         }
-        let mut admission = pin!(member.admit(timeout));
+        let mut admission = pin!(member.admit(self.departure.id, timeout));
         loop {
             let admission = tokio::time::timeout(timeout, &mut admission).await;
             // It has not begun, and is not lost. A runtime that is not polled does not get here.

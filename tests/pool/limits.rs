@@ -4,10 +4,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tower_refresh::{Credentials, CredentialsPool, Event, Renewal, TokenSet};
+use tower_refresh::{
+    Credentials, CredentialsBuilder, CredentialsPool, Event, Renewal, TokenError, TokenSet,
+};
 
-use crate::harness::{HOUR, Mint, SECOND, let_others_run, policy, puppet};
+use crate::harness::{HOUR, Mint, SECOND, Strings, let_others_run, policy, puppet};
 use crate::users::{Users, names};
 
 #[tokio::test(start_paused = true)]
@@ -130,17 +133,17 @@ async fn flush_saves_what_is_unsaved_for_all_keys() {
     assert_eq!((status.keys, status.fresh, status.unsaved), (30, 30, 0));
 }
 
-#[tokio::test(start_paused = true)]
-async fn refresh_that_a_source_waits_for_leaves_the_queue() {
-    let (slow, mut strings) = puppet();
-    let mint = Mint::new(HOUR);
+/// A pool with one place. The source of key 0 is a puppet, and that of key 2 exchanges the token of key 1.
+fn exchanging(
+    subject: impl Fn() -> CredentialsBuilder + Send + Sync + 'static,
+) -> (CredentialsPool<u64>, Strings) {
+    let (slow, strings) = puppet();
     let itself: Arc<OnceLock<CredentialsPool<u64>>> = Arc::default();
     let inner = Arc::clone(&itself);
     let pool = CredentialsPool::builder(move |key: &u64| {
         let builder = match *key {
             0 => Credentials::builder(slow.clone()),
-            1 => Credentials::builder(mint.clone()),
-            // Exchanges the token of key 1.
+            1 => subject(),
             _ => {
                 let inner = Arc::clone(&inner);
                 Credentials::builder(move |_: Renewal| {
@@ -153,20 +156,84 @@ async fn refresh_that_a_source_waits_for_leaves_the_queue() {
     });
     let pool = pool.concurrent_refreshes(1).build();
     itself.set(pool.clone()).unwrap();
-    let ask = |key| {
-        let credentials = pool.get(&key).unwrap();
-        tokio::spawn(async move { credentials.tokens().await })
-    };
-    let first = ask(0);
+    (pool, strings)
+}
+
+fn ask(pool: &CredentialsPool<u64>, key: u64) -> JoinHandle<Result<TokenSet, TokenError>> {
+    let credentials = pool.get(&key).unwrap();
+    tokio::spawn(async move { credentials.tokens().await })
+}
+
+fn token() -> TokenSet {
+    TokenSet::bearer("t").unwrap().with_expires_in(HOUR)
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_that_a_source_waits_for_leaves_the_queue() {
+    let mint = Mint::new(HOUR);
+    let (pool, mut strings) = exchanging(move || Credentials::builder(mint.clone()));
+    let first = ask(&pool, 0);
     let asked = strings.next().await;
-    let exchanged = ask(2);
+    let exchanged = ask(&pool, 2);
     let_others_run().await;
-    let subject = ask(1);
+    let subject = ask(&pool, 1);
     let_others_run().await;
-    asked.answer(TokenSet::bearer("t").unwrap().with_expires_in(HOUR));
+    asked.answer(token());
     for task in [first, exchanged, subject] {
         timeout(SECOND, task).await.unwrap().unwrap().unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_after_a_log_in_leaves_the_queue_for_a_source() {
+    let mint = Mint::new(HOUR);
+    let (pool, mut strings) = exchanging(move || Credentials::builder(mint.clone()));
+    let first = ask(&pool, 0);
+    let asked = strings.next().await;
+    let exchanged = ask(&pool, 2);
+    let_others_run().await;
+    let subject = ask(&pool, 1);
+    let_others_run().await;
+    // The refresh before the log-in is still in the queue.
+    pool.log_in(&1, TokenSet::bearer("old").unwrap().with_expires_in(Duration::ZERO))
+        .await
+        .unwrap();
+    let_others_run().await;
+    asked.answer(token());
+    for task in [first, exchanged, subject] {
+        timeout(SECOND, task).await.unwrap().unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn later_refresh_keeps_its_turn_if_no_source_waits_for_it() {
+    let (subject, mut subject_strings) = puppet();
+    let (pool, mut strings) = exchanging(move || Credentials::builder(subject.clone()));
+    let subject = ask(&pool, 1);
+    let asked = subject_strings.next().await;
+    // A source waits for the refresh that has begun.
+    let of = pool.get(&1).unwrap();
+    let outside = Credentials::new(move |_: Renewal| {
+        let of = of.clone();
+        async move { of.tokens().await }
+    });
+    let exchanged = tokio::spawn(async move { outside.tokens().await });
+    let_others_run().await;
+    asked.answer(token());
+    for task in [subject, exchanged] {
+        timeout(SECOND, task).await.unwrap().unwrap().unwrap();
+    }
+
+    let first = ask(&pool, 0);
+    let asked = strings.next().await;
+    let credentials = pool.get(&1).unwrap();
+    let later = tokio::spawn(async move { credentials.refresh().await });
+    let_others_run().await;
+    assert_eq!(subject_strings.count(), 0, "the only place is taken");
+    asked.answer(token());
+    first.await.unwrap().unwrap();
+    subject_strings.next().await.answer(token());
+    later.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -123,9 +123,14 @@ impl State {
         }
     }
 
+    /// Returns the flight or adoption that is waited for.
+    pub(in crate::credentials) fn flight_id(&self) -> Option<FlightId> {
+        self.flight.as_ref().map(|flight| flight.id)
+    }
+
     /// Returns whether the result of this flight or adoption is still waited for.
     pub(in crate::credentials) fn wants(&self, id: FlightId) -> bool {
-        self.flight.as_ref().is_some_and(|flight| flight.id == id)
+        self.flight_id() == Some(id)
     }
 
     /// A flight ends. Returns the outcome, or `None` if the waiters ask again.
