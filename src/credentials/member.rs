@@ -205,13 +205,15 @@ impl Common {
     }
 
     fn endpoint(&self, origin: String) -> Arc<Endpoint> {
+        // Dropped after the lock is released: the error of an outage is code of others.
+        let _unused: Vec<_>;
         let mut endpoints = self.endpoints.lock();
         if let Some(endpoint) = endpoints.get(&origin) {
             return Arc::clone(endpoint);
         }
         if endpoints.len() == endpoints.capacity() {
             // Removes the endpoints of evicted members. The map is then at most half full, so that this is rare.
-            endpoints.retain(|_, endpoint| Arc::strong_count(endpoint) > 1);
+            _unused = endpoints.extract_if(|_, it| Arc::strong_count(it) == 1).collect();
             let kept = endpoints.len();
             endpoints.reserve(kept + 1);
         }
@@ -279,3 +281,54 @@ fn milliseconds(now: Timestamp) -> u64 {
 
 /// The number of events that a slow subscriber to a pool may fall behind.
 const CAPACITY: usize = 1024;
+
+#[cfg(all(test, feature = "pool"))]
+mod tests {
+    use std::error::Error;
+    use std::sync::{Weak, mpsc};
+    use std::thread;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    /// An error that looks at the endpoints of its pool when it is dropped.
+    struct Curious(Weak<Common>);
+
+    impl fmt::Debug for Curious {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Curious")
+        }
+    }
+
+    impl fmt::Display for Curious {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("429")
+        }
+    }
+
+    impl Error for Curious {}
+
+    impl Drop for Curious {
+        fn drop(&mut self) {
+            self.0.upgrade().map(|common| common.endpoints());
+        }
+    }
+
+    #[test]
+    fn forgotten_endpoint_with_an_outage_does_not_hang() {
+        let (done, is_done) = mpsc::channel();
+        drop(thread::spawn(move || {
+            let common = Arc::new(Common::new(1, Arc::new(SystemClock)));
+            let error = TokenError::transient(Curious(Arc::downgrade(&common)));
+            let result = Err(error.with_retry_after(Duration::from_secs(1)));
+            let began = common.endpoint("0".into()).report(common.now(), 0, &"0".into(), &result);
+            assert!(began.is_some());
+            drop((began, result));
+            for endpoint in 1..100_u8 {
+                common.endpoint(endpoint.to_string());
+            }
+            done.send(common.endpoints().len() < 99)
+        }));
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(10)), Ok(true));
+    }
+}
