@@ -327,12 +327,14 @@ impl Drop for Flying {
         if self.landed {
             return;
         }
-        let error = match self.asked {
-            false => TokenError::transient("the runtime was shut down before the refresh began"),
-            true if std::thread::panicking() => {
-                TokenError::ambiguous("the token source or the store panicked")
+        let error = match (self.asked, std::thread::panicking()) {
+            // The store is asked before the refresh begins if the refresh has to wait.
+            (false, true) => TokenError::transient("the store panicked before the refresh began"),
+            (false, false) => {
+                TokenError::transient("the runtime was shut down before the refresh began")
             }
-            true => TokenError::ambiguous("the runtime was shut down during the refresh"),
+            (true, true) => TokenError::ambiguous("the token source or the store panicked"),
+            (true, false) => TokenError::ambiguous("the runtime was shut down during the refresh"),
         };
         let landed = match self.departure.errand {
             Errand::Refresh => Landed::Refreshed(Err(error)),

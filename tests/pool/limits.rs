@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tower_refresh::store::{MemoryLock, StoreError, StoredTokens, TokenStore, WriteId};
 use tower_refresh::{
     Credentials, CredentialsBuilder, CredentialsPool, Event, Renewal, TokenError, TokenSet,
 };
@@ -292,6 +293,41 @@ async fn flush_saves_the_other_keys_while_a_refresh_hangs() {
     assert!(timeout(10 * SECOND, pool.flush()).await.is_err());
     assert_eq!(pool.pool_status().unsaved, 0);
     drop((hanging, asked));
+}
+
+/// A store that has a bug.
+struct Panics;
+
+impl TokenStore for Panics {
+    type Lock = MemoryLock;
+
+    async fn lock(&self, _: Duration) -> Result<MemoryLock, StoreError> {
+        panic!("a bug of the store")
+    }
+
+    async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
+        panic!("a bug of the store")
+    }
+
+    async fn save(&self, _: &StoredTokens, _: Option<WriteId>) -> Result<(), StoreError> {
+        panic!("a bug of the store")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn store_that_panics_while_a_refresh_is_queued_is_named() {
+    let (slow, mut strings) = puppet();
+    let pool = CredentialsPool::builder(move |key: &u64| match *key {
+        0 => Credentials::builder(slow.clone()).policy(policy()),
+        _ => Credentials::builder(Mint::new(HOUR)).store(Panics).policy(policy()),
+    });
+    let pool = pool.concurrent_refreshes(1).build();
+    let first = ask(&pool, 0);
+    let asked = strings.next().await;
+    let error = ask(&pool, 1).await.unwrap().unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("panicked"), "{error}");
+    asked.answer(token());
+    first.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
