@@ -116,6 +116,12 @@ impl Notices {
         *self.listening.borrow()
     }
 
+    /// Returns how many payloads have waiters.
+    #[cfg(all(test, unix, feature = "testing"))]
+    pub(super) fn payloads(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
     /// Starts the task that hears, unless there is one.
     fn open(self: &Arc<Self>, limits: Limits) {
         let Ok(runtime) = Handle::try_current() else { return };
@@ -221,20 +227,26 @@ impl Drop for Ending {
 
 /// A waiter for notifications with one payload.
 pub(super) struct Listener {
+    heard: watch::Receiver<()>,
+    /// Dropped after the receiver.
+    _place: Place,
+}
+
+/// The place of a waiter among the listeners.
+struct Place {
     notices: Arc<Notices>,
     payload: String,
-    heard: watch::Receiver<()>,
 }
 
 impl Listener {
-    fn new(notices: &Arc<Notices>, payload: &str) -> Self {
+    pub(super) fn new(notices: &Arc<Notices>, payload: &str) -> Self {
         let heard = {
             let mut waiting = notices.waiting.lock();
             let listeners = waiting.entry(payload.to_owned());
             listeners.or_insert_with(|| watch::Sender::new(())).subscribe()
         };
         notices.listening.send_modify(|listening| *listening += 1);
-        Self { notices: Arc::clone(notices), payload: payload.to_owned(), heard }
+        Self { heard, _place: Place { notices: Arc::clone(notices), payload: payload.to_owned() } }
     }
 
     /// Waits until it is notified, or until the connection is gone.
@@ -244,11 +256,11 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
+impl Drop for Place {
     fn drop(&mut self) {
         let mut waiting = self.notices.waiting.lock();
-        // This one is still counted.
-        if waiting.get(&self.payload).is_some_and(|listeners| listeners.receiver_count() == 1) {
+        // Others are counted until they are about to take this lock, so that the last one sees none.
+        if waiting.get(&self.payload).is_some_and(|listeners| listeners.receiver_count() == 0) {
             waiting.remove(&self.payload);
         }
         drop(waiting);

@@ -83,6 +83,27 @@ async fn waiters_of_another_process_take_the_released_lock() {
     println!("from release to lock: median {:?}, longest {:?}", took[10], took[19]);
 }
 
+#[test]
+fn waiters_that_stop_at_once_leave_nothing_behind() {
+    let store = listening("host=127.0.0.1");
+    let notices = store.grant.notices.as_ref().unwrap();
+    let (threads, rounds) = (4, 2000);
+    let together = std::sync::Barrier::new(threads);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                for round in 0..rounds {
+                    let listener =
+                        super::super::notices::Listener::new(notices, &round.to_string());
+                    together.wait();
+                    drop(listener);
+                }
+            });
+        }
+    });
+    assert_eq!((notices.listeners(), notices.payloads()), (0, 0));
+}
+
 #[tokio::test]
 async fn connection_that_listens_is_opened_for_waiters_only() {
     let Some(database) = Database::new().await else { return };
