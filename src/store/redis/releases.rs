@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::timeout;
 
@@ -142,9 +141,9 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let (key, link) = (Arc::clone(&self.key), Arc::clone(&self.link));
-        let runtime = Handle::try_current().unwrap_or_else(|_| link.runtime.clone());
         let is_refused = self.has_subscribed.get() == Some(&false);
-        // If that runtime is gone too, so is the connection.
+        // The current runtime may be ending. If that of the connection has ended, so has the connection.
+        let runtime = link.runtime.clone();
         runtime.spawn(async move {
             if !is_refused && link.releases.subscription(&key).is_none() {
                 unsubscribe(&link, &key).await;

@@ -98,6 +98,31 @@ async fn subscription_of_a_key_ends_with_its_last_waiter() {
     assert_eq!(clients.lines().count(), 2, "with the one that asks: {clients}");
 }
 
+#[test]
+fn waiter_of_a_runtime_that_ends_leaves_no_subscription() {
+    let Some(server) = server() else { return };
+    let store = store(&server).lease(LONG);
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (of_the_connection, of_the_waiter) = (runtime(), runtime());
+    let link = of_the_connection.block_on(async {
+        store.load().await.unwrap();
+        store.connector.current().unwrap()
+    });
+    let listener = Listener::subscribe(Arc::clone(&link), KEY);
+    let listener = of_the_connection.block_on(listener).unwrap().unwrap();
+    of_the_waiter.spawn(async move {
+        let _listener = listener;
+        std::future::pending::<()>().await;
+    });
+    drop(of_the_waiter);
+    of_the_connection.block_on(async {
+        listening(&server, 0).await;
+        while link.releases.len() > 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
 #[tokio::test]
 async fn listener_after_the_last_one_misses_no_release() {
     let Some(server) = server() else { return };
