@@ -63,6 +63,8 @@ impl SourceInfo {
     }
 
     /// Sets the origin of the token endpoint, such as `https://as.example.com`.
+    ///
+    /// Events, errors, the status of a pool and the records in a store contain it. A URL with a password or a query is not an origin.
     pub fn token_endpoint(mut self, origin: impl Into<String>) -> Self {
         self.token_endpoint = Some(origin.into());
         self
