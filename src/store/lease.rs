@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 use super::{StoreError, TokenStore, WriteId};
+use crate::lock::Lock;
 
 /// The place of a lease, which has one owner at a time.
 pub(super) trait Leased: Clone + Send + Sync + 'static {
@@ -161,29 +161,30 @@ async fn release_soon<L: Leased>(place: L, owner: WriteId) {
 }
 
 /// The latest possible end of a lease by the local clock, or `None` once it is lost. A lost lease stays lost.
-struct Lease(watch::Sender<Option<Instant>>);
+struct Lease(Lock<Option<Instant>>);
 
 impl Lease {
     /// Begins a lease of a lock that was requested at `asked`: it begins no earlier than that.
     fn new(asked: Instant, length: Duration) -> Self {
-        Self(watch::Sender::new(Some(asked + length)))
+        Self(Lock::new(Some(asked + length)))
     }
 
     /// Gives the lease its full length again, after a renewal that was requested at `asked`.
     fn renewed(&self, asked: Instant, length: Duration) {
-        self.0.send_modify(|end| *end = end.map(|end| end.max(asked + length)));
+        let mut end = self.0.lock();
+        *end = end.map(|end| end.max(asked + length));
     }
 
     fn left(&self, now: Instant) -> Duration {
-        self.0.borrow().map_or(Duration::ZERO, |end| end.saturating_duration_since(now))
+        self.0.lock().map_or(Duration::ZERO, |end| end.saturating_duration_since(now))
     }
 
     fn lose(&self) {
-        self.0.send_replace(None);
+        *self.0.lock() = None;
     }
 
     fn is_lost(&self) -> bool {
-        self.0.borrow().is_none()
+        self.0.lock().is_none()
     }
 }
 
