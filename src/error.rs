@@ -297,8 +297,7 @@ impl TokenError {
         self.inner.is_of_outage
     }
 
-    /// Notes that it is about a source that this source has asked first. The token endpoint was not asked.
-    #[cfg(feature = "oauth2")]
+    /// Notes that it is about another source, which this source has asked. It proves nothing about the token endpoint of this one.
     pub(crate) fn of_other_source(mut self) -> Self {
         self.edit().is_of_other_source = true;
         self

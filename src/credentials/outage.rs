@@ -124,7 +124,7 @@ impl Endpoint {
         let mut health = self.health.lock();
         let Health { failed, outage, dice } = &mut *health;
         let error = match result {
-            // The token of other credentials was needed first, and this endpoint was not asked.
+            // This endpoint was not asked, or it is another one that has failed.
             Err(error) if error.is_of_outage() || error.is_of_other_source() => return None,
             Err(error) if error.is_transient() || error.is_ambiguous() => error,
             // Without a code it may be an error of the source itself, and not an answer of the endpoint.

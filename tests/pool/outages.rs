@@ -306,6 +306,26 @@ async fn outage_of_one_endpoint_begins_none_at_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn outage_of_a_second_source_is_none_of_the_first() {
+    let source = |endpoint, error: fn(&str) -> TokenError| {
+        let asks = Arc::new(move || Err(error(endpoint)));
+        Exchange { subject: None, endpoint, asks }
+    };
+    for (second, outages) in [("https://second.test", 0), ("https://first.test", 1)] {
+        let pool = paused(move |_: &u64| {
+            let first = source("https://first.test", |_| TokenError::denied("the session is over"));
+            let second = source(second, |_| TokenError::transient("503"));
+            Credentials::builder(first.or_else(second)).policy(policy())
+        });
+        for key in 0..5 {
+            assert!(pool.get(&key).unwrap().tokens().await.is_err());
+        }
+        let status = pool.pool_status();
+        assert_eq!(status.outages.len(), outages, "{second}: {:?}", status.outages);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_keys_that_were_evicted_and_made_anew_are_two_keys() {
     let users = Users::new();
     let make = users.clone();

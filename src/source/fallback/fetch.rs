@@ -22,7 +22,10 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
         result.map(TokenSet::beginning_session).map_err(|error| {
             // The first source may have sent a request, and will send another.
             let is_asked_again = error.is_unsent() && !self.first.info().remembers_refusals;
+            let is_elsewhere =
+                self.first.info().token_endpoint != self.second.info().token_endpoint;
             let error = FallbackError { denial, error }.into_token_error();
+            let error = if is_elsewhere { error.of_other_source() } else { error };
             if is_asked_again { error.into_sent() } else { error }
         })
     }
