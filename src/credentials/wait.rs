@@ -17,7 +17,7 @@ use super::task;
 use crate::classify::Challenge;
 use crate::error::TokenError;
 use crate::limit;
-use crate::source::Cause;
+use crate::source::{Cause, FetchedFor};
 use crate::target::Target;
 use crate::token::TokenSet;
 
@@ -89,11 +89,16 @@ impl Credentials {
 
     /// Returns a token set with its generation.
     pub(crate) async fn issued(&self, want: Want) -> Result<Arc<Issued>, TokenError> {
-        match self.ask(want) {
+        let issued = match self.ask(want) {
             Answer::Use(issued) => Ok(issued),
             Answer::Wait(waiting) => waiting.await,
             Answer::Refuse(error) => Err(error),
-        }
+        };
+        // A source that asks for the token of these credentials may return their error.
+        issued.map_err(|error| match FetchedFor::current() {
+            Some(_) => error.of_other_source(),
+            None => error,
+        })
     }
 
     /// Obtains the first token, for example at start-up rather than for the first request.

@@ -306,6 +306,21 @@ async fn outage_of_one_endpoint_begins_none_at_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn error_of_the_subject_is_no_failure_of_the_exchange() {
+    let subject = |_: Renewal| async { Err::<TokenSet, _>(TokenError::transient("503")) };
+    let subject = Credentials::with_policy(subject, policy());
+    let pool = paused(move |_: &u64| {
+        let (subject, endpoint) = (Some(subject.clone()), "https://exchange.test");
+        let asks = Arc::new(issue);
+        Credentials::builder(Exchange { subject, endpoint, asks }).policy(policy())
+    });
+    for key in 0..5 {
+        assert!(pool.get(&key).unwrap().tokens().await.is_err());
+    }
+    assert!(pool.pool_status().outages.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn outage_of_a_second_source_is_none_of_the_first() {
     let source = |endpoint, error: fn(&str) -> TokenError| {
         let asks = Arc::new(move || Err(error(endpoint)));
