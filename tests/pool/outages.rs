@@ -321,7 +321,7 @@ async fn error_of_the_subject_is_no_failure_of_the_exchange() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn outage_of_a_second_source_is_none_of_the_first() {
+async fn outage_of_a_second_source_does_not_stop_the_first() {
     let source = |endpoint, error: fn(&str) -> TokenError| {
         let asks = Arc::new(move || Err(error(endpoint)));
         Exchange { subject: None, endpoint, asks }
