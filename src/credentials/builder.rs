@@ -1,7 +1,6 @@
 //! The constructors of credentials, and the builder for those with a store, a clock or a runtime.
 
 use std::fmt;
-#[cfg(feature = "pool")]
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +91,7 @@ pub struct CredentialsBuilder {
     policy: RefreshPolicy,
     #[cfg(feature = "store")]
     store: Option<Box<dyn crate::grant::backing::Backing>>,
-    name: String,
+    name: Arc<str>,
     lock_timeout: Duration,
     on_unavailable: Option<OnUnavailable>,
 }
@@ -137,7 +136,7 @@ impl CredentialsBuilder {
             policy: RefreshPolicy::default(),
             #[cfg(feature = "store")]
             store: None,
-            name: String::new(),
+            name: Arc::default(),
             lock_timeout: LOCK_TIMEOUT,
             on_unavailable: None,
         }
@@ -153,12 +152,13 @@ impl CredentialsBuilder {
         self
     }
 
-    /// Sets the name of the credentials, to which the record in the store is bound. The default is the empty name.
+    /// Sets the name of the credentials, which logs show, and to which the record in the store is bound. The default is the empty
+    /// name.
     ///
     /// A record is bound to the name, the token endpoint and the client id. If two credentials get the same store by mistake, they do
     /// not use each other's tokens.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+        self.name = name.into().into();
         self
     }
 
@@ -208,9 +208,10 @@ impl CredentialsBuilder {
     /// Creates the credentials of a pool's key.
     #[cfg(feature = "pool")]
     pub(crate) fn build_for(mut self, common: &Arc<Common>, name: String) -> Credentials {
+        self.name = name.into();
         let id = Credentials::new_id();
-        let (member, source) = Member::new(common, id, &name, self.source);
-        (self.source, self.name) = (source, name);
+        let (member, source) = Member::new(common, id, &self.name, self.source);
+        self.source = source;
         self.build_as(Some(Box::new(member)))
     }
 
@@ -218,13 +219,13 @@ impl CredentialsBuilder {
         #[cfg(feature = "store")]
         let store = self.store.map(|backing| Store {
             backing,
-            name: self.name,
+            name: Arc::clone(&self.name),
             lock_timeout: self.lock_timeout,
             goes_on: self.on_unavailable.map(|on| on == OnUnavailable::Continue),
         });
         #[cfg(not(feature = "store"))]
         let store = None;
-        Credentials::from_parts(self.source, store, self.policy, member)
+        Credentials::from_parts(self.source, self.name, store, self.policy, member)
     }
 }
 

@@ -138,45 +138,45 @@ pub enum Event {
 pub(super) const CAPACITY: usize = 64;
 
 impl Event {
-    /// Logs the event, with the key of the credentials in their pool.
+    /// Logs the event, with the name of the credentials.
     ///
     /// The subscriber and the `Display` of a source's error are code of others. Their panic must not leave a flight or a log-in
     /// without its task.
-    pub(super) fn trace(&self, key: Option<&str>) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.log(key)));
+    pub(super) fn trace(&self, credentials: &str) {
+        let _ = catch_unwind(AssertUnwindSafe(|| self.log(credentials)));
     }
 
     #[cfg_attr(
         not(feature = "tracing"),
         allow(unused_variables, reason = "the macros expand to nothing")
     )]
-    fn log(&self, key: Option<&str>) {
+    fn log(&self, credentials: &str) {
         match self {
             // The outage has been logged once.
             Self::RefreshFailed { error, .. } if error.is_of_outage() => {
-                trace::debug!(key, %error, "refresh not tried")
+                trace::debug!(credentials, %error, "refresh not tried")
             }
             Self::RefreshFailed { error, retry_in } => {
-                trace::warning!(key, %error, ?retry_in, "refresh failed")
+                trace::warning!(credentials, %error, ?retry_in, "refresh failed")
             }
             Self::OutageStarted { endpoint, error } => trace::warning!(
                 %endpoint, %error,
                 "the token endpoint fails for several credentials or has asked for a pause, and is asked for one at a time"
             ),
-            Self::RefreshLost => trace::warning!(key, "refresh lost"),
+            Self::RefreshLost => trace::warning!(credentials, "refresh lost"),
             Self::ExpiredOnArrival { reason } => {
-                trace::warning!(key, reason, "token expired on arrival")
+                trace::warning!(credentials, reason, "token expired on arrival")
             }
-            Self::Unsaved { error } => trace::warning!(key, %error, "token set not saved"),
+            Self::Unsaved { error } => trace::warning!(credentials, %error, "token set not saved"),
             Self::OutcomeUnknown { error } => {
-                trace::warning!(key, %error, "outcome of a refresh unknown")
+                trace::warning!(credentials, %error, "outcome of a refresh unknown")
             }
             Self::RejectionBackoffStarted { duration } => trace::warning!(
-                key,
+                credentials,
                 ?duration,
                 "token rejected again right after a refresh; rejections by this target start no refresh meanwhile"
             ),
-            _ => trace::debug!(key, event = ?self, "credentials"),
+            _ => trace::debug!(credentials, event = ?self, "credentials"),
         }
     }
 }

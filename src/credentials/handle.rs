@@ -79,6 +79,8 @@ pub struct Credentials {
 /// out after the lock is released: no await, spawn, send, wake, clock or user code while it is held.
 pub(super) struct Shared {
     pub(super) id: u64,
+    /// The name that the program has given, or that of the key in a pool.
+    name: Arc<str>,
     pub(super) keeper: Keeper,
     runtime: Option<Handle>,
     /// Detects a change of the source's input. Must not be called under the lock.
@@ -100,6 +102,7 @@ pub(super) struct Shared {
 impl Credentials {
     pub(super) fn from_parts(
         source: BoxTokenSource,
+        name: Arc<str>,
         store: Option<Store>,
         policy: RefreshPolicy,
         member: Option<Box<Member>>,
@@ -112,6 +115,7 @@ impl Credentials {
         Self {
             shared: Arc::new(Shared {
                 id,
+                name,
                 keeper: Keeper::new(source, store, clock),
                 runtime,
                 watch: info.watch,
@@ -171,6 +175,22 @@ impl Credentials {
     pub fn status(&self) -> Status {
         let now = self.now();
         self.lock().status(now)
+    }
+
+    /// Returns the [name](crate::CredentialsBuilder::name) of the credentials, or the name of their key in a pool. Empty by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Credentials, StaticToken};
+    ///
+    /// let source = StaticToken::new("sesame".parse()?);
+    /// let credentials = Credentials::builder(source).name("billing").build();
+    /// assert_eq!(credentials.name(), "billing");
+    /// # Ok::<(), tower_refresh::TokenError>(())
+    /// ```
+    pub fn name(&self) -> &str {
+        &self.shared.name
     }
 
     /// Subscribes to the events that follow.
@@ -312,7 +332,7 @@ impl Credentials {
         }
         // Last: a `tracing` subscriber is code of others, and may be slow.
         for event in news {
-            event.trace(self.key());
+            event.trace(self.name());
         }
         decided
     }
@@ -349,19 +369,14 @@ impl Credentials {
     // ===== for flights =====
 
     pub(super) fn report(&self, event: Event) {
-        event.trace(self.key());
+        event.trace(self.name());
         self.send(&event);
-    }
-
-    /// Returns the name of the key, if the credentials belong to a pool.
-    fn key(&self) -> Option<&str> {
-        self.shared.member.as_deref().map(Member::name)
     }
 
     /// Sends an event to the subscribers, if there are any.
     fn send(&self, event: &Event) {
         if let Some(member) = &self.shared.member {
-            member.send(event);
+            member.send(&self.shared.name, event);
         }
         if let Some(events) = self.shared.events.get() {
             // All subscriptions may have been dropped. That is not an error.

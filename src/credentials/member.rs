@@ -25,8 +25,6 @@ use crate::token::TokenSet;
 pub(crate) struct Member {
     /// The id of the credentials.
     pub(super) id: u64,
-    /// The name of the key.
-    name: Arc<str>,
     common: Arc<Common>,
     /// The token endpoint, if the source names one.
     endpoint: Option<Arc<Endpoint>>,
@@ -71,17 +69,16 @@ impl Admission {
 }
 
 impl Member {
-    /// Creates the member with this name, and the source that reports to its token endpoint.
+    /// Creates the member of this name, and the source that reports to its token endpoint.
     pub(super) fn new(
         common: &Arc<Common>,
         id: u64,
-        name: &str,
+        name: &Arc<str>,
         source: BoxTokenSource,
     ) -> (Self, BoxTokenSource) {
         let info = source.info();
         let member = Self {
             id,
-            name: name.into(),
             common: Arc::clone(common),
             endpoint: info.token_endpoint.clone().map(|origin| common.endpoint(origin)),
             needed: AtomicU64::new(0),
@@ -94,7 +91,7 @@ impl Member {
             Some(endpoint) => Reporting {
                 source,
                 id,
-                name: Arc::clone(&member.name),
+                name: Arc::clone(name),
                 common: Arc::clone(common),
                 endpoint: Arc::clone(endpoint),
             }
@@ -172,12 +169,8 @@ impl Member {
         }
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) fn send(&self, event: &Event) {
-        self.common.send(&self.name, event);
+    pub(super) fn send(&self, name: &Arc<str>, event: &Event) {
+        self.common.send(name, event);
     }
 
     pub(super) fn used(&self, now: Timestamp) {
@@ -258,7 +251,7 @@ impl TokenSource for Reporting {
                 Change::Began(error) => Event::OutageStarted { endpoint, error },
                 Change::Ended => Event::OutageEnded { endpoint },
             };
-            event.trace(Some(&self.name));
+            event.trace(&self.name);
             self.common.send(&self.name, &event);
         }
         result
@@ -271,7 +264,7 @@ impl TokenSource for Reporting {
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Member").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

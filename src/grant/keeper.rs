@@ -74,7 +74,7 @@ impl Beginning {
 /// A store and how to use it.
 pub(crate) struct Store {
     pub(crate) backing: Box<dyn Backing>,
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) lock_timeout: Duration,
     /// True to go on without the store while it is unavailable, `None` to decide by whether the server rotates.
     pub(crate) goes_on: Option<bool>,
@@ -363,7 +363,7 @@ impl Keeper {
 
     pub(super) fn setup(&self) -> Setup {
         let info = self.source.info();
-        let name = self.store.as_ref().map(|store| store.name.clone());
+        let name = self.store.as_ref().map(|store| String::from(&*store.name));
         Setup {
             binding: Binding {
                 token_endpoint: info.token_endpoint.unwrap_or_default(),
