@@ -82,9 +82,10 @@ pub(super) struct Shared {
     /// The name that the program has given, or that of the key in a pool.
     name: Arc<str>,
     pub(super) keeper: Keeper,
-    runtime: Option<Handle>,
-    /// Detects a change of the source's input. Must not be called under the lock.
-    watch: Option<Watch>,
+    /// Boxed, since most credentials have none.
+    runtime: Option<Box<Handle>>,
+    /// Detects a change of the source's input. Must not be called under the lock. Boxed, since most sources have none.
+    watch: Option<Box<Watch>>,
     /// The token that requests use without the lock. Written only under the lock, so that it never becomes older.
     published: ArcSwapOption<Issued>,
     /// The acceptances that requests note without the lock.
@@ -117,8 +118,8 @@ impl Credentials {
                 id,
                 name,
                 keeper: Keeper::new(source, store, clock),
-                runtime,
-                watch: info.watch,
+                runtime: runtime.map(Box::new),
+                watch: info.watch.map(Box::new),
                 published: ArcSwapOption::empty(),
                 witness: state.witness(),
                 state: Lock::new(state),
@@ -265,7 +266,7 @@ impl Credentials {
     /// Returns whether the input of the source, such as a file, has changed since it was read.
     #[cfg(feature = "oauth2")]
     pub(crate) fn has_newer_input(&self) -> bool {
-        self.shared.watch.as_ref().is_some_and(Watch::has_changed)
+        self.shared.watch.as_ref().is_some_and(|watch| watch.has_changed())
     }
 
     /// Returns a valid token set, from the newest input of the source if that can be read.
@@ -400,7 +401,7 @@ impl Credentials {
 
     /// Returns the runtime that refreshes run on.
     pub(super) fn runtime(&self) -> Result<Handle, TokenError> {
-        let runtime = self.shared.runtime.clone();
+        let runtime = self.shared.runtime.as_deref().cloned();
         runtime.map_or_else(Handle::try_current, Ok).map_err(|_| {
             TokenError::misconfigured(
                 "a refresh needs a tokio runtime: call from within one, or name one with RefreshPolicy::runtime",
@@ -434,7 +435,8 @@ pub(crate) fn recursion() -> TokenError {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let timing = Arc::clone(self.lock().timing());
-        let (runtime, clock) = (self.shared.runtime.clone(), self.shared.keeper.clock.clone());
+        let (runtime, clock) =
+            (self.shared.runtime.as_deref().cloned(), self.shared.keeper.clock.clone());
         let policy = RefreshPolicy { timing, runtime, clock };
         f.debug_struct("Credentials").field("policy", &policy).finish_non_exhaustive()
     }
