@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher as _, RandomState};
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,31 +27,34 @@ use crate::error::TokenError;
 /// - Credentials leave the map only if the map alone holds them and nothing is lost with them. The lock of their part of the map is
 ///   held from that decision on. A clone would need the lock too.
 pub(super) struct Kept<K> {
-    map: Cache<K, Credentials, UnitWeighter, RandomState, Keep>,
+    map: Map<K>,
     hasher: RandomState,
     make: Make<K>,
     limits: Limits,
     common: Arc<Common>,
     /// When to look for idle keys again, in milliseconds of the monotonic clock.
     next_sweep: AtomicU64,
+    /// Drops the keys of the map. A function pointer, because `Drop` does not have the bounds of the key.
+    discard: fn(&mut Map<K>),
 }
+
+type Map<K> = Cache<K, Credentials, UnitWeighter, RandomState, Keep>;
 
 /// Makes the credentials of a key.
 pub(super) type Make<K> = Box<dyn Fn(&K) -> Result<CredentialsBuilder, TokenError> + Send + Sync>;
 
 impl<K: PoolKey> Kept<K> {
     pub(super) fn new(make: Make<K>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
-        let Limits { capacity, refreshes, .. } = limits;
-        #[expect(clippy::expect_used, reason = "both values are set")]
-        let options = OptionsBuilder::new()
-            .estimated_items_capacity(capacity.min(PREPARED))
-            .weight_capacity(weight(capacity))
-            .build()
-            .expect("the options are complete");
         let hasher = RandomState::new();
-        let map = Cache::with_options(options, UnitWeighter, hasher.clone(), Keep);
-        let common = Arc::new(Common::new(refreshes, clock));
-        Self { map, hasher, make, limits, common, next_sweep: AtomicU64::new(0) }
+        Self {
+            map: map(limits.capacity, hasher.clone()),
+            hasher,
+            make,
+            limits,
+            common: Arc::new(Common::new(limits.refreshes, clock)),
+            next_sweep: AtomicU64::new(0),
+            discard,
+        }
     }
 
     pub(super) fn get(self: &Arc<Self>, key: &K) -> Result<Credentials, TokenError> {
@@ -65,7 +69,7 @@ impl<K: PoolKey> Kept<K> {
                 Ok(runtime) => {
                     let kept = Arc::clone(self);
                     // In a task, so that the request does not wait.
-                    drop(runtime.spawn(async move { kept.sweep(now) }));
+                    drop(runtime.spawn(async move { kept.sweep_in_steps(now).await }));
                 }
                 Err(_) => self.sweep(now),
             }
@@ -177,20 +181,72 @@ impl<K: PoolKey> Kept<K> {
                 .is_ok()
     }
 
-    fn sweep(&self, now: Timestamp) {
-        let is_idle = |credentials: &Credentials| credentials.idle(now) >= self.limits.idle;
-        let idle = self.map.iter().filter(|(_, credentials)| is_idle(credentials));
-        let idle: Vec<_> = idle.map(|(key, _)| key).collect();
-        for key in idle {
-            // One at a time, so that requests need not wait for the lock.
-            drop(self.map.remove_if(&key, |it| is_idle(it) && !Keep.is_pinned(&key, it)));
+    /// Evicts the idle keys, and gives way to other tasks meanwhile.
+    async fn sweep_in_steps(&self, now: Timestamp) {
+        for keys in self.idle(now).chunks(STEP) {
+            self.evict(keys, now);
+            tokio::task::yield_now().await;
         }
+        self.lower_capacity(now);
+    }
+
+    fn sweep(&self, now: Timestamp) {
+        self.evict(&self.idle(now), now);
+        self.lower_capacity(now);
+    }
+
+    fn idle(&self, now: Timestamp) -> Vec<K> {
+        let idle = self.map.iter().filter(|(_, credentials)| self.is_idle(credentials, now));
+        idle.map(|(key, _)| key).collect()
+    }
+
+    fn is_idle(&self, credentials: &Credentials, now: Timestamp) -> bool {
+        credentials.idle(now) >= self.limits.idle
+    }
+
+    /// Evicts those of the keys that are still idle, and whose credentials may be evicted.
+    fn evict(&self, keys: &[K], now: Timestamp) {
+        for key in keys {
+            // One at a time, so that requests need not wait for the lock.
+            let may_be = |it: &Credentials| self.is_idle(it, now) && !Keep.is_pinned(key, it);
+            drop(self.map.remove_if(key, may_be));
+        }
+    }
+
+    /// Lowers the capacity of the map if it was raised.
+    fn lower_capacity(&self, now: Timestamp) {
         let capacity = weight(self.limits.capacity);
         if self.map.capacity() > capacity {
             // It was raised, or is a little more because the parts of the map are equal.
             self.map.set_capacity(capacity);
             self.make_room(now);
         }
+    }
+}
+
+impl<K> Drop for Kept<K> {
+    fn drop(&mut self) {
+        (self.discard)(&mut self.map);
+    }
+}
+
+fn map<K: PoolKey>(capacity: usize, hasher: RandomState) -> Map<K> {
+    #[expect(clippy::expect_used, reason = "both values are set")]
+    let options = OptionsBuilder::new()
+        .estimated_items_capacity(capacity.min(PREPARED))
+        .weight_capacity(weight(capacity))
+        .build()
+        .expect("the options are complete");
+    Cache::with_options(options, UnitWeighter, hasher, Keep)
+}
+
+/// Drops the keys, if there are many on a thread where other tasks do not wait for that.
+fn discard<K: PoolKey>(keys: &mut Map<K>) {
+    if keys.len() > STEP
+        && let Ok(runtime) = Handle::try_current()
+    {
+        let keys = mem::replace(keys, map(1, RandomState::new()));
+        drop(runtime.spawn_blocking(move || drop(keys)));
     }
 }
 
@@ -244,6 +300,9 @@ fn milliseconds(time: Duration) -> u64 {
 
 /// The number of keys that the map has room for from the start, if its capacity is larger.
 const PREPARED: usize = 1 << 20;
+
+/// The number of keys that are dropped in one go.
+const STEP: usize = 128;
 
 /// How long a thread waits for another one to make the credentials of a key.
 const PATIENCE: Duration = Duration::from_secs(5);

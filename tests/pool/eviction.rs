@@ -1,7 +1,9 @@
 //! The credentials that are evicted, and those that are kept.
 
-use std::sync::Arc;
+use std::cmp::max;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use tower_refresh::store::MemoryStore;
@@ -176,6 +178,64 @@ async fn idle_keys_are_evicted_and_used_ones_are_kept() {
     }
     clock.advance(25 * MINUTE);
     assert!(pool.is_empty());
+}
+
+/// A pool with this number of idle keys, whose sources report the thread that drops them.
+fn idle_pool(keys: u64, clock: &ManualClock) -> (CredentialsPool<u64>, mpsc::Receiver<ThreadId>) {
+    struct Dropped(mpsc::Sender<ThreadId>);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            let _ = self.0.send(thread::current().id());
+        }
+    }
+
+    let (sender, dropped) = mpsc::channel();
+    let pool = CredentialsPool::builder(move |_: &u64| {
+        let report = Dropped(sender.clone());
+        Credentials::builder(move |_: Renewal| {
+            let _ = &report;
+            async { TokenSet::bearer("t") }
+        })
+    });
+    let pool = pool.capacity(10_000).idle(MINUTE).clock(clock.clone()).build();
+    for key in 0..keys {
+        pool.get(&key).unwrap();
+    }
+    (pool, dropped)
+}
+
+#[tokio::test]
+async fn many_keys_are_dropped_where_no_other_task_waits() {
+    let (pool, dropped) = idle_pool(1_000, &ManualClock::new());
+    // The first search for idle keys has ended, and holds the pool no longer.
+    tokio::task::yield_now().await;
+    drop(pool);
+    for _ in 0..1_000 {
+        let thread = dropped.recv_timeout(MINUTE).unwrap();
+        assert_ne!(thread, thread::current().id());
+    }
+}
+
+#[test]
+fn pool_is_dropped_at_once_where_there_is_no_runtime() {
+    let (pool, dropped) = idle_pool(1_000, &ManualClock::new());
+    drop(pool);
+    assert_eq!(dropped.try_iter().count(), 1_000);
+}
+
+#[tokio::test]
+async fn eviction_of_many_idle_keys_gives_way_to_other_tasks() {
+    let clock = ManualClock::new();
+    let (pool, dropped) = idle_pool(1_000, &clock);
+    clock.advance(2 * MINUTE);
+    pool.get(&1_000).unwrap();
+    let (mut all, mut at_once) = (0, 0);
+    while all < 1_000 {
+        tokio::task::yield_now().await;
+        let now = dropped.try_iter().count();
+        (all, at_once) = (all + now, max(at_once, now));
+    }
+    assert!(at_once < 200, "{at_once}");
 }
 
 #[tokio::test(start_paused = true)]

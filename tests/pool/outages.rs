@@ -97,7 +97,7 @@ async fn log_lines_of_a_pool_have_the_key_of_the_user() {
     assert_eq!(ask_all(&pool, &names(3)).await, 0);
     let lines = log.take();
     for key in names(3) {
-        let is_about = |line: &&str| line.contains(&format!("key=\"{key}\""));
+        let is_about = |line: &&str| line.contains(&format!("credentials=\"{key}\""));
         let line = lines.lines().filter(|line| line.contains("refresh failed")).find(is_about);
         assert!(line.is_some(), "{lines}");
     }
