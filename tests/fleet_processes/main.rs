@@ -7,7 +7,8 @@
 //! a busy machine may need.
 //!
 //! `TOWER_REFRESH_FLEET=full` runs all rounds: 200 expiries, 500 kills, a token endpoint that takes 30 seconds. With it,
-//! `TOWER_REFRESH_FLEET_EXPIRIES` sets the number of expiries of each of many users, which is 5 by default. Without `redis-server`
+//! `TOWER_REFRESH_FLEET_EXPIRIES` sets the number of expiries of each of many users, which is 5 by default, and
+//! `TOWER_REFRESH_FLEET_OUTAGE` the seconds that their token endpoint is down, which are 10. Without `redis-server`
 //! or PostgreSQL the part that needs it is skipped, unless `TOWER_REFRESH_REQUIRE_REDIS` or `TOWER_REFRESH_REQUIRE_POSTGRES` is
 //! set. `-- --nocapture` shows the figures.
 #![cfg(all(

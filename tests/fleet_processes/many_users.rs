@@ -23,6 +23,7 @@ over_leased_stores!(
     eight_processes_with_many_users_reuse_nothing,
     kills_of_processes_with_many_users_report_every_reuse,
     store_that_ends_and_returns_costs_no_user_a_token,
+    token_endpoint_that_is_down_is_probed_and_loses_no_token,
 );
 
 /// Creates a session for each of so many users. Returns the first refresh tokens, and a file with them.
@@ -105,14 +106,16 @@ async fn users_whose_tokens_are_revoked_at_once_all_succeed(kind: Kind) {
 
 // ===== expiries =====
 
-/// Returns the number of expiries that is wanted instead of the default.
-fn expiries() -> Option<usize> {
-    std::env::var("TOWER_REFRESH_FLEET_EXPIRIES").ok()?.parse().ok()
+/// Returns the number that a variable of the environment has instead of the default.
+fn wanted(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 async fn eight_processes_with_many_users_reuse_nothing(kind: Kind) {
     let (number, expiries, lifetime) = match is_full() {
-        true => (1_000, expiries().unwrap_or(5), Duration::from_secs(5)),
+        true => {
+            (1_000, wanted("TOWER_REFRESH_FLEET_EXPIRIES").unwrap_or(5), Duration::from_secs(5))
+        }
         false => (50, 4, Duration::from_secs(3)),
     };
     let server = AuthorizationServer::builder().access_token_lifetime(lifetime).build();
@@ -182,7 +185,46 @@ async fn kills_of_processes_with_many_users_report_every_reuse(kind: Kind) {
     assert!(!failures(all.iter().copied()).contains_key("misconfigured"));
 }
 
-// ===== outages of the store =====
+// ===== outages =====
+
+async fn token_endpoint_that_is_down_is_probed_and_loses_no_token(kind: Kind) {
+    let number = if is_full() { 1_000 } else { 50 };
+    let seconds = wanted("TOWER_REFRESH_FLEET_OUTAGE").unwrap_or(if is_full() { 10 } else { 2 });
+    let lifetime = Duration::from_secs(5);
+    let server = AuthorizationServer::builder().access_token_lifetime(lifetime).build();
+    let Some(mut stage) = Stage::alone(kind, server).await else { return };
+    stage.place.set_lease(DEFAULT_LEASE);
+    let (_, file) = sessions(&stage, number);
+    let orders = orders(&stage, file);
+    let mut processes: Vec<_> = (0..8).map(|_| Process::start(&orders)).collect();
+    let per_user = |times: u64| {
+        move |counters: &Counters| counters.token_requests_granted >= times * number as u64
+    };
+    stage.until("a load", per_user(2)).await;
+    stage.server.token_faults().always(Fault::unavailable());
+    let before = stage.counters();
+    sleep(Duration::from_secs(seconds as u64)).await;
+    let during = stage.counters();
+    stage.server.token_faults().clear();
+    let began = Instant::now();
+    let so_far = during.token_requests_granted / number as u64;
+    stage.until("it goes on", per_user(so_far + 2)).await;
+    let took = began.elapsed();
+    join_all(processes.iter_mut().map(Process::end)).await;
+
+    let counters = stage.counters();
+    let probes = during.token_requests - before.token_requests;
+    let failures = failures(&processes);
+    print_figures(&format!(
+        "{kind:?}: token endpoint down for {seconds} s, 8 processes, {number} users: {probes} token requests meanwhile, two more token sets per user within {took:.1?}; {} reuses, {} families revoked; requests that failed: {failures:?}",
+        counters.refresh_token_reuses, counters.families_revoked,
+    ));
+    assert_no_reuse(&counters);
+    assert_eq!(counters.token_requests_granted, uses(&counters));
+    assert!(failures.keys().all(|kind| kind == "transient"), "{failures:?}");
+    // Refreshes that were in flight, or waited, and then one at a time in each process.
+    assert!(probes < number as u64 + 8 * 20 * (seconds as u64 + 1), "{probes}");
+}
 
 async fn store_that_ends_and_returns_costs_no_user_a_token(kind: Kind) {
     let lifetime = Duration::from_secs(1);
