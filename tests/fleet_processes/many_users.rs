@@ -221,7 +221,9 @@ async fn token_endpoint_that_is_down_is_probed_and_loses_no_token(kind: Kind) {
     ));
     assert_no_reuse(&counters);
     assert_eq!(counters.token_requests_granted, uses(&counters));
-    assert!(failures.keys().all(|kind| kind == "transient"), "{failures:?}");
+    // A token that could not be refreshed is used to its end, and some end on their way to the API.
+    let is_expected = |kind: &String| ["transient", "401 Unauthorized"].contains(&kind.as_str());
+    assert!(failures.keys().all(is_expected), "{failures:?}");
     // Refreshes that were in flight, or waited, and then one at a time in each process.
     assert!(probes < number as u64 + 8 * 20 * (seconds as u64 + 1), "{probes}");
 }
