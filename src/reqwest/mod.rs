@@ -81,9 +81,15 @@
 //! is not possible. The URI must be absolute and its path must begin with a slash, so `OPTIONS *` is not possible either.
 
 mod body;
+mod client;
+mod error;
+mod request;
 mod response;
 mod service;
 mod watch;
 
+pub use self::client::ReqwestClient;
+pub use self::error::ReqwestError;
+pub use self::request::RequestBuilder;
 pub use self::response::ResponseFuture;
 pub use self::service::ReqwestService;

@@ -75,7 +75,7 @@ impl fmt::Debug for ResponseFuture {
     }
 }
 
-fn into_http(response: reqwest::Response) -> Response<reqwest::Body> {
+pub(super) fn into_http(response: reqwest::Response) -> Response<reqwest::Body> {
     // reqwest reads the URL from this extension when a response is converted back, but does not set it.
     let mut with_url = Response::builder().url(response.url().clone());
     let mut response = Response::from(response);

@@ -12,6 +12,8 @@
 mod axum;
 #[cfg(all(feature = "oauth2", feature = "testing"))]
 mod connections;
+#[cfg(all(feature = "pool", feature = "reqwest", feature = "testing"))]
+mod echo;
 #[cfg(all(feature = "testing", feature = "tonic"))]
 mod grpc;
 #[cfg(feature = "testing")]
@@ -23,6 +25,8 @@ mod hold_trailers;
 mod raw_grpc;
 #[cfg(all(feature = "oauth2", feature = "reqwest", feature = "testing"))]
 mod reqwest;
+#[cfg(all(feature = "pool", feature = "reqwest", feature = "testing"))]
+mod reqwest_client;
 #[cfg(feature = "testing")]
 mod stacks;
 #[cfg(all(feature = "oauth2", feature = "reqwest", feature = "tonic"))]
