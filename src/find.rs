@@ -49,7 +49,7 @@ pub(crate) mod sealed {
         /// The value that a request keeps until it ends, so that its answer is reported to the same credentials.
         ///
         /// Nothing if there is one for all, so that it costs nothing: no reference is counted.
-        type Found;
+        type Found: Send + Sync;
 
         /// Returns the credentials of a request, or `None` if it is to be sent without a token.
         ///

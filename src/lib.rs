@@ -85,7 +85,7 @@
 //! | Configure which responses reject a token | [`Unauthorized`], [`Classify`] |
 //! | Send streams and bodies of other types again | [`Replayable`], [`RefreshLayer::replay_limit`], [`RefreshLayer::replay_with`], [`ReplayBody`] |
 //! | Configure a single request | [`Skip`], [`ReplayLimit`] |
-//! | Send requests through reqwest | [`reqwest::ReqwestService`](reqwest/struct.ReqwestService.html) (feature `reqwest`) |
+//! | Send requests with reqwest's own builder | [`reqwest::ReqwestClient`](reqwest/struct.ReqwestClient.html) (feature `reqwest`) |
 //! | Call gRPC services | [`grpc`](grpc/index.html) (feature `tonic`) |
 //! | Test against an authorization server with faults | [`testing`](testing/index.html) (feature `testing`) |
 //!
@@ -167,13 +167,14 @@
 //! | `serde` | [`Status`], `PoolStatus` and [`TokenError`] implement `Serialize`, [`RefreshPolicy`] `Serialize` and `Deserialize` |
 //! | `testing` | `testing`: an authorization server with faults, and clocks that are set by hand |
 //! | `axum` | axum's body can be sent again |
-//! | `reqwest` | `reqwest`: reqwest's client as a service of `http` types; its body can be sent again |
+//! | `reqwest` | `reqwest`: requests of reqwest's own builder, and its client as a service of `http` types; its body can be sent again |
+//! | `reqwest-middleware` | `reqwest::RefreshMiddleware`: a middleware of the crate reqwest-middleware; enables `reqwest` |
 //! | `tonic` | `grpc`: calls over tonic are made again, their errors are statuses, and trailers can be held |
 //! | `full` | all of them |
 //!
 //! A feature adds API and never changes behaviour, with three exceptions: `tonic` makes the errors of gRPC requests statuses,
 //! `hyper-util` recognises more errors, and `decompression` reads more responses. No feature adds TLS. No feature adds an HTTP
-//! client except `reqwest`, whose own features are yours to choose.
+//! client except `reqwest`. Of reqwest's own features, it enables `form`, `json` and `query`. The others are yours to choose.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acquire;

@@ -83,6 +83,8 @@
 mod body;
 mod client;
 mod error;
+#[cfg(feature = "reqwest-middleware")]
+mod middleware;
 mod request;
 mod response;
 mod service;
@@ -90,6 +92,8 @@ mod watch;
 
 pub use self::client::ReqwestClient;
 pub use self::error::ReqwestError;
+#[cfg(feature = "reqwest-middleware")]
+pub use self::middleware::RefreshMiddleware;
 pub use self::request::RequestBuilder;
 pub use self::response::ResponseFuture;
 pub use self::service::ReqwestService;

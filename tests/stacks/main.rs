@@ -27,6 +27,8 @@ mod raw_grpc;
 mod reqwest;
 #[cfg(all(feature = "pool", feature = "reqwest", feature = "testing"))]
 mod reqwest_client;
+#[cfg(all(feature = "pool", feature = "reqwest-middleware", feature = "testing"))]
+mod reqwest_middleware;
 #[cfg(feature = "testing")]
 mod stacks;
 #[cfg(all(feature = "oauth2", feature = "reqwest", feature = "tonic"))]
