@@ -174,7 +174,7 @@
 //!
 //! A feature adds API and never changes behaviour, with three exceptions: `tonic` makes the errors of gRPC requests statuses,
 //! `hyper-util` recognises more errors, and `decompression` reads more responses. No feature adds TLS. No feature adds an HTTP
-//! client except `reqwest`. Of reqwest's own features, it enables `form`, `json` and `query`. The others are yours to choose.
+//! client except `reqwest`, which enables the features `form`, `json` and `query` of reqwest. The others are yours to choose.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acquire;
