@@ -2,14 +2,15 @@
 
 use std::error::Error;
 use std::fmt;
+use std::iter;
 
 use super::response::without_query;
 use crate::error::{BoxError, TokenError};
 
 /// The error of a request of a [`ReqwestClient`](super::ReqwestClient).
 ///
-/// It converts from `reqwest::Error`, so that a function that sends a request and reads the response needs one error type. Message and
-/// causes are those of the error that it wraps.
+/// It converts from `reqwest::Error`, so that a function that sends a request and reads the response needs one error type. The
+/// [`TokenError`] is its [source](Error::source). Message and source of the other variants are those of the error within.
 ///
 /// # Examples
 ///
@@ -53,8 +54,10 @@ impl ReqwestError {
     pub fn token_error(result: &Result<reqwest::Response, Self>) -> Option<&TokenError> {
         match result {
             Ok(response) => response.extensions().get(),
-            Err(Self::Token(error)) => Some(error),
-            Err(_) => None,
+            Err(error) => {
+                let mut errors = iter::successors(error.source(), |&error| error.source());
+                errors.find_map(|error| error.downcast_ref())
+            }
         }
     }
 
@@ -67,14 +70,6 @@ impl ReqwestError {
         match error.downcast() {
             Ok(error) => Self::Token(*error),
             Err(error) => Self::Other(error),
-        }
-    }
-
-    fn inner(&self) -> &(dyn Error + 'static) {
-        match self {
-            Self::Token(error) => error,
-            Self::Http(error) => error,
-            Self::Other(error) => &**error,
         }
     }
 }
@@ -93,13 +88,23 @@ impl From<TokenError> for ReqwestError {
 
 impl fmt::Display for ReqwestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self.inner(), f)
+        match self {
+            Self::Token(_) => {
+                f.write_str("the request was not sent, because there is no access token")
+            }
+            Self::Http(error) => error.fmt(f),
+            Self::Other(error) => error.fmt(f),
+        }
     }
 }
 
-// As with `std::io::Error`: `Display` shows the wrapped error, so that `source` is the cause of that one.
 impl Error for ReqwestError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.inner().source()
+        match self {
+            // A source, so that it is found in the error of reqwest-middleware as well.
+            Self::Token(error) => Some(error),
+            Self::Http(error) => error.source(),
+            Self::Other(error) => error.source(),
+        }
     }
 }

@@ -16,7 +16,6 @@ use super::error::ReqwestError;
 use super::response::into_http;
 use crate::classify::{Classify, Unauthorized};
 use crate::credentials::Credentials;
-use crate::error::TokenError;
 use crate::find::FindCredentials;
 use crate::layer::RefreshLayer;
 use crate::lock::Lock;
@@ -30,12 +29,14 @@ use crate::replay::{ByType, Retry};
 ///
 /// # Errors
 ///
-/// If there is no token, the error is an `Error::Middleware`, from which the [`TokenError`](crate::TokenError) can be recovered. Errors
-/// of the client and of other middleware are returned unchanged.
+/// If there is no token, the error is an `Error::Middleware` that holds a [`ReqwestError`], and its source is the
+/// [`TokenError`](crate::TokenError). Errors of the client and of other middleware are returned unchanged.
 ///
 /// # Examples
 ///
 /// ```
+/// use std::error::Error;
+///
 /// use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 /// use tower_refresh::reqwest::RefreshMiddleware;
 /// use tower_refresh::{RefreshLayer, StaticToken, TokenError};
@@ -47,14 +48,11 @@ use crate::replay::{ByType, Retry};
 /// }
 ///
 /// fn token_error(error: &reqwest_middleware::Error) -> Option<&TokenError> {
-///     match error {
-///         reqwest_middleware::Error::Middleware(error) => error.downcast_ref(),
-///         reqwest_middleware::Error::Reqwest(_) => None,
-///     }
+///     error.source()?.downcast_ref()
 /// }
 /// # client(reqwest::Client::new()).unwrap();
-/// # let error = reqwest_middleware::Error::middleware(TokenError::denied("expired"));
-/// # assert!(token_error(&error).is_some());
+/// # let error = tower_refresh::reqwest::ReqwestError::Token(TokenError::denied("expired"));
+/// # assert!(token_error(&reqwest_middleware::Error::middleware(error)).is_some());
 /// ```
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest-middleware")))]
 #[derive(Clone, Debug)]
@@ -118,10 +116,7 @@ where
 fn into_middleware(error: crate::BoxError) -> Error {
     match error.downcast::<Error>() {
         Ok(error) => *error,
-        Err(error) => match error.downcast::<TokenError>() {
-            Ok(error) => Error::middleware(*error),
-            Err(error) => Error::middleware(ReqwestError::Other(error)),
-        },
+        Err(error) => Error::middleware(ReqwestError::of_service(error)),
     }
 }
 

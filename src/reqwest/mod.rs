@@ -158,8 +158,8 @@
 //! - **Extensions.** The layer sees the extensions of reqwest-middleware, so that `with_extension(Skip::Token)` and
 //!   `with_extension(user)` work. Changes that inner middleware makes are kept.
 //! - **Bodies.** Streams are sent again. The retries of other middleware, such as those of reqwest-retry, refuse streams.
-//! - **Errors.** If there is no token, `reqwest_middleware::Error::Middleware` holds the `TokenError`. The errors of reqwest are
-//!   unchanged, and show the whole URL.
+//! - **Errors.** If there is no token, the source of the error is the `TokenError`. The errors of reqwest are unchanged, and show the
+//!   whole URL.
 //!
 //! # Service
 //!
@@ -189,7 +189,8 @@
 //!
 //! By default, reqwest follows redirects itself, *below* the layer, which has checked the origin of the first URL only. reqwest
 //! 0.13 removes `Authorization` if scheme, host or port change, so the token does not leave its origin. Nevertheless, set
-//! `redirect::Policy::none()`, and put tower-http's `FollowRedirectLayer` around the layer if redirects must be followed:
+//! `redirect::Policy::none()`, and put tower-http's `FollowRedirectLayer` around the layer if redirects must be followed. It follows a
+//! 307 or 308 of a request with a body only if its policy clones bodies. The reasons:
 //!
 //! - reqwest does not remove a token in a [header of its own](crate::RefreshLayer::header).
 //! - A 401 from the other origin looks like a rejected token and costs a refresh and a second attempt.

@@ -25,6 +25,8 @@ pub struct Echo {
 struct Seen {
     requests: Mutex<Vec<Value>>,
     rejected: Mutex<Vec<String>>,
+    /// The destination of `/moved`.
+    moved: Mutex<Option<String>>,
 }
 
 impl Echo {
@@ -41,6 +43,11 @@ impl Echo {
     /// Rejects a token from now on.
     pub fn reject(&self, token: &str) {
         self.seen.rejected.lock().unwrap().push(token.to_owned());
+    }
+
+    /// Redirects `/moved` to this URL, and not to `/new?a=b` of the same origin.
+    pub fn redirect_to(&self, url: String) {
+        *self.seen.moved.lock().unwrap() = Some(url);
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -72,8 +79,9 @@ async fn respond(State(seen): State<Arc<Seen>>, request: Request) -> Response {
     if seen.rejected.lock().unwrap().contains(&token) {
         return (StatusCode::UNAUTHORIZED, "the token was revoked").into_response();
     }
-    let with_header = |status: StatusCode, name: HeaderName, value: &'static str| {
-        (status, [(name, HeaderValue::from_static(value))], received.to_string()).into_response()
+    let with_header = |status: StatusCode, name: HeaderName, value: &str| {
+        (status, [(name, HeaderValue::from_str(value).unwrap())], received.to_string())
+            .into_response()
     };
     match head.uri.path() {
         "/hang" => pending().await,
@@ -82,7 +90,11 @@ async fn respond(State(seen): State<Arc<Seen>>, request: Request) -> Response {
                 stream::iter([Ok::<_, axum::Error>(http_body::Frame::data(Bytes::from("{")))]);
             Response::new(axum::body::Body::new(StreamBody::new(first.chain(stream::pending()))))
         }
-        "/moved" => with_header(StatusCode::TEMPORARY_REDIRECT, header::LOCATION, "/new?a=b"),
+        "/moved" => {
+            let to = seen.moved.lock().unwrap().clone();
+            let to = to.as_deref().unwrap_or("/new?a=b");
+            with_header(StatusCode::TEMPORARY_REDIRECT, header::LOCATION, to)
+        }
         "/log-in" => with_header(StatusCode::OK, header::SET_COOKIE, "session=open"),
         "/upgrade" => {
             let upgraded = hyper::upgrade::on(http::Request::from_parts(head, ()));

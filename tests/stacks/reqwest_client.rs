@@ -7,15 +7,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use reqwest::multipart::Form;
+use reqwest::redirect::Policy;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tower::ServiceBuilder;
 use tower::timeout::error::Elapsed;
+use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_http::trace::TraceLayer;
 use tower_refresh::reqwest::{RequestBuilder, ReqwestClient, ReqwestError};
 use tower_refresh::{
@@ -215,6 +217,22 @@ async fn error_for_status_has_the_status_and_the_url() {
     assert_eq!(error.url().unwrap().as_str(), api.echo.url("/teapot?a=b"));
 }
 
+#[tokio::test]
+async fn redirect_layer_around_the_layer_checks_each_hop() {
+    let (home, foreign) = (Echo::serve().await, Echo::serve().await);
+    home.redirect_to(foreign.url("/found"));
+    let source = StaticToken::new("sesame".parse().unwrap());
+    let layer = RefreshLayer::new(source).origin(&home.origin).unwrap();
+    let layer = layer.header(HeaderName::from_static("x-api-token"));
+    let layers = ServiceBuilder::new().layer(FollowRedirectLayer::new()).layer(layer);
+    let http = http().redirect(Policy::none()).build().unwrap();
+    let client = ReqwestClient::new(http, layers);
+    let response = in_time(client.get(home.url("/moved")).send()).await.unwrap();
+    assert_eq!(response.url().as_str(), foreign.url("/found"));
+    assert_eq!(home.received("x-api-token"), ["Bearer sesame"]);
+    assert_eq!(foreign.received("x-api-token"), [""]);
+}
+
 // ===== which token a request carries =====
 
 #[tokio::test]
@@ -279,8 +297,8 @@ async fn request_without_a_token_fails_with_the_reason() {
     let result = in_time(api.client.get(api.echo.url("/")).send()).await;
     let reason = ReqwestError::token_error(&result).unwrap();
     assert!(reason.is_denied());
-    let error = result.as_ref().unwrap_err();
-    assert_eq!(error.to_string(), reason.to_string());
+    let source = result.as_ref().unwrap_err().source().unwrap();
+    assert_eq!(source.to_string(), reason.to_string());
     assert!(api.echo.received("uri").is_empty());
 }
 
@@ -412,7 +430,7 @@ fn streamed(chunks: [&'static str; 2]) -> reqwest::Body {
 }
 
 fn one_header(name: &'static str, value: &'static str) -> HeaderMap {
-    HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_static(value))])
+    HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))])
 }
 
 fn is_timeout(error: &ReqwestError) -> bool {

@@ -1,5 +1,6 @@
 //! The layer as a middleware of reqwest-middleware, over real sockets.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -202,15 +203,12 @@ async fn errors_of_inner_middleware_and_client_are_unchanged() {
 }
 
 #[tokio::test]
-async fn token_error_is_recovered_from_the_error_of_middleware() {
+async fn token_error_is_the_source_of_the_error_of_middleware() {
     let api = Api::serve().await;
     api.source.fail(Some(TokenError::denied("expired")));
-    match in_time(api.client.get(api.echo.url("/")).send()).await.unwrap_err() {
-        Error::Middleware(error) => {
-            assert!(error.downcast_ref::<TokenError>().unwrap().is_denied());
-        }
-        error => panic!("{error:?}"),
-    }
+    let error = in_time(api.client.get(api.echo.url("/")).send()).await.unwrap_err();
+    let reason = error.source().unwrap().downcast_ref::<TokenError>();
+    assert!(reason.unwrap().is_denied(), "{error:?}");
     assert!(api.echo.received("uri").is_empty());
 }
 
