@@ -69,7 +69,9 @@ async fn every_method_starts_a_request_with_its_own_name() {
 
 #[tokio::test]
 async fn rejected_bodies_of_the_builder_are_sent_again() {
-    let bodies: [(&str, fn(RequestBuilder) -> RequestBuilder); 3] = [
+    type WithBody = fn(RequestBuilder) -> RequestBuilder;
+
+    let bodies: [(&str, WithBody); 3] = [
         ("{\"a\":1}", |request| request.json(&serde_json::json!({ "a": 1 }))),
         ("a=1", |request| request.form(&[("a", "1")])),
         ("text", |request| request.body("text")),
