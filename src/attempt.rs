@@ -3,6 +3,8 @@
 //! There is at most one retry, by type. Only the first attempt keeps a [`Spare`] of the request. Only a first attempt that was
 //! rejected leads to a [`Last`], which has no spare: it can be sent, and its response is returned.
 
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
 use http::{HeaderMap, Request, Response};
@@ -111,7 +113,7 @@ impl<B, F> Last<B, F> {
     /// Makes the caller's error of a request that is not sent again.
     pub(crate) fn fail(&self, failure: Failure) -> BoxError {
         match failure {
-            Failure::Token(error) => not_sent_again(self.request.headers(), &error),
+            Failure::Token(error) => for_caller(self.request.headers(), NotSentAgain(error)),
             Failure::Service(error) => error,
         }
     }
@@ -129,17 +131,27 @@ impl<B, F> Last<B, F> {
         let Self { mut request, found } = self;
         let target = Target::of(&request);
         let attached = config.attach.attach(request.headers_mut(), token.tokens.access_token());
-        attached.map_err(|error| not_sent_again(request.headers(), &error))?;
+        attached.map_err(|error| for_caller(request.headers(), NotSentAgain(error)))?;
         let sent = Sent::Last(OnTrial { generation: token.generation, target, found });
         Ok((service.call(request), sent))
     }
 }
 
-/// Makes the error of a request that was rejected and is not sent again. Not a [`TokenError`], which means that the request
-/// was never sent.
-fn not_sent_again(request: &HeaderMap, error: &TokenError) -> BoxError {
-    let message = format!("the token was rejected, and the request not sent again: {error}");
-    for_caller(request, message)
+/// The error of a request that was rejected and is not sent again. Not a [`TokenError`], which means that the request was never
+/// sent.
+#[derive(Debug)]
+struct NotSentAgain(TokenError);
+
+impl fmt::Display for NotSentAgain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the token was rejected, and the request not sent again")
+    }
+}
+
+impl Error for NotSentAgain {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
 }
 
 /// Creates the error that the caller of the request with these headers gets: for gRPC, one that tonic's clients know.
@@ -206,7 +218,7 @@ impl<F, T> Sent<F, T> {
         let verdict = config.classify.classify(response.status(), response.headers());
         let credentials = config.find.found(found);
         match (self, verdict) {
-            (Self::First(_), Verdict::Accepted) => credentials.accepted(generation, target),
+            (Self::First(_), Verdict::Accepted) => credentials.accepted_at(generation, target),
             (Self::Last(_), Verdict::Accepted) => credentials.retry_accepted(generation, target),
             (Self::Last(_), Verdict::Rejected) => credentials.retry_rejected(generation, target),
             _ => {}

@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
+
+use http::Response;
 
 /// A boxed error, like the one of tower's own middleware.
 ///
@@ -65,18 +68,19 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// Handle the error of a request:
 ///
 /// ```
-/// use tower_refresh::{BoxError, TokenError, TokenErrorKind};
+/// use tower_refresh::{BoxError, TokenError};
 ///
-/// fn advice(error: &BoxError) -> &'static str {
-///     match error.downcast_ref::<TokenError>() {
+/// fn advice<B>(result: &Result<http::Response<B>, BoxError>) -> Option<&'static str> {
+///     Some(match TokenError::of(result)? {
+///         error if error.must_log_in() => "log in",
 ///         // The user has logged in or out meanwhile.
-///         Some(error) if error.is_session_over() => "try again",
-///         Some(error) if error.kind() == TokenErrorKind::Denied => "log in",
-///         Some(error) if error.kind() == TokenErrorKind::Misconfigured => "ask the operator",
+///         error if error.is_session_over() => "try again",
+///         error if error.is_misconfigured() => "ask the operator",
 ///         _ => "try again later",
-///     }
+///     })
 /// }
-/// # assert_eq!(advice(&TokenError::denied("expired").into()), "log in");
+/// # let error: BoxError = TokenError::denied("expired").into();
+/// # assert_eq!(advice::<()>(&Err(error)), Some("log in"));
 /// ```
 #[derive(Clone)]
 pub struct TokenError {
@@ -356,6 +360,65 @@ impl TokenError {
             )
     }
 
+    /// Returns the reason why a request was not answered with a token that the server accepts, or `None` if it is another one.
+    ///
+    /// The reason is the error, or one of its [sources](Error::source) if another layer has wrapped it, or an extension of the
+    /// response that rejects the token. Only the error itself proves that the request was never sent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::Response;
+    /// use tower_refresh::{BoxError, TokenError};
+    ///
+    /// fn must_log_in<B>(result: &Result<Response<B>, BoxError>) -> bool {
+    ///     TokenError::of(result).is_some_and(TokenError::must_log_in)
+    /// }
+    ///
+    /// let mut rejected = Response::new(());
+    /// assert!(!must_log_in(&Ok(rejected.clone())));
+    /// rejected.extensions_mut().insert(TokenError::denied("the refresh token has expired"));
+    /// assert!(must_log_in(&Ok(rejected)));
+    /// ```
+    pub fn of<B>(result: &Result<Response<B>, BoxError>) -> Option<&Self> {
+        match result {
+            Ok(response) => response.extensions().get(),
+            Err(error) => Self::find(&**error),
+        }
+    }
+
+    /// Returns the first `TokenError` among an error and its [sources](Error::source), such as those of a `tonic::Status`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::error::Error;
+    /// use std::fmt;
+    /// use tower_refresh::TokenError;
+    ///
+    /// #[derive(Debug)]
+    /// struct Unavailable(TokenError);
+    ///
+    /// impl fmt::Display for Unavailable {
+    ///     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    ///         f.write_str("the catalogue is unavailable")
+    ///     }
+    /// }
+    ///
+    /// impl Error for Unavailable {
+    ///     fn source(&self) -> Option<&(dyn Error + 'static)> {
+    ///         Some(&self.0)
+    ///     }
+    /// }
+    ///
+    /// let error = Unavailable(TokenError::denied("the refresh token has expired"));
+    /// assert!(TokenError::find(&error).is_some_and(TokenError::must_log_in));
+    /// ```
+    pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        let mut errors = iter::successors(Some(error), |&error| error.source());
+        errors.find_map(|error| error.downcast_ref())
+    }
+
     fn edit(&mut self) -> &mut Inner {
         Arc::make_mut(&mut self.inner)
     }
@@ -378,6 +441,20 @@ impl TokenError {
     /// Returns whether the user must log in again, unless the [session is over](Self::is_session_over).
     pub fn is_denied(&self) -> bool {
         self.inner.kind == TokenErrorKind::Denied
+    }
+
+    /// Returns whether the user must log in again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::TokenError;
+    ///
+    /// assert!(TokenError::denied("the refresh token has expired").must_log_in());
+    /// assert!(!TokenError::transient("connection refused").must_log_in());
+    /// ```
+    pub fn must_log_in(&self) -> bool {
+        self.is_denied() && !self.is_session_over()
     }
 
     /// Returns whether the request was made before a log-in or a log-out, so that it must not be sent with the

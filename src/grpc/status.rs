@@ -38,6 +38,9 @@ pub(crate) fn for_caller(request: &HeaderMap, error: BoxError) -> BoxError {
     match error.downcast::<TokenError>() {
         Ok(error) => Status::from(*error).into(),
         // The token was rejected and there is no newer one: the server would have returned this code.
-        Err(error) => Status::unauthenticated(error.to_string()).into(),
+        Err(error) => {
+            let reason = error.source().map_or_else(String::new, |reason| format!(": {reason}"));
+            Status::unauthenticated(format!("{error}{reason}")).into()
+        }
     }
 }

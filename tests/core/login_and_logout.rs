@@ -455,6 +455,7 @@ async fn rejected_request_is_not_resent_after_a_log_in_while_reading() {
         let error = assert_ready!(request.poll()).unwrap_err();
         assert!(error.to_string().contains("not sent again"), "{error}");
         assert!(error.downcast_ref::<TokenError>().is_none());
+        assert!(session_is_over(TokenError::of::<()>(&Err(error)).unwrap()));
         assert_eq!(sent.load(Ordering::SeqCst), 1);
     }
 }
