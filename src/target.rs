@@ -19,6 +19,9 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// The servers whose verdicts the application reports.
+    pub(crate) const APPLICATION: Self = Self { origin: u32::MAX, path: 0 };
+
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         let uri = request.uri();
         let host = || request.headers().get(HOST).map_or(&[][..], HeaderValue::as_bytes);

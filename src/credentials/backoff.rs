@@ -36,6 +36,8 @@ pub(super) struct Setup {
     pub(super) has_store: bool,
     /// True if the source makes a new proof for each attempt, so that a refusal is not final.
     pub(super) has_fresh_proof: bool,
+    /// True if the source may spend a refresh token, which must not be sent twice.
+    pub(super) spends: bool,
 }
 
 impl Failure {
@@ -93,6 +95,11 @@ impl Failure {
         until.has_come(now) || until.left(now).is_some_and(is_too_long)
     }
 
+    /// Returns whether the store is looked at, and the source not asked, until the next probe.
+    pub(super) fn only_looks(&self) -> bool {
+        self.has_store && self.error.is_refusal()
+    }
+
     /// Returns the error for a request that the source is next asked for `after` this time, or never if it is `None`.
     pub(super) fn error(
         &self,
@@ -100,10 +107,14 @@ impl Failure {
         is_remembered: bool,
         after: Option<Duration>,
     ) -> TokenError {
-        // To look at the store is not to ask the source.
-        let only_looks = self.has_store && self.error.is_refusal();
-        let after = if only_looks { self.probe.left(now) } else { after };
+        let after = if self.only_looks() { self.probe.left(now) } else { after };
         self.error.clone().with_next(NextAttempt { is_remembered, after })
+    }
+
+    /// Returns the time until the source is asked, at one of the two times at the earliest.
+    pub(super) fn asked_in(&self, now: Timestamp, until: Deadline) -> Option<Duration> {
+        let probe = if self.only_looks() { self.probe.left(now)? } else { Duration::ZERO };
+        Some(max(until.left(now)?, probe))
     }
 
     /// Returns whether the source is asked again although it has refused: every five minutes, and when the application asks for it.

@@ -45,7 +45,10 @@ pub(super) struct Evidence {
     is_accepted: bool,
     /// True if the next acceptance matters, wherever it comes from.
     is_awaited: bool,
-    /// Since when responses reject the current token and none accepts it, on the monotonic clock.
+    /// The generation whose last known verdict is a rejection, wherever it came from.
+    rejected: Option<Generation>,
+    /// Since when responses reject the current token and none accepts it, on the monotonic clock. A target that is known to reject
+    /// every token raises no doubt about one that others accept.
     doubted: Option<Duration>,
     /// The number of acceptances when the last refresh failed.
     failed_after: u64,
@@ -82,16 +85,17 @@ impl Evidence {
             acceptances: 0,
             is_accepted: false,
             is_awaited: true,
+            rejected: None,
             doubted: None,
             failed_after: 0,
             rejections: None,
         }
     }
 
-    /// Forgets everything. Requests go on to report to the same witness.
+    /// Forgets everything but the last verdict on the token. Requests go on to report to the same witness.
     pub(super) fn forget(&mut self) {
-        let timing = Arc::clone(&self.timing);
-        *self = Self { witness: Arc::clone(&self.witness), ..Self::new(timing) };
+        let (timing, witness) = (Arc::clone(&self.timing), Arc::clone(&self.witness));
+        *self = Self { witness, rejected: self.rejected, ..Self::new(timing) };
     }
 
     /// Returns the witness that requests report the acceptances to.
@@ -118,6 +122,8 @@ impl Evidence {
         current: Generation,
         target: Target,
     ) -> Judgement {
+        self.note_rejection(current);
+        self.acquit_silent(now, target);
         self.refund_useful(now);
         let share = self.share_of(now, target);
         let acceptances = self.acceptances;
@@ -125,6 +131,7 @@ impl Evidence {
         if let Some(suspect) = suspects.find(|suspect| suspect.target == target) {
             // A rejection so soon: the refresh has not proved useful.
             suspect.is_charged = false;
+            suspect.heard = now.monotonic();
             suspect.cleared = suspect.cleared.map(|_| now.monotonic());
             let left = match suspect.held_for(now) {
                 _ if suspect.cleared.is_some() => None,
@@ -135,13 +142,11 @@ impl Evidence {
                 None => None,
             };
             if let Some((left, begins)) = left {
-                self.is_awaited |= begins;
                 self.doubt_unless_accepted(now);
                 return Judgement::Ignored { left, begins };
             }
         }
         self.doubted.get_or_insert(now.monotonic());
-        self.is_awaited = true;
         let interval = self.rejection_backoff().max;
         let exhausted_for = |rejections: &Rejections| {
             rejections.budgets.exhausted_for(now, target.origin(), share, interval)
@@ -152,9 +157,15 @@ impl Evidence {
         }
     }
 
+    /// Takes in a rejection of the current token. The next acceptance matters, wherever it comes from.
+    pub(super) fn note_rejection(&mut self, current: Generation) {
+        self.rejected = Some(current);
+        self.is_awaited = true;
+    }
+
     /// Takes in a refresh that was made because a target rejected this generation.
     pub(super) fn refreshed(&mut self, now: Timestamp, target: Target, rejected: Generation) {
-        self.suspect(target).refreshed(rejected);
+        self.suspect(now, target).refreshed(rejected);
         let interval = self.rejection_backoff().max;
         self.rejections().budgets.charge(now, target.origin(), interval);
     }
@@ -170,7 +181,7 @@ impl Evidence {
         self.failed_after = self.acceptances;
         let acceptances = self.acceptances;
         if let Some(target) = target {
-            self.suspect(target).refresh_failed(now, current, acceptances);
+            self.suspect(now, target).refresh_failed(now, current, acceptances);
         }
     }
 
@@ -187,6 +198,7 @@ impl Evidence {
             self.acceptances += 1;
             self.is_accepted = true;
             self.is_awaited = false;
+            self.rejected = None;
             self.doubted = None;
         }
     }
@@ -218,10 +230,10 @@ impl Evidence {
         target: Target,
         generation: Generation,
     ) -> Option<Duration> {
-        self.is_awaited = true;
+        self.note_rejection(generation);
         self.doubt_unless_accepted(now);
         let acceptances = self.acceptances;
-        let suspect = self.suspect(target);
+        let suspect = self.suspect(now, target);
         let is_known = suspect.cleared.is_none() && suspect.rejected >= generation;
         let is_new = !is_known && suspect.held_for(now).is_none();
         is_new.then(|| suspect.back_off(now, generation, acceptances))
@@ -234,8 +246,8 @@ impl Evidence {
     }
 
     /// Returns whether the current token was rejected and not accepted since.
-    pub(super) fn is_doubted(&self, current: Generation) -> bool {
-        self.doubted.is_some() && !(self.is_awaited && self.witness.has_accepted(current))
+    pub(super) fn is_rejected(&self, current: Generation) -> bool {
+        self.rejected == Some(current) && !self.witness.has_accepted(current)
     }
 
     /// Returns the longest time for which the rejections of some target start no refresh.
@@ -245,8 +257,20 @@ impl Evidence {
         held.chain(budgets.and_then(|budgets| budgets.longest_exhausted(now))).max()
     }
 
-    /// Returns the suspect of a target, or adds one. If there are too many, the oldest is forgotten.
-    fn suspect(&mut self, target: Target) -> &mut Suspect {
+    /// Forgets the suspicion against the application if it has reported no rejection for the longest backoff. It need not report
+    /// acceptances.
+    fn acquit_silent(&mut self, now: Timestamp, target: Target) {
+        let longest = self.rejection_backoff().max;
+        let is_silent = |suspect: &Suspect| {
+            suspect.target == target && now.monotonic().saturating_sub(suspect.heard) >= longest
+        };
+        if target == Target::APPLICATION && self.suspects().iter().any(is_silent) {
+            self.retry_accepted(now, target);
+        }
+    }
+
+    /// Returns the suspect of a target that has just rejected a token, or adds one. If there are too many, the oldest is forgotten.
+    fn suspect(&mut self, now: Timestamp, target: Target) -> &mut Suspect {
         let backoff = self.rejection_backoff();
         let suspects = &mut self.rejections().suspects;
         let at = suspects.iter().position(|suspect| suspect.target == target);
@@ -258,6 +282,7 @@ impl Evidence {
             suspects.push(Suspect::new(target, backoff));
             suspects.len() - 1
         });
+        suspects[at].heard = now.monotonic();
         &mut suspects[at]
     }
 

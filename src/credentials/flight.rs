@@ -107,6 +107,8 @@ pub(super) struct Departure {
     pub(super) epoch: u64,
     /// The target whose rejection started it.
     pub(super) target: Option<Target>,
+    /// True if it is sent during an outage too, as the next probe.
+    pub(super) at_once: bool,
     pub(super) turn: Turn,
     pub(super) landing: Landing,
 }

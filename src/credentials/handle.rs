@@ -110,7 +110,11 @@ impl Credentials {
     ) -> Self {
         let id = member.as_ref().map_or_else(Self::new_id, |member| member.id);
         let info = source.info();
-        let setup = Setup { has_store: store.is_some(), has_fresh_proof: info.fresh_proof };
+        let setup = Setup {
+            has_store: store.is_some(),
+            has_fresh_proof: info.fresh_proof,
+            spends: !info.keeps_refresh_token && !info.sends_no_refresh_token,
+        };
         let RefreshPolicy { timing, runtime, clock } = policy;
         let state = State::new(timing, RandomState::new().hash_one(id), setup);
         Self {
@@ -175,7 +179,8 @@ impl Credentials {
     /// ```
     pub fn status(&self) -> Status {
         let now = self.now();
-        self.lock().status(now)
+        let status = self.lock().status(now);
+        Status { unsaved: !self.is_saved(), ..status }
     }
 
     /// Returns the [name](crate::CredentialsBuilder::name) of the credentials, or the name of their key in a pool. Empty by default.
@@ -222,12 +227,6 @@ impl Credentials {
         self.shared.work.has_ended() && self.is_saved()
     }
 
-    /// Returns whether the store has all changes.
-    #[cfg(feature = "pool")]
-    pub(crate) fn is_saved(&self) -> bool {
-        self.shared.keeper.is_saved()
-    }
-
     /// Returns whether nothing but the caller has the credentials, and nothing is lost with them.
     #[cfg(feature = "pool")]
     pub(crate) fn is_disposable(&self) -> bool {
@@ -246,7 +245,7 @@ impl Credentials {
     }
 
     /// A response accepted the token of this generation.
-    pub(crate) fn accepted(&self, generation: Generation, target: Target) {
+    pub(crate) fn accepted_at(&self, generation: Generation, target: Target) {
         if self.shared.witness.accepted(generation, target) {
             self.decide(|state, now| state.accepted(now, generation, target));
         }
@@ -365,6 +364,11 @@ impl Credentials {
         {
             self.decide(|state, _| state.source_changed());
         }
+    }
+
+    /// Returns whether the store has all changes.
+    pub(crate) fn is_saved(&self) -> bool {
+        self.shared.keeper.is_saved()
     }
 
     // ===== for flights =====

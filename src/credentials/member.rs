@@ -11,7 +11,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::event::Event;
-use super::flight::FlightId;
+use super::flight::{Departure, FlightId};
 use super::outage::{Admitted, Change, Endpoint};
 use crate::clock::{Clock, Timestamp};
 use crate::error::TokenError;
@@ -106,17 +106,22 @@ impl Member {
     /// # Errors
     ///
     /// If the token endpoint fails for other members.
-    pub(super) fn admit_at_once(&self, timeout: Duration) -> Result<Option<Admission>, TokenError> {
+    pub(super) fn admit_at_once(
+        &self,
+        departure: &Departure,
+        timeout: Duration,
+    ) -> Result<Option<Admission>, TokenError> {
         // The refresh that waits for this one may hold the last permit.
         let is_nested = FetchedFor::current().is_some_and(|fetched_for| fetched_for.is_nested());
         if is_nested {
-            return self.admission(None, timeout).map(Some);
+            return self.admission(None, departure, timeout).map(Some);
         }
         match Arc::clone(&self.common.permits).try_acquire_owned() {
-            Ok(permit) => self.admission(Some(permit), timeout).map(Some),
+            Ok(permit) => self.admission(Some(permit), departure, timeout).map(Some),
             Err(_) => {
-                let refuses = |it: &Arc<Endpoint>| it.refuses(self.common.now()).map(|()| None);
-                self.endpoint.as_ref().map_or(Ok(None), refuses)
+                let (now, at_once) = (self.common.now(), departure.at_once);
+                self.endpoint.as_ref().map_or(Ok(()), |it| it.refuses(now, at_once))?;
+                Ok(None)
             }
         }
     }
@@ -128,24 +133,26 @@ impl Member {
     /// If the token endpoint fails for other members.
     pub(super) async fn admit(
         &self,
-        flight: FlightId,
+        departure: &Departure,
         timeout: Duration,
     ) -> Result<Admission, TokenError> {
         let permit = pin!(Arc::clone(&self.common.permits).acquire_owned());
-        let permit = match select(permit, pin!(self.needs(flight))).await {
+        let permit = match select(permit, pin!(self.needs(departure.id))).await {
             // The semaphore is never closed.
             Either::Left((permit, _)) => permit.ok(),
             Either::Right(_) => None,
         };
-        self.admission(permit, timeout)
+        self.admission(permit, departure, timeout)
     }
 
     fn admission(
         &self,
         permit: Option<OwnedSemaphorePermit>,
+        departure: &Departure,
         timeout: Duration,
     ) -> Result<Admission, TokenError> {
-        let admit = |endpoint: &Arc<Endpoint>| endpoint.admit(self.common.now(), self.id, timeout);
+        let (now, at_once) = (self.common.now(), departure.at_once);
+        let admit = |endpoint: &Arc<Endpoint>| endpoint.admit(now, self.id, timeout, at_once);
         Ok(Admission { permit, _admitted: self.endpoint.as_ref().map(admit).transpose()? })
     }
 

@@ -48,5 +48,7 @@ pub(crate) use self::issued::Issued;
 #[cfg(feature = "pool")]
 pub(crate) use self::member::{Common, NamedEvent};
 pub use self::policy::RefreshPolicy;
+#[cfg(feature = "pool")]
+pub(crate) use self::status::Rounded;
 pub use self::status::{Status, TokenStatus};
 pub(crate) use self::wait::{Answer, Waiting, Want};

@@ -79,7 +79,7 @@ impl Endpoint {
         Self { origin, health: Lock::new(health) }
     }
 
-    /// Allows the credentials with this id to send a token request.
+    /// Allows the credentials with this id to send a token request. With `at_once` it need not wait for the end of a pause.
     ///
     /// # Errors
     ///
@@ -89,13 +89,14 @@ impl Endpoint {
         now: Timestamp,
         id: u64,
         timeout: Duration,
+        at_once: bool,
     ) -> Result<Admitted, TokenError> {
         let mut health = self.health.lock();
         if let Some(outage) = &mut health.outage {
             // Otherwise the probe could not send its own request.
             let is_for_probe = |(probe, _): &(u64, _)| FetchedFor::current_includes(*probe);
             if !outage.probe.as_ref().is_some_and(is_for_probe) {
-                if let Some(refused) = outage.refuses(now) {
+                if let Some(refused) = outage.refuses(now, at_once) {
                     drop(health);
                     return Err(refused.into_error(&self.origin));
                 }
@@ -106,8 +107,9 @@ impl Endpoint {
     }
 
     /// Returns the error of [`admit`](Self::admit), and makes no probe.
-    pub(super) fn refuses(&self, now: Timestamp) -> Result<(), TokenError> {
-        let refused = self.health.lock().outage.as_ref().and_then(|outage| outage.refuses(now));
+    pub(super) fn refuses(&self, now: Timestamp, at_once: bool) -> Result<(), TokenError> {
+        let refuses = |outage: &Outage| outage.refuses(now, at_once);
+        let refused = self.health.lock().outage.as_ref().and_then(refuses);
         refused.map_or(Ok(()), |refused| Err(refused.into_error(&self.origin)))
     }
 
@@ -185,10 +187,13 @@ impl Endpoint {
 
 impl Outage {
     /// Returns the refusal of a request, or `None` if it may be sent now.
-    fn refuses(&self, now: Timestamp) -> Option<Refusal> {
+    fn refuses(&self, now: Timestamp, at_once: bool) -> Option<Refusal> {
         let is_probed =
             self.probe.as_ref().is_some_and(|(_, patience)| patience.left(now).is_some());
-        let next = if is_probed { Some(PAUSE.first) } else { self.pause.left(now) };
+        let next = match is_probed {
+            true => Some(PAUSE.first),
+            false => self.pause.left(now).filter(|_| !at_once),
+        };
         next.map(|next| Refusal { error: self.error.clone(), next })
     }
 }
@@ -274,6 +279,20 @@ mod tests {
     }
 
     #[test]
+    fn probe_at_once_ends_the_pause_and_waits_for_no_other() {
+        let endpoint = Arc::new(Endpoint::new("https://auth.test".into()));
+        let error = TokenError::transient("busy").with_retry_after(Duration::from_secs(60));
+        endpoint.report(at(0), 1, &"1".into(), &Err(error));
+        let admit = |id, at_once| endpoint.admit(at(1), id, Duration::from_secs(30), at_once);
+        assert!(admit(2, false).is_err());
+        let probe = admit(2, true).unwrap();
+        // One at a time.
+        assert!(admit(3, true).is_err());
+        drop(probe);
+        assert!(admit(3, true).is_ok());
+    }
+
+    #[test]
     fn error_that_looks_at_its_endpoint_does_not_hang() {
         let (done, is_done) = mpsc::channel();
         drop(thread::spawn(move || {
@@ -285,10 +304,10 @@ mod tests {
             };
             assert!(fail(0, 1).is_none() && fail(0, 2).is_none());
             assert!(matches!(fail(0, 3), Some(Change::Began(_))));
-            assert!(endpoint.refuses(at(0)).is_err());
-            assert!(endpoint.admit(at(0), 4, timeout).is_err());
+            assert!(endpoint.refuses(at(0), false).is_err());
+            assert!(endpoint.admit(at(0), 4, timeout, false).is_err());
             // The probe fails, and then the next one succeeds.
-            let probe = endpoint.admit(at(10), 4, timeout).unwrap();
+            let probe = endpoint.admit(at(10), 4, timeout, false).unwrap();
             assert!(fail(10, 4).is_none());
             drop(probe);
             let success = TokenSet::bearer("t");

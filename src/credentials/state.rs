@@ -285,6 +285,31 @@ impl State {
         }
     }
 
+    /// Returns the time until requests have the source asked, if no server rejects the token before that. `None` if not before the
+    /// credentials change.
+    fn source_asked_in(&self, now: Timestamp) -> Option<Duration> {
+        if self.flight.as_ref().is_some_and(|flight| flight.asks) {
+            return Some(Duration::ZERO);
+        }
+        let usable = self.usable(now);
+        let Some(failure) = &self.failure else {
+            return usable.map_or(Some(Duration::ZERO), |current| current.stale.left(now));
+        };
+        let if_needed = failure.asked_in(now, failure.until_if_needed);
+        let Some(current) = usable else { return if_needed };
+        let behind = match self.holds_back(now) {
+            true => self.held_back_until(&current).left(now),
+            false => failure
+                .asked_in(now, failure.until)
+                .zip(current.stale.left(now))
+                .map(|(behind, stale)| max(behind, stale)),
+        };
+        let end = self.end_of(&current).left(now);
+        let once_ended = end.zip(if_needed).map(|(end, needed)| max(end, needed));
+        behind.into_iter().chain(once_ended).min()
+    }
+
+    /// Returns the status. The ledger knows what is unsaved.
     pub(super) fn status(&self, now: Timestamp) -> Status {
         let current = self.current.as_ref();
         let is_replaced =
@@ -293,7 +318,7 @@ impl State {
             token: match current {
                 None => TokenStatus::Missing,
                 Some(current) if self.end_of(current).has_come(now) => TokenStatus::Expired,
-                Some(current) if is_replaced || self.evidence.is_doubted(current.generation) => {
+                Some(current) if is_replaced || self.evidence.is_rejected(current.generation) => {
                     TokenStatus::Rejected
                 }
                 Some(current) if current.is_stale(now) => TokenStatus::Stale,
@@ -304,6 +329,8 @@ impl State {
             refresh_token_expires_at: current
                 .and_then(|current| current.tokens.refresh_token_expires_at()),
             refreshing: self.flight.is_some(),
+            next_refresh: self.source_asked_in(now),
+            unsaved: false,
             error: self.failure.as_ref().map(|failure| failure.error.clone()),
             backoff: self.asked_again_in(now).filter(|left| !left.is_zero()),
             rejection_backoff: self.usable(now).and_then(|_| self.evidence.longest_left(now)),

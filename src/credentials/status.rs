@@ -27,6 +27,17 @@ use crate::error::TokenError;
 /// # }
 /// ```
 ///
+/// # Display
+///
+/// One line for an operator. Later versions may change it:
+///
+/// ```text
+/// fresh, generation 3, usable for 59m, refresh due in 54m
+/// stale, generation 3, usable for 40s, refresh due in 3s, last failure: no token for now: 503
+/// rejected, generation 4, usable for 59m, refresh due in 54m, rejections start no refresh for 9s
+/// missing, no refresh before the credentials change, unsaved, last failure: token denied: expired: invalid_grant
+/// ```
+///
 /// # JSON
 ///
 /// With the feature `serde` the status is [`Serialize`]. All times are numbers of seconds, and
@@ -40,6 +51,8 @@ use crate::error::TokenError;
 ///   "usable_for": 3540.5,
 ///   "refresh_token_expires_at": 1800000000,
 ///   "refreshing": false,
+///   "next_refresh": 0.75,
+///   "unsaved": false,
 ///   "error": { "kind": "denied", "message": "token denied: expired: invalid_grant", "code": "invalid_grant" },
 ///   "backoff": 0.75,
 ///   "rejection_backoff": null
@@ -67,6 +80,14 @@ pub struct Status {
     pub refresh_token_expires_at: Option<SystemTime>,
     /// True if a refresh, a look at the store or a save is in flight, or a log-in or log-out is being recorded.
     pub refreshing: bool,
+    /// Time until a request has the source asked: until the token is stale or expired, and the backoff after a failure is over. Zero
+    /// if the next request does, or the source is being asked. `None` if no request does before the credentials change.
+    ///
+    /// A request whose token is rejected may have the source asked earlier. An idle program refreshes nothing.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
+    pub next_refresh: Option<Duration>,
+    /// True if a token set, a log-in or a log-out is not saved in the store yet. It is lost if the program ends before that.
+    pub unsaved: bool,
     /// The last failure, unless a refresh or a log-in has succeeded since.
     pub error: Option<TokenError>,
     /// Time until the next refresh may start after that failure, or `None` if it may start now, or not before the
@@ -80,6 +101,51 @@ pub struct Status {
     /// there. See [`RefreshPolicy::rejection_backoff`](crate::RefreshPolicy::rejection_backoff).
     #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
     pub rejection_backoff: Option<Duration>,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.token)?;
+        if let Some(generation) = self.generation {
+            write!(f, ", generation {generation}")?;
+        }
+        if let Some(usable_for) = self.usable_for.filter(|left| !left.is_zero()) {
+            write!(f, ", usable for {}", Rounded(usable_for))?;
+        }
+        match self.next_refresh {
+            _ if self.refreshing => write!(f, ", refreshing")?,
+            Some(Duration::ZERO) => write!(f, ", refresh due")?,
+            Some(next) => write!(f, ", refresh due in {}", Rounded(next))?,
+            None if self.error.is_some() => {
+                write!(f, ", no refresh before the credentials change")?;
+            }
+            None => {}
+        }
+        if let Some(left) = self.rejection_backoff {
+            write!(f, ", rejections start no refresh for {}", Rounded(left))?;
+        }
+        if self.unsaved {
+            write!(f, ", unsaved")?;
+        }
+        match &self.error {
+            Some(error) => write!(f, ", last failure: {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A duration in the largest unit of which there are at least two, rounded down.
+pub(crate) struct Rounded(pub(crate) Duration);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+        match units.into_iter().find(|(unit, _)| seconds >= 2 * unit) {
+            Some((unit, name)) => write!(f, "{}{name}", seconds / unit),
+            None => write!(f, "{}ms", self.0.as_millis()),
+        }
+    }
 }
 
 /// The state of an access token.
@@ -103,7 +169,9 @@ pub enum TokenStatus {
     Fresh,
     /// The token is used, and refreshed in the background.
     Stale,
-    /// A resource server rejected the token, and no response has accepted it since.
+    /// A resource server rejected the token, and no response has accepted it since, or the token is being replaced.
+    ///
+    /// It is about the current token: one that has replaced a rejected token is fresh until it is rejected too.
     Rejected,
     /// The token is not used any more.
     Expired,
@@ -121,8 +189,93 @@ impl fmt::Display for TokenStatus {
     }
 }
 
-#[cfg(all(test, feature = "serde"))]
+#[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn line_of_a_status_has_what_an_operator_needs() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let fresh = Status {
+            token: TokenStatus::Fresh,
+            generation: Some(3),
+            usable_for: seconds(3599),
+            refresh_token_expires_at: None,
+            refreshing: false,
+            next_refresh: seconds(3299),
+            unsaved: false,
+            error: None,
+            backoff: None,
+            rejection_backoff: None,
+        };
+        let error = || Some(TokenError::transient("503"));
+        let stale = Status {
+            token: TokenStatus::Stale,
+            usable_for: seconds(40),
+            next_refresh: seconds(3),
+            backoff: seconds(3),
+            error: error(),
+            ..fresh.clone()
+        };
+        let rejected = Status {
+            token: TokenStatus::Rejected,
+            generation: Some(4),
+            rejection_backoff: seconds(9),
+            ..fresh.clone()
+        };
+        let missing = Status {
+            token: TokenStatus::Missing,
+            generation: None,
+            usable_for: None,
+            next_refresh: None,
+            unsaved: true,
+            error: Some(TokenError::denied("expired").with_code("invalid_grant")),
+            ..fresh.clone()
+        };
+        let due = Status { next_refresh: Some(Duration::ZERO), ..fresh.clone() };
+        let refreshing = Status { refreshing: true, ..due.clone() };
+        let endless = Status { usable_for: None, next_refresh: None, ..fresh.clone() };
+        for (status, expected) in [
+            (fresh, "fresh, generation 3, usable for 59m, refresh due in 54m"),
+            (
+                stale,
+                "stale, generation 3, usable for 40s, refresh due in 3s, last failure: no token for now: 503",
+            ),
+            (
+                rejected,
+                "rejected, generation 4, usable for 59m, refresh due in 54m, rejections start no refresh for 9s",
+            ),
+            (
+                missing,
+                "missing, no refresh before the credentials change, unsaved, last failure: token denied: expired: invalid_grant",
+            ),
+            (due, "fresh, generation 3, usable for 59m, refresh due"),
+            (refreshing, "fresh, generation 3, usable for 59m, refreshing"),
+            (endless, "fresh, generation 3"),
+        ] {
+            assert_eq!(status.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn rounded_duration_has_one_unit_and_two_of_it() {
+        for (milliseconds, expected) in [
+            (0, "0ms"),
+            (1_999, "1999ms"),
+            (2_000, "2s"),
+            (119_999, "119s"),
+            (120_000, "2m"),
+            (7_199_999, "119m"),
+            (7_200_000, "2h"),
+            (172_800_000, "2d"),
+        ] {
+            assert_eq!(Rounded(Duration::from_millis(milliseconds)).to_string(), expected);
+        }
+    }
+}
+
+#[cfg(all(test, feature = "serde"))]
+mod json_tests {
     use serde_json::json;
 
     use super::*;
@@ -137,6 +290,8 @@ mod tests {
                 SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
             ),
             refreshing: false,
+            next_refresh: Some(Duration::from_millis(750)),
+            unsaved: false,
             error: Some(TokenError::denied("expired").with_code("invalid_grant")),
             backoff: Some(Duration::from_millis(750)),
             rejection_backoff: None,
@@ -147,6 +302,8 @@ mod tests {
             "usable_for": 3540.5,
             "refresh_token_expires_at": 1_800_000_000,
             "refreshing": false,
+            "next_refresh": 0.75,
+            "unsaved": false,
             "error": {
                 "kind": "denied",
                 "message": "token denied: expired: invalid_grant",

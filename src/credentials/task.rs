@@ -271,7 +271,7 @@ impl Flying {
         member: &Member,
     ) -> Option<Result<Admission, TokenError>> {
         let timeout = credentials.timeout();
-        match member.admit_at_once(timeout) {
+        match member.admit_at_once(&self.departure, timeout) {
             Ok(Some(admission)) => return Some(Ok(admission)),
             // A token that is in the store needs no refresh.
             refused => {
@@ -283,7 +283,7 @@ impl Flying {
                 }
             }
         }
-        let mut admission = pin!(member.admit(self.departure.id, timeout));
+        let mut admission = pin!(member.admit(&self.departure, timeout));
         loop {
             let admission = tokio::time::timeout(timeout, &mut admission).await;
             // It has not begun, and is not lost. A runtime that is not polled does not get here.

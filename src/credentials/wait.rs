@@ -83,6 +83,129 @@ impl Credentials {
         self.wait_for(Want::NewerThan(generation)).await
     }
 
+    /// Obtains a newer token set at once, also after a failure whose cause was removed.
+    ///
+    /// Unlike [`refresh`](Self::refresh), it does not return a remembered error during the backoff, or after the source was
+    /// [denied](TokenError::is_denied) or [misconfigured](TokenError::is_misconfigured). Use it for a button or a signal of an operator,
+    /// and not for requests, which would defeat the backoff.
+    ///
+    /// It keeps the other promises of the credentials:
+    ///
+    /// - It joins a refresh that is in flight.
+    /// - A refresh token that the server has refused is not sent again. The source is asked without one, so that a
+    ///   [second source](crate::TokenSource::or_else) logs in again. Without a second source, use [`log_in`](Self::log_in).
+    /// - After an [ambiguous](TokenError::is_ambiguous) failure, the refresh token is not sent again while the access token works: the
+    ///   server may have spent it, and a second use may end the session. The ambiguous error is returned. Sources that spend no refresh
+    ///   token are asked.
+    /// - In a pool it counts as one of the refreshes in flight. During an outage of the token endpoint it is the next attempt, unless
+    ///   another one is in flight.
+    ///
+    /// # Errors
+    ///
+    /// As [`tokens`](Self::tokens).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`tokens`](Self::tokens).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::Credentials;
+    ///
+    /// /// The operator has corrected the configuration.
+    /// async fn reload(credentials: &Credentials) -> String {
+    ///     match credentials.refresh_now().await {
+    ///         Ok(_) => credentials.status().to_string(),
+    ///         Err(error) => error.to_string(),
+    ///     }
+    /// }
+    /// ```
+    #[doc(alias("retry", "force"))]
+    pub async fn refresh_now(&self) -> Result<TokenSet, TokenError> {
+        let generation = self.lock().generation;
+        self.wait_for(Want::AtOnce(generation)).await
+    }
+
+    /// Obtains a newer token set, because a server has rejected these tokens.
+    ///
+    /// Use it for clients that are not tower services, such as those of Kafka, PostgreSQL or a WebSocket. (A
+    /// [`RefreshLayer`](crate::RefreshLayer) does this by itself.) Concurrent reports about one token set lead to one refresh. A report
+    /// about an older token set returns the current one.
+    ///
+    /// If the new tokens are rejected too, the [rejection backoff](crate::RefreshPolicy::rejection_backoff) applies, and all callers of
+    /// this method share it. It ends with [`accepted`](Self::accepted). If no rejection is reported for the longest backoff, five minutes by
+    /// default, the tokens count as accepted, so that `accepted` need not be called.
+    ///
+    /// # Errors
+    ///
+    /// As [`tokens`](Self::tokens). During the rejection backoff, a [transient](TokenError::is_transient) error.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`tokens`](Self::tokens).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Credentials, TokenError};
+    /// # struct Connection;
+    /// # enum ConnectError { Unauthorized, Other }
+    /// # async fn connect(_: &str) -> Result<Connection, ConnectError> { Ok(Connection) }
+    ///
+    /// async fn connection(credentials: &Credentials) -> Result<Connection, TokenError> {
+    ///     let mut tokens = credentials.tokens().await?;
+    ///     loop {
+    ///         match connect(tokens.access_token().expose_secret()).await {
+    ///             Ok(connection) => {
+    ///                 credentials.accepted(&tokens);
+    ///                 return Ok(connection);
+    ///             }
+    ///             // Returns an error if the server rejects the new tokens too.
+    ///             Err(ConnectError::Unauthorized) => tokens = credentials.rejected(&tokens).await?,
+    ///             Err(ConnectError::Other) => return Err(TokenError::transient("no connection")),
+    ///         }
+    ///     }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), TokenError> {
+    /// # let credentials = Credentials::new(tower_refresh::StaticToken::new("sesame".parse()?));
+    /// # connection(&credentials).await.map(drop)
+    /// # }
+    /// ```
+    #[doc(alias("invalidate", "unauthorized"))]
+    pub async fn rejected(&self, tokens: &TokenSet) -> Result<TokenSet, TokenError> {
+        let reported = self.lock().generation_of(tokens);
+        self.wait_for(reported.map_or(Want::Token, Want::NewerThanReported)).await
+    }
+
+    /// Reports that a server has accepted these tokens, for clients that report [rejections](Self::rejected).
+    ///
+    /// It ends the rejection backoff and the status [`Rejected`](crate::TokenStatus::Rejected). A report about an older token set
+    /// changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::{Credentials, StaticToken, TokenStatus};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower_refresh::TokenError> {
+    /// let credentials = Credentials::new(StaticToken::new("sesame".parse()?));
+    /// let tokens = credentials.tokens().await?;
+    /// assert!(credentials.rejected(&tokens).await.is_err());
+    /// assert_eq!(credentials.status().token, TokenStatus::Rejected);
+    /// // The clock of the server was wrong.
+    /// credentials.accepted(&tokens);
+    /// assert_eq!(credentials.status().token, TokenStatus::Fresh);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn accepted(&self, tokens: &TokenSet) {
+        let Some(generation) = self.lock().generation_of(tokens) else { return };
+        self.accepted_at(generation, Target::APPLICATION);
+    }
+
     async fn wait_for(&self, want: Want) -> Result<TokenSet, TokenError> {
         self.issued(want).await.map(|issued| issued.tokens.clone())
     }
@@ -119,7 +242,10 @@ impl Credentials {
 
     /// Answers a request for a token, and starts a flight if one is needed.
     pub(crate) fn ask(&self, mut want: Want) -> Answer {
-        self.notice_change(matches!(want, Want::NewerThanRejected { .. }));
+        self.notice_change(matches!(
+            want,
+            Want::NewerThanRejected { .. } | Want::NewerThanReported(_)
+        ));
         let runtime = self.runtime().and_then(|runtime| self.refuse_recursion().map(|()| runtime));
         let decision = self.decide(|state, now| {
             if let Want::TokenOf(session @ None) = &mut want {
@@ -132,7 +258,11 @@ impl Credentials {
                 Want::NewerThanRejected { generation, target, .. } => {
                     state.rejected(now, *generation, *target)
                 }
+                Want::NewerThanReported(generation) => {
+                    state.rejected(now, *generation, Target::APPLICATION)
+                }
                 Want::NewerThan(generation) => state.forced(now, *generation),
+                Want::AtOnce(generation) => state.forced_at_once(now, *generation),
             };
             match (&runtime, decision) {
                 // The token is used while it lasts.
@@ -201,8 +331,12 @@ pub(crate) enum Want {
     TokenOf(Option<Session>),
     /// A newer token than this one, which a resource server rejected.
     NewerThanRejected { generation: Generation, target: Target, challenge: Option<Challenge> },
+    /// A newer token than this one, which a server of the application rejected.
+    NewerThanReported(Generation),
     /// A newer token than this one, because the application asks for it.
     NewerThan(Generation),
+    /// The same, also after a failure.
+    AtOnce(Generation),
 }
 
 impl Want {
@@ -211,7 +345,11 @@ impl Want {
         match self {
             Self::TokenOf(Some(session)) => state.session > *session,
             Self::NewerThanRejected { generation, .. } => state.is_of_earlier_session(*generation),
-            Self::Token | Self::TokenOf(None) | Self::NewerThan(_) => false,
+            Self::TokenOf(None) => false,
+            // The application's own calls belong to no session.
+            Self::Token | Self::NewerThanReported(_) | Self::NewerThan(_) | Self::AtOnce(_) => {
+                false
+            }
         }
     }
 }

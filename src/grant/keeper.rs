@@ -146,7 +146,6 @@ impl Keeper {
     }
 
     /// Returns whether there is nothing to save.
-    #[cfg(feature = "pool")]
     pub(crate) fn is_saved(&self) -> bool {
         let is_saved = |ledger: &mut Ledger| ledger.unsaved.is_none() && ledger.not_made.is_none();
         self.store.is_none() || self.with(is_saved)

@@ -192,7 +192,7 @@ impl SecurityToken {
         let Some(generation) = token.generation else { return };
         match (is_accepted, is_other) {
             (true, true) => credentials.retry_accepted(generation, by),
-            (true, false) => credentials.accepted(generation, by),
+            (true, false) => credentials.accepted_at(generation, by),
             (false, true) => credentials.retry_rejected(generation, by),
             (false, false) => {}
         }

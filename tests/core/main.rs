@@ -36,11 +36,17 @@ mod origins;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing", feature = "tonic"))]
 mod recursion;
 #[cfg(feature = "testing")]
+mod refresh_now;
+#[cfg(feature = "testing")]
 mod rejection;
 #[cfg(feature = "testing")]
 mod rejection_backoff;
+#[cfg(feature = "testing")]
+mod reports;
 #[cfg(all(feature = "oauth2", feature = "testing", feature = "tracing"))]
 mod secrets;
+#[cfg(feature = "testing")]
+mod status;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod stopped;
 #[cfg(feature = "testing")]

@@ -27,6 +27,8 @@ mod on_behalf;
 #[cfg(feature = "full")]
 mod outages;
 #[cfg(feature = "full")]
+mod repair;
+#[cfg(feature = "full")]
 mod users;
 
 /// Shows in the list of tests that some were skipped.

@@ -393,6 +393,7 @@ async fn unsaved_tokens_are_used_and_saved_by_the_next_requests() {
     }
     let token = access(&worker.refresh().await.unwrap()).to_owned();
     assert!(world.server.is_live(&token));
+    assert!(worker.status().unsaved);
     assert_eq!(count(&worker.events(), |event| matches!(event, Event::Unsaved { .. })), 1);
     assert!(world.has_open_intent().await);
     sleep(Duration::from_secs(6)).await;

@@ -15,6 +15,8 @@ pub(super) struct Suspect {
     backoff: Backoff,
     /// The newest generation that it is known to have rejected.
     pub(super) rejected: Generation,
+    /// When it last rejected a token, on the monotonic clock.
+    pub(super) heard: Duration,
     /// The number of refreshes in a row that did not help here, or were not made for that reason.
     failures: u32,
     hold: Option<Hold>,
@@ -38,6 +40,7 @@ impl Suspect {
             target,
             backoff,
             rejected: Generation(0),
+            heard: Duration::ZERO,
             failures: 0,
             hold: None,
             is_charged: false,

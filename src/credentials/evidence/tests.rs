@@ -209,9 +209,24 @@ fn a_retry_that_was_rejected_backs_off_once() {
         assert_eq!(story.evidence.retry_rejected(now, one, generation), expected);
     }
     story.evidence.ask(story.generation);
-    assert!(story.evidence.is_doubted(story.generation));
+    assert!(story.evidence.is_rejected(story.generation));
     story.accepted(at(1, 2));
-    assert!(!story.evidence.is_doubted(story.generation));
+    assert!(!story.evidence.is_rejected(story.generation));
+}
+
+#[test]
+fn an_application_that_is_silent_has_accepted_the_token() {
+    for (target, silence, is_refreshed) in [
+        (Target::APPLICATION, 300, true),
+        (Target::APPLICATION, 299, false),
+        // A request reports its acceptance.
+        (at(1, 1), 300, false),
+    ] {
+        let mut story = Story::new();
+        assert!(story.rejected(target));
+        story.pass(silence);
+        assert_eq!(story.rejected(target), is_refreshed, "{silence}");
+    }
 }
 
 #[test]

@@ -53,6 +53,7 @@ impl State {
             parent: self.generation,
             epoch: self.epoch,
             target: None,
+            at_once: false,
             turn: self.turn(),
             landing,
         }

@@ -13,6 +13,7 @@ use crate::credentials::generation::Generation;
 use crate::error::TokenError;
 use crate::source::Cause;
 use crate::target::Target;
+use crate::token::TokenSet;
 
 impl State {
     /// A request asks for a token.
@@ -65,7 +66,12 @@ impl State {
         }
         // Once the token has expired there is nothing left to judge.
         let is_usable = self.usable(now).is_some();
-        let ignored = if is_usable { self.ignores_rejection(now, target) } else { None };
+        let ignored = if is_usable {
+            self.ignores_rejection(now, target)
+        } else {
+            self.with_evidence(|evidence| evidence.note_rejection(generation));
+            None
+        };
         if let Some(flight) = &mut self.flight {
             if flight.kind == FlightKind::Refreshing && ignored.is_none() {
                 flight.kind = FlightKind::Replacing;
@@ -109,6 +115,25 @@ impl State {
         self.need(now, Cause::Forced)
     }
 
+    /// The application asks for a token that is newer than this generation, and has removed the cause of the last failure.
+    pub(in crate::credentials) fn forced_at_once(
+        &mut self,
+        now: Timestamp,
+        generation: Generation,
+    ) -> Decision {
+        self.give_up_on_lost(now);
+        // To know the cause of an unknown outcome is not to know the outcome.
+        let is_risky = self.setup.spends && self.holds_back(now);
+        if generation < self.generation || self.flight.is_some() || is_risky {
+            return self.forced(now, generation);
+        }
+        self.tell(Event::RefreshStarted { cause: Cause::Forced });
+        let mut departure =
+            self.depart(now, FlightKind::Refreshing, Errand::Refresh, Cause::Forced);
+        departure.at_once = true;
+        Decision::Wait(departure.landing.clone(), Some(departure))
+    }
+
     /// Sends nothing. Other processes may have stored a token meanwhile.
     fn look_or_refuse(&mut self, now: Timestamp, cause: Cause, error: TokenError) -> Decision {
         if !self.setup.has_store || !self.look_again.has_come(now) {
@@ -150,6 +175,13 @@ impl State {
     }
 
     // ===== verdicts =====
+
+    /// Returns the generation of these tokens if they are the current ones.
+    pub(in crate::credentials) fn generation_of(&self, tokens: &TokenSet) -> Option<Generation> {
+        let current = self.current.as_ref()?;
+        let is_current = current.tokens.access_token().is_same(tokens.access_token());
+        is_current.then_some(current.generation)
+    }
 
     /// Returns for how long the rejections by a target start no refresh, or `None` if this one does.
     fn ignores_rejection(&mut self, now: Timestamp, target: Target) -> Option<Duration> {

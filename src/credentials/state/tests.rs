@@ -19,7 +19,7 @@ enum Step {
     Rejected { age: u64, target: u32 },
     Accepted { age: u64, target: u32 },
     Retried { age: u64, target: u32, is_accepted: bool },
-    Forced { age: u64 },
+    Forced { age: u64, at_once: bool },
     Land { which: usize, result: Ending },
     Replace { lifetime: Option<u64> },
     Forget,
@@ -59,7 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..2_u64, 0..3_u32).prop_map(|(age, target)| Step::Accepted { age, target }),
         2 => (0..2_u64, 0..3_u32, any::<bool>())
             .prop_map(|(age, target, is_accepted)| Step::Retried { age, target, is_accepted }),
-        1 => (0..2_u64).prop_map(|age| Step::Forced { age }),
+        1 => (0..2_u64, any::<bool>()).prop_map(|(age, at_once)| Step::Forced { age, at_once }),
         6 => (0..4_usize, landing).prop_map(|(which, result)| Step::Land { which, result }),
         1 => lifetime().prop_map(|lifetime| Step::Replace { lifetime }),
         1 => Just(Step::Forget),
@@ -87,6 +87,8 @@ struct Model {
     /// The result of each flight for its waiters.
     landings: Vec<(FlightId, super::Landing)>,
     newest: Generation,
+    /// The generation whose last verdict is a rejection.
+    rejected: Option<Generation>,
     newest_session: Session,
 }
 
@@ -97,7 +99,11 @@ impl Model {
 
     fn with_policy(policy: &RefreshPolicy, seed: u64) -> Self {
         // Half of the cases have a store.
-        let setup = Setup { has_store: seed.is_multiple_of(2), has_fresh_proof: false };
+        let setup = Setup {
+            has_store: seed.is_multiple_of(2),
+            has_fresh_proof: false,
+            spends: !seed.is_multiple_of(5),
+        };
         let state = State::new(Arc::clone(&policy.timing), seed, setup);
         Self {
             witness: state.witness(),
@@ -114,6 +120,7 @@ impl Model {
             occupied: Vec::new(),
             landings: Vec::new(),
             newest: Generation(0),
+            rejected: None,
             newest_session: Session::default(),
         }
     }
@@ -242,24 +249,44 @@ impl Model {
                 let generation = Generation(self.newest.0.saturating_sub(age));
                 let decision = self.state.rejected(now, generation, of(target));
                 self.decided(decision, Some(generation));
+                self.judged(generation, false);
             }
             Step::Accepted { age, target } => {
                 let generation = Generation(self.newest.0.saturating_sub(age));
                 if self.witness.accepted(generation, of(target)) {
                     self.state.accepted(now, generation, of(target));
                 }
+                self.judged(generation, true);
             }
             Step::Retried { age, target, is_accepted } => {
                 let generation = Generation(self.newest.0.saturating_sub(age));
                 if is_accepted {
+                    self.witness.accepted(generation, of(target));
                     self.state.retry_accepted(now, of(target));
                 } else {
                     self.state.retry_rejected(now, generation, of(target));
                 }
+                self.judged(generation, is_accepted);
             }
-            Step::Forced { age } => {
+            Step::Forced { age, at_once: false } => {
                 let generation = Generation(self.newest.0.saturating_sub(age));
                 let decision = self.state.forced(now, generation);
+                self.decided(decision, Some(generation));
+            }
+            Step::Forced { age, at_once: true } => {
+                let generation = Generation(self.newest.0.saturating_sub(age));
+                let decision = self.state.forced_at_once(now, generation);
+                if let Decision::Refuse(error) = &decision {
+                    let is_risky = error.is_ambiguous() && self.state.setup.spends;
+                    let is_older = generation < self.newest;
+                    assert!(is_risky || is_older, "a remembered error: {error}");
+                }
+                if let Decision::Wait(_, Some(departure)) = &decision
+                    && departure.at_once
+                {
+                    let is_open = self.state.is_ambiguous() && self.state.setup.spends;
+                    assert!(!is_open || departure.wish.may_risk, "sent again blindly");
+                }
                 self.decided(decision, Some(generation));
             }
             Step::Land { which, result } if which < self.flying.len() => {
@@ -354,6 +381,13 @@ impl Model {
         self.holds();
     }
 
+    /// Notes the verdict of a response on the token of this generation.
+    fn judged(&mut self, generation: Generation, is_accepted: bool) {
+        if generation == self.newest {
+            self.rejected = Some(generation).filter(|_| !is_accepted);
+        }
+    }
+
     fn adopted(&mut self, adoption: Adoption) {
         self.occupied.push((adoption.id, self.monotonic));
         self.adopting.push(adoption);
@@ -382,6 +416,9 @@ impl Model {
         assert!(status.rejection_backoff.is_none() || self.state.usable(now).is_some());
         let is_usable = !matches!(status.token, TokenStatus::Missing | TokenStatus::Expired);
         assert_eq!(is_usable, self.state.usable(now).is_some(), "{status:?}");
+        if is_usable && self.rejected == Some(self.newest) {
+            assert_eq!(status.token, TokenStatus::Rejected);
+        }
         // Each flight that requests wait for has a task that ends it.
         if let Some(id) = self.flight_id() {
             let flying = self.flying.iter().any(|(departure, _)| departure.id == id);
@@ -413,6 +450,31 @@ proptest! {
         }
         model.log_in(Some(Model::tokens(Some(3_600_000))));
         prop_assert!(matches!(model.token(), Decision::Use(_, None)));
+    }
+
+    #[test]
+    fn source_is_asked_when_the_status_says(
+        seed: u64,
+        steps in proptest::collection::vec(step(), 1..60),
+        is_early: bool,
+    ) {
+        let mut model = Model::new(seed);
+        for step in steps {
+            model.apply(step);
+        }
+        // A flight may change it.
+        model.state.end_flight(None);
+        let next = model.state.status(model.now()).next_refresh;
+        let tick = Duration::from_micros(1);
+        model.pass(match next {
+            None => 2 * LIFETIME_MAX,
+            Some(next) if is_early => next.saturating_sub(tick),
+            Some(next) => next,
+        });
+        model.token();
+        let is_asked = model.state.flight.as_ref().is_some_and(|flight| flight.asks);
+        let is_due = next.is_some_and(|next| !is_early || next.is_zero());
+        prop_assert_eq!(is_asked, is_due, "{:?}", next);
     }
 
     #[test]
@@ -582,6 +644,63 @@ fn after_an_unknown_outcome_the_leeway_does_not_count() {
     }
 }
 
+#[test]
+fn failure_of_a_forced_refresh_delays_no_refresh_of_a_stale_token() {
+    let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+    let next = |model: &Model| model.state.status(model.now()).next_refresh.unwrap();
+    assert_eq!(next(&model), STALE);
+    let forced = model.state.forced(model.now(), model.state.generation);
+    let Decision::Wait(_, Some(departure)) = forced else { panic!("{forced:?}") };
+    assert_eq!(next(&model), Duration::ZERO);
+    model.land(&departure, Err(TokenError::transient("down")));
+    assert_eq!(next(&model), STALE);
+    model.pass(STALE);
+    assert_eq!(next(&model), Duration::ZERO);
+    let Decision::Use(_, Some(departure)) = model.token() else { panic!("not stale") };
+    model.land(&departure, Err(TokenError::transient("down")));
+    let backoff = model.state.status(model.now()).backoff;
+    assert_eq!(Some(next(&model)), backoff);
+}
+
+#[test]
+fn refresh_at_once_asks_whatever_failed_before() {
+    for error in
+        [TokenError::transient("x"), TokenError::denied("x"), TokenError::misconfigured("x")]
+    {
+        for has_store in [false, true] {
+            let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+            model.state.setup.has_store = has_store;
+            let departure = model.reject();
+            model.land(&departure, Err(error.clone()));
+            let at_once = model.state.forced_at_once(model.now(), model.state.generation);
+            let Decision::Wait(_, Some(departure)) = at_once else { panic!("{at_once:?}") };
+            assert!(departure.at_once && departure.errand == Errand::Refresh);
+            // Those who ask meanwhile wait for it.
+            let joined = model.state.forced_at_once(model.now(), model.state.generation);
+            assert!(matches!(joined, Decision::Wait(_, None)));
+        }
+    }
+}
+
+#[test]
+fn refresh_at_once_sends_no_refresh_token_of_unknown_outcome() {
+    for spends in [true, false] {
+        let mut model = Model::logged_in(of_an_hour(), TIMEOUT);
+        model.state.setup.spends = spends;
+        model.pass(STALE);
+        let Decision::Use(issued, Some(departure)) = model.token() else { panic!("not stale") };
+        model.land(&departure, Err(TokenError::ambiguous("cut")));
+        let at_once = model.state.forced_at_once(model.now(), issued.generation);
+        let is_asked = matches!(at_once, Decision::Wait(_, Some(_)));
+        assert_eq!(is_asked, !spends);
+        model.state.end_flight(None);
+        // The token works no more, and there is nothing to lose.
+        model.pass(issued.expired.left(model.now()).unwrap());
+        let at_once = model.state.forced_at_once(model.now(), issued.generation);
+        assert!(matches!(at_once, Decision::Wait(_, Some(it)) if it.wish.may_risk));
+    }
+}
+
 /// S15
 #[test]
 fn refresh_that_was_given_up_on_is_used_until_the_later_one_lands() {
@@ -654,7 +773,10 @@ fn target_that_rejects_every_token_makes_no_request_wait() {
     };
     reject(&mut model, 1);
     assert!(matches!(model.token(), Decision::Use(_, None)));
-    assert!(model.state.status(model.now()).token != TokenStatus::Rejected);
+    // Until the next acceptance, which does not depend on the target that rejects every token.
+    assert_eq!(model.state.status(model.now()).token, TokenStatus::Rejected);
+    model.witness.accepted(issued.generation, of(2));
+    assert_eq!(model.state.status(model.now()).token, TokenStatus::Stale);
     reject(&mut model, 2);
     assert!(matches!(model.token(), Decision::Wait(_, None)));
 }
