@@ -81,7 +81,7 @@ fn client(layer: RefreshLayer) -> ApiClient {
 
 async fn note(State(gateway): State<Gateway>, Path(id): Path<u64>) -> Result<Response, Failure> {
     let request = Request::get(format!("{}/notes/{id}", gateway.api)).body(Body::empty())?;
-    pass_back(gateway.client.oneshot(request).await?)
+    pass_back(gateway.client.oneshot(request).await)
 }
 
 /// Streams the body to the API. The part that was sent is kept until the response arrives, so that the request can be retried.
@@ -98,15 +98,18 @@ async fn upload(
     if let Some(content_type) = headers.get(header::CONTENT_TYPE) {
         request.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
     }
-    pass_back(gateway.client.oneshot(request).await?)
+    pass_back(gateway.client.oneshot(request).await)
 }
 
 /// Converts the API's response to the caller's. Headers that are not meant for the caller are dropped.
-fn pass_back(response: Response) -> Result<Response, Failure> {
+fn pass_back(result: Result<Response, BoxError>) -> Result<Response, Failure> {
+    // The request was not sent, or the gateway's token was rejected and there is no newer one.
+    if let Some(reason) = TokenError::of(&result) {
+        return Err(reason.clone().into());
+    }
+    let response = result?;
     if response.status() == StatusCode::UNAUTHORIZED {
-        // The gateway's token was rejected. If there is no newer one, the extensions hold the reason.
-        let why = response.extensions().get::<TokenError>().cloned();
-        return Err(why.map_or_else(|| Failure("the API rejects the token".into()), Failure::from));
+        return Err(Failure("the API rejects the token".into()));
     }
     let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
     let content_type = content_type.map(|value| [(header::CONTENT_TYPE, value)]);

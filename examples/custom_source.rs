@@ -123,12 +123,10 @@ async fn main() -> Result<(), BoxError> {
 
     // The caller of a request gets the error of the source. The request was not sent.
     metadata.withdraw();
-    let error =
-        client.oneshot(get()?).await.err().ok_or("broken: a request was sent without a token")?;
-    let error =
-        error.downcast_ref::<TokenError>().ok_or("broken: the error is not that of the source")?;
-    println!("metadata server: {error}; log in again: {}", error.is_denied());
-    if metadata.log_outs() != 1 || !error.is_denied() {
+    let result = client.oneshot(get()?).await;
+    let error = TokenError::of(&result).ok_or("broken: a request was sent without a token")?;
+    println!("metadata server: {error}; log in again: {}", error.must_log_in());
+    if metadata.log_outs() != 1 || !error.must_log_in() {
         return Err("broken: the log-out or the error was lost".into());
     }
 

@@ -80,6 +80,10 @@
 //! | Keep tokens across restarts; share them among processes and machines | [`store`](store/index.html) (features `file-store`, `redis`, `postgres`, …) |
 //! | Log in again once the refresh token is denied | [`TokenSource::or_else`] |
 //! | Share one token among clients, log in and out, watch events | [`Credentials`] |
+//! | Show the state in a health endpoint or a line | [`Credentials::status`], [`Status`] |
+//! | Find out why a request has no token, and whether the user must log in | [`TokenError::of`], [`TokenError::must_log_in`] |
+//! | Refresh after a repair, during a backoff | [`Credentials::refresh_now`] |
+//! | Use a client that is not a tower service: Kafka, PostgreSQL, a WebSocket | [`Credentials::tokens`], [`Credentials::rejected`] |
 //! | Use the token of the user that a request is for | [`CredentialsPool`](struct.CredentialsPool.html), [`RefreshLayer::keyed`](struct.RefreshLayer.html#method.keyed) (feature `pool`) |
 //! | Configure when to refresh and how long to wait | [`RefreshPolicy`] |
 //! | Configure which responses reject a token | [`Unauthorized`], [`Classify`] |
@@ -108,34 +112,27 @@
 //!
 //! # When there is no token
 //!
-//! The service's error is boxed, as with tower's `Timeout` and `Buffer`. If the request was never sent, it is a
-//! [`TokenError`]:
-//!
-//! ```
-//! use tower_refresh::{BoxError, TokenError, TokenErrorKind};
-//!
-//! fn must_log_in(error: &BoxError) -> bool {
-//!     let error = error.downcast_ref::<TokenError>();
-//!     error.is_some_and(|error| error.is_denied() && !error.is_session_over())
-//! }
-//! ```
+//! The service's error is boxed, as with tower's `Timeout` and `Buffer`. If the request was never sent, it is a [`TokenError`].
 //!
 //! If the request was sent and its token rejected, the response is returned. If there is no newer token, the reason is a
-//! [`TokenError`] in the extensions of the response:
+//! [`TokenError`] in the extensions of the response.
+//!
+//! [`TokenError::of`] finds the reason in both, and in an error that another layer has wrapped:
 //!
 //! ```
-//! use tower_refresh::TokenError;
+//! use http::Response;
+//! use tower_refresh::{BoxError, TokenError};
 //!
-//! fn reason<B>(response: &http::Response<B>) -> Option<&TokenError> {
-//!     response.extensions().get()
+//! fn must_log_in<B>(result: &Result<Response<B>, BoxError>) -> bool {
+//!     TokenError::of(result).is_some_and(TokenError::must_log_in)
 //! }
 //! ```
 //!
-//! A log-in or a log-out also denies the requests that were made before it, which is no reason to log in
-//! ([`TokenError::is_session_over`]): see [`Credentials`].
+//! A log-in or a log-out also denies the requests that were made before it. That is no reason to log in
+//! ([`TokenError::must_log_in`] is false, [`TokenError::is_session_over`] is true): see [`Credentials`].
 //!
-//! With the feature `tonic`, the error of a gRPC request is a `tonic::Status` whose source is the `TokenError`. Generated
-//! clients report any other error as `UNKNOWN`.
+//! With the feature `tonic`, the error of a gRPC request is a `tonic::Status` whose source is the `TokenError`
+//! ([`TokenError::find`]). Generated clients report any other error as `UNKNOWN`, also that of a timeout: see the module `grpc`.
 //!
 //! # gRPC
 //!

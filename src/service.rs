@@ -63,10 +63,10 @@ use crate::replay::{ByType, Retry};
 ///
 /// # Errors
 ///
-/// The error is boxed, as with tower's `Timeout` and `Buffer`:
+/// The error is boxed, as with tower's `Timeout` and `Buffer`. [`TokenError::of`](crate::TokenError::of) finds the reason in it:
 ///
 /// - A [`TokenError`](crate::TokenError), if the request was never sent. It can be recovered with `downcast_ref`.
-/// - An error without a type of its own, if the token was rejected and the token for the second attempt was taken away
+/// - An error whose source is a `TokenError`, if the token was rejected and the token for the second attempt was taken away
 ///   before it could be sent, for example by a log-out.
 /// - Any other error is the inner service's.
 ///

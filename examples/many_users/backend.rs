@@ -105,19 +105,20 @@ impl Backend {
         mut request: Request<Body>,
     ) -> Result<Response, Failure> {
         request.extensions_mut().insert(session.user.clone());
-        let response = self.client.clone().oneshot(request).await.map_err(Failure::from);
-        let response = response.and_then(|response| match response.status() {
-            // The API rejects the token. If there is no newer one, the extensions hold the reason.
-            StatusCode::UNAUTHORIZED => {
-                let reason = response.extensions().get::<TokenError>().cloned();
-                Err(reason.map_or(Failure::Api("the API rejects the token".into()), Failure::from))
+        let result = self.client.clone().oneshot(request).await;
+        // The request was not sent, or the API rejects the token and there is no newer one.
+        if let Some(reason) = TokenError::of(&result) {
+            if reason.must_log_in() {
+                self.sessions.end(&session.id).await?;
             }
-            _ => Ok(response),
-        });
-        if let Err(Failure::MustLogIn) = response {
-            self.sessions.end(&session.id).await?;
+            return Err(reason.clone().into());
         }
-        response
+        match result? {
+            response if response.status() == StatusCode::UNAUTHORIZED => {
+                Err(Failure::Api("the API rejects the token".into()))
+            }
+            response => Ok(response),
+        }
     }
 }
 
@@ -217,11 +218,11 @@ enum Failure {
 
 impl From<TokenError> for Failure {
     fn from(error: TokenError) -> Self {
-        if error.is_session_over() {
+        if error.must_log_in() {
+            Self::MustLogIn
+        } else if error.is_session_over() {
             // The user has logged in or out meanwhile. The next request belongs to the new session.
             Self::Later(Duration::ZERO)
-        } else if error.is_denied() {
-            Self::MustLogIn
         } else if error.is_transient() || error.is_ambiguous() {
             let after = error.asked_again_in().or(error.retry_after());
             Self::Later(after.unwrap_or(Duration::from_secs(1)))
@@ -233,9 +234,9 @@ impl From<TokenError> for Failure {
 
 impl From<BoxError> for Failure {
     fn from(error: BoxError) -> Self {
-        match error.downcast::<TokenError>() {
-            Ok(error) => Self::from(*error),
-            Err(error) => Self::Api(error),
+        match TokenError::find(&*error) {
+            Some(reason) => Self::from(reason.clone()),
+            None => Self::Api(error),
         }
     }
 }

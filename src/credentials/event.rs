@@ -27,7 +27,7 @@ use crate::trace;
 /// use tower_refresh::Event;
 ///
 /// fn must_log_in(event: &Event) -> bool {
-///     matches!(event, Event::RefreshFailed { error, .. } if error.is_denied())
+///     matches!(event, Event::RefreshFailed { error, .. } if error.must_log_in())
 /// }
 /// # assert!(!must_log_in(&Event::LoggedOut));
 /// ```

@@ -23,6 +23,7 @@ use crate::error::TokenError;
 ///
 /// credentials.warm_up().await?;
 /// assert_eq!(credentials.status().token, TokenStatus::Fresh);
+/// assert_eq!(credentials.status().to_string(), "fresh, generation 1");
 /// # Ok(())
 /// # }
 /// ```

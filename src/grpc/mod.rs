@@ -28,7 +28,7 @@
 //! | [`HoldTrailersLayer`] | also retries calls that the server rejects in the trailers |
 //! | [`RefreshLayer::replay_limit`](crate::RefreshLayer::replay_limit) | how much of a call's messages is kept for a retry |
 //! | `tonic::Request::set_timeout` | the deadline of each attempt, without the wait for a token |
-//! | tower's `Timeout`, outside the layer | the deadline of the whole call |
+//! | tower's `Timeout`, outside the layer | the [deadline of the whole call](#deadlines) |
 //!
 //! # Rejections
 //!
@@ -60,16 +60,43 @@
 //! The `TokenError` is the source of the status. A status with such a source means that the call was never sent:
 //!
 //! ```
-//! use std::error::Error;
-//!
 //! use tower_refresh::TokenError;
 //!
 //! fn must_log_in(status: &tonic::Status) -> bool {
-//!     let error = status.source().and_then(|source| source.downcast_ref::<TokenError>());
-//!     error.is_some_and(|error| error.is_denied() && !error.is_session_over())
+//!     TokenError::find(status).is_some_and(TokenError::must_log_in)
 //! }
 //! # assert!(must_log_in(&TokenError::denied("the session is over").into()));
 //! # assert!(!must_log_in(&tonic::Status::unauthenticated("who are you?")));
+//! ```
+//!
+//! # Deadlines
+//!
+//! A generated client reports the error of tower's `Timeout` as `UNKNOWN`. Convert it outside the timeout:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use tonic::Status;
+//! use tonic::transport::Channel;
+//! use tonic_health::pb::HealthCheckRequest;
+//! use tonic_health::pb::health_client::HealthClient;
+//! use tower::ServiceBuilder;
+//! use tower::timeout::error::Elapsed;
+//! use tower_refresh::{BoxError, RefreshLayer, TokenSource};
+//!
+//! async fn check<S: TokenSource>(source: S, channel: Channel) -> Result<(), Status> {
+//!     let service = ServiceBuilder::new()
+//!         .map_err(|error: BoxError| match error.downcast::<Elapsed>() {
+//!             Ok(_) => Status::deadline_exceeded("no response within 5 s").into(),
+//!             Err(error) => error,
+//!         })
+//!         .timeout(Duration::from_secs(5))
+//!         .layer(RefreshLayer::new(source))
+//!         .service(channel);
+//!     let response = HealthClient::new(service).check(HealthCheckRequest::default()).await?;
+//!     println!("{response:?}");
+//!     Ok(())
+//! }
 //! ```
 //!
 //! # Caveats

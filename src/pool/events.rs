@@ -20,7 +20,7 @@ use crate::credentials::{Event, EventStream, NamedEvent, event_stream};
 /// use tower_refresh::{Event, PoolEvent};
 ///
 /// fn must_log_in(event: &PoolEvent) -> Option<&str> {
-///     let denied = matches!(&event.event, Event::RefreshFailed { error, .. } if error.is_denied());
+///     let denied = matches!(&event.event, Event::RefreshFailed { error, .. } if error.must_log_in());
 ///     denied.then_some(&*event.key)
 /// }
 /// # let _ = must_log_in;

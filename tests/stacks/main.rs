@@ -16,6 +16,8 @@ mod connections;
 mod echo;
 #[cfg(all(feature = "testing", feature = "tonic"))]
 mod grpc;
+#[cfg(all(feature = "testing", feature = "tonic"))]
+mod grpc_deadline;
 #[cfg(feature = "testing")]
 #[path = "../harness/mod.rs"]
 mod harness;
