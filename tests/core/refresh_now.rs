@@ -17,7 +17,7 @@ fn remembered() -> [TokenError; 4] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn repaired_source_is_asked_at_once_whatever_failed() {
+async fn repaired_source_is_asked_at_once_after_any_failure() {
     for error in remembered() {
         let mint = Mint::new(HOUR);
         let credentials = Credentials::with_policy(mint.clone(), policy());

@@ -80,7 +80,7 @@ async fn accepted_tokens_end_the_rejection_backoff() {
     credentials.rejected(&new).await.unwrap_err();
     assert!(credentials.status().rejection_backoff.is_some());
     let mut events = credentials.subscribe();
-    // About an older one, which says nothing about the new one.
+    // A report about an older token is no evidence for the new one.
     credentials.accepted(&old);
     assert_eq!(credentials.status().token, TokenStatus::Rejected);
     credentials.accepted(&new);

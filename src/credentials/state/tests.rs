@@ -453,7 +453,7 @@ proptest! {
     }
 
     #[test]
-    fn source_is_asked_when_the_status_says(
+    fn source_is_asked_at_the_time_in_the_status(
         seed: u64,
         steps in proptest::collection::vec(step(), 1..60),
         is_early: bool,
@@ -663,7 +663,7 @@ fn failure_of_a_forced_refresh_delays_no_refresh_of_a_stale_token() {
 }
 
 #[test]
-fn refresh_at_once_asks_whatever_failed_before() {
+fn refresh_at_once_asks_after_any_failure() {
     for error in
         [TokenError::transient("x"), TokenError::denied("x"), TokenError::misconfigured("x")]
     {
