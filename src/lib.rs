@@ -181,6 +181,8 @@ mod classify;
 mod clock;
 mod config;
 mod credentials;
+#[cfg(any(doc, doctest))]
+pub mod docs;
 mod drain;
 mod error;
 mod find;

@@ -7,7 +7,6 @@
 //! | `kept` | the map, and the rule for eviction |
 //! | `keyed` | how a request names its key |
 //! | `events`, `status` | reports about all keys |
-//! | `guide.md` | the guide in the docs of [`CredentialsPool`] |
 
 mod builder;
 mod events;
@@ -37,8 +36,8 @@ use crate::token::TokenSet;
 /// A closure makes the credentials of a key when they are first needed. They are bound to the name of the key, so that no user gets
 /// the tokens of another one from a store. Clones share everything.
 ///
-/// [`RefreshLayer::keyed`](crate::RefreshLayer::keyed) makes a layer whose requests name their key. A [guide](#many-users) shows the
-/// parts of a backend with many users.
+/// [`RefreshLayer::keyed`](crate::RefreshLayer::keyed) makes a layer whose requests name their key. A
+/// [guide](crate::docs::many_users) shows the parts of a backend with many users.
 ///
 /// # Examples
 ///
@@ -142,10 +141,6 @@ use crate::token::TokenSet;
 /// # Before the runtime ends
 ///
 /// Await [`flush`](Self::flush), as for one `Credentials`.
-#[cfg_attr(
-    all(feature = "file-store", feature = "oauth2", feature = "testing"),
-    doc = include_str!("guide.md")
-)]
 pub struct CredentialsPool<K> {
     kept: Arc<Kept<K>>,
 }
