@@ -3,6 +3,7 @@
 //! | Guide | Content |
 //! |---|---|
 //! | [Many users](many_users/index.html) | a token for each user of a backend, in one pool |
+//! | [What happens when](what_happens/index.html) | event, state, and the result for the caller |
 
 #[cfg(all(
     feature = "pool",
@@ -10,3 +11,6 @@
 ))]
 #[doc = include_str!("many_users.md")]
 pub mod many_users {}
+
+#[doc = include_str!("what_happens.md")]
+pub mod what_happens {}

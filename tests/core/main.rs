@@ -51,6 +51,8 @@ mod status;
 mod stopped;
 #[cfg(feature = "testing")]
 mod time;
+#[cfg(all(feature = "oauth2", feature = "testing"))]
+mod what_happens;
 
 /// Shows in the list of tests that some were skipped.
 #[cfg(not(feature = "full"))]
