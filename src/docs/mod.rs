@@ -3,6 +3,7 @@
 //! | Guide | Content |
 //! |---|---|
 //! | [Many users](many_users/index.html) | a token for each user of a backend, in one pool |
+//! | [Stores and fleets](stores/index.html) | which store, its set-up, outages, deploys and failover |
 //! | [What happens when](what_happens/index.html) | event, state, and the result for the caller |
 
 #[cfg(all(
@@ -11,6 +12,16 @@
 ))]
 #[doc = include_str!("many_users.md")]
 pub mod many_users {}
+
+#[cfg(all(
+    feature = "encrypted-store",
+    feature = "file-store",
+    feature = "oauth2",
+    feature = "postgres",
+    feature = "redis"
+))]
+#[doc = include_str!("stores.md")]
+pub mod stores {}
 
 #[doc = include_str!("what_happens.md")]
 pub mod what_happens {}
