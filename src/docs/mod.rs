@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [Many users](many_users/index.html) | a token for each user of a backend, in one pool |
 //! | [Stores and fleets](stores/index.html) | which store, its set-up, outages, deploys and failover |
+//! | [gRPC](grpc/index.html) | a generated client, deadlines, trailers and streams |
 //! | [What happens when](what_happens/index.html) | event, state, and the result for the caller |
 
 #[cfg(all(
@@ -12,6 +13,10 @@
 ))]
 #[doc = include_str!("many_users.md")]
 pub mod many_users {}
+
+#[cfg(all(feature = "tonic", any(doc, all(feature = "hyper-util", feature = "oauth2"))))]
+#[doc = include_str!("grpc.md")]
+pub mod grpc {}
 
 #[cfg(all(
     feature = "encrypted-store",
