@@ -5,6 +5,7 @@
 //! | [Many users](many_users/index.html) | a token for each user of a backend, in one pool |
 //! | [Stores and fleets](stores/index.html) | which store, its set-up, outages, deploys and failover |
 //! | [gRPC](grpc/index.html) | a generated client, deadlines, trailers and streams |
+//! | [Move from another solution](move_from/index.html) | five programs before and after |
 //! | [What happens when](what_happens/index.html) | event, state, and the result for the caller |
 
 #[cfg(all(
@@ -17,6 +18,13 @@ pub mod many_users {}
 #[cfg(all(feature = "tonic", any(doc, all(feature = "hyper-util", feature = "oauth2"))))]
 #[doc = include_str!("grpc.md")]
 pub mod grpc {}
+
+#[cfg(any(
+    doc,
+    all(feature = "file-store", feature = "oauth2", feature = "reqwest", feature = "store")
+))]
+#[doc = include_str!("move_from.md")]
+pub mod move_from {}
 
 #[cfg(all(
     feature = "encrypted-store",
