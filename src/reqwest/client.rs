@@ -50,7 +50,7 @@ use crate::error::BoxError;
 pub struct ReqwestClient {
     /// Builds the requests, and sends none.
     client: reqwest::Client,
-    service: Arc<dyn Send_>,
+    service: Arc<dyn SendRequest>,
 }
 
 impl ReqwestClient {
@@ -173,13 +173,13 @@ impl fmt::Debug for ReqwestClient {
 }
 
 /// A service of any type, so that the client and its requests have no type parameter.
-trait Send_: Send + Sync {
+trait SendRequest: Send + Sync {
     fn send(&self, request: Request<reqwest::Body>) -> Sending;
 }
 
 type Sending = BoxFuture<'static, Result<Response<reqwest::Body>, BoxError>>;
 
-impl<S, D> Send_ for S
+impl<S, D> SendRequest for S
 where
     S: Service<Request<reqwest::Body>, Response = Response<D>, Error: Into<BoxError>, Future: Send>
         + Clone

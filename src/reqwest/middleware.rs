@@ -99,6 +99,10 @@ where
         'next: 'future,
     {
         let handled = async move {
+            // Not a URI of `http`. Middleware after this one may respond to `file:` and others.
+            if !matches!(request.url().scheme(), "http" | "https") {
+                return next.run(request, extensions).await;
+            }
             let mut request = Request::try_from(request)?;
             request.extensions_mut().extend(extensions.clone());
             // A copy: the middleware before this one may drop this future, and send its request again.

@@ -68,7 +68,7 @@
 //! | Part of reqwest | With `ReqwestClient` |
 //! |---|---|
 //! | `query`, `json`, `form`, `header`, `version` and others of the builder | unchanged |
-//! | `multipart`, and methods that are not in [`RequestBuilder`] | through [`map`](RequestBuilder::map) |
+//! | `multipart`, and methods of later versions | through [`map`](RequestBuilder::map) |
 //! | the response: `url`, `error_for_status`, `json`, `cookies`, `upgrade`, … | reqwest's own type, unchanged |
 //! | cookies, proxies, default headers, compression, redirects | unchanged, below the layer |
 //! | time limits of the client and of a request | apply to each attempt, and not to the wait for a token |

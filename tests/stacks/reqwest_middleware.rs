@@ -181,6 +181,26 @@ async fn outer_middleware_can_drop_a_request_and_send_it_again() {
 }
 
 #[tokio::test]
+async fn request_of_another_scheme_reaches_inner_middleware_unchanged() {
+    fn read<'a>(
+        request: Request,
+        _: &'a mut Extensions,
+        _: Next<'a>,
+    ) -> BoxFuture<'a, Result<reqwest::Response, Error>> {
+        assert!(request.headers().is_empty());
+        let read = http::Response::new(request.url().to_string());
+        Box::pin(async { Ok(read.into()) })
+    }
+
+    let api = Api::serve().await;
+    let client = http().with(api.refresh()).with(read).build();
+    let request = Request::new(Method::GET, "file:///notes#last".parse().unwrap());
+    let response = in_time(client.execute(request)).await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "file:///notes#last");
+    assert_eq!(api.source.calls(), 0);
+}
+
+#[tokio::test]
 async fn errors_of_inner_middleware_and_client_are_unchanged() {
     fn fail<'a>(
         _: Request,
