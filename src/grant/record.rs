@@ -112,13 +112,11 @@ pub(crate) struct Sent {
     pub(crate) last_ms: u64,
 }
 
-/// The current token set, with the times of day that its lifetimes end.
+/// The current token set, with the time of day from which its lifetimes count.
 #[derive(Clone, Debug)]
 pub(crate) struct Current {
     pub(crate) tokens: TokenSet,
     pub(crate) received_ms: u64,
-    pub(crate) expires_at_ms: Option<u64>,
-    pub(crate) refresh_at_ms: Option<u64>,
     /// The revision that the access token was issued with, if the refresh token is newer.
     pub(crate) access_revision: Option<u64>,
 }
@@ -441,28 +439,30 @@ impl fmt::Debug for Record {
 impl Current {
     /// Records a token set that was asked for at this time of day.
     pub(crate) fn new(tokens: TokenSet, asked: SystemTime) -> Self {
-        let asked = since_epoch(asked);
-        let expires_at = tokens.expiry().map(|expiry| match expiry {
-            Expiry::In(lifetime) => asked.saturating_add(lifetime),
-            Expiry::At(at) => at,
-        });
-        let refresh_at = tokens.refresh_in().map(|after| asked.saturating_add(after));
-        Self {
-            tokens,
-            received_ms: milliseconds(asked),
-            expires_at_ms: expires_at.map(milliseconds),
-            refresh_at_ms: refresh_at.map(milliseconds),
-            access_revision: None,
-        }
+        Self { tokens, received_ms: milliseconds(since_epoch(asked)), access_revision: None }
+    }
+
+    /// Returns the time of day at which the access token expires.
+    pub(crate) fn expires_at_ms(&self) -> Option<u64> {
+        self.tokens.expiry().map(|expiry| match expiry {
+            Expiry::In(lifetime) => self.received_ms.saturating_add(milliseconds(lifetime)),
+            Expiry::At(at) => milliseconds(at),
+        })
+    }
+
+    /// Returns the time of day at which the server wants the token set to be refreshed.
+    pub(crate) fn refresh_at_ms(&self) -> Option<u64> {
+        let after = self.tokens.refresh_in().map(milliseconds);
+        after.map(|after| self.received_ms.saturating_add(after))
     }
 
     /// Returns the token set with the lifetimes that are left at this time of day.
     pub(crate) fn tokens_at(&self, now: SystemTime) -> TokenSet {
         let mut tokens = self.tokens.clone();
-        if let Some(at) = self.expires_at_ms {
+        if let Some(at) = self.expires_at_ms() {
             tokens = tokens.with_expires_at(time_of_day(at));
         }
-        if let Some(at) = self.refresh_at_ms {
+        if let Some(at) = self.refresh_at_ms() {
             tokens =
                 tokens.with_refresh_in(Duration::from_millis(at).saturating_sub(since_epoch(now)));
         }
@@ -480,12 +480,12 @@ impl Current {
 
     /// Returns the time until the access token expires, if that is known.
     pub(crate) fn left(&self, now: SystemTime) -> Option<Duration> {
-        Some(Duration::from_millis(self.expires_at_ms?).saturating_sub(since_epoch(now)))
+        Some(Duration::from_millis(self.expires_at_ms()?).saturating_sub(since_epoch(now)))
     }
 
     /// Returns the lifetime that the access token was issued with, if that is known.
     pub(crate) fn lifetime(&self) -> Option<Duration> {
-        Some(Duration::from_millis(self.expires_at_ms?.saturating_sub(self.received_ms)))
+        Some(Duration::from_millis(self.expires_at_ms()?.saturating_sub(self.received_ms)))
     }
 }
 

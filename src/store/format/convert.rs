@@ -1,5 +1,7 @@
 //! The conversion between the stored form and a record of the ledger.
 
+use std::time::Duration;
+
 use super::{Body, Content, FORMAT, Sensitive, StoredSet, StoredTokens};
 use crate::grant::record::{
     Binding, Current, Fields, History, Record, UnknownFields, milliseconds_at, time_of_day,
@@ -76,8 +78,8 @@ impl StoredSet {
         Self {
             access_token: sensitive(tokens.access_token().expose_secret()),
             received_at_ms: current.received_ms,
-            expires_at_ms: current.expires_at_ms,
-            refresh_at_ms: current.refresh_at_ms,
+            expires_at_ms: current.expires_at_ms(),
+            refresh_at_ms: current.refresh_at_ms(),
             refresh_token: tokens.refresh_token().map(|token| sensitive(token.expose_secret())),
             refresh_token_expires_at_ms: tokens.refresh_token_expires_at().map(milliseconds_at),
             scope: tokens.scope().map(str::to_owned),
@@ -98,6 +100,10 @@ impl StoredSet {
         if let Some(at) = self.expires_at_ms {
             tokens = tokens.with_expires_at(time_of_day(at));
         }
+        if let Some(at) = self.refresh_at_ms {
+            let after = at.saturating_sub(self.received_at_ms);
+            tokens = tokens.with_refresh_in(Duration::from_millis(after));
+        }
         if let Some(token) = &self.refresh_token {
             tokens = tokens.with_refresh_token(token.0.expose());
         }
@@ -116,8 +122,6 @@ impl StoredSet {
         Ok(Current {
             tokens,
             received_ms: self.received_at_ms,
-            expires_at_ms: self.expires_at_ms,
-            refresh_at_ms: self.refresh_at_ms,
             access_revision: self.access_revision,
         })
     }
