@@ -11,11 +11,12 @@ use http::{HeaderMap, Request, Response};
 use tower_service::Service;
 
 use crate::acquire::Failure;
-use crate::classify::{Challenge, Classify, Verdict};
+use crate::classify::{Classify, Rejection, Verdict};
 use crate::config::Config;
 use crate::credentials::{Answer, Generation, Issued, Waiting, Want};
 use crate::error::{BoxError, TokenError};
 use crate::find::FindCredentials;
+use crate::origin::{Unnamed, shown_origin};
 use crate::replay::{Retry, SpareHead};
 use crate::skip::Skip;
 use crate::target::Target;
@@ -129,10 +130,14 @@ impl<B, F> Last<B, F> {
         I: Service<Request<B>>,
     {
         let Self { mut request, found } = self;
-        let target = Target::of(&request);
+        let (target, uri) = (Target::of(&request), request.uri());
+        let origin = config.origins.of_target(target).or_else(|| {
+            shown_origin(uri.scheme_str().unwrap_or_default(), uri.authority()?.as_str())
+        });
+        let origin = origin.map(Arc::from);
         let attached = config.attach.attach(request.headers_mut(), token.tokens.access_token());
         attached.map_err(|error| for_caller(request.headers(), NotSentAgain(error)))?;
-        let sent = Sent::Last(OnTrial { generation: token.generation, target, found });
+        let sent = Sent::Last(OnTrial { generation: token.generation, target, found }, origin);
         Ok((service.call(request), sent))
     }
 }
@@ -176,8 +181,11 @@ pub(crate) enum Sent<F, T> {
     /// A request without a token of ours: its response is returned unchanged.
     #[default]
     Untouched,
+    /// As above, because its origin is not named.
+    Unnamed(Unnamed),
     First(FirstSent<F, T>),
-    Last(OnTrial<F>),
+    /// With its origin, for a second rejection.
+    Last(OnTrial<F>, Option<Arc<str>>),
 }
 
 pub(crate) struct FirstSent<F, T> {
@@ -211,16 +219,25 @@ impl<F, T> Sent<F, T> {
         S: FindCredentials<Found = F>,
         C: Classify,
     {
-        let (Self::First(FirstSent { sent, .. }) | Self::Last(sent)) = self else {
-            return false;
+        let sent = match self {
+            Self::First(FirstSent { sent, .. }) | Self::Last(sent, _) => sent,
+            Self::Unnamed(unnamed) => {
+                unnamed.answered(&config.origins, response);
+                return false;
+            }
+            Self::Untouched => return false,
         };
         let &OnTrial { generation, target, ref found } = sent;
         let verdict = config.classify.classify(response.status(), response.headers());
         let credentials = config.find.found(found);
         match (self, verdict) {
             (Self::First(_), Verdict::Accepted) => credentials.accepted_at(generation, target),
-            (Self::Last(_), Verdict::Accepted) => credentials.retry_accepted(generation, target),
-            (Self::Last(_), Verdict::Rejected) => credentials.retry_rejected(generation, target),
+            (Self::Last(..), Verdict::Accepted) => credentials.retry_accepted(generation, target),
+            (Self::Last(_, origin), Verdict::Rejected) => {
+                let rejection = Rejection::new(response, origin.clone());
+                credentials.log_rejection(generation, &rejection);
+                credentials.retry_rejected(generation, target, &rejection);
+            }
             _ => {}
         }
         verdict == Verdict::Rejected
@@ -253,10 +270,17 @@ impl<F, T> FirstSent<F, T> {
         let Self { sent: OnTrial { generation, target, found }, spare } = self;
         let credentials = config.find.found(&found);
         let can_wait = |spare: &Spare<T>| !credentials.is_own_request(spare.head.extensions());
+        let of_head = |spare: &Spare<T>| {
+            let (scheme, authority) = spare.head.scheme_and_authority()?;
+            shown_origin(scheme, authority)
+        };
+        let origin = config.origins.of_target(target).or_else(|| spare.as_ref().and_then(of_head));
+        let origin = origin.map(Arc::from);
         // Before the refresh starts: the rest of the body would be sent in vain.
         let spare = spare.filter(can_wait).and_then(|spare| spare.pause(&config.retry));
-        let challenge = Challenge::for_source(response.headers());
-        let answer = credentials.ask(Want::NewerThanRejected { generation, target, challenge });
+        let rejection = Arc::new(Rejection::new(&response, origin));
+        credentials.log_rejection(generation, &rejection);
+        let answer = credentials.ask(Want::NewerThanRejected { generation, target, rejection });
         let Some((head, body)) = spare else {
             // The refresh goes on without this request.
             if let Answer::Refuse(error) = answer {

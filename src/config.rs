@@ -10,7 +10,7 @@ use crate::classify::Classify;
 use crate::error::TokenError;
 use crate::find::FindCredentials;
 use crate::lock::Lock;
-use crate::origin::{Carry, Origins};
+use crate::origin::{Carry, Origins, Unnamed};
 use crate::skip::Skip;
 
 pub(crate) struct Config<S, C, R> {
@@ -45,6 +45,8 @@ pub(crate) enum Admission<F> {
     WithToken(F),
     /// Unchanged.
     Untouched,
+    /// Unchanged, because its origin is not named.
+    Unnamed(Unnamed),
     /// Not at all.
     Refused(TokenError),
 }
@@ -83,6 +85,7 @@ impl<S: FindCredentials, C, R> Config<S, C, R> {
                 Err(error) => Admission::Refused(error),
             },
             Carry::No => Admission::Untouched,
+            Carry::Unnamed(unnamed) => Admission::Unnamed(unnamed),
             Carry::Refuse(error) => Admission::Refused(error),
         }
     }

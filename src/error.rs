@@ -140,6 +140,18 @@ pub enum TokenErrorKind {
     Misconfigured,
 }
 
+impl TokenErrorKind {
+    /// Returns the name in snake case, for logs.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Ambiguous => "ambiguous",
+            Self::Denied => "denied",
+            Self::Misconfigured => "misconfigured",
+        }
+    }
+}
+
 impl TokenError {
     /// Creates an error for a failure that may not repeat: the token endpoint was not reached, or is overloaded.
     ///

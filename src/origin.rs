@@ -3,6 +3,7 @@
 mod authority;
 mod error;
 mod named;
+mod unnamed;
 
 use http::header::HOST;
 use http::uri::Scheme as UriScheme;
@@ -13,8 +14,9 @@ use self::authority::{Scheme, Target, shown};
 pub(crate) use self::authority::{is_loopback, is_sound};
 pub use self::error::OriginError;
 use self::named::{Kind, Origin, call};
+use self::unnamed::Reported;
+pub(crate) use self::unnamed::{Unnamed, shown_origin};
 use crate::error::TokenError;
-use crate::trace;
 
 /// The origins that the token may be sent to, as they were named.
 ///
@@ -24,6 +26,7 @@ use crate::trace;
 pub(crate) struct Origins {
     named: Vec<Origin>,
     any_https: bool,
+    reported: Reported,
 }
 
 /// The decision whether a request carries the token.
@@ -33,6 +36,8 @@ pub(crate) enum Carry {
     Yes,
     /// The request is sent unchanged.
     No,
+    /// The request is sent unchanged, because its origin is not named.
+    Unnamed(Unnamed),
     /// The request fails, and is not sent.
     Refuse(TokenError),
 }
@@ -71,9 +76,6 @@ impl Origins {
         }
         if let Some(authority) = uri.authority() {
             let carry = self.check_authority(uri.scheme(), authority.as_str(), Part::Uri);
-            if matches!(carry, Carry::No) {
-                trace::debug!(host = uri.host(), "no token attached: not a named origin");
-            }
             if !matches!(carry, Carry::Yes) {
                 return carry;
             }
@@ -85,7 +87,6 @@ impl Origins {
             let host = host.to_str().unwrap_or_default();
             let carry = self.check_authority(uri.scheme(), host, Part::Host);
             if !matches!(carry, Carry::Yes) {
-                trace::debug!("no token attached: the `Host` header is not a named origin");
                 return carry;
             }
         }
@@ -96,19 +97,20 @@ impl Origins {
         if self.named.is_empty() && !self.any_https {
             return Carry::Refuse(none_named(scheme, authority));
         }
+        let unnamed = || Carry::Unnamed(Unnamed::new(scheme, authority, part.as_str()));
         let scheme = match scheme.map(Scheme::of) {
-            Some(None) => return Carry::No,
+            Some(None) => return unnamed(),
             Some(scheme) => scheme,
             // A `Host` header has no scheme. An error, since a request without the token would look as if it worked.
             None if self.named.is_empty() => return Carry::Refuse(scheme_unknown(authority)),
             None => None,
         };
         let Some(target) = Target::parse(authority) else {
-            return Carry::No;
+            return unnamed();
         };
         let any_https = self.any_https && scheme == Some(Scheme::Https);
         if !any_https && !self.named.iter().any(|named| named.matches(scheme, &target)) {
-            return Carry::No;
+            return unnamed();
         }
         if target.has_userinfo {
             // RFC 9110 §4.2.4: userinfo can make a link look as if it led to another host.
@@ -196,7 +198,7 @@ mod tests {
     fn outcome(carry: Carry) -> String {
         match carry {
             Carry::Yes => "yes".into(),
-            Carry::No => "no".into(),
+            Carry::No | Carry::Unnamed(_) => "no".into(),
             Carry::Refuse(error) => {
                 assert!(error.is_misconfigured());
                 error.get_ref().to_string()

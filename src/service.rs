@@ -157,6 +157,10 @@ where
                 let response = self.inner.call(request);
                 return ResponseFuture::sending(layered, response, Sent::Untouched);
             }
+            Admission::Unnamed(unnamed) => {
+                let response = self.inner.call(request);
+                return ResponseFuture::sending(layered, response, Sent::Unnamed(unnamed));
+            }
             Admission::Refused(error) => return self.fail(&request, error),
         };
 

@@ -48,6 +48,13 @@ impl Target {
         Self { origin, path }
     }
 
+    /// Returns whether it is at an origin that a request may name with this authority, with or without this scheme.
+    pub(crate) fn is_at(self, scheme: &str, authority: &str) -> bool {
+        [scheme.len() as u64, 0]
+            .iter()
+            .any(|scheme| self.origin == hash(authority.as_bytes(), *scheme))
+    }
+
     /// Returns the number of the origin alone.
     pub(crate) fn origin(self) -> u32 {
         self.origin

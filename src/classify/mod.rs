@@ -6,6 +6,7 @@
 mod challenge;
 mod error_codes;
 mod grpc;
+mod rejection;
 mod unauthorized;
 mod verdict;
 
@@ -13,5 +14,6 @@ pub use self::challenge::Challenge;
 pub(crate) use self::challenge::is_tchar;
 #[cfg(feature = "tonic")]
 pub(crate) use self::grpc::{GRPC_STATUS, verdict as grpc_verdict};
+pub(crate) use self::rejection::Rejection;
 pub use self::unauthorized::Unauthorized;
 pub use self::verdict::{Classify, Verdict};

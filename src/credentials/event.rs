@@ -1,22 +1,22 @@
-//! Events of the credentials: definition, log lines and subscription.
+//! Events of the credentials: definition and subscription. The log lines are in `log`.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt as _};
+use http::StatusCode;
 use tokio::sync::broadcast;
 
+use crate::classify::Rejection;
 use crate::error::TokenError;
 use crate::source::Cause;
-use crate::trace;
 
 /// An event of the [`Credentials`](crate::Credentials).
 ///
-/// Use events for logs, metrics and a user interface that asks the user to log in. For the current state, use
+/// Use events for metrics and a user interface that asks the user to log in. The crate [logs](crate::docs::logs) by itself. For the current state, use
 /// [`Credentials::status`](crate::Credentials::status).
 ///
 /// No event contains a token.
@@ -82,6 +82,12 @@ pub enum Event {
     RejectionBackoffStarted {
         /// The length of the backoff.
         duration: Duration,
+        /// The origin of the rejected request, if it is known.
+        origin: Option<Arc<str>>,
+        /// The status of the response. A gRPC rejection has the status 200. `None` if a token endpoint refused the token as a proof.
+        status: Option<StatusCode>,
+        /// The error code in the challenge of the response (RFC 6750 §3.1), such as `invalid_token`.
+        challenge_error: Option<Arc<str>>,
     },
     /// A target with a rejection backoff accepted the token.
     RejectionBackoffEnded,
@@ -138,45 +144,22 @@ pub enum Event {
 pub(super) const CAPACITY: usize = 64;
 
 impl Event {
-    /// Logs the event, with the name of the credentials.
-    ///
-    /// The subscriber and the `Display` of a source's error are code of others. Their panic must not leave a flight or a log-in
-    /// without its task.
-    pub(super) fn trace(&self, credentials: &str) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.log(credentials)));
+    /// Creates the event of a rejection backoff. The state does not know the rejection.
+    pub(super) fn backoff_started(duration: Duration) -> Self {
+        Self::RejectionBackoffStarted {
+            duration,
+            origin: None,
+            status: None,
+            challenge_error: None,
+        }
     }
 
-    #[cfg_attr(
-        not(feature = "tracing"),
-        allow(unused_variables, reason = "the macros expand to nothing")
-    )]
-    fn log(&self, credentials: &str) {
-        match self {
-            // The outage has been logged once.
-            Self::RefreshFailed { error, .. } if error.is_of_outage() => {
-                trace::debug!(credentials, %error, "refresh not tried")
-            }
-            Self::RefreshFailed { error, retry_in } => {
-                trace::warning!(credentials, %error, ?retry_in, "refresh failed")
-            }
-            Self::OutageStarted { endpoint, error } => trace::warning!(
-                %endpoint, %error,
-                "the token endpoint fails for several credentials or has asked for a pause, and is asked for one at a time"
-            ),
-            Self::RefreshLost => trace::warning!(credentials, "refresh lost"),
-            Self::ExpiredOnArrival { reason } => {
-                trace::warning!(credentials, reason, "token expired on arrival")
-            }
-            Self::Unsaved { error } => trace::warning!(credentials, %error, "token set not saved"),
-            Self::OutcomeUnknown { error } => {
-                trace::warning!(credentials, %error, "outcome of a refresh unknown")
-            }
-            Self::RejectionBackoffStarted { duration } => trace::warning!(
-                credentials,
-                ?duration,
-                "token rejected again right after a refresh; rejections by this target start no refresh meanwhile"
-            ),
-            _ => trace::debug!(credentials, event = ?self, "credentials"),
+    /// Adds the rejection that has caused it.
+    pub(super) fn caused_by(&mut self, rejection: &Rejection) {
+        if let Self::RejectionBackoffStarted { origin, status, challenge_error, .. } = self {
+            origin.clone_from(&rejection.origin);
+            *status = rejection.status;
+            *challenge_error = rejection.error().map(Into::into);
         }
     }
 }

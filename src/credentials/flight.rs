@@ -1,9 +1,15 @@
 //! A refresh in flight, as the state knows it: its errand, those who wait for it, and when it counts as lost.
 
-use std::sync::Arc;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::Shared;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::{Unconstrained, unconstrained};
 
@@ -13,7 +19,9 @@ use super::policy::Timing;
 use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
 use crate::grant::{Look, Obtained, SetId, Wish};
+use crate::source::Cause;
 use crate::target::Target;
+use crate::trace::{Span, ms};
 
 /// A flight or an adoption that has the turn at the ledger, or waits for it.
 ///
@@ -54,7 +62,25 @@ pub(super) type Outcome = Result<Arc<Issued>, TokenError>;
 ///
 /// It is outside of tokio's cooperative budget: a receiver that is polled without budget wakes that task and registers no waker.
 /// If the task is then dropped, the others would never be woken.
-pub(super) type Landing = Shared<Unconstrained<oneshot::Receiver<Outcome>>>;
+#[derive(Clone, Debug)]
+pub(super) struct Landing {
+    outcome: Shared<Unconstrained<oneshot::Receiver<Outcome>>>,
+    pub(super) record: Arc<Record>,
+}
+
+impl Landing {
+    fn new(outcome: oneshot::Receiver<Outcome>) -> Self {
+        Self { outcome: unconstrained(outcome).shared(), record: Arc::default() }
+    }
+}
+
+impl Future for Landing {
+    type Output = Result<Outcome, RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.outcome.poll_unpin(cx)
+    }
+}
 
 /// The turn at the ledger: held by a flight or an adoption, first come, first served.
 pub(super) type Turn = Arc<Mutex<()>>;
@@ -77,7 +103,7 @@ impl Flight {
             lost: Deadline::monotonic(now, timing.timeout.saturating_mul(times)),
             was_overdue: false,
             sender,
-            landing: unconstrained(receiver).shared(),
+            landing: Landing::new(receiver),
         }
     }
 
@@ -131,6 +157,94 @@ pub(super) enum Landed {
     Looked(Look),
     Saved(Result<bool, TokenError>),
 }
+
+impl Landed {
+    /// Returns whether the token set was found in the store.
+    pub(super) fn is_found(&self) -> bool {
+        matches!(
+            self,
+            Self::Looked(Look::Newer(_)) | Self::Refreshed(Ok(Obtained { is_adopted: true, .. }))
+        )
+    }
+}
+
+// ===== for logs =====
+
+/// The record of a flight for logs, which its waiters share.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    /// Set if it is a refresh.
+    span: OnceLock<Span>,
+    waiters: AtomicU32,
+}
+
+impl Record {
+    /// Begins the span of a refresh. `failures` is the number of refreshes that failed before in a row.
+    pub(super) fn begin(&self, credentials: &str, cause: Cause, failures: u32) -> Span {
+        let attempt = failures.saturating_add(1);
+        self.span.get_or_init(|| Span::of_refresh(credentials, cause.as_str(), attempt)).clone()
+    }
+
+    /// Notes that the current request waits for it.
+    pub(super) fn is_waited_for(&self) {
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+        if let Some(span) = self.span.get() {
+            span.is_waited_for();
+        }
+    }
+
+    /// Records the end of the refresh in its span.
+    pub(super) fn end(&self, flown: Option<&Flown>, result: FlightResult<'_>) {
+        let Some(span) = self.span.get() else { return };
+        let (outcome, error) = match result {
+            FlightResult::Superseded => ("superseded", None),
+            FlightResult::Failed(error) => ("failed", Some(error)),
+            FlightResult::FoundInStore(generation) => {
+                span.record("generation", generation.0);
+                ("found_in_store", None)
+            }
+            FlightResult::Refreshed(generation) => {
+                span.record("generation", generation.0);
+                ("refreshed", None)
+            }
+        };
+        span.record("outcome", outcome);
+        if let Some(error) = error {
+            span.record("kind", error.kind().as_str());
+            span.record("code", error.code());
+        }
+        if let Some(flown) = flown {
+            span.record("duration_ms", ms(flown.duration));
+        }
+        span.record("waiters", self.waiters.load(Ordering::Relaxed));
+    }
+}
+
+/// The result of a refresh, for its span.
+pub(super) enum FlightResult<'a> {
+    Refreshed(Generation),
+    FoundInStore(Generation),
+    Failed(&'a TokenError),
+    Superseded,
+}
+
+/// A flight that lands now.
+pub(super) struct Flown {
+    pub(super) cause: Cause,
+    /// The time since it departed.
+    pub(super) duration: Duration,
+    /// The timeout of requests, if it took longer than that once it had its turn.
+    pub(super) late: Option<Duration>,
+    pub(super) record: Arc<Record>,
+}
+
+impl Flown {
+    pub(super) fn waiters(&self) -> u32 {
+        self.record.waiters.load(Ordering::Relaxed)
+    }
+}
+
+// ===== log-ins and log-outs =====
 
 /// A log-in or log-out that the ledger has yet to record.
 #[derive(Clone, Debug)]

@@ -18,6 +18,7 @@ use super::event::{self, Event, Events};
 use super::evidence::Witness;
 use super::generation::Generation;
 use super::issued::Issued;
+use super::log::{self, Log, Occasion, Subject};
 use super::member::Member;
 use super::policy::RefreshPolicy;
 use super::state::{Effects, State};
@@ -25,6 +26,7 @@ use super::status::Status;
 #[cfg(feature = "oauth2")]
 use super::wait::Want;
 use super::work::Work;
+use crate::classify::Rejection;
 use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::grant::{Keeper, Store};
@@ -96,6 +98,7 @@ pub(super) struct Shared {
     pub(super) member: Option<Box<Member>>,
     /// Made for the first subscriber. The buffer would be most of the memory of idle credentials.
     events: OnceLock<broadcast::Sender<Event>>,
+    pub(super) log: Log,
     /// The flights and adoptions that have not ended.
     pub(super) work: Work,
 }
@@ -129,6 +132,7 @@ impl Credentials {
                 state: Lock::new(state),
                 member,
                 events: OnceLock::new(),
+                log: Log::default(),
                 work: Work::default(),
             }),
         }
@@ -251,6 +255,11 @@ impl Credentials {
         }
     }
 
+    /// Logs that a response rejected the token of this generation.
+    pub(crate) fn log_rejection(&self, generation: Generation, rejection: &Rejection) {
+        log::rejected(self.name(), generation, rejection);
+    }
+
     /// The response to a second attempt accepted the token of this generation.
     pub(crate) fn retry_accepted(&self, generation: Generation, target: Target) {
         self.shared.witness.accepted(generation, target);
@@ -258,8 +267,15 @@ impl Credentials {
     }
 
     /// The response to a second attempt rejected the token of this generation as well.
-    pub(crate) fn retry_rejected(&self, generation: Generation, target: Target) {
-        self.decide(|state, now| state.retry_rejected(now, generation, target));
+    pub(crate) fn retry_rejected(
+        &self,
+        generation: Generation,
+        target: Target,
+        rejection: &Rejection,
+    ) {
+        self.decide_on(Occasion::Rejection(rejection), |state, now| {
+            state.retry_rejected(now, generation, target);
+        });
     }
 
     /// Returns whether the input of the source, such as a file, has changed since it was read.
@@ -313,6 +329,15 @@ impl Credentials {
 
     /// Decides under the lock, and carries out the effects after it is released.
     pub(super) fn decide<T>(&self, decide: impl FnOnce(&mut State, Timestamp) -> T) -> T {
+        self.decide_on(Occasion::Other, decide)
+    }
+
+    /// Decides on an occasion that the events report.
+    pub(super) fn decide_on<T>(
+        &self,
+        occasion: Occasion<'_>,
+        decide: impl FnOnce(&mut State, Timestamp) -> T,
+    ) -> T {
         let now = self.now();
         let (decided, effects) = {
             let mut state = self.lock();
@@ -320,8 +345,11 @@ impl Credentials {
             self.publish(&state, now);
             (decided, state.take_effects())
         };
-        let Effects { ended, news, discarded } = *effects;
+        let Effects { ended, mut news, discarded } = *effects;
         drop(discarded);
+        if let Occasion::Rejection(rejection) = occasion {
+            news.iter_mut().for_each(|event| event.caused_by(rejection));
+        }
         // Before the waiters are woken: a request that continues finds the events of the flight that it waited for.
         for event in &news {
             self.send(event);
@@ -331,9 +359,7 @@ impl Credentials {
             let _ = outcome.map(|outcome| waiters.send(outcome));
         }
         // Last: a `tracing` subscriber is code of others, and may be slow.
-        for event in news {
-            event.trace(self.name());
-        }
+        self.shared.log.write(&self.subject(), &news, occasion);
         decided
     }
 
@@ -374,8 +400,13 @@ impl Credentials {
     // ===== for flights =====
 
     pub(super) fn report(&self, event: Event) {
-        event.trace(self.name());
+        self.shared.log.write(&self.subject(), std::slice::from_ref(&event), Occasion::Other);
         self.send(&event);
+    }
+
+    pub(super) fn subject(&self) -> Subject<'_> {
+        let Shared { name, keeper, member, .. } = &*self.shared;
+        Subject { name, keeper, is_member: member.is_some() }
     }
 
     /// Sends an event to the subscribers, if there are any.

@@ -20,6 +20,11 @@ use crate::grant::Beginning;
 use crate::lock::Lock;
 use crate::source::{BoxTokenSource, FetchedFor, Renewal, SourceInfo, TokenSource};
 use crate::token::TokenSet;
+#[cfg_attr(
+    not(feature = "tracing"),
+    expect(unused_imports, reason = "the macros expand to nothing")
+)]
+use crate::trace::{self, ms, target};
 
 /// The part that makes credentials a member of a pool.
 pub(crate) struct Member {
@@ -253,12 +258,24 @@ impl TokenSource for Reporting {
         let result = self.source.fetch(renewal).await;
         if let Some(change) = self.endpoint.report(self.common.now(), self.id, &self.name, &result)
         {
-            let endpoint = self.endpoint.origin().into();
+            let endpoint = self.endpoint.origin();
             let event = match change {
-                Change::Began(error) => Event::OutageStarted { endpoint, error },
-                Change::Ended => Event::OutageEnded { endpoint },
+                Change::Began(error) => {
+                    trace::warning!(
+                        target: target::POOL,
+                        credentials = &*self.name, endpoint,
+                        kind = error.kind().as_str(), code = error.code(),
+                        retry_in_ms = error.retry_after().map(ms),
+                        %error,
+                        "outage of a token endpoint: it fails for several credentials or has asked for a pause, and is asked for one at a time"
+                    );
+                    Event::OutageStarted { endpoint: endpoint.into(), error }
+                }
+                Change::Ended => {
+                    trace::info!(target: target::POOL, endpoint, "outage of a token endpoint over");
+                    Event::OutageEnded { endpoint: endpoint.into() }
+                }
             };
-            event.trace(&self.name);
             self.common.send(&self.name, &event);
         }
         result

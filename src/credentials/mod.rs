@@ -9,6 +9,7 @@
 //! | `state` | every decision: which token may be used, which flight is started, what a landing changes |
 //! | `issued`, `backoff`, `flight`, `session`, `evidence` | the parts of the state |
 //! | `member`, `outage` | the membership in a pool, and the outage of a token endpoint that its members notice together |
+//! | `log` | the log lines, each change once |
 //! | `wait` | requests that wait for a flight |
 //! | `task` | the tasks that fly, log in, log out and save |
 
@@ -22,6 +23,11 @@ mod handle;
 mod into;
 mod issued;
 mod jitter;
+#[cfg_attr(
+    not(feature = "tracing"),
+    allow(unused_variables, dead_code, reason = "the macros expand to nothing")
+)]
+mod log;
 #[cfg_attr(not(feature = "pool"), allow(dead_code, reason = "only a pool has members"))]
 mod member;
 #[cfg_attr(not(feature = "pool"), allow(dead_code, reason = "only a pool has members"))]

@@ -14,14 +14,17 @@ use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::event::Event;
-use super::flight::{Adoption, Departure, Errand, LOST_AFTER, Landed};
+use super::flight::{Adoption, Departure, Errand, FlightResult, Flown, LOST_AFTER, Landed};
 use super::handle::Credentials;
+use super::log::Occasion;
 use super::member::{Admission, Member};
 use crate::classify::Challenge;
+use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::grant::{Look, Notes};
 use crate::source::{FetchedFor, Renewal};
 use crate::token::TokenSet;
+use crate::trace::Span;
 
 impl Credentials {
     /// Replaces the current tokens, for example after the user has logged in.
@@ -144,14 +147,22 @@ pub(super) fn start(
     challenge: Option<Challenge>,
     runtime: &Handle,
 ) {
+    let span = match departure.errand {
+        Errand::Refresh => {
+            let failures = credentials.shared.log.failures();
+            departure.landing.record.begin(credentials.name(), departure.wish.cause, failures)
+        }
+        Errand::Look | Errand::Save => Span::default(),
+    };
     let flying = Flying {
         credentials: credentials.clone(),
         departure,
-        asked: false,
+        began: credentials.now(),
+        asked: None,
         landed: false,
         _work: Piece::begin(credentials),
     };
-    drop(spawn(credentials, runtime, flying.fly(challenge)));
+    drop(spawn(credentials, runtime, span.around(flying.fly(challenge))));
 }
 
 /// Awaits a task that goes on without its caller.
@@ -200,8 +211,9 @@ impl Drop for Piece {
 struct Flying {
     credentials: Credentials,
     departure: Departure,
-    /// True if the source was asked.
-    asked: bool,
+    began: Timestamp,
+    /// When the source was asked.
+    asked: Option<Timestamp>,
     landed: bool,
     /// `flush` waits until it is dropped, after the landing.
     _work: Piece,
@@ -222,15 +234,14 @@ impl Flying {
         };
         let _turn: OwnedMutexGuard<()> = Arc::clone(&self.departure.turn).lock_owned().await;
         if !credentials.lock().wants(self.departure.id) {
-            // The application has logged in or out meanwhile.
-            self.landed = true;
+            self.supersede();
             return;
         }
         let mut admission = match admission {
             Ok(admission) => admission,
             Err(error) => return self.land(Landed::Refreshed(Err(error)), Notes::default()),
         };
-        self.asked = true;
+        self.asked = Some(credentials.now());
         let keeper = &credentials.shared.keeper;
         let wish = self.departure.wish;
         let (landed, notes) = match self.departure.errand {
@@ -302,7 +313,7 @@ impl Flying {
         }
         let _turn = Arc::clone(&self.departure.turn).lock_owned().await;
         if !credentials.lock().wants(self.departure.id) {
-            self.landed = true;
+            self.supersede();
             return true;
         }
         let (look, notes) = keeper.look(self.departure.wish).await;
@@ -315,10 +326,41 @@ impl Flying {
         has_found
     }
 
+    /// Ends the flight without a landing: the application has logged in or out meanwhile.
+    fn supersede(&mut self) {
+        self.landed = true;
+        self.departure.landing.record.end(None, FlightResult::Superseded);
+    }
+
     fn land(&mut self, landed: Landed, notes: Notes) {
         self.landed = true;
-        let departure = &self.departure;
-        self.credentials.decide(|state, now| state.land(now, departure, landed, notes));
+        let (departure, flown) = (&self.departure, self.flown());
+        let is_found = landed.is_found();
+        let occasion = Occasion::Landing(&flown);
+        let outcome = self
+            .credentials
+            .decide_on(occasion, |state, now| state.land(now, departure, landed, notes));
+        departure.landing.record.end(
+            Some(&flown),
+            match &outcome {
+                None => FlightResult::Superseded,
+                Some(Err(error)) => FlightResult::Failed(error),
+                Some(Ok(issued)) if is_found => FlightResult::FoundInStore(issued.generation),
+                Some(Ok(issued)) => FlightResult::Refreshed(issued.generation),
+            },
+        );
+    }
+
+    fn flown(&self) -> Flown {
+        let now = self.credentials.now().monotonic();
+        let since = |then: Timestamp| now.saturating_sub(then.monotonic());
+        let timeout = self.credentials.timeout();
+        Flown {
+            cause: self.departure.wish.cause,
+            duration: since(self.began),
+            late: self.asked.filter(|asked| since(*asked) > timeout).map(|_| timeout),
+            record: Arc::clone(&self.departure.landing.record),
+        }
     }
 }
 
@@ -327,7 +369,7 @@ impl Drop for Flying {
         if self.landed {
             return;
         }
-        let error = match (self.asked, std::thread::panicking()) {
+        let error = match (self.asked.is_some(), std::thread::panicking()) {
             // The store is asked before the refresh begins if the refresh has to wait.
             (false, true) => TokenError::transient("the store panicked before the refresh began"),
             (false, false) => {

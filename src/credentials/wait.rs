@@ -11,10 +11,11 @@ use super::flight::Landing;
 use super::generation::Generation;
 use super::handle::Credentials;
 use super::issued::Issued;
+use super::log::Occasion;
 use super::session::{self, Session};
 use super::state::{Decision, State};
 use super::task;
-use crate::classify::Challenge;
+use crate::classify::Rejection;
 use crate::error::TokenError;
 use crate::limit;
 use crate::source::{Cause, FetchedFor};
@@ -175,8 +176,11 @@ impl Credentials {
     /// ```
     #[doc(alias("invalidate", "unauthorized"))]
     pub async fn rejected(&self, tokens: &TokenSet) -> Result<TokenSet, TokenError> {
-        let reported = self.lock().generation_of(tokens);
-        self.wait_for(reported.map_or(Want::Token, Want::NewerThanReported)).await
+        let Some(generation) = self.lock().generation_of(tokens) else {
+            return self.tokens().await;
+        };
+        self.log_rejection(generation, &Rejection::default());
+        self.wait_for(Want::NewerThanReported(generation)).await
     }
 
     /// Reports that a server has accepted these tokens, for clients that report [rejections](Self::rejected).
@@ -242,12 +246,18 @@ impl Credentials {
 
     /// Answers a request for a token, and starts a flight if one is needed.
     pub(crate) fn ask(&self, mut want: Want) -> Answer {
-        self.notice_change(matches!(
-            want,
-            Want::NewerThanRejected { .. } | Want::NewerThanReported(_)
-        ));
+        let rejection = match &want {
+            Want::NewerThanRejected { rejection, .. } => Some(Arc::clone(rejection)),
+            Want::NewerThanReported(_) => Some(Arc::default()),
+            _ => None,
+        };
+        self.notice_change(rejection.is_some());
         let runtime = self.runtime().and_then(|runtime| self.refuse_recursion().map(|()| runtime));
-        let decision = self.decide(|state, now| {
+        let occasion = match &rejection {
+            Some(rejection) => Occasion::Rejection(rejection),
+            None => Occasion::Other,
+        };
+        let decision = self.decide_on(occasion, |state, now| {
             if let Want::TokenOf(session @ None) = &mut want {
                 *session = Some(state.session_of_new_request(now));
             }
@@ -283,10 +293,7 @@ impl Credentials {
             Decision::Refuse(error) => return Answer::Refuse(error),
         };
         if let (Some(departure), Ok(runtime)) = (departure, runtime) {
-            let challenge = match &want {
-                Want::NewerThanRejected { challenge, .. } => challenge.clone(),
-                _ => None,
-            };
+            let challenge = rejection.and_then(|rejection| rejection.challenge.clone());
             // Only for the token that is refreshed now, not for the rejection of an older one.
             let challenge = challenge.filter(|_| departure.wish.cause == Cause::Rejected);
             task::start(self, departure, challenge, &runtime);
@@ -330,7 +337,7 @@ pub(crate) enum Want {
     /// A token for a request of this session, or with `None` for a new request.
     TokenOf(Option<Session>),
     /// A newer token than this one, which a resource server rejected.
-    NewerThanRejected { generation: Generation, target: Target, challenge: Option<Challenge> },
+    NewerThanRejected { generation: Generation, target: Target, rejection: Arc<Rejection> },
     /// A newer token than this one, which a server of the application rejected.
     NewerThanReported(Generation),
     /// A newer token than this one, because the application asks for it.
@@ -382,6 +389,7 @@ impl Waiting {
             Box::pin(limit::passed(timer)) as Pin<Box<dyn Future<Output = ()> + Send + Sync>>
         });
         let epoch = credentials.lock().epoch;
+        landing.record.is_waited_for();
         Self { credentials, want, epoch, landing, patience, asks: 0 }
     }
 
@@ -442,9 +450,10 @@ impl Future for Waiting {
                     {
                         return Poll::Ready(Ok(issued));
                     }
+                    let timeout = credentials.timeout();
+                    credentials.shared.log.timed_out(&credentials.subject(), timeout);
                     return Poll::Ready(Err(TokenError::transient(format!(
-                        "no token within {:?}; the refresh goes on and its answer will be used",
-                        credentials.timeout()
+                        "no token within {timeout:?}; the refresh goes on and its answer will be used"
                     ))));
                 }
             }

@@ -38,3 +38,6 @@ pub mod stores {}
 
 #[doc = include_str!("what_happens.md")]
 pub mod what_happens {}
+
+#[doc = include_str!("logs.md")]
+pub mod logs {}

@@ -381,6 +381,18 @@ impl Keeper {
         self.clock.now()
     }
 
+    /// Returns the origin of the token endpoint, if the source names one.
+    #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "only logs show it"))]
+    pub(crate) fn token_endpoint(&self) -> Option<String> {
+        self.source.info().token_endpoint
+    }
+
+    /// Returns the description of the store.
+    #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "only logs show it"))]
+    pub(crate) fn store_name(&self) -> Option<String> {
+        self.store.as_ref().map(|store| store.backing.describe())
+    }
+
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Ledger) -> T) -> T {
         f(&mut self.ledger.lock())
     }

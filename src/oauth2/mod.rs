@@ -310,6 +310,11 @@ mod grant;
 mod jwt_bearer;
 mod lenient;
 mod moment;
+#[cfg_attr(
+    not(feature = "tracing"),
+    allow(unused_imports, unused_variables, dead_code, reason = "the macros expand to nothing")
+)]
+mod narrowed;
 mod proof;
 mod refresh_token;
 mod request;

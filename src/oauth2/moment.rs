@@ -44,6 +44,12 @@ pub(super) fn moment(value: &Json, unit: LifetimeUnit) -> Option<When> {
     }
 }
 
+/// Returns whether a value is a number or a time, also one that counts as unknown.
+pub(super) fn is_readable(value: &Json) -> bool {
+    number(value)
+        .is_some_and(|number| number.map_or_else(|text| since_1970_of(text).is_some(), |_| true))
+}
+
 /// Reads seconds since 1970, or thousandths, millionths or billionths of them.
 fn since_1970(number: f64) -> When {
     // In seconds this is the year 5138, in milliseconds 1973.

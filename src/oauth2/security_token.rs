@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 
+use crate::classify::Rejection;
 use crate::credentials::{Credentials, Generation, IntoCredentials, Issued};
 use crate::error::TokenError;
 use crate::source::{Cause, Renewal, Watch};
@@ -193,7 +194,7 @@ impl SecurityToken {
         match (is_accepted, is_other) {
             (true, true) => credentials.retry_accepted(generation, by),
             (true, false) => credentials.accepted_at(generation, by),
-            (false, true) => credentials.retry_rejected(generation, by),
+            (false, true) => credentials.retry_rejected(generation, by, &Rejection::default()),
             (false, false) => {}
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::endpoint::TokenEndpoint;
+use super::narrowed::Narrowed;
 use super::request::Parameters;
 use super::response::{self, Answer, Context};
 use crate::error::TokenError;
@@ -21,6 +22,7 @@ pub(super) struct TokenRequest {
     pub(super) scope: Option<String>,
     pub(super) parameters: Parameters,
     pub(super) more: Option<Arc<More>>,
+    narrowed: Narrowed,
 }
 
 type More = dyn Fn(Renewal) -> BoxFuture<'static, Result<Parameters, TokenError>> + Send + Sync;
@@ -79,6 +81,7 @@ impl TokenRequest {
             scope: None,
             parameters: Parameters::default(),
             more: None,
+            narrowed: Narrowed::default(),
         }
     }
 
@@ -102,7 +105,10 @@ impl TokenRequest {
                 None => Ok(Parameters::default()),
             }
         };
-        self.endpoint.post(parameters, more, renewal.fetched_for(), read).await
+        let tokens = self.endpoint.post(parameters, more, renewal.fetched_for(), read).await?;
+        let (endpoint, scope) = (self.endpoint.origin(), self.scope.as_deref());
+        self.narrowed.log(&endpoint, scope, renewal.previous(), &tokens);
+        Ok(tokens)
     }
 
     /// Returns the target that a proof is sent to. An endpoint may refuse it for one audience, and accept it for another.

@@ -114,6 +114,11 @@ impl Origin {
         })
     }
 
+    /// Returns scheme and host as they were written.
+    pub(super) fn written(&self) -> (&'static str, &str) {
+        (self.scheme.as_str(), &self.written)
+    }
+
     /// Returns whether a target is written exactly like this origin.
     pub(super) fn is_written(&self, scheme: &UriScheme, authority: &str) -> bool {
         let named = match self.scheme {

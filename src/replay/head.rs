@@ -54,6 +54,13 @@ impl SpareHead {
         Self { buffer, extensions: request.extensions().clone() }
     }
 
+    /// Returns the scheme and the authority of the URI. A missing one is empty.
+    pub(crate) fn scheme_and_authority(&self) -> Option<(&str, &str)> {
+        let ((_, scheme), rest) = parts(self.buffer.get(START..)?)?;
+        let ((authority, _), _) = parts(rest)?;
+        Some((str::from_utf8(scheme).ok()?, str::from_utf8(authority).ok()?))
+    }
+
     /// Returns the head, or none if `http` rejects a part that it has accepted before.
     pub(crate) fn rebuild(self) -> Option<Parts> {
         let mut bytes = Bytes::from(self.buffer);
@@ -134,6 +141,16 @@ fn take(bytes: &mut Bytes) -> Option<(Bytes, Bytes, bool)> {
         (length <= bytes.len()).then(|| bytes.split_to(length))
     };
     Some((part(first >> 1)?, part(second)?, first & 1 == 1))
+}
+
+/// Returns the two parts that bytes begin with, and the bytes after them.
+fn parts(bytes: &[u8]) -> Option<((&[u8], &[u8]), &[u8])> {
+    let mut lengths = bytes.get(..LENGTHS)?;
+    let lengths = lengths.try_get_u64_ne().ok()?;
+    let (first, second) = ((lengths >> 33) as usize, lengths as u32 as usize);
+    let (first, rest) = bytes.get(LENGTHS..)?.split_at_checked(first)?;
+    let (second, rest) = rest.split_at_checked(second)?;
+    Some(((first, second), rest))
 }
 
 /// The size of a version and the number of names.

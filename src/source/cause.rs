@@ -29,14 +29,21 @@ pub enum Cause {
     Forced,
 }
 
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl Cause {
+    /// Returns the name in snake case.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
             Self::Missing => "missing",
             Self::Expiring => "expiring",
             Self::Expired => "expired",
             Self::Rejected => "rejected",
             Self::Forced => "forced",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }

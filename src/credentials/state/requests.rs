@@ -190,7 +190,7 @@ impl State {
             Judgement::Counts => None,
             Judgement::Ignored { left, begins } => {
                 if begins {
-                    self.tell(Event::RejectionBackoffStarted { duration: left });
+                    self.tell(Event::backoff_started(left));
                 }
                 Some(left)
             }
@@ -255,7 +255,6 @@ impl State {
             return;
         }
         let begun = self.with_evidence(|evidence| evidence.retry_rejected(now, target, generation));
-        let event = |duration| Event::RejectionBackoffStarted { duration };
-        self.effects.get_or_insert_default().news.extend(begun.map(event));
+        self.effects.get_or_insert_default().news.extend(begun.map(Event::backoff_started));
     }
 }

@@ -57,8 +57,11 @@ impl TokenEndpoint {
         if let Some(fetched_for) = fetched_for {
             request.extensions_mut().insert(fetched_for);
         }
+        let origin = self.origin();
         let context = || Context {
             place: "",
+            endpoint: &origin,
+            reported: &self.reported,
             dialect,
             client_auth: &self.client_auth,
             secrets: &secrets,
@@ -66,7 +69,6 @@ impl TokenEndpoint {
             spends: dialect.rotates && has_refresh_token(&parameters, dialect),
             requested_token_type: parameters.get("requested_token_type"),
         };
-        let origin = self.origin();
         let call = match limit.run(self.client.ready()).await {
             Some(Ok(call)) => call,
             Some(Err(error)) => {

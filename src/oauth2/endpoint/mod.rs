@@ -27,6 +27,7 @@ pub(crate) use self::sent::{WasSent, Watch};
 use self::url::{parse_url, without_query};
 use super::client_auth::ClientAuth;
 use super::dialect::Dialect;
+use super::response::Reported;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{BoxError, TokenError};
 use crate::source::SourceInfo;
@@ -105,6 +106,8 @@ pub struct TokenEndpoint {
     answer_limit: usize,
     is_unsent: Option<Arc<IsUnsent>>,
     clock: Arc<dyn Clock>,
+    /// The flaws of its answers that were logged. The clones of an endpoint share them.
+    reported: Arc<Reported>,
 }
 
 impl TokenEndpoint {
@@ -188,6 +191,7 @@ impl TokenEndpoint {
             answer_limit: DEFAULT_ANSWER_LIMIT,
             is_unsent: None,
             clock: Arc::new(SystemClock),
+            reported: Arc::default(),
         }
     }
 
@@ -294,7 +298,7 @@ impl TokenEndpoint {
     }
 
     /// Returns the origin: scheme, host, and the port unless it is the default.
-    fn origin(&self) -> String {
+    pub(super) fn origin(&self) -> String {
         let scheme = self.url.scheme_str().unwrap_or_default();
         let authority =
             self.url.authority().map_or("", |authority| authority.as_str()).to_ascii_lowercase();

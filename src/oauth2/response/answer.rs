@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use zeroize::Zeroizing;
 
 use super::document::Document;
-use super::oauth_error::CODE_LIMIT;
+use super::log::Reported;
 use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::oauth2::client_auth::ClientAuth;
@@ -17,7 +17,6 @@ use crate::oauth2::dialect::Dialect;
 use crate::oauth2::lenient::Json;
 use crate::oauth2::moment;
 use crate::oauth2::scrub::Secrets;
-use crate::trace;
 
 /// An answer.
 pub(in crate::oauth2) struct Answer {
@@ -90,6 +89,9 @@ impl Answer {
 pub(in crate::oauth2) struct Context<'a> {
     /// The [place](Answer::place) of the answer, with which each message begins. It is empty before there is an answer.
     pub(in crate::oauth2) place: &'a str,
+    /// The origin of the token endpoint.
+    pub(in crate::oauth2) endpoint: &'a str,
+    pub(in crate::oauth2) reported: &'a Reported,
     pub(in crate::oauth2) dialect: &'a Dialect,
     pub(in crate::oauth2) client_auth: &'a ClientAuth,
     pub(in crate::oauth2) secrets: &'a Secrets,
@@ -126,15 +128,5 @@ impl Context<'_> {
             "" => why.to_string(),
             place => format!("{place}: {why}"),
         }
-    }
-
-    /// Logs a problem with a field of the answer.
-    #[cfg_attr(
-        not(feature = "tracing"),
-        allow(unused_variables, reason = "without `tracing` the macro expands to nothing")
-    )]
-    pub(super) fn warn(&self, field: &str, problem: fmt::Arguments<'_>) {
-        let field = self.secrets.clean(field, CODE_LIMIT);
-        trace::warning!(field, "{problem}");
     }
 }

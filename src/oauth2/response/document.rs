@@ -114,6 +114,26 @@ impl<'a> Document<'a> {
         unread
     }
 
+    /// Returns the names of members with a value that nothing reads.
+    pub(super) fn unknown(&self) -> Vec<&'a str> {
+        let fields = &self.dialect.fields;
+        let extra = fields.extra.values().map(Vec::as_slice);
+        let lists: Vec<_> =
+            fields.lists().into_iter().map(|(_, pointers)| pointers).chain(extra).collect();
+        let is_read = |key: &str| {
+            lists.iter().any(|pointers| {
+                let is_usual = Fields::usual().lists().iter().any(|(_, usual)| usual == pointers);
+                pointers.iter().filter_map(|pointer| pointer.strip_prefix('/')).any(|pointer| {
+                    let first = pointer.split('/').next().unwrap_or_default();
+                    first == key || is_usual && is_alike(first, key)
+                })
+            }) || ["ok", "success", "error_uri"].contains(&key)
+        };
+        let members = self.root.into_iter().flat_map(Json::members);
+        let unknown = members.filter(|(key, value)| !value.is_null() && !is_read(key));
+        unknown.map(|(key, _)| key).collect()
+    }
+
     /// Returns the values of [`all`](Self::all), and then those in the whole answer: errors are often outside of `root`.
     pub(super) fn all_anywhere(&self, pointers: &'a [String]) -> Vec<&'a Json> {
         let whole = self.unwrapped();

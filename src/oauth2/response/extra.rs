@@ -4,16 +4,20 @@ use std::fmt::{self, Write as _};
 
 use zeroize::Zeroizing;
 
+use super::answer::Context;
 use super::document::Document;
 use crate::oauth2::wiped;
 use crate::token::TokenSet;
-use crate::trace;
 
 /// How long the value of a field may be, in bytes.
 pub(super) const VALUE_MAX: usize = 8 * 1024;
 
 /// Adds the fields of `fields.extra`: a string unchanged, any other value as its JSON text.
-pub(super) fn extra(document: &Document<'_>, mut tokens: TokenSet) -> TokenSet {
+pub(super) fn extra(
+    document: &Document<'_>,
+    mut tokens: TokenSet,
+    context: Context<'_>,
+) -> TokenSet {
     for (name, pointers) in &document.dialect.fields.extra {
         let mut values = document.all(pointers);
         let Some(value) = values.find(|value| value.as_str() != Some("")) else { continue };
@@ -25,7 +29,7 @@ pub(super) fn extra(document: &Document<'_>, mut tokens: TokenSet) -> TokenSet {
         if written.is_ok() {
             tokens = tokens.with_extra(name, text.0.as_str());
         } else {
-            trace::warning!(field = %name, "field of the token endpoint's answer is too long to be kept");
+            context.log_too_long(name);
         }
     }
     tokens

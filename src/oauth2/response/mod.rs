@@ -3,6 +3,11 @@
 mod answer;
 mod document;
 mod extra;
+#[cfg_attr(
+    not(feature = "tracing"),
+    allow(unused_imports, unused_variables, dead_code, reason = "the macros expand to nothing")
+)]
+mod log;
 mod oauth_error;
 mod read;
 mod refusal;
@@ -10,6 +15,7 @@ mod token_set;
 
 pub(super) use self::answer::{Answer, Context};
 pub(super) use self::document::is_whole;
+pub(super) use self::log::Reported;
 pub(super) use self::read::{is_answer, read, refresh_token};
 pub(super) use self::refusal::refusal;
 #[cfg(test)]

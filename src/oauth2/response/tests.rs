@@ -1,5 +1,6 @@
 //! Answers of all kinds.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -10,7 +11,7 @@ use proptest::prelude::*;
 use zeroize::Zeroizing;
 
 use super::oauth_error::{CODE_LIMIT, DESCRIPTION_LIMIT};
-use super::{Answer, Context, is_whole, read, refresh_token};
+use super::{Answer, Context, Reported, is_whole, read, refresh_token};
 use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::oauth2::client_auth::ClientAuth;
@@ -30,8 +31,11 @@ fn context<'a>(
     client_auth: &'a ClientAuth,
 ) -> Context<'a> {
     let place = "https://as.example.com answered";
+    static REPORTED: LazyLock<Reported> = LazyLock::new(Reported::default);
     Context {
         place,
+        endpoint: "https://as.example.com",
+        reported: &REPORTED,
         dialect,
         client_auth,
         secrets,

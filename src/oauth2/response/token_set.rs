@@ -26,7 +26,7 @@ pub(super) fn token_set(
     let dialect = context.dialect;
     let fields = &dialect.fields;
 
-    warn_of_unread(document, context);
+    context.log_fields(document);
     let Some(token) = document.token(&fields.access_token) else {
         return Err(context.lost(
             "the answer has no access token; if it has another name, add it to `fields.access_token` in the dialect",
@@ -77,10 +77,14 @@ pub(super) fn token_set(
         tokens = tokens.with_id_token(id_token);
     }
     let issued = document.text(&fields.issued_token_type);
-    if let Some(issued) = issued.filter(|issued| issued.len() <= extra::VALUE_MAX) {
-        tokens = tokens.with_extra("issued_token_type", issued);
+    match issued {
+        Some(issued) if issued.len() <= extra::VALUE_MAX => {
+            tokens = tokens.with_extra("issued_token_type", issued);
+        }
+        Some(_) => context.log_too_long("issued_token_type"),
+        None => {}
     }
-    tokens = extra(document, tokens);
+    tokens = extra(document, tokens, context);
 
     let refresh_in = if dialect.revokes_previous {
         // An early refresh would revoke the token of requests in flight.
@@ -155,12 +159,7 @@ fn check_token_type(document: &Document<'_>, context: Context<'_>) -> Result<(),
             "the access token has the type `{shown}`, which requires a proof with each request, and only bearer tokens are supported; if the server accepts it as a bearer token, set `fields.token_type` to an empty list in the dialect"
         )));
     }
-    context.warn(
-        "token_type",
-        format_args!(
-            "unknown type `{shown}` of an access token, used as a bearer token; to silence this, set `fields.token_type` to an empty list in the dialect"
-        ),
-    );
+    context.log_unknown_type(&shown);
     Ok(())
 }
 
@@ -178,18 +177,6 @@ fn check_issued(issued: &str, context: Context<'_>) -> Result<(), TokenError> {
 /// How much of a token's type is shown, in characters.
 const TYPE_LIMIT: usize = 100;
 
-/// Logs the names of fields that the dialect does not read, one of which may be the next refresh token.
-fn warn_of_unread(document: &Document<'_>, context: Context<'_>) {
-    for name in document.unread() {
-        context.warn(
-            name,
-            format_args!(
-                "unread field in the answer of the token endpoint, with a name that is almost a usual one; add it to `fields` in the dialect"
-            ),
-        );
-    }
-}
-
 /// Logs a lifetime above a year, which may be in another unit.
 fn warn_of_long_lifetime(stated: Option<(&str, When)>, received: Duration, context: Context<'_>) {
     const YEAR: Duration = Duration::from_secs(366 * 86_400);
@@ -200,12 +187,7 @@ fn warn_of_long_lifetime(stated: Option<(&str, When)>, received: Duration, conte
         When::At(at) => at.saturating_sub(received),
     };
     if lifetime > YEAR {
-        context.warn(
-            name,
-            format_args!(
-                "lifetime of an access token above a year: {lifetime:?}; if it is in milliseconds, set `fields.lifetime_unit` in the dialect"
-            ),
-        );
+        context.log_long_lifetime(name, lifetime);
     }
 }
 
