@@ -11,7 +11,7 @@ const MARK: &str = "***";
 /// The length of the pieces of a secret that are hidden, because servers quote the beginnings of tokens.
 ///
 /// Shorter pieces occur in ordinary words. A shorter secret is hidden only as a whole.
-const PIECE: usize = 8;
+pub(super) const PIECE: usize = 8;
 
 /// How much of a text is examined, in characters. Far less of it is shown.
 const TEXT_LIMIT: usize = 4096;

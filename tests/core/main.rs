@@ -31,8 +31,13 @@ mod host_header;
 mod log;
 #[cfg(feature = "testing")]
 mod login_and_logout;
+#[cfg(all(feature = "oauth2", feature = "testing", feature = "tracing"))]
+mod logs;
 #[cfg(feature = "testing")]
 mod origins;
+#[cfg(all(feature = "oauth2", feature = "testing", feature = "tracing"))]
+#[path = "../harness/records.rs"]
+mod records;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing", feature = "tonic"))]
 mod recursion;
 #[cfg(feature = "testing")]

@@ -81,6 +81,8 @@ fn nothing_that_can_be_formatted_contains_a_secret() {
         requests(&mut paper).await;
         events(&mut paper).await;
         echoes(&mut paper).await;
+        unnamed_origins().await;
+        answers(&mut paper).await;
     });
     let real = builder().build().unwrap();
     real.block_on(async {
@@ -91,12 +93,26 @@ fn nothing_that_can_be_formatted_contains_a_secret() {
 
     let log = log.take();
     for said in [
-        "refresh failed",
+        "refresh failed, and",
+        "refresh denied",
+        "outcome of a refresh unknown",
+        "refresh counts as lost",
+        "result of a refresh not used",
         "token rejected again right after a refresh",
-        "Refreshed",
-        "LoggedIn",
-        "LoggedOut",
-        "RejectionBackoffEnded",
+        "token accepted by a target that had rejected it",
+        "token refreshed",
+        "refreshes work again",
+        "refresh{",
+        "logged in",
+        "logged out",
+        "no token attached",
+        "its origin is not named",
+        "unknown field in a token answer",
+        "its value cannot be read",
+        "scope of the token narrowed",
+        "too long to be kept",
+        "is not read, although its name is almost a usual one",
+        "unknown type of an access token",
         "hyper_util::",
         "h2::",
     ] {
@@ -716,6 +732,69 @@ async fn echo(
         errors.push((label, revoked.map(|()| token_set())));
     }
     errors.into_iter().filter_map(|(label, result)| Some((label, result.err()?))).collect()
+}
+
+// ===== lines about origins, challenges and fields =====
+
+/// Requests and responses with secrets wherever a log line could repeat them.
+async fn unnamed_origins() {
+    let answer = |request: Request<Full<Bytes>>| async move {
+        let host = request.uri().host().unwrap_or_default();
+        let challenge = match host.starts_with('a') {
+            true => format!(r#"Bearer error="{ACCESS}", realm="{ACCESS}""#),
+            false => format!(r#"{ACCESS} error="invalid_token", scope="{ACCESS}""#),
+        };
+        let response = Response::builder().status(StatusCode::UNAUTHORIZED);
+        let response = response.header(WWW_AUTHENTICATE, challenge);
+        Ok::<_, Infallible>(response.body(Full::<Bytes>::default()).unwrap())
+    };
+    let layer = RefreshLayer::new(StaticToken::new(ACCESS.parse().unwrap()));
+    let layer = layer.origin("https://api.test").unwrap();
+    let client = ServiceBuilder::new().layer(layer).service_fn(answer);
+    for uri in [
+        format!("https://ann:{PASSWORD_IN_URL}@a.test/{QUERY}?key={QUERY}"),
+        format!("https://{PASSWORD_IN_URL}@b.test/?key={QUERY}"),
+        format!("http://api.test/?key={QUERY}"),
+        format!("https://api.test/?key={QUERY}"),
+    ] {
+        let mut request = Request::get(uri).body(Full::<Bytes>::default()).unwrap();
+        client.clone().oneshot(request.clone()).await.unwrap();
+        let host = format!("ann:{PASSWORD_IN_URL}@api.test:8443");
+        request.headers_mut().insert(http::header::HOST, host.parse().unwrap());
+        let _ = client.clone().oneshot(request).await;
+    }
+}
+
+const PASSWORD_IN_URL: &str = "Qy6tRe1WuIoP";
+
+/// Answers with secrets in the names and values of fields.
+async fn answers(paper: &mut Paper) {
+    let mut dialect = Dialect::rfc6749();
+    dialect.fields.id_token = vec!["/id".into()];
+    dialect.fields.extra.insert("kept".into(), vec!["/kept".into()]);
+    for fields in [
+        serde_json::json!({ "unknown": ACCESS, "nested": { "x": REFRESH }, ACCESS: 1, "Ac7xQw9RaLmN": 1 }),
+        serde_json::json!({ "expires_in": ACCESS, "scope": { ACCESS: 1 }, "token_type": ACCESS }),
+        serde_json::json!({ "refresh_token": [REFRESH], "id_token": ID, "expires_at": { "x": ID } }),
+        serde_json::json!({ "kept": REFRESH.repeat(400), "token_type": CLIENT_SECRET, "scope": "read" }),
+    ] {
+        let mut body = serde_json::json!({ "access_token": ACCESS });
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let http = tower::service_fn(move |_: Request<Full<Bytes>>| {
+            let body = Full::<Bytes>::from(body.to_string());
+            async { Ok::<_, Infallible>(Response::new(body)) }
+        });
+        let endpoint = TokenEndpoint::new(http, format!("https://as.test/token?api_key={QUERY}"));
+        let endpoint = endpoint.unwrap().dialect(dialect.clone());
+        let endpoint = endpoint.client_auth(ClientAuth::basic("compass", CLIENT_SECRET));
+        let grant = RefreshTokenGrant::new(endpoint, REFRESH).scope("read write");
+        for _ in 0..2 {
+            match grant.fetch(Renewal::new(Cause::Missing)).await {
+                Ok(tokens) => drop(paper.debug("TokenSet", &tokens)),
+                Err(error) => paper.error("TokenError", &error),
+            }
+        }
+    }
 }
 
 // ===== the wire =====

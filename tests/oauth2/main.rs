@@ -25,8 +25,13 @@ mod harness;
 #[cfg(feature = "tracing")]
 #[path = "../harness/log.rs"]
 mod log;
+#[cfg(all(feature = "oauth2", feature = "tracing"))]
+mod logs;
 #[cfg(all(feature = "oauth2", feature = "testing"))]
 mod on_behalf;
+#[cfg(feature = "tracing")]
+#[path = "../harness/records.rs"]
+mod records;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod refresh;
 #[cfg(feature = "oauth2")]

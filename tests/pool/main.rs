@@ -23,9 +23,14 @@ mod limits;
 #[path = "../harness/log.rs"]
 mod log;
 #[cfg(feature = "full")]
+mod logs;
+#[cfg(feature = "full")]
 mod on_behalf;
 #[cfg(feature = "full")]
 mod outages;
+#[cfg(feature = "full")]
+#[path = "../harness/records.rs"]
+mod records;
 #[cfg(feature = "full")]
 mod repair;
 #[cfg(feature = "full")]

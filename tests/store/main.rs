@@ -28,6 +28,11 @@ mod harness;
 mod laws;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod ledger;
+#[cfg(all(feature = "oauth2", feature = "store", feature = "testing", feature = "tracing"))]
+mod logs;
+#[cfg(feature = "tracing")]
+#[path = "../harness/records.rs"]
+mod records;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]
 mod scripted;
 #[cfg(all(feature = "oauth2", feature = "store", feature = "testing"))]

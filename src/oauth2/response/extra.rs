@@ -29,7 +29,7 @@ pub(super) fn extra(
         if written.is_ok() {
             tokens = tokens.with_extra(name, text.0.as_str());
         } else {
-            context.log_too_long(name);
+            context.log_too_long(document, name);
         }
     }
     tokens

@@ -8,6 +8,7 @@ use super::oauth_error::CODE_LIMIT;
 use crate::lock::Lock;
 use crate::oauth2::lenient::Json;
 use crate::oauth2::moment;
+use crate::oauth2::scrub::PIECE;
 use crate::trace::{self, target};
 
 /// The flaws of an endpoint's answers that were logged. Each is logged once, since the users of a pool share the endpoint.
@@ -34,7 +35,7 @@ impl Context<'_> {
                 trace::debug!(
                     target: target::ENDPOINT,
                     endpoint = self.endpoint,
-                    field = self.secrets.clean(name, CODE_LIMIT),
+                    field = self.shown(document, name),
                     "unknown field in a token answer"
                 );
             }
@@ -44,7 +45,7 @@ impl Context<'_> {
                 self.is_news(Flaw::AlmostUsual, name), warning,
                 target: target::ENDPOINT,
                 endpoint = self.endpoint,
-                field = self.secrets.clean(name, CODE_LIMIT),
+                field = self.shown(document, name),
                 "field of a token answer is not read, although its name is almost a usual one: add it to `fields` in the dialect"
             );
         }
@@ -53,41 +54,59 @@ impl Context<'_> {
                 self.is_news(Flaw::Unreadable, name), warning,
                 target: target::ENDPOINT,
                 endpoint = self.endpoint,
-                field = self.secrets.clean(name, CODE_LIMIT),
+                field = self.shown(document, name),
                 "field of a token answer is ignored, because its value cannot be read: correct it at the server, or name another field in the dialect"
             );
         }
     }
 
-    pub(super) fn log_too_long(&self, name: &str) {
+    pub(super) fn log_too_long(&self, document: &Document<'_>, name: &str) {
         trace::change!(
             self.is_news(Flaw::TooLong, name), warning,
             target: target::ENDPOINT,
             endpoint = self.endpoint,
-            field = self.secrets.clean(name, CODE_LIMIT),
+            field = self.shown(document, name),
             "field of a token answer is too long to be kept: remove it from `fields.extra` in the dialect"
         );
     }
 
-    pub(super) fn log_long_lifetime(&self, name: &str, lifetime: Duration) {
+    pub(super) fn log_long_lifetime(
+        &self,
+        document: &Document<'_>,
+        name: &str,
+        lifetime: Duration,
+    ) {
         trace::change!(
             self.is_news(Flaw::LongLifetime, name), warning,
             target: target::ENDPOINT,
             endpoint = self.endpoint,
-            field = self.secrets.clean(name, CODE_LIMIT),
+            field = self.shown(document, name),
             lifetime_s = lifetime.as_secs(),
             "lifetime of an access token above a year: if it is in milliseconds, set `fields.lifetime_unit` in the dialect"
         );
     }
 
-    pub(super) fn log_unknown_type(&self, token_type: &str) {
+    pub(super) fn log_unknown_type(&self, document: &Document<'_>, token_type: &str) {
         trace::change!(
             self.is_news(Flaw::UnknownType, token_type), warning,
             target: target::ENDPOINT,
             endpoint = self.endpoint,
-            token_type,
+            token_type = self.shown(document, token_type),
             "unknown type of an access token, which is used as a bearer token: to silence this, set `fields.token_type` to an empty list in the dialect"
         );
+    }
+
+    /// Returns a text of the answer without the secrets that were sent and the tokens that were issued.
+    fn shown(&self, document: &Document<'_>, text: &str) -> String {
+        let fields = &document.dialect.fields;
+        let tokens = [&fields.access_token, &fields.refresh_token, &fields.id_token];
+        let mut secrets = self.secrets.clone();
+        for token in tokens.into_iter().flat_map(|pointers| document.all(pointers)) {
+            // A shorter one occurs in ordinary words.
+            let token = token.as_token().filter(|token| token.len() >= PIECE);
+            token.into_iter().for_each(|token| secrets.add(token));
+        }
+        secrets.clean(text.strip_prefix('/').unwrap_or(text), CODE_LIMIT)
     }
 
     fn is_news(&self, flaw: Flaw, name: &str) -> bool {
@@ -127,7 +146,7 @@ fn unreadable<'a>(document: &Document<'a>) -> Vec<&'a str> {
             && !is_readable(first.value)
             && !values.any(|found| is_readable(found.value))
         {
-            names.push(first.name.strip_prefix('/').unwrap_or(first.name));
+            names.push(first.name);
         }
     }
     names

@@ -39,7 +39,7 @@ pub(super) fn token_set(
     let received = date.unwrap_or(context.now.since_epoch());
     let stated = first_time(document, &fields.expires_in, moment::lifetime)
         .or_else(|| first_time(document, &fields.expires_at, moment::moment));
-    warn_of_long_lifetime(stated, received, context);
+    warn_of_long_lifetime(document, stated, received, context);
     let expiry = stated
         .map(|(_, when)| when)
         .or(dialect.default_lifetime.map(|lifetime| When::In(lifetime.min(moment::LONGEST))))
@@ -81,7 +81,7 @@ pub(super) fn token_set(
         Some(issued) if issued.len() <= extra::VALUE_MAX => {
             tokens = tokens.with_extra("issued_token_type", issued);
         }
-        Some(_) => context.log_too_long("issued_token_type"),
+        Some(_) => context.log_too_long(document, "issued_token_type"),
         None => {}
     }
     tokens = extra(document, tokens, context);
@@ -159,7 +159,7 @@ fn check_token_type(document: &Document<'_>, context: Context<'_>) -> Result<(),
             "the access token has the type `{shown}`, which requires a proof with each request, and only bearer tokens are supported; if the server accepts it as a bearer token, set `fields.token_type` to an empty list in the dialect"
         )));
     }
-    context.log_unknown_type(&shown);
+    context.log_unknown_type(document, token_type);
     Ok(())
 }
 
@@ -178,7 +178,12 @@ fn check_issued(issued: &str, context: Context<'_>) -> Result<(), TokenError> {
 const TYPE_LIMIT: usize = 100;
 
 /// Logs a lifetime above a year, which may be in another unit.
-fn warn_of_long_lifetime(stated: Option<(&str, When)>, received: Duration, context: Context<'_>) {
+fn warn_of_long_lifetime(
+    document: &Document<'_>,
+    stated: Option<(&str, When)>,
+    received: Duration,
+    context: Context<'_>,
+) {
     const YEAR: Duration = Duration::from_secs(366 * 86_400);
 
     let Some((name, when)) = stated else { return };
@@ -187,7 +192,7 @@ fn warn_of_long_lifetime(stated: Option<(&str, When)>, received: Duration, conte
         When::At(at) => at.saturating_sub(received),
     };
     if lifetime > YEAR {
-        context.log_long_lifetime(name, lifetime);
+        context.log_long_lifetime(document, name, lifetime);
     }
 }
 

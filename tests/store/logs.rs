@@ -1,0 +1,74 @@
+//! The log lines about the store.
+
+use tokio::time::sleep;
+use tracing::Level;
+
+use crate::harness::{SECOND, let_others_run};
+use crate::records::Records;
+use crate::world::{Step, World};
+
+#[tokio::test(start_paused = true)]
+async fn unsaved_tokens_are_one_error_and_their_save_one_line_at_info() {
+    let records = Records::start();
+    let world = World::new();
+    let worker = world.worker_as(world.grant(), |builder| builder.name("billing"));
+    worker.tokens().await.unwrap();
+    records.take();
+    worker.renew_unsaved().await;
+    let trouble = records.take_trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:?}");
+    trouble[0].assert(
+        Level::ERROR,
+        "store",
+        "token set not saved: it is lost if the program ends before the store works again",
+        &[("credentials", "billing"), ("store", "the store"), ("kind", "transient")],
+    );
+    worker.store.come_up();
+    worker.flush().await.unwrap();
+    let lines = records.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let fields = [("credentials", "billing"), ("store", "the store")];
+    lines[0].assert(Level::INFO, "store", "token set saved after all", &fields);
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_of_another_process_is_one_debug_line() {
+    let records = Records::start();
+    let world = World::new();
+    let (here, elsewhere) = (world.worker(), world.worker());
+    here.tokens().await.unwrap();
+    records.take();
+    elsewhere.tokens().await.unwrap();
+    let lines = records.take();
+    let lines: Vec<_> = lines.iter().filter(|line| line.level < Level::TRACE).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let fields = [("generation", "1"), ("cause", "missing")];
+    lines[0].assert(Level::DEBUG, "refresh", "newer token found in the store", &fields);
+    let spans = records.spans("refresh");
+    let outcomes: Vec<_> = spans.iter().map(|span| span.fields["outcome"].as_str()).collect();
+    assert_eq!(outcomes, ["refreshed", "found_in_store"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_of_a_killed_process_is_one_warning() {
+    let world = World::new();
+    let killed = world.worker();
+    killed.tokens().await.unwrap();
+    let (_, go) = killed.refresh_to(Step::SaveTokens).await;
+    killed.kill();
+    drop(go);
+    let_others_run().await;
+
+    let records = Records::start();
+    let worker = world.worker();
+    for _ in 0..5 {
+        let _ = worker.refresh().await;
+        sleep(20 * SECOND).await;
+    }
+    let trouble = records.take_trouble();
+    let unknown: Vec<_> =
+        trouble.iter().filter(|line| line.target == "tower_refresh::store").collect();
+    assert_eq!(unknown.len(), 1, "{trouble:?}");
+    let message = "the store has a refresh token whose last use has an unknown outcome";
+    unknown[0].assert(Level::WARN, "store", message, &[("kind", "ambiguous")]);
+}
