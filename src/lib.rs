@@ -88,6 +88,7 @@
 //! | Configure when to refresh and how long to wait | [`RefreshPolicy`] |
 //! | Configure which responses reject a token | [`Unauthorized`], [`Classify`] |
 //! | Send streams and bodies of other types again | [`Replayable`], [`RefreshLayer::replay_limit`], [`RefreshLayer::replay_with`], [`ReplayBody`] |
+//! | Find the cause of a trouble in the logs | [`docs::logs`] |
 //! | Configure a single request | [`Skip`], [`ReplayLimit`] |
 //! | Send requests with reqwest's own builder | [`reqwest::ReqwestClient`](reqwest/struct.ReqwestClient.html) (feature `reqwest`) |
 //! | Call gRPC services | [`grpc`](grpc/index.html) (feature `tonic`) |
@@ -152,7 +153,7 @@
 //! | Feature | Adds |
 //! |---|---|
 //! | `oauth2` (default) | [`oauth2`]: sources for token endpoints |
-//! | `tracing` (default) | events for `tracing`, without secrets |
+//! | `tracing` (default) | [log lines and spans](docs::logs) for `tracing`, without secrets |
 //! | `pool` | [`CredentialsPool`](struct.CredentialsPool.html): credentials by key, for many users |
 //! | `store` | `store`: token sets are saved before they are used; in memory, and for your own stores |
 //! | `file-store` | `store::FileStore`, for the processes of one machine; enables `store` |

@@ -1,4 +1,4 @@
-//! What the credentials learn about the rejection of a token.
+//! The rejection of a token, as far as the credentials report it.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use http::{Response, StatusCode};
 
 use super::challenge::Challenge;
 
-/// The rejection of a token, as far as the credentials report it. Without a response, all of it is unknown.
+/// The rejection of a token. Without a response, all of it is unknown.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rejection {
     /// The origin of the request, without userinfo.

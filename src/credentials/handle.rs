@@ -85,9 +85,7 @@ pub(super) struct Shared {
     name: Arc<str>,
     pub(super) keeper: Keeper,
     /// Boxed, since most credentials have none.
-    runtime: Option<Box<Handle>>,
-    /// Detects a change of the source's input. Must not be called under the lock. Boxed, since most sources have none.
-    watch: Option<Box<Watch>>,
+    rare: Option<Box<Rare>>,
     /// The token that requests use without the lock. Written only under the lock, so that it never becomes older.
     published: ArcSwapOption<Issued>,
     /// The acceptances that requests note without the lock.
@@ -101,6 +99,30 @@ pub(super) struct Shared {
     pub(super) log: Log,
     /// The flights and adoptions that have not ended.
     pub(super) work: Work,
+}
+
+/// The settings that few credentials have.
+struct Rare {
+    runtime: Option<Handle>,
+    /// Detects a change of the source's input. Must not be called under the lock.
+    watch: Option<Watch>,
+}
+
+impl Rare {
+    fn new(runtime: Option<Handle>, watch: Option<Watch>) -> Option<Box<Self>> {
+        let is_set = runtime.is_some() || watch.is_some();
+        is_set.then(|| Box::new(Self { runtime, watch }))
+    }
+}
+
+impl Shared {
+    fn runtime(&self) -> Option<Handle> {
+        self.rare.as_ref()?.runtime.clone()
+    }
+
+    fn watch(&self) -> Option<&Watch> {
+        self.rare.as_ref()?.watch.as_ref()
+    }
 }
 
 impl Credentials {
@@ -125,8 +147,7 @@ impl Credentials {
                 id,
                 name,
                 keeper: Keeper::new(source, store, clock),
-                runtime: runtime.map(Box::new),
-                watch: info.watch.map(Box::new),
+                rare: Rare::new(runtime, info.watch),
                 published: ArcSwapOption::empty(),
                 witness: state.witness(),
                 state: Lock::new(state),
@@ -281,7 +302,7 @@ impl Credentials {
     /// Returns whether the input of the source, such as a file, has changed since it was read.
     #[cfg(feature = "oauth2")]
     pub(crate) fn has_newer_input(&self) -> bool {
-        self.shared.watch.as_ref().is_some_and(|watch| watch.has_changed())
+        self.shared.watch().is_some_and(Watch::has_changed)
     }
 
     /// Returns a valid token set, from the newest input of the source if that can be read.
@@ -366,7 +387,7 @@ impl Credentials {
     fn publish(&self, state: &State, now: Timestamp) {
         let published = self.shared.published.load();
         // After a failure, each request checks the source's input for a change.
-        let watches = self.shared.watch.is_some() && state.has_failed();
+        let watches = self.shared.watch().is_some() && state.has_failed();
         let next = state.published(now).filter(|_| !watches);
         if let Some((issued, until)) = next {
             issued.quiet_until.set(until);
@@ -384,7 +405,7 @@ impl Credentials {
 
     /// Ends the backoffs if the source's input has changed since a refresh failed, or since its token was rejected.
     pub(super) fn notice_change(&self, is_rejected: bool) {
-        if let Some(watch) = &self.shared.watch
+        if let Some(watch) = self.shared.watch()
             && (is_rejected || self.lock().has_failed())
             && watch.has_changed()
         {
@@ -436,7 +457,7 @@ impl Credentials {
 
     /// Returns the runtime that refreshes run on.
     pub(super) fn runtime(&self) -> Result<Handle, TokenError> {
-        let runtime = self.shared.runtime.as_deref().cloned();
+        let runtime = self.shared.runtime();
         runtime.map_or_else(Handle::try_current, Ok).map_err(|_| {
             TokenError::misconfigured(
                 "a refresh needs a tokio runtime: call from within one, or name one with RefreshPolicy::runtime",
@@ -470,8 +491,7 @@ pub(crate) fn recursion() -> TokenError {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let timing = Arc::clone(self.lock().timing());
-        let (runtime, clock) =
-            (self.shared.runtime.as_deref().cloned(), self.shared.keeper.clock.clone());
+        let (runtime, clock) = (self.shared.runtime(), self.shared.keeper.clock.clone());
         let policy = RefreshPolicy { timing, runtime, clock };
         f.debug_struct("Credentials").field("policy", &policy).finish_non_exhaustive()
     }

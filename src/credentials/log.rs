@@ -3,8 +3,11 @@
 //! A failure is a change if no refresh has failed with this kind and code since the last one that succeeded. A program that
 //! works logs one line at DEBUG for each refresh.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
 
 use super::event::Event;
 use super::flight::Flown;
@@ -12,14 +15,13 @@ use super::generation::Generation;
 use crate::classify::Rejection;
 use crate::error::{TokenError, TokenErrorKind};
 use crate::grant::Keeper;
-use crate::lock::Lock;
 use crate::trace::{self, ms, target};
 
-/// What was logged, so that it is logged once.
+/// The troubles that were logged, so that each is logged once.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     /// Made for the first trouble, and dropped when it is over.
-    troubles: Lock<Option<Box<Troubles>>>,
+    troubles: ArcSwapOption<Troubles>,
 }
 
 /// The credentials that lines are about.
@@ -294,35 +296,42 @@ impl Log {
 
     /// Returns whether a trouble was not logged yet.
     fn is_news(&self, trouble: Trouble) -> bool {
-        let mut troubles = self.troubles.lock();
-        let Troubles { logged, failures } = &mut **troubles.get_or_insert_default();
-        *failures += u32::from(trouble.is_failure());
-        let is_news = logged.len() < MOST && !logged.contains(&trouble);
-        if is_news {
-            logged.push(trouble);
-        }
+        let mut is_news = false;
+        self.troubles.rcu(|troubles| {
+            let mut next = troubles.as_deref().cloned().unwrap_or_default();
+            next.failures = next.failures.saturating_add(u32::from(trouble.is_failure()));
+            let alike = next.logged.iter().filter(|logged| logged.is_like(&trouble)).count();
+            is_news = alike < MOST && !next.logged.contains(&trouble);
+            if is_news {
+                next.logged.push(trouble.clone());
+            }
+            Some(Arc::new(next))
+        });
         is_news
     }
 
     /// Forgets the troubles that are over. Returns whether there were any.
     fn is_over(&self, is_over: impl Fn(&Trouble) -> bool) -> bool {
-        let mut troubles = self.troubles.lock();
-        let Some(Troubles { logged, failures }) = troubles.as_deref_mut() else { return false };
-        let before = logged.len();
-        logged.retain(|trouble| !is_over(trouble));
-        let were_any = logged.len() < before;
-        if !logged.iter().any(Trouble::is_failure) {
-            *failures = 0;
+        if self.troubles.load().is_none() {
+            return false;
         }
-        if logged.is_empty() {
-            *troubles = None;
-        }
+        let mut were_any = false;
+        self.troubles.rcu(|troubles| {
+            let mut next = troubles.as_deref().cloned().unwrap_or_default();
+            let before = next.logged.len();
+            next.logged.retain(|trouble| !is_over(trouble));
+            were_any = next.logged.len() < before;
+            if !next.logged.iter().any(Trouble::is_failure) {
+                next.failures = 0;
+            }
+            (!next.logged.is_empty()).then(|| Arc::new(next))
+        });
         were_any
     }
 
     /// Returns the number of refreshes that have failed since the last one that succeeded.
     pub(super) fn failures(&self) -> u32 {
-        self.troubles.lock().as_ref().map_or(0, |troubles| troubles.failures)
+        self.troubles.load().as_ref().map_or(0, |troubles| troubles.failures)
     }
 }
 
@@ -354,14 +363,14 @@ impl<'a> Occasion<'a> {
 }
 
 /// The troubles since they were last over.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Troubles {
     logged: Vec<Trouble>,
     /// The number of refreshes that failed in a row.
     failures: u32,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Trouble {
     Failed(TokenErrorKind, Option<Box<str>>),
     Lost,
@@ -372,6 +381,10 @@ enum Trouble {
 }
 
 impl Trouble {
+    fn is_like(&self, other: &Self) -> bool {
+        mem::discriminant(self) == mem::discriminant(other)
+    }
+
     fn is_failure(&self) -> bool {
         matches!(self, Self::Failed(..) | Self::Lost)
     }
@@ -390,5 +403,5 @@ impl Trouble {
     }
 }
 
-/// The number of troubles that are logged before the first of them is over. A server may send another error code each time.
+/// The number of troubles of one sort that are logged before they are over. A server may send another error code each time.
 const MOST: usize = 16;

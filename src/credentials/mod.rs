@@ -25,7 +25,13 @@ mod issued;
 mod jitter;
 #[cfg_attr(
     not(feature = "tracing"),
-    allow(unused_variables, dead_code, reason = "the macros expand to nothing")
+    allow(
+        unused_imports,
+        unused_variables,
+        dead_code,
+        clippy::if_same_then_else,
+        reason = "the macros expand to nothing"
+    )
 )]
 mod log;
 #[cfg_attr(not(feature = "pool"), allow(dead_code, reason = "only a pool has members"))]

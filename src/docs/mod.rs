@@ -7,6 +7,7 @@
 //! | [gRPC](grpc/index.html) | a generated client, deadlines, trailers and streams |
 //! | [Move from another solution](move_from/index.html) | five programs before and after |
 //! | [What happens when](what_happens/index.html) | event, state, and the result for the caller |
+//! | [Logs](logs/index.html) | targets, levels, fields, and every message |
 
 #[cfg(all(
     feature = "pool",

@@ -143,8 +143,10 @@ fn take(bytes: &mut Bytes) -> Option<(Bytes, Bytes, bool)> {
     Some((part(first >> 1)?, part(second)?, first & 1 == 1))
 }
 
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
 /// Returns the two parts that bytes begin with, and the bytes after them.
-fn parts(bytes: &[u8]) -> Option<((&[u8], &[u8]), &[u8])> {
+fn parts(bytes: &[u8]) -> Option<(Pair<'_>, &[u8])> {
     let mut lengths = bytes.get(..LENGTHS)?;
     let lengths = lengths.try_get_u64_ne().ok()?;
     let (first, second) = ((lengths >> 33) as usize, lengths as u32 as usize);

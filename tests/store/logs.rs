@@ -4,7 +4,7 @@ use tokio::time::sleep;
 use tracing::Level;
 
 use crate::harness::{SECOND, let_others_run};
-use crate::records::Records;
+use crate::records::{Line, Records};
 use crate::world::{Step, World};
 
 #[tokio::test(start_paused = true)]
@@ -21,13 +21,13 @@ async fn unsaved_tokens_are_one_error_and_their_save_one_line_at_info() {
         Level::ERROR,
         "store",
         "token set not saved: it is lost if the program ends before the store works again",
-        &[("credentials", "billing"), ("store", "the store"), ("kind", "transient")],
+        &[("credentials", "billing"), ("store", "the puppet"), ("kind", "transient")],
     );
     worker.store.come_up();
     worker.flush().await.unwrap();
     let lines = records.take();
     assert_eq!(lines.len(), 1, "{lines:?}");
-    let fields = [("credentials", "billing"), ("store", "the store")];
+    let fields = [("credentials", "billing"), ("store", "the puppet")];
     lines[0].assert(Level::INFO, "store", "token set saved after all", &fields);
 }
 
@@ -60,15 +60,20 @@ async fn attempt_of_a_killed_process_is_one_warning() {
     let_others_run().await;
 
     let records = Records::start();
-    let worker = world.worker();
+    let worker = world.worker_as(world.grant(), |builder| builder.name("billing"));
     for _ in 0..5 {
         let _ = worker.refresh().await;
         sleep(20 * SECOND).await;
     }
     let trouble = records.take_trouble();
-    let unknown: Vec<_> =
-        trouble.iter().filter(|line| line.target == "tower_refresh::store").collect();
+    let is_about = |line: &&_| is_about(line);
+    let unknown: Vec<_> = trouble.iter().filter(is_about).collect();
     assert_eq!(unknown.len(), 1, "{trouble:?}");
     let message = "the store has a refresh token whose last use has an unknown outcome";
     unknown[0].assert(Level::WARN, "store", message, &[("kind", "ambiguous")]);
+}
+
+/// Returns whether a line is about the store of the process that goes on.
+fn is_about(line: &Line) -> bool {
+    line.target == "tower_refresh::store" && line.field("credentials") == "billing"
 }

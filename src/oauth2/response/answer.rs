@@ -89,7 +89,8 @@ impl Answer {
 pub(in crate::oauth2) struct Context<'a> {
     /// The [place](Answer::place) of the answer, with which each message begins. It is empty before there is an answer.
     pub(in crate::oauth2) place: &'a str,
-    /// The origin of the token endpoint.
+    /// The origin of the token endpoint, for logs.
+    #[cfg_attr(not(feature = "tracing"), allow(dead_code, reason = "nothing is logged"))]
     pub(in crate::oauth2) endpoint: &'a str,
     pub(in crate::oauth2) reported: &'a Reported,
     pub(in crate::oauth2) dialect: &'a Dialect,

@@ -123,20 +123,20 @@ impl Context<'_> {
 /// Returns the names of fields with a value that cannot be read. An empty value, `false` and a time that is over are missing values.
 fn unreadable<'a>(document: &Document<'a>) -> Vec<&'a str> {
     let fields = &document.dialect.fields;
-    let is_token = |value: &Json| value.as_token().is_some();
-    let is_text = |value: &Json| value.as_str().is_some();
-    let is_words = |value: &Json| value.as_words(" ").is_some();
-    let lists: [(&[String], &dyn Fn(&Json) -> bool); 10] = [
-        (&fields.token_type, &is_text),
-        (&fields.expires_in, &moment::is_readable),
-        (&fields.expires_at, &moment::is_readable),
-        (&fields.refresh_in, &moment::is_readable),
-        (&fields.refresh_token, &is_token),
-        (&fields.refresh_token_expires_in, &moment::is_readable),
-        (&fields.refresh_token_expires_at, &moment::is_readable),
-        (&fields.scope, &is_words),
-        (&fields.id_token, &is_token),
-        (&fields.issued_token_type, &is_text),
+    let is_token: IsReadable = |value| value.as_token().is_some();
+    let is_text: IsReadable = |value| value.as_str().is_some();
+    let is_words: IsReadable = |value| value.as_words(" ").is_some();
+    let lists: [(&[String], IsReadable); 10] = [
+        (&fields.token_type, is_text),
+        (&fields.expires_in, moment::is_readable),
+        (&fields.expires_at, moment::is_readable),
+        (&fields.refresh_in, moment::is_readable),
+        (&fields.refresh_token, is_token),
+        (&fields.refresh_token_expires_in, moment::is_readable),
+        (&fields.refresh_token_expires_at, moment::is_readable),
+        (&fields.scope, is_words),
+        (&fields.id_token, is_token),
+        (&fields.issued_token_type, is_text),
     ];
     let mut names = Vec::new();
     for (pointers, is_readable) in lists {
@@ -151,6 +151,8 @@ fn unreadable<'a>(document: &Document<'a>) -> Vec<&'a str> {
     }
     names
 }
+
+type IsReadable = fn(&Json) -> bool;
 
 fn is_missing(value: &Json) -> bool {
     match value {
