@@ -120,7 +120,7 @@ async fn origin_is_logged_in_each_way_that_a_request_names_it() {
         let lines = records.take();
         let rejected: Vec<_> =
             lines.iter().filter(|line| line.target.ends_with("rejection")).collect();
-        // Of both attempts, and the warning.
+        // Two attempts, and the warning.
         assert_eq!(rejected.len(), 3, "{uri}: {lines:?}");
         for line in rejected {
             assert_eq!(line.field("origin"), origin, "{uri}: {line:?}");
