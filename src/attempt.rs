@@ -222,7 +222,7 @@ impl<F, T> Sent<F, T> {
         let sent = match self {
             Self::First(FirstSent { sent, .. }) | Self::Last(sent, _) => sent,
             Self::Unnamed(unnamed) => {
-                unnamed.answered(&config.origins, response);
+                unnamed.answered(&config.origins, config.find.name(), response);
                 return false;
             }
             Self::Untouched => return false,

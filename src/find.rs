@@ -36,6 +36,10 @@ impl sealed::Find for Credentials {
     fn found<'a>(&'a self, _found: &'a ()) -> &'a Credentials {
         self
     }
+
+    fn name(&self) -> Option<&str> {
+        Some(Credentials::name(self))
+    }
 }
 
 pub(crate) mod sealed {
@@ -60,5 +64,10 @@ pub(crate) mod sealed {
 
         /// Returns the credentials that `find` has found.
         fn found<'a>(&'a self, found: &'a Self::Found) -> &'a Credentials;
+
+        /// Returns the name of the credentials for logs, if they are the same for all requests.
+        fn name(&self) -> Option<&str> {
+            None
+        }
     }
 }

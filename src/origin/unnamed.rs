@@ -42,7 +42,12 @@ impl Unnamed {
     }
 
     /// Reports the first response of an origin that asks for a token.
-    pub(crate) fn answered<B>(&self, origins: &Origins, response: &Response<B>) {
+    pub(crate) fn answered<B>(
+        &self,
+        origins: &Origins,
+        credentials: Option<&str>,
+        response: &Response<B>,
+    ) {
         if response.status() != StatusCode::UNAUTHORIZED {
             return;
         }
@@ -50,6 +55,7 @@ impl Unnamed {
         trace::change!(
             origins.reported.is_news(&self.origin), warning,
             target: target::ORIGIN,
+            credentials,
             origin = &*self.origin,
             named = origins.shown(),
             status = response.status().as_u16(),

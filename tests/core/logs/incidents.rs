@@ -110,7 +110,13 @@ async fn unnamed_origin_that_answers_401_is_one_warning_for_each_origin() {
     let trouble: Vec<_> = lines.iter().filter(|line| line.level <= Level::WARN).collect();
     assert_eq!(trouble.len(), 2, "{trouble:?}");
     for (line, origin) in trouble.iter().zip(["https://api.test:8443", "http://api.test"]) {
-        let fields = [("origin", origin), ("named", "https://api.test"), ("status", "401")];
+        let fields = [
+            ("credentials", "billing"),
+            ("origin", origin),
+            ("named", "https://api.test"),
+            ("status", "401"),
+            ("challenge.error", ""),
+        ];
         line.assert(
             Level::WARN,
             "origin",
