@@ -22,6 +22,11 @@ use crate::error::TokenError;
 ///     layer.replay_limit(1024 * 1024)
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not find the credentials of a request",
+    label = "expected `Credentials`, or `Keyed` with the feature `pool`",
+    note = "the parameter `S` of `RefreshLayer` and `Refresh` is not the token source: leave it out, and it is `Credentials`"
+)]
 pub trait FindCredentials: sealed::Find {}
 
 impl FindCredentials for Credentials {}

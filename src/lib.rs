@@ -93,6 +93,7 @@
 //! | Send requests with reqwest's own builder | [`reqwest::ReqwestClient`](reqwest/struct.ReqwestClient.html) (feature `reqwest`) |
 //! | Call gRPC services | [`grpc`](grpc/index.html) (feature `tonic`) |
 //! | Test against an authorization server with faults | [`testing`](testing/index.html) (feature `testing`) |
+//! | Find the cause of a compiler error | [`docs::compiler_errors`] |
 //!
 //! # Layer order
 //!
@@ -255,29 +256,3 @@ pub use self::token::{AccessToken, RefreshToken, TokenSet};
 #[cfg(all(doctest, feature = "file-store", feature = "oauth2", feature = "pool"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-/// A missing `impl` does not compile, and the message names the one to write.
-///
-/// ```compile_fail,E0277
-/// struct NoSource;
-/// tower_refresh::RefreshLayer::new(NoSource);
-/// ```
-///
-/// ```compile_fail,E0277
-/// struct NoSource;
-/// tower_refresh::Credentials::new(NoSource);
-/// ```
-///
-/// ```compile_fail,E0277
-/// # use std::convert::Infallible;
-/// # use http::{Request, Response};
-/// # use tower::{Layer as _, Service as _};
-/// struct NoReplayBody;
-/// let layer = tower_refresh::RefreshLayer::new(tower_refresh::StaticToken::new("sesame".parse().unwrap()));
-/// let api = tower::service_fn(async |_: Request<NoReplayBody>| {
-///     Ok::<_, Infallible>(Response::new(String::new()))
-/// });
-/// layer.layer(api).call(Request::new(NoReplayBody));
-/// ```
-#[cfg(doctest)]
-struct MissingImpl;

@@ -52,14 +52,8 @@ use crate::replay::{ByType, Retry};
 ///
 /// # Compiler errors
 ///
-/// If the compiler reports that a method such as `oneshot` exists, *but its trait bounds were not satisfied*, it does not name the
-/// bound. It is one of these:
-///
-/// | Bound | Remedy |
-/// |---|---|
-/// | The body does not implement [`ReplayBody`](crate::ReplayBody). | `fn check(body: MyBody) -> impl ReplayBody { body }` makes the compiler explain it. Wrap the body in a [`Replayable`](crate::Replayable), or see [`replay`](crate::replay). |
-/// | The inner service is not `Clone`, which is also reported where it is layered. | Add a `tower::buffer::BufferLayer` below this layer. |
-/// | The inner service does not take an `http::Request`, like reqwest's client. | Wrap it in a `ReqwestService` (feature `reqwest`). |
+/// If the compiler reports that a method such as `oneshot` exists, *but its trait bounds were not satisfied*, pass the client to
+/// `BoxCloneService::new`: then it names the bound. The [guide](crate::docs::compiler_errors) lists the causes.
 ///
 /// # Errors
 ///

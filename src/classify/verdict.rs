@@ -34,6 +34,11 @@ use http::{HeaderMap, StatusCode};
 /// let layer = RefreshLayer::new(StaticToken::new("sesame".parse()?)).classifier(classifier);
 /// # Ok::<(), tower_refresh::TokenError>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not classify responses",
+    label = "expected a closure, or a type with `Classify`",
+    note = "a closure has typed arguments: `|status: StatusCode, headers: &HeaderMap| Verdict::Accepted`"
+)]
 pub trait Classify: Send + Sync + 'static {
     /// Returns the verdict for a response with this status and these headers.
     fn classify(&self, status: StatusCode, headers: &HeaderMap) -> Verdict;

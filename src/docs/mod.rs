@@ -7,6 +7,7 @@
 //! | [gRPC](grpc/index.html) | a generated client, deadlines, trailers and streams |
 //! | [Move from another solution](move_from/index.html) | five programs before and after |
 //! | [What happens when](what_happens/index.html) | event, state, and the result for the caller |
+//! | [Compiler errors](compiler_errors/index.html) | the cause of the usual errors |
 //! | [Logs](logs/index.html) | targets, levels, fields, and every message |
 
 #[cfg(all(
@@ -42,3 +43,6 @@ pub mod what_happens {}
 
 #[doc = include_str!("logs.md")]
 pub mod logs {}
+
+#[doc = include_str!("compiler_errors.md")]
+pub mod compiler_errors {}

@@ -26,6 +26,11 @@ use std::sync::Arc;
 /// assert_eq!(UserId([0, 0, 1, 2]).name(), "00000102");
 /// assert_eq!(("alice".to_owned(), "https://api.example.com".to_owned()).name(), "alice/https:%2F%2Fapi.example.com");
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not the key of a pool",
+    label = "expected a string, an integer, a pair or triple of these, or a type with `PoolKey`",
+    note = "implement `PoolKey` for `{Self}`, with a name for each key: `fn name(&self) -> Cow<'_, str>`"
+)]
 pub trait PoolKey: Clone + Eq + Hash + Send + Sync + 'static {
     /// Returns the name of the key. Different keys must have different names, and a name must stay the same across restarts.
     ///

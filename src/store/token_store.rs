@@ -87,6 +87,11 @@ use crate::grant::record::WriteId;
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `TokenStore`",
+    label = "expected a store",
+    note = "a path becomes a store with `FileStore::new(path)`; the module `store` lists the others, and how to write your own"
+)]
 pub trait TokenStore: Send + Sync + 'static {
     /// The lock, while it is held.
     type Lock: StoreLock;
