@@ -30,12 +30,14 @@ pub trait IntoCredentials: sealed::Sealed {
 }
 
 impl<S: TokenSource> IntoCredentials for S {
+    #[doc(hidden)]
     fn into_credentials(self) -> Credentials {
         Credentials::new(self)
     }
 }
 
 impl IntoCredentials for Credentials {
+    #[doc(hidden)]
     fn into_credentials(self) -> Credentials {
         self
     }
