@@ -41,110 +41,18 @@
 //!
 //! [`Revocation`] revokes tokens when the user logs out (RFC 7009).
 //!
-//! # Four documented endpoints
+//! # Endpoints that differ from the RFC
 //!
-//! Token endpoints differ from the RFC and from each other. These four are documented by their operators.
-//!
-//! **A. Client id and secret in the form body**, otherwise as in RFC 6749:
-//!
-//! ```
-//! # use tower_refresh::oauth2::{ClientAuth, TokenEndpoint};
-//! # fn a(endpoint: TokenEndpoint, secret: String) -> TokenEndpoint {
-//! // POST /connect/token
-//! // grant_type=refresh_token&refresh_token=…&client_id=compass&client_secret=…
-//! endpoint.client_auth(ClientAuth::post("compass", secret))
-//! # }
-//! ```
-//!
-//! **B. Parameters in camelCase**, times of expiry instead of lifetimes, no client authentication:
+//! A [`Dialect`] describes the differences. It is plain data, so that an endpoint needs only a configuration. A
+//! [guide](crate::docs::token_endpoints) shows how to find it, and that of four documented endpoints:
 //!
 //! ```
-//! # use tower_refresh::oauth2::{Dialect, TokenEndpoint};
-//! # fn b(endpoint: TokenEndpoint) -> TokenEndpoint {
-//! // POST /api/oauth2/token
-//! // grantType=RefreshToken&refreshToken=…
-//! //
-//! // {"access_token": …, "accessTokenExpiresAt": "2022-11-01T13:43:43.7826152Z", …}
-//! endpoint.dialect(Dialect::camel_case())
-//! # }
-//! ```
+//! use tower_refresh::oauth2::{BodyFormat, Dialect};
 //!
-//! The lifetime is the difference between the time of expiry and the `Date` of the response. A wrong local clock does not
-//! change it.
-//!
-//! **C. Basic client authentication**, and a refresh token that the server may replace:
-//!
-//! ```
-//! # use tower_refresh::oauth2::{ClientAuth, TokenEndpoint};
-//! # fn c(endpoint: TokenEndpoint, secret: String) -> TokenEndpoint {
-//! // POST /oauth2/token
-//! // authorization: Basic …
-//! //
-//! // grant_type=refresh_token&refresh_token=…
-//! endpoint.client_auth(ClientAuth::basic("my-client", secret))
-//! # }
-//! ```
-//!
-//! [`ClientAuth::basic`] form-encodes the id and the secret first (RFC 6749 §2.3.1). If they contain characters other than
-//! letters and digits and the server does not decode them, use [`ClientAuth::basic_unencoded`].
-//!
-//! **D. A JSON body without a grant type**, and an error code of the server's own:
-//!
-//! ```
-//! # use tower_refresh::oauth2::{Dialect, TokenEndpoint};
-//! # fn d(endpoint: TokenEndpoint) -> TokenEndpoint {
-//! // POST /user-management-services-ws/oauth2/002/refreshIdToken
-//! // {"refresh_token": "…"}
-//! //
-//! // 403 {"error": "access_denied", …}
-//! endpoint.dialect(Dialect::json_body())
-//! # }
-//! ```
-//!
-//! A [`Dialect`] is plain data, so that further endpoints need only a configuration:
-//!
-//! ```
-//! # use tower_refresh::oauth2::Dialect;
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let dialects = [
-//! // WeChat: GET with all parameters in the query.
-//! r#"{
-//!     "method": "GET",
-//!     "allow_secrets_in_query": true,
-//!     "parameter_names": { "client_id": "appid" }
-//! }"#,
-//! // Cognito: JSON with a content type of its own.
-//! r#"{
-//!     "body": "json",
-//!     "content_type": "application/x-amz-json-1.1",
-//!     "extra_headers": { "x-amz-target": "AWSCognitoIdentityProviderService.GetTokensFromRefreshToken" },
-//!     "grant_types": { "refresh_token": "" },
-//!     "parameter_names": { "refresh_token": "RefreshToken", "client_id": "ClientId", "client_secret": "ClientSecret" },
-//!     "root": "/AuthenticationResult",
-//!     "fields": { "access_token": "/AccessToken", "expires_in": "/ExpiresIn", "refresh_token": "/RefreshToken" }
-//! }"#,
-//! // Shopee: numbers in JSON.
-//! r#"{
-//!     "body": "json",
-//!     "parameter_names": { "client_id": "partner_id" },
-//!     "parameter_types": { "client_id": "number", "shop_id": "number" }
-//! }"#,
-//! // ASP.NET Core with both tokens in the body.
-//! r#"{
-//!     "body": "json",
-//!     "grant_types": { "refresh_token": "" },
-//!     "parameter_names": { "refresh_token": "refreshToken" },
-//!     "parameters_from_previous": { "accessToken": "access_token" },
-//!     "fields": { "access_token": "/accessToken", "refresh_token": "/refreshToken" }
-//! }"#,
-//! // Salesforce: the response contains the origin of the API, which `TokenSet::extra("instance_url")` returns.
-//! r#"{ "fields": { "extra": ["instance_url"] } }"#,
-//! # ];
-//! # for dialect in dialects {
-//! #     serde_json::from_str::<Dialect>(dialect)?.validate()?;
-//! # }
-//! # Ok(())
-//! # }
+//! let dialect: Dialect = serde_json::from_str(r#"{ "body": "json", "default_lifetime": 3600 }"#)?;
+//! dialect.validate()?;
+//! assert_eq!(dialect.body, BodyFormat::Json);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # On behalf of a user

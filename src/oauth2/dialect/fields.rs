@@ -10,6 +10,8 @@ use super::parse::{names_or_pointers, one_or_many};
 
 /// The places of the fields in an answer: JSON pointers (RFC 6901), in the order in which they are tried.
 ///
+/// [A guide](crate::docs::token_endpoints#the-answer) lists the places by default.
+///
 /// In serde's formats a single pointer may be written as a string. A form counts as a flat object. If an object repeats a
 /// member, the last usable value counts.
 ///
@@ -219,6 +221,17 @@ mod tests {
     fn each_field_has_a_usual_name() {
         for (name, pointers) in Fields::usual().lists() {
             assert!(!pointers.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn guide_lists_the_default_places_of_each_field() {
+        let guide = include_str!("../../docs/token_endpoints.md");
+        for (name, pointers) in Fields::usual().lists() {
+            let places = pointers.iter().map(|pointer| format!("`{}`", &pointer[1..]));
+            let places = places.collect::<Vec<_>>().join(", ");
+            let mut rows = guide.lines().filter(|line| line.starts_with(&format!("| `{name}`")));
+            assert!(rows.any(|row| row.contains(&places)), "{name}: {places}");
         }
     }
 }

@@ -213,7 +213,8 @@ impl Dialect {
         }
     }
 
-    /// Returns the dialect of endpoint B: parameters in camelCase, the grant type `RefreshToken`, and times of expiry.
+    /// Returns the dialect of [endpoint B](crate::docs::token_endpoints#b-parameters-in-camelcase): parameters in camelCase, the
+    /// grant type `RefreshToken`, and times of expiry.
     ///
     /// # Examples
     ///
@@ -236,8 +237,8 @@ impl Dialect {
         dialect
     }
 
-    /// Returns the dialect of endpoint D: a JSON body without a grant type, a default lifetime of one hour, and the error code
-    /// `access_denied` for a refresh token that is no longer accepted.
+    /// Returns the dialect of [endpoint D](crate::docs::token_endpoints#d-a-json-body-without-a-grant-type): a JSON body without a
+    /// grant type, a default lifetime of one hour, and the error code `access_denied` for a refresh token that is no longer accepted.
     ///
     /// # Examples
     ///
