@@ -1,4 +1,13 @@
-//! The API that the clients are tested against.
+//! The API that the clients are tested against, and the guides whose programs need crates that only this package has.
+
+/// The programs of two guides.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../src/docs/log_in.md")]
+    mod log_in {}
+    #[doc = include_str!("../../src/docs/beyond_http.md")]
+    mod beyond_http {}
+}
 
 use bytes::Bytes;
 use http_body_util::Full;
