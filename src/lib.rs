@@ -97,20 +97,8 @@
 //!
 //! # Layer order
 //!
-//! An outer layer sees the request first.
-//!
-//! | Layer | Position | Reason |
-//! |---|---|---|
-//! | Redirect | outer | Each hop is checked against the named origins, and a foreign one gets no token. |
-//! | Retry | outer | Each attempt gets the current token. An inner retry layer repeats the token that it was given. |
-//! | Timeout | either | Outer, it includes the wait for a token and the second attempt, and does not stop a refresh. Inner, it limits each attempt. |
-//! | Concurrency limit | inner | A request that waits for a token holds no permit. |
-//! | Buffer | inner, if the client is not `Clone` | An outer buffer is needed only to share a service that is not `Clone`. |
-//! | Load shed | outer, over the limit | Inner, an overload also fails second attempts. |
-//! | Tracing | either | Outer, it sees requests without a token. Inner, it sees each attempt, with a header that is marked sensitive. |
-//!
-//! The HTTP client of a [token endpoint](oauth2::TokenEndpoint) must not pass through the layer that uses the endpoint. Such
-//! recursion is an error.
+//! An outer layer sees the request first. Redirects and retries belong outside of this layer, limits of concurrency inside: the
+//! [guide](docs::layer_order) gives the position of each layer, with the reason.
 //!
 //! # When there is no token
 //!
