@@ -60,6 +60,14 @@
 //! 4. If it is rejected, the token is refreshed, unless another request has already caused that, and the request is sent again, once.
 //!    If there is no newer token, or if the request cannot be sent again, the response is returned unchanged.
 //!
+#![doc = include_str!("docs/pictures/request.svg")]
+//!
+//! # The life of a token
+//!
+//! Idle credentials refresh nothing: a request notices that the token is stale or has expired. [`RefreshPolicy`] sets the times.
+//!
+#![doc = include_str!("docs/pictures/token.svg")]
+//!
 //! # Bodies
 //!
 //! The request's body keeps its type, which must be one that can be sent twice ([`ReplayBody`]): a body in memory, or a stream
