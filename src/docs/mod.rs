@@ -1,14 +1,59 @@
-//! Guides: one page for each task, whose programs are compiled.
+//! Guides: one page for each task. All programs in them are compiled.
 //!
 //! | Guide | Content |
 //! |---|---|
-//! | [Many users](many_users/index.html) | a token for each user of a backend, in one pool |
+//! | [Add it to your program](add_it) | dependencies and programs for hyper, reqwest, tonic and axum; a struct field, shutdown, health |
+//! | [Choose and write a source](sources) | where tokens come from: grants, closures, files, secret managers, your own type |
+//! | [Log in and out](log_in) | device code, authorization code, a pasted token, revocation |
+//! | [Describe a token endpoint](token_endpoints) | an endpoint that differs from RFC 6749 |
+//! | [Layer order](layer_order) | the position of the layer in a stack, with a picture |
 //! | [Stores and fleets](stores/index.html) | which store, its set-up, outages, deploys and failover |
+//! | [Many users](many_users/index.html) | a token for each user of a backend, in one pool |
 //! | [gRPC](grpc/index.html) | a generated client, deadlines, trailers and streams |
+//! | [Test your client](testing) | an authorization server with faults, and clocks |
 //! | [Move from another solution](move_from/index.html) | five programs before and after |
-//! | [What happens when](what_happens/index.html) | event, state, and the result for the caller |
-//! | [Compiler errors](compiler_errors/index.html) | the cause of the usual errors |
-//! | [Logs](logs/index.html) | targets, levels, fields, and every message |
+//! | [Beyond HTTP](beyond_http) | PostgreSQL, Kafka, Redis, WebSocket and server-sent events |
+//! | [Troubleshooting](troubleshooting/index.html) | each message, its cause, and the change that helps |
+//! | [Security](security/index.html) | the rules of RFC 6750 and RFC 9700: the part of this crate, and yours |
+//! | [What happens when](what_happens/index.html) | for each event and state, the result for the caller |
+//! | [Logs](logs) | targets, levels, fields, and every message |
+//! | [Compiler errors](compiler_errors) | the cause of the usual errors |
+// A page has no features: links to it hold with any. Its programs need the features beside `doctest`.
+
+#[cfg(any(not(doctest), feature = "full"))]
+#[doc = include_str!("add_it.md")]
+pub mod add_it {}
+
+#[cfg(any(not(doctest), feature = "full"))]
+#[doc = include_str!("sources.md")]
+pub mod sources {}
+
+// `tests/other_clients` compiles its programs, because they need crates that no other test needs.
+#[cfg(not(doctest))]
+#[doc = include_str!("log_in.md")]
+pub mod log_in {}
+
+#[cfg(any(not(doctest), feature = "full"))]
+#[doc = include_str!("token_endpoints.md")]
+pub mod token_endpoints {}
+
+/// The position of the layer among other layers of a stack.
+///
+#[doc = include_str!("pictures/layer_order.svg")]
+///
+#[doc = include_str!("layer_order.md")]
+#[cfg(any(not(doctest), feature = "full"))]
+pub mod layer_order {}
+
+#[cfg(all(
+    feature = "encrypted-store",
+    feature = "file-store",
+    feature = "oauth2",
+    feature = "postgres",
+    feature = "redis"
+))]
+#[doc = include_str!("stores.md")]
+pub mod stores {}
 
 #[cfg(all(
     feature = "pool",
@@ -21,6 +66,10 @@ pub mod many_users {}
 #[doc = include_str!("grpc.md")]
 pub mod grpc {}
 
+#[cfg(any(not(doctest), feature = "full"))]
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+
 #[cfg(any(
     doc,
     all(feature = "file-store", feature = "oauth2", feature = "reqwest", feature = "store")
@@ -28,15 +77,10 @@ pub mod grpc {}
 #[doc = include_str!("move_from.md")]
 pub mod move_from {}
 
-#[cfg(all(
-    feature = "encrypted-store",
-    feature = "file-store",
-    feature = "oauth2",
-    feature = "postgres",
-    feature = "redis"
-))]
-#[doc = include_str!("stores.md")]
-pub mod stores {}
+// Compiled as `log_in`.
+#[cfg(not(doctest))]
+#[doc = include_str!("beyond_http.md")]
+pub mod beyond_http {}
 
 #[doc = include_str!("what_happens.md")]
 pub mod what_happens {}
@@ -44,5 +88,6 @@ pub mod what_happens {}
 #[doc = include_str!("logs.md")]
 pub mod logs {}
 
+#[cfg(any(not(doctest), feature = "full"))]
 #[doc = include_str!("compiler_errors.md")]
 pub mod compiler_errors {}
