@@ -87,7 +87,7 @@ impl Attach {
         match headers.try_insert(self.name.clone(), value) {
             Ok(_) => Ok(()),
             Err(_) => Err(TokenError::misconfigured(
-                "the request has so many headers that there is no room for the token",
+                "the request has so many headers that there is no room for the token: remove some",
             )),
         }
     }

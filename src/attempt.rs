@@ -334,7 +334,7 @@ impl<B, F, R: Retry<B>> Paused<B, F, R> {
             (Some(body), Some(head)) => {
                 Ok(Last { request: Request::from_parts(head, body), found })
             }
-            _ => Err("the rejected request could not be made again".into()),
+            _ => Err("the rejected request could not be made again: send it once more".into()),
         }
     }
 

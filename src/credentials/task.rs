@@ -174,7 +174,7 @@ async fn run(
 ) -> Result<(), TokenError> {
     spawn(credentials, runtime, task).await.unwrap_or_else(|_| {
         Err(TokenError::ambiguous(format!(
-            "the source or the store panicked, or the runtime was shut down, while {activity}"
+            "the source or the store panicked, or the runtime was shut down, while {activity}: correct the panic, or await `Credentials::flush` before the runtime ends"
         )))
     })
 }
@@ -371,12 +371,18 @@ impl Drop for Flying {
         }
         let error = match (self.asked.is_some(), std::thread::panicking()) {
             // The store is asked before the refresh begins if the refresh has to wait.
-            (false, true) => TokenError::transient("the store panicked before the refresh began"),
-            (false, false) => {
-                TokenError::transient("the runtime was shut down before the refresh began")
-            }
-            (true, true) => TokenError::ambiguous("the token source or the store panicked"),
-            (true, false) => TokenError::ambiguous("the runtime was shut down during the refresh"),
+            (false, true) => TokenError::transient(
+                "the store panicked before the refresh began: correct the panic that stderr shows",
+            ),
+            (false, false) => TokenError::transient(
+                "the runtime was shut down before the refresh began: await `Credentials::flush` before",
+            ),
+            (true, true) => TokenError::ambiguous(
+                "the token source or the store panicked: correct the panic that stderr shows",
+            ),
+            (true, false) => TokenError::ambiguous(
+                "the runtime was shut down during the refresh: await `Credentials::flush` before",
+            ),
         };
         let landed = match self.departure.errand {
             Errand::Refresh => Landed::Refreshed(Err(error)),

@@ -453,7 +453,7 @@ impl Future for Waiting {
                     let timeout = credentials.timeout();
                     credentials.shared.log.timed_out(&credentials.subject(), timeout);
                     return Poll::Ready(Err(TokenError::transient(format!(
-                        "no token within {timeout:?}; the refresh goes on and its answer will be used"
+                        "no token within {timeout:?}; the refresh goes on and its answer will be used: if the token endpoint needs that long, raise `RefreshPolicy::timeout`"
                     ))));
                 }
             }

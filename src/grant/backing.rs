@@ -54,7 +54,7 @@ impl Failure {
     pub(super) fn into_error(self) -> TokenError {
         match self {
             Self::Conflict => TokenError::transient(
-                "gave up after too many concurrent changes to the record of the grant",
+                "gave up after too many concurrent changes to the record of the grant: use one store for each grant",
             ),
             Self::Unavailable(error) | Self::Failed(error) => error,
         }

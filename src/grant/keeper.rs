@@ -407,7 +407,7 @@ pub(super) async fn answered<T>(
 
 pub(super) fn no_answer() -> Failure {
     Failure::Unavailable(TokenError::unsent(format!(
-        "the store did not answer within {STORE_LIMIT:?}"
+        "the store did not answer within {STORE_LIMIT:?}: check its storage, or set a shorter limit in it"
     )))
 }
 

@@ -237,7 +237,7 @@ impl Refresh<'_> {
         }
         // A source that never answers must not hold the lock forever.
         Limit::after(LONGEST_FETCH).run(fetch).await.unwrap_or_else(|| {
-            let limit = format!("the source did not answer within {LONGEST_FETCH:?}");
+            let limit = format!("the source did not answer within {LONGEST_FETCH:?}: set a time limit in its HTTP client");
             Err(TokenError::ambiguous(limit))
         })
     }
@@ -471,13 +471,15 @@ impl Pauses {
 
 fn still_locked(store: &Store, setup: &Setup) -> TokenError {
     let (store, wait) = (&setup.store, store.lock_timeout);
-    TokenError::transient(format!("the store is locked: {store} was not released within {wait:?}"))
+    TokenError::transient(format!(
+        "the store is locked: {store} was not released within {wait:?}: if refreshes take that long, raise `CredentialsBuilder::lock_timeout`"
+    ))
 }
 
 fn lock_lost(failure: Option<Failure>) -> TokenError {
     let why = failure.map_or_else(String::new, |failure| format!(" ({})", failure.into_error()));
     TokenError::transient(format!(
-        "the lock of the store was lost before the refresh token was sent, so that it was not sent{why}"
+        "the lock of the store was lost before the refresh token was sent, so that it was not sent{why}: if that happens often, set a longer `lease`"
     ))
 }
 

@@ -83,7 +83,7 @@ impl State {
         self.give_up_on_turn();
         self.tell(Event::RefreshLost);
         if asks {
-            let error = "a refresh did not end, and is no longer waited for";
+            let error = "a refresh did not end, and is no longer waited for: set a time limit in the token source or its HTTP client";
             self.remember(now, TokenError::ambiguous(error)).ask_at_once();
             let current = self.generation;
             self.with_evidence(|evidence| evidence.refresh_failed(now, current, None));

@@ -80,7 +80,7 @@ impl State {
             && self.blocked(now, Cause::Rejected).is_none()
         {
             let error = TokenError::transient(format!(
-                "token rejected again right after a refresh; not refreshing for another {left:.1?}"
+                "token rejected again right after a refresh, so check its audience, scope and issuer; not refreshing for another {left:.1?}"
             ));
             return self.look_or_refuse(now, Cause::Rejected, error);
         } else if is_usable && self.evidence.speaks_for_the_token(now)

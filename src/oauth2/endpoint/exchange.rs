@@ -30,10 +30,13 @@ impl TokenEndpoint {
     ) -> Result<T, TokenError> {
         let dialect = self.checked_dialect()?;
         if Handle::try_current().is_err() {
-            return Err(TokenError::misconfigured("a token request needs a tokio runtime"));
+            return Err(TokenError::misconfigured(
+                "a token request needs a tokio runtime: call from within one",
+            ));
         }
         let limit = self.limit(&parameters, dialect);
-        let too_slow = |what: &str| format!("{what} took longer than {limit:?}");
+        let too_slow =
+            |what: &str| format!("{what} took longer than {limit:?} (`TokenEndpoint::timeout`)");
         let mut limit = Limit::after(limit);
 
         // ## Not sent yet: an error leaves the refresh token unspent.
@@ -145,7 +148,9 @@ impl TokenEndpoint {
     ) -> Result<T, TokenError> {
         let limit = self.timeout;
         Limit::after(limit).run(source).await.unwrap_or_else(|| {
-            Err(TokenError::unsent(format!("the source of the {what} took longer than {limit:?}")))
+            Err(TokenError::unsent(format!(
+                "the source of the {what} took longer than {limit:?} (`TokenEndpoint::timeout`)"
+            )))
         })
     }
 

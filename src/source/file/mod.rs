@@ -137,7 +137,7 @@ impl TokenFile {
                 content
             }
             Err(_) => Err(TokenError::transient(format!(
-                "the token file {} was not read: the runtime shuts down",
+                "the token file {} was not read: the runtime is shutting down: await `Credentials::flush` before",
                 self.path.display()
             ))),
         }
@@ -155,7 +155,7 @@ impl TokenSource for TokenFile {
             .is_some_and(|previous| previous.access_token().expose_secret() == token);
         if unchanged && renewal.cause() == Cause::Rejected {
             return Err(TokenError::transient(format!(
-                "a server rejected the token and the token file {path} has not changed since"
+                "a server rejected the token and the token file {path} has not changed since: check the program that writes it"
             )));
         }
         let token = AccessToken::new(token).map_err(|error| {

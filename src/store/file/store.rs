@@ -356,7 +356,7 @@ async fn in_a_thread<T: Send + 'static, E: From<StoreError> + Send + 'static>(
     let done = runtime(path)?.spawn_blocking(f);
     let why = match timeout(PATIENCE, done).await {
         Ok(Ok(done)) => return done,
-        Ok(Err(_)) => "the runtime is shutting down".to_owned(),
+        Ok(Err(_)) => "the runtime is shutting down: await `Credentials::flush` before".to_owned(),
         Err(_) => format!("no answer for {PATIENCE:?}: check whether its disk hangs"),
     };
     Err(StoreError::unavailable(format!("the file {}: {why}", path.display())).into())

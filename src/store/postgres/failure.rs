@@ -37,11 +37,14 @@ pub(super) enum Failure {
 
 impl Failure {
     pub(super) fn timed_out() -> Self {
-        Self::Reconnect("PostgreSQL did not answer in time".into())
+        Self::Reconnect("PostgreSQL did not answer in time: check its load and the network, or raise `PostgresStore::timeout`".into())
     }
 
     pub(super) fn unexpected() -> Self {
-        Self::Busy("PostgreSQL returned an unexpected answer".into())
+        Self::Busy(
+            "PostgreSQL returned an unexpected answer: check that it is PostgreSQL 12 or later"
+                .into(),
+        )
     }
 
     pub(super) fn standby() -> Self {
@@ -53,13 +56,15 @@ impl Failure {
         match error {
             PoolError::Backend(error) => Self::of(error),
             PoolError::Timeout(_) => Self::pool_is_exhausted(),
-            PoolError::Closed => wrong("the pool of connections is closed"),
+            PoolError::Closed => {
+                wrong("the pool of connections is closed: close it after the last use of the store")
+            }
             PoolError::NoRuntimeSpecified => wrong(
                 "the pool of connections has time limits but no runtime: set `Runtime::Tokio1` in its builder",
             ),
-            PoolError::PostCreateHook(_) => {
-                wrong("a hook of the pool of connections has refused a new connection")
-            }
+            PoolError::PostCreateHook(_) => wrong(
+                "a hook of the pool of connections has refused a new connection: check the hook",
+            ),
         }
     }
 

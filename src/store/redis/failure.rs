@@ -37,15 +37,15 @@ pub(super) enum Asked {
 
 impl Failure {
     pub(super) fn timed_out() -> Self {
-        Self::Reconnect("did not answer in time".into())
+        Self::Reconnect("did not answer in time: check its load and the network, or raise `RedisStore::timeout`".into())
     }
 
     pub(super) fn overloaded() -> Self {
-        Self::Busy("did not answer in time, because it has too many requests".into())
+        Self::Busy("did not answer in time, because it has too many requests: spread the keys over several servers, or raise `RedisStore::timeout`".into())
     }
 
     pub(super) fn unexpected() -> Self {
-        Self::Busy("returned an unexpected answer".into())
+        Self::Busy("returned an unexpected answer: check that it is Redis 6 or later".into())
     }
 
     /// Classifies an error of the client or of the server.
@@ -53,7 +53,9 @@ impl Failure {
         match error.kind() {
             ErrorKind::Io | ErrorKind::Client => return of_connection(error),
             ErrorKind::Parse => {
-                return Self::Reconnect("does not answer like a Redis server".into());
+                return Self::Reconnect(
+                    "does not answer like a Redis server: check the host and the port".into(),
+                );
             }
             ErrorKind::AuthenticationFailed => return wrong(WRONG_PASSWORD),
             ErrorKind::RESP3NotSupported => return wrong(NO_RESP3),
