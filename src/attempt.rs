@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::credentials::{Answer, Generation, Issued, Waiting, Want};
 use crate::error::{BoxError, TokenError};
 use crate::find::FindCredentials;
+use crate::metrics::Metrics;
 use crate::origin::{Unnamed, shown_origin};
 use crate::replay::{Retry, SpareHead};
 use crate::skip::Skip;
@@ -39,9 +40,12 @@ impl<B, F> First<B, F> {
     }
 
     /// Makes the caller's error of a request that is not sent.
-    pub(crate) fn fail(&self, failure: Failure) -> BoxError {
+    pub(crate) fn fail(&self, failure: Failure, metrics: &Metrics) -> BoxError {
         match failure {
-            Failure::Token(error) => for_caller(self.request.headers(), error),
+            Failure::Token(error) => {
+                metrics.not_sent();
+                for_caller(self.request.headers(), error)
+            }
             Failure::Service(error) => error,
         }
     }
@@ -55,12 +59,16 @@ impl<B, F> First<B, F> {
     ) -> Result<Sending<I, B, F, R::Spare>, BoxError>
     where
         I: Service<Request<B>>,
+        S: FindCredentials<Found = F>,
         R: Retry<B>,
     {
         let Self { mut request, found } = self;
         match arm(&mut request, config, token) {
             Ok(armed) => Ok((service.call(request), armed.sent(found))),
-            Err(error) => Err(for_caller(request.headers(), error)),
+            Err(error) => {
+                config.find.found(&found).metrics().not_sent();
+                Err(for_caller(request.headers(), error))
+            }
         }
     }
 }
@@ -230,6 +238,7 @@ impl<F, T> Sent<F, T> {
         let &OnTrial { generation, target, ref found } = sent;
         let verdict = config.classify.classify(response.status(), response.headers());
         let credentials = config.find.found(found);
+        credentials.metrics().response(verdict, matches!(self, Self::Last(..)));
         match (self, verdict) {
             (Self::First(_), Verdict::Accepted) => credentials.accepted_at(generation, target),
             (Self::Last(..), Verdict::Accepted) => credentials.retry_accepted(generation, target),

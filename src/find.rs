@@ -45,6 +45,14 @@ impl sealed::Find for Credentials {
     fn name(&self) -> Option<&str> {
         Some(Credentials::name(self))
     }
+
+    fn count_untouched(&self) {
+        self.metrics().untouched();
+    }
+
+    fn count_not_sent(&self) {
+        self.metrics().not_sent();
+    }
 }
 
 pub(crate) mod sealed {
@@ -74,5 +82,11 @@ pub(crate) mod sealed {
         fn name(&self) -> Option<&str> {
             None
         }
+
+        /// Counts a request that is sent without a token.
+        fn count_untouched(&self);
+
+        /// Counts a request that is not sent, because it has no credentials.
+        fn count_not_sent(&self);
     }
 }

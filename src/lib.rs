@@ -100,6 +100,7 @@
 //! | Configure a single request | [`Skip`], [`ReplayLimit`] |
 //! | Send requests with reqwest's own builder | [`reqwest::ReqwestClient`](reqwest/struct.ReqwestClient.html) (feature `reqwest`) |
 //! | Call gRPC services | [`grpc`](grpc/index.html) (feature `tonic`) |
+//! | Measure refreshes, requests and stores; dashboard and alerts | [`docs::metrics`](docs/metrics/index.html) (feature `metrics`) |
 //! | Test against an authorization server with faults | [`testing`](testing/index.html) (feature `testing`) |
 //! | Find the cause of a compiler error | [`docs::compiler_errors`] |
 //!
@@ -151,6 +152,7 @@
 //! |---|---|
 //! | `oauth2` (default) | [`oauth2`]: sources for token endpoints |
 //! | `tracing` (default) | [log lines and spans](docs::logs) for `tracing`, without secrets |
+//! | `metrics` | [metrics](docs::metrics) for a recorder of the facade `metrics` |
 //! | `pool` | [`CredentialsPool`](struct.CredentialsPool.html): credentials by key, for many users |
 //! | `store` | `store`: token sets are saved before they are used; in memory, and for your own stores |
 //! | `file-store` | `store::FileStore`, for the processes of one machine; enables `store` |
@@ -196,6 +198,7 @@ mod layer;
 )]
 mod limit;
 mod lock;
+mod metrics;
 #[cfg(feature = "oauth2")]
 #[cfg_attr(docsrs, doc(cfg(feature = "oauth2")))]
 pub mod oauth2;

@@ -148,14 +148,19 @@ where
         let found = match config.admit(&request) {
             Admission::WithToken(found) => found,
             Admission::Untouched => {
+                config.find.count_untouched();
                 let response = self.inner.call(request);
                 return ResponseFuture::sending(layered, response, Sent::Untouched);
             }
             Admission::Unnamed(unnamed) => {
+                config.find.count_untouched();
                 let response = self.inner.call(request);
                 return ResponseFuture::sending(layered, response, Sent::Unnamed(unnamed));
             }
-            Admission::Refused(error) => return self.fail(&request, error),
+            Admission::Refused(error) => {
+                config.find.count_not_sent();
+                return self.fail(&request, error);
+            }
         };
 
         let credentials = config.find.found(&found);
@@ -180,7 +185,10 @@ where
                 let response = self.inner.call(request);
                 ResponseFuture::sending(layered, response, armed.sent(found))
             }
-            Err(error) => self.fail(&request, error),
+            Err(error) => {
+                credentials.metrics().not_sent();
+                self.fail(&request, error)
+            }
         }
     }
 }

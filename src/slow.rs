@@ -138,10 +138,12 @@ impl<I, B, F, R: Retry<B>, D> Slow<I, B, F, R, D> {
             match step {
                 // ## First => (Sending | error)
                 Step::First { attempt, mut acquire } => {
-                    match acquire.poll(config.find.found(attempt.found()), cx) {
+                    let credentials = config.find.found(attempt.found());
+                    match acquire.poll(credentials, cx) {
                         Poll::Pending => return self.pend(Step::First { attempt, acquire }),
                         Poll::Ready(token) => {
-                            let token = token.map_err(|failure| attempt.fail(failure))?;
+                            let fail = |failure| attempt.fail(failure, credentials.metrics());
+                            let token = token.map_err(fail)?;
                             let sending = attempt.send(config, &token, acquire.service())?;
                             return Poll::Ready(Ok(Next::Sending(sending)));
                         }

@@ -11,7 +11,9 @@ use http::StatusCode;
 use tokio::sync::broadcast;
 
 use crate::classify::Rejection;
+use crate::clock::Timestamp;
 use crate::error::TokenError;
+use crate::metrics::Metrics;
 use crate::source::Cause;
 
 /// An event of the [`Credentials`](crate::Credentials).
@@ -96,6 +98,8 @@ pub enum Event {
     LoggedIn {
         /// The generation of the token set that the application provided.
         generation: u64,
+        /// Time until the access token counts as expired, or `None` if its expiry is not known.
+        usable_for: Option<Duration>,
     },
     /// The application logged out.
     LoggedOut,
@@ -160,6 +164,19 @@ impl Event {
             origin.clone_from(&rejection.origin);
             *status = rejection.status;
             *challenge_error = rejection.error().map(Into::into);
+        }
+    }
+
+    /// Changes the metrics that follow from an event alone.
+    pub(super) fn count(&self, metrics: &Metrics, now: Timestamp) {
+        match self {
+            Self::Refreshed { usable_for, .. } | Self::LoggedIn { usable_for, .. } => {
+                let expiry = usable_for.and_then(|usable| now.wall().checked_add(usable));
+                metrics.expires(expiry);
+            }
+            Self::LoggedOut => metrics.expires(None),
+            Self::RefreshLost => metrics.lost(),
+            _ => {}
         }
     }
 }

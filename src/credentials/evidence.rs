@@ -257,6 +257,11 @@ impl Evidence {
         held.chain(budgets.and_then(|budgets| budgets.longest_exhausted(now))).max()
     }
 
+    /// Returns whether some target backs off, or has backed off and accepted no token since.
+    pub(super) fn is_backing_off(&self) -> bool {
+        self.uncleared().any(Suspect::has_backed_off)
+    }
+
     /// Forgets the suspicion against the application if it has reported no rejection for the longest backoff. It need not report
     /// acceptances.
     fn acquit_silent(&mut self, now: Timestamp, target: Target) {

@@ -31,6 +31,7 @@ use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::grant::{Keeper, Store};
 use crate::lock::Lock;
+use crate::metrics::{Metrics, Standing};
 use crate::source::{BoxTokenSource, FetchedFor, TokenSource as _, Watch};
 use crate::target::Target;
 use crate::token::TokenSet;
@@ -99,6 +100,7 @@ pub(super) struct Shared {
     pub(super) log: Log,
     /// The flights and adoptions that have not ended.
     pub(super) work: Work,
+    standing: Standing,
 }
 
 /// The settings that few credentials have.
@@ -141,6 +143,13 @@ impl Credentials {
             spends: !info.keeps_refresh_token && !info.sends_no_refresh_token,
         };
         let RefreshPolicy { timing, runtime, clock } = policy;
+        let metrics = member.as_ref().map(|member| member.metrics().clone());
+        let metrics = metrics.unwrap_or_else(|| Metrics::new(Arc::clone(&name)));
+        let measured = |Store { backing, name, lock_timeout, goes_on }| {
+            let backing = metrics.measured(backing, &clock);
+            Store { backing, name, lock_timeout, goes_on }
+        };
+        let store = store.map(measured);
         let state = State::new(timing, RandomState::new().hash_one(id), setup);
         Self {
             shared: Arc::new(Shared {
@@ -155,6 +164,7 @@ impl Credentials {
                 events: OnceLock::new(),
                 log: Log::default(),
                 work: Work::default(),
+                standing: Standing::new(metrics),
             }),
         }
     }
@@ -261,6 +271,10 @@ impl Credentials {
 
     // ===== for requests =====
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.standing.metrics
+    }
+
     /// Lends the fresh token, if there is one. Takes no lock, allocates nothing, and counts no reference, since all threads that send
     /// requests would write the count.
     pub(crate) fn with_fresh<T>(&self, borrow: impl FnOnce(&Arc<Issued>) -> T) -> Option<T> {
@@ -360,11 +374,12 @@ impl Credentials {
         decide: impl FnOnce(&mut State, Timestamp) -> T,
     ) -> T {
         let now = self.now();
-        let (decided, effects) = {
+        let (decided, effects, troubles) = {
             let mut state = self.lock();
             let decided = decide(&mut state, now);
             self.publish(&state, now);
-            (decided, state.take_effects())
+            let troubles = self.shared.standing.note(|| state.troubles());
+            (decided, state.take_effects(), troubles)
         };
         let Effects { ended, mut news, discarded } = *effects;
         drop(discarded);
@@ -379,8 +394,12 @@ impl Credentials {
             // To have no waiter is not an error. Without an outcome the sender is dropped.
             let _ = outcome.map(|outcome| waiters.send(outcome));
         }
-        // Last: a `tracing` subscriber is code of others, and may be slow.
+        // Last: a `tracing` subscriber and a recorder of metrics are code of others, and may be slow.
         self.shared.log.write(&self.subject(), &news, occasion);
+        for event in &news {
+            event.count(self.metrics(), now);
+        }
+        self.shared.standing.apply(troubles);
         decided
     }
 

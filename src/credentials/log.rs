@@ -125,7 +125,7 @@ impl Log {
                     trace::debug!(target: target::REJECTION, credentials, "rejection backoff left");
                 }
             }
-            Event::LoggedIn { generation } => {
+            Event::LoggedIn { generation, .. } => {
                 self.is_over(Trouble::ends_with_session);
                 trace::debug!(target: target::SESSION, credentials, generation, "logged in");
             }

@@ -18,6 +18,7 @@ use crate::error::TokenError;
 #[cfg(feature = "pool")]
 use crate::grant::Beginning;
 use crate::lock::Lock;
+use crate::metrics::{Metrics, Place};
 use crate::source::{BoxTokenSource, FetchedFor, Renewal, SourceInfo, TokenSource};
 use crate::token::TokenSet;
 #[cfg_attr(
@@ -49,8 +50,10 @@ pub(crate) struct Member {
 pub(crate) struct Common {
     /// The clock of the pool. The clocks of the members need not agree with each other.
     clock: Arc<dyn Clock>,
+    metrics: Metrics,
     /// One permit for each refresh in flight, first come, first served.
     permits: Arc<Semaphore>,
+    refreshes: usize,
     endpoints: Lock<HashMap<String, Arc<Endpoint>>>,
     /// Made for the first subscriber.
     events: OnceLock<broadcast::Sender<NamedEvent>>,
@@ -60,9 +63,8 @@ pub(crate) struct Common {
 pub(crate) type NamedEvent = (Arc<str>, Event);
 
 /// The permission to refresh. The refresh counts as one of those in flight until it is dropped or [gives way](Self::give_way).
-#[derive(Debug)]
 pub(super) struct Admission {
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<(OwnedSemaphorePermit, Place)>,
     _admitted: Option<Admitted>,
 }
 
@@ -103,6 +105,7 @@ impl Member {
             .boxed(),
             None => source,
         };
+        common.metrics.pool_grows();
         (member, source)
     }
 
@@ -158,6 +161,8 @@ impl Member {
     ) -> Result<Admission, TokenError> {
         let (now, at_once) = (self.common.now(), departure.at_once);
         let admit = |endpoint: &Arc<Endpoint>| endpoint.admit(now, self.id, timeout, at_once);
+        let Common { metrics, refreshes, .. } = &*self.common;
+        let permit = permit.map(|permit| (permit, metrics.place(*refreshes)));
         Ok(Admission { permit, _admitted: self.endpoint.as_ref().map(admit).transpose()? })
     }
 
@@ -185,6 +190,10 @@ impl Member {
         self.common.send(name, event);
     }
 
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.common.metrics
+    }
+
     pub(super) fn used(&self, now: Timestamp) {
         self.last_used.store(milliseconds(now), Ordering::Relaxed);
     }
@@ -196,13 +205,20 @@ impl Member {
 }
 
 impl Common {
-    pub(crate) fn new(refreshes: usize, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(name: Arc<str>, refreshes: usize, clock: Arc<dyn Clock>) -> Self {
+        let refreshes = refreshes.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             clock,
-            permits: Arc::new(Semaphore::new(refreshes.clamp(1, Semaphore::MAX_PERMITS))),
+            metrics: Metrics::of_pool(name),
+            permits: Arc::new(Semaphore::new(refreshes)),
+            refreshes,
             endpoints: Lock::default(),
             events: OnceLock::new(),
         }
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -286,6 +302,12 @@ impl TokenSource for Reporting {
     }
 }
 
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.common.metrics.pool_shrinks();
+    }
+}
+
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Member").field("id", &self.id).finish_non_exhaustive()
@@ -335,7 +357,7 @@ mod tests {
     fn forgotten_endpoint_with_an_outage_does_not_hang() {
         let (done, is_done) = mpsc::channel();
         drop(thread::spawn(move || {
-            let common = Arc::new(Common::new(1, Arc::new(SystemClock)));
+            let common = Arc::new(Common::new("pool".into(), 1, Arc::new(SystemClock)));
             let error = TokenError::transient(Curious(Arc::downgrade(&common)));
             let result = Err(error.with_retry_after(Duration::from_secs(1)));
             let began = common.endpoint("0".into()).report(common.now(), 0, &"0".into(), &result);

@@ -24,6 +24,7 @@ use super::status::{Status, TokenStatus};
 use crate::clock::{Deadline, Timestamp};
 use crate::error::TokenError;
 use crate::grant::SetId;
+use crate::metrics::Troubles;
 use crate::token::TokenSet;
 
 /// The current token, the flight that obtains the next one, and what the last refresh and the last responses have shown.
@@ -146,8 +147,9 @@ impl State {
         self.evidence.forget();
         if let Some(tokens) = tokens {
             self.begin_session();
-            let generation = self.issue(now, now, tokens, false).generation.0;
-            self.tell(Event::LoggedIn { generation });
+            let issued = self.issue(now, now, tokens, false);
+            let (generation, usable_for) = (issued.generation.0, issued.expired.left(now));
+            self.tell(Event::LoggedIn { generation, usable_for });
         } else {
             self.session = self.session.end();
             self.generation.0 += 1;
@@ -334,6 +336,14 @@ impl State {
             error: self.failure.as_ref().map(|failure| failure.error.clone()),
             backoff: self.asked_again_in(now).filter(|left| !left.is_zero()),
             rejection_backoff: self.usable(now).and_then(|_| self.evidence.longest_left(now)),
+        }
+    }
+
+    pub(super) fn troubles(&self) -> Troubles {
+        Troubles {
+            failed: self.failure.as_ref().map(|failure| failure.error.kind()),
+            is_rejected: self.current.is_some() && self.evidence.is_backing_off(),
+            is_unsaved: self.unsaved != Deadline::NEVER,
         }
     }
 

@@ -22,6 +22,7 @@ use crate::classify::Challenge;
 use crate::clock::Timestamp;
 use crate::error::TokenError;
 use crate::grant::{Look, Notes};
+use crate::metrics::{Ending, Refreshing};
 use crate::source::{FetchedFor, Renewal};
 use crate::token::TokenSet;
 use crate::trace::Span;
@@ -147,15 +148,18 @@ pub(super) fn start(
     challenge: Option<Challenge>,
     runtime: &Handle,
 ) {
-    let span = match departure.errand {
-        Errand::Refresh => {
+    let is_refresh = departure.errand == Errand::Refresh;
+    let clock = &credentials.shared.keeper.clock;
+    let span = match is_refresh {
+        true => {
             let failures = credentials.shared.log.failures();
             departure.landing.record.begin(credentials.name(), departure.wish.cause, failures)
         }
-        Errand::Look | Errand::Save => Span::default(),
+        false => Span::default(),
     };
     let flying = Flying {
         credentials: credentials.clone(),
+        measured: is_refresh.then(|| credentials.metrics().refresh(departure.wish.cause, clock)),
         departure,
         began: credentials.now(),
         asked: None,
@@ -211,6 +215,8 @@ impl Drop for Piece {
 struct Flying {
     credentials: Credentials,
     departure: Departure,
+    /// The metrics of the refresh, if it is one.
+    measured: Option<Refreshing>,
     began: Timestamp,
     /// When the source was asked.
     asked: Option<Timestamp>,
@@ -335,20 +341,23 @@ impl Flying {
     fn land(&mut self, landed: Landed, notes: Notes) {
         self.landed = true;
         let (departure, flown) = (&self.departure, self.flown());
-        let is_found = landed.is_found();
-        let occasion = Occasion::Landing(&flown);
-        let outcome = self
-            .credentials
-            .decide_on(occasion, |state, now| state.land(now, departure, landed, notes));
-        departure.landing.record.end(
-            Some(&flown),
-            match &outcome {
-                None => FlightResult::Superseded,
-                Some(Err(error)) => FlightResult::Failed(error),
-                Some(Ok(issued)) if is_found => FlightResult::FoundInStore(issued.generation),
-                Some(Ok(issued)) => FlightResult::Refreshed(issued.generation),
-            },
-        );
+        let was_stored = landed.is_found();
+        let outcome = self.credentials.decide_on(Occasion::Landing(&flown), |state, now| {
+            state.land(now, departure, landed, notes)
+        });
+        let result = match &outcome {
+            None => FlightResult::Superseded,
+            Some(Err(error)) => FlightResult::Failed(error),
+            Some(Ok(issued)) if was_stored => FlightResult::FoundInStore(issued.generation),
+            Some(Ok(issued)) => FlightResult::Refreshed(issued.generation),
+        };
+        departure.landing.record.end(Some(&flown), result);
+        let ending = match &outcome {
+            Some(Ok(_)) => Ending::Success { was_stored },
+            Some(Err(error)) => Ending::Failure(error),
+            None => Ending::Superseded,
+        };
+        self.measured.as_ref().inspect(|measured| measured.ends(ending));
     }
 
     fn flown(&self) -> Flown {

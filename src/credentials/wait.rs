@@ -18,6 +18,7 @@ use super::task;
 use crate::classify::Rejection;
 use crate::error::TokenError;
 use crate::limit;
+use crate::metrics::Waiter;
 use crate::source::{Cause, FetchedFor};
 use crate::target::Target;
 use crate::token::TokenSet;
@@ -381,6 +382,8 @@ pub(crate) struct Waiting {
     patience: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
     /// How often it has asked again.
     asks: u32,
+    /// The metrics of the wait, once it has begun.
+    measured: Option<Waiter>,
 }
 
 impl Waiting {
@@ -390,7 +393,7 @@ impl Waiting {
         });
         let epoch = credentials.lock().epoch;
         landing.record.is_waited_for();
-        Self { credentials, want, epoch, landing, patience, asks: 0 }
+        Self { credentials, want, epoch, landing, patience, asks: 0, measured: None }
     }
 
     /// Returns whether the current token will do, although it is not new.
@@ -436,6 +439,8 @@ impl Future for Waiting {
                     }
                 }
                 Poll::Pending => {
+                    let clock = &credentials.shared.keeper.clock;
+                    this.measured.get_or_insert_with(|| credentials.metrics().wait(clock));
                     // The call was made elsewhere, as a buffer's worker does, and is awaited in the fetch.
                     credentials.refuse_recursion()?;
                     credentials.is_waited_for();

@@ -17,6 +17,7 @@
 //! | [Security](security/index.html) | the rules of RFC 6750 and RFC 9700: the part of this crate, and yours |
 //! | [What happens when](what_happens/index.html) | for each event and state, the result for the caller |
 //! | [Logs](logs) | targets, levels, fields, and every message |
+//! | [Metrics](metrics) | the table, a dashboard, alert rules |
 //! | [Compiler errors](compiler_errors) | the cause of the usual errors |
 // A page has no features: links to it hold with any. Its programs need the features beside `doctest`.
 
@@ -87,6 +88,10 @@ pub mod what_happens {}
 
 #[doc = include_str!("logs.md")]
 pub mod logs {}
+
+#[cfg(any(not(doctest), feature = "full"))]
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}
 
 #[cfg(any(not(doctest), feature = "full"))]
 #[doc = include_str!("compiler_errors.md")]

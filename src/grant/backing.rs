@@ -27,6 +27,10 @@ pub(crate) trait Backing: Send + Sync {
 
     fn describe(&self) -> String;
 
+    /// Returns the name of the type. It names no place, so that few stores differ in it.
+    #[cfg(feature = "metrics")]
+    fn type_name(&self) -> &'static str;
+
     /// Returns whether the record is still there after this was dropped.
     #[cfg(feature = "pool")]
     fn survives_drop(&self) -> bool;

@@ -32,6 +32,7 @@ pub struct CredentialsPoolBuilder<K> {
     make: Make<K>,
     pub(super) limits: Limits,
     clock: Arc<dyn Clock>,
+    name: Arc<str>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +47,15 @@ impl<K: PoolKey> CredentialsPoolBuilder<K> {
         make: impl Fn(&K) -> Result<CredentialsBuilder, TokenError> + Send + Sync + 'static,
     ) -> Self {
         let limits = Limits { capacity: CAPACITY, idle: IDLE, refreshes: REFRESHES };
-        Self { make: Box::new(make), limits, clock: Arc::new(SystemClock) }
+        Self { make: Box::new(make), limits, clock: Arc::new(SystemClock), name: NAME.into() }
+    }
+
+    /// Sets the name of the pool, which is the label `credentials` of its metrics. The default is `pool`.
+    ///
+    /// The metrics never name a key. Give each pool of a program a name of its own.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into().into();
+        self
     }
 
     /// Sets how many keys have credentials at once. The default is 10,000, and the minimum is 1.
@@ -85,7 +94,7 @@ impl<K: PoolKey> CredentialsPoolBuilder<K> {
 
     /// Creates the pool. No credentials are made until a key is used.
     pub fn build(self) -> CredentialsPool<K> {
-        CredentialsPool { kept: Arc::new(Kept::new(self.make, self.limits, self.clock)) }
+        CredentialsPool { kept: Arc::new(Kept::new(self.make, self.name, self.limits, self.clock)) }
     }
 }
 
@@ -145,6 +154,7 @@ mod sealed {
     impl Sealed for Result<CredentialsBuilder, TokenError> {}
 }
 
+const NAME: &str = "pool";
 const CAPACITY: usize = 10_000;
 const IDLE: Duration = Duration::from_secs(60 * 60);
 const REFRESHES: usize = 64;

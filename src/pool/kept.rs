@@ -18,6 +18,7 @@ use super::status::OutageStatus;
 use crate::clock::{Clock, Timestamp};
 use crate::credentials::{Common, Credentials, CredentialsBuilder};
 use crate::error::TokenError;
+use crate::metrics::Eviction;
 
 /// A bounded map from key to credentials.
 ///
@@ -44,14 +45,19 @@ type Map<K> = Cache<K, Credentials, UnitWeighter, RandomState, Keep>;
 pub(super) type Make<K> = Box<dyn Fn(&K) -> Result<CredentialsBuilder, TokenError> + Send + Sync>;
 
 impl<K: PoolKey> Kept<K> {
-    pub(super) fn new(make: Make<K>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(
+        make: Make<K>,
+        name: Arc<str>,
+        limits: Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let hasher = RandomState::new();
         Self {
             map: map(limits.capacity, hasher.clone()),
             hasher,
             make,
             limits,
-            common: Arc::new(Common::new(limits.refreshes, clock)),
+            common: Arc::new(Common::new(name, limits.refreshes, clock)),
             next_sweep: AtomicU64::new(0),
             discard,
         }
@@ -209,7 +215,9 @@ impl<K: PoolKey> Kept<K> {
         for key in keys {
             // One at a time, so that requests need not wait for the lock.
             let may_be = |it: &Credentials| self.is_idle(it, now) && !Keep.is_pinned(key, it);
-            drop(self.map.remove_if(key, may_be));
+            if self.map.remove_if(key, may_be).is_some() {
+                self.common.metrics().evicted(Eviction::Idle);
+            }
         }
     }
 
@@ -278,7 +286,7 @@ struct Keep;
 impl<K> Lifecycle<K, Credentials> for Keep {
     /// The evicted credentials. They are dropped after the lock is released, because their sources and stores are code of others, which
     /// may use the pool.
-    type RequestState = Vec<(K, Credentials)>;
+    type RequestState = Evicted<K>;
 
     fn is_pinned(&self, _: &K, credentials: &Credentials) -> bool {
         // A store is code of others. Its panic would poison the lock.
@@ -286,7 +294,24 @@ impl<K> Lifecycle<K, Credentials> for Keep {
     }
 
     fn on_evict(&self, evicted: &mut Self::RequestState, key: K, credentials: Credentials) {
-        evicted.push((key, credentials));
+        evicted.0.push((key, credentials));
+    }
+}
+
+/// The credentials that one call has evicted.
+struct Evicted<K>(Vec<(K, Credentials)>);
+
+impl<K> Default for Evicted<K> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<K> Drop for Evicted<K> {
+    fn drop(&mut self) {
+        for (_, credentials) in &self.0 {
+            credentials.metrics().evicted(Eviction::Capacity);
+        }
     }
 }
 

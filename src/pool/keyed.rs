@@ -182,6 +182,14 @@ where
     fn found<'a>(&'a self, found: &'a Credentials) -> &'a Credentials {
         found
     }
+
+    fn count_untouched(&self) {
+        self.pool.kept.common().metrics().untouched();
+    }
+
+    fn count_not_sent(&self) {
+        self.pool.kept.common().metrics().not_sent();
+    }
 }
 
 impl<K, F> Clone for Keyed<K, F> {

@@ -44,6 +44,11 @@ impl<T: TokenStore> Backing for Backed<T> {
         self.0.describe()
     }
 
+    #[cfg(feature = "metrics")]
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<T>()
+    }
+
     #[cfg(feature = "pool")]
     fn survives_drop(&self) -> bool {
         self.0.survives_drop()

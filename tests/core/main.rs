@@ -33,6 +33,8 @@ mod log;
 mod login_and_logout;
 #[cfg(all(feature = "oauth2", feature = "testing", feature = "tracing"))]
 mod logs;
+#[cfg(feature = "full")]
+mod metrics;
 #[cfg(feature = "testing")]
 mod origins;
 #[cfg(all(feature = "oauth2", feature = "testing", feature = "tracing"))]
@@ -48,6 +50,9 @@ mod rejection;
 mod rejection_backoff;
 #[cfg(feature = "testing")]
 mod reports;
+#[cfg(feature = "full")]
+#[path = "../harness/scrape.rs"]
+mod scrape;
 #[cfg(all(feature = "oauth2", feature = "testing", feature = "tracing"))]
 mod secrets;
 #[cfg(feature = "testing")]
