@@ -28,7 +28,7 @@ struct Shared {
     /// The label `credentials`.
     name: Arc<str>,
     is_pool: bool,
-    described: Once,
+    begun: Once,
     requests: OnceLock<Box<Requests>>,
 }
 
@@ -50,8 +50,8 @@ impl Metrics {
     }
 
     fn of(name: Arc<str>, is_pool: bool) -> Self {
-        let (described, requests) = (Once::new(), OnceLock::new());
-        Self(Arc::new(Shared { name, is_pool, described, requests }))
+        let (begun, requests) = (Once::new(), OnceLock::new());
+        Self(Arc::new(Shared { name, is_pool, begun, requests }))
     }
 
     // ===== requests =====
@@ -203,7 +203,39 @@ impl Metrics {
     }
 
     fn key<const N: usize>(&self, metric: &Metric, labels: Labels<N>, more: Option<Label>) -> Key {
-        self.0.described.call_once(table::describe);
+        self.0.begun.call_once(|| self.begin());
+        self.compose(metric, labels, more)
+    }
+
+    /// Describes the metrics, and makes the counters of rare events: Prometheus takes no notice of the first event of a counter that
+    /// begins with 1.
+    fn begin(&self) {
+        table::describe();
+        let begin = |metric: &Metric, labels: &[(&'static str, &'static str)]| {
+            let labels = labels.iter().map(|(label, value)| Label::from_static_parts(label, value));
+            drop(self.register_counter(&self.compose(metric, [], labels)));
+        };
+        for cause in CAUSES.map(Cause::as_str) {
+            begin(&table::REFRESHES, &[("cause", cause), ("outcome", "success")]);
+            for kind in KINDS {
+                let labels =
+                    [("cause", cause), ("outcome", "failure"), ("error.kind", kind.as_str())];
+                begin(&table::REFRESHES, &labels);
+            }
+        }
+        begin(&table::REFRESHES, &[("outcome", "lost")]);
+        if self.0.is_pool {
+            begin(&table::EVICTIONS, &[("cause", "idle")]);
+            begin(&table::EVICTIONS, &[("cause", "capacity")]);
+        }
+    }
+
+    fn compose<const N: usize>(
+        &self,
+        metric: &Metric,
+        labels: Labels<N>,
+        more: impl IntoIterator<Item = Label>,
+    ) -> Key {
         let name = SharedString::from_shared(Arc::clone(&self.0.name));
         let labels = labels.map(|(label, value)| Label::from_static_parts(label, value));
         let labels = [Label::new("credentials", name)].into_iter().chain(labels).chain(more);
@@ -243,21 +275,14 @@ impl Refreshing {
             Ending::Failure(_) => "failure",
             Ending::Superseded => "superseded",
         };
-        let cause = match self.cause {
-            Cause::Missing => "missing",
-            Cause::Expiring => "expiring",
-            Cause::Expired => "expired",
-            Cause::Rejected => "rejected",
-            Cause::Forced => "forced",
-        };
         let kind = match ending {
             Ending::Failure(error) => {
-                Some(Label::from_static_parts("error.kind", name(error.kind())))
+                Some(Label::from_static_parts("error.kind", error.kind().as_str()))
             }
             Ending::Success { .. } | Ending::Superseded => None,
         };
         metrics.quietly(|| {
-            let labels = [("cause", cause), ("outcome", outcome)];
+            let labels = [("cause", self.cause.as_str()), ("outcome", outcome)];
             metrics.register_counter(&metrics.key(&table::REFRESHES, labels, kind)).increment(1);
             let duration = metrics.histogram(&table::REFRESH, [("outcome", outcome)]);
             duration.record(self.timer.elapsed());
@@ -355,7 +380,7 @@ impl Standing {
             Bits::REJECTED => metrics.gauge(&table::REJECTION_BACKOFF, []),
             Bits::UNSAVED => metrics.gauge(&table::UNSAVED, []),
             kind => {
-                metrics.gauge(&table::BACKOFF, [("error.kind", name(KINDS[usize::from(kind)]))])
+                metrics.gauge(&table::BACKOFF, [("error.kind", KINDS[usize::from(kind)].as_str())])
             }
         }
     }
@@ -395,13 +420,7 @@ const KINDS: [TokenErrorKind; 4] = [
     TokenErrorKind::Misconfigured,
 ];
 
-fn name(kind: TokenErrorKind) -> &'static str {
-    match kind {
-        TokenErrorKind::Transient => "transient",
-        TokenErrorKind::Ambiguous => "ambiguous",
-        TokenErrorKind::Denied => "denied",
-        TokenErrorKind::Misconfigured => "misconfigured",
-    }
-}
+const CAUSES: [Cause; 5] =
+    [Cause::Missing, Cause::Expiring, Cause::Expired, Cause::Rejected, Cause::Forced];
 
 static METADATA: Metadata<'static> = Metadata::new("tower_refresh", Level::INFO, None);
