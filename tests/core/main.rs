@@ -35,6 +35,8 @@ mod login_and_logout;
 mod logs;
 #[cfg(feature = "full")]
 mod metrics;
+#[cfg(feature = "full")]
+mod observe;
 #[cfg(feature = "testing")]
 mod origins;
 #[cfg(all(feature = "oauth2", feature = "testing", feature = "tracing"))]
