@@ -1,4 +1,4 @@
-//! Charts as SVG, for the README: bars and lines, in the colours of the reader's theme.
+//! Charts as SVG, for the README and the guides: bars, lines and dashboards, in the colours of the reader's theme.
 //!
 //! `#[path = "support/svg.rs"] mod svg;` from a bench. Plain Rust without dependencies. An SVG in an `<img>` loads nothing, so the
 //! style is in the file, and the fonts are those of the system.
@@ -47,10 +47,40 @@ pub(crate) struct Series<'a> {
     pub(crate) points: &'a [(f64, f64)],
 }
 
+/// The panels of a dashboard, three in a row, over the same time.
+pub(crate) struct Panels<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) subtitle: &'a str,
+    pub(crate) x_axis: &'a str,
+    pub(crate) panels: &'a [Panel],
+}
+
+pub(crate) struct Panel {
+    pub(crate) title: String,
+    /// Formats a value of the vertical axis.
+    pub(crate) format: fn(f64) -> String,
+    pub(crate) series: Vec<(String, Vec<(f64, f64)>)>,
+}
+
 const WIDTH: f64 = 820.0;
 const MARGIN: f64 = 24.0;
 const TOP: f64 = 74.0;
 const LEGEND: f64 = 26.0;
+
+/// Confines the style of a picture to it, so that the picture can be a part of a page.
+pub(crate) fn inline(svg: &str) -> String {
+    const CLASS: &str = "tower-refresh-picture";
+
+    let confined =
+        STYLE.lines().map(|line| match line.starts_with(['@', '}']) || line.is_empty() {
+            true => format!("{line}\n"),
+            false => format!(".{CLASS} {}\n", line.replace("} ", &format!("}} .{CLASS} "))),
+        });
+    let confined =
+        format!("\n.{CLASS} {{ max-width: 100%; height: auto }}{}", confined.collect::<String>());
+    let svg = svg.replacen(STYLE, &confined, 1);
+    svg.replacen("<svg ", &format!("<svg class=\"{CLASS}\" "), 1)
+}
 
 /// Draws a bar chart.
 pub(crate) fn bars(chart: &Bars<'_>) -> String {
@@ -168,6 +198,76 @@ pub(crate) fn lines(chart: &Lines<'_>) -> String {
     svg + "</svg>\n"
 }
 
+/// Draws a dashboard.
+pub(crate) fn panels(chart: &Panels<'_>) -> String {
+    const GAP: f64 = 20.0;
+    const LEFT: f64 = 46.0;
+    const PANEL: f64 = (WIDTH - 2.0 * MARGIN - 2.0 * GAP) / 3.0;
+    const PLOT: f64 = 96.0;
+    const LINE: f64 = 15.0;
+
+    let points = || chart.panels.iter().flat_map(|it| &it.series).flat_map(|it| &it.1);
+    let x_range = Range::of(points().map(|point| point.0), false);
+    let mut svg = String::new();
+    let mut top = TOP;
+    for row in chart.panels.chunks(3) {
+        let mut lines_of_legends = 0.0_f64;
+        for (index, panel) in row.iter().enumerate() {
+            let left = MARGIN + index as f64 * (PANEL + GAP);
+            text(&mut svg, left, top + 12.0, "label bold", "start", &panel.title);
+            let end = top + 24.0 + PLOT;
+            let values = panel.series.iter().flat_map(|series| &series.1).map(|point| point.1);
+            let mut range = Range::of(values.clone(), false);
+            range.from = values.fold(0.0, f64::min);
+            // A line of zeros is at the bottom.
+            range.to = if range.to > 1e-9 { range.to } else { 1.0 };
+            let x = |value: f64| left + LEFT + (PANEL - LEFT) * x_range.part(value);
+            let y = |value: f64| end - PLOT * range.part(value);
+            for tick in range.few_ticks() {
+                let (y, right) = (y(tick), left + PANEL);
+                let _ = writeln!(
+                    svg,
+                    r#"<line class="grid" x1="{:.1}" x2="{right:.1}" y1="{y:.1}" y2="{y:.1}"/>"#,
+                    left + LEFT
+                );
+                let label = (panel.format)(tick);
+                text(&mut svg, left + LEFT - 6.0, y + 4.0, "muted", "end", &label);
+            }
+            for tick in x_range.few_ticks() {
+                text(&mut svg, x(tick), end + 14.0, "muted", "middle", &number(tick));
+            }
+            // The first one on top.
+            for (index, (_, points)) in panel.series.iter().enumerate().rev() {
+                let mut path = String::new();
+                for (at, value) in points {
+                    let _ = write!(path, "{:.0},{:.1} ", x(*at), y(*value));
+                }
+                let path = path.trim_end();
+                let _ = writeln!(svg, r#"<polyline class="l{index}" points="{path}"/>"#);
+            }
+            let (mut at, mut line) = (left, 0.0_f64);
+            for (index, (name, _)) in panel.series.iter().enumerate() {
+                let width = 15.0 + 6.6 * name.chars().count() as f64 + 10.0;
+                if at > left && at + width > left + PANEL + GAP / 2.0 {
+                    (at, line) = (left, line + 1.0);
+                }
+                let y = end + 34.0 + line * LINE;
+                let _ = writeln!(
+                    svg,
+                    r#"<rect class="s{index}" x="{at:.1}" y="{:.1}" width="10" height="10" rx="2"/>"#,
+                    y - 9.0
+                );
+                text(&mut svg, at + 15.0, y, "muted", "start", name);
+                at += width;
+            }
+            lines_of_legends = lines_of_legends.max(line);
+        }
+        top += 24.0 + PLOT + 34.0 + lines_of_legends * LINE + 26.0;
+    }
+    text(&mut svg, WIDTH / 2.0, top, "muted", "middle", chart.x_axis);
+    begin(top + MARGIN, chart.title, chart.subtitle) + &svg + "</svg>\n"
+}
+
 struct Column {
     x: f64,
     low: f64,
@@ -218,6 +318,16 @@ impl Range {
         part.clamp(0.0, 1.0)
     }
 
+    /// Returns at most five ticks, from below 0 if the axis begins there.
+    fn few_ticks(&self) -> Vec<f64> {
+        let span = self.to - self.from;
+        let magnitude = 10_f64.powf(span.log10().floor());
+        let steps = [0.2, 0.25, 0.5, 1.0].map(|step| step * magnitude);
+        let step = steps.into_iter().find(|step| span / step <= 4.0).unwrap_or(2.5 * magnitude);
+        let (first, last) = ((self.from / step).ceil() as i32, (self.to / step).floor() as i32);
+        (first..=last).map(|index| f64::from(index) * step).collect()
+    }
+
     fn ticks(&self) -> Vec<f64> {
         if self.logarithmic {
             let decades = (self.to / self.from).log10().round() as i32;
@@ -252,17 +362,17 @@ text { font: 13px system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 
 .page { fill: #ffffff }
 .cut { stroke: #ffffff; stroke-width: 4 }
 .axis { stroke: #818b98 } .grid { stroke: #d1d9e0 }
-.s0 { fill: #0969da } .s1 { fill: #bc4c00 } .s2 { fill: #8250df } .s3 { fill: #1a7f37 }
+.s0 { fill: #0969da } .s1 { fill: #bc4c00 } .s2 { fill: #8250df } .s3 { fill: #1a7f37 } .s4 { fill: #bf3989 } .s5 { fill: #7d4e00 } .s6 { fill: #1b7c83 }
 polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round }
-.l0 { stroke: #0969da } .l1 { stroke: #bc4c00 } .l2 { stroke: #8250df } .l3 { stroke: #1a7f37 }
+.l0 { stroke: #0969da } .l1 { stroke: #bc4c00 } .l2 { stroke: #8250df } .l3 { stroke: #1a7f37 } .l4 { stroke: #bf3989 } .l5 { stroke: #7d4e00 } .l6 { stroke: #1b7c83 }
 @media (prefers-color-scheme: dark) {
 text { fill: #f0f6fc }
 .muted { fill: #9198a1 }
 .page { fill: #0d1117 }
 .cut { stroke: #0d1117 }
 .axis { stroke: #656c76 } .grid { stroke: #3d444d }
-.s0 { fill: #4493f8 } .s1 { fill: #db6d28 } .s2 { fill: #ab7df8 } .s3 { fill: #3fb950 }
-.l0 { stroke: #4493f8 } .l1 { stroke: #db6d28 } .l2 { stroke: #ab7df8 } .l3 { stroke: #3fb950 }
+.s0 { fill: #4493f8 } .s1 { fill: #db6d28 } .s2 { fill: #ab7df8 } .s3 { fill: #3fb950 } .s4 { fill: #db61a2 } .s5 { fill: #d29922 } .s6 { fill: #39c5cf }
+.l0 { stroke: #4493f8 } .l1 { stroke: #db6d28 } .l2 { stroke: #ab7df8 } .l3 { stroke: #3fb950 } .l4 { stroke: #db61a2 } .l5 { stroke: #d29922 } .l6 { stroke: #39c5cf }
 }
 ";
 

@@ -91,6 +91,8 @@ pub mod logs {}
 
 #[cfg(any(not(doctest), feature = "full"))]
 #[doc = include_str!("metrics.md")]
+///
+#[doc = include_str!("pictures/dashboard.svg")]
 pub mod metrics {}
 
 #[cfg(any(not(doctest), feature = "full"))]
