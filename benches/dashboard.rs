@@ -70,7 +70,7 @@ fn scrapes() -> (String, Span) {
     let runtime = Builder::new_current_thread().enable_all().start_paused(true).build();
     let recorder = endpoint::recorder().expect("valid buckets");
     let metrics = recorder.handle();
-    let scraped = metrics::with_local_recorder(&recorder, || {
+    metrics::with_local_recorder(&recorder, || {
         runtime.expect("a runtime").block_on(async {
             let clock = TokioClock::new();
             let now = || clock.now().since_epoch().as_secs_f64();
@@ -92,8 +92,7 @@ fn scrapes() -> (String, Span) {
             }
             (scrapes + "# EOF\n", (begin, now()))
         })
-    });
-    scraped
+    })
 }
 
 /// A Prometheus that has the scrapes.

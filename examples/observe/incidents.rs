@@ -27,13 +27,15 @@ pub struct Program {
     billing_client: Refresh<ServerService>,
     /// The credentials of its users. The name of the pool is the label.
     users: CredentialsPool<User>,
-    users_client: Refresh<ServerService, Keyed<User, fn(RequestHead<'_>) -> Option<User>>>,
+    users_client: Refresh<ServerService, Keyed<User, FindUser>>,
     /// The lifetime of access tokens.
     lifetime: Duration,
     moments: AtomicU64,
 }
 
 type User = u64;
+
+type FindUser = fn(RequestHead<'_>) -> Option<User>;
 
 const USERS: User = 8;
 
@@ -76,8 +78,7 @@ impl Program {
         .idle(lifetime)
         .clock(clock)
         .build();
-        let user: fn(RequestHead<'_>) -> Option<User> =
-            |request| request.extensions().get().copied();
+        let user: FindUser = |request| request.extensions().get().copied();
         let layer = RefreshLayer::keyed(users.clone(), user).origin("https://api.test")?;
         let users_client = layer.layer(api);
 

@@ -46,9 +46,11 @@ async fn main() -> Result<(), BoxError> {
 
     let lifetime = if serves { Duration::from_secs(15) } else { Duration::from_secs(1) };
     let program = Program::new(RealClock(Instant::now()), lifetime)?;
-    program.run().await?;
-    while serves {
+    loop {
         program.run().await?;
+        if !serves {
+            break;
+        }
     }
     program.stop().await?;
     println!("\n{}", metrics.render());

@@ -203,7 +203,7 @@ impl Metrics {
     }
 
     fn key<const N: usize>(&self, metric: &Metric, labels: Labels<N>, more: Option<Label>) -> Key {
-        self.0.begun.call_once(|| self.begin());
+        self.0.begun.call_once(|| self.quietly(|| self.begin()));
         self.compose(metric, labels, more)
     }
 
@@ -306,7 +306,7 @@ impl Drop for Place {
     }
 }
 
-/// Measures a time with the clock of the credentials.
+/// Measures a time by the clock of the credentials.
 pub(super) struct Timer {
     pub(super) metrics: Metrics,
     clock: Arc<dyn Clock>,
