@@ -57,6 +57,7 @@ impl Metrics {
     // ===== requests =====
 
     /// Counts a response to the first or the second attempt of a request.
+    #[inline]
     pub(crate) fn response(&self, verdict: Verdict, is_retry: bool) {
         let outcome = match verdict {
             Verdict::Accepted => 0,
@@ -80,16 +81,18 @@ impl Metrics {
         self.requests().all[4].increment(1);
     }
 
+    #[inline]
     fn requests(&self) -> &Requests {
-        self.0.requests.get_or_init(|| {
-            let counter = |metric, outcome| self.counter(metric, [("outcome", outcome)]);
-            let verdicts @ [accepted, rejected, not_judged] =
-                ["accepted", "rejected", "not_judged"];
-            let all = [accepted, rejected, not_judged, "untouched", "not_sent"];
-            Box::new(Requests {
-                all: all.map(|outcome| counter(&table::REQUESTS, outcome)),
-                retries: verdicts.map(|outcome| counter(&table::RETRIES, outcome)),
-            })
+        self.0.requests.get_or_init(|| self.look_up())
+    }
+
+    fn look_up(&self) -> Box<Requests> {
+        let counter = |metric, outcome| self.counter(metric, [("outcome", outcome)]);
+        let verdicts @ [accepted, rejected, not_judged] = ["accepted", "rejected", "not_judged"];
+        let all = [accepted, rejected, not_judged, "untouched", "not_sent"];
+        Box::new(Requests {
+            all: all.map(|outcome| counter(&table::REQUESTS, outcome)),
+            retries: verdicts.map(|outcome| counter(&table::RETRIES, outcome)),
         })
     }
 
