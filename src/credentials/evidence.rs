@@ -40,18 +40,18 @@ pub(super) struct Evidence {
     pub(super) timing: Arc<Timing>,
     witness: Arc<Witness>,
     /// The number of acceptances that were heard. Most are not: see [`Witness`].
-    acceptances: u64,
+    acceptances: u32,
     /// True if a response has accepted the current token.
     is_accepted: bool,
     /// True if the next acceptance matters, wherever it comes from.
     is_awaited: bool,
-    /// The generation whose last known verdict is a rejection, wherever it came from.
-    rejected: Option<Generation>,
+    /// The generation whose last known verdict is a rejection, wherever it came from, or 0, which no token set has.
+    rejected: Generation,
     /// Since when responses reject the current token and none accepts it, on the monotonic clock. A target that is known to reject
     /// every token raises no doubt about one that others accept.
     doubted: Option<Duration>,
     /// The number of acceptances when the last refresh failed.
-    failed_after: u64,
+    failed_after: u32,
     /// Made for the first refresh that a rejection starts.
     rejections: Option<Box<Rejections>>,
 }
@@ -85,7 +85,7 @@ impl Evidence {
             acceptances: 0,
             is_accepted: false,
             is_awaited: true,
-            rejected: None,
+            rejected: Generation(0),
             doubted: None,
             failed_after: 0,
             rejections: None,
@@ -159,7 +159,7 @@ impl Evidence {
 
     /// Takes in a rejection of the current token. The next acceptance matters, wherever it comes from.
     pub(super) fn note_rejection(&mut self, current: Generation) {
-        self.rejected = Some(current);
+        self.rejected = current;
         self.is_awaited = true;
     }
 
@@ -195,10 +195,10 @@ impl Evidence {
     /// Takes in the acceptances of the current token, which are noted without the lock.
     pub(super) fn hear(&mut self, current: Generation) {
         if self.is_awaited && self.witness.has_accepted(current) {
-            self.acceptances += 1;
+            self.acceptances = self.acceptances.saturating_add(1);
             self.is_accepted = true;
             self.is_awaited = false;
-            self.rejected = None;
+            self.rejected = Generation(0);
             self.doubted = None;
         }
     }
@@ -247,7 +247,7 @@ impl Evidence {
 
     /// Returns whether the current token was rejected and not accepted since.
     pub(super) fn is_rejected(&self, current: Generation) -> bool {
-        self.rejected == Some(current) && !self.witness.has_accepted(current)
+        self.rejected == current && !self.witness.has_accepted(current)
     }
 
     /// Returns the longest time for which the rejections of some target start no refresh.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, MutexGuard, OnceLock};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -96,7 +96,7 @@ pub(super) struct Shared {
     /// Set if the credentials belong to a pool.
     pub(super) member: Option<Box<Member>>,
     /// Made for the first subscriber. The buffer would be most of the memory of idle credentials.
-    events: OnceLock<broadcast::Sender<Event>>,
+    events: ArcSwapOption<broadcast::Sender<Event>>,
     pub(super) log: Log,
     /// The flights and adoptions that have not ended.
     pub(super) work: Work,
@@ -161,7 +161,7 @@ impl Credentials {
                 witness: state.witness(),
                 state: Lock::new(state),
                 member,
-                events: OnceLock::new(),
+                events: ArcSwapOption::empty(),
                 log: Log::default(),
                 work: Work::default(),
                 standing: Standing::new(metrics),
@@ -236,8 +236,9 @@ impl Credentials {
 
     /// Subscribes to the events that follow.
     pub fn subscribe(&self) -> Events {
-        let events = self.shared.events.get_or_init(|| broadcast::Sender::new(event::CAPACITY));
-        Events::new(events.subscribe())
+        let new = Arc::new(broadcast::Sender::new(event::CAPACITY));
+        let before = self.shared.events.compare_and_swap(&None::<Arc<_>>, Some(Arc::clone(&new)));
+        Events::new(before.as_ref().unwrap_or(&new).subscribe())
     }
 
     // ===== for a pool =====
@@ -454,7 +455,7 @@ impl Credentials {
         if let Some(member) = &self.shared.member {
             member.send(&self.shared.name, event);
         }
-        if let Some(events) = self.shared.events.get() {
+        if let Some(events) = self.shared.events.load().as_ref() {
             // All subscriptions may have been dropped. That is not an error.
             let _ = events.send(event.clone());
         }

@@ -63,14 +63,27 @@ pub(super) struct State {
     turn: Option<Turn>,
     failure: Option<Box<Failure>>,
     evidence: Evidence,
-    /// When to try again to save the current token set, which is only in memory. `NEVER` if it is not.
-    unsaved: Deadline,
+    /// Boxed, since few credentials need the store between two refreshes.
+    store_times: Option<Box<StoreTimes>>,
     /// True if the last token had expired on arrival. That is reported once.
     is_over_on_arrival: bool,
-    /// The time of the next look at the store while rejections start no refresh.
-    look_again: Deadline,
     /// `None` between two decisions.
     effects: Option<Box<Effects>>,
+}
+
+/// When the store is needed besides a refresh.
+#[derive(Debug)]
+struct StoreTimes {
+    /// When to try again to save the current token set, which is only in memory. `NEVER` if it is not.
+    unsaved: Deadline,
+    /// The time of the next look at the store while rejections start no refresh.
+    look_again: Deadline,
+}
+
+impl Default for StoreTimes {
+    fn default() -> Self {
+        Self { unsaved: Deadline::NEVER, look_again: Deadline::PAST }
+    }
 }
 
 /// The effects of a decision, for after the lock is released.
@@ -113,9 +126,8 @@ impl State {
             flights: 0,
             turn: None,
             failure: None,
-            unsaved: Deadline::NEVER,
+            store_times: None,
             is_over_on_arrival: false,
-            look_again: Deadline::PAST,
             effects: None,
         }
     }
@@ -142,7 +154,7 @@ impl State {
         self.give_up_on_lost(now);
         self.epoch += 1;
         self.set = Some(set);
-        self.unsaved = Deadline::NEVER;
+        self.clear_unsaved();
         self.clear_failure();
         self.evidence.forget();
         if let Some(tokens) = tokens {
@@ -161,6 +173,21 @@ impl State {
         Adoption { id, set, epoch: self.epoch, turn: self.turn() }
     }
 
+    fn store_times(&mut self) -> &mut StoreTimes {
+        self.store_times.get_or_insert_default()
+    }
+
+    fn unsaved(&self) -> Deadline {
+        self.store_times.as_ref().map_or(Deadline::NEVER, |times| times.unsaved)
+    }
+
+    /// Notes that nothing is unsaved.
+    fn clear_unsaved(&mut self) {
+        if let Some(times) = &mut self.store_times {
+            times.unsaved = Deadline::NEVER;
+        }
+    }
+
     /// Begins a session with the token set that is issued next.
     fn begin_session(&mut self) {
         self.session = self.session.next();
@@ -170,7 +197,7 @@ impl State {
     /// An adoption is recorded. If it could not be saved, the requests that follow save it.
     pub(super) fn adopted(&mut self, now: Timestamp, adoption: &Adoption, is_saved: bool) {
         if self.setup.has_store && !is_saved && adoption.epoch == self.epoch {
-            self.unsaved = Deadline::monotonic(now, flights::SAVE_FIRST);
+            self.store_times().unsaved = Deadline::monotonic(now, flights::SAVE_FIRST);
         }
         if self.wants(adoption.id) {
             self.end_flight(None);
@@ -252,7 +279,7 @@ impl State {
                 return None;
             }
             Some(flight) => flight.lost,
-            None => self.next_refresh(current, now).or_earlier(self.unsaved),
+            None => self.next_refresh(current, now).or_earlier(self.unsaved()),
         };
         Some((current, quiet_until.or_earlier(self.end_of(current))))
     }
@@ -343,7 +370,7 @@ impl State {
         Troubles {
             failed: self.failure.as_ref().map(|failure| failure.error.kind()),
             is_rejected: self.current.is_some() && self.evidence.is_backing_off(),
-            is_unsaved: self.unsaved != Deadline::NEVER,
+            is_unsaved: self.unsaved() != Deadline::NEVER,
         }
     }
 

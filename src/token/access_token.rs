@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroizing;
@@ -24,13 +25,12 @@ use crate::error::TokenError;
 /// assert_eq!(token.header_value(), "sesame");
 /// # Ok::<(), tower_refresh::TokenError>(())
 /// ```
-#[derive(Clone)]
 pub struct AccessToken {
     /// A part of `with_bearer`: both share one buffer.
     token: HeaderValue,
     with_bearer: HeaderValue,
     /// The first other scheme that the token was sent with, and the value with that scheme.
-    with_scheme: OnceLock<Arc<(Arc<str>, HeaderValue)>>,
+    with_scheme: ArcSwapOption<(Arc<str>, HeaderValue)>,
 }
 
 impl AccessToken {
@@ -69,7 +69,7 @@ impl AccessToken {
         Ok(Self {
             token: secret_value(with_bearer.slice(BEARER.len()..))?,
             with_bearer: secret_value(with_bearer)?,
-            with_scheme: OnceLock::new(),
+            with_scheme: ArcSwapOption::empty(),
         })
     }
 
@@ -100,14 +100,15 @@ impl AccessToken {
     ///
     /// It is composed once for each token, since a program has one scheme. Each further scheme costs an allocation per call.
     pub(crate) fn with_scheme(&self, scheme: &Arc<str>) -> Result<HeaderValue, TokenError> {
-        if let Some((of, value)) = self.with_scheme.get().map(|first| &**first)
+        if let Some((of, value)) = self.with_scheme.load().as_deref()
             && of == scheme
         {
             return Ok(value.clone());
         }
         let value = secret_value(joined(&[scheme.as_bytes(), b" ", self.token.as_bytes()]))?;
+        let first = Arc::new((Arc::clone(scheme), value.clone()));
         // Another request may have set it first.
-        let _ = self.with_scheme.set(Arc::new((Arc::clone(scheme), value.clone())));
+        drop(self.with_scheme.compare_and_swap(&None::<Arc<_>>, Some(first)));
         Ok(value)
     }
 }
@@ -130,6 +131,16 @@ fn secret_value(bytes: Bytes) -> Result<HeaderValue, TokenError> {
     let mut value = HeaderValue::from_maybe_shared(bytes).map_err(TokenError::misconfigured)?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+impl Clone for AccessToken {
+    fn clone(&self) -> Self {
+        Self {
+            token: self.token.clone(),
+            with_bearer: self.with_bearer.clone(),
+            with_scheme: ArcSwapOption::new(self.with_scheme.load_full()),
+        }
+    }
 }
 
 impl FromStr for AccessToken {

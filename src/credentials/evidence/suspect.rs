@@ -31,7 +31,7 @@ pub(super) struct Suspect {
 struct Hold {
     until: Deadline,
     /// The number of acceptances when it began.
-    acceptances: u64,
+    acceptances: u32,
 }
 
 impl Suspect {
@@ -57,14 +57,14 @@ impl Suspect {
     }
 
     /// The current token is a new one: acceptances of the last one do not count for it.
-    pub(super) fn token_issued(&mut self, acceptances: u64) {
+    pub(super) fn token_issued(&mut self, acceptances: u32) {
         if let Some(hold) = &mut self.hold {
             hold.acceptances = acceptances;
         }
     }
 
     /// Returns whether a rejection of the current token starts the next backoff instead of a refresh.
-    pub(super) fn backs_off_again(&self, current: Generation, acceptances: u64) -> bool {
+    pub(super) fn backs_off_again(&self, current: Generation, acceptances: u32) -> bool {
         match &self.hold {
             None => current > self.rejected,
             Some(hold) => acceptances > hold.acceptances && !self.is_due(),
@@ -76,7 +76,7 @@ impl Suspect {
         &mut self,
         now: Timestamp,
         rejected: Generation,
-        acceptances: u64,
+        acceptances: u32,
     ) -> Duration {
         self.failures = self.failures.saturating_add(1);
         self.rejected = rejected;
@@ -92,7 +92,7 @@ impl Suspect {
         &mut self,
         now: Timestamp,
         rejected: Generation,
-        acceptances: u64,
+        acceptances: u32,
     ) {
         self.rejected = rejected;
         self.cleared = None;
@@ -104,7 +104,7 @@ impl Suspect {
         }
     }
 
-    fn hold(&mut self, now: Timestamp, pause: Duration, acceptances: u64) {
+    fn hold(&mut self, now: Timestamp, pause: Duration, acceptances: u32) {
         self.hold = Some(Hold { until: Deadline::monotonic(now, pause), acceptances });
     }
 

@@ -146,7 +146,7 @@ impl State {
             self.saved(now, Ok(true));
         }
         if let Some(error) = notes.unsaved {
-            self.unsaved = Deadline::monotonic(now, SAVE_FIRST);
+            self.store_times().unsaved = Deadline::monotonic(now, SAVE_FIRST);
             self.tell(Event::Unsaved { error });
         }
         let outcome = match landed {
@@ -221,10 +221,10 @@ impl State {
         now: Timestamp,
         result: Result<bool, TokenError>,
     ) {
-        self.unsaved = match result {
-            Ok(_) => Deadline::NEVER,
-            Err(_) => Deadline::monotonic(now, SAVE_AGAIN),
-        };
+        match result {
+            Ok(_) => self.clear_unsaved(),
+            Err(_) => self.store_times().unsaved = Deadline::monotonic(now, SAVE_AGAIN),
+        }
         match result {
             Ok(true) => self.tell(Event::Saved),
             Ok(false) => {}

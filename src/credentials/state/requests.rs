@@ -136,10 +136,10 @@ impl State {
 
     /// Sends nothing. Other processes may have stored a token meanwhile.
     fn look_or_refuse(&mut self, now: Timestamp, cause: Cause, error: TokenError) -> Decision {
-        if !self.setup.has_store || !self.look_again.has_come(now) {
+        if !self.setup.has_store || !self.store_times().look_again.has_come(now) {
             return Decision::Refuse(error);
         }
-        self.look_again = Deadline::monotonic(now, LOOK_AGAIN);
+        self.store_times().look_again = Deadline::monotonic(now, LOOK_AGAIN);
         let departure = self.depart(now, FlightKind::Refreshing, Errand::Look, cause);
         Decision::Wait(departure.landing.clone(), Some(departure))
     }
