@@ -7,17 +7,17 @@
 //! | [Log in and out](log_in) | device code, authorization code, a pasted token, revocation |
 //! | [Describe a token endpoint](token_endpoints) | an endpoint that differs from RFC 6749 |
 //! | [Layer order](layer_order) | the position of the layer in a stack, with a picture |
-//! | [Stores and fleets](stores/index.html) | which store, its set-up, outages, deploys and failover |
-//! | [Many users](many_users/index.html) | a token for each user of a backend, in one pool |
-//! | [gRPC](grpc/index.html) | a generated client, deadlines, trailers and streams |
+//! | [Stores and fleets](stores) | which store, its set-up, outages, deploys and failover |
+//! | [Many users](many_users) | a token for each user of a backend, in one pool |
+//! | [gRPC](grpc) | a generated client, deadlines, trailers and streams |
 //! | [Test your client](testing) | an authorization server with faults, and clocks |
-//! | [Move from another solution](move_from/index.html) | five programs before and after |
+//! | [Move from another solution](move_from) | five programs before and after |
 //! | [Beyond HTTP](beyond_http) | PostgreSQL, Kafka, Redis, WebSocket and server-sent events |
-//! | [Troubleshooting](troubleshooting/index.html) | each message, its cause, and the change that helps |
-//! | [Security](security/index.html) | the rules of RFC 6750 and RFC 9700: the part of this crate, and yours |
-//! | [What happens when](what_happens/index.html) | for each event and state, the result for the caller |
+//! | [Troubleshooting](troubleshooting) | each message, its cause, and the change that helps |
+//! | [Security](security) | the rules of RFC 6750 and RFC 9700: the part of this crate, and yours |
+//! | [What happens when](what_happens) | for each event and state, the result for the caller |
 //! | [Logs](logs) | targets, levels, fields, and every message |
-//! | [Metrics](metrics) | the table, a dashboard, alert rules |
+//! | [Metrics](metrics) | all metrics, a dashboard, and alert rules |
 //! | [Compiler errors](compiler_errors) | the cause of the usual errors |
 // A page has no features: links to it hold with any. Its programs need the features beside `doctest`.
 
@@ -38,32 +38,23 @@ pub mod log_in {}
 #[doc = include_str!("token_endpoints.md")]
 pub mod token_endpoints {}
 
+#[cfg(any(not(doctest), feature = "full"))]
 /// The position of the layer among other layers of a stack.
 ///
 #[doc = include_str!("pictures/layer_order.svg")]
 ///
 #[doc = include_str!("layer_order.md")]
-#[cfg(any(not(doctest), feature = "full"))]
 pub mod layer_order {}
 
-#[cfg(all(
-    feature = "encrypted-store",
-    feature = "file-store",
-    feature = "oauth2",
-    feature = "postgres",
-    feature = "redis"
-))]
+#[cfg(any(not(doctest), feature = "full"))]
 #[doc = include_str!("stores.md")]
 pub mod stores {}
 
-#[cfg(all(
-    feature = "pool",
-    any(doc, all(feature = "file-store", feature = "oauth2", feature = "testing"))
-))]
+#[cfg(any(not(doctest), feature = "full"))]
 #[doc = include_str!("many_users.md")]
 pub mod many_users {}
 
-#[cfg(all(feature = "tonic", any(doc, all(feature = "hyper-util", feature = "oauth2"))))]
+#[cfg(any(not(doctest), feature = "full"))]
 #[doc = include_str!("grpc.md")]
 pub mod grpc {}
 
@@ -71,17 +62,16 @@ pub mod grpc {}
 #[doc = include_str!("testing.md")]
 pub mod testing {}
 
-#[cfg(any(
-    doc,
-    all(feature = "file-store", feature = "oauth2", feature = "reqwest", feature = "store")
-))]
+#[cfg(any(not(doctest), feature = "full"))]
 #[doc = include_str!("move_from.md")]
 pub mod move_from {}
 
-// Compiled as `log_in`.
+// `tests/other_clients` compiles its programs, because they need crates that no other test needs.
 #[cfg(not(doctest))]
 #[doc = include_str!("beyond_http.md")]
 pub mod beyond_http {}
+
+
 
 #[doc = include_str!("what_happens.md")]
 pub mod what_happens {}
