@@ -72,6 +72,9 @@ pub mod move_from {}
 pub mod beyond_http {}
 
 
+#[cfg(any(not(doctest), feature = "full"))]
+#[doc = include_str!("security.md")]
+pub mod security {}
 
 #[doc = include_str!("what_happens.md")]
 pub mod what_happens {}
