@@ -41,6 +41,10 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// The errors of this crate never contain a token, a client secret, a body or the query of a URL. The errors of your own source
 /// are shown unchanged.
 ///
+/// # Messages
+///
+/// [Troubleshooting](crate::docs::troubleshooting) lists the messages of this crate, with their causes and the change that helps.
+///
 /// # Remembered errors
 ///
 /// After a failure the source is not asked again until the backoff is over, and requests get the same error at once. Its message

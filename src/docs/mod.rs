@@ -71,6 +71,8 @@ pub mod move_from {}
 #[doc = include_str!("beyond_http.md")]
 pub mod beyond_http {}
 
+#[doc = include_str!("troubleshooting.md")]
+pub mod troubleshooting {}
 
 #[cfg(any(not(doctest), feature = "full"))]
 #[doc = include_str!("security.md")]

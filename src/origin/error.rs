@@ -8,7 +8,7 @@ use std::fmt;
 /// [`plaintext_origin`](crate::RefreshLayer::plaintext_origin): the origin is invalid.
 ///
 /// The message shows what to write instead. It contains a host and a port, and nothing else of the invalid origin, which can
-/// hold a secret.
+/// hold a secret. [Troubleshooting](crate::docs::troubleshooting#the-token-is-not-attached) lists the messages.
 ///
 /// # Examples
 ///

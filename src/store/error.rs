@@ -16,7 +16,8 @@ use crate::error::{BoxError, TokenError};
 /// | [unreadable](Self::unreadable) | the record cannot be parsed | the refresh fails, and the record stays unchanged |
 /// | [misconfigured](Self::misconfigured) | the configuration must be corrected | the refresh fails |
 ///
-/// Cloning is cheap. No error of this crate contains a token.
+/// Cloning is cheap. No error of this crate contains a token. [Troubleshooting](crate::docs::troubleshooting#stores) lists the
+/// messages.
 ///
 /// # Examples
 ///

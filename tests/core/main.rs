@@ -63,6 +63,7 @@ mod status;
 mod stopped;
 #[cfg(feature = "testing")]
 mod time;
+mod troubleshooting;
 #[cfg(all(feature = "oauth2", feature = "testing"))]
 mod what_happens;
 
