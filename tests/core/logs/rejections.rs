@@ -95,7 +95,8 @@ async fn origin_is_logged_in_each_way_that_a_request_names_it() {
 
     let named = |layer: RefreshLayer| layer.origin("https://api.test").unwrap();
     let any = |layer: RefreshLayer| layer.any_https_origin();
-    let sets: [(fn(RefreshLayer) -> RefreshLayer, &str, Option<&str>, &str); 5] = [
+    type SetUp = fn(RefreshLayer) -> RefreshLayer;
+    let sets: [(SetUp, &str, Option<&str>, &str); 5] = [
         (named, "https://api.test/a?k=1", None, "https://api.test"),
         (named, "https://API.test:443/a", None, "https://API.test:443"),
         (named, "/a", Some("api.test"), "https://api.test"),
