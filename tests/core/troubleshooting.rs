@@ -49,12 +49,12 @@ fn scanner_finds_the_words_of_messages_and_nothing_else() {
     assert_eq!(keys, ["the file … is locked", "save failed", "the row a is not there"]);
 }
 
-/// The source files, without tests and without the servers for tests.
+/// The source files, without tests, the servers for tests, and the table of the metrics.
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         match path.file_name().and_then(|name| name.to_str()).unwrap_or_default() {
-            "tests" | "tests.rs" | "testing" => {}
+            "tests" | "tests.rs" | "testing" | "metrics" => {}
             _ if path.is_dir() => collect(&path, files),
             name if name.ends_with(".rs") => files.push(path),
             _ => {}
