@@ -1,5 +1,7 @@
 //! The metrics after each incident, with their labels.
 
+mod pools;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use http_body_util::Full;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::time::{advance, sleep, timeout};
@@ -17,12 +19,9 @@ use tower_refresh::store::{
     MemoryLock, MemoryStore, StoreError, StoredTokens, TokenStore, WriteId,
 };
 use tower_refresh::testing::TokioClock;
-use tower_refresh::{
-    Clock as _, Credentials, CredentialsPool, RefreshLayer, Renewal, SourceInfo, TokenError,
-    TokenSet, TokenSource,
-};
+use tower_refresh::{Clock as _, Credentials, RefreshLayer, Renewal, TokenError, TokenSet};
 
-use crate::harness::{HOUR, MINUTE, Puppet, SECOND, Strings, policy, puppet, tokens};
+use crate::harness::{HOUR, MINUTE, SECOND, Strings, policy, puppet, tokens};
 use crate::scrape::{Scrape, recorded};
 
 const API: (&str, &str) = ("credentials", "api");
@@ -137,6 +136,27 @@ fn requests_that_fail_for_lack_of_a_token_are_counted() {
         assert!(send(&client, "https://api.test/").await.is_err());
         metrics.assert_requests("not_sent", 2.0);
         metrics.assert_requests("accepted", 0.0);
+    });
+}
+
+#[test]
+fn requests_without_room_for_the_token_count_as_not_sent() {
+    test(async |metrics| {
+        let (credentials, mut source) = driven();
+        let client = client(&credentials, &Arc::new(AtomicU16::new(200)));
+        let send_full = async || {
+            let mut request = Request::get("https://api.test/").body(Full::default()).unwrap();
+            let mut names = (0..).map(|name| HeaderName::try_from(format!("x{name}")).unwrap());
+            let mut insert = |name| request.headers_mut().try_insert(name, HeaderValue::from(0));
+            while insert(names.next().unwrap()).is_ok() {}
+            client.clone().oneshot(request).await.unwrap_err()
+        };
+        // After a wait for a token, and with a fresh one.
+        let answers = async { source.next().await.answer(tokens("t")) };
+        tokio::join!(send_full(), answers);
+        metrics.assert_requests("not_sent", 1.0);
+        send_full().await;
+        metrics.assert_requests("not_sent", 2.0);
     });
 }
 
@@ -367,129 +387,5 @@ fn store_operations_are_counted_by_store_and_outcome() {
         store.is_down.store(false, Ordering::SeqCst);
         credentials.flush().await.unwrap();
         metrics.assert("tower_refresh_unsaved", &[], 0.0);
-    });
-}
-
-// ===== pools =====
-
-/// A source that names a token endpoint, so that its outage is noticed.
-struct Named(Puppet);
-
-impl TokenSource for Named {
-    async fn fetch(&self, renewal: Renewal) -> Result<TokenSet, TokenError> {
-        self.0.fetch(renewal).await
-    }
-
-    fn info(&self) -> SourceInfo {
-        SourceInfo::new().token_endpoint("https://auth.test")
-    }
-}
-
-#[test]
-fn pool_shows_its_size_evictions_and_places_under_its_own_name() {
-    test(async |metrics| {
-        let (source, mut strings) = puppet();
-        let pool = CredentialsPool::builder(move |_: &String| {
-            Credentials::builder(source.clone()).policy(policy())
-        })
-        .name("api")
-        .idle(MINUTE)
-        .concurrent_refreshes(2)
-        .clock(TokioClock::new())
-        .build();
-        let users = ["alice", "bob", "carol"].map(|user| pool.get(&user.to_owned()).unwrap());
-        metrics.assert("tower_refresh_pool_size", &[], 3.0);
-        let all = join_all(users.iter().map(Credentials::tokens));
-        let answers = async {
-            let first = strings.next().await;
-            let second = strings.next().await;
-            metrics.assert("tower_refresh_pool_places_usage", &[], 2.0);
-            metrics.assert("tower_refresh_pool_places_limit", &[], 2.0);
-            metrics.assert("tower_refresh_active_refreshes", &[], 3.0);
-            first.fail(TokenError::denied("over"));
-            second.answer(tokens("t"));
-            strings.next().await.answer(tokens("t"));
-        };
-        tokio::join!(all, answers);
-        metrics.assert("tower_refresh_pool_places_usage", &[], 0.0);
-        metrics.assert_backoff("denied", 1.0);
-        metrics.assert_refreshes("missing", "success", None, 2.0);
-        assert!(!metrics.has("tower_refresh_token_expiry_seconds", &[]));
-
-        drop(users);
-        advance(2 * MINUTE).await;
-        // The user without tokens loses nothing.
-        assert_eq!(pool.len(), 2);
-        metrics.assert("tower_refresh_pool_size", &[], 2.0);
-        metrics.assert("tower_refresh_pool_evictions_total", &[("cause", "idle")], 1.0);
-        metrics.assert_backoff("denied", 0.0);
-        drop(pool);
-        metrics.assert("tower_refresh_pool_size", &[], 0.0);
-        metrics.assert("tower_refresh_pool_evictions_total", &[("cause", "idle")], 1.0);
-    });
-}
-
-#[test]
-fn pool_evicts_over_its_capacity_and_counts_it() {
-    test(async |metrics| {
-        let pool = CredentialsPool::builder(|_: &u64| {
-            Credentials::builder(|_: Renewal| async { Ok(tokens("t")) })
-        })
-        .name("api")
-        .capacity(4)
-        .build();
-        for user in 0..20 {
-            pool.get(&user).unwrap();
-        }
-        let size = metrics.scrape().value("tower_refresh_pool_size", &[API]);
-        assert_eq!(size as usize, pool.len());
-        let evicted = [("cause", "capacity")];
-        metrics.assert("tower_refresh_pool_evictions_total", &evicted, 20.0 - size);
-    });
-}
-
-#[test]
-fn refresh_that_an_outage_holds_back_counts_as_not_tried() {
-    test(async |metrics| {
-        let (source, mut strings) = puppet();
-        let pool = CredentialsPool::builder(move |_: &u64| {
-            Credentials::builder(Named(source.clone())).policy(policy())
-        })
-        .name("api")
-        .clock(TokioClock::new())
-        .build();
-        let users: Vec<_> = (0..4).map(|user| pool.get(&user).unwrap()).collect();
-        for user in &users[..3] {
-            let answers = async { strings.next().await.fail(TokenError::transient("down")) };
-            let _ = tokio::join!(user.tokens(), answers);
-        }
-        users[3].tokens().await.unwrap_err();
-        metrics.assert_refreshes("missing", "failure", Some("transient"), 3.0);
-        metrics.assert_refreshes("missing", "not_tried", Some("transient"), 1.0);
-    });
-}
-
-#[test]
-fn no_label_shows_a_token_an_origin_or_the_key_of_a_user() {
-    test(async |metrics| {
-        let pool = CredentialsPool::new(|_: &String| {
-            let fetch = |_: Renewal| async { Ok(tokens("secret").with_expires_in(HOUR)) };
-            Credentials::builder(fetch).store(MemoryStore::new())
-        });
-        let layer = RefreshLayer::keyed(pool, |request| request.extensions().get().cloned());
-        let layer = layer.origin("https://origin.test").unwrap();
-        let api = tower::service_fn(|_: Request<Full<Bytes>>| async {
-            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
-        });
-        let client = layer.layer(api);
-        let mut request = Request::new(Full::default());
-        *request.uri_mut() = "https://origin.test/path?query".parse().unwrap();
-        request.extensions_mut().insert("alice".to_owned());
-        client.oneshot(request).await.unwrap();
-        let scrape = metrics.scrape().to_string();
-        assert!(scrape.contains("\"pool\""), "{scrape}");
-        for secret in ["secret", "alice", "origin", "path", "query"] {
-            assert!(!scrape.contains(secret), "{secret} in\n{scrape}");
-        }
     });
 }
