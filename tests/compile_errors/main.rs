@@ -17,7 +17,7 @@ fn usual_mistakes_have_messages_that_name_the_remedy() {
         return;
     }
     let cases = trybuild::TestCases::new();
-    for case in ["sources", "services", "pools"] {
+    for case in ["sources", "async_closures", "services", "pools"] {
         cases.compile_fail(format!("tests/compile_errors/{case}.rs"));
     }
 }
