@@ -19,7 +19,7 @@
 //! | [Logs](logs) | targets, levels, fields, and every message |
 //! | [Metrics](metrics) | all metrics, a dashboard, and alert rules |
 //! | [Compiler errors](compiler_errors) | the cause of the usual errors |
-// A page has no features: links to it hold with any. Its programs need the features beside `doctest`.
+// A page has no features, so that links to it hold with any. Its programs have some. (`doc` is set for both, `doctest` is not.)
 
 #[cfg(any(not(doctest), feature = "full"))]
 #[doc = include_str!("add_it.md")]
