@@ -234,6 +234,21 @@ fn refreshes_are_counted_by_cause_outcome_and_kind_of_error() {
 }
 
 #[test]
+fn counters_of_rare_refreshes_begin_with_zero() {
+    test(async |metrics| {
+        let (credentials, _source) = driven();
+        let _waits = timeout(SECOND, credentials.tokens()).await;
+        for cause in ["missing", "expiring", "expired", "rejected", "forced"] {
+            metrics.assert_refreshes(cause, "success", None, 0.0);
+            for kind in ["transient", "ambiguous", "misconfigured", "denied"] {
+                metrics.assert_refreshes(cause, "failure", Some(kind), 0.0);
+            }
+        }
+        metrics.assert("tower_refresh_refreshes_total", &[("outcome", "lost")], 0.0);
+    });
+}
+
+#[test]
 fn superseded_and_lost_refreshes_are_counted_as_such() {
     test(async |metrics| {
         let (credentials, mut source) = driven();
