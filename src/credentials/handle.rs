@@ -241,35 +241,6 @@ impl Credentials {
         Events::new(before.as_ref().unwrap_or(&new).subscribe())
     }
 
-    // ===== for a pool =====
-
-    /// Notes that the pool hands the credentials out.
-    #[cfg(feature = "pool")]
-    pub(crate) fn used(&self, now: Timestamp) {
-        if let Some(member) = &self.shared.member {
-            member.used(now);
-        }
-    }
-
-    /// Returns how long ago the pool last handed the credentials out.
-    #[cfg(feature = "pool")]
-    pub(crate) fn idle(&self, now: Timestamp) -> Duration {
-        self.shared.member.as_ref().map_or(Duration::ZERO, |member| member.idle(now))
-    }
-
-    /// Returns whether [`flush`](Self::flush) has nothing to do.
-    #[cfg(feature = "pool")]
-    pub(crate) fn is_settled(&self) -> bool {
-        self.shared.work.has_ended() && self.is_saved()
-    }
-
-    /// Returns whether nothing but the caller has the credentials, and nothing is lost with them.
-    #[cfg(feature = "pool")]
-    pub(crate) fn is_disposable(&self) -> bool {
-        let Some(member) = &self.shared.member else { return false };
-        Arc::strong_count(&self.shared) == 1 && self.shared.keeper.is_disposable(&member.beginning)
-    }
-
     // ===== for requests =====
 
     pub(crate) fn metrics(&self) -> &Metrics {

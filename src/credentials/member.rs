@@ -12,6 +12,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::event::Event;
 use super::flight::{Departure, FlightId};
+#[cfg(feature = "pool")]
+use super::handle::Credentials;
 use super::outage::{Admitted, Change, Endpoint};
 use crate::clock::{Clock, Timestamp};
 use crate::error::TokenError;
@@ -201,6 +203,33 @@ impl Member {
     pub(super) fn idle(&self, now: Timestamp) -> Duration {
         let used = self.last_used.load(Ordering::Relaxed);
         Duration::from_millis(milliseconds(now).saturating_sub(used))
+    }
+}
+
+/// For the pool of the credentials.
+#[cfg(feature = "pool")]
+impl Credentials {
+    /// Notes that the pool hands the credentials out.
+    pub(crate) fn used(&self, now: Timestamp) {
+        if let Some(member) = &self.shared.member {
+            member.used(now);
+        }
+    }
+
+    /// Returns how long ago the pool last handed the credentials out.
+    pub(crate) fn idle(&self, now: Timestamp) -> Duration {
+        self.shared.member.as_ref().map_or(Duration::ZERO, |member| member.idle(now))
+    }
+
+    /// Returns whether [`flush`](Self::flush) has nothing to do.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.shared.work.has_ended() && self.is_saved()
+    }
+
+    /// Returns whether nothing but the caller has the credentials, and nothing is lost with them.
+    pub(crate) fn is_disposable(&self) -> bool {
+        let Some(member) = &self.shared.member else { return false };
+        Arc::strong_count(&self.shared) == 1 && self.shared.keeper.is_disposable(&member.beginning)
     }
 }
 

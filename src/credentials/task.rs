@@ -336,6 +336,7 @@ impl Flying {
     fn supersede(&mut self) {
         self.landed = true;
         self.departure.landing.record.end(None, FlightResult::Superseded);
+        self.measured.as_ref().inspect(|measured| measured.ends(Ending::Superseded));
     }
 
     fn land(&mut self, landed: Landed, notes: Notes) {
