@@ -138,14 +138,11 @@ impl<B, F> Last<B, F> {
         I: Service<Request<B>>,
     {
         let Self { mut request, found } = self;
-        let (target, uri) = (Target::of(&request), request.uri());
-        let origin = config.origins.of_target(target).or_else(|| {
-            shown_origin(uri.scheme_str().unwrap_or_default(), uri.authority()?.as_str())
-        });
-        let origin = origin.map(Arc::from);
+        let target = Target::of(&request);
+        config.origins.note(target, request.uri());
         let attached = config.attach.attach(request.headers_mut(), token.tokens.access_token());
         attached.map_err(|error| for_caller(request.headers(), NotSentAgain(error)))?;
-        let sent = Sent::Last(OnTrial { generation: token.generation, target, found }, origin);
+        let sent = Sent::Last(OnTrial { generation: token.generation, target, found });
         Ok((service.call(request), sent))
     }
 }
@@ -192,8 +189,7 @@ pub(crate) enum Sent<F, T> {
     /// As above, because its origin is not named.
     Unnamed(Unnamed),
     First(FirstSent<F, T>),
-    /// With its origin, for a second rejection.
-    Last(OnTrial<F>, Option<Arc<str>>),
+    Last(OnTrial<F>),
 }
 
 pub(crate) struct FirstSent<F, T> {
@@ -228,9 +224,9 @@ impl<F, T> Sent<F, T> {
         C: Classify,
     {
         let sent = match self {
-            Self::First(FirstSent { sent, .. }) | Self::Last(sent, _) => sent,
+            Self::First(FirstSent { sent, .. }) | Self::Last(sent) => sent,
             Self::Unnamed(unnamed) => {
-                unnamed.answered(&config.origins, config.find.name(), response);
+                config.origins.answered(*unnamed, config.find.name(), response);
                 return false;
             }
             Self::Untouched => return false,
@@ -241,9 +237,9 @@ impl<F, T> Sent<F, T> {
         credentials.metrics().response(verdict, matches!(self, Self::Last(..)));
         match (self, verdict) {
             (Self::First(_), Verdict::Accepted) => credentials.accepted_at(generation, target),
-            (Self::Last(..), Verdict::Accepted) => credentials.retry_accepted(generation, target),
-            (Self::Last(_, origin), Verdict::Rejected) => {
-                let rejection = Rejection::new(response, origin.clone());
+            (Self::Last(_), Verdict::Accepted) => credentials.retry_accepted(generation, target),
+            (Self::Last(_), Verdict::Rejected) => {
+                let rejection = Rejection::new(response, config.origins.of_target(target));
                 credentials.log_rejection(generation, &rejection);
                 credentials.retry_rejected(generation, target, &rejection);
             }
@@ -283,8 +279,8 @@ impl<F, T> FirstSent<F, T> {
             let (scheme, authority) = spare.head.scheme_and_authority()?;
             shown_origin(scheme, authority)
         };
-        let origin = config.origins.of_target(target).or_else(|| spare.as_ref().and_then(of_head));
-        let origin = origin.map(Arc::from);
+        let of_head = || spare.as_ref().and_then(of_head).map(Arc::from);
+        let origin = config.origins.of_target(target).or_else(of_head);
         // Before the refresh starts: the rest of the body would be sent in vain.
         let spare = spare.filter(can_wait).and_then(|spare| spare.pause(&config.retry));
         let rejection = Arc::new(Rejection::new(&response, origin));

@@ -14,7 +14,7 @@ use self::authority::{Scheme, Target, shown};
 pub(crate) use self::authority::{is_loopback, is_sound};
 pub use self::error::OriginError;
 use self::named::{Kind, Origin, call};
-use self::unnamed::Reported;
+use self::unnamed::Asked;
 pub(crate) use self::unnamed::{Unnamed, shown_origin};
 use crate::error::TokenError;
 
@@ -26,7 +26,7 @@ use crate::error::TokenError;
 pub(crate) struct Origins {
     named: Vec<Origin>,
     any_https: bool,
-    reported: Reported,
+    asked: Asked,
 }
 
 /// The decision whether a request carries the token.
@@ -97,7 +97,10 @@ impl Origins {
         if self.named.is_empty() && !self.any_https {
             return Carry::Refuse(none_named(scheme, authority));
         }
-        let unnamed = || Carry::Unnamed(Unnamed::new(scheme, authority, part.as_str()));
+        let unnamed = || {
+            let unnamed = self.unnamed(scheme, authority, part.as_str());
+            unnamed.map_or(Carry::No, Carry::Unnamed)
+        };
         let scheme = match scheme.map(Scheme::of) {
             Some(None) => return unnamed(),
             Some(scheme) => scheme,

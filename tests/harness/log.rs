@@ -14,11 +14,12 @@ use tracing_subscriber::fmt::format::FmtSpan;
 /// without a subscriber run on other threads. With a second one it asks both.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
 
-/// Panics at each event of this thread until the guard is dropped.
+/// Panics at each event and each step of a span of this thread until the guard is dropped.
 pub fn panic_at_each_event() -> DefaultGuard {
     LazyLock::force(&SECOND);
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(Level::TRACE)
+        .with_span_events(FmtSpan::FULL)
         .with_writer(|| -> io::Sink { panic!("the log cannot be written") });
     dispatcher::set_default(&subscriber.finish().into())
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::{Request, header};
+use http_body_util::Full;
 use tokio::time::advance;
 use tower_refresh::testing::Fault;
 use tracing::Level;
@@ -225,4 +227,28 @@ async fn misconfiguration_is_one_error_until_another_code_follows() {
         trouble[0].assert(Level::ERROR, "refresh", "refresh failed because of the conf", &fields);
         program.server.token_faults().clear();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unnamed_host_header_is_logged_as_the_origin_that_was_asked() {
+    let records = Records::start();
+    let program = Program::new();
+    let request = Request::get("https://api.test/").header(header::HOST, "ann:pw@other.test");
+    assert_eq!(program.send(request.body(Full::default()).unwrap()).await, Some(401));
+    let lines = records.take();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let fields = [("origin", "https://other.test"), ("part", "`Host` header")];
+    lines[0].assert(Level::DEBUG, "origin", "no token attached", &fields);
+    let fields = [("origin", "https://other.test"), ("status", "401")];
+    lines[1].assert(Level::WARN, "origin", "request without a token answered with 401", &fields);
+}
+
+#[tokio::test(start_paused = true)]
+async fn number_of_unnamed_origins_in_warnings_is_bounded() {
+    let records = Records::start();
+    let program = Program::new();
+    for number in 0..100 {
+        assert_eq!(program.get(&format!("https://api-{number}.test/")).await, Some(401));
+    }
+    assert_eq!(records.take_trouble().len(), 64);
 }

@@ -47,7 +47,10 @@ impl Program {
 
     /// Sends a request. Returns its status, or none if it was not sent.
     async fn get(&self, url: &str) -> Option<u16> {
-        let request = Request::get(url).body(Full::default()).unwrap();
+        self.send(Request::get(url).body(Full::default()).unwrap()).await
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Option<u16> {
         self.client.clone().oneshot(request).await.ok()
     }
 }
