@@ -22,7 +22,7 @@ use crate::trace::{self, target};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unnamed(u8);
 
-/// The origins that requests were sent to, as far as they are not known from their names. The clones of a layer share it.
+/// The origins of requests that no name gives. The clones of a layer share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Asked(Arc<Lock<Table>>);
 
