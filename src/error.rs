@@ -108,6 +108,8 @@ struct Inner {
     code: Option<Cow<'static, str>>,
     description: Option<String>,
     retry_after: Option<Duration>,
+    /// Set if nothing was sent, because the refresh token may be sent again only after this time.
+    held_back_for: Option<Duration>,
     /// True if the refresh token was not sent, so that the error is not about it.
     is_unsent: bool,
     /// True if a log-in or a log-out has ended the session of the request.
@@ -240,6 +242,7 @@ impl TokenError {
                 code: None,
                 description: None,
                 retry_after: None,
+                held_back_for: None,
                 is_unsent: false,
                 is_session_over: false,
                 is_of_outage: false,
@@ -311,6 +314,16 @@ impl TokenError {
     pub(crate) fn of_outage(mut self) -> Self {
         self.edit().is_of_outage = true;
         self
+    }
+
+    /// Notes that nothing was sent, because the refresh token may be sent again only after this time.
+    pub(crate) fn held_back(mut self, time: Duration) -> Self {
+        self.edit().held_back_for = Some(time);
+        self
+    }
+
+    pub(crate) fn held_back_for(&self) -> Option<Duration> {
+        self.inner.held_back_for
     }
 
     pub(crate) fn is_of_outage(&self) -> bool {

@@ -51,8 +51,8 @@ impl Failure {
         dice: &mut Dice,
     ) -> Self {
         let error = error.without_next();
-        // Nothing was asked during an outage that others noticed.
-        let failures = u32::from(!error.is_of_outage());
+        // Nothing was asked during an outage that others noticed, or before the refresh token may be sent again.
+        let failures = u32::from(!error.is_of_outage() && error.held_back_for().is_none());
         let streak = last.map_or(1, |last| last.streak.saturating_add(failures));
         let may_change = setup.has_fresh_proof || error.is_conditional_denial();
         let is_probed = error.is_misconfigured() || error.is_refusal() && may_change;
@@ -60,6 +60,8 @@ impl Failure {
             (Some(LOOK_AGAIN), Some(LOOK_AGAIN))
         } else if error.is_refusal() || error.is_misconfigured() {
             (is_probed.then_some(PROBE), is_probed.then_some(PROBE))
+        } else if let Some(left) = error.held_back_for() {
+            (Some(left), Some(left))
         } else {
             // A transient error means that nothing was spent, and an unsent request costs the server nothing.
             let most_if_needed = match (error.is_transient(), error.is_unsent()) {

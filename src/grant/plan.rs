@@ -142,12 +142,13 @@ pub(super) fn plan(
             open.describe()
         )));
     }
-    if is_left_alone(open, now) {
-        return Plan::Fail(TokenError::ambiguous(format!(
+    if let Some(left) = left_alone_for(open, now) {
+        let error = TokenError::ambiguous(format!(
             "{}; it may be sent once more at {}",
             open.describe(),
             http_date(open.left_alone_until_ms())
-        )));
+        ));
+        return Plan::Fail(error.held_back(left));
     }
     send(record, previous, token, Some(open), now)
 }
@@ -193,12 +194,14 @@ fn works(record: &Record, wish: &Wish, now: SystemTime) -> bool {
     }
 }
 
-/// Returns whether a refresh token with an unknown outcome was sent too recently to be sent again.
-fn is_left_alone(open: &Sent, now: SystemTime) -> bool {
+/// Returns for how long a refresh token with an unknown outcome is not sent again, because it was sent too recently.
+fn left_alone_for(open: &Sent, now: SystemTime) -> Option<Duration> {
     let sent = Duration::from_millis(open.last_ms);
     let now = Duration::from_millis(milliseconds_at(now));
     // A clock that was further ahead than the longest pause was wrong.
-    sent <= now + LONGEST_PAUSE && now.saturating_sub(sent) < pause_after(open.attempts)
+    let is_possible = sent <= now + LONGEST_PAUSE;
+    let left = (sent + pause_after(open.attempts)).saturating_sub(now);
+    (is_possible && !left.is_zero()).then_some(left)
 }
 
 /// Returns the pause before a refresh token with an unknown outcome is sent again, for all processes that share it.

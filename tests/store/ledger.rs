@@ -106,6 +106,37 @@ async fn after_a_lost_answer_requests_are_sent_within_the_leeway() {
     }
 }
 
+/// After two unknown outcomes the refresh token may be sent again after a minute. Requests meanwhile do not delay that.
+#[tokio::test]
+async fn requests_in_the_pause_after_lost_answers_do_not_extend_it() {
+    for has_store in [false, true] {
+        let server = Scripted::default();
+        let clock = ManualClock::new();
+        let policy = RefreshPolicy::default().clock(clock.clone());
+        let credentials = build(server.grant(&clock, "first"), policy, has_store);
+        let api = Api::default();
+        server.answers(issued(1, 600));
+        api.get(&credentials).await.unwrap();
+        clock.advance(600 * SECOND);
+        for _ in 0..2 {
+            server.loses_an_answer();
+            api.get(&credentials).await.unwrap_err();
+            clock.advance(2 * SECOND);
+        }
+        let sent = server.sent().len();
+        for second in 3..60 {
+            clock.advance(SECOND);
+            api.get(&credentials).await.unwrap_err();
+            let left = Duration::from_secs(60 - second);
+            assert_eq!(credentials.status().backoff, Some(left), "{has_store}");
+        }
+        assert_eq!(server.sent().len(), sent);
+        server.answers(issued(2, 600));
+        clock.advance(SECOND);
+        api.get(&credentials).await.unwrap();
+    }
+}
+
 /// S10
 #[tokio::test]
 async fn first_refresh_tokens_are_not_sent_again_after_many_rotations() {
