@@ -48,6 +48,12 @@ impl Log {
             is_found |= matches!(event, Event::FoundInStore);
             self.write_event(subject, event, occasion, is_found);
         }
+        let has = |is_it: fn(&Event) -> bool| events.iter().any(is_it);
+        let is_refreshed = has(|event| matches!(event, Event::Refreshed { .. }));
+        if is_refreshed && !has(|event| matches!(event, Event::Unsaved { .. })) {
+            // The set that was unsaved is of no more use.
+            self.is_over(|trouble| *trouble == Trouble::Unsaved);
+        }
     }
 
     fn write_event(
@@ -126,11 +132,11 @@ impl Log {
                 }
             }
             Event::LoggedIn { generation, .. } => {
-                self.is_over(Trouble::ends_with_session);
+                self.is_over(|_| true);
                 trace::debug!(target: target::SESSION, credentials, generation, "logged in");
             }
             Event::LoggedOut => {
-                self.is_over(Trouble::ends_with_session);
+                self.is_over(|_| true);
                 trace::debug!(target: target::SESSION, credentials, "logged out");
             }
             Event::Unsaved { error } => {
@@ -391,11 +397,6 @@ impl Trouble {
 
     fn is_delay(&self) -> bool {
         matches!(self, Self::TimedOut | Self::Late)
-    }
-
-    /// Returns whether it ends with the session.
-    fn ends_with_session(&self) -> bool {
-        self.is_failure() || self.is_delay() || self.is_rejection()
     }
 
     fn is_rejection(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The log lines about the store.
 
 use tokio::time::sleep;
+use tower_refresh::TokenSet;
 use tracing::Level;
 
 use crate::harness::{SECOND, let_others_run};
@@ -29,6 +30,43 @@ async fn unsaved_tokens_are_one_error_and_their_save_one_line_at_info() {
     assert_eq!(lines.len(), 1, "{lines:?}");
     let fields = [("credentials", "billing"), ("store", "the puppet")];
     lines[0].assert(Level::INFO, "store", "token set saved after all", &fields);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unsaved_tokens_of_the_next_session_are_an_error_again() {
+    let records = Records::start();
+    let world = World::new();
+    let worker = world.worker();
+    worker.tokens().await.unwrap();
+    for _ in 0..2 {
+        worker.renew_unsaved().await;
+        assert_eq!(errors(&records), 1);
+        worker.store.come_up();
+        let refresh_token = world.server.issue_refresh_token();
+        let tokens = TokenSet::bearer("of-the-user").unwrap().with_refresh_token(refresh_token);
+        worker.log_in(tokens).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unsaved_tokens_are_an_error_again_after_a_newer_token() {
+    let records = Records::start();
+    let world = World::new();
+    let (worker, elsewhere) = (world.worker(), world.worker());
+    worker.tokens().await.unwrap();
+    for _ in 0..2 {
+        worker.renew_unsaved().await;
+        assert_eq!(errors(&records), 1);
+        let refresh_token = world.server.issue_refresh_token();
+        let tokens = TokenSet::bearer("of-the-user").unwrap().with_refresh_token(refresh_token);
+        elsewhere.log_in(tokens).await.unwrap();
+        worker.store.come_up();
+        worker.refresh().await.unwrap();
+    }
+}
+
+fn errors(records: &Records) -> usize {
+    records.take().iter().filter(|line| line.level == Level::ERROR).count()
 }
 
 #[tokio::test(start_paused = true)]
