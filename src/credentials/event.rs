@@ -91,7 +91,8 @@ pub enum Event {
         /// The error code in the challenge of the response (RFC 6750 §3.1), such as `invalid_token`.
         challenge_error: Option<Arc<str>>,
     },
-    /// A target with a rejection backoff accepted the token.
+    /// A target with a rejection backoff accepted the token, or the application has
+    /// [reported](crate::Credentials::rejected) no rejection for the longest backoff.
     RejectionBackoffEnded,
     /// The application logged in.
     #[non_exhaustive]

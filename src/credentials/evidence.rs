@@ -123,7 +123,6 @@ impl Evidence {
         target: Target,
     ) -> Judgement {
         self.note_rejection(current);
-        self.acquit_silent(now, target);
         self.refund_useful(now);
         let share = self.share_of(now, target);
         let acceptances = self.acceptances;
@@ -263,15 +262,14 @@ impl Evidence {
     }
 
     /// Forgets the suspicion against the application if it has reported no rejection for the longest backoff. It need not report
-    /// acceptances.
-    fn acquit_silent(&mut self, now: Timestamp, target: Target) {
-        let longest = self.rejection_backoff().max;
+    /// acceptances. Returns whether it had backed off.
+    pub(super) fn acquit_silent(&mut self, now: Timestamp) -> bool {
+        let (application, longest) = (Target::APPLICATION, self.rejection_backoff().max);
         let is_silent = |suspect: &Suspect| {
-            suspect.target == target && now.monotonic().saturating_sub(suspect.heard) >= longest
+            let silence = now.monotonic().saturating_sub(suspect.heard);
+            suspect.target == application && silence >= longest
         };
-        if target == Target::APPLICATION && self.suspects().iter().any(is_silent) {
-            self.retry_accepted(now, target);
-        }
+        self.suspects().iter().any(is_silent) && self.retry_accepted(now, application)
     }
 
     /// Returns the suspect of a target that has just rejected a token, or adds one. If there are too many, the oldest is forgotten.

@@ -36,6 +36,7 @@ impl Story {
     /// Returns whether the rejection led to a refresh.
     fn rejected(&mut self, target: Target) -> bool {
         self.evidence.hear(self.generation);
+        self.evidence.acquit_silent(self.now());
         let is_refreshed =
             self.evidence.judge(self.now(), self.generation, target) == Judgement::Counts;
         if is_refreshed {

@@ -14,6 +14,7 @@ use crate::credentials::flight::{
 use crate::error::TokenError;
 use crate::grant::{Look, Notes, Obtained, Wish};
 use crate::source::Cause;
+use crate::target::Target;
 
 impl State {
     /// Starts a refresh, or a look at the store if the grant is denied.
@@ -185,6 +186,10 @@ impl State {
                     self.begin_session();
                 }
                 self.clear_failure();
+                // A source may take longer than the application must be silent.
+                if departure.target != Some(Target::APPLICATION) {
+                    self.acquit_silent(now);
+                }
                 if obtained.is_adopted {
                     self.tell(Event::FoundInStore);
                 }

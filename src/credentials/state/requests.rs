@@ -185,6 +185,7 @@ impl State {
 
     /// Returns for how long the rejections by a target start no refresh, or `None` if this one does.
     fn ignores_rejection(&mut self, now: Timestamp, target: Target) -> Option<Duration> {
+        self.acquit_silent(now);
         let generation = self.generation;
         match self.with_evidence(|evidence| evidence.judge(now, generation, target)) {
             Judgement::Counts => None,
@@ -194,6 +195,13 @@ impl State {
                 }
                 Some(left)
             }
+        }
+    }
+
+    /// Ends the rejection backoff of an application that has reported no rejection for long.
+    pub(super) fn acquit_silent(&mut self, now: Timestamp) {
+        if self.with_evidence(|evidence| evidence.acquit_silent(now)) {
+            self.tell(Event::RejectionBackoffEnded);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::FutureExt as _;
 use http::StatusCode;
 use tokio::time::advance;
 use tower::ServiceExt as _;
@@ -12,6 +13,27 @@ use tracing::Level;
 use super::Program;
 use crate::harness::{self, HOUR, MINUTE, Mint, policy};
 use crate::records::Records;
+
+#[tokio::test(start_paused = true)]
+async fn rejection_backoff_is_news_again_after_a_silent_application() {
+    let records = Records::start();
+    let credentials = Credentials::builder(Mint::new(24 * HOUR)).policy(policy()).build();
+    let mut events = credentials.subscribe();
+    let mut current = credentials.tokens().await.unwrap();
+    for round in 0..3 {
+        while let Ok(newer) = credentials.rejected(&current).await {
+            current = newer;
+        }
+        let trouble = records.take_trouble();
+        assert_eq!(trouble.len(), 1, "round {round}: {trouble:?}");
+        trouble[0].assert(Level::WARN, "rejection", "token rejected again", &[]);
+        // Without a report the token counts as accepted.
+        advance(10 * MINUTE).await;
+    }
+    let events = std::iter::from_fn(|| events.recv().now_or_never().flatten());
+    let ended = events.filter(|event| matches!(event, Event::RejectionBackoffEnded));
+    assert_eq!(ended.count(), 2);
+}
 
 #[tokio::test(start_paused = true)]
 async fn end_of_a_rejection_backoff_is_one_line_at_info() {

@@ -320,6 +320,22 @@ fn rejection_backoff_shows_until_the_target_accepts_a_token() {
 }
 
 #[test]
+fn refresh_ends_the_backoff_of_an_application_that_is_silent() {
+    test(async |metrics| {
+        let credentials = healthy();
+        let mut current = credentials.tokens().await.unwrap();
+        while let Ok(newer) = credentials.rejected(&current).await {
+            current = newer;
+        }
+        for (silence, expected) in [(MINUTE, 1.0), (5 * MINUTE, 0.0)] {
+            advance(silence).await;
+            credentials.refresh().await.unwrap();
+            metrics.assert("tower_refresh_rejection_backoff", &[], expected);
+        }
+    });
+}
+
+#[test]
 fn gauges_forget_credentials_that_are_dropped_in_trouble() {
     test(async |metrics| {
         let fail = |_: Renewal| async { Err::<TokenSet, _>(TokenError::denied("over")) };
