@@ -4,8 +4,8 @@
 //! nothing else. All other metrics are looked up when they change.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::metrics::{
@@ -28,7 +28,8 @@ struct Shared {
     /// The label `credentials`.
     name: Arc<str>,
     is_pool: bool,
-    begun: Once,
+    /// Not a `Once`: a recorder that sends a request of its own would wait for itself.
+    begun: AtomicBool,
     requests: OnceLock<Box<Requests>>,
 }
 
@@ -50,7 +51,7 @@ impl Metrics {
     }
 
     fn of(name: Arc<str>, is_pool: bool) -> Self {
-        let (begun, requests) = (Once::new(), OnceLock::new());
+        let (begun, requests) = (AtomicBool::new(false), OnceLock::new());
         Self(Arc::new(Shared { name, is_pool, begun, requests }))
     }
 
@@ -83,17 +84,27 @@ impl Metrics {
 
     #[inline]
     fn requests(&self) -> &Requests {
-        self.0.requests.get_or_init(|| self.look_up())
+        match self.0.requests.get() {
+            Some(requests) => requests,
+            None => self.look_up(),
+        }
     }
 
-    fn look_up(&self) -> Box<Requests> {
-        let counter = |metric, outcome| self.counter(metric, [("outcome", outcome)]);
+    #[cold]
+    fn look_up(&self) -> &Requests {
+        let counter = |metric, outcome| {
+            let mut counter = Counter::noop();
+            self.quietly(|| counter = self.counter(metric, [("outcome", outcome)]));
+            counter
+        };
         let verdicts @ [accepted, rejected, not_judged] = ["accepted", "rejected", "not_judged"];
         let all = [accepted, rejected, not_judged, "untouched", "not_sent"];
-        Box::new(Requests {
+        let requests = Box::new(Requests {
             all: all.map(|outcome| counter(&table::REQUESTS, outcome)),
             retries: verdicts.map(|outcome| counter(&table::RETRIES, outcome)),
-        })
+        });
+        // Only now: as for `begun`.
+        self.0.requests.get_or_init(|| requests)
     }
 
     /// Begins the wait of a request or a call. It ends when the return value is dropped.
@@ -206,7 +217,9 @@ impl Metrics {
     }
 
     fn key<const N: usize>(&self, metric: &Metric, labels: Labels<N>, more: Option<Label>) -> Key {
-        self.0.begun.call_once(|| self.quietly(|| self.begin()));
+        if !self.0.begun.load(Ordering::Relaxed) && !self.0.begun.swap(true, Ordering::Relaxed) {
+            self.quietly(|| self.begin());
+        }
         self.compose(metric, labels, more)
     }
 

@@ -1,6 +1,7 @@
 //! The metrics after each incident, with their labels.
 
 mod pools;
+mod recorders;
 
 use std::convert::Infallible;
 use std::sync::Arc;
