@@ -37,11 +37,17 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Fallback<A, B> {
         let may_ask_again = first.fresh_proof || first.remembers_refusals;
         let fresh_proof = second.fresh_proof && may_ask_again;
         // A change of the second source's input does not end a failure of the first.
-        let watch_second = second.watch.filter(|_| may_ask_again).map(|second| {
+        let watch_second = second.watch.clone().filter(|_| may_ask_again).map(|second| {
             let asked_second = Arc::clone(&self.asked_second);
             Watch::new(move || asked_second.load(Ordering::Relaxed) && second.has_changed())
         });
+        // A refresh token is spent by the second source if the first sends none.
+        let spending = if first.sends_no_refresh_token { &second } else { &first };
+        let (keeps_refresh_token, reuse_grace) =
+            (spending.keeps_refresh_token, spending.reuse_grace);
         SourceInfo {
+            keeps_refresh_token,
+            reuse_grace,
             watch: first.watch.or(watch_second),
             fresh_proof,
             remembers_refusals: first.remembers_refusals && second.remembers_refusals,
@@ -62,6 +68,35 @@ mod tests {
 
     fn failing(error: TokenError) -> impl TokenSource {
         source_fn(move |_| std::future::ready(Err(error.clone())))
+    }
+
+    /// A source with these facts.
+    struct With(SourceInfo);
+
+    impl TokenSource for With {
+        async fn fetch(&self, _: Renewal) -> Result<TokenSet, TokenError> {
+            Err(TokenError::denied("gone"))
+        }
+
+        fn info(&self) -> SourceInfo {
+            self.0.clone()
+        }
+    }
+
+    #[test]
+    fn refresh_token_that_only_the_second_sends_may_rotate() {
+        let proof =
+            || SourceInfo { sends_no_refresh_token: true, ..SourceInfo::new().rotates(false) };
+        let grace = Duration::from_secs(9);
+        let refresh = || SourceInfo::new().reuse_grace(grace);
+        let facts = |first, second| {
+            let info = With(first).or_else(With(second)).info();
+            (info.keeps_refresh_token, info.reuse_grace)
+        };
+        assert_eq!(facts(proof(), refresh()), (false, Some(grace)));
+        assert_eq!(facts(refresh(), proof()), (false, Some(grace)));
+        assert_eq!(facts(proof(), proof()), (true, None));
+        assert_eq!(facts(SourceInfo::new().rotates(false), refresh()), (true, None));
     }
 
     fn echo() -> impl TokenSource {
