@@ -97,9 +97,9 @@ impl Credentials {
     /// - A refresh token that the server has refused is not sent again. The source is asked without one, so that a
     ///   [second source](crate::TokenSource::or_else) logs in again. Without a second source, use [`log_in`](Self::log_in).
     /// - After an [ambiguous](TokenError::is_ambiguous) failure, the refresh token is not sent again while the access token works: the
-    ///   server may have spent it, and a second use may end the session. After two of them it is sent again at the earliest after a
-    ///   minute, then two, up to 15. The ambiguous error is returned meanwhile, and [`log_in`](Self::log_in) ends the wait. Sources
-    ///   that spend no refresh token are asked.
+    ///   server may have spent it, and a second use may end the session. The ambiguous error is returned. Without a known expiry of the
+    ///   access token, it is sent again after the backoff. After two such failures it is sent again at the earliest after a minute,
+    ///   then two, up to 15, and [`log_in`](Self::log_in) ends the wait. Sources that spend no refresh token are asked.
     /// - In a pool it counts as one of the refreshes in flight. During an outage of the token endpoint it is the next attempt, unless
     ///   another one is in flight.
     ///

@@ -76,6 +76,30 @@ async fn refresh_token_of_unknown_outcome_is_not_sent_while_the_token_works() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn unknown_outcome_is_not_risked_while_an_endless_token_works() {
+    let (source, mut strings) = puppet();
+    let credentials = Credentials::with_policy(source, policy());
+    credentials.log_in(tokens("t1")).await.unwrap();
+    let refresh_now = || {
+        let credentials = credentials.clone();
+        tokio::spawn(async move { credentials.refresh_now().await })
+    };
+    let lost = refresh_now();
+    strings.next().await.fail(TokenError::ambiguous("cut"));
+    lost.await.unwrap().unwrap_err();
+    let again = refresh_now();
+    let_others_run().await;
+    assert_eq!(strings.count(), 0);
+    assert!(again.await.unwrap().unwrap_err().is_remembered());
+
+    // Waiting for the expiry has no end.
+    advance(HOUR).await;
+    let later = refresh_now();
+    strings.next().await.answer(tokens("t2"));
+    later.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn refused_refresh_token_is_not_sent_and_a_second_source_is_asked() {
     let (grant, mut strings) = puppet();
     let mint = Mint::new(HOUR);

@@ -123,7 +123,7 @@ impl State {
     ) -> Decision {
         self.give_up_on_lost(now);
         // To know the cause of an unknown outcome is not to know the outcome.
-        let is_risky = self.setup.spends && self.holds_back(now);
+        let is_risky = self.setup.spends && self.is_ambiguous() && self.usable(now).is_some();
         if generation < self.generation || self.flight.is_some() || is_risky {
             return self.forced(now, generation);
         }
