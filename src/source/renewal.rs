@@ -40,7 +40,7 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Creates a renewal, for the test of a source.
+    /// Creates a renewal, for the test of a source, or to ask a source once, without credentials.
     ///
     /// # Examples
     ///
