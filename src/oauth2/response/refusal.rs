@@ -58,7 +58,9 @@ pub(super) fn classify(error: &OAuthError, answer: &Answer, context: Context<'_>
     const TRANSIENT: &str =
         "if the code means that a later attempt may succeed, add it to `transient` in the dialect";
 
-    let hinted = |text: &str, hint: &str| match error.is_by_dialect() {
+    // `invalid_grant` has one meaning. Servers send other codes of RFC 6749 for a dead refresh token too.
+    let is_clear = error.is_by_dialect() || error.code.as_deref() == Some("invalid_grant");
+    let hinted = |text: &str, hint: &str| match is_clear {
         true => text.to_owned(),
         false => format!("{text}; {hint}"),
     };

@@ -177,7 +177,7 @@ async fn unknown_code_with_4xx_names_the_option_to_reclassify() {
         ("unauthorized_client", "misconfigured"),
         ("access_denied", "misconfigured"),
         ("never_heard_of", "misconfigured"),
-        ("invalid_grant", "denied"),
+        ("expired_token", "denied"),
         ("slow_down", "transient"),
         ("server_error", "ambiguous"),
     ] {
@@ -200,6 +200,13 @@ async fn unknown_code_with_4xx_names_the_option_to_reclassify() {
             assert!(!error.to_string().contains('`'), "{error}");
         }
     }
+}
+
+#[tokio::test]
+async fn invalid_grant_has_no_advice_about_the_dialect() {
+    let error = refused("{}", answer(400, r#"{"error":"invalid_grant"}"#)).await;
+    assert!(error.is_denied());
+    assert!(!error.to_string().contains("dialect"), "{error}");
 }
 
 /// A10, A30
