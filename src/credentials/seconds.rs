@@ -4,12 +4,21 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de};
 
-/// Serializes a `Duration` or an `Option<Duration>`.
-pub(crate) fn serialize<S: Serializer>(
+/// Serializes a `Duration` or an `Option<Duration>`, so that it can be deserialized.
+pub(super) fn serialize<S: Serializer>(
     duration: &(impl Copy + Into<Option<Duration>>),
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     (*duration).into().as_ref().map(Duration::as_secs_f64).serialize(serializer)
+}
+
+/// Serializes the time left in whole milliseconds: shorter than microseconds, and without the digits of their binary fraction.
+pub(crate) fn left<S: Serializer>(
+    left: &(impl Copy + Into<Option<Duration>>),
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let seconds = |left: Duration| left.as_millis() as f64 / 1000.0;
+    (*left).into().map(seconds).serialize(serializer)
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(

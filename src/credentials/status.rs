@@ -36,25 +36,27 @@ use crate::error::TokenError;
 /// fresh, generation 3, usable for 59m, refresh due in 54m
 /// stale, generation 3, usable for 40s, refresh due in 3s, last failure: no token for now: 503
 /// rejected, generation 4, usable for 59m, refresh due in 54m, rejections start no refresh for 9s
-/// missing, no refresh before the credentials change, unsaved, last failure: token denied: expired: invalid_grant
+/// missing, no refresh before the credentials change, last failure: token denied: expired: invalid_grant
+/// fresh, generation 5, usable for 59m, refresh due in 54m, unsaved
 /// ```
 ///
 /// # JSON
 ///
-/// With the feature `serde` the status is [`Serialize`]. All times are numbers of seconds, and
+/// With the feature `serde` the status is [`Serialize`]. All times are numbers of seconds with up to three decimals, and
 /// `refresh_token_expires_at` counts from 1970-01-01T00:00:00Z. `token` and `error.kind` are the names of the variants of
-/// [`TokenStatus`] and [`TokenErrorKind`](crate::TokenErrorKind) in snake case. Later versions may add fields.
+/// [`TokenStatus`] and [`TokenErrorKind`](crate::TokenErrorKind) in snake case. `error.kind` is `denied` if the user must log in.
+/// Later versions may add fields.
 ///
 /// ```json
 /// {
-///   "token": "fresh",
+///   "token": "stale",
 ///   "generation": 3,
-///   "usable_for": 3540.5,
+///   "usable_for": 40.5,
 ///   "refresh_token_expires_at": 1800000000,
 ///   "refreshing": false,
 ///   "next_refresh": 0.75,
 ///   "unsaved": false,
-///   "error": { "kind": "denied", "message": "token denied: expired: invalid_grant", "code": "invalid_grant" },
+///   "error": { "kind": "transient", "message": "no token for now: 503", "code": null },
 ///   "backoff": 0.75,
 ///   "rejection_backoff": null
 /// }
@@ -71,7 +73,7 @@ pub struct Status {
     pub generation: Option<u64>,
     /// Time until the access token counts as expired, which is the leeway before its expiry, or `None` if there is no token or its
     /// expiry is not known. After a failed refresh, the token is used for the leeway too.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::left"))]
     pub usable_for: Option<Duration>,
     /// Time of day at which the refresh token expires, as stated by the server, or `None` if there is no refresh token or
     /// the server has not stated it.
@@ -85,7 +87,7 @@ pub struct Status {
     /// if the next request does, or the source is being asked. `None` if no request does before the credentials change.
     ///
     /// A request whose token is rejected may have the source asked earlier. An idle program refreshes nothing.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::left"))]
     pub next_refresh: Option<Duration>,
     /// True if a token set, a log-in or a log-out is not saved in the store yet. It is lost if the program ends before that.
     pub unsaved: bool,
@@ -94,13 +96,14 @@ pub struct Status {
     /// Time until the next refresh may start after that failure, or `None` if it may start now, or not before the
     /// credentials change.
     ///
-    /// After an [ambiguous](TokenError::is_ambiguous) failure no refresh starts before the current token expires. After a
-    /// [denied](TokenError::is_denied) one, the store is still checked for tokens of other processes.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
+    /// After an [ambiguous](TokenError::is_ambiguous) failure no refresh starts before the current token expires. With a store, a
+    /// [denied](TokenError::is_denied) failure has a backoff too: the time until the store is checked again for tokens of other
+    /// processes.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::left"))]
     pub backoff: Option<Duration>,
     /// Time left during which rejections by at least one target start no refresh, because the last refreshes did not help
     /// there. See [`RefreshPolicy::rejection_backoff`](crate::RefreshPolicy::rejection_backoff).
-    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::left"))]
     pub rejection_backoff: Option<Duration>,
 }
 
@@ -229,10 +232,10 @@ mod tests {
             generation: None,
             usable_for: None,
             next_refresh: None,
-            unsaved: true,
             error: Some(TokenError::denied("expired").with_code("invalid_grant")),
             ..fresh.clone()
         };
+        let unsaved = Status { generation: Some(5), unsaved: true, ..fresh.clone() };
         let due = Status { next_refresh: Some(Duration::ZERO), ..fresh.clone() };
         let refreshing = Status { refreshing: true, ..due.clone() };
         let endless = Status { usable_for: None, next_refresh: None, ..fresh.clone() };
@@ -248,8 +251,9 @@ mod tests {
             ),
             (
                 missing,
-                "missing, no refresh before the credentials change, unsaved, last failure: token denied: expired: invalid_grant",
+                "missing, no refresh before the credentials change, last failure: token denied: expired: invalid_grant",
             ),
+            (unsaved, "fresh, generation 5, usable for 59m, refresh due in 54m, unsaved"),
             (due, "fresh, generation 3, usable for 59m, refresh due"),
             (refreshing, "fresh, generation 3, usable for 59m, refreshing"),
             (endless, "fresh, generation 3"),
@@ -284,44 +288,50 @@ mod json_tests {
     #[test]
     fn status_has_the_documented_json() {
         let mut status = Status {
-            token: TokenStatus::Fresh,
+            token: TokenStatus::Stale,
             generation: Some(3),
-            usable_for: Some(Duration::from_millis(3_540_500)),
+            usable_for: Some(Duration::from_millis(40_500)),
             refresh_token_expires_at: Some(
                 SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
             ),
             refreshing: false,
             next_refresh: Some(Duration::from_millis(750)),
             unsaved: false,
-            error: Some(TokenError::denied("expired").with_code("invalid_grant")),
+            error: Some(TokenError::transient("503")),
             backoff: Some(Duration::from_millis(750)),
             rejection_backoff: None,
         };
         let expected = json!({
-            "token": "fresh",
+            "token": "stale",
             "generation": 3,
-            "usable_for": 3540.5,
+            "usable_for": 40.5,
             "refresh_token_expires_at": 1_800_000_000,
             "refreshing": false,
             "next_refresh": 0.75,
             "unsaved": false,
-            "error": {
-                "kind": "denied",
-                "message": "token denied: expired: invalid_grant",
-                "code": "invalid_grant",
-            },
+            "error": { "kind": "transient", "message": "no token for now: 503", "code": null },
             "backoff": 0.75,
             "rejection_backoff": null,
         });
         assert_eq!(serde_json::to_value(&status).unwrap(), expected);
 
+        let denied = TokenError::denied("expired").with_code("invalid_grant");
+        let expected = json!({
+            "kind": "denied",
+            "message": "token denied: expired: invalid_grant",
+            "code": "invalid_grant",
+        });
+        assert_eq!(serde_json::to_value(denied).unwrap(), expected);
+
         status.error = None;
+        status.next_refresh = Some(Duration::from_micros(1_632_417));
         status.refresh_token_expires_at = Some(SystemTime::UNIX_EPOCH - Duration::from_secs(1));
         let shown = serde_json::to_value(&status).unwrap();
         assert_eq!(
             (&shown["error"], &shown["refresh_token_expires_at"]),
             (&json!(null), &json!(0))
         );
+        assert_eq!(shown["next_refresh"].to_string(), "1.632");
     }
 
     #[test]

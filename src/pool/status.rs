@@ -86,7 +86,7 @@ pub struct OutageStatus {
     /// The error of the last refresh that was sent to it.
     pub error: TokenError,
     /// Time until a refresh is sent again, in seconds in the JSON. Zero if one is in flight, or waits for a request.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::serialize"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::left"))]
     pub next_probe: Duration,
 }
 
