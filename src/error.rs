@@ -474,6 +474,10 @@ impl TokenError {
 
     /// Returns whether the user must log in again.
     ///
+    /// For the error of a request ([`TokenError::of`]), now. An [`Event`](crate::Event) and
+    /// [`Status::error`](crate::Status::error) contain the error as soon as a refresh is denied, while the access token may still
+    /// work: a time to warn the user, and not to interrupt.
+    ///
     /// # Examples
     ///
     /// ```

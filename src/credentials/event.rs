@@ -21,6 +21,9 @@ use crate::source::Cause;
 /// Use events for metrics and a user interface that asks the user to log in. The crate [logs](crate::docs::logs) by itself. For the current state, use
 /// [`Credentials::status`](crate::Credentials::status).
 ///
+/// A refresh may be denied while the access token still works. An event reports that at once: a time to warn the user, and not to
+/// interrupt. [`TokenError::of`] reports when a request has no token.
+///
 /// No event contains a token.
 ///
 /// # Examples

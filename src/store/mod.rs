@@ -18,8 +18,8 @@
 //!
 //! let endpoint = TokenEndpoint::new(http.clone(), "https://auth.example.com/oauth2/token")?
 //!     .client_auth(ClientAuth::basic("my-client", std::env::var("CLIENT_SECRET")?));
-//! // Sent once, at the first start. Later refresh tokens come from the store.
-//! let grant = RefreshTokenGrant::new(endpoint, std::env::var("REFRESH_TOKEN")?);
+//! // The refresh token of the first start. It may be left out later: the next ones are in the store.
+//! let grant = RefreshTokenGrant::new(endpoint, std::env::var("REFRESH_TOKEN").unwrap_or_default());
 //!
 //! let credentials = Credentials::builder(grant)
 //!     .store(FileStore::new("/var/lib/my-program/tokens.json"))
