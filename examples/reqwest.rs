@@ -20,7 +20,8 @@ struct Note {
     text: String,
 }
 
-/// The client of the API. Its methods are written as with a `reqwest::Client`.
+/// The client of the API. Its methods are written as with a `reqwest::Client`, and fail with `ReqwestError::Token` without a valid
+/// token.
 struct Notes {
     http: ReqwestClient,
     url: String,
@@ -44,21 +45,21 @@ impl Notes {
     }
 
     async fn list(&self, page: u32) -> Result<String, ReqwestError> {
-        let response = self.http.get(&self.url).query(&[("page", page)]).send().await?;
+        let response = self.http.get(&self.url).query(&[("page", page)]).send_ok().await?;
         println!("GET {}", response.url());
-        Ok(response.error_for_status()?.text().await?)
+        Ok(response.text().await?)
     }
 
     async fn add(&self, note: &Note) -> Result<Note, ReqwestError> {
         let request = self.http.post(&self.url).json(note).timeout(Duration::from_secs(10));
-        Ok(request.send().await?.error_for_status()?.json().await?)
+        Ok(request.send_ok().await?.json().await?)
     }
 
     async fn upload(&self, chunks: [&'static str; 3]) -> Result<String, ReqwestError> {
         let frames = chunks.map(|chunk| Ok::<_, BoxError>(Frame::data(Bytes::from(chunk))));
         let body = reqwest::Body::wrap(StreamBody::new(stream::iter(frames)));
-        let response = self.http.put(format!("{}/1", self.url)).body(body).send().await?;
-        Ok(response.error_for_status()?.text().await?)
+        let request = self.http.put(format!("{}/1", self.url)).body(body);
+        Ok(request.send_ok().await?.text().await?)
     }
 }
 

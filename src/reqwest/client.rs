@@ -42,7 +42,7 @@ use crate::error::BoxError;
 /// impl Billing {
 ///     async fn invoices(&self, year: u16) -> Result<Vec<Invoice>, ReqwestError> {
 ///         let request = self.http.get("https://api.example.com/v1/invoices").query(&[("year", year)]);
-///         Ok(request.send().await?.error_for_status()?.json().await?)
+///         Ok(request.send_ok().await?.json().await?)
 ///     }
 /// }
 /// ```

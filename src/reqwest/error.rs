@@ -12,14 +12,21 @@ use crate::error::{BoxError, TokenError};
 /// It converts from `reqwest::Error`, so that a function that sends a request and reads the response needs one error type. The
 /// [`TokenError`] is its [source](Error::source). Message and source of the other variants are those of the error within.
 ///
+/// Send with [`send_ok`](super::RequestBuilder::send_ok) to find a denied log-in here. The chain `send().await?.error_for_status()?`
+/// of reqwest loses the reason of a 401, because reqwest's error has no place for it.
+///
 /// # Examples
 ///
 /// ```
-/// use tower_refresh::reqwest::ReqwestError;
+/// use tower_refresh::reqwest::{ReqwestClient, ReqwestError};
+///
+/// async fn note(client: &ReqwestClient) -> Result<String, ReqwestError> {
+///     Ok(client.get("https://api.example.com/v1/notes/1").send_ok().await?.text().await?)
+/// }
 ///
 /// fn advice(error: &ReqwestError) -> &'static str {
 ///     match error {
-///         ReqwestError::Token(error) if error.is_denied() && !error.is_session_over() => "log in",
+///         ReqwestError::Token(error) if error.must_log_in() => "log in",
 ///         ReqwestError::Http(error) if error.is_timeout() => "try again",
 ///         _ => "try again later",
 ///     }
@@ -30,9 +37,10 @@ use crate::error::{BoxError, TokenError};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReqwestError {
-    /// There is no token: the request was never sent.
+    /// There is no token that the server accepts. [`send`](super::RequestBuilder::send) returns this error only if the request was
+    /// never sent, and [`send_ok`](super::RequestBuilder::send_ok) also if the response rejects the token and there is no newer one.
     Token(TokenError),
-    /// The request failed in reqwest, or the response could not be read.
+    /// The request failed in reqwest, the response could not be read, or its status is an error.
     Http(reqwest::Error),
     /// An error of another layer, or the token for the second attempt was withdrawn before it could be sent.
     Other(BoxError),
@@ -47,8 +55,7 @@ impl ReqwestError {
     /// use tower_refresh::reqwest::ReqwestError;
     ///
     /// fn must_log_in(result: &Result<reqwest::Response, ReqwestError>) -> bool {
-    ///     let reason = ReqwestError::token_error(result);
-    ///     reason.is_some_and(|error| error.is_denied() && !error.is_session_over())
+    ///     ReqwestError::token_error(result).is_some_and(|error| error.must_log_in())
     /// }
     /// ```
     pub fn token_error(result: &Result<reqwest::Response, Self>) -> Option<&TokenError> {
@@ -89,9 +96,7 @@ impl From<TokenError> for ReqwestError {
 impl fmt::Display for ReqwestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Token(_) => {
-                f.write_str("the request was not sent, because there is no access token")
-            }
+            Self::Token(_) => f.write_str("the request has no valid access token"),
             Self::Http(error) => error.fmt(f),
             Self::Other(error) => error.fmt(f),
         }

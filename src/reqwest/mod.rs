@@ -42,7 +42,7 @@
 //! let client = ReqwestClient::new(http, layer);
 //!
 //! let request = client.get("https://api.example.com/v1/me").query(&[("fields", "name")]);
-//! let me: User = request.send().await?.error_for_status()?.json().await?;
+//! let me: User = request.send_ok().await?.json().await?;
 //! println!("{}", me.name);
 //!
 //! // Waits for a refresh in flight: its response is the only copy of the next refresh token.
@@ -69,6 +69,7 @@
 //! |---|---|
 //! | `query`, `json`, `form`, `header`, `version` and others of the builder | unchanged |
 //! | `multipart`, and methods of later versions | through [`map`](RequestBuilder::map) |
+//! | `send().await?.error_for_status()?` | [`send_ok`](RequestBuilder::send_ok), which keeps the reason of a 401: `error_for_status` drops it |
 //! | the response: `url`, `error_for_status`, `json`, `cookies`, `upgrade`, … | reqwest's own type, unchanged |
 //! | cookies, proxies, default headers, compression, redirects | unchanged, below the layer |
 //! | time limits of the client and of a request | apply to each attempt, and not to the wait for a token |
@@ -76,7 +77,7 @@
 //! | `Authorization` among the default headers of the client | replaced by the token, in requests to named origins |
 //! | a body that is a stream | streamed, and sent again after a rejection, up to [a limit](crate::RefreshLayer::replay_limit) |
 //! | `ClientBuilder::retry` | repeats an attempt below the layer, with the same token |
-//! | the error of `send` | a [`ReqwestError`], without the query of the URL |
+//! | the error of `send` and `send_ok` | a [`ReqwestError`], without the query of the URL |
 //! | the errors of `error_for_status`, `json`, … | reqwest's own, with the whole URL |
 //!
 //! # Time limits
@@ -99,16 +100,23 @@
 //!
 //! # When there is no token
 //!
-//! [`ReqwestError::token_error`] finds the reason in an error and in a 401:
+//! [`send_ok`](RequestBuilder::send_ok) returns the reason as a [`ReqwestError::Token`], before the request was sent or after a 401. The
+//! error can pass through your own functions:
 //!
 //! ```
 //! use tower_refresh::reqwest::{ReqwestClient, ReqwestError};
 //!
+//! async fn me(client: &ReqwestClient) -> Result<String, ReqwestError> {
+//!     Ok(client.get("https://api.example.com/v1/me").send_ok().await?.text().await?)
+//! }
+//!
 //! async fn must_log_in(client: &ReqwestClient) -> bool {
-//!     let result = client.get("https://api.example.com/v1/me").send().await;
-//!     ReqwestError::token_error(&result).is_some_and(|error| error.is_denied() && !error.is_session_over())
+//!     matches!(me(client).await, Err(ReqwestError::Token(error)) if error.must_log_in())
 //! }
 //! ```
+//!
+//! With [`send`](RequestBuilder::send), a 401 is a response. [`ReqwestError::token_error`] finds the reason in an error and in a 401, but
+//! not in the error that `error_for_status` makes of it.
 //!
 //! # Single requests
 //!
@@ -131,7 +139,7 @@
 //!
 //! async fn notes_of(user: UserId, client: &ReqwestClient) -> Result<String, ReqwestError> {
 //!     let request = client.get("https://api.example.com/v1/notes").extension(user);
-//!     Ok(request.send().await?.error_for_status()?.text().await?)
+//!     Ok(request.send_ok().await?.text().await?)
 //! }
 //! # }
 //! ```

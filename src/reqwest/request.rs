@@ -9,11 +9,13 @@ use serde::Serialize;
 use super::client::ReqwestClient;
 use super::error::ReqwestError;
 use super::response::without_query;
+use crate::error::TokenError;
 
 /// A `reqwest::RequestBuilder` that sends its request through the layers of a [`ReqwestClient`].
 ///
 /// Its methods are those of reqwest's builder, to which they pass their arguments. [`map`](Self::map) lends that builder, for methods
-/// that depend on your own features of reqwest, such as `multipart`. [`extension`](Self::extension) is the only new one.
+/// that depend on your own features of reqwest, such as `multipart`. [`extension`](Self::extension) and [`send_ok`](Self::send_ok) are
+/// new.
 ///
 /// # Examples
 ///
@@ -28,7 +30,7 @@ use super::response::without_query;
 ///         .query(&[("notify", "true")])
 ///         .json(&[("text", note)])
 ///         .timeout(Duration::from_secs(10));
-///     Ok(request.send().await?.error_for_status()?.text().await?)
+///     Ok(request.send_ok().await?.text().await?)
 /// }
 /// ```
 #[must_use = "a request is sent by its method `send`"]
@@ -92,7 +94,7 @@ impl RequestBuilder {
     /// async fn upload(client: &ReqwestClient, file: Vec<u8>) -> Result<(), ReqwestError> {
     ///     let form = reqwest::multipart::Form::new().part("file", reqwest::multipart::Part::bytes(file));
     ///     let request = client.post("https://api.example.com/v1/files").map(|request| request.multipart(form));
-    ///     request.send().await?.error_for_status()?;
+    ///     request.send_ok().await?;
     ///     Ok(())
     /// }
     /// ```
@@ -187,6 +189,40 @@ impl RequestBuilder {
         let request = self.into_http().map_err(without_query)?;
         let response = client.send(request).await.map_err(ReqwestError::of_service)?;
         Ok(response.into())
+    }
+
+    /// Sends the request, and returns an error if the status of the response is 4xx or 5xx.
+    ///
+    /// Use it instead of `send().await?.error_for_status()?`, which loses the reason why there is no newer token after a 401.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send). If the status is 4xx or 5xx, [`ReqwestError::Token`] if the response rejects the token and there is no
+    /// newer one, and [`ReqwestError::Http`] otherwise, with the status and without the query of the URL.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_refresh::reqwest::{ReqwestClient, ReqwestError};
+    ///
+    /// async fn note(client: &ReqwestClient) -> Result<String, ReqwestError> {
+    ///     let note = client.get("https://api.example.com/v1/notes/1").send_ok().await?;
+    ///     Ok(note.text().await?)
+    /// }
+    /// ```
+    #[doc(alias = "error_for_status")]
+    pub async fn send_ok(self) -> Result<reqwest::Response, ReqwestError> {
+        let mut response = self.send().await?;
+        let status = response.status();
+        if status.is_client_error() || status.is_server_error() {
+            let reason = response.extensions_mut().remove::<TokenError>();
+            reason.map_or(Ok(()), |reason| Err(ReqwestError::Token(reason)))?;
+        }
+        Ok(response.error_for_status().map_err(without_query)?)
     }
 
     /// Returns a copy, or `None` if the body is a stream or an argument of the builder is invalid.

@@ -318,6 +318,32 @@ async fn rejection_without_a_newer_token_has_the_reason() {
 }
 
 #[tokio::test]
+async fn send_ok_returns_the_reason_of_a_rejection_as_its_error() {
+    async fn note(client: &ReqwestClient, url: String) -> Result<String, ReqwestError> {
+        Ok(client.get(url).send_ok().await?.text().await?)
+    }
+
+    let api = Api::serve().await;
+    in_time(note(&api.client, api.echo.url("/"))).await.unwrap();
+    api.echo.reject("t1");
+    api.source.fail(Some(TokenError::denied("expired")));
+    let error = in_time(note(&api.client, api.echo.url("/"))).await.unwrap_err();
+    assert!(matches!(&error, ReqwestError::Token(error) if error.must_log_in()), "{error:?}");
+    assert!(TokenError::find(&error).is_some_and(TokenError::must_log_in));
+}
+
+#[tokio::test]
+async fn send_ok_returns_the_status_of_another_error_without_query() {
+    let api = Api::serve().await;
+    let result = in_time(api.client.get(api.echo.url("/teapot?word=sesame")).send_ok()).await;
+    assert!(ReqwestError::token_error(&result).is_none());
+    let error = result.unwrap_err();
+    let ReqwestError::Http(error) = &error else { panic!("{error:?}") };
+    assert_eq!(error.status(), Some(StatusCode::IM_A_TEAPOT));
+    assert_eq!(error.url().unwrap().as_str(), api.echo.url("/teapot"));
+}
+
+#[tokio::test]
 async fn error_of_reqwest_keeps_its_kind_and_no_query() {
     let closed = ClosedPort::new();
     let layer = RefreshLayer::new(Mint::without_expiry()).origin(closed.url("")).unwrap();
