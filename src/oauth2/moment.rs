@@ -68,6 +68,7 @@ fn lasting(number: f64, unit: LifetimeUnit) -> Option<When> {
     let seconds = match unit {
         LifetimeUnit::Seconds => number,
         LifetimeUnit::Milliseconds => number / 1000.0,
+        LifetimeUnit::Minutes => number * 60.0,
     };
     let lifetime = Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST).min(LONGEST);
     (number > 0.0).then_some(When::In(lifetime))
@@ -118,7 +119,7 @@ fn without_excess_fraction(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::LifetimeUnit::{Milliseconds, Seconds};
+    use super::LifetimeUnit::{Milliseconds, Minutes, Seconds};
     use super::*;
     use crate::oauth2::lenient;
 
@@ -183,7 +184,7 @@ mod tests {
             "\"1979-12-31T23:59:59Z\"",
             "\"Thu, 01 Jan 1970 00:00:00 GMT\"",
         ] {
-            for unit in [Seconds, Milliseconds] {
+            for unit in [Seconds, Milliseconds, Minutes] {
                 assert_eq!(lifetime(&json(value), unit), None, "{value}");
                 assert_eq!(moment(&json(value), unit), None, "{value}");
             }
@@ -201,6 +202,18 @@ mod tests {
         assert_eq!(moment(&json("900000"), Milliseconds), Some(When::In(seconds(900))));
         let at = When::At(seconds(1_667_310_223));
         assert_eq!(moment(&json("1667310223000"), Milliseconds), Some(at));
+    }
+
+    #[test]
+    fn lifetime_in_minutes_is_read_and_a_time_is_unaffected() {
+        for (value, expected) in
+            [("15", seconds(900)), ("\"0.5\"", seconds(30)), ("1e400", LONGEST)]
+        {
+            assert_eq!(lifetime(&json(value), Minutes), Some(When::In(expected)), "{value}");
+        }
+        let at = When::At(seconds(1_667_310_223));
+        assert_eq!(moment(&json("1667310223"), Minutes), Some(at));
+        assert_eq!(moment(&json("15"), Minutes), Some(When::In(seconds(900))));
     }
 
     #[test]

@@ -192,15 +192,25 @@ async fn lifetime_in_milliseconds_is_found_by_its_usual_names() {
 /// Fault N7.
 #[tokio::test]
 async fn dialect_sets_the_unit_of_lifetimes() {
-    let dialect: Dialect =
-        serde_json::from_str(r#"{"fields": {"lifetime_unit": "milliseconds"}}"#).unwrap();
-    let body = r#"{"access_token":"a","expires_in":900000}"#;
-    let tokens = refresh_in(dialect, json(body)).await.unwrap();
-    assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(900)));
+    for (unit, number) in [("milliseconds", 900_000), ("seconds", 900), ("minutes", 15)] {
+        let dialect = format!(r#"{{"fields": {{"lifetime_unit": "{unit}"}}}}"#);
+        let dialect: Dialect = serde_json::from_str(&dialect).unwrap();
+        dialect.validate().unwrap();
+        let body = format!(r#"{{"access_token":"a","expires_in":{number}}}"#);
+        let tokens = refresh_in(dialect, json(&body)).await.unwrap();
+        assert_eq!(tokens.lifetime_at(UNIX_EPOCH), Some(seconds(900)), "{unit}");
+    }
 
     // A unit in the name counts. Names that merely end in the same letters are in seconds.
-    for (pointer, expected) in [("/ttlMs", 1), ("/ttl_ms", 1), ("/terms", 1000), ("/params", 1000)]
-    {
+    for (pointer, expected) in [
+        ("/ttlMs", 1),
+        ("/ttl_ms", 1),
+        ("/terms", 1000),
+        ("/params", 1000),
+        ("/ttl_minutes", 60_000),
+        ("/ttlMins", 60_000),
+        ("/admins", 1000),
+    ] {
         let mut dialect = Dialect::rfc6749();
         dialect.fields.expires_in = vec![pointer.into()];
         let body = format!(r#"{{"access_token":"a","{}":1000}}"#, &pointer[1..]);

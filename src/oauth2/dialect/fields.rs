@@ -26,9 +26,9 @@ use super::parse::{names_or_pointers, one_or_many};
 /// A number of 0 or less is unknown, as is a time before 1980, such as the zero time `0001-01-01T00:00:00Z` of some
 /// languages. The next pointer is tried, then the next source of a lifetime.
 ///
-/// The unit of a number is [`lifetime_unit`](Self::lifetime_unit), or milliseconds if the last word of the pointer is `ms`,
-/// `millis` or `milliseconds`, as in `/expires_in_ms` and `/expiresInMillis`. A lifetime of an access token above one year is
-/// logged at WARN.
+/// The unit of a number is [`lifetime_unit`](Self::lifetime_unit), or that of the last word of the pointer: milliseconds for `ms`,
+/// `millis` or `milliseconds`, as in `/expires_in_ms` and `/expiresInMillis`, and minutes for `minutes`, as in `/ttl_minutes`. A
+/// lifetime of an access token above one year is logged at WARN.
 ///
 /// # Examples
 ///
@@ -132,12 +132,20 @@ pub enum LifetimeUnit {
     Seconds,
     /// Thousandths of a second.
     Milliseconds,
+    /// Sixty seconds.
+    Minutes,
 }
 
 impl LifetimeUnit {
     /// Returns the unit that the last word of a name states.
     pub(in crate::oauth2) fn of_name(name: &str) -> Option<Self> {
-        const UNITS: [&str; 6] = ["ms", "msec", "msecs", "millis", "millisecond", "milliseconds"];
+        const UNITS: [(LifetimeUnit, &[&str]); 2] = [
+            (
+                LifetimeUnit::Milliseconds,
+                &["ms", "msec", "msecs", "millis", "millisecond", "milliseconds"],
+            ),
+            (LifetimeUnit::Minutes, &["mins", "minutes"]),
+        ];
 
         let name = name.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
         let is_last_word = |unit: &&str| {
@@ -152,7 +160,8 @@ impl LifetimeUnit {
             };
             begins_word && word.eq_ignore_ascii_case(unit)
         };
-        UNITS.iter().any(is_last_word).then_some(Self::Milliseconds)
+        let unit = UNITS.into_iter().find(|(_, words)| words.iter().any(is_last_word));
+        unit.map(|(unit, _)| unit)
     }
 }
 
