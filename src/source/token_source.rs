@@ -162,7 +162,8 @@ impl<S: TokenSource> TokenSource for Arc<S> {
 
 /// Creates a source from a closure. The types of its argument and its error are inferred.
 ///
-/// A closure has no [`info`](TokenSource::info). If a source makes a new proof for each attempt, implement [`TokenSource`] with
+/// A closure has no [`info`](TokenSource::info), so that it is not asked again after a [denied](TokenError::denied) error, before a
+/// log-in or [`Credentials::refresh_now`](crate::Credentials::refresh_now). If it may succeed later, implement [`TokenSource`] with
 /// [`SourceInfo::fresh_proof`].
 ///
 /// # Examples
