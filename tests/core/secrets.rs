@@ -112,6 +112,7 @@ fn nothing_that_can_be_formatted_contains_a_secret() {
         "scope of the token narrowed",
         "too long to be kept",
         "is not read, although its name is almost a usual one",
+        "has a field that may be one",
         "unknown type of an access token",
         "hyper_util::",
         "h2::",
@@ -774,6 +775,7 @@ async fn answers(paper: &mut Paper) {
     dialect.fields.extra.insert("kept".into(), vec!["/kept".into()]);
     for fields in [
         serde_json::json!({ "unknown": ACCESS, "nested": { "x": REFRESH }, ACCESS: 1, "Ac7xQw9RaLmN": 1 }),
+        serde_json::json!({ "ttl_Ac7xQw9RaLmN": 60 }),
         serde_json::json!({ "expires_in": ACCESS, "scope": { ACCESS: 1 }, "token_type": ACCESS }),
         serde_json::json!({ "refresh_token": [REFRESH], "id_token": ID, "expires_at": { "x": ID } }),
         serde_json::json!({ "kept": REFRESH.repeat(400), "token_type": CLIENT_SECRET, "scope": "read" }),

@@ -1,6 +1,6 @@
 //! The log lines about the fields of a token endpoint's answers.
 
-use tower_refresh::oauth2::{ClientCredentialsGrant, RefreshTokenGrant, TokenEndpoint};
+use tower_refresh::oauth2::{ClientCredentialsGrant, Dialect, RefreshTokenGrant, TokenEndpoint};
 use tower_refresh::{Cause, Credentials, Renewal, TokenSource as _};
 use tracing::Level;
 
@@ -86,6 +86,56 @@ async fn missing_value_and_a_time_that_is_over_are_no_trouble() {
     ] {
         let lines = lines(&[&format!(r#"{{"access_token":"sesame",{field}}}"#)]).await;
         assert!(lines[0].is_empty(), "{field}: {lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn unread_lifetime_is_one_warning_if_the_answer_has_no_other() {
+    const MESSAGE: &str = "token answer without a lifetime has a field that may be one";
+
+    let warning = async |dialect: &str, answer: &str| {
+        let endpoint = endpoint(&[answer, answer]);
+        let endpoint = endpoint.dialect(serde_json::from_str::<Dialect>(dialect).unwrap());
+        let mut names = Vec::new();
+        for level in [Level::WARN, Level::DEBUG] {
+            let records = Records::start();
+            let grant = RefreshTokenGrant::new(endpoint.clone(), "old");
+            grant.fetch(Renewal::new(Cause::Missing)).await.unwrap();
+            let lines = records.take();
+            let lines = lines.iter().filter(|line| line.message.starts_with(MESSAGE));
+            names.extend(lines.map(|line| {
+                line.assert(level, "endpoint", MESSAGE, &[]);
+                line.field("field").to_owned()
+            }));
+        }
+        names
+    };
+    for (dialect, answer, name) in [
+        ("{}", r#"{"access_token":"sesame","expire_in":60}"#, "expire_in"),
+        (
+            "{}",
+            r#"{"access_token":"sesame","token_expiry":"2099-01-01T00:00:00Z"}"#,
+            "token_expiry",
+        ),
+        (r#"{"fields":{"expires_in":"/ttl"}}"#, r#"{"access_token":"sesame","TTL":"60"}"#, "TTL"),
+        (
+            r#"{"root":"/data"}"#,
+            r#"{"expires_in":60,"data":{"access_token":"sesame"}}"#,
+            "expires_in",
+        ),
+    ] {
+        assert_eq!(warning(dialect, answer).await, [name, name], "{answer}");
+    }
+    for (dialect, answer) in [
+        ("{}", r#"{"access_token":"sesame","expire_in":60,"expires_in":60}"#),
+        (r#"{"default_lifetime":60}"#, r#"{"access_token":"sesame","expire_in":60}"#),
+        ("{}", r#"{"access_token":"sesame","expired":false,"expire_in":0,"ttl":"none"}"#),
+        ("{}", r#"{"access_token":"sesame","refresh_expires":60}"#),
+        ("{}", r#"{"access_token":"sesame","expires7a8b9c0d1":60}"#),
+        // It is almost a usual name, which has a warning of its own.
+        (r#"{"fields":{"expires_in":"/ttl"}}"#, r#"{"access_token":"sesame","expires_in":60}"#),
+    ] {
+        assert!(warning(dialect, answer).await.is_empty(), "{answer}");
     }
 }
 

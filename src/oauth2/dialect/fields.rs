@@ -19,7 +19,8 @@ use super::parse::{names_or_pointers, one_or_many};
 ///
 /// A default list also finds names that differ only in case and punctuation: `refreshToken`, `RefreshToken` and
 /// `refresh-token` for `/refresh_token`. A list of your own finds only the names in it. If the answer then has an unread field
-/// whose name differs from a default one only in case and punctuation, its name is logged at WARN.
+/// whose name differs from a default one only in case and punctuation, its name is logged at WARN. So is the name of a number or a time that
+/// nothing reads, if the answer has no lifetime and the name contains `expir` or `ttl`.
 ///
 /// # Times and lifetimes
 ///

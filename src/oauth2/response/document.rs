@@ -1,7 +1,8 @@
 //! An answer, with the places of its fields.
 
 use crate::oauth2::dialect::{Dialect, Fields, LifetimeUnit};
-use crate::oauth2::lenient::{self, Json, is_alike};
+use crate::oauth2::lenient::{self, Json, fold, is_alike};
+use crate::oauth2::moment;
 
 /// An answer, with the places of its fields in the dialect.
 pub(super) struct Document<'a> {
@@ -132,6 +133,23 @@ impl<'a> Document<'a> {
         let members = self.root.into_iter().flat_map(Json::members);
         let unknown = members.filter(|(key, value)| !value.is_null() && !is_read(key));
         unknown.map(|(key, _)| key).collect()
+    }
+
+    /// Returns the name of a member that nothing reads although it may be the lifetime of the token: a time, of which the name
+    /// contains `expir` or `ttl`. It may be outside of `root`.
+    pub(super) fn unread_lifetime(&self) -> Option<&'a str> {
+        let is_lifetime = |(name, value): &(&str, &Json)| {
+            let name = fold(name);
+            (name.contains("expir") || name.contains("ttl"))
+                && !name.contains("refresh")
+                && moment::lifetime(value, LifetimeUnit::Seconds).is_some()
+        };
+        let unknown = self.unknown();
+        let root = self.root.into_iter().flat_map(Json::members);
+        let unread = root.filter(move |(name, _)| unknown.contains(name));
+        let is_elsewhere = self.root.is_none_or(|root| !std::ptr::eq(root, self.whole));
+        let outside = is_elsewhere.then(|| self.whole.members()).into_iter().flatten();
+        unread.chain(outside).find(is_lifetime).map(|(name, _)| name)
     }
 
     /// Returns the values of [`all`](Self::all), and then those in the whole answer: errors are often outside of `root`.

@@ -23,6 +23,7 @@ enum Flaw {
     TooLong,
     LongLifetime,
     UnknownType,
+    UnreadLifetime,
 }
 
 impl Context<'_> {
@@ -93,6 +94,19 @@ impl Context<'_> {
             endpoint = self.endpoint,
             token_type = self.shown(document, token_type),
             "unknown type of an access token, which is used as a bearer token: to silence this, set `fields.token_type` to an empty list in the dialect"
+        );
+    }
+
+    /// Logs the field of an answer without a lifetime that may be the lifetime, unless its name was logged as almost a usual one.
+    pub(super) fn log_unread_lifetime(&self, document: &Document<'_>) {
+        let name = document.unread_lifetime().filter(|name| is_name(name));
+        let Some(name) = name.filter(|name| !document.unread().contains(name)) else { return };
+        trace::change!(
+            self.is_news(Flaw::UnreadLifetime, name), warning,
+            target: target::ENDPOINT,
+            endpoint = self.endpoint,
+            field = self.shown(document, name),
+            "token answer without a lifetime has a field that may be one: add it to `fields.expires_in` in the dialect"
         );
     }
 

@@ -47,7 +47,10 @@ pub(super) fn token_set(
 
     let mut tokens = TokenSet::new(access_token);
     tokens = match expiry {
-        None => tokens,
+        None => {
+            context.log_unread_lifetime(document);
+            tokens
+        }
         Some(When::In(lifetime)) => tokens.with_expires_in(lifetime),
         // By the clock of the server, if it states a date, because the local one may be wrong.
         Some(When::At(at)) => match date {
