@@ -17,6 +17,9 @@ use crate::token::TokenSet;
 /// set at a time, unless a call has not ended within ten timeouts. Each call runs in a task of its own, so that its result is
 /// kept even if the request that caused it is dropped.
 ///
+/// A source needs no lock, cache, retry or refresh timer, but a time limit on its own requests: a call that never ends holds every request
+/// that needs a token, for the [timeout](crate::RefreshPolicy::timeout) of the policy each.
+///
 /// Most programs use a grant of [`oauth2`](crate::oauth2). For simple cases, use a closure ([`source_fn`]). For facts about the
 /// source, implement the trait.
 ///
@@ -161,6 +164,8 @@ impl<S: TokenSource> TokenSource for Arc<S> {
 }
 
 /// Creates a source from a closure. The types of its argument and its error are inferred.
+///
+/// Set a time limit on the requests of the closure, as for [any source](TokenSource).
 ///
 /// A closure has no [`info`](TokenSource::info), so that it is not asked again after a [denied](TokenError::denied) error, before a
 /// log-in or [`Credentials::refresh_now`](crate::Credentials::refresh_now). If it may succeed later, implement [`TokenSource`] with
