@@ -10,7 +10,7 @@
 //! | [Stores and fleets](stores) | which store, its set-up, outages, deploys and failover |
 //! | [Many users](many_users) | a token for each user of a backend, in one pool |
 //! | [gRPC](grpc) | a generated client, deadlines, trailers and streams |
-//! | [Test your client](testing) | an authorization server with faults, and clocks |
+//! | [Test your client](testing) | an authorization server with faults, and clocks; reqwest without a socket |
 //! | [Move from another solution](move_from) | five programs before and after |
 //! | [Beyond HTTP](beyond_http) | PostgreSQL, Kafka, Redis, WebSocket and server-sent events |
 //! | [Troubleshooting](troubleshooting) | each message, its cause, and the change that helps |

@@ -61,7 +61,8 @@
 //! | [`RefreshMiddleware`](struct.RefreshMiddleware.html) (feature `reqwest-middleware`) | programs that use reqwest-middleware already | of reqwest-middleware's builder |
 //! | [`ReqwestService`] | tower stacks, and token endpoints | `http::Request` |
 //!
-//! All of them can share one `reqwest::Client`, and one [`Credentials`](crate::Credentials).
+//! All of them can share one `reqwest::Client`, and one [`Credentials`](crate::Credentials). A guide shows
+//! [tests without a socket](crate::docs::testing#reqwest-without-a-socket).
 //!
 //! # Differences to reqwest
 //!
