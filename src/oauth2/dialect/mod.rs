@@ -109,6 +109,8 @@ pub struct Dialect {
     pub refresh_path: Option<String>,
     /// The part of an answer that contains all [`fields`](Self::fields), as a JSON pointer (RFC 6901): `/data` for
     /// `{"data": {"access_token": …}}`. If it is empty, the whole answer.
+    ///
+    /// Errors and their descriptions are also found outside of it: `{"error": "invalid_grant", "data": null}`.
     pub root: String,
     /// The places of the fields in an answer.
     pub fields: Fields,
