@@ -89,7 +89,7 @@
 //! | Log in again once the refresh token is denied | [`TokenSource::or_else`] |
 //! | Share one token among clients, log in and out, watch events | [`Credentials`] |
 //! | Show the state in a health endpoint or a line | [`Credentials::status`], [`Status`] |
-//! | Find out why a request has no token, and whether the user must log in | [`TokenError::of`], [`TokenError::must_log_in`] |
+//! | Find out why a request has no token, and whether the user must log in | [`TokenError::of`], with reqwest [`ReqwestError::token_error`](reqwest/enum.ReqwestError.html#method.token_error), and [`TokenError::must_log_in`] |
 //! | Refresh after a repair, during a backoff | [`Credentials::refresh_now`] |
 //! | Use a client that is not a tower service: Kafka, PostgreSQL, a WebSocket | [`Credentials::tokens`], [`Credentials::rejected`] |
 //! | Use the token of the user that a request is for | [`CredentialsPool`](struct.CredentialsPool.html), [`RefreshLayer::keyed`](struct.RefreshLayer.html#method.keyed) (feature `pool`) |

@@ -134,7 +134,8 @@ impl ReqwestClient {
 
     /// Sends a request that was built elsewhere.
     ///
-    /// For a request with [extensions](RequestBuilder::extension), use [`RequestBuilder::from_parts`].
+    /// To add an [extension](RequestBuilder::extension) to it, use [`RequestBuilder::from_parts`]. Those of [`RequestBuilder::build`] are
+    /// kept.
     ///
     /// # Errors
     ///
