@@ -28,6 +28,20 @@ async fn standard_codes_have_their_meaning_by_default() {
     }
 }
 
+#[tokio::test]
+async fn error_is_found_inside_and_outside_of_the_root() {
+    let root = r#"{"root": "/data"}"#;
+    for body in [
+        r#"{"error":"invalid_grant","error_description":"gone","data":null}"#,
+        r#"{"error":"invalid_grant","error_description":"gone"}"#,
+        r#"{"data":{"error":"invalid_grant","error_description":"gone"}}"#,
+    ] {
+        let error = refused(root, answer(400, body)).await;
+        assert_eq!((kind(&error), error.code()), ("denied", Some("invalid_grant")), "{body}");
+        assert_eq!(error.description(), Some("gone"), "{body}");
+    }
+}
+
 /// A02
 #[tokio::test]
 async fn code_of_the_dialect_wins_over_a_standard_one() {
