@@ -71,33 +71,8 @@
 //!
 //! # Deadlines
 //!
-//! A generated client reports the error of tower's `Timeout` as `UNKNOWN`. Convert it outside the timeout:
-//!
-//! ```
-//! use std::time::Duration;
-//!
-//! use tonic::Status;
-//! use tonic::transport::Channel;
-//! use tonic_health::pb::HealthCheckRequest;
-//! use tonic_health::pb::health_client::HealthClient;
-//! use tower::ServiceBuilder;
-//! use tower::timeout::error::Elapsed;
-//! use tower_refresh::{BoxError, RefreshLayer, TokenSource};
-//!
-//! async fn check<S: TokenSource>(source: S, channel: Channel) -> Result<(), Status> {
-//!     let service = ServiceBuilder::new()
-//!         .map_err(|error: BoxError| match error.downcast::<Elapsed>() {
-//!             Ok(_) => Status::deadline_exceeded("no response within 5 s").into(),
-//!             Err(error) => error,
-//!         })
-//!         .timeout(Duration::from_secs(5))
-//!         .layer(RefreshLayer::new(source))
-//!         .service(channel);
-//!     let response = HealthClient::new(service).check(HealthCheckRequest::default()).await?;
-//!     println!("{response:?}");
-//!     Ok(())
-//! }
-//! ```
+//! `set_timeout` does not limit the wait for a token. tower's `Timeout` around the layer limits the whole call. A generated client
+//! reports its error as `UNKNOWN`. [The guide](crate::docs::grpc#deadlines) converts it to `DEADLINE_EXCEEDED`.
 //!
 //! # Caveats
 //!
