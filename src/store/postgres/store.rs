@@ -196,6 +196,9 @@ impl PostgresStore {
 
     /// Returns a store for another grant, with the same settings and over the same connections.
     ///
+    /// A row begins with the first use of its store. In a pool of users, the name that was given to [`new`](Self::new) is not used, and
+    /// has no row.
+    ///
     /// # Errors
     ///
     /// As for [`new`](Self::new).
