@@ -147,15 +147,20 @@ async fn log_in(State(backend): State<Backend>, form: Bytes) -> Result<Response,
 /// Logs the user out here, and revokes the tokens at the authorization server.
 async fn log_out(State(backend): State<Backend>, session: Session) -> Result<Response, Failure> {
     backend.sessions.end(&session.id).await?;
-    // The tokens may be in the store only. If they cannot be obtained, they are not revoked.
+    // The tokens may be in the store only.
     let tokens = backend.pool.get(&session.user)?.tokens().await;
     // Before the revocation, so that no request has them refreshed meanwhile.
-    backend.pool.log_out(&session.user).await?;
-    if let Ok(tokens) = tokens
-        && let Err(error) = backend.revocation.revoke(&tokens).await
-    {
+    let removed = backend.pool.log_out(&session.user).await;
+    // Also if the store has failed.
+    let revoked = match tokens {
+        Ok(tokens) => backend.revocation.revoke(&tokens).await,
+        Err(error) if error.is_denied() => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = revoked {
         tracing::warn!(%error, "tokens not revoked");
     }
+    removed?;
     Ok((StatusCode::NO_CONTENT, set_cookie("", "; Max-Age=0")).into_response())
 }
 
