@@ -157,7 +157,7 @@ fn is_bound(record: &Record, setup: &Setup) -> Result<bool, TokenError> {
         )
     };
     Err(TokenError::misconfigured(format!(
-        "{} contains the tokens of other credentials ({}) than those that are configured ({}); they were neither used nor changed: configure another store, or move this one away",
+        "{} contains the tokens of other credentials ({}) than those that are configured ({}); they were neither used nor changed: use another file, key, row or table, or remove this record",
         setup.store,
         describe(stored),
         describe(ours),
