@@ -241,6 +241,7 @@ async fn a_record_of_something_else_is_neither_used_nor_changed() {
         let error = worker.tokens().await.unwrap_err();
         assert!(error.is_misconfigured(), "{error}");
         assert!(error.to_string().contains("the puppet"), "{error}");
+        assert!(error.to_string().contains("or remove this record"), "{error}");
         worker.log_in(world.server.issue()).await.unwrap_err();
         worker.log_out().await.unwrap_err();
         let error = worker.flush().await.unwrap_err();
