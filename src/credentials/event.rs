@@ -66,6 +66,9 @@ pub enum Event {
         /// After an [ambiguous](TokenError::is_ambiguous) failure, not before the current token expires. After a
         /// [denied](TokenError::is_denied) one, the store is still checked for tokens of other processes.
         retry_in: Option<Duration>,
+        /// Time until the access token is not used any more, so that requests fail. Zero if no token works, or `None` if its expiry is
+        /// not known.
+        usable_for: Option<Duration>,
     },
     /// A refresh did not end within ten timeouts, or a log-in or log-out was not recorded within twenty. It is no longer waited
     /// for.

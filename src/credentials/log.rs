@@ -76,8 +76,8 @@ impl Log {
             Event::Refreshed { generation, usable_for } => {
                 self.refreshed(credentials, *generation, *usable_for, occasion, is_found);
             }
-            Event::RefreshFailed { error, retry_in } => {
-                self.failed(subject, error, *retry_in, occasion);
+            Event::RefreshFailed { error, retry_in, usable_for } => {
+                self.failed(subject, error, *retry_in, *usable_for, occasion);
             }
             Event::RefreshLost => {
                 let is_news = self.is_news(Trouble::Lost);
@@ -233,6 +233,7 @@ impl Log {
         subject: &Subject<'_>,
         error: &TokenError,
         retry_in: Option<Duration>,
+        usable_for: Option<Duration>,
         occasion: Occasion<'_>,
     ) {
         let credentials = subject.name;
@@ -240,7 +241,7 @@ impl Log {
         let endpoint = endpoint.as_deref();
         let cause = occasion.flown().map(|flown| flown.cause.as_str());
         let (kind, code) = (error.kind().as_str(), error.code());
-        let retry_in_ms = retry_in.map(ms);
+        let (retry_in_ms, usable_for_ms) = (retry_in.map(ms), usable_for.map(ms));
         if error.is_of_outage() {
             // The outage has been logged once.
             trace::debug!(
@@ -255,31 +256,31 @@ impl Log {
             TokenErrorKind::Transient => trace::change!(
                 is_news, warning,
                 target: target::REFRESH,
-                credentials, cause, endpoint, kind, code, retry_in_ms, %error,
+                credentials, cause, endpoint, kind, code, retry_in_ms, usable_for_ms, %error,
                 "refresh failed, and is tried again after the backoff"
             ),
             TokenErrorKind::Ambiguous => trace::change!(
                 is_news, warning,
                 target: target::REFRESH,
-                credentials, cause, endpoint, kind, code, retry_in_ms, %error,
+                credentials, cause, endpoint, kind, code, retry_in_ms, usable_for_ms, %error,
                 "outcome of a refresh unknown: the refresh token may be spent, and is not sent again while the access token works"
             ),
             TokenErrorKind::Misconfigured => trace::change!(
                 is_news, error,
                 target: target::REFRESH,
-                credentials, cause, endpoint, kind, code, retry_in_ms, %error,
+                credentials, cause, endpoint, kind, code, retry_in_ms, usable_for_ms, %error,
                 "refresh failed because of the configuration: correct it as the field `error` states"
             ),
             TokenErrorKind::Denied if subject.is_member => trace::change!(
                 is_news, warning,
                 target: target::REFRESH,
-                credentials, cause, endpoint, kind, code, retry_in_ms, %error,
+                credentials, cause, endpoint, kind, code, retry_in_ms, usable_for_ms, %error,
                 "refresh of a user denied: the user must log in again"
             ),
             TokenErrorKind::Denied => trace::change!(
                 is_news, error,
                 target: target::REFRESH,
-                credentials, cause, endpoint, kind, code, retry_in_ms, %error,
+                credentials, cause, endpoint, kind, code, retry_in_ms, usable_for_ms, %error,
                 "refresh denied: log in again, or replace the configured refresh token or secret"
             ),
         }

@@ -243,7 +243,11 @@ impl State {
     fn fail(&mut self, now: Timestamp, error: TokenError) -> TokenError {
         let error = self.remember(now, error).error.clone();
         let retry_in = self.asked_again_in(now);
-        self.tell(Event::RefreshFailed { error: error.clone(), retry_in });
+        let usable_for = match &self.current {
+            Some(current) => self.end_of(current).left(now),
+            None => Some(Duration::ZERO),
+        };
+        self.tell(Event::RefreshFailed { error: error.clone(), retry_in, usable_for });
         match &self.failure {
             Some(failure) if failure.is_probed() => failure.error(now, false, retry_in),
             _ => error,

@@ -97,6 +97,27 @@ async fn refused_refresh_token_is_one_error_with_code_and_endpoint() {
     assert!(trouble[0].field("error").contains("https://as.test answered 400"), "{trouble:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn failed_refresh_is_logged_with_the_time_until_requests_fail() {
+    let records = Records::start();
+    let program = Program::new();
+    assert_eq!(program.get("https://api.test/").await, Some(200));
+    program.server.token_faults().always(Fault::unavailable());
+    advance(HOUR - MINUTE).await;
+    assert_eq!(program.get("https://api.test/").await, Some(200));
+    let_others_run().await;
+    advance(MINUTE).await;
+    assert_eq!(program.get("https://api.test/").await, None);
+    let failed = records.take();
+    let failed: Vec<_> =
+        failed.iter().filter(|line| line.message.starts_with("refresh failed")).collect();
+    assert_eq!(failed.len(), 2, "{failed:?}");
+    assert_eq!(failed[0].level, Level::WARN);
+    // The leeway does not count after a failure.
+    assert_eq!(failed[0].field("usable_for_ms"), "60000");
+    assert_eq!(failed[1].field("usable_for_ms"), "0");
+}
+
 /// Incident: a request goes to an origin that was not named.
 #[tokio::test(start_paused = true)]
 async fn unnamed_origin_that_answers_401_is_one_warning_for_each_origin() {
