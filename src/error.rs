@@ -562,7 +562,14 @@ impl fmt::Display for NextAttempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remembered = if self.is_remembered { "remembered: " } else { "" };
         match self.after {
-            Some(after) => write!(f, "{remembered}the token source is asked again in {after:.1?}"),
+            Some(after) if after < Duration::from_secs(1) => {
+                write!(f, "{remembered}the token source is asked again in less than a second")
+            }
+            // Rounded up: a request after this time asks it.
+            Some(after) => {
+                let seconds = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0));
+                write!(f, "{remembered}the token source is asked again in {seconds}s")
+            }
             None => write!(
                 f,
                 "{remembered}the token source is not asked again before the credentials change"
@@ -645,7 +652,12 @@ mod tests {
         assert!(remembered.is_remembered() && !error.is_remembered());
         assert_eq!(
             remembered.to_string(),
-            "no token for now: down: busy; remembered: the token source is asked again in 4.2s"
+            "no token for now: down: busy; remembered: the token source is asked again in 5s"
+        );
+        let next = NextAttempt { is_remembered: false, after: Some(Duration::from_millis(230)) };
+        assert_eq!(
+            error.clone().with_next(next).to_string(),
+            "no token for now: down: busy; the token source is asked again in less than a second"
         );
         assert!(Arc::ptr_eq(&remembered.inner, &error.inner));
         assert_eq!(remembered.source().unwrap().to_string(), "refused");
