@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, Request, Response};
 use tower_service::Service;
 
@@ -244,6 +245,13 @@ impl<F, T> Sent<F, T> {
                 credentials.retry_rejected(generation, target, &rejection);
             }
             _ => {}
+        }
+        if verdict == Verdict::Accepted
+            && response.status().is_client_error()
+            && response.headers().contains_key(WWW_AUTHENTICATE)
+        {
+            let rejection = Rejection::new(response, config.origins.of_target(target));
+            credentials.log_insufficient(generation, &rejection);
         }
         verdict == Verdict::Rejected
     }

@@ -267,6 +267,14 @@ impl Credentials {
         log::rejected(self.name(), generation, rejection);
     }
 
+    /// Logs that a challenge asks for more than the token of this generation grants, if it does.
+    #[cold]
+    pub(crate) fn log_insufficient(&self, generation: Generation, rejection: &Rejection) {
+        if rejection.error().is_some_and(|code| code.starts_with("insufficient")) {
+            log::insufficient(self.name(), generation, rejection);
+        }
+    }
+
     /// The response to a second attempt accepted the token of this generation.
     pub(crate) fn retry_accepted(&self, generation: Generation, target: Target) {
         self.shared.witness.accepted(generation, target);

@@ -355,6 +355,19 @@ pub(super) fn rejected(credentials: &str, generation: Generation, rejection: &Re
     );
 }
 
+/// Logs one response whose challenge asks for more than the token grants.
+pub(super) fn insufficient(credentials: &str, generation: Generation, rejection: &Rejection) {
+    trace::debug!(
+        target: target::REJECTION,
+        credentials,
+        generation = generation.0,
+        origin = rejection.origin.as_deref(),
+        status = rejection.status.map(|status| status.as_u16()),
+        challenge.error = rejection.error(),
+        "token accepted, and the challenge asks for more: a refresh does not help"
+    );
+}
+
 impl Subject<'_> {
     /// Returns the origin of the token endpoint. A source is code of others.
     fn endpoint(&self) -> Option<String> {

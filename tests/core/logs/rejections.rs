@@ -92,6 +92,28 @@ async fn end_of_a_rejection_backoff_is_one_line_at_info() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn challenge_that_asks_for_more_scope_is_one_debug_line() {
+    let records = Records::start();
+    let program = Program::new();
+    assert_eq!(program.get("https://api.test/forbidden?key=1").await, Some(403));
+    assert_eq!(program.get("https://api.test/").await, Some(200));
+    let lines = records.take();
+    let lines: Vec<_> = lines.iter().filter(|it| it.target.ends_with("rejection")).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    lines[0].assert(
+        Level::DEBUG,
+        "rejection",
+        "token accepted, and the challenge asks for more",
+        &[
+            ("credentials", "billing"),
+            ("origin", "https://api.test"),
+            ("status", "403"),
+            ("challenge.error", "insufficient_scope"),
+        ],
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn event_of_a_rejection_backoff_has_origin_status_and_challenge() {
     let program = Program::new();
     let mut events = program.credentials.subscribe();
