@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::header::WWW_AUTHENTICATE;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use tower_service::Service;
 
 use crate::acquire::Failure;
@@ -227,6 +227,7 @@ impl<F, T> Sent<F, T> {
         let sent = match self {
             Self::First(FirstSent { sent, .. }) | Self::Last(sent) => sent,
             Self::Unnamed(unnamed) => {
+                config.find.count_untouched(response.status() == StatusCode::UNAUTHORIZED);
                 config.origins.answered(*unnamed, config.find.name(), response);
                 return false;
             }

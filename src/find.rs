@@ -46,8 +46,8 @@ impl sealed::Find for Credentials {
         Some(Credentials::name(self))
     }
 
-    fn count_untouched(&self) {
-        self.metrics().untouched();
+    fn count_untouched(&self, is_rejected: bool) {
+        self.metrics().untouched(is_rejected);
     }
 
     fn count_not_sent(&self) {
@@ -83,8 +83,8 @@ pub(crate) mod sealed {
             None
         }
 
-        /// Counts a request that is sent without a token.
-        fn count_untouched(&self);
+        /// Counts a request that is sent without a token, and whether its origin is not named and asks for one.
+        fn count_untouched(&self, is_rejected: bool);
 
         /// Counts a request that is not sent, because it has no credentials.
         fn count_not_sent(&self);

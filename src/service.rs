@@ -148,12 +148,12 @@ where
         let found = match config.admit(&request) {
             Admission::WithToken(found) => found,
             Admission::Untouched => {
-                config.find.count_untouched();
+                config.find.count_untouched(false);
                 let response = self.inner.call(request);
                 return ResponseFuture::sending(layered, response, Sent::Untouched);
             }
+            // Counted by its response.
             Admission::Unnamed(unnamed) => {
-                config.find.count_untouched();
                 let response = self.inner.call(request);
                 return ResponseFuture::sending(layered, response, Sent::Unnamed(unnamed));
             }

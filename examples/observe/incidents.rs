@@ -17,7 +17,7 @@ use tower_refresh::store::MemoryStore;
 use tower_refresh::testing::{AuthorizationServer, Fault, ServerService};
 use tower_refresh::{
     BoxError, Clock, Credentials, CredentialsPool, Keyed, Refresh, RefreshLayer, RefreshPolicy,
-    RequestHead,
+    RequestHead, Skip,
 };
 
 pub struct Program {
@@ -164,8 +164,11 @@ impl Program {
         self.billing("/invoices").await;
         // The response does not show whether the token was checked.
         self.billing("/status/503").await;
-        // An origin that was not named gets no token.
+        // An origin that was not named gets no token, and answers 401.
         drop(self.billing_client.clone().oneshot(get("https://elsewhere.test/")).await);
+        let mut public = get("https://api.test/");
+        public.extensions_mut().insert(Skip::Token);
+        drop(self.billing_client.clone().oneshot(public).await);
         // More users than the pool has room for take turns.
         let moment = self.moments.fetch_add(1, Ordering::Relaxed);
         let turn = moment / u64::from(MOMENTS) % 2;

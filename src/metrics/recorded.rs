@@ -35,7 +35,7 @@ struct Shared {
 
 /// The counters of requests, by outcome.
 struct Requests {
-    all: [Counter; 5],
+    all: [Counter; 6],
     retries: [Counter; 3],
 }
 
@@ -72,9 +72,10 @@ impl Metrics {
         }
     }
 
-    /// Counts a request that is sent without a token.
-    pub(crate) fn untouched(&self) {
-        self.requests().all[3].increment(1);
+    /// Counts a request that is sent without a token. `is_rejected` if its origin is not named and answers 401.
+    pub(crate) fn untouched(&self, is_rejected: bool) {
+        let outcome = if is_rejected { 5 } else { 3 };
+        self.requests().all[outcome].increment(1);
     }
 
     /// Counts a request that is not sent, because there is no token for it.
@@ -98,7 +99,7 @@ impl Metrics {
             counter
         };
         let verdicts @ [accepted, rejected, not_judged] = ["accepted", "rejected", "not_judged"];
-        let all = [accepted, rejected, not_judged, "untouched", "not_sent"];
+        let all = [accepted, rejected, not_judged, "untouched", "not_sent", "untouched_rejected"];
         let requests = Box::new(Requests {
             all: all.map(|outcome| counter(&table::REQUESTS, outcome)),
             retries: verdicts.map(|outcome| counter(&table::RETRIES, outcome)),

@@ -29,7 +29,7 @@ impl Metrics {
 
     pub(crate) fn response(&self, _: Verdict, _is_retry: bool) {}
 
-    pub(crate) fn untouched(&self) {}
+    pub(crate) fn untouched(&self, _is_rejected: bool) {}
 
     pub(crate) fn not_sent(&self) {}
 

@@ -183,8 +183,8 @@ where
         found
     }
 
-    fn count_untouched(&self) {
-        self.pool.kept.common().metrics().untouched();
+    fn count_untouched(&self, is_rejected: bool) {
+        self.pool.kept.common().metrics().untouched(is_rejected);
     }
 
     fn count_not_sent(&self) {

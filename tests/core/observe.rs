@@ -44,7 +44,9 @@ fn scrape() -> String {
 fn incidents_of_the_example_show_in_its_metrics() {
     let scrape = Scrape::parse(&scrape());
     let billing = |outcome| [("credentials", "billing"), ("outcome", outcome)];
-    for outcome in ["accepted", "rejected", "not_judged", "untouched", "not_sent"] {
+    let outcomes =
+        ["accepted", "rejected", "not_judged", "untouched", "untouched_rejected", "not_sent"];
+    for outcome in outcomes {
         assert!(scrape.value("tower_refresh_requests_total", &billing(outcome)) > 0.0, "{outcome}");
     }
     for outcome in ["accepted", "rejected"] {

@@ -112,11 +112,14 @@ fn requests_are_counted_by_the_verdict_on_the_token() {
             }
         }
         send(&client, "https://elsewhere.test/").await.unwrap();
+        status.store(200, Ordering::SeqCst);
+        send(&client, "https://elsewhere.test/").await.unwrap();
         metrics.assert_requests("accepted", 3.0);
         metrics.assert_requests("not_judged", 2.0);
         // The second attempt as well.
         metrics.assert_requests("rejected", 2.0);
         metrics.assert_requests("untouched", 1.0);
+        metrics.assert_requests("untouched_rejected", 1.0);
         metrics.assert_requests("not_sent", 0.0);
         metrics.assert("tower_refresh_retries_total", &[("outcome", "rejected")], 1.0);
         metrics.assert("tower_refresh_retries_total", &[("outcome", "accepted")], 0.0);
