@@ -525,7 +525,8 @@ impl TokenError {
     }
 
     /// Returns the time until the [`Credentials`](crate::Credentials) ask the source again, counted from when the error was
-    /// returned, or `None` if that is not known or not before the credentials change.
+    /// returned, or `None` if that is not known or not before the credentials change. For the error of a rejection backoff, see
+    /// [`Status::rejection_backoff`](crate::Status::rejection_backoff).
     pub fn asked_again_in(&self) -> Option<Duration> {
         self.next?.after
     }

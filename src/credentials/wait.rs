@@ -70,7 +70,7 @@ impl Credentials {
     /// Joins a refresh that is in flight. A log-in while it waits counts as the newer token set. During the backoff after a failure,
     /// it returns the [remembered](TokenError::is_remembered) error and asks no source, with two exceptions: a source that is
     /// [misconfigured](TokenError::is_misconfigured), and a denied source that is asked again every five minutes ([`TokenError`]), are
-    /// asked at once. [`refresh_now`](Self::refresh_now) asks after every failure.
+    /// asked at once. [`refresh_now`](Self::refresh_now) asks after every failure whose outcome is known.
     ///
     /// # Errors
     ///

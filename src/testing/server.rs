@@ -177,6 +177,8 @@ impl AuthorizationServer {
 
     /// Revokes a refresh token and its family, and returns whether it existed and was not revoked before.
     ///
+    /// It may be any refresh token of the log-in, also one that was replaced. The access tokens of the log-in are rejected too.
+    ///
     /// [`Counters::families_revoked`] does not include it.
     pub fn revoke_refresh_token(&self, refresh_token: &str) -> bool {
         self.shared.lock().tokens.revoke_refresh_token(refresh_token)

@@ -130,6 +130,7 @@ async fn requests_in_the_pause_after_lost_answers_do_not_extend_it() {
             let left = Duration::from_secs(60 - second);
             assert_eq!(credentials.status().backoff, Some(left), "{has_store}");
         }
+        assert!(credentials.refresh_now().await.unwrap_err().is_ambiguous());
         assert_eq!(server.sent().len(), sent);
         server.answers(issued(2, 600));
         clock.advance(SECOND);
