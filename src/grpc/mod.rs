@@ -28,7 +28,7 @@
 //! | [`HoldTrailersLayer`] | also retries calls that the server rejects in the trailers |
 //! | [`RefreshLayer::replay_limit`](crate::RefreshLayer::replay_limit) | how much of a call's messages is kept for a retry |
 //! | `tonic::Request::set_timeout` | the deadline of each attempt, without the wait for a token |
-//! | tower's `Timeout`, outside the layer | the [deadline of the whole call](#deadlines) |
+//! | `tokio::time::timeout` around the call | the [deadline of the whole call](#deadlines) |
 //!
 //! # Rejections
 //!
@@ -57,7 +57,8 @@
 //! | denied | `UNAUTHENTICATED` |
 //! | misconfigured | `FAILED_PRECONDITION` |
 //!
-//! The `TokenError` is the source of the status. A status with such a source means that the call was never sent:
+//! The `TokenError` is the source of the status. A status with such a source means that the call was never sent. (For a rejected call,
+//! see [the guide](crate::docs::grpc#errors).)
 //!
 //! ```
 //! use tower_refresh::TokenError;
@@ -71,8 +72,8 @@
 //!
 //! # Deadlines
 //!
-//! `set_timeout` does not limit the wait for a token. tower's `Timeout` around the layer limits the whole call. A generated client
-//! reports its error as `UNKNOWN`. [The guide](crate::docs::grpc#deadlines) converts it to `DEADLINE_EXCEEDED`.
+//! `set_timeout` does not limit the wait for a token. `tokio::time::timeout` around the call limits all of it, as
+//! [the guide](crate::docs::grpc#deadlines) shows. A generated client reports the error of tower's `Timeout` as `UNKNOWN`.
 //!
 //! # Caveats
 //!
