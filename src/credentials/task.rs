@@ -31,7 +31,8 @@ impl Credentials {
     /// Replaces the current tokens, for example after the user has logged in.
     ///
     /// New requests use the token set. Requests of the session before are not sent with it: see [`Credentials`]. The result of a
-    /// refresh in flight is not used, and earlier failures no longer count. The log-in is recorded when that refresh has ended.
+    /// refresh in flight is not used, and earlier failures no longer count. The log-in is recorded when that refresh has ended, which this
+    /// future waits for.
     ///
     /// # Errors
     ///
