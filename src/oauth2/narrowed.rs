@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::scrub::{PIECE, Secrets};
 use crate::lock::Lock;
-use crate::token::TokenSet;
+use crate::token::{RefreshToken, TokenSet};
 use crate::trace::{self, target};
 
 /// The missing scope that was logged last.
@@ -27,6 +28,7 @@ impl Narrowed {
             self.0.lock().clear();
             return;
         }
+        let missing = without_tokens(&missing, previous.into_iter().chain([tokens]));
         let is_news = *self.0.lock() != missing;
         trace::change!(
             is_news, warning,
@@ -37,6 +39,19 @@ impl Narrowed {
         );
         *self.0.lock() = missing;
     }
+}
+
+/// Returns words of a scope that may be shown: a server may put a token where its scope belongs.
+fn without_tokens<'a>(words: &str, sets: impl Iterator<Item = &'a TokenSet>) -> String {
+    let mut secrets = Secrets::default();
+    for set in sets {
+        let access_token = set.access_token().expose_secret();
+        let refresh_token = set.refresh_token().map(RefreshToken::expose_secret);
+        let secret = [Some(access_token), refresh_token, set.id_token()].into_iter().flatten();
+        // A shorter one occurs in ordinary words.
+        secret.filter(|secret| secret.len() >= PIECE).for_each(|secret| secrets.add(secret));
+    }
+    secrets.clean(words, SHOWN_MAX)
 }
 
 /// Returns the words that the granted scope lacks.
@@ -65,8 +80,9 @@ fn is_unlisted(word: &str) -> bool {
     UNLISTED.contains(&word) || word.rsplit('/').next() == Some(".default")
 }
 
-/// The number of missing words that are shown.
+/// The number of missing words that are shown, and of their characters.
 const MOST: usize = 16;
+const SHOWN_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {

@@ -186,3 +186,21 @@ async fn scope_narrower_than_that_of_the_last_token_is_one_warning() {
     let message = "scope of the token narrowed: it lacks a scope that was requested or that";
     trouble[0].assert(Level::WARN, "endpoint", message, &[("missing", "write")]);
 }
+
+/// A server may put a token where its scope belongs.
+#[tokio::test]
+async fn token_among_the_words_of_a_scope_is_not_logged() {
+    let records = Records::start();
+    let bodies = [
+        r#"{"access_token":"sesame-of-alice","refresh_token":"r","scope":"read write sesame-of-alice"}"#,
+        r#"{"access_token":"another-sesame","refresh_token":"s","scope":"read"}"#,
+    ];
+    let credentials = Credentials::new(RefreshTokenGrant::new(endpoint(&bodies), "old"));
+    for _ in &bodies {
+        credentials.refresh().await.unwrap();
+    }
+    let trouble = records.take_trouble();
+    assert_eq!(trouble.len(), 1, "{trouble:?}");
+    let message = "scope of the token narrowed";
+    trouble[0].assert(Level::WARN, "endpoint", message, &[("missing", "write ***")]);
+}
