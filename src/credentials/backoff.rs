@@ -12,7 +12,7 @@ use crate::error::{NextAttempt, TokenError};
 ///
 /// A refusal is final, with two exceptions. A source whose answer may change is asked again every five minutes (a *probe*), and
 /// whenever the application asks for it. With a store, other processes may have brought a token set: the store is looked at every
-/// five seconds.
+/// five seconds. A refresh token that is held back, because its outcome is unknown, is sent by the probe that is due then.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: TokenError,
@@ -24,7 +24,7 @@ pub(super) struct Failure {
     pub(super) until_if_needed: Deadline,
     /// The time from the failure to `until`.
     pause: Duration,
-    /// The time of the next probe, or `NEVER` if the refusal is final.
+    /// The time of the next probe, or `NEVER` if there is none.
     probe: Deadline,
     has_store: bool,
 }
@@ -51,17 +51,18 @@ impl Failure {
         dice: &mut Dice,
     ) -> Self {
         let error = error.without_next();
+        let held_back = error.held_back_for();
         // Nothing was asked during an outage that others noticed, or before the refresh token may be sent again.
-        let failures = u32::from(!error.is_of_outage() && error.held_back_for().is_none());
+        let failures = u32::from(!error.is_of_outage() && held_back.is_none());
         let streak = last.map_or(1, |last| last.streak.saturating_add(failures));
         let may_change = setup.has_fresh_proof || error.is_conditional_denial();
         let is_probed = error.is_misconfigured() || error.is_refusal() && may_change;
-        let (pause, pause_if_needed) = if error.is_refusal() && setup.has_store {
-            (Some(LOOK_AGAIN), Some(LOOK_AGAIN))
-        } else if error.is_refusal() || error.is_misconfigured() {
-            (is_probed.then_some(PROBE), is_probed.then_some(PROBE))
-        } else if let Some(left) = error.held_back_for() {
-            (Some(left), Some(left))
+        let probe = held_back.or(is_probed.then_some(PROBE));
+        let (pause, pause_if_needed) = if only_looks(setup.has_store, &error) {
+            let pause = Some(held_back.map_or(LOOK_AGAIN, |left| min(left, LOOK_AGAIN)));
+            (pause, pause)
+        } else if error.is_refusal() || error.is_misconfigured() || held_back.is_some() {
+            (probe, probe)
         } else {
             // A transient error means that nothing was spent, and an unsent request costs the server nothing.
             let most_if_needed = match (error.is_transient(), error.is_unsent()) {
@@ -85,7 +86,7 @@ impl Failure {
             until: pause.map_or(Deadline::NEVER, after),
             until_if_needed: pause_if_needed.map_or(Deadline::NEVER, after),
             pause: pause.unwrap_or(Duration::MAX),
-            probe: if is_probed { after(PROBE) } else { Deadline::NEVER },
+            probe: probe.map_or(Deadline::NEVER, after),
             has_store: setup.has_store,
         }
     }
@@ -99,7 +100,7 @@ impl Failure {
 
     /// Returns whether the store is looked at, and the source not asked, until the next probe.
     pub(super) fn only_looks(&self) -> bool {
-        self.has_store && self.error.is_refusal()
+        only_looks(self.has_store, &self.error)
     }
 
     /// Returns the error for a request that the source is next asked for `after` this time, or never if it is `None`.
@@ -119,7 +120,7 @@ impl Failure {
         Some(max(until.left(now)?, probe))
     }
 
-    /// Returns whether the source is asked again although it has refused: every five minutes, and when the application asks for it.
+    /// Returns whether there is a probe. The application that asks for one need not wait for its time.
     pub(super) fn is_probed(&self) -> bool {
         self.probe != Deadline::NEVER
     }
@@ -142,6 +143,11 @@ impl Failure {
             self.probe = Deadline::PAST;
         }
     }
+}
+
+/// Returns whether the store is looked at after this error, and the source not asked before a probe.
+fn only_looks(has_store: bool, error: &TokenError) -> bool {
+    has_store && (error.is_refusal() || error.held_back_for().is_some())
 }
 
 /// The longest pause that a server can ask for.

@@ -251,6 +251,18 @@ impl Log {
             );
             return;
         }
+        if let Some(held_back) = error.held_back_for() {
+            trace::change!(
+                self.is_news(Trouble::HeldBack), warning,
+                target: target::REFRESH,
+                credentials, cause, endpoint, kind,
+                retry_in_ms = ms(held_back),
+                usable_for_ms,
+                %error,
+                "outcome of a refresh unknown again: requests fail without a working access token until the refresh token may be sent again, or a log-in"
+            );
+            return;
+        }
         let is_news = self.is_news(Trouble::Failed(error.kind(), code.map(Into::into)));
         match error.kind() {
             TokenErrorKind::Transient => trace::change!(
@@ -393,6 +405,8 @@ struct Troubles {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Trouble {
     Failed(TokenErrorKind, Option<Box<str>>),
+    /// Nothing may be sent for a while, because two outcomes are unknown.
+    HeldBack,
     Lost,
     TimedOut,
     Late,
@@ -406,7 +420,7 @@ impl Trouble {
     }
 
     fn is_failure(&self) -> bool {
-        matches!(self, Self::Failed(..) | Self::Lost)
+        matches!(self, Self::Failed(..) | Self::HeldBack | Self::Lost)
     }
 
     fn is_delay(&self) -> bool {

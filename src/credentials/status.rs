@@ -97,8 +97,8 @@ pub struct Status {
     /// credentials change.
     ///
     /// After an [ambiguous](TokenError::is_ambiguous) failure no refresh starts before the current token expires. With a store, a
-    /// [denied](TokenError::is_denied) failure has a backoff too: the time until the store is checked again for tokens of other
-    /// processes.
+    /// [denied](TokenError::is_denied) failure has a backoff too. It is the time until the store is checked again for tokens of other
+    /// processes, as after two ambiguous failures. `next_refresh` is the time until the source is asked.
     #[cfg_attr(feature = "serde", serde(serialize_with = "seconds::left"))]
     pub backoff: Option<Duration>,
     /// Time left during which rejections by at least one target start no refresh, because the last refreshes did not help

@@ -195,7 +195,7 @@ fn works(record: &Record, wish: &Wish, now: SystemTime) -> bool {
 }
 
 /// Returns for how long a refresh token with an unknown outcome is not sent again, because it was sent too recently.
-fn left_alone_for(open: &Sent, now: SystemTime) -> Option<Duration> {
+pub(super) fn left_alone_for(open: &Sent, now: SystemTime) -> Option<Duration> {
     let sent = Duration::from_millis(open.last_ms);
     let now = Duration::from_millis(milliseconds_at(now));
     // A clock that was further ahead than the longest pause was wrong.

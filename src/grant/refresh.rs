@@ -222,6 +222,12 @@ impl Refresh<'_> {
                 *self.lost = Some(error);
                 return Ok(None);
             }
+            let open = base.record.sent.as_deref();
+            if let Some(left) =
+                open.and_then(|open| plan::left_alone_for(open, self.keeper.now().wall()))
+            {
+                return Err(error.held_back(left).into());
+            }
         } else if is_counted {
             self.take_back(&base.record, before).await;
             // This attempt was not counted. Only a refusal shows that the one before was not either.

@@ -123,12 +123,13 @@ async fn requests_in_the_pause_after_lost_answers_do_not_extend_it() {
             api.get(&credentials).await.unwrap_err();
             clock.advance(2 * SECOND);
         }
+        assert_eq!(credentials.status().next_refresh, Some(58 * SECOND), "{has_store}");
         let sent = server.sent().len();
         for second in 3..60 {
             clock.advance(SECOND);
             api.get(&credentials).await.unwrap_err();
             let left = Duration::from_secs(60 - second);
-            assert_eq!(credentials.status().backoff, Some(left), "{has_store}");
+            assert_eq!(credentials.status().next_refresh, Some(left), "{has_store}");
         }
         assert!(credentials.refresh_now().await.unwrap_err().is_ambiguous());
         assert_eq!(server.sent().len(), sent);
@@ -136,6 +137,35 @@ async fn requests_in_the_pause_after_lost_answers_do_not_extend_it() {
         clock.advance(SECOND);
         api.get(&credentials).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn log_in_elsewhere_ends_the_pause_after_lost_answers() {
+    let server = Scripted::default();
+    let clock = ManualClock::new();
+    let store = MemoryStore::new();
+    let start = || {
+        let builder = Credentials::builder(server.grant(&clock, "first")).clock(clock.clone());
+        builder.store(store.clone()).build()
+    };
+    let (credentials, elsewhere) = (start(), start());
+    let api = Api::default();
+    server.answers(issued(1, 600));
+    api.get(&credentials).await.unwrap();
+    clock.advance(600 * SECOND);
+    for _ in 0..2 {
+        server.loses_an_answer();
+        api.get(&credentials).await.unwrap_err();
+        clock.advance(2 * SECOND);
+    }
+    api.get(&credentials).await.unwrap_err();
+    elsewhere.log_in(brought("login").with_expires_in(600 * SECOND)).await.unwrap();
+    clock.advance(5 * SECOND);
+    // This request belongs to the last session.
+    let error = api.get(&credentials).await.unwrap_err();
+    assert!(error.downcast_ref().is_some_and(TokenError::is_session_over), "{error}");
+    api.get(&credentials).await.unwrap();
+    assert_eq!((api.last().as_str(), server.sent().len()), ("brought", 3));
 }
 
 /// S10

@@ -1,11 +1,13 @@
 //! The log lines about the store.
 
 use tokio::time::sleep;
-use tower_refresh::TokenSet;
+use tower_refresh::testing::ManualClock;
+use tower_refresh::{Credentials, TokenSet};
 use tracing::Level;
 
 use crate::harness::{SECOND, let_others_run};
 use crate::records::Records;
+use crate::scripted::{Scripted, issued};
 use crate::world::{Step, World};
 
 #[tokio::test(start_paused = true)]
@@ -108,4 +110,31 @@ async fn attempt_of_a_killed_process_is_one_warning() {
     let unknown: Vec<_> = trouble.iter().filter(|line| line.message.starts_with(message)).collect();
     assert_eq!(unknown.len(), 1, "{trouble:?}");
     unknown[0].assert(Level::WARN, "store", message, &[("kind", "ambiguous")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_unknown_outcome_is_a_warning_that_requests_fail() {
+    let records = Records::start();
+    let (server, clock) = (Scripted::default(), ManualClock::new());
+    let builder = Credentials::builder(server.grant(&clock, "first")).name("billing");
+    let credentials = builder.clock(clock.clone()).build();
+    server.answers(issued(1, 600));
+    credentials.tokens().await.unwrap();
+    clock.advance(600 * SECOND);
+    for _ in 0..2 {
+        server.loses_an_answer();
+        credentials.tokens().await.unwrap_err();
+        clock.advance(2 * SECOND);
+    }
+    for _ in 0..10 {
+        credentials.tokens().await.unwrap_err();
+        clock.advance(SECOND);
+    }
+    let trouble = records.take_trouble();
+    assert_eq!(trouble.len(), 2, "{trouble:?}");
+    let message = "outcome of a refresh unknown: the refresh token may be spent";
+    trouble[0].assert(Level::WARN, "refresh", message, &[("kind", "ambiguous")]);
+    let fields = [("credentials", "billing"), ("retry_in_ms", "60000"), ("usable_for_ms", "0")];
+    let message = "outcome of a refresh unknown again: requests fail";
+    trouble[1].assert(Level::WARN, "refresh", message, &fields);
 }
