@@ -69,7 +69,7 @@ impl<S, C, R> Config<S, C, R> {
 }
 
 impl<S: FindCredentials, C, R> Config<S, C, R> {
-    /// Decides whether a request may carry a token, and finds its credentials. Allocates nothing unless it refuses.
+    /// Decides whether a request may carry a token, and finds its credentials. If it may, nothing is allocated.
     pub(crate) fn admit<B>(&self, request: &Request<B>) -> Admission<S::Found> {
         if request.extensions().get() == Some(&Skip::Token)
             || self.attach.carries_own(request.headers())

@@ -60,7 +60,7 @@ impl Origins {
         self.any_https = true;
     }
 
-    /// Decides whether a request carries the token. Allocates nothing unless it refuses.
+    /// Decides whether a request carries the token. If it does, nothing is allocated.
     pub(crate) fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Carry {
         // The headers of a CONNECT request are for the proxy. Those of a TRACE request are returned in the body of its response
         // (RFC 9110 §9.3.6, §9.3.8).
@@ -97,10 +97,7 @@ impl Origins {
         if self.named.is_empty() && !self.any_https {
             return Carry::Refuse(none_named(scheme, authority));
         }
-        let unnamed = || {
-            let unnamed = self.unnamed(scheme, authority, part.as_str());
-            unnamed.map_or(Carry::No, Carry::Unnamed)
-        };
+        let unnamed = || Carry::Unnamed(self.unnamed(scheme, authority, part.as_str()));
         let scheme = match scheme.map(Scheme::of) {
             Some(None) => return unnamed(),
             Some(scheme) => scheme,

@@ -35,8 +35,17 @@ struct Shared {
 
 /// The counters of requests, by outcome.
 struct Requests {
-    all: [Counter; 6],
-    retries: [Counter; 3],
+    judged: ByVerdict,
+    retries: ByVerdict,
+    untouched: Counter,
+    untouched_rejected: Counter,
+    not_sent: Counter,
+}
+
+struct ByVerdict {
+    accepted: Counter,
+    rejected: Counter,
+    not_judged: Counter,
 }
 
 impl Metrics {
@@ -60,27 +69,23 @@ impl Metrics {
     /// Counts a response to the first or the second attempt of a request.
     #[inline]
     pub(crate) fn response(&self, verdict: Verdict, is_retry: bool) {
-        let outcome = match verdict {
-            Verdict::Accepted => 0,
-            Verdict::Rejected => 1,
-            Verdict::Unknown => 2,
-        };
         let requests = self.requests();
-        requests.all[outcome].increment(1);
+        requests.judged.of(verdict).increment(1);
         if is_retry {
-            requests.retries[outcome].increment(1);
+            requests.retries.of(verdict).increment(1);
         }
     }
 
     /// Counts a request that is sent without a token. `is_rejected` if its origin is not named and answers 401.
     pub(crate) fn untouched(&self, is_rejected: bool) {
-        let outcome = if is_rejected { 5 } else { 3 };
-        self.requests().all[outcome].increment(1);
+        let Requests { untouched, untouched_rejected, .. } = self.requests();
+        let counter = if is_rejected { untouched_rejected } else { untouched };
+        counter.increment(1);
     }
 
     /// Counts a request that is not sent, because there is no token for it.
     pub(crate) fn not_sent(&self) {
-        self.requests().all[4].increment(1);
+        self.requests().not_sent.increment(1);
     }
 
     #[inline]
@@ -98,11 +103,17 @@ impl Metrics {
             self.quietly(|| counter = self.counter(metric, [("outcome", outcome)]));
             counter
         };
-        let verdicts @ [accepted, rejected, not_judged] = ["accepted", "rejected", "not_judged"];
-        let all = [accepted, rejected, not_judged, "untouched", "not_sent", "untouched_rejected"];
+        let by_verdict = |metric| ByVerdict {
+            accepted: counter(metric, "accepted"),
+            rejected: counter(metric, "rejected"),
+            not_judged: counter(metric, "not_judged"),
+        };
         let requests = Box::new(Requests {
-            all: all.map(|outcome| counter(&table::REQUESTS, outcome)),
-            retries: verdicts.map(|outcome| counter(&table::RETRIES, outcome)),
+            judged: by_verdict(&table::REQUESTS),
+            retries: by_verdict(&table::RETRIES),
+            untouched: counter(&table::REQUESTS, "untouched"),
+            untouched_rejected: counter(&table::REQUESTS, "untouched_rejected"),
+            not_sent: counter(&table::REQUESTS, "not_sent"),
         });
         // Only now: as for `begun`.
         self.0.requests.get_or_init(|| requests)
@@ -257,6 +268,17 @@ impl Metrics {
         let labels = labels.map(|(label, value)| Label::from_static_parts(label, value));
         let labels = [Label::new("credentials", name)].into_iter().chain(labels).chain(more);
         Key::from_parts(metric.name, labels.collect::<Vec<_>>())
+    }
+}
+
+impl ByVerdict {
+    #[inline]
+    fn of(&self, verdict: Verdict) -> &Counter {
+        match verdict {
+            Verdict::Accepted => &self.accepted,
+            Verdict::Rejected => &self.rejected,
+            Verdict::Unknown => &self.not_judged,
+        }
     }
 }
 

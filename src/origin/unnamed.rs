@@ -16,11 +16,11 @@ use crate::target::Target;
 )]
 use crate::trace::{self, target};
 
-/// A request to an origin that was not named: its place among those that were asked.
+/// A request to an origin that was not named: its place among those that were asked, unless there are too many.
 ///
 /// A number, because each request moves and drops the type that has it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Unnamed(u8);
+pub(crate) struct Unnamed(Option<u8>);
 
 /// The origins of requests that no name gives. The clones of a layer share it.
 #[derive(Clone, Debug, Default)]
@@ -39,14 +39,14 @@ struct Table {
     allow(unused_variables, reason = "the macros expand to nothing")
 )]
 impl Origins {
-    /// Notes a request to an origin that is not named. Returns `None` if there are too many.
+    /// Notes a request to an origin that is not named.
     #[cold]
     pub(super) fn unnamed(
         &self,
         scheme: Option<&Scheme>,
         authority: &str,
         part: &'static str,
-    ) -> Option<Unnamed> {
+    ) -> Unnamed {
         let origin = shown_origin(scheme.map_or("", Scheme::as_str), authority);
         trace::debug!(
             target: target::ORIGIN,
@@ -62,7 +62,7 @@ impl Origins {
                 unnamed.len() - 1
             })
         });
-        place.and_then(|place| u8::try_from(place).ok()).map(Unnamed)
+        Unnamed(place.and_then(|place| u8::try_from(place).ok()))
     }
 
     /// Reports the first response of an unnamed origin that asks for a token.
@@ -73,9 +73,9 @@ impl Origins {
         credentials: Option<&str>,
         response: &Response<B>,
     ) {
-        if response.status() != StatusCode::UNAUTHORIZED {
+        let Some(place) = place.filter(|_| response.status() == StatusCode::UNAUTHORIZED) else {
             return;
-        }
+        };
         let Some((origin, was_reported)) =
             self.asked.0.lock().unnamed.get_mut(usize::from(place)).map(|(origin, is_reported)| {
                 (Arc::clone(origin), std::mem::replace(is_reported, true))

@@ -101,6 +101,19 @@ async fn send(client: &Client, url: &str) -> Result<Response<Full<Bytes>>, BoxEr
 // ===== requests =====
 
 #[test]
+fn rejections_of_unnamed_origins_are_counted_however_many_there_are() {
+    test(async |metrics| {
+        let status = Arc::new(AtomicU16::new(401));
+        let client = client(&healthy(), &status);
+        for number in 0..100 {
+            send(&client, &format!("https://host-{number}.test/")).await.unwrap();
+        }
+        metrics.assert_requests("untouched_rejected", 100.0);
+        metrics.assert_requests("untouched", 0.0);
+    });
+}
+
+#[test]
 fn requests_are_counted_by_the_verdict_on_the_token() {
     test(async |metrics| {
         let (credentials, status) = (healthy(), Arc::new(AtomicU16::new(200)));
