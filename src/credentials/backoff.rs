@@ -24,7 +24,7 @@ pub(super) struct Failure {
     pub(super) until_if_needed: Deadline,
     /// The time from the failure to `until`.
     pause: Duration,
-    /// The time of the next probe, or `NEVER` if there is none.
+    /// The time of the next probe, or `NEVER`.
     probe: Deadline,
     has_store: bool,
 }

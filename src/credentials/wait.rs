@@ -354,11 +354,12 @@ impl Want {
         match self {
             Self::TokenOf(Some(session)) => state.session > *session,
             Self::NewerThanRejected { generation, .. } => state.is_of_earlier_session(*generation),
-            Self::TokenOf(None) => false,
-            // The application's own calls belong to no session.
-            Self::Token | Self::NewerThanReported(_) | Self::NewerThan(_) | Self::AtOnce(_) => {
-                false
-            }
+            // A new request, and calls of the application, belong to no session.
+            Self::TokenOf(None)
+            | Self::Token
+            | Self::NewerThanReported(_)
+            | Self::NewerThan(_)
+            | Self::AtOnce(_) => false,
         }
     }
 }

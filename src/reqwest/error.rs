@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::iter;
 
 use super::response::without_query;
 use crate::error::{BoxError, TokenError};
@@ -61,10 +60,7 @@ impl ReqwestError {
     pub fn token_error(result: &Result<reqwest::Response, Self>) -> Option<&TokenError> {
         match result {
             Ok(response) => response.extensions().get(),
-            Err(error) => {
-                let mut errors = iter::successors(error.source(), |&error| error.source());
-                errors.find_map(|error| error.downcast_ref())
-            }
+            Err(error) => TokenError::find(error),
         }
     }
 
