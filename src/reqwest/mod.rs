@@ -55,7 +55,7 @@
 //!
 //! # Three ways
 //!
-//! | Type | For | Requests |
+//! | Type | Program | Requests |
 //! |---|---|---|
 //! | [`ReqwestClient`] | programs that use reqwest | of reqwest's builder |
 //! | [`RefreshMiddleware`](struct.RefreshMiddleware.html) (feature `reqwest-middleware`) | programs that use reqwest-middleware already | of reqwest-middleware's builder |
@@ -66,7 +66,7 @@
 //!
 //! # Differences to reqwest
 //!
-//! | Part of reqwest | With `ReqwestClient` |
+//! | Part of reqwest | `ReqwestClient` |
 //! |---|---|
 //! | `query`, `json`, `form`, `header`, `version` and others of the builder | unchanged |
 //! | `multipart`, and methods of later versions | through [`map`](RequestBuilder::map) |
