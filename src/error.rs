@@ -330,9 +330,12 @@ impl TokenError {
         self.inner.is_of_outage
     }
 
-    /// Notes that it is about another source, which this source has asked. It proves nothing about the token endpoint of this one.
+    /// Notes that it is about another source, which this source has asked. It proves nothing about the token endpoint of this one, and
+    /// holds back no refresh token of it.
     pub(crate) fn of_other_source(mut self) -> Self {
-        self.edit().is_of_other_source = true;
+        let inner = self.edit();
+        inner.is_of_other_source = true;
+        inner.held_back_for = None;
         self
     }
 

@@ -168,6 +168,31 @@ async fn log_in_elsewhere_ends_the_pause_after_lost_answers() {
     assert_eq!((api.last().as_str(), server.sent().len()), ("brought", 3));
 }
 
+#[tokio::test]
+async fn pause_after_lost_answers_is_not_one_of_credentials_that_ask_these() {
+    let server = Scripted::default();
+    let clock = ManualClock::new();
+    let builder = Credentials::builder(server.grant(&clock, "first"));
+    let asked = builder.clock(clock.clone()).build();
+    let source = {
+        let asked = asked.clone();
+        source_fn(move |_| {
+            let asked = asked.clone();
+            async move { asked.tokens().await }
+        })
+    };
+    let credentials = Credentials::builder(source).clock(clock.clone()).build();
+    for _ in 0..2 {
+        server.loses_an_answer();
+        asked.tokens().await.unwrap_err();
+        clock.advance(2 * SECOND);
+    }
+    assert!(credentials.tokens().await.unwrap_err().is_ambiguous());
+    asked.log_in(brought("login").with_expires_in(600 * SECOND)).await.unwrap();
+    clock.advance(5 * SECOND);
+    credentials.tokens().await.unwrap();
+}
+
 /// S10
 #[tokio::test]
 async fn first_refresh_tokens_are_not_sent_again_after_many_rotations() {
